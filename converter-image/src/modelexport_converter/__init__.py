@@ -1,0 +1,1 @@
+"""The converter: one process that turns one checkpoint into one verified artifact."""

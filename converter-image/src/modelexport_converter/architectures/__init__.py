@@ -1,0 +1,1 @@
+"""One module per family of architectures; every module offers ``load(checkpoint, model) -> LoadedModel``."""

@@ -1,0 +1,53 @@
+"""A model as the rest of the converter sees it, whatever its architecture."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the input tensor (1, 3, height, width), float32, RGB.
+
+    ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides; ``centre_crop`` scales the
+    shorter side to the input size and cuts the centre. Then ``(pixel / 255 - mean) / std`` per channel.
+    """
+
+    resize: Literal["letterbox", "centre_crop"]
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output tensor: its name in every format, its axes, and how to read it in a sentence or two."""
+
+    name: str
+    axes: tuple[str, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for capture.
+
+    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a tuple of float32
+    tensors in the order of ``outputs``. ``float_modules`` names the submodules (dotted paths within ``module``) whose arithmetic
+    stays in float when the rest is quantised to INT8. ``metadata`` are further facts for the user of the file, e.g. the stride.
+    """
+
+    module: torch.nn.Module
+    input_size: tuple[int, int]
+    outputs: tuple[Output, ...]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    float_modules: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    input_name: str = "image"
+
+    def example_input(self) -> torch.Tensor:
+        """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(1, 3, *self.input_size, generator=generator)

@@ -1,0 +1,221 @@
+"""The support matrix: the one table of what ModelExport converts, and how.
+
+The CRD's enums and rules, the planner, the converter, the documents and ``modelexport matrix`` all read it. Adding an architecture
+is a row in ``ARCHITECTURES`` and one file in the converter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    """File format of an artifact."""
+
+    LITERT = "LiteRT"
+    ONNX = "ONNX"
+    COREML = "CoreML"
+
+
+class Precision(StrEnum):
+    """Numeric precision of an artifact's weights."""
+
+    FP32 = "FP32"
+    FP16 = "FP16"
+    INT8 = "INT8"
+
+
+class Task(StrEnum):
+    """What a model does with a picture."""
+
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    CLASSIFICATION = "classification"
+    KEYPOINTS = "keypoints"
+
+
+class SupportLevel(StrEnum):
+    """Stable cells are what users of comparable products know; Extended ones have to be asked for."""
+
+    STABLE = "Stable"
+    EXTENDED = "Extended"
+
+
+class Scheme(StrEnum):
+    """How numbers are stored and computed; the INT8 names follow ai-edge-quantizer's recipes.
+
+    ``wi8`` is weights as 8-bit integers, ``ai8`` activations as 8-bit integers, ``afp32`` activations in float.
+    """
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    DYNAMIC_WI8_AFP32 = "dynamic_wi8_afp32"
+    WEIGHT_ONLY_WI8_AFP32 = "weight_only_wi8_afp32"
+    STATIC_WI8_AI8 = "static_wi8_ai8"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether activation ranges have to be measured on pictures."""
+        return self is Scheme.STATIC_WI8_AI8
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """One artifact that a user can ask for: a format and a precision."""
+
+    format: Format
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.format}/{self.precision}"
+
+    @property
+    def slug(self) -> str:
+        """The target as part of a name or a path: ``litert-int8``."""
+        return f"{self.format}-{self.precision}".lower()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What one format needs: its file, its converter and where that converter runs.
+
+    ``data_free`` and ``calibrated`` are the INT8 schemes without and with calibration pictures.
+    ``cpu_architectures`` are Kubernetes' names of the CPUs for which the converter's packages exist.
+    """
+
+    format: Format
+    impl: str
+    suffix: str
+    data_free: Scheme
+    calibrated: Scheme
+    cpu_architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What the produced file must reach against the original model in FP32 to be published."""
+
+    metric: str
+    minimum: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one conversion asks of a node: memory in MiB (request and limit), scratch disk in MiB, CPU in millicores."""
+
+    memory_mib: int
+    disk_mib: int = 4096
+    cpu_millis: int = 1000
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the matrix.
+
+    ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
+    """
+
+    name: str
+    task: Task
+    impl: str
+    variants: tuple[str, ...]
+    default_input_size: tuple[int, int]
+    stride: int
+    extended: frozenset[Target] = frozenset()
+    thresholds: Mapping[Precision, Threshold] = field(default_factory=dict)
+    resources: Resources = Resources(memory_mib=3072)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that is known of one architecture in one format and precision."""
+
+    architecture: Architecture
+    backend: Backend
+    target: Target
+    level: SupportLevel
+    threshold: Threshold
+
+    def scheme(self, *, calibrated: bool) -> Scheme:
+        """The scheme of this cell, given whether the user named calibration pictures."""
+        if self.target.precision is Precision.INT8:
+            return self.backend.calibrated if calibrated else self.backend.data_free
+        return Scheme(self.target.precision.lower())
+
+
+BACKENDS: Mapping[Format, Backend] = {
+    row.format: row
+    for row in (
+        Backend(
+            format=Format.LITERT,
+            impl="modelexport_converter.backends.litert",
+            suffix=".tflite",
+            data_free=Scheme.DYNAMIC_WI8_AFP32,
+            calibrated=Scheme.STATIC_WI8_AI8,
+            cpu_architectures=("amd64",),
+        ),
+        Backend(
+            format=Format.ONNX,
+            impl="modelexport_converter.backends.onnx",
+            suffix=".onnx",
+            data_free=Scheme.DYNAMIC_WI8_AFP32,
+            calibrated=Scheme.STATIC_WI8_AI8,
+            cpu_architectures=("amd64", "arm64"),
+        ),
+        Backend(
+            format=Format.COREML,
+            impl="modelexport_converter.backends.coreml",
+            suffix=".mlpackage.zip",
+            data_free=Scheme.WEIGHT_ONLY_WI8_AFP32,
+            calibrated=Scheme.WEIGHT_ONLY_WI8_AFP32,
+            cpu_architectures=("amd64",),
+        ),
+    )
+}
+
+_YOLOV8_THRESHOLDS = {
+    Precision.FP32: Threshold("cosine", 0.9999),
+    Precision.FP16: Threshold("cosine", 0.999),
+    Precision.INT8: Threshold("cosine", 0.95),
+}
+
+
+def _yolov8(name: str, task: Task, input_size: int = 640) -> Architecture:
+    return Architecture(
+        name=name,
+        task=task,
+        impl="modelexport_converter.architectures.yolov8",
+        variants=("n", "s", "m", "l", "x"),
+        default_input_size=(input_size, input_size),
+        stride=32,
+        thresholds=_YOLOV8_THRESHOLDS,
+    )
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    row.name: row
+    for row in (
+        _yolov8("YOLOv8", Task.DETECTION),
+        _yolov8("YOLOv8-SEG", Task.SEGMENTATION),
+        _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
+        _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
+    )
+}
+
+TARGETS: tuple[Target, ...] = tuple(Target(fmt, precision) for fmt in Format for precision in Precision)
+
+
+def lookup(architecture: str, target: Target) -> Cell:
+    """Return the cell of an architecture and a target.
+
+    Raises:
+        KeyError: no such architecture.
+    """
+    row = ARCHITECTURES[architecture]
+    level = SupportLevel.EXTENDED if target in row.extended else SupportLevel.STABLE
+    return Cell(row, BACKENDS[target.format], target, level, row.thresholds[target.precision])
+
+
+def cells() -> tuple[Cell, ...]:
+    """Return every cell, architecture by architecture."""
+    return tuple(lookup(name, target) for name in ARCHITECTURES for target in TARGETS)

@@ -1,0 +1,55 @@
+"""Every word that more than one part of ModelExport must spell alike: API names, labels, environment, exit codes, files."""
+
+from enum import IntEnum
+
+GROUP = "modelexport.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+EXPORT_KIND = "ModelExport"
+EXPORT_PLURAL = "modelexports"
+EXPORT_SHORT_NAME = "mx"
+CLASS_KIND = "ExportClass"
+CLASS_PLURAL = "exportclasses"
+
+DEFAULT_CLASS_ANNOTATION = f"{GROUP}/is-default-class"
+FINALIZER = f"{GROUP}/artifacts"
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "modelexport-operator"
+EXPORT_LABEL = f"{GROUP}/export"
+EXPORT_UID_LABEL = f"{GROUP}/export-uid"
+FORMAT_LABEL = f"{GROUP}/format"
+PRECISION_LABEL = f"{GROUP}/precision"
+SPEC_HASH_LABEL = f"{GROUP}/spec-hash"
+
+REQUEST_ENV = "MODELEXPORT_REQUEST"
+"""The ConversionRequest as JSON."""
+STORE_ENV = "MODELEXPORT_STORE"
+"""Endpoint of the S3 server (``http://`` or ``https://``), or a directory that holds one folder per bucket."""
+ACCESS_KEY_ENV = "AWS_ACCESS_KEY_ID"
+SECRET_KEY_ENV = "AWS_SECRET_ACCESS_KEY"
+REGION_ENV = "AWS_REGION"
+CA_FILE_ENV = "MODELEXPORT_CA_FILE"
+WORK_DIR_ENV = "MODELEXPORT_WORK_DIR"
+"""Scratch folder of one conversion."""
+SHARED_DIR_ENV = "MODELEXPORT_SHARED_DIR"
+"""Optional folder through which the conversions of one export share their FP32 files."""
+TERMINATION_LOG_ENV = "MODELEXPORT_TERMINATION_LOG"
+TERMINATION_LOG_DEFAULT = "/dev/termination-log"
+TERMINATION_MESSAGE_LIMIT = 4096
+"""Bytes that the kubelet keeps of a termination message."""
+
+REPORT_FILE = "report.json"
+
+
+class ExitCode(IntEnum):
+    """Exit status of the converter; the values are those of sysexits.h."""
+
+    SUCCEEDED = 0
+    USER_FAULT = 65
+    SYSTEM_FAULT = 70
+    RETRIABLE = 75
+
+
+PERMANENT_EXIT_CODES = (ExitCode.USER_FAULT, ExitCode.SYSTEM_FAULT)

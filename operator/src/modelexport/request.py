@@ -1,0 +1,70 @@
+"""What the operator (or a local run) asks of one conversion; JSON in the environment of the converter."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
+from modelexport.spec import Calibration, DataRef, Model, Parameters
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """One target of one export, complete in itself.
+
+    ``output`` is the URI of the folder (it ends with a slash) into which artifact and report go.
+    ``spec_hash`` names the content of the request: equal hashes ask for equal files.
+    """
+
+    export: str
+    model: Model
+    target: Target
+    scheme: Scheme
+    threshold: Threshold
+    artifact_name: str
+    output: str
+    spec_hash: str
+    calibration: Calibration | None = None
+
+    def to_json(self) -> str:
+        """The request as one line of JSON, keys sorted: equal requests give equal text."""
+        return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is no request, or one of another schema version.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("schemaVersion")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"request has schemaVersion {version}, this converter reads {SCHEMA_VERSION}")
+            return cls(**{**data, **_typed(data)})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not a conversion request: {error!r}") from error
+
+
+def _typed(data: dict[str, Any]) -> dict[str, Any]:
+    calibration = data["calibration"]
+    return {
+        "model": _model(data["model"]),
+        "target": Target(Format(data["target"]["format"]), Precision(data["target"]["precision"])),
+        "scheme": Scheme(data["scheme"]),
+        "threshold": Threshold(**data["threshold"]),
+        "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
+    }
+
+
+def _model(data: dict[str, Any]) -> Model:
+    parameters = data["parameters"]
+    size = parameters["input_size"]
+    return Model(
+        data["architecture"],
+        DataRef(**data["checkpoint"]),
+        Parameters(**{**parameters, "input_size": size and tuple(size)}),
+    )
