@@ -11,8 +11,9 @@ import torch
 class Preprocessing:
     """How a picture becomes the input tensor (1, 3, height, width), float32, RGB.
 
-    ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides; ``centre_crop`` scales the
-    shorter side to the input size and cuts the centre. Then ``(pixel / 255 - mean) / std`` per channel.
+    ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides;
+    ``centre_crop`` scales the shorter side to the input size and cuts the centre. Then ``(pixel / 255 - mean) / std``
+    per channel.
     """
 
     resize: Literal["letterbox", "centre_crop"]
@@ -33,9 +34,10 @@ class Output:
 class LoadedModel:
     """A model ready for capture.
 
-    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a tuple of float32
-    tensors in the order of ``outputs``. ``float_modules`` names the submodules (dotted paths within ``module``) whose arithmetic
-    stays in float when the rest is quantised to INT8. ``metadata`` are further facts for the user of the file, e.g. the stride.
+    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
+    tuple of float32 tensors in the order of ``outputs``. ``float_modules`` names the submodules (dotted paths within
+    ``module``) whose arithmetic stays in float when the rest is quantised to INT8. ``metadata`` are further facts for
+    the user of the file, e.g. the stride.
     """
 
     module: torch.nn.Module

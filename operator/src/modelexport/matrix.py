@@ -1,7 +1,7 @@
 """The support matrix: the one table of what ModelExport converts, and how.
 
-The CRD's enums and rules, the planner, the converter, the documents and ``modelexport matrix`` all read it. Adding an architecture
-is a row in ``ARCHITECTURES`` and one file in the converter.
+The CRD's enums and rules, the planner, the converter, the documents and ``modelexport matrix`` all read it. Adding an
+architecture is a row in ``ARCHITECTURES`` and one file in the converter.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Every word that more than one part of ModelExport must spell alike: API names, labels, environment, exit codes, files."""
+"""Every word that several parts of ModelExport must spell alike: API, labels, environment, exit codes, files."""
 
 from enum import IntEnum
 

@@ -1,7 +1,7 @@
 """The API objects as frozen data, and the parsers that turn a Kubernetes body into them.
 
-The API server refuses most bad input by the CRD; the parsers refuse the same and what a schema cannot see, because a local run has
-no API server and a CRD may be older than the code.
+The API server refuses most bad input by the CRD; the parsers refuse the same and what a schema cannot see, because a
+local run has no API server and a CRD may be older than the code.
 """
 
 import re
@@ -26,7 +26,7 @@ E = TypeVar("E", bound=StrEnum)
 Body = Mapping[str, Any]
 
 
-class InvalidSpec(ValueError):
+class InvalidSpec(ValueError):  # noqa: N818 - what it says is not an error of ours
     """A field holds a value that cannot be accepted; ``str()`` names the field, the value and the way out."""
 
     def __init__(self, field_path: str, problem: str, reason: Reason = Reason.INVALID_SPEC) -> None:
@@ -185,7 +185,8 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
     path, row = "spec.model.parameters", ARCHITECTURES[architecture]
     variant = parameters.get("variant")
     if variant is not None and variant not in row.variants:
-        raise InvalidSpec(f"{path}.variant", f"{variant!r} is not a {architecture}; use one of {', '.join(row.variants)}")
+        known = ", ".join(row.variants)
+        raise InvalidSpec(f"{path}.variant", f"{variant!r} is no variant of {architecture}; use one of {known}")
     return Parameters(
         variant=variant,
         num_classes=_optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
@@ -234,18 +235,22 @@ def _parse_calibration(value: Any) -> Calibration | None:
 def _parse_data(value: Body, path: str) -> DataRef:
     uri, sha256 = _text(value, f"{path}.uri"), value.get("sha256")
     if len(uri) > URI_LIMIT or not re.match(URI_PATTERN, uri):
-        raise InvalidSpec(f"{path}.uri", f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path")
+        problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
+        raise InvalidSpec(f"{path}.uri", problem)
     if sha256 is not None and not re.match(SHA256_PATTERN, str(sha256)):
-        raise InvalidSpec(f"{path}.sha256", f"{str(sha256)[:80]!r} is not a SHA-256; give 64 hexadecimal digits in lower case")
+        problem = f"{str(sha256)[:80]!r} is not a SHA-256; give 64 hexadecimal digits in lower case"
+        raise InvalidSpec(f"{path}.sha256", problem)
     if uri.startswith("https://") and sha256 is None:
-        raise InvalidSpec(f"{path}.sha256", "an https:// URI needs the SHA-256 of the file; add it, or use s3://bucket/key")
+        problem = "an https:// URI needs the SHA-256 of the file; add it, or use s3://bucket/key"
+        raise InvalidSpec(f"{path}.sha256", problem)
     return DataRef(uri, sha256)
 
 
 def _parse_storage(storage: Body) -> Storage:
     endpoint = _text(storage, "spec.storage.endpoint")
     if not re.match(r"^https?://[^/]+/?$", endpoint):
-        raise InvalidSpec("spec.storage.endpoint", f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000")
+        problem = f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000"
+        raise InvalidSpec("spec.storage.endpoint", problem)
     return Storage(
         endpoint=endpoint.rstrip("/"),
         bucket=_text(storage, "spec.storage.bucket"),
@@ -307,5 +312,3 @@ def _is_int(value: Any) -> bool:
 
 def _last(path: str) -> str:
     return path.rsplit(".", 1)[-1]
-
-

@@ -11,8 +11,8 @@ from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-
 from modelexport.matrix import BACKENDS, Format, Scheme
+
 from modelexport_converter.model import LoadedModel
 
 Array = npt.NDArray[np.float32]
@@ -24,8 +24,8 @@ Run = Callable[[Array], tuple[Array, ...]]
 class Facts:
     """What a produced file really holds, read back from its bytes.
 
-    ``weight_types`` counts the elements of constant tensors by type (``float32``, ``float16``, ``int8``), ``op_types`` the operators.
-    ``inputs`` and ``outputs`` map names to shapes.
+    ``weight_types`` counts the elements of constant tensors by type (``float32``, ``float16``, ``int8``),
+    ``op_types`` the operators. ``inputs`` and ``outputs`` map names to shapes.
     """
 
     weight_types: Mapping[str, int]

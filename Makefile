@@ -1,0 +1,83 @@
+# Two commands to know: `make demo` exports a model without a cluster, `make test` runs every test. `make help` lists the rest.
+
+PYTHON ?= python3
+CACHE := $(or $(MODELEXPORT_CACHE),$(HOME)/.cache/modelexport)
+BIN := .venv/bin
+STAMP := .venv/$(firstword $(shell cat requirements/dev.txt pyproject.toml | sha256sum)).installed
+PYTEST := $(BIN)/python -m pytest -q
+CLUSTER := PYTHONPATH=tests $(BIN)/python -m cluster
+
+export MODELEXPORT_CACHE := $(CACHE)
+export YOLO_OFFLINE := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+$(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+	@echo "Installing the locked Python packages into .venv (about 7 GB; seconds when they are cached)"
+	@rm -f .venv/*.installed
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt; }
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+install: $(STAMP) ## Install the locked Python packages into .venv
+
+demo: install ## Export the trained YOLOv8 detector of the repository to all nine targets, without a cluster
+	@install -D -m 644 tests/models/weights/yolov8n.pt modelexport-store/checkpoints/shapes/yolov8n.pt
+	@install -D -m 644 tests/models/data/calibration.zip modelexport-store/datasets/shapes/calibration.zip
+	$(BIN)/modelexport run examples/yolov8.yaml
+
+test: lint test-unit test-converter test-integration test-e2e ## Run everything: what CI runs
+
+test-unit: install ## Run the tests that need neither torch nor a cluster, in seconds
+	$(PYTEST) tests/unit
+
+test-converter: install ## Convert, verify and measure all 36 cells
+	$(PYTEST) -n 2 --dist loadgroup tests/converter
+
+test-integration: install ## Run the operator against a real API server
+	$(PYTEST) tests/integration
+
+test-e2e: install ## Run the whole product on the real test cluster
+	$(PYTEST) tests/e2e
+
+lint: install ## Check style, types, layers and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m modelexport.crd --check
+
+fmt: install ## Format the code
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
+
+lock: install ## Resolve the dependencies again and write requirements/
+	$(LOCK) --extra operator --extra converter --extra ultralytics --group dev -o requirements/dev.txt
+	$(LOCK) --extra operator -o requirements/operator.txt
+	$(LOCK) --extra converter --extra ultralytics -o requirements/converter.txt
+	sed -n '/^uv==/,/^[a-tv-z]/{/^uv==/p;/^  /p}' requirements/dev.txt | sed '$$ s/ \\$$//' > requirements/bootstrap.txt
+
+generate: install ## Write the generated files again
+	$(BIN)/python -m modelexport.crd
+
+cluster: install ## Bring up the test cluster
+	$(CLUSTER) up
+
+cluster-demo: cluster ## Install the operator on the test cluster and export the demo model there
+	$(CLUSTER) demo
+
+cluster-down: install ## End the test cluster and leave nothing behind
+	$(CLUSTER) down
+
+bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
+	$(BIN)/python tests/bench/run.py
+
+clean: ## Remove what make made in this checkout
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build
