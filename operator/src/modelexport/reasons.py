@@ -19,9 +19,10 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """What a reason means: whose fault, and whether the same Job may succeed when it is tried again."""
+    """What a reason means: whose fault, what to do, and whether the same Job may succeed when it is tried again."""
 
     fault: Fault
+    advice: str
     retriable: bool = False
 
 
@@ -75,7 +76,7 @@ class Reason(StrEnum):
 
     @property
     def policy(self) -> Policy:
-        """Whose fault this is, and whether a retry can help."""
+        """Whose fault this is, what to do, and whether a retry can help."""
         return _POLICIES[self]
 
     @property
@@ -88,61 +89,49 @@ class Reason(StrEnum):
         return ExitCode.USER_FAULT if self.policy.fault is Fault.USER else ExitCode.SYSTEM_FAULT
 
 
+def _user(advice: str) -> Policy:
+    return Policy(Fault.USER, advice)
+
+
+def _system(advice: str, *, retriable: bool = False) -> Policy:
+    return Policy(Fault.SYSTEM, advice, retriable)
+
+
 _POLICIES = {
-    **dict.fromkeys(
-        (
-            Reason.PENDING,
-            Reason.QUEUED,
-            Reason.RUNNING,
-            Reason.RETRYING,
-            Reason.SUSPENDED,
-            Reason.SUCCEEDED,
-            Reason.PROGRESSING,
-        ),
-        Policy(Fault.NONE),
-    ),
-    **dict.fromkeys(
-        (
-            Reason.TARGETS_FAILED,
-            Reason.INVALID_SPEC,
-            Reason.UNSUPPORTED_TARGET,
-            Reason.CHECKPOINT_NOT_FOUND,
-            Reason.CHECKPOINT_UNREADABLE,
-            Reason.CHECKPOINT_UNSAFE,
-            Reason.CHECKPOINT_MISMATCH,
-            Reason.DIGEST_MISMATCH,
-            Reason.WEIGHTS_NOT_FINITE,
-            Reason.CALIBRATION_NOT_FOUND,
-            Reason.CALIBRATION_INVALID,
-            Reason.CALIBRATION_TOO_LARGE,
-            Reason.VERIFICATION_FAILED,
-        ),
-        Policy(Fault.USER),
-    ),
-    **dict.fromkeys(
-        (
-            Reason.CLASS_INVALID,
-            Reason.CONVERSION_FAILED,
-            Reason.INSPECTION_FAILED,
-            Reason.BUCKET_NOT_FOUND,
-            Reason.STORAGE_DENIED,
-            Reason.STORAGE_FULL,
-            Reason.DEADLINE_EXCEEDED,
-            Reason.JOB_REFUSED,
-        ),
-        Policy(Fault.SYSTEM),
-    ),
-    **dict.fromkeys(
-        (
-            Reason.CLASS_NOT_FOUND,
-            Reason.STORAGE_UNAVAILABLE,
-            Reason.EVICTED,
-            Reason.IMAGE_PULL_FAILED,
-            Reason.OOM_KILLED,
-            Reason.POD_START_FAILED,
-            Reason.UNSCHEDULABLE,
-            Reason.INTERNAL_ERROR,
-        ),
-        Policy(Fault.SYSTEM, retriable=True),
-    ),
+    Reason.PENDING: Policy(Fault.NONE, "Nothing has been started yet."),
+    Reason.QUEUED: Policy(Fault.NONE, "The Job exists and waits for a node."),
+    Reason.RUNNING: Policy(Fault.NONE, "The converter is at work."),
+    Reason.RETRYING: Policy(Fault.NONE, "An attempt failed for a passing reason; the next one follows by itself."),
+    Reason.SUSPENDED: Policy(Fault.NONE, "Set spec.suspend to false to go on."),
+    Reason.SUCCEEDED: Policy(Fault.NONE, "The artifact is verified and published."),
+    Reason.PROGRESSING: Policy(Fault.NONE, "Some targets are not finished yet."),
+    Reason.TARGETS_FAILED: _user("Read the reason and the message of each failed target in status.targets."),
+    Reason.INVALID_SPEC: _user("Correct the field that the message names and apply again."),
+    Reason.UNSUPPORTED_TARGET: _user("Ask for a supported target, or set spec.supportLevel: Extended."),
+    Reason.CLASS_NOT_FOUND: _system("Create the ExportClass, or name another in spec.className.", retriable=True),
+    Reason.CLASS_INVALID: _system("Correct the field of the ExportClass that the message names."),
+    Reason.CHECKPOINT_NOT_FOUND: _user("Upload the checkpoint, or correct spec.model.checkpoint.uri."),
+    Reason.CHECKPOINT_UNREADABLE: _user("Upload the whole file again: .pt of ultralytics, .safetensors or .pt2."),
+    Reason.CHECKPOINT_UNSAFE: _user("Save the model as .safetensors or .pt2: this pickle could run code."),
+    Reason.CHECKPOINT_MISMATCH: _user("Correct spec.model so that it describes what the checkpoint holds."),
+    Reason.DIGEST_MISMATCH: _user("Correct the sha256, or upload the file that it belongs to."),
+    Reason.WEIGHTS_NOT_FINITE: _user("Export a checkpoint from before the training diverged."),
+    Reason.CALIBRATION_NOT_FOUND: _user("Upload the pictures, or correct spec.calibration.dataset.uri."),
+    Reason.CALIBRATION_INVALID: _user("Give a zip or a prefix that holds readable pictures (jpg, png, bmp, webp)."),
+    Reason.CALIBRATION_TOO_LARGE: _user("Give fewer or smaller pictures; a few hundred are enough to calibrate."),
+    Reason.CONVERSION_FAILED: _system("The converter cannot translate this model; report it with the message."),
+    Reason.INSPECTION_FAILED: _system("The converter wrote another precision than asked for; report it."),
+    Reason.VERIFICATION_FAILED: _user("Use a higher precision, or better calibration pictures; the numbers are given."),
+    Reason.BUCKET_NOT_FOUND: _system("Create the bucket, or correct the URI or the ExportClass."),
+    Reason.STORAGE_DENIED: _system("Correct the credentials in the Secret of the ExportClass, or their permissions."),
+    Reason.STORAGE_FULL: _system("Free space in the store or on the node, then apply again."),
+    Reason.STORAGE_UNAVAILABLE: _system("Check the endpoint of the ExportClass and the store.", retriable=True),
+    Reason.DEADLINE_EXCEEDED: _system("Raise spec.jobs.deadlineSeconds of the ExportClass, or give more CPU."),
+    Reason.EVICTED: _system("The node ran short of a resource; the attempt is repeated.", retriable=True),
+    Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),
+    Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
+    Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
+    Reason.POD_START_FAILED: _system("Often a missing Secret: the message names it.", retriable=True),
+    Reason.UNSCHEDULABLE: _system("Add a node that satisfies what the message names.", retriable=True),
+    Reason.INTERNAL_ERROR: _system("A defect of ModelExport; report it with the message.", retriable=True),
 }
