@@ -1,0 +1,45 @@
+"""The one place that imports coremltools, which carries no type information and is loud on Linux."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# All are harmless here. Prediction needs macOS, so its native library is not in the Linux wheel. coremltools names the
+# newest torch and scikit-learn it was tested with: every conversion is verified, and scikit-learn is not used. torchao,
+# which coremltools imports when it is installed, registers its enums in a way that torch now finds unnecessary.
+_EXPECTED = {
+    "coremltools": (
+        "No module named 'coremltools.libcoremlpython'",
+        "has not been tested with coremltools",
+        "scikit-learn version",
+    ),
+    "torch.utils._pytree": ("is an Enum subclass and is now natively supported",),
+}
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    filters = [(logging.getLogger(name), _dropper(phrases)) for name, phrases in _EXPECTED.items()]
+    for logger, dropper in filters:
+        logger.addFilter(dropper)
+    try:
+        yield
+    finally:
+        for logger, dropper in filters:
+            logger.removeFilter(dropper)
+
+
+def _dropper(phrases: tuple[str, ...]) -> logging.Filter:
+    class Dropper(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return not any(phrase in record.getMessage() for phrase in phrases)
+
+    return Dropper()
+
+
+with _without_expected_warnings():
+    import coremltools
+    from coremltools.proto import MIL_pb2, Model_pb2
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+__all__ = ["DecodeError", "MIL_pb2", "Model_pb2", "coremltools"]

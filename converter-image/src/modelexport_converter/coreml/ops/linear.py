@@ -1,0 +1,34 @@
+"""Matrix products."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modelexport_converter.coreml.ops.kernel import Function
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias; x [*, c_in], weight [c_out, c_in]."""
+    return functional.linear(x, weight, bias)
+
+
+def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
+    """Batched, broadcasting as numpy's; transposition has no effect on vectors."""
+    x = x.transpose(-1, -2) if transpose_x and x.dim() > 1 else x
+    y = y.transpose(-1, -2) if transpose_y and y.dim() > 1 else y
+    return torch.matmul(x, y)
+
+
+def einsum(values: list[Tensor], equation: str) -> Tensor:
+    """Einstein's summation convention, in torch's notation."""
+    return torch.einsum(equation, *values)
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """A bool mask keeps where it is true, a float mask is added to the logits."""
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask)
+
+
+OPS: dict[str, Function] = {
+    function.__name__: function for function in (linear, matmul, einsum, scaled_dot_product_attention)
+}

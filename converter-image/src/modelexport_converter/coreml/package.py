@@ -1,0 +1,50 @@
+"""The `.mlpackage` folder: where the model specification and its weights are."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from modelexport_converter.coreml.blobs import BlobFile
+from modelexport_converter.coreml.errors import ProgramError
+from modelexport_converter.coreml.library import DecodeError, Model_pb2
+from modelexport_converter.coreml.program import Program
+from modelexport_converter.coreml.reader import read_function
+
+
+def load_program(mlpackage: Path) -> Program:
+    """Read the ML program of an `.mlpackage` folder; weights stay memory-mapped until the first run.
+
+    Raises ProgramError when the folder is not a package, the file is damaged, or the model is not an ML program (but,
+    say, of the older neural network format).
+    """
+    specification = _locate_specification(mlpackage)
+    model = Model_pb2.Model()
+    try:
+        model.ParseFromString(specification.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise ProgramError(f"cannot read the specification of {mlpackage.name}: {error}") from error
+    if model.WhichOneof("Type") != "mlProgram":
+        raise ProgramError(f"{mlpackage.name} is a {model.WhichOneof('Type')}, not an ML program")
+
+    @cache
+    def open_blobs(name: str) -> BlobFile:
+        return BlobFile(_resolve_weights(specification.parent, name))
+
+    return Program(mlpackage.name, read_function(model.mlProgram, open_blobs))
+
+
+def _locate_specification(mlpackage: Path) -> Path:
+    try:
+        manifest = json.loads((mlpackage / "Manifest.json").read_text(encoding="utf-8"))
+        entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
+        return mlpackage / "Data" / str(entry["path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ProgramError(f"{mlpackage.name} is not an .mlpackage: {type(error).__name__}: {error}") from error
+
+
+def _resolve_weights(model_folder: Path, name: str) -> Path:
+    """The file behind a name such as `@model_path/weights/weight.bin`; it must lie in the model's own folder."""
+    path = (model_folder / name.removeprefix("@model_path/")).resolve()
+    if not path.is_relative_to(model_folder.resolve()) or not path.is_file():
+        raise ProgramError(f"the program names a weight file that is not in the package: {name}")
+    return path

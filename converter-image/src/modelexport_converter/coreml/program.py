@@ -1,0 +1,161 @@
+"""A loaded program: what it takes, what it gives, what it is made of, and how to run it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from modelexport_converter.coreml.errors import InputMismatch, ProgramError, UnsupportedOp
+from modelexport_converter.coreml.ops import KERNELS
+from modelexport_converter.coreml.ops.constexpr import storage_of
+from modelexport_converter.coreml.ops.kernel import Value
+from modelexport_converter.coreml.reader import Function, Operand, Operation, Variable
+from modelexport_converter.coreml.tensors import Array, TensorType, conform, hold, release
+
+_KINDS = {"float16": "f", "float32": "f", "bool": "b"}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output: shape has None where the size is known at run time only; dtype as numpy names it."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Program:
+    """The `main` function of an ML program. Loading reads, the first run decompresses the weights and keeps them."""
+
+    def __init__(self, model: str, function: Function) -> None:
+        self.model = model
+        self._function = function
+        self._types = {v.name: v.type for op in function.operations for v in op.outputs}
+        self._types |= {v.name: v.type for v in function.inputs}
+
+    @property
+    def inputs(self) -> tuple[Feature, ...]:
+        """What `run` takes."""
+        return tuple(_feature(variable.name, variable.type) for variable in self._function.inputs)
+
+    @property
+    def outputs(self) -> tuple[Feature, ...]:
+        """What `run` gives."""
+        return tuple(_feature(name, self._types[name]) for name in self._function.results)
+
+    def op_types(self) -> Counter[str]:
+        """How often each op occurs, constants left out."""
+        return Counter(op.type for op in self._function.operations if op.type != "const")
+
+    def weight_types(self) -> Counter[str]:
+        """Number of weights (scalars left out) by how they are stored.
+
+        Keys: `float32`, `float16`, for quantised weights the type of the integers (`int8`, `uint4`...), for palettised
+        ones `palette` with the bits of an index (`palette8`), for pruned ones `sparse` before the type of what is left.
+        The elements of the decompressed weight are counted; scales, zero points and palettes are not.
+        """
+        counts: Counter[str] = Counter()
+        for op in self._function.operations:
+            storage = storage_of(op)
+            if storage is not None:
+                counts[storage.label] += storage.elements
+        return counts
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Evaluate the program for one set of inputs, by name; a pure function of them.
+
+        Raises InputMismatch for other names, shapes or kinds of number than `inputs` asks for (any width of float will
+        do for a float input), UnsupportedOp before any work when the program has an unknown op, and ProgramError when
+        an op cannot be computed or its result contradicts the file.
+        """
+        self._check_names(arrays)
+        with torch.inference_mode():
+            values: dict[str, Value] = {v.name: self._admit(v, arrays[v.name]) for v in self._function.inputs}
+            values |= self._constants
+            for op, last_used in self._schedule:
+                values.update(self._evaluate(op, values))
+                for name in last_used:
+                    del values[name]
+            return {name: _release(values[name], self._types[name]) for name in self._function.results}
+
+    def _check_names(self, arrays: Mapping[str, Array]) -> None:
+        expected = {variable.name for variable in self._function.inputs}
+        if set(arrays) != expected:
+            raise InputMismatch(f"{self.model} takes the inputs {sorted(expected)}, not {sorted(arrays)}")
+
+    def _admit(self, variable: Variable, array: Array) -> Tensor:
+        declared = variable.type
+        if array.dtype.kind != _KINDS.get(declared.dtype, "i") or not declared.admits(array.shape):
+            raise InputMismatch(
+                f"input {variable.name!r} of {self.model} is {declared.dtype} {list(declared.shape)}, "
+                f"not {array.dtype} {list(array.shape)}"
+            )
+        return conform(hold(array), declared)
+
+    @cached_property
+    def _constants(self) -> dict[str, Value]:
+        """Every constant that an op refers to by name, decompressed."""
+        self._check_support()
+        values: dict[str, Value] = {}
+        for op in self._function.operations:
+            if op.type == "const":
+                values[op.outputs[0].name] = _load(op.parameters["val"][0], {})
+            elif op.type.startswith("constexpr_"):
+                values.update(self._evaluate(op, values))
+        return values
+
+    def _check_support(self) -> None:
+        unknown = sorted(set(self.op_types()) - set(KERNELS))
+        if unknown:
+            raise UnsupportedOp(", ".join(unknown), self.model)
+
+    @cached_property
+    def _schedule(self) -> list[tuple[Operation, list[str]]]:
+        """Each op with the values that nothing needs after it, so that memory is freed as early as possible."""
+        needed = set(self._function.results) | set(self._constants)
+        steps = [op for op in self._function.operations if op.outputs[0].name not in self._constants]
+        schedule: list[tuple[Operation, list[str]]] = []
+        for op in reversed(steps):
+            touched = set(_references(op)) | {variable.name for variable in op.outputs}
+            schedule.append((op, sorted(touched - needed)))
+            needed |= touched
+        return schedule[::-1]
+
+    def _evaluate(self, op: Operation, values: Mapping[str, Value]) -> dict[str, Tensor]:
+        parameters = {name: [_load(operand, values) for operand in group] for name, group in op.parameters.items()}
+        where = f"op {op.type!r} ({op.outputs[0].name}) of {self.model}"
+        try:
+            results = KERNELS[op.type](parameters)
+        except NotImplementedError as error:
+            raise UnsupportedOp(op.type, self.model, str(error)) from error
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ProgramError(f"{where} cannot be computed: {error}") from error
+        if len(results) != len(op.outputs):
+            raise ProgramError(f"{where} gives {len(results)} results, the file declares {len(op.outputs)}")
+        try:
+            return {v.name: conform(result, v.type) for v, result in zip(op.outputs, results, strict=True)}
+        except ProgramError as error:
+            raise ProgramError(f"{where} {error}") from error
+
+
+def _feature(name: str, declared: TensorType) -> Feature:
+    return Feature(name, declared.shape, declared.dtype)
+
+
+def _references(op: Operation) -> list[str]:
+    return [operand for group in op.parameters.values() for operand in group if isinstance(operand, str)]
+
+
+def _load(operand: Operand, values: Mapping[str, Value]) -> Value:
+    if isinstance(operand, str):
+        return values[operand]
+    return operand.value if isinstance(operand.value, str) else hold(operand.value)
+
+
+def _release(value: Value, declared: TensorType) -> Array:
+    if isinstance(value, str):
+        raise ProgramError("a program cannot return a string")
+    return release(value, declared.dtype)
