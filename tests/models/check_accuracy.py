@@ -1,0 +1,135 @@
+"""Measures the shipped checkpoints in FP32 twice, with accuracy.py and with ultralytics' own validation, and compares.
+
+    python tests/models/check_accuracy.py [--workspace DIRECTORY]
+
+Exits with 1 if a pair differs by more than 0.01. The last column is keypoints with accuracy.py's object areas (those of
+the outlines, as COCO has it), where ultralytics takes 0.53 of the box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import numpy as np
+import shapes
+import torch
+from dataset import write_dataset
+from PIL import Image
+from torchvision.transforms import functional
+from train import RECIPES, WEIGHTS
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+from ultralytics import YOLO
+from ultralytics.data.augment import LetterBox
+
+DATA = Path(__file__).parent / "data"
+_MOST_DIFFERENCE = 0.01
+_PEER_KEYS = {
+    "box": "metrics/mAP50-95(B)",
+    "mask": "metrics/mAP50-95(M)",
+    "keypoint": "metrics/mAP50-95(P)",
+    "top-1": "metrics/accuracy_top1",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, default=Path("build/shapes"), help="where pictures and runs go")
+    workspace = parser.parse_args().workspace.resolve()
+    worst = 0.0
+    for task in RECIPES:
+        peer = measure_with_ultralytics(task, workspace)
+        for measure, value in measure_with_accuracy(task).items():
+            theirs = float(peer[_PEER_KEYS[measure]])
+            worst = max(worst, abs(value - theirs))
+            print(f"{RECIPES[task].architecture:12} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
+    return int(worst > _MOST_DIFFERENCE)
+
+
+def measure_with_ultralytics(task: str, workspace: Path) -> Mapping[str, Any]:
+    """Validates on the shipped evaluation pictures, masks at the resolution of the input."""
+    pictures = list(_evaluation_pictures(task))
+    data = write_dataset(task, workspace / f"check-{task}", {"train": pictures[:1], "val": pictures})
+    options = {"rect": False, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "batch": 16}
+    side = RECIPES[task].side
+    metrics = _model(task).val(
+        data=str(data), imgsz=side, save_json=task == "segment", project=str(workspace / "runs"), **options
+    )
+    return dict(metrics.results_dict)
+
+
+def measure_with_accuracy(task: str) -> dict[str, float]:
+    model = _model(task).model.float().eval()
+    if task == "classify":
+        return {"top-1": _top1(model)}
+    truth = json.loads((DATA / "eval.json").read_text())
+    found = {index + 1: _find(model, task, picture) for index, picture in enumerate(_evaluation_pictures(task))}
+    measured = {"box": accuracy.box_map(truth, found)}
+    if task == "segment":
+        measured["mask"] = accuracy.mask_map(truth, found)
+    if task == "pose":
+        measured["keypoint"] = accuracy.keypoint_map(with_box_areas(truth), found)
+        print(f"{RECIPES[task].architecture:12} keypoint accuracy.py {accuracy.keypoint_map(truth, found):.4f} (own areas)")
+    return measured
+
+
+def with_box_areas(truth: Mapping[str, Any]) -> dict[str, Any]:
+    """The truth with ultralytics' areas for keypoint similarity: 0.53 of the box."""
+    annotations = [row | {"area": 0.53 * row["bbox"][2] * row["bbox"][3]} for row in truth["annotations"]]
+    return {**truth, "annotations": annotations}
+
+
+def _model(task: str) -> Any:
+    return YOLO(str(WEIGHTS / f"{RECIPES[task].architecture}.pt"))
+
+
+def _evaluation_pictures(task: str) -> Iterator[shapes.Picture]:
+    """The pictures of the committed archive, as JPEG left them, with their exact labels."""
+    draw, name = (shapes.pictures, "eval") if task != "classify" else (shapes.single_shape_pictures, "eval-cls")
+    with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
+        names = archive.namelist()
+        for entry, picture in zip(names, draw("val", len(names)), strict=True):
+            yield replace(picture, pixels=np.asarray(Image.open(io.BytesIO(archive.read(entry)))))
+
+
+def _top1(model: torch.nn.Module) -> float:
+    side = RECIPES["classify"].side
+    probabilities, labels = [], []
+    for picture in _evaluation_pictures("classify"):
+        resized = functional.resize(Image.fromarray(picture.pixels), [side, side])
+        with torch.no_grad():
+            probabilities.append(model(functional.to_tensor(resized)[None])[0].numpy())
+        labels.append(picture.shapes[0].label)
+    return accuracy.top1(probabilities, labels)
+
+
+def _find(model: torch.nn.Module, task: str, picture: shapes.Picture) -> accuracy.Found:
+    """Runs the model in eager FP32 and splits its outputs as the converter does."""
+    side = RECIPES[task].side
+    boxed = LetterBox((side, side))(image=picture.pixels)
+    with torch.no_grad():
+        output = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))[0]
+    rows, prototypes = output if isinstance(output, tuple) else (output, None)
+    boxes, scores, extra = (part.numpy() for part in rows.split((4, 3, rows.shape[1] - 7), 1))
+    extras: dict[str, Any] = {}
+    if prototypes is not None:
+        extras = {"coefficients": extra, "prototypes": prototypes.numpy()}
+    elif task == "pose":
+        extras = {"keypoints": extra.reshape(1, 4, 3, -1) / np.array([side, side, 1])[:, None]}
+    height, width = picture.pixels.shape[:2]
+    return accuracy.find(accuracy.Letterbox((width, height), (side, side)), boxes / side, scores, **extras)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
