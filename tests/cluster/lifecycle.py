@@ -1,0 +1,139 @@
+"""``up`` and ``down``: from nothing to a cluster that answers, and back to nothing."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from cluster import layout
+from cluster.credentials import write_credentials
+from cluster.layout import CACHE, HOST_INTERFACE, LOGS, READY_FILE, RUN
+from cluster.processes import NODE_MODULE, is_alive, link_of, node_pid, node_processes, servers
+from cluster.servers import SERVER_NAMES, write_settings
+from cluster.shell import ClusterError, require_disk, run, timed, wait_until
+from cluster.tools import install
+
+NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+CGROUPS = Path("/sys/fs/cgroup")
+WORKING_GIB = 3
+START_SECONDS = 180
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Let one command at a time change the cluster."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up() -> bool:
+    """Bring the cluster up unless it is, and tell whether it had to be; one that lost a server begins anew.
+
+    Raises:
+        ClusterError: a part does not start; the message holds the end of every log.
+    """
+    with exclusive():
+        install()
+        if READY_FILE.exists() and not missing_servers():
+            return False
+        end()
+        with timed("bringing the cluster up"):
+            begin()
+        return True
+
+
+def down() -> None:
+    """End the cluster, whatever is left of it, and remove what it left behind."""
+    with exclusive():
+        end()
+
+
+def missing_servers() -> list[str]:
+    """Return the servers that do not run."""
+    running = servers()
+    return [name for name in SERVER_NAMES if name not in running]
+
+
+def begin() -> None:
+    """Start the node and wait until it is ready."""
+    require_disk(CACHE, WORKING_GIB, "the cluster")
+    LOGS.mkdir(parents=True)
+    write_credentials()
+    write_settings()
+    node = start_node()
+    try:
+        connect(node)
+        wait_until("the node", lambda: READY_FILE.exists() or node.poll() is not None, START_SECONDS)
+        if node.poll() is not None:
+            raise ClusterError("the node ended while it started")
+    except ClusterError as error:
+        raise ClusterError(f"{error}\n{last_words()}") from error
+
+
+def start_node() -> subprocess.Popen[bytes]:
+    """Start the first process of the node in namespaces of its own."""
+    with (LOGS / "node.log").open("wb") as log:
+        return subprocess.Popen(
+            [*NAMESPACES, sys.executable, "-m", NODE_MODULE],
+            cwd=layout.HERE.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def connect(node: subprocess.Popen[bytes]) -> None:
+    """Join the node to the host by a pair of interfaces."""
+    own = link_of(os.getpid(), "net")
+    wait_until("the node's namespaces", lambda: link_of(node.pid, "net") not in (own, None))
+    run(["ip", *f"link add {HOST_INTERFACE} type veth peer name {layout.NODE_INTERFACE} netns {node.pid}".split()])
+    run(["ip", *f"address add {layout.HOST_ADDRESS}/24 dev {HOST_INTERFACE}".split()])
+    run(["ip", *f"link set {HOST_INTERFACE} up".split()])
+
+
+def last_words() -> str:
+    """Return the end of every log."""
+    logs = sorted(LOGS.glob("*.log"))
+    return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-5:]) for log in logs)
+
+
+def end() -> None:
+    """End every process of the node; the kernel takes its mounts and its interfaces along."""
+    holder, processes = node_pid(), node_processes()
+    if holder is not None:
+        os.kill(holder, signal.SIGKILL)
+    wait_until("the processes of the node to end", lambda: not any(map(is_alive, processes)))
+    subprocess.run(["ip", "link", "delete", HOST_INTERFACE], capture_output=True, check=False)
+    remove_control_groups()
+    if RUN.exists():
+        shutil.rmtree(RUN)
+    for folder in map(Path, layout.PRIVATE_FOLDERS):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def remove_control_groups() -> None:
+    """Remove the kubelet's control groups, innermost first; the kernel frees them a moment after their processes."""
+    for root in CGROUPS.glob("**/kubepods"):
+        for folder, _, _ in os.walk(root, topdown=False):
+            wait_until(f"{folder} to be free", partial(is_removed, Path(folder)))
+
+
+def is_removed(control_group: Path) -> bool:
+    """Remove a control group, and tell whether that was possible."""
+    try:
+        control_group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""Running programs, saying what happens, and waiting for it."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class ClusterError(Exception):
+    """The cluster cannot do what was asked; the message says why and what to do."""
+
+
+def say(message: str) -> None:
+    """Print one line of progress at once."""
+    print(f"cluster: {message}", flush=True)
+
+
+@contextmanager
+def timed(message: str) -> Iterator[None]:
+    """Print what begins, and the seconds that it took."""
+    say(f"{message} ...")
+    begin = time.monotonic()
+    yield
+    say(f"{message}: {time.monotonic() - begin:.1f} s")
+
+
+def run(command: list[str], **options: Any) -> None:
+    """Run a program whose output is worth seeing only when it fails.
+
+    Raises:
+        ClusterError: it failed; the message ends with its last lines.
+    """
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options)
+    if done.returncode:
+        last_lines = "\n".join(done.stdout.splitlines()[-30:])
+        raise ClusterError(f"{' '.join(command)} ended with status {done.returncode}:\n{last_lines}")
+
+
+def output(command: list[str], **options: Any) -> str:
+    """Return what a program prints.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout.strip()
+
+
+def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 60) -> None:
+    """Ask until the answer is yes.
+
+    Raises:
+        ClusterError: it was still no after that many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.1)
+
+
+def require_disk(folder: Path, gib: float, purpose: str) -> None:
+    """Check that a file system has room.
+
+    Raises:
+        ClusterError: it has less than that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < gib:
+        raise ClusterError(f"{purpose} needs {gib:.0f} GiB on the disk of {folder}, and {free:.1f} GiB are free")

@@ -1,0 +1,71 @@
+"""What the cluster is made of: packages of Debian and Go programs, installed once and cached."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, tools_dir
+from cluster.shell import require_disk, run, say
+
+PACKAGES = {
+    "containerd": "/usr/bin/containerd",
+    "runc": "/usr/sbin/runc",
+    "containernetworking-plugins": "/usr/lib/cni/bridge",
+    "iptables": "/usr/sbin/iptables",
+    "conntrack": "/usr/sbin/conntrack",
+    "iproute2": "/usr/sbin/ip",
+    "buildah": "/usr/bin/buildah",
+    "mmdebstrap": "/usr/bin/mmdebstrap",
+}
+"""Debian package -> a file that shows that it is installed."""
+KUBERNETES_VERSION = "v1.35.4"
+GO_BUILD_GIB = 12
+
+
+def install() -> None:
+    """Install whatever is missing; returns at once when nothing is.
+
+    Raises:
+        ClusterError: there is no room for the build, or apt-get or go failed.
+    """
+    install_packages()
+    if not tools_dir().is_dir():
+        build_tools(tools_dir())
+
+
+def install_packages() -> None:
+    """Install the missing packages of Debian."""
+    missing = [package for package, proof in PACKAGES.items() if not Path(proof).exists()]
+    if not missing:
+        return
+    say(f"installing {', '.join(missing)}")
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "-qq"]
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    run([*apt, "update"], env=environment)
+    run([*apt, "install", "-y", "--no-install-recommends", *missing], env=environment)
+
+
+def build_tools(destination: Path) -> None:
+    """Build Kubernetes, etcd, CoreDNS, MinIO, Helm, KWOK and the pause program from the pinned Go modules."""
+    require_disk(CACHE, GO_BUILD_GIB, "building the Go tools")
+    say("building Kubernetes 1.35.4 and six other tools: about 13 minutes on two cores, once")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="go-") as scratch:
+        binaries = Path(scratch) / "bin"
+        environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(binaries), "GOCACHE": f"{scratch}/cache"}
+        version = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}"
+        command = ["go", "install", "-trimpath", "-ldflags", f"-s -w {version}"]
+        run([*command, "tool", "./pause"], cwd=HERE / "tools", env=environment)
+        run([*command, "tool"], cwd=HERE / "tools/kwok", env=environment)
+        (binaries / "server").rename(binaries / "etcd")
+        build_pause_image(binaries)
+        binaries.rename(destination)
+
+
+def build_pause_image(folder: Path) -> None:
+    """Write the image of the pause program, which holds the namespaces of a Pod, to ``pause.tar`` beside it."""
+    recipe = folder / "Dockerfile"
+    recipe.write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
+    run([*BUILDAH, "bud", "--file", str(recipe), "--tag", PAUSE_IMAGE, str(folder)])
+    run([*BUILDAH, "push", PAUSE_IMAGE, f"oci-archive:{folder / 'pause.tar'}:{PAUSE_IMAGE}"])
+    recipe.unlink()
