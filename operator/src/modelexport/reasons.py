@@ -127,7 +127,7 @@ _POLICIES = {
     Reason.STORAGE_FULL: _system("Free space in the store or on the node, then apply again."),
     Reason.STORAGE_UNAVAILABLE: _system("Check the endpoint of the ExportClass and the store.", retriable=True),
     Reason.DEADLINE_EXCEEDED: _system("Raise spec.jobs.deadlineSeconds of the ExportClass, or give more CPU."),
-    Reason.EVICTED: _system("The node ran short of a resource; the attempt is repeated.", retriable=True),
+    Reason.EVICTED: _system("Free what the node ran short of, or add a node.", retriable=True),
     Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),
     Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
     Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
