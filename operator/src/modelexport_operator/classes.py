@@ -1,0 +1,55 @@
+"""Which ExportClass serves an export. Pure."""
+
+from collections.abc import Sequence
+
+from modelexport.names import DEFAULT_CLASS_ANNOTATION
+from modelexport.reasons import Reason
+from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_class
+
+from modelexport_operator.pods import Finding, Object
+
+
+def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Finding:
+    """Return the class that an export names, or the default one; or why there is none.
+
+    Of several default classes the newest one serves, as with StorageClasses.
+    """
+    body = _named(export.class_name, classes) if export.class_name else _default(classes)
+    if body is None:
+        return Finding(Reason.CLASS_NOT_FOUND, _explain_missing(export.class_name, classes))
+    try:
+        return parse_class(body)
+    except InvalidSpec as error:
+        return Finding(Reason.CLASS_INVALID, f"ExportClass {body['metadata']['name']}: {error}")
+
+
+def output_folder(export_class: ExportClass) -> str:
+    """The URI of the folder for all exports of a class, without a slash at its end."""
+    storage = export_class.storage
+    return f"s3://{storage.bucket}/{storage.prefix}".rstrip("/")
+
+
+def _named(name: str, classes: Sequence[Object]) -> Object | None:
+    return next((body for body in classes if body["metadata"]["name"] == name), None)
+
+
+def _default(classes: Sequence[Object]) -> Object | None:
+    defaults = [body for body in classes if _is_default(body)]
+    return max(defaults, key=_age, default=None)
+
+
+def _is_default(body: Object) -> bool:
+    annotations = body["metadata"].get("annotations") or {}
+    return bool(annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
+
+
+def _age(body: Object) -> tuple[str, str]:
+    return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
+
+
+def _explain_missing(name: str | None, classes: Sequence[Object]) -> str:
+    known = ", ".join(sorted(body["metadata"]["name"] for body in classes)) or "none"
+    if name:
+        return f"ExportClass {name!r} does not exist (there are: {known}); the export starts when it is created"
+    way_out = f"annotate one with {DEFAULT_CLASS_ANNOTATION}: 'true', or set spec.className"
+    return f"No ExportClass is the default (there are: {known}); {way_out}"

@@ -1,0 +1,66 @@
+"""Events: what changed between two statuses, in words for ``kubectl describe``. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelexport.matrix import Target
+from modelexport.reasons import Fault, Reason
+
+from modelexport_operator.observe import State, TargetState
+from modelexport_operator.pods import Object
+from modelexport_operator.status import READY, find_condition, recorded_targets
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event on a ModelExport; ``reason`` is the word that the condition or the target carries."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def compare_statuses(before: Object, after: Object) -> tuple[Event, ...]:
+    """Tell what happened: targets that ended or met a problem first, then the export as a whole."""
+    return (*_target_events(recorded_targets(before), recorded_targets(after)), *_export_events(before, after))
+
+
+def finished_targets(before: Object, after: Object) -> tuple[TargetState, ...]:
+    """Return the targets that reached their end between two statuses."""
+    known = recorded_targets(before)
+    return tuple(
+        state
+        for target, state in recorded_targets(after).items()
+        if state.state.is_final and not _is_same_end(known.get(target), state)
+    )
+
+
+def _is_same_end(before: TargetState | None, after: TargetState) -> bool:
+    return before is not None and (before.state, before.completion_time) == (after.state, after.completion_time)
+
+
+def _target_events(before: Mapping[Target, TargetState], after: Mapping[Target, TargetState]) -> list[Event]:
+    return [
+        _event(state.reason, f"{target}: {state.message}")
+        for target, state in after.items()
+        if _is_news(state) and (target not in before or before[target].reason is not state.reason)
+    ]
+
+
+def _is_news(state: TargetState) -> bool:
+    """What keeps a target from starting keeps them all, and the export's own event tells it once."""
+    if state.state is State.PENDING:
+        return False
+    return state.state.is_final or state.reason is Reason.RETRYING or state.reason.policy.fault is not Fault.NONE
+
+
+def _export_events(before: Object, after: Object) -> list[Event]:
+    old, new = find_condition(before, READY), find_condition(after, READY)
+    if old.get("reason") == new.get("reason"):
+        return []
+    return [_event(Reason(new["reason"]), new["message"])]
+
+
+def _event(reason: Reason, message: str) -> Event:
+    is_fine = reason.policy.fault is Fault.NONE and reason is not Reason.RETRYING
+    return Event("Normal" if is_fine else "Warning", str(reason), message)

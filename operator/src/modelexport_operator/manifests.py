@@ -1,0 +1,181 @@
+"""From a planned conversion to the Job that runs it. Pure: data in, data out.
+
+The entrypoint of the class's converter image is the converter; all that it needs comes by environment and mounts.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from modelexport import names
+from modelexport.matrix import TARGETS, Resources, Target, lookup
+from modelexport.request import ConversionRequest
+from modelexport.spec import ExportClass, ModelExport, Storage
+
+CONTAINER = "converter"
+WORK_DIR = "/work"
+CA_DIR = "/etc/modelexport/ca"
+CA_KEY = "ca.crt"
+NON_ROOT_ID = 65532
+"""User and group of the distroless images' ``nonroot``; any image runs under it."""
+NAME_LIMIT = 63
+"""A Job's name becomes a label of its Pods, and a label's value has at most 63 characters."""
+HASH_DIGITS = 10
+POD_JOB_LABEL = "batch.kubernetes.io/job-name"
+
+Manifest = dict[str, Any]
+
+_TARGETS = {str(target): target for target in TARGETS}
+
+
+def job_name(export: ModelExport, request: ConversionRequest) -> str:
+    """Name a Job by its content: the same object, target and spec hash always give the same name."""
+    target = request.target
+    identity = f"{export.uid}/{target}/{request.spec_hash}"
+    tail = f"-{target.slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
+    head = export.name.replace(".", "-")[: NAME_LIMIT - len(tail)].rstrip("-")
+    return head + tail
+
+
+def build_job(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
+    """Build the Job of one target: a Pod of the restricted Pod Security level that needs nothing of the cluster."""
+    labels = _labels(export, request)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(export, request),
+            "namespace": export.namespace,
+            "labels": labels,
+            "ownerReferences": [_owner(export)],
+        },
+        "spec": {
+            "activeDeadlineSeconds": export_class.limits.deadline_seconds,
+            "backoffLimit": export_class.limits.retries,
+            "podFailurePolicy": _pod_failure_policy(),
+            # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
+            "podReplacementPolicy": "Failed",
+            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(request, export_class)},
+        },
+    }
+
+
+def _labels(export: ModelExport, request: ConversionRequest) -> Manifest:
+    return {
+        names.MANAGED_BY_LABEL: names.MANAGED_BY,
+        names.EXPORT_LABEL: export.name,
+        names.EXPORT_UID_LABEL: export.uid,
+        names.FORMAT_LABEL: str(request.target.format),
+        names.PRECISION_LABEL: str(request.target.precision),
+        names.SPEC_HASH_LABEL: request.spec_hash,
+    }
+
+
+def _owner(export: ModelExport) -> Manifest:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.EXPORT_KIND,
+        "name": export.name,
+        "uid": export.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _pod_failure_policy() -> Manifest:
+    """The first rule that fits decides; a failure that fits none counts against the retries."""
+    permanent = {"containerName": CONTAINER, "operator": "In", "values": [int(c) for c in names.PERMANENT_EXIT_CODES]}
+    return {
+        "rules": [
+            {"action": "FailJob", "onExitCodes": permanent},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]
+    }
+
+
+def _pod(request: ConversionRequest, export_class: ExportClass) -> Manifest:
+    cell = lookup(request.model.architecture, request.target)
+    resources = cell.architecture.resources
+    storage = export_class.storage
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": NON_ROOT_ID,
+            "runAsGroup": NON_ROOT_ID,
+            "fsGroup": NON_ROOT_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": dict(export_class.node_selector),
+        "affinity": _affinity(cell.backend.cpu_architectures),
+        "containers": [_container(request, export_class, resources)],
+        "volumes": [
+            {"name": "work", "emptyDir": {"sizeLimit": f"{resources.disk_mib}Mi"}},
+            *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
+        ],
+    }
+
+
+def _affinity(cpu_architectures: tuple[str, ...]) -> Manifest:
+    """Only nodes for whose CPU the converter's packages exist; the class's selector narrows it, never widens it."""
+    expression = {"key": "kubernetes.io/arch", "operator": "In", "values": list(cpu_architectures)}
+    terms = [{"matchExpressions": [expression]}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+
+
+def _container(request: ConversionRequest, export_class: ExportClass, resources: Resources) -> Manifest:
+    storage = export_class.storage
+    return {
+        "name": CONTAINER,
+        "image": export_class.image,
+        "imagePullPolicy": export_class.image_pull_policy,
+        "env": _environment(request, storage),
+        "resources": _resources(resources),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # A converter that dies without a word still leaves the end of its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "work", "mountPath": WORK_DIR},
+            *([{"name": "ca", "mountPath": CA_DIR, "readOnly": True}] if storage.ca_secret else []),
+        ],
+    }
+
+
+def _environment(request: ConversionRequest, storage: Storage) -> list[Manifest]:
+    plain = {
+        names.REQUEST_ENV: request.to_json(),
+        names.STORE_ENV: storage.endpoint,
+        names.REGION_ENV: storage.region,
+        names.WORK_DIR_ENV: WORK_DIR,
+        # The root file system is read-only, and libraries write caches and scratch files where these point.
+        "HOME": WORK_DIR,
+        "TMPDIR": WORK_DIR,
+        **({names.CA_FILE_ENV: f"{CA_DIR}/{CA_KEY}"} if storage.ca_secret else {}),
+    }
+    secret = [_secret_env(key, storage.credentials_secret) for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)]
+    return [
+        *({"name": name, "value": value} for name, value in plain.items()),
+        *(secret if storage.credentials_secret else []),
+    ]
+
+
+def _secret_env(key: str, secret: str | None) -> Manifest:
+    return {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def _resources(resources: Resources) -> Manifest:
+    """Memory and disk are bounded by what is requested, so that a node is never overbooked; CPU may burst."""
+    bounded = {"memory": f"{resources.memory_mib}Mi", "ephemeral-storage": f"{resources.disk_mib}Mi"}
+    return {"requests": {"cpu": f"{resources.cpu_millis}m", **bounded}, "limits": dict(bounded)}
+
+
+def target_of(job: Mapping[str, Any]) -> Target | None:
+    """Read back which target a Job works on; ``None`` for labels that this version does not know."""
+    labels = job["metadata"].get("labels") or {}
+    return _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")

@@ -1,0 +1,202 @@
+"""From a Job and its Pods, as observed, to the state of one target. Pure: no state survives outside the objects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from modelexport.matrix import Target
+from modelexport.reasons import Reason
+from modelexport.result import ConversionResult
+
+from modelexport_operator.pods import (
+    Finding,
+    Object,
+    advise,
+    explain_pod_failure,
+    explain_waiting,
+    parse_result,
+    tail,
+    terminated,
+)
+
+MESSAGE_LIMIT = 1024
+"""Characters of a message in the status: nine targets stay far below the size that etcd likes."""
+SETTLE_TIME = timedelta(seconds=30)
+"""Jobs and Pods come by separate watches: for so long after a Job's end its Pods may not have been heard of yet."""
+
+
+class State(StrEnum):
+    """Where a target is; the last two are final."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more by itself."""
+        return self in (State.SUCCEEDED, State.FAILED)
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """What is known of one target; times are RFC 3339 text in UTC, as Kubernetes writes them."""
+
+    target: Target
+    state: State
+    reason: Reason
+    message: str
+    job_name: str | None = None
+    attempts: int = 0
+    node_name: str | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    scheme: str | None = None
+    result: ConversionResult | None = None
+
+
+def observe_target(
+    target: Target, job: Object, pods: Sequence[Object], now: datetime, was: Finding | None = None
+) -> TargetState:
+    """Say where a target is.
+
+    Args:
+        target: the target.
+        job: its Job.
+        pods: the Pods of that Job, in any order.
+        now: the time, with its zone.
+        was: what the status said before, if the target was waiting then: a Job that runs into its deadline takes its
+            Pods with it, and only the status remembers what they waited for.
+    """
+    ordered = sorted(pods, key=_created)
+    condition = _final_condition(job)
+    if condition is None:
+        return _observe_active(target, job, ordered)
+    if not _is_settled(condition, ordered, now):
+        return _target_state(target, job, ordered, State.RUNNING, Finding(Reason.RUNNING, "The Job has ended"))
+    if condition["type"] == "Complete":
+        state, finding = _observe_complete(ordered)
+    else:
+        state, finding = State.FAILED, _explain_failure(job, condition, ordered, was)
+    return replace(_target_state(target, job, ordered, state, finding), completion_time=completion_time(job))
+
+
+def is_finished(job: Object) -> bool:
+    """Whether the Job controller is done with a Job."""
+    return _final_condition(job) is not None
+
+
+def completion_time(job: Object) -> str | None:
+    """When a Job ended, as RFC 3339 text; ``None`` while it has not."""
+    condition = _final_condition(job)
+    if condition is None:
+        return None
+    return str(job["status"].get("completionTime") or condition["lastTransitionTime"])
+
+
+def _final_condition(job: Object) -> Object | None:
+    conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
+    final = (c for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True")
+    return next(final, None)
+
+
+def _is_settled(condition: Object, pods: Sequence[Object], now: datetime) -> bool:
+    """Whether the Pods in sight are as final as their Job, or will not become so."""
+    if condition.get("reason") == "DeadlineExceeded":
+        return True
+    phase = "Succeeded" if condition["type"] == "Complete" else "Failed"
+    phases = [pod.get("status", {}).get("phase") for pod in pods]
+    if phase in phases and not {"Pending", "Running"} & set(phases):
+        return True
+    return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
+
+
+def _observe_active(target: Target, job: Object, pods: Sequence[Object]) -> TargetState:
+    if job["metadata"].get("deletionTimestamp"):
+        finding = Finding(Reason.PENDING, "Waits until the deleted Job is gone, then starts again")
+        return _target_state(target, job, pods, State.PENDING, finding)
+    if job["spec"].get("suspend"):
+        finding = Finding(Reason.SUSPENDED, "Suspended; set spec.suspend: false to go on")
+        return _target_state(target, job, pods, State.PENDING, finding)
+    pod = next((pod for pod in reversed(pods) if pod.get("status", {}).get("phase") in ("Pending", "Running")), None)
+    if pod is not None and pod["status"]["phase"] == "Running":
+        finding = Finding(Reason.RUNNING, f"The converter runs on node {pod['spec'].get('nodeName', '')}")
+        return _target_state(target, job, pods, State.RUNNING, finding)
+    finding = explain_waiting(pod) if pod else _explain_no_pod(pods)
+    return _target_state(target, job, pods, State.QUEUED, finding)
+
+
+def _explain_no_pod(pods: Sequence[Object]) -> Finding:
+    if not pods:
+        return Finding(Reason.QUEUED, "The Job waits for its Pod")
+    failure = explain_pod_failure(pods[-1])
+    return Finding(Reason.RETRYING, f"Tries again after {failure.reason}: {failure.message}")
+
+
+def _observe_complete(pods: Sequence[Object]) -> tuple[State, Finding]:
+    pod = next((pod for pod in reversed(pods) if pod.get("status", {}).get("phase") == "Succeeded"), None)
+    if pod is None:
+        lost = "The conversion ended well, but its Pod was gone before its result was read; delete the Job to repeat it"
+        return State.FAILED, Finding(Reason.INTERNAL_ERROR, lost)
+    text = terminated(pod).get("message", "")
+    result = parse_result(text)
+    if result is None or not result.succeeded:
+        silent = f"The converter ended well, but left no result: {tail(text)}"
+        return State.FAILED, advise(Finding(Reason.INTERNAL_ERROR, silent))
+    return State.SUCCEEDED, Finding(Reason.SUCCEEDED, result.message, result)
+
+
+def _explain_failure(job: Object, condition: Object, pods: Sequence[Object], was: Finding | None) -> Finding:
+    if condition.get("reason") == "DeadlineExceeded":
+        return _explain_deadline(job, was)
+    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
+    if not failed:
+        words = f"The Job failed: {condition.get('reason')}: {condition.get('message', '')}"
+        return advise(Finding(Reason.INTERNAL_ERROR, words))
+    finding = explain_pod_failure(failed[-1])
+    if condition.get("reason") == "BackoffLimitExceeded":
+        finding = replace(finding, message=f"{finding.message.rstrip(' .')} (given up after {_attempts(job)} attempts)")
+    return advise(finding)
+
+
+def _explain_deadline(job: Object, was: Finding | None) -> Finding:
+    seconds = job["spec"].get("activeDeadlineSeconds")
+    if was is not None and was.reason in _WAITING_REASONS:
+        return Finding(was.reason, f"{was.message} (given up after {seconds} s)")
+    return advise(Finding(Reason.DEADLINE_EXCEEDED, f"The conversion did not end within {seconds} s"))
+
+
+_WAITING_REASONS = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.POD_START_FAILED)
+
+
+def _target_state(target: Target, job: Object, pods: Sequence[Object], state: State, finding: Finding) -> TargetState:
+    status = job.get("status", {})
+    return TargetState(
+        target=target,
+        state=state,
+        reason=finding.reason,
+        message=shorten(finding.message),
+        job_name=job["metadata"]["name"],
+        attempts=_attempts(job),
+        node_name=next((pod["spec"]["nodeName"] for pod in reversed(pods) if pod["spec"].get("nodeName")), None),
+        start_time=status.get("startTime"),
+        scheme=finding.result.scheme if finding.result else None,
+        result=finding.result,
+    )
+
+
+def _attempts(job: Object) -> int:
+    status = job.get("status", {})
+    return sum(status.get(key) or 0 for key in ("active", "succeeded", "failed"))
+
+
+def _created(pod: Object) -> tuple[str, str]:
+    return pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]
+
+
+def shorten(text: str) -> str:
+    """Cut a message to what a status may hold."""
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"

@@ -1,0 +1,140 @@
+"""What a Pod tells: why it waits, why it failed, what its converter answered. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelexport.reasons import Reason
+from modelexport.result import ConversionResult
+
+from modelexport_operator.manifests import CONTAINER
+
+Object = Mapping[str, Any]
+
+IMAGE_PULL_REASONS = frozenset(
+    (
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImageInspectError",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    )
+)
+"""The kubelet's words for an image that it cannot get (kubernetes, pkg/kubelet/images/types.go)."""
+START_REASONS = frozenset(
+    (
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "CreatePodSandboxError",
+        "PostStartHookError",
+        "PreCreateHookError",
+        "PreStartHookError",
+        "RunContainerError",
+    )
+)
+"""The kubelet's words for a container that it cannot start (kubernetes, pkg/kubelet/kuberuntime)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A reason and the words that a user can act on."""
+
+    reason: Reason
+    message: str
+    result: ConversionResult | None = None
+
+
+def explain_waiting(pod: Object) -> Finding:
+    """Say what a Pod waits for; what a person has to solve gets a reason of its own, and the way out."""
+    for condition in pod["status"].get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return advise(Finding(Reason.UNSCHEDULABLE, f"No node takes the Pod: {condition.get('message', '')}"))
+    waiting = _container_state(pod).get("waiting") or {}
+    detail = f"{waiting.get('reason')}: {waiting.get('message', '')}"
+    if waiting.get("reason") in IMAGE_PULL_REASONS:
+        return advise(Finding(Reason.IMAGE_PULL_FAILED, f"The converter's image cannot be pulled: {detail}"))
+    if waiting.get("reason") in START_REASONS:
+        return advise(Finding(Reason.POD_START_FAILED, f"The converter cannot start: {detail}"))
+    return Finding(Reason.QUEUED, "The Pod is being prepared")
+
+
+def explain_pod_failure(pod: Object) -> Finding:
+    """Say why a Pod failed: the cluster's word first, then the converter's own, then whatever it left."""
+    findings = (explain(pod) for explain in (_out_of_memory, _disrupted, _answered, _not_started))
+    return next((finding for finding in findings if finding is not None), None) or _died_silently(pod)
+
+
+def _out_of_memory(pod: Object) -> Finding | None:
+    if terminated(pod).get("reason") != "OOMKilled":
+        return None
+    return Finding(Reason.OOM_KILLED, f"The converter needed more than {_memory_limit(pod)} of memory and was killed")
+
+
+def _disrupted(pod: Object) -> Finding | None:
+    status = pod.get("status", {})
+    if status.get("reason") == "Evicted":
+        return Finding(Reason.EVICTED, f"The Pod was evicted: {status.get('message', '')}")
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            detail = f"{condition.get('reason')}: {condition.get('message', '')}"
+            return Finding(Reason.EVICTED, f"The Pod was taken from its node: {detail}")
+    return None
+
+
+def _answered(pod: Object) -> Finding | None:
+    result = parse_result(terminated(pod).get("message", ""))
+    return Finding(result.reason, result.message, result) if result is not None and not result.succeeded else None
+
+
+def _not_started(pod: Object) -> Finding | None:
+    status, ended = pod.get("status", {}), terminated(pod)
+    if status.get("reason"):
+        return Finding(Reason.POD_START_FAILED, f"{status['reason']}: {status.get('message', '')}")
+    if ended.get("reason") in ("ContainerCannotRun", "StartError"):
+        return Finding(Reason.POD_START_FAILED, f"{ended['reason']}: {tail(ended.get('message', ''))}")
+    return None
+
+
+def _died_silently(pod: Object) -> Finding:
+    ended = terminated(pod)
+    code, text = ended.get("exitCode", "unknown"), tail(ended.get("message", ""))
+    return Finding(Reason.INTERNAL_ERROR, f"The converter ended with exit code {code} and without a result: {text}")
+
+
+def advise(finding: Finding) -> Finding:
+    """Put the way out behind the cluster's words; a converter's answer tells it by itself."""
+    if finding.result is not None:
+        return finding
+    return Finding(finding.reason, f"{finding.message.rstrip(' .:')}. {finding.reason.policy.advice}")
+
+
+def parse_result(text: str) -> ConversionResult | None:
+    """Read a termination message; ``None`` if it is no result."""
+    try:
+        return ConversionResult.from_json(text)
+    except ValueError:
+        return None
+
+
+def terminated(pod: Object) -> Object:
+    """How the converter's container ended; an empty mapping while it has not."""
+    return _container_state(pod).get("terminated") or {}
+
+
+def _container_state(pod: Object) -> Object:
+    statuses: Sequence[Object] = pod.get("status", {}).get("containerStatuses") or ()
+    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})
+
+
+def _memory_limit(pod: Object) -> str:
+    containers: Sequence[Object] = pod["spec"].get("containers") or ()
+    limits: Object = next((c.get("resources", {}).get("limits", {}) for c in containers if c["name"] == CONTAINER), {})
+    return str(limits.get("memory", "its limit"))
+
+
+def tail(text: str) -> str:
+    """The end of a log, where the error is, on one line."""
+    words = " ".join(text.split())
+    return ("…" + words[-300:]) if len(words) > 300 else words or "(nothing)"

@@ -1,0 +1,222 @@
+"""The status of a ModelExport: its targets, and the conditions that follow from them. Pure.
+
+Conditions keep the rules of kstatus, so ``kubectl wait``, Flux and Argo CD understand them: ``Reconciling`` and
+``Stalled`` are abnormal when true, ``Ready`` is derived from the same summary and never set by a step.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from modelexport.matrix import Format, Precision, Target
+from modelexport.reasons import Reason
+from modelexport.result import Artifact, ConversionResult, Verification
+
+from modelexport_operator.observe import State, TargetState, shorten
+from modelexport_operator.pods import Finding, Object
+
+READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
+
+
+class Phase(StrEnum):
+    """What a whole export is up to; a row of the table below, never written anywhere."""
+
+    INVALID = "Invalid"
+    WAITING = "Waiting"
+    PROGRESSING = "Progressing"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+CONDITIONS: Mapping[Phase, tuple[str, str, str]] = {
+    #                   Ready      Reconciling  Stalled
+    Phase.INVALID: ("False", "False", "True"),
+    Phase.WAITING: ("False", "True", "False"),
+    Phase.PROGRESSING: ("Unknown", "True", "False"),
+    Phase.SUSPENDED: ("False", "False", "False"),
+    Phase.SUCCEEDED: ("True", "False", "False"),
+    Phase.FAILED: ("False", "False", "True"),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An export in one phase, one reason and one sentence."""
+
+    phase: Phase
+    reason: Reason
+    message: str
+
+
+def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem: Finding | None = None) -> Summary:
+    """Sum up an export.
+
+    Args:
+        states: its targets.
+        suspended: whether the user has stopped it.
+        problem: what keeps the operator from starting a target, if anything.
+    """
+    if problem is not None:
+        phase = Phase.WAITING if problem.reason.policy.retriable else Phase.INVALID
+        return Summary(phase, problem.reason, problem.message)
+    succeeded = sum(state.state is State.SUCCEEDED for state in states)
+    count = f"{succeeded} of {len(states)} targets"
+    if succeeded == len(states):
+        return Summary(Phase.SUCCEEDED, Reason.SUCCEEDED, f"{count} are published")
+    if all(state.state.is_final for state in states):
+        return Summary(Phase.FAILED, Reason.TARGETS_FAILED, f"{count} are published; {_list_failures(states)}")
+    if suspended:
+        return Summary(Phase.SUSPENDED, Reason.SUSPENDED, f"{count} are published; set spec.suspend: false to go on")
+    return Summary(
+        Phase.PROGRESSING, Reason.PROGRESSING, f"{count} are published; {_list_open(states)}".removesuffix("; ")
+    )
+
+
+def _list_failures(states: Iterable[TargetState]) -> str:
+    failed = (state for state in states if state.state is State.FAILED)
+    return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in failed)
+
+
+def _list_open(states: Iterable[TargetState]) -> str:
+    """What a person should know of targets that are not done: failures and whatever is not plain progress."""
+    plain = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED)
+    return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in states if state.reason not in plain)
+
+
+def build_status(parent: Object, states: Sequence[TargetState], summary: Summary, now: str) -> dict[str, Any]:
+    """Build the whole status of an export.
+
+    Args:
+        parent: its body; a condition keeps its transition time while its status stays.
+        states: the targets.
+        summary: what they come to.
+        now: the time as RFC 3339.
+    """
+    previous, generation = status_of(parent), parent["metadata"].get("generation", 0)
+    succeeded = sum(state.state is State.SUCCEEDED for state in states)
+    finished = summary.phase in (Phase.SUCCEEDED, Phase.FAILED)
+    started = min((state.start_time for state in states if state.start_time), default=None)
+    ended = max((state.completion_time for state in states if state.completion_time), default=None)
+    return _without_empty(
+        {
+            "observedGeneration": generation,
+            "ready": f"{succeeded}/{_count_targets(parent)}",
+            "startTime": started,
+            "completionTime": (ended or previous.get("completionTime") or now) if finished else None,
+            "conditions": _conditions(generation, summary, previous, now),
+            "targets": [_target_entry(state) for state in states],
+        }
+    )
+
+
+def status_of(parent: Object) -> Object:
+    """The status of an export as it is; an empty mapping where there is none."""
+    status = parent.get("status")
+    return status if isinstance(status, Mapping) else {}
+
+
+def _count_targets(parent: Object) -> int:
+    """How many targets the user named, whether or not they can be read."""
+    spec = parent.get("spec")
+    targets = spec.get("targets") if isinstance(spec, Mapping) else None
+    return len(targets) if isinstance(targets, list) else 0
+
+
+def _conditions(generation: int, summary: Summary, previous: Object, now: str) -> list[dict[str, Any]]:
+    statuses = zip((READY, RECONCILING, STALLED), CONDITIONS[summary.phase], strict=True)
+    return [
+        {
+            "type": kind,
+            "status": status,
+            "reason": str(summary.reason),
+            "message": shorten(summary.message),
+            "observedGeneration": generation,
+            "lastTransitionTime": _transition(find_condition(previous, kind), status, now),
+        }
+        for kind, status in statuses
+    ]
+
+
+def find_condition(status: Object, kind: str) -> Object:
+    """Return a condition of a status; an empty mapping where there is none."""
+    return next((c for c in _mappings(status.get("conditions")) if c.get("type") == kind), {})
+
+
+def _transition(before: Object, status: str, now: str) -> str:
+    return str(before.get("lastTransitionTime") or now) if before.get("status") == status else now
+
+
+def _target_entry(state: TargetState) -> dict[str, Any]:
+    result = state.result
+    return _without_empty(
+        {
+            "format": str(state.target.format),
+            "precision": str(state.target.precision),
+            "state": str(state.state),
+            "reason": str(state.reason),
+            "message": state.message,
+            "attempts": state.attempts,
+            "scheme": state.scheme,
+            "jobName": state.job_name,
+            "nodeName": state.node_name,
+            "startTime": state.start_time,
+            "completionTime": state.completion_time,
+            "artifact": result and result.artifact and _artifact_entry(result.artifact),
+            "reportURI": result and result.report_uri,
+            "verification": result and result.verification and asdict(result.verification),
+        }
+    )
+
+
+def _artifact_entry(artifact: Artifact) -> dict[str, Any]:
+    return {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes}
+
+
+def recorded_targets(status: Object) -> dict[Target, TargetState]:
+    """Read the targets of a status back; an entry of another operator's making that cannot be read is left out."""
+    states = (_recorded(entry) for entry in _mappings(status.get("targets")))
+    return {state.target: state for state in states if state is not None}
+
+
+def _recorded(entry: Object) -> TargetState | None:
+    try:
+        reason, message = Reason(entry["reason"]), str(entry.get("message", ""))
+        return TargetState(
+            target=Target(Format(entry["format"]), Precision(entry["precision"])),
+            state=State(entry["state"]),
+            reason=reason,
+            message=message,
+            attempts=int(entry.get("attempts", 0)),
+            scheme=entry.get("scheme"),
+            job_name=entry.get("jobName"),
+            node_name=entry.get("nodeName"),
+            start_time=entry.get("startTime"),
+            completion_time=entry.get("completionTime"),
+            result=_recorded_result(entry, reason, message),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _recorded_result(entry: Object, reason: Reason, message: str) -> ConversionResult | None:
+    artifact, verification = entry.get("artifact"), entry.get("verification")
+    if artifact is None and verification is None:
+        return None
+    return ConversionResult(
+        reason=reason,
+        message=message,
+        scheme=entry.get("scheme"),
+        artifact=artifact and Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
+        report_uri=entry.get("reportURI"),
+        verification=verification and Verification(**verification),
+    )
+
+
+def _mappings(value: Any) -> list[Object]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}

@@ -1,0 +1,233 @@
+"""What to do about one ModelExport: from everything that is observed to one decision. Pure; the time is an argument.
+
+Three rules carry restarts, upgrades and clean-ups:
+
+* A target has at most one Job; whatever Job is there for it is taken, even one that an older operator named
+  differently, because the model of an export never changes.
+* A target that is recorded as succeeded never runs again, whether its Job still exists or not. A failed one runs again
+  when its Job is deleted: that is how a user asks for it.
+* What the recorded status says of a finished Job stays true when the Pods are gone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from modelexport.matrix import Target
+from modelexport.plan import plan_export
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_export
+
+from modelexport_operator.classes import find_class, output_folder
+from modelexport_operator.events import Event, compare_statuses
+from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
+from modelexport_operator.observe import (
+    SETTLE_TIME,
+    State,
+    TargetState,
+    completion_time,
+    is_finished,
+    observe_target,
+    shorten,
+)
+from modelexport_operator.pods import Finding, Object
+from modelexport_operator.status import Phase, Summary, build_status, recorded_targets, status_of, summarise
+
+REFUSAL_RETRY = timedelta(seconds=60)
+"""How soon a Job that the API server refused is offered again: quota and policies change by themselves."""
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """A Job and what its ``spec.suspend`` has to become."""
+
+    job_name: str
+    suspend: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to write, in this order: Jobs, suspensions, status, events; or the deletion of the whole export.
+
+    ``status`` describes the world after the Jobs are created; ``None`` means that it has to stay as it is.
+    """
+
+    create: tuple[Manifest, ...] = ()
+    suspend: tuple[Suspension, ...] = ()
+    delete: bool = False
+    status: dict[str, Any] | None = None
+    events: tuple[Event, ...] = ()
+    requeue_after: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that is known of one export.
+
+    ``refused`` holds, by Job name, the API server's words for Jobs that it has just not accepted.
+    """
+
+    parent: Object
+    jobs: Sequence[Object] = ()
+    pods: Sequence[Object] = ()
+    classes: Sequence[Object] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def sync(observed: Observed, now: datetime) -> Decision:
+    """Decide what to do about one export.
+
+    Args:
+        observed: everything that is known of it.
+        now: the time, with its zone.
+    """
+    if observed.parent["metadata"].get("deletionTimestamp"):
+        return Decision()
+    try:
+        export = parse_export(observed.parent)
+        found = find_class(export, observed.classes)
+        requests = plan_export(export, output_folder(found) if isinstance(found, ExportClass) else "")
+    except InvalidSpec as error:
+        problem = Finding(error.reason, str(error))
+        return _conclude(observed, tuple(_recorded(observed).values()), summarise((), problem=problem), now)
+    return _sync_targets(_Round(observed, export, found, now), requests)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What all steps of one sync look at."""
+
+    observed: Observed
+    export: ModelExport
+    found: ExportClass | Finding
+    now: datetime
+
+
+def _sync_targets(turn: _Round, requests: Sequence[ConversionRequest]) -> Decision:
+    jobs = _jobs_by_target(turn.observed.jobs)
+    seen = [_observe(turn, request, jobs.get(request.target)) for request in requests]
+    missing = [request for request, state in zip(requests, seen, strict=True) if state is None]
+    problem = turn.found if missing and isinstance(turn.found, Finding) else None
+    states = tuple(state or _expect(turn, request) for request, state in zip(requests, seen, strict=True))
+    summary = summarise(states, suspended=turn.export.suspend, problem=problem)
+    decision = _conclude(turn.observed, states, summary, turn.now)
+    decision = replace(
+        decision, create=_jobs_to_create(turn, missing), suspend=_suspensions(turn.export, jobs.values())
+    )
+    return _expire(turn, decision, summary)
+
+
+def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
+    """The newest Job of each target; there is one as a rule."""
+    ordered = sorted(jobs, key=lambda job: job["metadata"].get("creationTimestamp", ""))
+    return {target: job for job in ordered if (target := target_of(job)) is not None}
+
+
+def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> TargetState | None:
+    """Say where a target is; ``None`` means that it needs a Job."""
+    record = _recorded(turn.observed).get(request.target)
+    if job is None:
+        return record if record is not None and record.state is State.SUCCEEDED else None
+    name = job["metadata"]["name"]
+    pods = [pod for pod in turn.observed.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
+    was = Finding(record.reason, record.message) if record is not None and record.state is State.QUEUED else None
+    state = observe_target(request.target, job, pods, turn.now, was)
+    if record is not None and state.result is None and _is_record_of(record, job):
+        return record
+    return replace(state, scheme=state.scheme or str(request.scheme))
+
+
+def _is_record_of(record: TargetState, job: Object) -> bool:
+    """Whether a record tells the end of this very run of a Job (a Job that was deleted comes back by the same name)."""
+    ended = completion_time(job)
+    return (
+        record.state.is_final
+        and ended is not None
+        and (record.job_name, record.completion_time)
+        == (
+            job["metadata"]["name"],
+            ended,
+        )
+    )
+
+
+def _expect(turn: _Round, request: ConversionRequest) -> TargetState:
+    """The state of a target without a Job, once this sync is carried out."""
+    name = job_name(turn.export, request)
+    state = TargetState(request.target, State.PENDING, Reason.PENDING, "Not started", scheme=str(request.scheme))
+    if name in turn.observed.refused:
+        return _refuse(turn, replace(state, job_name=name))
+    if isinstance(turn.found, Finding):
+        return replace(state, reason=turn.found.reason, message=shorten(turn.found.message))
+    if turn.export.suspend:
+        return replace(state, reason=Reason.SUSPENDED, message="Suspended; set spec.suspend: false to go on")
+    return replace(state, state=State.QUEUED, reason=Reason.QUEUED, message="The Job waits for its Pod", job_name=name)
+
+
+def _refuse(turn: _Round, state: TargetState) -> TargetState:
+    record = _recorded(turn.observed).get(state.target)
+    known = record.completion_time if record is not None and record.reason is Reason.JOB_REFUSED else None
+    return replace(
+        state,
+        state=State.FAILED,
+        reason=Reason.JOB_REFUSED,
+        message=shorten(f"The API server refused the Job: {turn.observed.refused[state.job_name or '']}"),
+        completion_time=known or format_time(turn.now),
+    )
+
+
+def _jobs_to_create(turn: _Round, missing: Sequence[ConversionRequest]) -> tuple[Manifest, ...]:
+    if turn.export.suspend or isinstance(turn.found, Finding):
+        return ()
+    jobs = (build_job(turn.export, request, turn.found) for request in missing)
+    return tuple(job for job in jobs if job["metadata"]["name"] not in turn.observed.refused)
+
+
+def _suspensions(export: ModelExport, jobs: Iterable[Object]) -> tuple[Suspension, ...]:
+    return tuple(
+        Suspension(job["metadata"]["name"], export.suspend)
+        for job in jobs
+        if bool(job["spec"].get("suspend")) is not export.suspend
+        and not is_finished(job)
+        and not job["metadata"].get("deletionTimestamp")
+    )
+
+
+def _conclude(observed: Observed, states: tuple[TargetState, ...], summary: Summary, now: datetime) -> Decision:
+    """Write the status, if it changes, and tell what changed."""
+    previous = status_of(observed.parent)
+    status = build_status(observed.parent, states, summary, format_time(now))
+    if status == previous:
+        return Decision(requeue_after=_requeue_after(observed, states))
+    events = compare_statuses(previous, status)
+    return Decision(status=status, events=events, requeue_after=_requeue_after(observed, states))
+
+
+def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedelta | None:
+    if observed.refused:
+        return REFUSAL_RETRY
+    ended = {job["metadata"]["name"] for job in observed.jobs if is_finished(job)}
+    unsettled = any(state.job_name in ended and not state.state.is_final for state in states)
+    return SETTLE_TIME if unsettled else None
+
+
+def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:
+    """Delete an export when its time after the end is over; never before its last status was written."""
+    ttl = turn.export.ttl_seconds_after_finished
+    ended = status_of(turn.observed.parent).get("completionTime")
+    is_over = summary.phase in (Phase.SUCCEEDED, Phase.FAILED) and decision.status is None
+    if ttl is None or not is_over or not isinstance(ended, str):
+        return decision
+    left = datetime.fromisoformat(ended) + timedelta(seconds=ttl) - turn.now
+    return Decision(delete=True) if left <= timedelta(0) else replace(decision, requeue_after=left)
+
+
+def _recorded(observed: Observed) -> dict[Target, TargetState]:
+    return recorded_targets(status_of(observed.parent))
+
+
+def format_time(moment: datetime) -> str:
+    """Write a time as Kubernetes does: RFC 3339 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

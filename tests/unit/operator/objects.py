@@ -1,0 +1,139 @@
+"""Builders of observed objects: short in a test, complete for the code."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+from modelexport import names
+from modelexport.matrix import Format, Precision, Target
+from modelexport.plan import plan_export
+from modelexport.spec import parse_class, parse_export
+from modelexport_operator.classes import output_folder
+from modelexport_operator.manifests import POD_JOB_LABEL, build_job
+
+Body = dict[str, Any]
+
+
+def make_target(text: str) -> Target:
+    fmt, precision = text.split("/")
+    return Target(Format(fmt), Precision(precision))
+
+
+def make_export(*targets: str, name: str = "shapes", uid: str = "uid-1", **spec: Any) -> Body:
+    """A ModelExport of a YOLOv8 with the given targets, each as ``ONNX/FP16``."""
+    wanted = [make_target(text) for text in targets or ("ONNX/FP16",)]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.EXPORT_KIND,
+        "metadata": {"name": name, "namespace": "team", "uid": uid, "generation": 1},
+        "spec": {
+            "model": {"architecture": "YOLOv8", "checkpoint": {"uri": "s3://checkpoints/shapes/yolov8n.pt"}},
+            "targets": [{"format": str(t.format), "precision": str(t.precision)} for t in wanted],
+            **spec,
+        },
+    }
+
+
+def make_class(
+    name: str = "standard", *, default: bool = True, created: str = "2026-01-01T00:00:00Z", **spec: Any
+) -> Body:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.CLASS_KIND,
+        "metadata": {
+            "name": name,
+            "creationTimestamp": created,
+            "annotations": {names.DEFAULT_CLASS_ANNOTATION: "true"} if default else {},
+        },
+        "spec": {
+            "storage": {
+                "endpoint": "http://minio.storage.svc:9000",
+                "bucket": "exports",
+                "prefix": "team-a",
+                "credentialsSecretName": "modelexport-storage",
+            },
+            "converter": {"image": "registry.example/modelexport-converter:1.0"},
+            **spec,
+        },
+    }
+
+
+def build_all(export: Body, export_class: Body) -> dict[str, Body]:
+    """The Jobs of an export as the operator would create them, by target."""
+    parsed, cls = parse_export(export), parse_class(export_class)
+    requests = plan_export(parsed, output_folder(cls))
+    return {str(request.target): build_job(parsed, request, cls) for request in requests}
+
+
+def make_job(export: Body, target: str, export_class: Body | None = None, **changes: Any) -> Body:
+    """The Job of a target as observed; ``changes`` are ``status``, ``suspend``, ``name`` and fields of the metadata."""
+    job = deepcopy(build_all(export, export_class or make_class())[target])
+    job["status"] = changes.pop("status", {})
+    job["spec"]["suspend"] = changes.pop("suspend", False)
+    job["metadata"] |= {
+        "uid": f"uid-of-{job['metadata']['name']}",
+        "creationTimestamp": "2026-01-02T03:00:00Z",
+        **changes,
+    }
+    return job
+
+
+def make_pod(job: Body, index: int = 0, node: str | None = None, **status: Any) -> Body:
+    """A Pod of a Job as observed."""
+    template = job["spec"]["template"]
+    name = job["metadata"]["name"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{name}-{index}",
+            "namespace": job["metadata"]["namespace"],
+            "creationTimestamp": f"2026-01-02T03:00:{index:02}Z",
+            "labels": {**template["metadata"]["labels"], POD_JOB_LABEL: name},
+        },
+        "spec": {**template["spec"], **({"nodeName": node} if node else {})},
+        "status": status,
+    }
+
+
+def waiting(reason: str, message: str = "") -> list[Body]:
+    """Container statuses of a converter that has not started."""
+    return [{"name": "converter", "state": {"waiting": {"reason": reason, "message": message}}}]
+
+
+def ended(exit_code: int, message: str = "", reason: str = "Error") -> list[Body]:
+    """Container statuses of a converter that has ended."""
+    state = {"terminated": {"exitCode": exit_code, "reason": reason, "message": message}}
+    return [{"name": "converter", "state": state}]
+
+
+def result_text(reason: str = "Succeeded", message: str = "Published", **fields: Any) -> str:
+    """A termination message."""
+    succeeded = {
+        "scheme": "fp16",
+        "artifact": {
+            "uri": "s3://exports/team-a/team/shapes/onnx-fp16/shapes-fp16.onnx",
+            "sha256": "ab" * 32,
+            "size_bytes": 6_400_000,
+        },
+        "report_uri": "s3://exports/team-a/team/shapes/onnx-fp16/report.json",
+        "verification": {"metric": "cosine", "value": "0.999998", "threshold": "0.999"},
+        "seconds": 21.5,
+        "peak_memory_mib": 900,
+        "reused": False,
+    }
+    failed = dict.fromkeys(succeeded) | {"reused": False}
+    base = succeeded if reason == "Succeeded" else failed
+    return json.dumps({"schemaVersion": 1, "reason": reason, "message": message, **base, **fields})
+
+
+def complete(at: str = "2026-01-02T03:02:00Z") -> Body:
+    """Status of a Job that is done."""
+    condition = {"type": "Complete", "status": "True", "lastTransitionTime": at}
+    return {"startTime": "2026-01-02T03:00:00Z", "completionTime": at, "succeeded": 1, "conditions": [condition]}
+
+
+def failed(reason: str, message: str = "", count: int = 1, at: str = "2026-01-02T03:02:00Z") -> Body:
+    """Status of a Job that has failed."""
+    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
+    return {"startTime": "2026-01-02T03:00:00Z", "failed": count, "conditions": [condition]}

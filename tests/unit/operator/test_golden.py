@@ -1,0 +1,89 @@
+"""Every case is a folder: a ModelExport and what is observed beside it, and the exact decision that must follow.
+
+As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, and per target a Job and its Pods,
+of which only what matters is written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``, the first
+Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
+"""
+
+import os
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from modelexport.reasons import Reason
+from modelexport_operator.observe import State
+from modelexport_operator.sync import Decision, Observed, sync
+from unit.operator.objects import make_class, make_job, make_pod
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = sorted(path.name for path in GOLDEN.iterdir())
+CONVERTERS_WORDS = {
+    *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
+    Reason.BUCKET_NOT_FOUND,
+    Reason.CONVERSION_FAILED,
+    Reason.DIGEST_MISMATCH,
+    Reason.INSPECTION_FAILED,
+    Reason.WEIGHTS_NOT_FINITE,
+}
+"""What only a converter says: the operator passes it on, as in the case verification-failed."""
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
+    classes = observed.get("classes", [make_class()])
+    jobs, pods = [], []
+    for target, entry in observed.get("targets", {}).items():
+        job = make_job(parent, target, **entry.get("job", {}))
+        jobs.append(job)
+        pods += [make_pod(job, index, **pod) for index, pod in enumerate(entry.get("pods", []))]
+    return Observed(parent, jobs, pods, classes, observed.get("refused", {}))
+
+
+def render(decision: Decision) -> dict[str, Any]:
+    return {
+        "create": [job["metadata"]["name"] for job in decision.create],
+        "suspend": [asdict(suspension) for suspension in decision.suspend],
+        "delete": decision.delete,
+        "status": decision.status,
+        "events": [asdict(event) for event in decision.events],
+        "requeueAfter": decision.requeue_after and decision.requeue_after.total_seconds(),
+    }
+
+
+def check(path: Path, value: Any) -> None:
+    text = yaml.safe_dump(value, sort_keys=False, width=140, allow_unicode=True)
+    if os.environ.get("MODELEXPORT_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_observed_leads_to_this_very_decision(case: str) -> None:
+    parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
+    decision = sync(expand(parent, observed), datetime.fromisoformat(observed["now"]))
+    check(GOLDEN / case / "decision.yaml", render(decision))
+    if (GOLDEN / case / "job.yaml").exists():
+        check(GOLDEN / case / "job.yaml", decision.create[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_decision_once_carried_out_is_not_taken_again(case: str) -> None:
+    parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
+    now = datetime.fromisoformat(observed["now"])
+    first = sync(expand(parent, observed), now)
+    second = sync(expand(parent | ({"status": first.status} if first.status else {}), observed), now)
+    assert second.status is None or second.delete
+    assert second.events == ()
+
+
+def test_every_state_and_every_reason_of_the_operator_has_a_case() -> None:
+    words = {word for case in CASES for word in (GOLDEN / case / "decision.yaml").read_text().split()}
+    assert set(State) <= words
+    own = {reason for reason in Reason if reason not in CONVERTERS_WORDS}
+    assert own - words == {Reason.UNSUPPORTED_TARGET}  # No cell needs Extended yet; test_sync has the case.

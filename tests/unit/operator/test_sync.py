@@ -1,0 +1,170 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from modelexport import matrix
+from modelexport_operator.pods import IMAGE_PULL_REASONS, START_REASONS
+from modelexport_operator.sync import Observed, sync
+from unit.operator.objects import (
+    Body,
+    complete,
+    ended,
+    failed,
+    make_class,
+    make_export,
+    make_job,
+    make_pod,
+    make_target,
+    result_text,
+    waiting,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ACTIVE = {"startTime": "2026-01-02T03:00:00Z", "active": 1}
+
+
+def decide(parent: Body, *jobs: Body, pods: list[Body] | None = None, now: datetime = NOW, **more: Any) -> Any:
+    return sync(Observed(parent, jobs, pods or [], [make_class()], **more), now)
+
+
+def with_status(parent: Body, status: Body | None) -> Body:
+    return {**parent, "status": status}
+
+
+def target_of(status: Body) -> Body:
+    return status["targets"][0]
+
+
+def ready_of(status: Body) -> Body:
+    return status["conditions"][0]
+
+
+def test_an_extended_cell_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(matrix.ARCHITECTURES["YOLOv8"], extended=frozenset({make_target("CoreML/FP16")}))
+    monkeypatch.setattr("modelexport.plan.ARCHITECTURES", {"YOLOv8": row})
+    decision = decide(make_export("ONNX/FP16", "CoreML/FP16"))
+    assert decision.create == ()
+    ready = ready_of(decision.status)
+    assert ready["reason"] == "UnsupportedTarget"
+    assert "set spec.supportLevel: Extended" in ready["message"]
+    accepted = decide(make_export("ONNX/FP16", "CoreML/FP16", supportLevel="Extended"))
+    assert len(accepted.create) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [(word, "ImagePullFailed") for word in sorted(IMAGE_PULL_REASONS)]
+    + [(word, "PodStartFailed") for word in sorted(START_REASONS)],
+)
+def test_every_word_of_the_kubelet_for_a_stuck_start_is_told(word: str, reason: str) -> None:
+    parent = make_export("ONNX/FP16")
+    job = make_job(parent, "ONNX/FP16", status=ACTIVE)
+    decision = decide(parent, job, pods=[make_pod(job, phase="Pending", containerStatuses=waiting(word, "details"))])
+    assert target_of(decision.status)["reason"] == reason
+    assert "details" in target_of(decision.status)["message"]
+
+
+def test_a_condition_keeps_its_transition_time_while_its_status_stays() -> None:
+    parent = make_export("ONNX/FP16", "ONNX/FP32")
+    first = decide(parent).status
+    job = make_job(parent, "ONNX/FP16", status=ACTIVE)
+    later = decide(
+        with_status(parent, first), job, pods=[make_pod(job, node="a", phase="Running")], now=NOW + timedelta(minutes=1)
+    ).status
+    assert later is not None
+    assert ready_of(later)["lastTransitionTime"] == ready_of(first)["lastTransitionTime"]
+
+
+def test_a_condition_gets_a_new_transition_time_when_its_status_changes() -> None:
+    parent = make_export("ONNX/FP16")
+    first = decide(parent).status
+    job = make_job(parent, "ONNX/FP16", status=complete())
+    pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
+    later = decide(with_status(parent, first), job, pods=pods, now=NOW + timedelta(minutes=1)).status
+    assert ready_of(later)["lastTransitionTime"] == "2026-01-02T03:05:05Z"
+
+
+def test_a_job_of_the_same_name_that_ran_again_is_not_taken_for_the_recorded_run() -> None:
+    parent = make_export("ONNX/FP16")
+    broken = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy", at="2026-01-02T03:01:00Z"))
+    text = result_text("CheckpointNotFound", "not there")
+    first = decide(parent, broken, pods=[make_pod(broken, phase="Failed", containerStatuses=ended(65, text))]).status
+    assert target_of(first)["state"] == "Failed"
+    again = make_job(parent, "ONNX/FP16", status=complete("2026-01-02T03:03:00Z"))
+    pods = [make_pod(again, phase="Succeeded", containerStatuses=ended(0, result_text()))]
+    assert target_of(decide(with_status(parent, first), again, pods=pods).status)["state"] == "Succeeded"
+
+
+def test_what_a_pod_says_late_wins_over_a_recorded_loss() -> None:
+    parent = make_export("ONNX/FP16")
+    job = make_job(parent, "ONNX/FP16", status=complete())
+    lost = decide(parent, job).status
+    assert target_of(lost)["reason"] == "InternalError"
+    pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
+    assert target_of(decide(with_status(parent, lost), job, pods=pods).status)["state"] == "Succeeded"
+
+
+def test_jobs_and_pods_of_other_targets_are_not_mixed_up() -> None:
+    parent = make_export("ONNX/FP16", "ONNX/FP32")
+    half, full = (make_job(parent, target, status=ACTIVE) for target in ("ONNX/FP16", "ONNX/FP32"))
+    status = decide(
+        parent, full, half, pods=[make_pod(full, node="b", phase="Running"), make_pod(half, node="a", phase="Pending")]
+    ).status
+    assert [target["state"] for target in status["targets"]] == ["Queued", "Running"]
+
+
+def test_only_missing_jobs_are_created() -> None:
+    parent = make_export("ONNX/FP16", "ONNX/FP32", "ONNX/INT8")
+    decision = decide(parent, make_job(parent, "ONNX/FP32", status=ACTIVE))
+    assert [job["metadata"]["labels"]["modelexport.dev/precision"] for job in decision.create] == ["FP16", "INT8"]
+
+
+def test_a_job_whose_labels_nobody_knows_is_left_alone() -> None:
+    parent = make_export("ONNX/FP16")
+    stranger = make_job(parent, "ONNX/FP16", status=ACTIVE, labels={"modelexport.dev/format": "TensorRT"})
+    assert len(decide(parent, stranger).create) == 1
+
+
+def test_a_refused_job_is_offered_again_and_keeps_its_time() -> None:
+    parent = make_export("ONNX/FP16")
+    name = decide(parent).create[0]["metadata"]["name"]
+    first = decide(parent, refused={name: "quota"})
+    assert first.create == ()
+    assert target_of(first.status)["reason"] == "JobRefused"
+    parent = with_status(parent, first.status)
+    later = NOW + timedelta(seconds=60)
+    assert len(decide(parent, now=later).create) == 1
+    assert decide(parent, refused={name: "quota"}, now=later).status is None
+
+
+def test_a_status_of_nonsense_is_replaced() -> None:
+    for status in (
+        None,
+        [],
+        "done",
+        {"targets": 3, "conditions": {"a": 1}},
+        {"conditions": [1, {}], "targets": [None]},
+    ):
+        decision = decide(with_status(make_export("ONNX/FP16"), status))  # type: ignore[arg-type]
+        assert decision.status["observedGeneration"] == 1
+        assert len(decision.create) == 1
+
+
+def test_a_long_message_is_cut() -> None:
+    parent = make_export("ONNX/FP16")
+    job = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy"))
+    pods = [make_pod(job, phase="Failed", containerStatuses=ended(65, result_text("ConversionFailed", "x" * 3000)))]
+    status = decide(parent, job, pods=pods).status
+    assert len(target_of(status)["message"]) == 1024
+    assert len(ready_of(status)["message"]) == 1024
+
+
+def test_a_ttl_of_zero_still_lets_the_end_be_seen() -> None:
+    parent = make_export("ONNX/FP16", ttlSecondsAfterFinished=0)
+    job = make_job(parent, "ONNX/FP16", status=complete())
+    pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
+    first = decide(parent, job, pods=pods)
+    assert first.status is not None
+    assert not first.delete
+    assert decide(with_status(parent, first.status), job, pods=pods).delete
