@@ -35,6 +35,8 @@ WORK_DIR_ENV = "MODELEXPORT_WORK_DIR"
 """Scratch folder of one conversion."""
 SHARED_DIR_ENV = "MODELEXPORT_SHARED_DIR"
 """Optional folder through which the conversions of one export share their FP32 files."""
+THREADS_ENV = "MODELEXPORT_THREADS"
+"""Optional number of threads of one conversion; else what the container or the machine allows."""
 TERMINATION_LOG_ENV = "MODELEXPORT_TERMINATION_LOG"
 TERMINATION_LOG_DEFAULT = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT = 4096

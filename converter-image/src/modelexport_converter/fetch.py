@@ -1,0 +1,72 @@
+"""Brings what a request names onto the disk: the checkpoint, and the archive or the folder of pictures."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelexport.reasons import Reason
+from modelexport.spec import DataRef
+from modelexport_converter.failures import Failure
+from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge, public_uri
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a file is for: its name, the field that names it, its largest size in bytes, the reasons of its failures."""
+
+    name: str
+    field_path: str
+    limit: int
+    missing: Reason
+    too_large: Reason
+
+
+CHECKPOINT = Role(
+    "checkpoint", "spec.model.checkpoint", 4 * GIB, Reason.CHECKPOINT_NOT_FOUND, Reason.CHECKPOINT_UNREADABLE
+)
+DATASET = Role(
+    "calibration data", "spec.calibration.dataset", 2 * GIB, Reason.CALIBRATION_NOT_FOUND, Reason.CALIBRATION_TOO_LARGE
+)
+
+
+def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, path: Path) -> str:
+    """Download a file to ``path`` and return its SHA-256 (64 hex digits).
+
+    Raises:
+        Failure: it is not there, too large, or has another SHA-256 than the request asks for.
+    """
+    try:
+        _download(store, environ, ref.uri, role, path)
+    except ObjectMissing as error:
+        raise Failure(
+            role.missing, f"{role.name} {public_uri(ref.uri)}: {error}; upload it or correct {role.field_path}.uri"
+        ) from error
+    except TooLarge as error:
+        raise Failure(role.too_large, f"{role.name} {public_uri(ref.uri)} {error}") from error
+    digest = sha256_of(path)
+    if ref.sha256 not in (None, digest):
+        found = f"{role.name} {public_uri(ref.uri)} has SHA-256 {digest}"
+        wanted = f"{role.field_path}.sha256 asks for {ref.sha256}; correct the one that is wrong"
+        raise Failure(Reason.DIGEST_MISMATCH, f"{found}, {wanted}")
+    return digest
+
+
+def _download(store: Store, environ: Mapping[str, str], uri: str, role: Role, path: Path) -> None:
+    if not uri.startswith("https://"):
+        store.download(uri, path, role.limit)
+        return
+    from modelexport_converter.stores import https  # the client of web addresses is seldom needed
+
+    https.download(uri, path, role.limit, environ)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file (64 hex digits), read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

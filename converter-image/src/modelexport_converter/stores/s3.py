@@ -1,0 +1,186 @@
+"""An S3 server as store. The only module that imports ``minio``."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+
+from modelexport import names
+from modelexport.reasons import Reason
+from modelexport_converter.failures import Failure
+from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores.tls import trust_arguments
+
+T = TypeVar("T")
+
+PART_SIZE = 64 << 20
+"""Bytes of one part: nearly every artifact is smaller and so a single, atomic request with no upload to abort."""
+RETRY_DELAYS = (0.5, 1.0, 2.0)
+"""Seconds between attempts within one conversion; a longer outage is for whoever runs it to wait out."""
+TIMEOUT = urllib3.Timeout(connect=5, read=60)
+
+MISSING = ("NoSuchKey", "NoSuchVersion")
+REASONS: Mapping[str, Reason] = {
+    **dict.fromkeys(("NoSuchBucket", "InvalidBucketName"), Reason.BUCKET_NOT_FOUND),
+    **dict.fromkeys(
+        (
+            "AccessDenied",
+            "AccountProblem",
+            "AllAccessDisabled",
+            "AuthorizationHeaderMalformed",
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "InvalidToken",
+            "MethodNotAllowed",
+            "RequestTimeTooSkewed",
+            "SignatureDoesNotMatch",
+            "XMinioInvalidIAMCredentials",
+        ),
+        Reason.STORAGE_DENIED,
+    ),
+    **dict.fromkeys(
+        ("EntityTooLarge", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"), Reason.STORAGE_FULL
+    ),
+    **dict.fromkeys(
+        (
+            "InternalError",
+            "OperationAborted",
+            "RequestTimeout",
+            "ServiceUnavailable",
+            "SlowDown",
+            "SlowDownRead",
+            "SlowDownWrite",
+            "XMinioBackendDown",
+            "XMinioReadQuorum",
+            "XMinioServerNotInitialized",
+            "XMinioWriteQuorum",
+        ),
+        Reason.STORAGE_UNAVAILABLE,
+    ),
+}
+"""What an error code of an S3 server means to us. A code that is not here is a defect of ours or of the server."""
+
+
+class S3Store:
+    """See ``Store``."""
+
+    def __init__(self, client: Minio, endpoint: str) -> None:
+        self._client = client
+        self._endpoint = endpoint
+
+    @classmethod
+    def connect(cls, environ: Mapping[str, str]) -> Self:
+        """Build the client; nothing is sent yet."""
+        endpoint = urlsplit(environ[names.STORE_ENV])
+        pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=2, **trust_arguments(environ))
+        client = Minio(
+            endpoint=endpoint.netloc.rpartition("@")[2],
+            access_key=environ.get(names.ACCESS_KEY_ENV),
+            secret_key=environ.get(names.SECRET_KEY_ENV),
+            session_token=environ.get("AWS_SESSION_TOKEN"),
+            secure=endpoint.scheme == "https",
+            region=environ.get(names.REGION_ENV, "us-east-1"),
+            http_client=pool,
+        )
+        return cls(client, f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}")
+
+    def download(self, uri: str, path: Path, limit: int) -> None:
+        """Copy an object to ``path``; see ``Store``."""
+        self._attempt(uri, lambda: self._download(uri, path, limit))
+
+    def _download(self, uri: str, path: Path, limit: int) -> None:
+        response = self._client.get_object(*split_uri(uri))
+        with response, path.open("wb") as writer:
+            if (size := int(response.headers.get("content-length", 0))) > limit:
+                raise TooLarge(size, limit)
+            for chunk in response.stream(CHUNK):
+                writer.write(chunk)
+
+    def read_text(self, uri: str) -> str | None:
+        """Return a small object, or ``None``; see ``Store``."""
+
+        def read() -> str:
+            with self._client.get_object(*split_uri(uri)) as response:
+                return response.read().decode()
+
+        return self._if_there(uri, read)
+
+    def size_of(self, uri: str) -> int | None:
+        """Return the bytes of an object, or ``None``; see ``Store``."""
+        return self._if_there(uri, lambda: int(self._client.stat_object(*split_uri(uri)).size or 0))
+
+    def list_names(self, uri: str) -> tuple[str, ...]:
+        """Return the names below a folder; see ``Store``."""
+        bucket, prefix = split_uri(uri)
+
+        def read() -> tuple[str, ...]:
+            objects = self._client.list_objects(bucket, prefix=prefix, recursive=True)
+            found = (str(item.object_name).removeprefix(prefix) for item in objects)
+            return tuple(sorted(name for name in found if name and not name.endswith("/")))
+
+        return self._attempt(uri, read)
+
+    def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
+        """Write a file to a URI, whole or not at all; see ``Store``."""
+        self._attempt(uri, lambda: self._upload(path, uri, metadata))
+
+    def _upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
+        bucket, key = split_uri(uri)
+        # One part at a time: bounded memory, and an error aborts the upload before anything else happens.
+        sent = self._client.fput_object(
+            bucket, key, str(path), metadata=dict(metadata), part_size=PART_SIZE, num_parallel_uploads=1
+        )
+        found = self._client.stat_object(bucket, key)
+        if (found.size, found.etag) != (path.stat().st_size, sent.etag):
+            message = (
+                f"{uri} was read back as {found.size} bytes with ETag {found.etag}, not what was sent ({sent.etag})"
+            )
+            raise Failure(Reason.STORAGE_UNAVAILABLE, message)
+
+    def _if_there(self, uri: str, operation: Callable[[], T]) -> T | None:
+        try:
+            return self._attempt(uri, operation)
+        except ObjectMissing:
+            return None
+
+    def _attempt(self, uri: str, operation: Callable[[], T]) -> T:
+        for delay in RETRY_DELAYS:
+            try:
+                with self._translated(uri):
+                    return operation()
+            except Failure as failure:
+                if failure.reason is not Reason.STORAGE_UNAVAILABLE:
+                    raise
+            time.sleep(delay)
+        with self._translated(uri):
+            return operation()
+
+    @contextmanager
+    def _translated(self, uri: str) -> Iterator[None]:
+        try:
+            yield
+        except S3Error as error:
+            if error.code in MISSING:
+                raise ObjectMissing(f"the store {self._endpoint} has no object of this name") from error
+            reason = REASONS.get(error.code or "", Reason.INTERNAL_ERROR)
+            raise self._failure(reason, uri, f"answered {error.code}: {error.message}") from error
+        except urllib3.exceptions.SSLError as error:
+            way_out = "Give its certificate authority (spec.storage.caSecretName of the ExportClass)."
+            raise self._failure(
+                Reason.STORAGE_DENIED, uri, f"has a certificate that is not trusted ({error})", way_out
+            ) from error
+        except (InvalidResponseError, ServerError) as error:
+            raise self._failure(
+                Reason.STORAGE_UNAVAILABLE, uri, f"does not answer as an S3 server: {error}"[:300]
+            ) from error
+        except (MinioException, urllib3.exceptions.HTTPError) as error:
+            raise self._failure(Reason.STORAGE_UNAVAILABLE, uri, f"cannot be reached: {error}"[:300]) from error
+
+    def _failure(self, reason: Reason, uri: str, found: str, way_out: str | None = None) -> Failure:
+        return Failure(reason, f"{uri}: the store {self._endpoint} {found}. {way_out or reason.policy.advice}")

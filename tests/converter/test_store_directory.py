@@ -1,0 +1,162 @@
+"""A directory as store: files appear whole or not at all, and every failure says what to do."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelexport.reasons import Reason
+from modelexport_converter.failures import Failure
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, public_uri
+
+LIMIT = 1 << 20
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "store"
+    (root / "exports").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    return open_store({"MODELEXPORT_STORE": str(root)})
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    path = tmp_path / "local"
+    path.write_bytes(b"content")
+    return path
+
+
+def test_what_is_uploaded_is_downloaded_again(store: Store, local: Path, tmp_path: Path) -> None:
+    store.upload(local, "s3://exports/a/b.bin", {})
+    store.download("s3://exports/a/b.bin", tmp_path / "copy", LIMIT)
+    assert (tmp_path / "copy").read_bytes() == b"content"
+    assert store.size_of("s3://exports/a/b.bin") == 7
+    assert store.read_text("s3://exports/a/b.bin") == "content"
+    assert store.list_names("s3://exports/") == ("a/b.bin",)
+
+
+def test_a_missing_object_has_no_size_and_no_text(store: Store) -> None:
+    assert store.size_of("s3://exports/nothing") is None
+    assert store.read_text("s3://exports/nothing") is None
+
+
+def test_a_missing_object_is_told_with_the_path_that_was_looked_at(store: Store, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing, match=str(root / "exports/nothing")):
+        store.download("s3://exports/nothing", tmp_path / "copy", LIMIT)
+
+
+def test_a_missing_bucket_has_its_own_reason(store: Store, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=str(root / "other")) as caught:
+        store.download("s3://other/key", tmp_path / "copy", LIMIT)
+    assert caught.value.reason is Reason.BUCKET_NOT_FOUND
+
+
+def test_an_object_above_the_limit_is_not_copied(store: Store, local: Path, tmp_path: Path) -> None:
+    store.upload(local, "s3://exports/a", {})
+    with pytest.raises(TooLarge, match="7 bytes, the limit is 6"):
+        store.download("s3://exports/a", tmp_path / "copy", 6)
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("uri", ["s3://exports/../../etc/passwd", "s3://exports/link/passwd"])
+def test_a_key_cannot_leave_its_bucket(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
+    (root / "exports/link").symlink_to("/etc")
+    with pytest.raises(Failure, match="leads out of its bucket") as caught:
+        store.download(uri, tmp_path / "copy", LIMIT)
+    assert caught.value.reason is Reason.INVALID_SPEC
+
+
+def test_a_file_uri_is_read_from_a_directory_store_only(store: Store, local: Path, tmp_path: Path) -> None:
+    store.download(f"file://{local}", tmp_path / "copy", LIMIT)
+    assert (tmp_path / "copy").read_bytes() == b"content"
+
+
+def test_hidden_files_are_not_listed(store: Store, root: Path) -> None:
+    (root / "exports/.a.partial").touch()
+    (root / "exports/b").touch()
+    assert store.list_names("s3://exports/") == ("b",)
+
+
+def test_the_leftover_of_a_killed_writer_is_removed_by_the_next(store: Store, root: Path, local: Path) -> None:
+    program = "import os, sys; from modelexport_converter.stores import directory; from pathlib import Path\n"
+    program += "with directory._replacing(Path(sys.argv[1])) as writer:\n    writer.write(b'half'); writer.flush(); os.kill(os.getpid(), 9)"
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(root / "exports/a")], env={**os.environ, "PYTHONPATH": path}
+    )
+    assert ended.returncode == -9
+    assert [name.name for name in (root / "exports").iterdir() if name.name.startswith(".a.")], "no leftover to remove"
+    store.upload(local, "s3://exports/a", {})
+    assert os.listdir(root / "exports") == ["a"]
+
+
+def test_the_file_of_a_writer_at_work_is_left_alone(store: Store, root: Path, local: Path) -> None:
+    partial = root / "exports/.a.123.partial"
+    with partial.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        store.upload(local, "s3://exports/a", {})
+        assert partial.exists()
+
+
+def test_a_failed_upload_leaves_nothing_behind(store: Store, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.upload(tmp_path / "nothing", "s3://exports/a", {})
+    assert os.listdir(root / "exports") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_storage_full_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    root = tmp_path / "small"
+    root.mkdir()
+    large = tmp_path / "large"
+    large.write_bytes(bytes(2 << 20))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)], check=True)
+    try:
+        with pytest.raises(Failure, match="no space left in the store") as caught:
+            open_store({"MODELEXPORT_STORE": str(root)}).upload(large, "s3://exports/a", {})
+        assert caught.value.reason is Reason.STORAGE_FULL
+        assert os.listdir(root / "exports") == []
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EACCES, Reason.STORAGE_DENIED), (errno.EROFS, Reason.STORAGE_DENIED), (errno.EDQUOT, Reason.STORAGE_FULL)],
+)
+def test_errors_of_the_file_system_have_a_reason(
+    store: Store, local: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: Reason
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(Failure) as caught:
+        store.upload(local, "s3://exports/a", {})
+    assert caught.value.reason is reason
+
+
+def test_a_store_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="is not a directory") as caught:
+        open_store({"MODELEXPORT_STORE": str(tmp_path / "nothing")})
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+
+
+def test_a_missing_setting_is_the_fault_of_the_class() -> None:
+    with pytest.raises(Failure, match="MODELEXPORT_STORE is not set") as caught:
+        open_store({})
+    assert caught.value.reason is Reason.CLASS_INVALID
+
+
+def test_a_uri_is_shown_without_its_secrets() -> None:
+    assert public_uri("https://user:secret@host/a.pt?token=secret#x") == "https://host/a.pt"
+    assert public_uri("s3://bucket/what?") == "s3://bucket/what?"

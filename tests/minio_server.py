@@ -1,0 +1,82 @@
+"""A real MinIO server on loopback, for tests of the store; skipped only where no binary is at hand."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
+CACHE = Path(os.environ.get("MODELEXPORT_CACHE") or Path.home() / ".cache/modelexport")
+START_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class MinioServer:
+    """A running server: its address, and what a converter needs in its environment to use it."""
+
+    address: str
+    scheme: str = "http"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "MODELEXPORT_STORE": f"{self.scheme}://{self.address}",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+
+    @property
+    def client(self) -> Minio:
+        return Minio(endpoint=self.address, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False)
+
+
+def find_binary() -> Path:
+    """Return the MinIO binary that the tools of the test cluster keep in the cache."""
+    told = os.environ.get("MODELEXPORT_MINIO")
+    found = [Path(told)] if told else sorted(CACHE.glob("tools-*/**/minio"))
+    if not found:
+        pytest.skip("no MinIO binary in the cache; `make cluster` or MODELEXPORT_MINIO=PATH brings one")
+    return found[-1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serve(folder: Path, arguments: tuple[str, ...] = (), environ: Mapping[str, str] | None = None) -> Iterator[MinioServer]:
+    """Run a server that keeps its objects in ``folder``, and end it."""
+    address, console = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
+    command = [str(find_binary()), "server", "--quiet", "--address", address, "--console-address", console, *arguments]
+    with (folder.parent / f"{folder.name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, str(folder)], env={**os.environ, **secrets, **(environ or {})}, stdout=log, stderr=log
+        )
+    try:
+        _wait_for(address)
+        yield MinioServer(address)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(address: str) -> None:
+    host, port = address.split(":")
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"MinIO does not listen on {address} after {START_SECONDS} s")
