@@ -1,0 +1,294 @@
+"""The networks of YOLOv8 as torch modules, with parameters named as in ultralytics' checkpoints.
+
+Written from the published architecture: https://docs.ultralytics.com/models/yolov8 (layer table, scales), box distribution as in
+Generalized Focal Loss, https://arxiv.org/abs/2006.04388. Unlike the original, the decoded outputs stay separate tensors, since one
+quantisation scale over boxes and scores loses the scores, and positions are divided by the input's size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+STRIDES = (8, 16, 32)
+BINS = 16
+"""Values of the distribution over the distance from an anchor to one side of its box, in cells."""
+MASKS = 32
+"""Prototypes, and coefficients per anchor."""
+_EPSILON = 1e-3
+"""Of batch normalisation; ultralytics sets it after construction, so it is in no state dict."""
+
+# Depth, width and most channels of each variant; classifiers all have 1024 channels at most.
+SCALES = {
+    "n": (0.33, 0.25, 1024),
+    "s": (0.33, 0.50, 1024),
+    "m": (0.67, 0.75, 768),
+    "l": (1.00, 1.00, 512),
+    "x": (1.00, 1.25, 512),
+}
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation, SiLU; ``fuse`` folds the normalisation into the convolution."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=_EPSILON)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.silu(self.bn(self.conv(x)))
+
+    def fuse(self) -> None:
+        """Fold the batch normalisation into the convolution; for use in eval mode."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions, added to their input where ``shortcut`` is set."""
+
+    def __init__(self, channels: int, shortcut: bool) -> None:
+        super().__init__()
+        self.cv1 = Conv(channels, channels, 3)
+        self.cv2 = Conv(channels, channels, 3)
+        self.shortcut = shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.cv2(self.cv1(x))
+        return x + y if self.shortcut else y
+
+
+class C2f(nn.Module):
+    """Cross-stage partial block: half the channels run through bottlenecks, and every step is kept."""
+
+    def __init__(self, inputs: int, outputs: int, depth: int, shortcut: bool = False) -> None:
+        super().__init__()
+        self.hidden = hidden = outputs // 2
+        self.cv1 = Conv(inputs, 2 * hidden)
+        self.cv2 = Conv((2 + depth) * hidden, outputs)
+        self.m = nn.ModuleList(Bottleneck(hidden, shortcut) for _ in range(depth))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = list(self.cv1(x).split(self.hidden, 1))
+        for block in self.m:
+            steps.append(block(steps[-1]))
+        return self.cv2(torch.cat(steps, 1))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling: three 5x5 maxima in a row."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.cv1 = Conv(channels, channels // 2)
+        self.cv2 = Conv(channels * 2, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = [self.cv1(x)]
+        for _ in range(3):
+            steps.append(functional.max_pool2d(steps[-1], 5, 1, 2))
+        return self.cv2(torch.cat(steps, 1))
+
+
+class Prototypes(nn.Module):
+    """Mask prototypes from the finest feature map, at twice its size."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.cv1 = Conv(inputs, hidden, 3)
+        self.upsample = nn.ConvTranspose2d(hidden, hidden, 2, 2)
+        self.cv2 = Conv(hidden, hidden, 3)
+        self.cv3 = Conv(hidden, MASKS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cv3(self.cv2(self.upsample(self.cv1(x))))
+
+
+class Head(nn.Module):
+    """Raw predictions (1, channels, N) of N anchors: box distributions, class logits and, if any, ``extras`` more channels."""
+
+    def __init__(self, channels: Sequence[int], classes: int, extras: int) -> None:
+        super().__init__()
+        first = channels[0]
+        self.cv2 = _branches(channels, max(16, first // 4, 4 * BINS), 4 * BINS)
+        self.cv3 = _branches(channels, max(first, min(classes, 100)), classes)
+        if extras:
+            self.cv4 = _branches(channels, max(first // 4, extras), extras)
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        branches = (self.cv2, self.cv3, self.cv4) if hasattr(self, "cv4") else (self.cv2, self.cv3)
+        return tuple(_join(branch, maps) for branch in branches)
+
+
+def _join(branch: nn.ModuleList, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    # Sizes as numbers: flatten would leave operators in ONNX that compute them.
+    return torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
+
+
+def _branches(channels: Sequence[int], hidden: int, outputs: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Sequential(Conv(c, hidden, 3), Conv(hidden, hidden, 3), nn.Conv2d(hidden, outputs, 1)) for c in channels
+    )
+
+
+class Decoder(nn.Module):
+    """Turns raw predictions of the N anchors of an input (height, width) into boxes, scores and keypoints."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        centres, cells = _anchors(size)
+        self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("cells", cells, persistent=False)
+        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32).view(1, 1, BINS, 1), persistent=False)
+        self.centres: torch.Tensor
+        self.cells: torch.Tensor
+        self.bins: torch.Tensor
+
+    def boxes(self, raw: torch.Tensor) -> torch.Tensor:
+        """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
+        sides = (raw.view(1, 4, BINS, -1).softmax(2) * self.bins).sum(2)
+        near, far = sides.split(2, 1)
+        return torch.cat([self.centres + (far - near) * (self.cells / 2), (near + far) * self.cells], 1)
+
+    def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+        """(1, K * D, N) to (1, K, D, N): x and y divided by the input's width and height and, where D is 3, visibility."""
+        points = raw.view(1, *shape, -1)
+        position = points[:, :, :2] * (2 * self.cells) + (self.centres - self.cells / 2)
+        return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
+
+
+def _anchors(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres of the anchors and sizes of their cells, (1, 2, N) each, x before y, divided by the input's size."""
+    centres, cells = [], []
+    for stride in STRIDES:
+        rows, columns = size[0] // stride, size[1] // stride
+        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+        cell = torch.tensor([stride / size[1], stride / size[0]]).view(2, 1)
+        centres.append(torch.stack([x.flatten(), y.flatten()]) * cell)
+        cells.append(cell.expand(2, rows * columns))
+    return torch.cat(centres, 1).unsqueeze(0), torch.cat(cells, 1).unsqueeze(0).contiguous()
+
+
+class Network(nn.Module):
+    """Detector; with ``masks`` also a segmenter, with ``keypoints`` (K, D) also a pose estimator.
+
+    Maps an image (1, 3, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with prototypes
+    (1, 32, height / 4, width / 4), or keypoints (1, K, D, N).
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        classes: int,
+        size: tuple[int, int],
+        masks: bool = False,
+        keypoints: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        depth, width, most = SCALES[variant]
+        c1, c2, c3, c4, c5 = (_channels(c, width, most) for c in (64, 128, 256, 512, 1024))
+        short, long = round(3 * depth), round(6 * depth)
+        extras = MASKS if masks else keypoints[0] * keypoints[1] if keypoints else 0
+        head = Head((c3, c4, c5), classes, extras)
+        if masks:
+            head.proto = Prototypes(c3, _channels(256, width, most))
+        # Numbers are the layers of the published table; those without parameters (upsampling, joining) are in forward.
+        layers = {
+            **_backbone((c1, c2, c3, c4, c5), short, long),
+            "9": SPPF(c5),
+            "12": C2f(c4 + c5, c4, short),
+            "15": C2f(c3 + c4, c3, short),
+            "16": Conv(c3, c3, 3, 2),
+            "18": C2f(c3 + c4, c4, short),
+            "19": Conv(c4, c4, 3, 2),
+            "21": C2f(c4 + c5, c5, short),
+            "22": head,
+        }
+        self.model = nn.ModuleDict(layers)
+        self.decoder = Decoder(size)
+        self.masks = masks
+        self.keypoints = keypoints
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        maps = self._features(image)
+        head = self.model["22"]
+        boxes, scores, *extra = head(maps)
+        outputs = (self.decoder.boxes(boxes), scores.sigmoid())
+        if self.masks:
+            return (*outputs, extra[0], head.proto(maps[0]))
+        if self.keypoints:
+            return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
+        return outputs
+
+    def _features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        layer = self.model
+        p3 = _run(layer, range(5), image)
+        p4 = _run(layer, range(5, 7), p3)
+        p5 = _run(layer, range(7, 10), p4)
+        n4 = layer["12"](torch.cat([_twice(p5), p4], 1))
+        n3 = layer["15"](torch.cat([_twice(n4), p3], 1))
+        m4 = layer["18"](torch.cat([layer["16"](n3), n4], 1))
+        m5 = layer["21"](torch.cat([layer["19"](m4), p5], 1))
+        return n3, m4, m5
+
+
+class Classifier(nn.Module):
+    """Maps an image (1, 3, height, width) to probabilities (1, classes)."""
+
+    FEATURES = 1280
+
+    def __init__(self, variant: str, classes: int) -> None:
+        super().__init__()
+        depth, width, _ = SCALES[variant]
+        channels = tuple(_channels(c, width, 1024) for c in (64, 128, 256, 512, 1024))
+        layers = _backbone(channels, round(3 * depth), round(6 * depth))
+        head = nn.ModuleDict({"conv": Conv(channels[-1], self.FEATURES), "linear": nn.Linear(self.FEATURES, classes)})
+        self.model = nn.ModuleDict({**layers, "9": head})
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        head = self.model["9"]
+        features = head["conv"](_run(self.model, range(9), image)).mean((2, 3))
+        return (head["linear"](features).softmax(1),)
+
+
+def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Module]:
+    c1, c2, c3, c4, c5 = channels
+    return {
+        "0": Conv(3, c1, 3, 2),
+        "1": Conv(c1, c2, 3, 2),
+        "2": C2f(c2, c2, short, shortcut=True),
+        "3": Conv(c2, c3, 3, 2),
+        "4": C2f(c3, c3, long, shortcut=True),
+        "5": Conv(c3, c4, 3, 2),
+        "6": C2f(c4, c4, long, shortcut=True),
+        "7": Conv(c4, c5, 3, 2),
+        "8": C2f(c5, c5, short, shortcut=True),
+    }
+
+
+def _channels(channels: int, width: float, most: int) -> int:
+    """Channels scaled to a variant, as a multiple of 8."""
+    return -(-int(min(channels, most) * width) // 8) * 8
+
+
+def _run(layers: nn.ModuleDict, numbers: range, x: torch.Tensor) -> torch.Tensor:
+    for number in numbers:
+        x = layers[str(number)](x)
+    return x
+
+
+def _twice(x: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """Prepare a network for capture: eval mode, batch normalisation folded, parameters frozen."""
+    network.eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, Conv):
+            module.fuse()
+    return network

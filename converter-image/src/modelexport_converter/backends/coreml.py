@@ -1,0 +1,111 @@
+"""Core ML (``.mlpackage``): coremltools converts and quantises; our evaluator runs, since Apple's runtime needs a Mac."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelexport import __version__
+from modelexport.matrix import Scheme
+from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
+from modelexport_converter.coreml import load_program
+from modelexport_converter.model import LoadedModel
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """coremltools warns at its import of a torch that it was not tested with, and that it cannot predict without a Mac."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+with _quiet():
+    import coremltools as ct
+    from coremltools.optimize import coreml as optimize
+
+_QUANTISED = ("conv", "conv_transpose", "linear")
+
+
+def convert(model: LoadedModel, path: Path) -> None:
+    """Write the model in FP32 to ``path``, a folder."""
+    _save(_translate(model, ct.precision.FLOAT32), model, path)
+
+
+def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
+    """Write the model to ``path``, a folder, by a scheme other than ``fp32``.
+
+    A program's precision is decided when it is made, so FP16 starts from the model again and not from ``source``.
+    """
+    produced = _translate(model, ct.precision.FLOAT16)
+    if scheme is not Scheme.FP16:
+        # By type of operator: a rule for everything would also quantise the constants of the decoding.
+        eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+        rules = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_QUANTISED, eight_bits))
+        with no_progress_bars():
+            produced = optimize.linear_quantize_weights(produced, rules)
+    _save(produced, model, path)
+
+
+def inspect(path: Path) -> Facts:
+    """Read back what a package holds."""
+    program = load_program(path)
+    return Facts(
+        weight_types=program.weight_types(),
+        op_types=program.op_types(),
+        inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.inputs},
+        outputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.outputs},
+    )
+
+
+def open_file(model: LoadedModel, path: Path) -> Run:
+    """Load a package into the evaluator."""
+    program = load_program(path)
+
+    def run(image: Array) -> tuple[Array, ...]:
+        results = program.run({model.input_name: image})
+        return tuple(results[output.name].astype(np.float32) for output in model.outputs)
+
+    return run
+
+
+def _translate(model: LoadedModel, precision: Any) -> Any:
+    with warnings.catch_warnings():
+        # Sizes are constants here, so what tracing makes of them is what is meant.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning, message="`torch.jit.trace")
+        traced = torch.jit.trace(model.module, model.example_input(), strict=False, check_trace=False)
+    image = ct.TensorType(name=model.input_name, shape=(1, 3, *model.input_size), dtype=np.float32)
+    outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
+    with no_progress_bars():
+        return ct.convert(
+            traced,
+            inputs=[image],
+            outputs=outputs,
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target.iOS16,
+            compute_precision=precision,
+            skip_model_load=True,
+        )
+
+
+def _save(converted: Any, model: LoadedModel, path: Path) -> None:
+    usage = describe_usage(model)
+    converted.author = AUTHOR
+    converted.version = __version__
+    converted.short_description = DESCRIPTION
+    converted.user_defined_metadata.update(usage)
+    for output in model.outputs:
+        converted.output_description[output.name] = output.meaning
+    converted.save(str(path))

@@ -1,0 +1,197 @@
+"""LiteRT (``.tflite``): litert-torch converts, ai-edge-quantizer quantises, ai-edge-litert runs."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
+from ai_edge_quantizer import Quantizer, qtyping, recipe
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from ai_edge_quantizer.calibrator import CalibrationMode, Calibrator
+from ai_edge_quantizer.recipe_manager import RecipeManager
+
+from modelexport.matrix import Scheme
+from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.backends.usage import DESCRIPTION, describe_usage
+from modelexport_converter.model import LoadedModel
+
+METADATA = "modelexport"
+"""Name of the metadata buffer, which holds one JSON object of texts."""
+
+_SIGNATURE = "serving_default"
+_ALL = qtyping.TFLOperationName.ALL_SUPPORTED
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
+_ALIGNMENT = 16
+"""Bytes, as ``force_align`` of TensorFlow Lite's schema asks; what flatbuffers writes from Python does not keep to it."""
+
+
+def convert(model: LoadedModel, path: Path) -> None:
+    """Write the model in FP32 to ``path``."""
+    import litert_torch  # with jax it takes seconds, and only this step needs it
+    from litert_torch._config import config
+
+    config.show_progress = False
+    converted = litert_torch.convert(model.module, (model.example_input(),))
+    flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
+    _rename(flat, model)
+    _attach_usage(flat, model)
+    _write(flat, path)
+
+
+def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
+    """Write the FP32 file ``source`` to ``path`` by a scheme other than ``fp32``."""
+    quantizer = Quantizer(str(source))
+    statistics = None
+    if scheme is Scheme.FP16:
+        quantizer.update_quantization_recipe(".*", _ALL, _half_weights(), AlgorithmName.FLOAT_CASTING)
+    elif scheme is Scheme.STATIC_WI8_AI8:
+        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)))
+        statistics = _calibrate(model, source, samples)
+    else:
+        quantizer.load_quantization_recipe(getattr(recipe, scheme)())
+    with no_progress_bars():
+        result = quantizer.quantize(statistics, enable_progress_report=False)
+    _write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
+
+
+def inspect(path: Path) -> Facts:
+    """Read back what a file holds."""
+    flat = flatbuffer_utils.read_model(str(path))
+    graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    weights: Counter[str] = Counter()
+    for tensor in graph.tensors:
+        if flat.buffers[tensor.buffer].data is not None:
+            weights[_TYPES[tensor.type]] += int(np.prod(tensor.shape))
+    return Facts(
+        weight_types=weights,
+        op_types=Counter(_operator(flat, op) for op in graph.operators),
+        inputs={_text(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
+        outputs={_text(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
+    )
+
+
+def open_file(model: LoadedModel, path: Path) -> Run:
+    """Load a file into the LiteRT interpreter."""
+    interpreter = Interpreter(str(path), num_threads=1)
+    runner = interpreter.get_signature_runner(_SIGNATURE)
+
+    def run(image: Array) -> tuple[Array, ...]:
+        results = runner(**{model.input_name: image})
+        return tuple(results[output.name] for output in model.outputs)
+
+    return run
+
+
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> dict[str, Any]:
+    """Measure the range of every tensor.
+
+    One picture at a time, since the quantiser makes a list of what it is given; and by the engine's own minima and maxima, so that no
+    intermediate tensor has to be held.
+    """
+    calibrator = Calibrator(str(source), num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
+    with no_progress_bars():
+        for sample in samples:
+            calibrator.calibrate({_SIGNATURE: [{model.input_name: sample}]}, RecipeManager())
+    statistics: dict[str, Any] = calibrator.get_model_qsvs()
+    return statistics
+
+
+def _half_weights() -> Any:
+    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    return qtyping.OpQuantizationConfig(
+        weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+    )
+
+
+def _plan_static(quantizer: Quantizer, flat: Any) -> None:
+    """Quantise everything but input, outputs and the decoding, whose values need more than 256 steps."""
+    quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+    for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    names = "|".join(re.escape(name) for name in _decoding(flat))
+    quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
+
+
+def _decoding(flat: Any) -> Iterator[str]:
+    """Names of the tensors that follow the last operators with weights."""
+    graph = flat.subgraphs[0]
+    producers = {index: op for op in graph.operators for index in op.outputs}
+    waiting, seen = list(graph.outputs), set()
+    while waiting:
+        index = waiting.pop()
+        op = producers.get(index)
+        if op is None or index in seen or _operator(flat, op) in _WEIGHTED:
+            continue
+        seen.add(index)
+        yield _text(graph.tensors[index].name)
+        waiting.extend(op.inputs)
+
+
+def _rename(flat: Any, model: LoadedModel) -> None:
+    """Name input and outputs as in every format, and shorten the other names, which take a twentieth of an INT8 file."""
+    graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    for index, tensor in enumerate(graph.tensors):
+        parts = _text(tensor.name).partition(";")[0].split("/")
+        tensor.name = f"{'/'.join(part.rpartition('.')[2] for part in parts)};{index}"
+    outputs = sorted(signature.outputs, key=lambda entry: int(_text(entry.name).rpartition("_")[2]))
+    names = (model.input_name, *(output.name for output in model.outputs))
+    for entry, name in zip((*signature.inputs, *outputs), names, strict=True):
+        entry.name = graph.tensors[entry.tensorIndex].name = name
+
+
+def _attach_usage(flat: Any, model: LoadedModel) -> None:
+    flat.description = DESCRIPTION
+    text = json.dumps(describe_usage(model), ensure_ascii=False).encode()
+    flat.metadata = [*(flat.metadata or ()), schema.MetadataT(METADATA, len(flat.buffers))]
+    flat.buffers.append(schema.BufferT(np.frombuffer(text, np.uint8)))
+
+
+def read_usage(path: Path) -> dict[str, str]:
+    """Return what ``convert`` wrote about the use of a file."""
+    flat = flatbuffer_utils.read_model(str(path))
+    entry = next(entry for entry in flat.metadata if _text(entry.name) == METADATA)
+    usage: dict[str, str] = json.loads(bytes(flat.buffers[entry.buffer].data))
+    return usage
+
+
+class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+    """A buffer whose content lies at a multiple of 16 bytes."""
+
+    def Pack(self, builder: Any) -> Any:
+        content = None if self.data is None else bytes(memoryview(self.data))
+        if content is not None:
+            builder.StartVector(1, len(content), _ALIGNMENT)
+            builder.head -= len(content)
+            builder.Bytes[builder.head : builder.head + len(content)] = content
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if content is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def _write(flat: Any, path: Path) -> None:
+    flat.buffers = [_AlignedBuffer(buffer.data) for buffer in flat.buffers]
+    flatbuffer_utils.write_model(flat, str(path))
+
+
+def _operator(flat: Any, op: Any) -> str:
+    code = flat.operatorCodes[op.opcodeIndex]
+    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _shape(graph: Any, index: int) -> tuple[int, ...]:
+    return tuple(int(size) for size in graph.tensors[index].shape)
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
