@@ -20,6 +20,8 @@ URI_LIMIT = 1024
 CLASS_COUNT_LIMIT = 100_000
 INPUT_SIZE_LIMIT = 4096
 SAMPLES_LIMIT = 10_000
+DEADLINE_LIMIT = 7 * 24 * 3600
+RETRIES_LIMIT = 10
 DEFAULT_SAMPLES = 64
 
 E = TypeVar("E", bound=StrEnum)
@@ -262,8 +264,8 @@ def _parse_storage(storage: Body) -> Storage:
 
 
 def _parse_limits(jobs: Body) -> JobLimits:
-    deadline = _optional_int(jobs, "spec.jobs.deadlineSeconds", 1, 7 * 24 * 3600)
-    retries = _optional_int(jobs, "spec.jobs.retries", 0, 10)
+    deadline = _optional_int(jobs, "spec.jobs.deadlineSeconds", 1, DEADLINE_LIMIT)
+    retries = _optional_int(jobs, "spec.jobs.retries", 0, RETRIES_LIMIT)
     default = JobLimits()
     return JobLimits(
         default.deadline_seconds if deadline is None else deadline,

@@ -33,7 +33,7 @@ def job_name(export: ModelExport, request: ConversionRequest) -> str:
     target = request.target
     identity = f"{export.uid}/{target}/{request.spec_hash}"
     tail = f"-{target.slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
-    head = export.name.replace(".", "-")[: NAME_LIMIT - len(tail)].rstrip("-")
+    head = export.name.replace(".", "-")[: NAME_LIMIT - len(tail)]
     return head + tail
 
 

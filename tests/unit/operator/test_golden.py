@@ -1,8 +1,8 @@
 """Every case is a folder: a ModelExport and what is observed beside it, and the exact decision that must follow.
 
-As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, and per target a Job and its Pods,
-of which only what matters is written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``, the first
-Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
+As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, and per target a Job and its
+Pods, of which only what matters is written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``,
+the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
 """
 
 import os

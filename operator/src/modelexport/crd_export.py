@@ -1,0 +1,253 @@
+"""The schema of a ModelExport, generated from the support matrix. Pure."""
+
+from itertools import groupby
+
+from modelexport.matrix import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel
+from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, record, rule, text, time, words
+from modelexport.spec import CLASS_COUNT_LIMIT, DEFAULT_SAMPLES, INPUT_SIZE_LIMIT, SAMPLES_LIMIT, URI_LIMIT
+
+TTL_LIMIT = 2**31 - 1
+MESSAGE_LIMIT = 2048
+IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibration")
+
+
+def export_schema() -> Schema:
+    """The schema of the whole object."""
+    name = rule("self.metadata.name.size() <= 63", "metadata.name labels the Jobs; use at most 63 characters")
+    return record(
+        "An order to convert one trained PyTorch vision model into verified files for several runtimes.",
+        {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": _spec(),
+            "status": _status(),
+        },
+        name,
+        required=("spec",),
+    )
+
+
+def _spec() -> Schema:
+    return record(
+        "What to convert, and into what. Only suspend and ttlSecondsAfterFinished can be changed afterwards.",
+        {
+            "className": text("The ExportClass that serves this export; the default class when left out.", 63),
+            "model": _model(),
+            "supportLevel": words(
+                "Which part of the support matrix may be asked for.",
+                list(SupportLevel),
+                default=str(SupportLevel.STABLE),
+            ),
+            "targets": keyed_list(
+                "The files to produce: each format and precision at most once.",
+                ("format", "precision"),
+                record(
+                    "One file.",
+                    {
+                        "format": words("The file format.", list(Format)),
+                        "precision": words("How weights are stored.", list(Precision)),
+                    },
+                    required=("format", "precision"),
+                ),
+                1,
+                len(TARGETS),
+            ),
+            "calibration": _calibration(),
+            "suspend": flag("Stops the Jobs of this export; what is published stays."),
+            "ttlSecondsAfterFinished": integer(
+                "Seconds after its end until this object and its Jobs are deleted; files stay. Never when left out.",
+                0,
+                TTL_LIMIT,
+            ),
+        },
+        *_immutable_rules(),
+        *_support_rules(list(ARCHITECTURES.values())),
+        required=("model", "targets"),
+    )
+
+
+def _immutable_rules() -> list[Schema]:
+    way_out = "cannot be changed; create another ModelExport"
+    same = "has(self.{0}) == has(oldSelf.{0}) && (!has(self.{0}) || self.{0} == oldSelf.{0})"
+    return [rule(same.format(name), f"{name} {way_out}", fieldPath=f".{name}") for name in IMMUTABLE_FIELDS]
+
+
+def _support_rules(rows: list[Architecture]) -> list[Schema]:
+    """One rule per architecture that has cells which have to be asked for."""
+    return [_support_rule(row) for row in rows if row.extended]
+
+
+def _support_rule(row: Architecture) -> Schema:
+    extended = [str(target) for target in TARGETS if target in row.extended]
+    stable = ", ".join(str(target) for target in TARGETS if target not in row.extended)
+    expression = (
+        f"self.supportLevel == 'Extended' || self.model.architecture != '{row.name}' || "
+        f"self.targets.all(t, !((t.format + '/' + t.precision) in {cel_list(extended)}))"
+    )
+    message = f"{', '.join(extended)} are not in the stable matrix for {row.name} (stable: {stable}); "
+    return rule(expression, message + "set spec.supportLevel: Extended", fieldPath=".targets")
+
+
+def _model() -> Schema:
+    rows = list(ARCHITECTURES.values())
+    return record(
+        "The trained model.",
+        {
+            "architecture": words("What the checkpoint is a model of.", list(ARCHITECTURES)),
+            "checkpoint": _data("The trained weights: .pt of ultralytics, .safetensors or .pt2."),
+            "parameters": record(
+                "Facts about the model; what is left out is read from the checkpoint.",
+                {
+                    "variant": text("The size of the model, for example n.", 16),
+                    "numClasses": integer("How many classes the model tells apart.", 1, CLASS_COUNT_LIMIT),
+                    "inputSize": {
+                        "type": "array",
+                        "description": "Height and width of the pictures that the files take, in pixels.",
+                        "minItems": 2,
+                        "maxItems": 2,
+                        "items": integer("Pixels.", 1, INPUT_SIZE_LIMIT),
+                    },
+                },
+            ),
+        },
+        *_variant_rules(rows),
+        *_stride_rules(rows),
+        required=("architecture", "checkpoint"),
+    )
+
+
+def _variant_rules(rows: list[Architecture]) -> list[Schema]:
+    """One rule for all architectures that come in the same variants."""
+    rules = []
+    for variants, group in groupby(sorted(rows, key=lambda row: row.variants), key=lambda row: row.variants):
+        names = [row.name for row in group]
+        allowed = f"self.parameters.variant in {cel_list(variants)}"
+        message = f"variant must be one of {', '.join(variants)} for {', '.join(names)}"
+        rules.append(_parameter_rule(names, "variant", allowed, message))
+    return rules
+
+
+def _stride_rules(rows: list[Architecture]) -> list[Schema]:
+    """One rule for all architectures of the same stride."""
+    rules = []
+    for stride, group in groupby(sorted(rows, key=lambda row: row.stride), key=lambda row: row.stride):
+        names = [row.name for row in group]
+        allowed = f"self.parameters.inputSize.all(side, side % {stride} == 0)"
+        message = f"inputSize is [height, width] in multiples of {stride} for {', '.join(names)}"
+        rules.append(_parameter_rule(names, "inputSize", allowed, message))
+    return rules
+
+
+def _parameter_rule(names: list[str], parameter: str, allowed: str, message: str) -> Schema:
+    absent = f"!has(self.parameters) || !has(self.parameters.{parameter})"
+    other = f"!(self.architecture in {cel_list(names)})"
+    return rule(f"{other} || {absent} || {allowed}", message, fieldPath=f".parameters.{parameter}")
+
+
+def _calibration() -> Schema:
+    return record(
+        "Pictures on which activation ranges are measured; INT8 is then static where the format can, else data-free.",
+        {
+            "dataset": _data("A zip of pictures, or a prefix (it ends in a slash) that holds them."),
+            "samples": integer("How many pictures are read at most.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
+        },
+        required=("dataset",),
+    )
+
+
+def _data(description: str) -> Schema:
+    local = rule(
+        "!self.startsWith('file://')", "file:// is for local runs; upload the file to the store and use s3://bucket/key"
+    )
+    known = rule(
+        "self.startsWith('file://') || self.matches('^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+)$')",
+        "not a URI that can be read; use s3://bucket/key or https://host/path",
+    )
+    digest = rule("self.matches('^[0-9a-f]{64}$')", "not a SHA-256; give 64 hexadecimal digits in lower case")
+    needed = rule(
+        "!self.uri.startsWith('https://') || has(self.sha256)",
+        "an https:// URI needs the sha256 of the file; add it, or use s3://bucket/key",
+    )
+    return record(
+        description,
+        {
+            "uri": text(
+                "s3://bucket/key in the store of the class, or https:// with a sha256.", URI_LIMIT, local, known
+            ),
+            # Longer than a digest is, so that the rule and not the limit answers to one with a prefix.
+            "sha256": text("The SHA-256 that the bytes must have: 64 hexadecimal digits.", 128, digest),
+        },
+        needed,
+        required=("uri",),
+    )
+
+
+def _status() -> Schema:
+    return record(
+        "What happened so far; written by the operator.",
+        {
+            "observedGeneration": integer("The generation of the spec that this status describes.", 0, 2**63 - 1),
+            "ready": text("Published targets of all targets, for example 7/9.", 16),
+            "startTime": time("When the first Job started."),
+            "completionTime": time("When the last target ended."),
+            "conditions": keyed_list(
+                "Ready, Reconciling and Stalled, as kstatus reads them.", ("type",), _condition(), 0, 8
+            ),
+            "targets": keyed_list("Every target.", ("format", "precision"), _target_status(), 0, len(TARGETS)),
+        },
+    )
+
+
+def _condition() -> Schema:
+    return record(
+        "One condition.",
+        {
+            "type": text("Ready, Reconciling or Stalled.", 316),
+            "status": words("Whether it holds.", ("True", "False", "Unknown")),
+            "reason": text("Why, in one word of a closed list.", 1024),
+            "message": {"type": "string", "description": "Why, in words.", "maxLength": 32768},
+            "observedGeneration": integer("The generation of the spec that it describes.", 0, 2**63 - 1),
+            "lastTransitionTime": time("When its status last changed."),
+        },
+        required=("type", "status", "reason", "message", "lastTransitionTime"),
+    )
+
+
+def _target_status() -> Schema:
+    return record(
+        "One target.",
+        {
+            "format": text("The file format.", 63),
+            "precision": text("How weights are stored.", 63),
+            "state": text("Pending, Queued, Running, Succeeded or Failed.", 63),
+            "reason": text("Why, in one word of a closed list.", 63),
+            "message": {"type": "string", "description": "Why, and the way out.", "maxLength": MESSAGE_LIMIT},
+            "attempts": integer("How many Pods were started.", 0, TTL_LIMIT),
+            "scheme": text("How numbers are stored and computed, for example static_wi8_ai8.", 63),
+            "jobName": text("The Job that works on it.", 63),
+            "nodeName": text("The node on which the last attempt ran.", 253),
+            "startTime": time("When the Job started."),
+            "completionTime": time("When the Job ended."),
+            "artifact": record(
+                "The published file.",
+                {
+                    "uri": text("Where it is.", MESSAGE_LIMIT),
+                    "sha256": text("Its SHA-256.", 64),
+                    "sizeBytes": integer("Its size.", 0, 2**63 - 1),
+                },
+                required=("uri", "sha256", "sizeBytes"),
+            ),
+            "reportURI": text("The long form of all this, beside the file.", MESSAGE_LIMIT),
+            "verification": record(
+                "How close the file came to the original model in FP32; decimals as text.",
+                {
+                    "metric": text("What was compared.", 63),
+                    "value": text("What was reached.", 63),
+                    "threshold": text("What had to be reached.", 63),
+                },
+                required=("metric", "value", "threshold"),
+            ),
+        },
+        required=("format", "precision", "state"),
+    )

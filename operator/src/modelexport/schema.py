@@ -1,0 +1,74 @@
+"""Words for OpenAPI v3 schemas as Kubernetes takes them: every one has a description, and everything has a limit.
+
+Limits are not politeness: the API server multiplies them to estimate what a CEL rule may cost, and refuses a CRD whose
+rules could cost too much.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def text(description: str, limit: int, *rules: Schema, **more: Any) -> Schema:
+    """A non-empty text of at most ``limit`` characters."""
+    return {"type": "string", "description": description, "minLength": 1, "maxLength": limit, **more, **_rules(rules)}
+
+
+def words(description: str, allowed: Sequence[str], **more: Any) -> Schema:
+    """One of several words; the API server names them all when it refuses another."""
+    return {"type": "string", "description": description, "enum": [str(word) for word in allowed], **more}
+
+
+def integer(description: str, low: int, high: int, **more: Any) -> Schema:
+    """A whole number in an interval."""
+    kind = "int32" if high < 2**31 else "int64"
+    return {"type": "integer", "format": kind, "description": description, "minimum": low, "maximum": high, **more}
+
+
+def flag(description: str) -> Schema:
+    """True or false; false when it is left out."""
+    return {"type": "boolean", "description": description, "default": False}
+
+
+def time(description: str) -> Schema:
+    """A moment in RFC 3339."""
+    return {"type": "string", "format": "date-time", "description": description}
+
+
+def record(description: str, properties: Schema, *rules: Schema, required: Sequence[str] = ()) -> Schema:
+    """An object of named fields."""
+    schema = {"type": "object", "description": description, "properties": properties}
+    return {**schema, **({"required": list(required)} if required else {}), **_rules(rules)}
+
+
+def mapping(description: str, limit: int, values: Schema) -> Schema:
+    """An object with free keys."""
+    return {"type": "object", "description": description, "maxProperties": limit, "additionalProperties": values}
+
+
+def keyed_list(description: str, keys: Sequence[str], items: Schema, low: int, high: int) -> Schema:
+    """A list in which no two items agree in all keys; server-side apply merges it by them."""
+    return {
+        "type": "array",
+        "description": description,
+        "minItems": low,
+        "maxItems": high,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": list(keys),
+        "items": items,
+    }
+
+
+def rule(expression: str, message: str, **more: Any) -> Schema:
+    """A CEL rule: ``expression`` has to be true, or the API server answers ``message``."""
+    return {"rule": expression, "message": message, **more}
+
+
+def cel_list(values: Sequence[str]) -> str:
+    """A list of texts as a literal of CEL."""
+    return "[" + ", ".join(f"'{value}'" for value in values) + "]"
+
+
+def _rules(rules: Sequence[Schema]) -> Schema:
+    return {"x-kubernetes-validations": list(rules)} if rules else {}

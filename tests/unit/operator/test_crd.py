@@ -1,0 +1,85 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modelexport import crd, matrix
+from modelexport.matrix import TARGETS, Format, Target
+
+from unit.operator.objects import make_target
+
+CRDS = Path(__file__).parents[3] / "crds"
+
+
+def schema_of(definition: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        yield f"{path}.{name}", field
+        yield from fields(field, f"{path}.{name}")
+    for child in ("items", "additionalProperties"):
+        if child in schema:
+            yield f"{path}[]", schema[child]
+            yield from fields(schema[child], f"{path}[]")
+
+
+ALL_FIELDS = [
+    (path, field)
+    for build in (crd.build_export_crd, crd.build_class_crd)
+    for path, field in fields(schema_of(build()))
+    if path not in (".apiVersion", ".kind", ".metadata")
+]
+
+
+def test_the_files_are_what_the_matrix_says() -> None:
+    assert crd.main(["--check", str(CRDS)]) == 0
+
+
+def test_drift_is_found_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert crd.main([str(tmp_path)]) == 0
+    assert crd.main(["--check", str(tmp_path)]) == 0
+    (tmp_path / "modelexports.yaml").write_text("edited by hand")
+    assert crd.main(["--check", str(tmp_path)]) == 1
+    assert "modelexports.yaml is out of date" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "field"), ALL_FIELDS)
+def test_every_field_is_explained_and_bounded(path: str, field: dict[str, Any]) -> None:
+    assert field.get("description") or path.endswith("[]")
+    if field["type"] == "string":
+        assert field.get("maxLength") or field.get("enum") or field.get("format") == "date-time"
+    if field["type"] == "array":
+        assert field["maxItems"]
+    if "additionalProperties" in field:
+        assert field["maxProperties"]
+
+
+def test_the_definition_offers_exactly_the_matrix() -> None:
+    spec = schema_of(crd.build_export_crd())["properties"]["spec"]["properties"]
+    assert spec["model"]["properties"]["architecture"]["enum"] == list(matrix.ARCHITECTURES)
+    target = spec["targets"]["items"]["properties"]
+    offered = [Target(fmt, precision) for fmt in target["format"]["enum"] for precision in target["precision"]["enum"]]
+    assert offered == list(TARGETS)
+    assert spec["targets"]["maxItems"] == len(TARGETS)
+
+
+def rules(field: str = "") -> list[dict[str, Any]]:
+    spec = schema_of(crd.build_export_crd())["properties"]["spec"]
+    return [rule for rule in spec["x-kubernetes-validations"] if rule.get("fieldPath", "").startswith(field)]
+
+
+def test_a_matrix_without_extended_cells_has_no_rule_for_them() -> None:
+    assert not any("supportLevel: Extended" in rule["message"] for rule in rules(".targets"))
+
+
+def test_extended_cells_get_a_rule_that_names_what_is_stable_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    extended = frozenset(target for target in TARGETS if target.format is Format.COREML) | {make_target("ONNX/FP16")}
+    row = replace(matrix.ARCHITECTURES["YOLOv8"], extended=extended)
+    monkeypatch.setattr("modelexport.crd_export.ARCHITECTURES", {"YOLOv8": row})
+    rule = next(rule for rule in rules(".targets") if "supportLevel: Extended" in rule["message"])
+    assert "'CoreML/FP32'" in rule["rule"]
+    assert "stable: LiteRT/FP32, LiteRT/FP16, LiteRT/INT8, ONNX/FP32, ONNX/INT8" in rule["message"]
