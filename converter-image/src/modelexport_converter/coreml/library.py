@@ -1,6 +1,7 @@
 """The one place that imports coremltools, which carries no type information and is loud on Linux."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,7 +24,9 @@ def _without_expected_warnings() -> Iterator[None]:
     for logger, dropper in filters:
         logger.addFilter(dropper)
     try:
-        yield
+        # Importing torchao and coremltools compiles old escape sequences and touches deprecated names of torch.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            yield
     finally:
         for logger, dropper in filters:
             logger.removeFilter(dropper)

@@ -1,4 +1,4 @@
-"""Padding: the op, and what convolution and pooling share."""
+"""Padding and its inverse: the ops, and what convolution and pooling share."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def spatial_pads(
 
 
 def fill_around(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
-    """Pad the last len(pads) dimensions with a value."""
+    """Pad the last len(pads) dimensions with a value; what is negative is cropped."""
     if not any(before or after for before, after in pads):
         return x
     return functional.pad(x, [amount for pair in reversed(pads) for amount in pair], value=value)
@@ -65,4 +65,9 @@ def _replicate(positions: Tensor, last: int) -> Tensor:
     return positions.clamp(0, last)
 
 
-OPS: dict[str, Function] = {"pad": pad}
+def crop(x: Tensor, crop_height: list[int], crop_width: list[int]) -> Tensor:
+    """Cut elements off before and after, in the last two dimensions."""
+    return fill_around(x, [(-before, -after) for before, after in (crop_height, crop_width)])
+
+
+OPS: dict[str, Function] = {"pad": pad, "crop": crop}
