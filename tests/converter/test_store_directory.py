@@ -35,6 +35,10 @@ def local(tmp_path: Path) -> Path:
     return path
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_what_is_uploaded_is_downloaded_again(store: Store, local: Path, tmp_path: Path) -> None:
     store.upload(local, "s3://exports/a/b.bin", {})
     store.download("s3://exports/a/b.bin", tmp_path / "copy", LIMIT)
@@ -86,17 +90,28 @@ def test_hidden_files_are_not_listed(store: Store, root: Path) -> None:
     assert store.list_names("s3://exports/") == ("b",)
 
 
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from modelexport_converter.stores import directory
+with directory._replacing(Path(sys.argv[1])) as writer:
+    writer.write(b"half")
+    writer.flush()
+    os.kill(os.getpid(), 9)
+"""
+
+
 def test_the_leftover_of_a_killed_writer_is_removed_by_the_next(store: Store, root: Path, local: Path) -> None:
-    program = "import os, sys; from modelexport_converter.stores import directory; from pathlib import Path\n"
-    program += "with directory._replacing(Path(sys.argv[1])) as writer:\n    writer.write(b'half'); writer.flush(); os.kill(os.getpid(), 9)"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(root / "exports/a")], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-c", KILLED_WRITER, str(root / "exports/a")],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
     )
     assert ended.returncode == -9
-    assert [name.name for name in (root / "exports").iterdir() if name.name.startswith(".a.")], "no leftover to remove"
+    assert names_in(root / "exports")[0].startswith(".a."), "there is no leftover to remove"
     store.upload(local, "s3://exports/a", {})
-    assert os.listdir(root / "exports") == ["a"]
+    assert names_in(root / "exports") == ["a"]
 
 
 def test_the_file_of_a_writer_at_work_is_left_alone(store: Store, root: Path, local: Path) -> None:
@@ -110,7 +125,7 @@ def test_the_file_of_a_writer_at_work_is_left_alone(store: Store, root: Path, lo
 def test_a_failed_upload_leaves_nothing_behind(store: Store, root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.upload(tmp_path / "nothing", "s3://exports/a", {})
-    assert os.listdir(root / "exports") == []
+    assert names_in(root / "exports") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -124,7 +139,7 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing_behind(tmp_path: Path) -
         with pytest.raises(Failure, match="no space left in the store") as caught:
             open_store({"MODELEXPORT_STORE": str(root)}).upload(large, "s3://exports/a", {})
         assert caught.value.reason is Reason.STORAGE_FULL
-        assert os.listdir(root / "exports") == []
+        assert names_in(root / "exports") == []
     finally:
         subprocess.run(["umount", str(root)], check=True)
 

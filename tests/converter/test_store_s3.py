@@ -85,7 +85,7 @@ def test_a_missing_bucket_is_told_by_name(store: Store, local: Path, tmp_path: P
         lambda: store.read_text("s3://absent/key"),
         lambda: store.list_names("s3://absent/prefix/"),
     ):
-        with pytest.raises(Failure, match="s3://absent/.*NoSuchBucket") as caught:
+        with pytest.raises(Failure, match=r"s3://absent/.*NoSuchBucket") as caught:
             operation()
         assert caught.value.reason is Reason.BUCKET_NOT_FOUND
 

@@ -1,0 +1,172 @@
+"""Runs the conversions of a local run as child processes, a few at a time."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from modelexport import names
+from modelexport.cli.conversions import RETRYING, Conversion
+from modelexport.reasons import Reason
+from modelexport.result import ConversionResult
+
+CONVERTER_ENV = "MODELEXPORT_CONVERTER"
+"""The command of the converter, for another one than that of this Python."""
+ATTEMPTS = 3
+GRACE_SECONDS = 10
+"""From SIGTERM to SIGKILL: native code sees a signal only when it returns to Python."""
+LINE_LIMIT = 1 << 24
+
+Changed = Callable[[Conversion], None]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How children are run.
+
+    ``folder`` is scratch space for all of them, ``changed`` is told of every new phase, ``backoff_seconds`` is doubled
+    from one attempt to the next.
+    """
+
+    store: str
+    folder: Path
+    jobs: int
+    changed: Changed
+    backoff_seconds: float = 1.0
+
+    async def run(self, conversions: Sequence[Conversion]) -> None:
+        """Run conversions to their end. When this is cancelled, every child is ended before it returns."""
+        waiting = in_order(conversions)
+        leading: list[Conversion] = []
+
+        async def work() -> None:
+            while waiting:
+                conversion = pick(waiting, leading)
+                waiting.remove(conversion)
+                leading.append(conversion)
+                await self._convert(conversion)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.jobs, len(conversions))):
+                group.create_task(work())
+
+    async def _convert(self, conversion: Conversion) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            result = await self._attempt(conversion)
+            if not result.reason.policy.retriable or attempt == ATTEMPTS:
+                break
+            conversion.phase = RETRYING
+            self.changed(conversion)
+            await asyncio.sleep(self.backoff_seconds * 2 ** (attempt - 1))
+        conversion.finish(result)
+        self.changed(conversion)
+
+    async def _attempt(self, conversion: Conversion) -> ConversionResult:
+        conversion.begin()
+        message = self.folder / f"{conversion.log.stem}.json"
+        message.unlink(missing_ok=True)
+        with conversion.log.open("ab") as log:
+            child = await asyncio.create_subprocess_exec(
+                *converter_command(),
+                env={**os.environ, **self._environment(conversion, message)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=LINE_LIMIT,
+                start_new_session=True,
+            )
+            try:
+                async for line in cast(asyncio.StreamReader, child.stdout):
+                    log.write(line)
+                    self._follow(conversion, line)
+                code = await child.wait()
+            finally:
+                await end(child)
+        return read_result(message, code, conversion.log)
+
+    def _environment(self, conversion: Conversion, message: Path) -> Mapping[str, str]:
+        return {
+            names.REQUEST_ENV: conversion.request.to_json(),
+            names.STORE_ENV: self.store,
+            names.WORK_DIR_ENV: str(self.folder),
+            names.SHARED_DIR_ENV: str(self.folder / "shared"),
+            names.TERMINATION_LOG_ENV: str(message),
+            names.THREADS_ENV: str(max(1, usable_cpus() // self.jobs)),
+        }
+
+    def _follow(self, conversion: Conversion, line: bytes) -> None:
+        event = parse_event(line)
+        if event.get("event") == "stage" and event.get("state") == "started":
+            conversion.phase = str(event.get("stage"))
+            self.changed(conversion)
+
+
+def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
+    """Return the conversions with the first of every family before all others: it makes what the others need."""
+    families = [conversion.family for conversion in conversions]
+    earlier = [families[:index].count(family) for index, family in enumerate(families)]
+    return [conversion for _, conversion in sorted(zip(earlier, conversions, strict=True), key=lambda pair: pair[0])]
+
+
+def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
+    """Return what to start next: the first that would not wait for a running one to make their FP32 file."""
+    made = {conversion.family for conversion in started if conversion.result}
+    making = {conversion.family for conversion in started} - made
+    return next((conversion for conversion in waiting if conversion.family not in making), waiting[0])
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def converter_command() -> Sequence[str]:
+    """Return the command that runs one conversion."""
+    told = os.environ.get(CONVERTER_ENV)
+    return shlex.split(told) if told else (sys.executable, "-m", "modelexport_converter")
+
+
+def parse_event(line: bytes) -> dict[str, Any]:
+    """Return the event that a line of the converter tells; empty for a line that is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+async def end(child: asyncio.subprocess.Process) -> None:
+    """End a child and whatever it has started, kindly at first."""
+    if child.returncode is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(child.pid, number)
+        try:
+            await asyncio.wait_for(child.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            continue
+        return
+
+
+def read_result(message: Path, code: int, log: Path) -> ConversionResult:
+    """Return what a child answered, or what its end says where it could not answer."""
+    try:
+        return ConversionResult.from_json(message.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return _explain_end(code, log)
+
+
+def _explain_end(code: int, log: Path) -> ConversionResult:
+    if code == -signal.SIGKILL:
+        message = "the converter was killed, as a rule for want of memory; run with --jobs 1 or on a larger machine"
+        return ConversionResult(Reason.OOM_KILLED, message)
+    ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return ConversionResult(Reason.INTERNAL_ERROR, f"the converter ended {ended} and gave no answer; see {log}")

@@ -1,0 +1,62 @@
+"""Stands in for the converter in tests of the command line: says stages as it does and ends as the test wants.
+
+The test writes a JSON object from target to behaviour into the file that FAKE_CONVERTER names.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from modelexport import names
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import Artifact, ConversionResult, Verification
+
+
+def main() -> int:
+    request = ConversionRequest.from_json(os.environ[names.REQUEST_ENV])
+    plan = Path(os.environ["FAKE_CONVERTER"])
+    behaviour = json.loads(plan.read_text(encoding="utf-8")).get(str(request.target), {})
+    attempt = count(plan.parent / f"{request.target.slug}.attempts")
+    print("something that a library prints")
+    for stage in ("fetch", "load", "convert"):
+        print(json.dumps({"event": "stage", "stage": stage, "state": "started"}), flush=True)
+    if behaviour.get("hang"):
+        (plan.parent / f"{request.target.slug}.pid").write_text(str(os.getpid()), encoding="utf-8")
+        time.sleep(120)
+    if "signal" in behaviour:
+        os.kill(os.getpid(), signal.Signals[behaviour["signal"]])
+    if behaviour.get("silent"):
+        return 1
+    reason = Reason(behaviour.get("reason", Reason.SUCCEEDED))
+    if attempt >= behaviour.get("succeeds_at", sys.maxsize):
+        reason = Reason.SUCCEEDED
+    result = succeed(request) if reason is Reason.SUCCEEDED else ConversionResult(reason, f"{reason} on purpose")
+    Path(os.environ[names.TERMINATION_LOG_ENV]).write_text(result.to_json(), encoding="utf-8")
+    return reason.exit_code
+
+
+def count(path: Path) -> int:
+    attempt = int(path.read_text(encoding="utf-8")) + 1 if path.exists() else 1
+    path.write_text(str(attempt), encoding="utf-8")
+    return attempt
+
+
+def succeed(request: ConversionRequest) -> ConversionResult:
+    uri = f"{request.output}{request.artifact_name}"
+    path = Path(os.environ[names.STORE_ENV]) / uri.removeprefix("s3://")
+    reused = path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes({"FP32": 4000, "FP16": 2000, "INT8": 1000}[request.target.precision]))
+    artifact = Artifact(uri, "0123456789abcdef" * 4, path.stat().st_size)
+    proof = Verification("cosine", "0.9998", "0.999")
+    return ConversionResult(
+        Reason.SUCCEEDED, "verified and published", request.scheme, artifact, f"{request.output}report.json", proof,
+        peak_memory_mib=900, reused=reused,
+    )  # fmt: skip
+
+
+sys.exit(main())

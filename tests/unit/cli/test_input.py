@@ -1,0 +1,134 @@
+"""Bad input is told with file, field, value and way out; commands that only read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import CommandLine, model_export
+from modelexport import __version__
+from modelexport.cli import main
+from modelexport.matrix import ARCHITECTURES, cells
+
+
+def change(**fields: Any) -> dict[str, Any]:
+    body = model_export("shapes")
+    body["spec"].update(fields)
+    return body
+
+
+BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
+    "an unknown format": (
+        lambda: change(targets=[{"format": "TFLite", "precision": "INT8"}]),
+        "spec.targets[0].format: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML",
+    ),
+    "an unknown architecture": (
+        lambda: change(model={"architecture": "YOLOv9", "checkpoint": {"uri": "s3://abc/a.pt"}}),
+        "spec.model.architecture: 'YOLOv9' is not supported; use one of YOLOv8",
+    ),
+    "a checkpoint without a scheme": (
+        lambda: change(model={"architecture": "YOLOv8", "checkpoint": {"uri": "a.pt"}}),
+        "spec.model.checkpoint.uri: 'a.pt' is not a URI that can be read; use s3://bucket/key",
+    ),
+    "no targets": (lambda: change(targets=[]), "spec.targets: name at least one target"),
+    "another kind only": (lambda: {"kind": "ConfigMap"}, "holds no ModelExport; see examples/yolov8.yaml"),
+    "a list": (lambda: [1, 2], "holds '[1, 2]', which is no Kubernetes object"),
+    "nothing": (lambda: None, "holds no object"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BODIES)
+def test_a_bad_body_is_refused_with_file_field_value_and_way_out(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    make, message = BAD_BODIES[case]
+    path = command_line.write(make())
+    assert main(["run", str(path)]) == 2
+    assert f"modelexport: {path}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a: [1", "is not valid YAML: "), (b"\xff\xfe", "is not a text in UTF-8")],
+)
+def test_a_file_that_is_no_yaml_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+) -> None:
+    path = tmp_path / "export.yaml"
+    path.write_bytes(content)
+    assert main(["validate", str(path)]) == 2
+    assert f"{path}: {message}" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path / "nothing.yaml")]) == 2
+    assert "nothing.yaml: No such file or directory; name a file with a ModelExport" in capsys.readouterr().err
+
+
+def test_the_document_of_a_mistake_is_numbered(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+    path = command_line.write(model_export("good"), change(targets=[]))
+    assert main(["validate", str(path)]) == 2
+    assert f"{path}, document 2: spec.targets" in capsys.readouterr().err
+
+
+def test_two_exports_of_one_name_are_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+    path = command_line.write(model_export("same"), model_export("same"))
+    assert main(["run", str(path)]) == 2
+    assert "default/same is there twice" in capsys.readouterr().err
+
+
+def test_a_valid_file_is_confirmed_object_by_object(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = command_line.write(model_export("good", "ONNX/FP32", "ONNX/INT8"), {"kind": "ConfigMap"})
+    assert main(["validate", str(path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("ModelExport default/good is valid, 2 targets")
+    assert second.endswith("ConfigMap is not of ModelExport, passed over")
+
+
+def test_the_example_of_the_repository_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[3] / "examples/yolov8.yaml"
+    assert main(["validate", str(example)]) == 0
+    assert "9 targets" in capsys.readouterr().out
+
+
+def test_the_matrix_as_json_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "-o", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(cells())
+
+
+def test_the_matrix_as_markdown_is_a_table_of_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "-o", "markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(cells()) + 2
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_matrix_as_table_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix"]) == 0
+    output = capsys.readouterr().out
+    assert all(f" {name} " in output for name in ARCHITECTURES)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"modelexport {__version__}\n"
+
+
+def test_every_command_shows_an_example_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "validate", "matrix"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"modelexport {command} " in capsys.readouterr().out.split("example", 1)[1]
+
+
+def test_a_command_is_asked_for_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""``modelexport run`` with a fake converter: what it runs, what it says, and how it ends."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from command_line import CommandLine, is_alive, model_export, wait_for
+
+NINE = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
+
+
+def test_nine_targets_are_run_and_listed_with_their_numbers(command_line: CommandLine) -> None:
+    command_line.write(model_export("shapes", *NINE))
+    ended = command_line("run", "export.yaml", "--jobs", 3)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for target in NINE:
+        assert target in ended.stdout
+    assert "0.250" in ended.stdout, "the INT8 file is a quarter of the FP32 file"
+    assert "cosine 0.9998 >= 0.999" in ended.stdout
+    assert "modelexport-store/exports/default/shapes/coreml-int8-" in ended.stdout
+
+
+def test_progress_is_told_in_plain_lines_where_nobody_watches(command_line: CommandLine) -> None:
+    command_line.write(model_export())
+    ended = command_line("run", "export.yaml")
+    for stage in ("fetch", "load", "convert", "succeeded"):
+        assert f"ONNX/FP32      {stage}" in ended.stdout
+    assert "\x1b[" not in ended.stdout
+
+
+def test_json_is_all_that_is_on_standard_output(command_line: CommandLine) -> None:
+    command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/INT8"))
+    ended = command_line("run", "export.yaml", "-o", "json")
+    full, quantised = json.loads(ended.stdout)
+    assert (full["target"], full["state"], full["ratio"]) == ("ONNX/FP32", "succeeded", 1.0)
+    assert (quantised["target"], quantised["ratio"]) == ("ONNX/INT8", 0.25)
+    assert quantised["artifact"]["size_bytes"] == 1000
+    assert quantised["attempts"] == 1
+
+
+def test_a_failed_target_is_told_with_reason_message_and_way_out(command_line: CommandLine) -> None:
+    command_line.behaviours["ONNX/FP16"] = {"reason": "VerificationFailed"}
+    command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
+    ended = command_line("run", "export.yaml")
+    assert ended.returncode == 1
+    assert "ONNX/FP16: VerificationFailed" in ended.stdout
+    assert "VerificationFailed on purpose" in ended.stdout
+    assert "Use a higher precision" in ended.stdout
+    log = Path(ended.stdout.split("Log: ")[1].split("\n")[0])
+    assert "something that a library prints" in log.read_text(encoding="utf-8")
+
+
+def test_a_run_that_succeeds_leaves_no_logs(command_line: CommandLine) -> None:
+    command_line.write(model_export())
+    command_line("run", "export.yaml")
+    assert not list(command_line.folder.glob("modelexport-logs-*"))
+
+
+def test_a_retriable_failure_is_tried_again(command_line: CommandLine) -> None:
+    command_line.behaviours["ONNX/FP32"] = {"reason": "StorageUnavailable", "succeeds_at": 2}
+    command_line.write(model_export())
+    ended = command_line("run", "export.yaml", "-o", "json")
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)[0]["attempts"] == 2
+    assert "waiting to retry" in ended.stderr
+
+
+def test_the_fault_of_a_user_is_not_tried_again(command_line: CommandLine) -> None:
+    command_line.behaviours["ONNX/FP32"] = {"reason": "CheckpointNotFound"}
+    command_line.write(model_export())
+    ended = command_line("run", "export.yaml", "-o", "json")
+    assert json.loads(ended.stdout)[0]["attempts"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_line: CommandLine, number: int) -> None:
+    command_line.behaviours["ONNX/FP16"] = {"hang": True}
+    command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
+    running = command_line.start("run", "export.yaml", "--jobs", 1)
+    pid_file = command_line.folder / "onnx-fp16.pid"
+    child = int(wait_for(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"), "the second conversion"))
+    running.send_signal(number)
+    output, _ = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert not is_alive(child)
+    assert "1 of 2 targets are finished" in output
+    assert not list(command_line.folder.glob("modelexport-run-*")), "scratch space is left"
+    command_line.behaviours.clear()
+    again = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
+    assert [item["state"] for item in again] == ["reused", "succeeded"]
+
+
+def test_several_exports_of_one_file_are_all_run(command_line: CommandLine) -> None:
+    command_line.write(model_export("one"), {"kind": "ConfigMap"}, model_export("two"))
+    ended = command_line("run", "export.yaml")
+    assert ended.returncode == 0
+    assert "default/one ONNX/FP32" in ended.stdout
+    assert "default/two ONNX/FP32" in ended.stdout
+
+
+def test_a_suspended_export_is_not_run_and_told(command_line: CommandLine) -> None:
+    command_line.write(model_export("resting", suspend=True))
+    ended = command_line("run", "export.yaml")
+    assert ended.returncode == 0
+    assert "default/resting is suspended and not run; set spec.suspend to false" in ended.stdout
+    assert not (command_line.folder / "onnx-fp32.attempts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--jobs", 0), "--jobs: 0 is less than one"),
+        (("--output-uri", "exports"), "--output-uri: 'exports' is not a folder in the store; give s3://bucket/folder"),
+        (("--store", "ftp://host"), "--store: 'ftp://host' is not a store"),
+        (("--store", "/proc/store"), "--store: /proc/store: "),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(
+    command_line: CommandLine, arguments: tuple[object, ...], message: str
+) -> None:
+    command_line.write(model_export())
+    ended = command_line("run", "export.yaml", *arguments)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,88 @@
+"""How children are run: in which order, how often, and what is made of one that dies."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import FAKE_CONVERTER, model_export
+from modelexport.cli.conversions import Conversion
+from modelexport.cli.runner import ATTEMPTS, Runner, in_order, parse_event, pick
+from modelexport.plan import plan_export
+from modelexport.reasons import Reason
+from modelexport.result import ConversionResult
+from modelexport.spec import parse_export
+
+DONE = ConversionResult(Reason.SUCCEEDED, "verified and published")
+
+
+def conversions_of(folder: Path, *targets: str) -> list[Conversion]:
+    requests = plan_export(parse_export(model_export("shapes", *targets)), "s3://exports")
+    return [Conversion(item, str(item.target), folder / f"{item.target.slug}.log") for item in requests]
+
+
+def run_one(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: Mapping[str, Any]) -> Conversion:
+    (folder / "behaviours.json").write_text(json.dumps({"ONNX/FP32": behaviour}), encoding="utf-8")
+    monkeypatch.setenv("FAKE_CONVERTER", str(folder / "behaviours.json"))
+    monkeypatch.setenv("MODELEXPORT_CONVERTER", f"{sys.executable} {FAKE_CONVERTER}")
+    monkeypatch.setenv("PYTHONPATH", "operator/src")
+    (conversion,) = conversions_of(folder, "ONNX/FP32")
+    runner = Runner(str(folder), folder, 1, lambda changed: None, backoff_seconds=0)
+    asyncio.run(runner.run([conversion]))
+    return conversion
+
+
+def test_a_retriable_failure_that_stays_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = run_one(tmp_path, monkeypatch, {"reason": "StorageUnavailable"})
+    assert conversion.attempts == ATTEMPTS
+    assert conversion.phase == "failed"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "message"),
+    [
+        ({"signal": "SIGKILL"}, Reason.OOM_KILLED, "--jobs 1"),
+        ({"signal": "SIGSEGV"}, Reason.INTERNAL_ERROR, "by signal SIGSEGV"),
+        ({"silent": True}, Reason.INTERNAL_ERROR, "with exit code 1 and gave no answer"),
+    ],
+)
+def test_a_converter_that_dies_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, object], reason: Reason, message: str
+) -> None:
+    result = run_one(tmp_path, monkeypatch, behaviour).result
+    assert result is not None
+    assert result.reason is reason
+    assert message in result.message
+
+
+def test_an_answer_of_an_earlier_attempt_is_not_taken_for_that_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx-fp32.json").write_text(DONE.to_json(), encoding="utf-8")
+    result = run_one(tmp_path, monkeypatch, {"silent": True}).result
+    assert result is not None
+    assert not result.succeeded
+
+
+def test_the_first_of_every_format_goes_before_the_others(tmp_path: Path) -> None:
+    found = in_order(conversions_of(tmp_path, "LiteRT/FP32", "LiteRT/INT8", "ONNX/FP16", "ONNX/INT8", "CoreML/INT8"))
+    labels = [conversion.label for conversion in found]
+    assert labels == ["LiteRT/FP32", "ONNX/FP16", "CoreML/INT8", "LiteRT/INT8", "ONNX/INT8"]
+
+
+def test_a_conversion_that_would_wait_for_the_fp32_file_of_another_is_put_off(tmp_path: Path) -> None:
+    litert, onnx, half, quantised = conversions_of(tmp_path, "LiteRT/FP32", "ONNX/FP32", "LiteRT/FP16", "ONNX/INT8")
+    onnx.finish(DONE)
+    assert pick([half, quantised], [litert, onnx]) is quantised
+    assert pick([half], [litert, onnx]) is half, "waiting is better than nothing"
+    litert.finish(DONE)
+    assert pick([half, quantised], [litert, onnx]) is half
+
+
+@pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b""])
+def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
+    assert parse_event(line) == {}
