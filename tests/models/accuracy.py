@@ -77,7 +77,8 @@ class Detections:
 
 @dataclass(frozen=True)
 class Found:
-    """Detections in pixels of the picture: boxes xyxy (n, 4), scores (n,), labels (n,), masks as RLE, keypoints (n, K, 3).
+    """Detections in pixels of the picture: boxes xyxy (n, 4), scores and labels (n,), masks as COCO run lengths, and
+    keypoints (n, K, 3).
 
     A model without masks or keypoints leaves `masks` empty or K at 0.
     """
@@ -117,7 +118,7 @@ def nms_decode(boxes: Array, scores: Array) -> Detections:
     labels, anchors, confidence = labels[order], anchors[order], confidence[order]
     centre, half = boxes[0, :2, anchors], boxes[0, 2:, anchors] / 2
     corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.float64)
-    kept = _suppress(corners, labels)[:MOST_DETECTIONS]
+    kept = _suppress(corners, labels)
     return Detections(corners[kept], confidence[kept], labels[kept], anchors[kept])
 
 
@@ -125,10 +126,11 @@ def _suppress(corners: Array, labels: Array) -> Array:
     """Indices of the boxes, sorted best first, that no better kept box of their class overlaps too much."""
     apart = corners + 4.0 * labels[:, None]  # normalised boxes of different classes can then not meet
     areas = (apart[:, 2] - apart[:, 0]) * (apart[:, 3] - apart[:, 1])
-    remaining, kept = np.arange(len(corners)), []
+    remaining = np.arange(len(corners))
+    kept: list[int] = []
     while remaining.size and len(kept) < MOST_DETECTIONS:
         best, rest = remaining[0], remaining[1:]
-        kept.append(best)
+        kept.append(int(best))
         sides = np.minimum(apart[best, 2:], apart[rest, 2:]) - np.maximum(apart[best, :2], apart[rest, :2])
         shared = sides.clip(0).prod(axis=1)
         remaining = rest[shared <= MOST_OVERLAP * (areas[best] + areas[rest] - shared)]
@@ -156,7 +158,8 @@ def _interpolation(letterbox: Letterbox, axis: int, cells: int) -> Array:
     """Linear interpolation weights (pixels, cells) from prototype cells to picture pixels along x (0) or y (1)."""
     pixels = np.arange(letterbox.picture[axis]) + 0.5
     cell = (pixels * letterbox.scale + letterbox.border[axis]) * cells / letterbox.input[axis] - 0.5
-    return np.maximum(0, 1 - abs(cell.clip(0, cells - 1)[:, None] - np.arange(cells))).astype(np.float32)
+    weights = np.maximum(0, 1 - abs(cell.clip(0, cells - 1)[:, None] - np.arange(cells)))
+    return np.asarray(weights, dtype=np.float32)
 
 
 def box_map(truth: Truth, found: Mapping[int, Found]) -> float:

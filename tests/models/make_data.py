@@ -1,4 +1,7 @@
-"""Writes the evaluation and calibration pictures of the tests into tests/models/data: `python tests/models/make_data.py`."""
+"""Writes the evaluation and calibration pictures of the tests into tests/models/data.
+
+python tests/models/make_data.py
+"""
 
 from __future__ import annotations
 

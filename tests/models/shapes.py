@@ -1,7 +1,8 @@
-"""Synthetic pictures of circles, squares and triangles with exact labels: the data on which the test models are trained.
+"""Synthetic pictures of circles, squares and triangles with exact labels, on which the test models are trained.
 
-Every picture is a function of its split and its index alone (numpy's PCG64 seeded with both), so the splits are disjoint
-by construction and any picture can be made again. Coordinates are pixels of the picture, x to the right, y downwards.
+Every picture is a function of its split and its index alone (numpy's PCG64 seeded with both), so the splits are
+disjoint by construction and any picture can be made again. Coordinates are pixels of the picture, x to the right, y
+downwards.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: its class index, outline (n, 2) and keypoints (4, 2): upper left, upper right, lower right, lower left."""
+    """One object: its class index, outline (n, 2) and keypoints (4, 2), from the upper left clockwise."""
 
     label: int
     outline: Points
@@ -99,7 +100,8 @@ def _texture(rng: np.random.Generator, frame: tuple[int, int]) -> Pixels:
     stripes = np.sin((x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period)[..., None]
     strength = rng.uniform(0, 20) * rng.integers(0, 2)
     base = rng.uniform(20, 235, 3)
-    return (base + np.asarray(smooth, dtype=np.float64) - 128 + strength * stripes).clip(0, 255).astype(np.uint8)
+    texture = base + np.asarray(smooth, dtype=np.float64) - 128 + strength * stripes
+    return np.asarray(texture.clip(0, 255), dtype=np.uint8)
 
 
 def _placements(rng: np.random.Generator, frame: tuple[int, int], count: int) -> list[tuple[Points, float]]:

@@ -1,8 +1,8 @@
-"""Trains the four nano models of the tests on synthetic shapes and writes them as stripped FP16 ultralytics checkpoints.
+"""Trains the four nano models of the tests on synthetic shapes; writes them as stripped FP16 ultralytics checkpoints.
 
     python tests/models/train.py [detect|segment|pose|classify|all] [--workspace DIRECTORY]
 
-The detector learns from random weights; the other three begin with its backbone. One thread each, no accelerator.
+Segmenter and classifier begin with the detector's weights, the others with random ones. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class Recipe:
 
 RECIPES = {
     "detect": Recipe("yolov8n", 160, 20),
-    "segment": Recipe("yolov8n-seg", 160, 12),
+    "segment": Recipe("yolov8n-seg", 160, 12, {"pretrained": True}),
     "pose": Recipe("yolov8n-pose", 160, 16),
-    "classify": Recipe("yolov8n-cls", 128, 16, {"scale": 0.1}),  # crops of a tenth at most leave every shape in sight
+    # crops of a tenth at most leave every shape in sight
+    "classify": Recipe("yolov8n-cls", 128, 10, {"scale": 0.1, "pretrained": True}),
 }
 
 
@@ -69,7 +70,7 @@ def train(task: str, workspace: Path) -> Path:
     recipe = RECIPES[task]
     data = write_dataset(task, workspace / task, _splits(task))
     model = YOLO(f"{recipe.architecture}.yaml", task=task)
-    if task != "detect":
+    if recipe.settings.get("pretrained"):
         model.load(WEIGHTS / "yolov8n.pt")
     checkpoint = WEIGHTS / f"{recipe.architecture}.pt"
     train_args = {"task": task, "imgsz": recipe.side}
@@ -97,6 +98,7 @@ def write_checkpoint(model: torch.nn.Module, train_args: dict[str, Any], checkpo
     """Writes the weights as an ultralytics checkpoint that says nothing of the machine that made it."""
     stripped: Any = deepcopy(model).half().requires_grad_(False)
     stripped.criterion, stripped.args = None, train_args
+    vars(stripped).pop("pt_path", None)
     checkpoint.parent.mkdir(exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
     torch.save({"epoch": -1, "model": stripped, "ema": None, "train_args": train_args}, partial)

@@ -1,0 +1,72 @@
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models import shapes
+from PIL import Image
+
+MODELS = Path(__file__).parents[2] / "models"
+DATA = MODELS / "data"
+ARCHIVES = {"eval": 128, "eval-cls": 128, "calibration": 64, "calibration-cls": 64}
+CHECKPOINTS = ["yolov8n", "yolov8n-seg", "yolov8n-cls", "yolov8n-pose"]
+
+
+def read(name: str) -> dict[str, bytes]:
+    with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
+        return {entry: archive.read(entry) for entry in archive.namelist()}
+
+
+def read_json(name: str) -> Any:
+    return json.loads((DATA / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_every_archive_holds_its_number_of_pictures(name: str) -> None:
+    pictures = read(name)
+    assert len(pictures) == ARCHIVES[name]
+    assert {Image.open(io.BytesIO(content)).format for content in pictures.values()} == {"JPEG"}
+
+
+def test_no_picture_is_in_two_archives() -> None:
+    contents = [content for name in ARCHIVES for content in read(name).values()]
+    assert len(set(contents)) == sum(ARCHIVES.values())
+
+
+def test_all_data_together_is_at_most_four_megabytes() -> None:
+    assert sum(path.stat().st_size for path in DATA.iterdir()) <= 4_000_000
+
+
+def test_the_labels_name_every_picture_with_its_size() -> None:
+    sizes = {entry: Image.open(io.BytesIO(content)).size for entry, content in read("eval").items()}
+    named = {image["file_name"]: (image["width"], image["height"]) for image in read_json("eval")["images"]}
+    assert named == sizes
+    assert set(read_json("eval-cls")["labels"]) == set(read("eval-cls"))
+
+
+def test_the_pictures_and_labels_are_those_that_the_generator_draws() -> None:
+    encoded, truth = read("eval"), read_json("eval")
+    for index, drawn in enumerate(shapes.pictures("val", 4)):
+        picture = np.asarray(Image.open(io.BytesIO(encoded[f"{index:03}.jpg"])), dtype=float)
+        assert abs(picture - drawn.pixels).mean() < 12
+        rows = [row for row in truth["annotations"] if row["image_id"] == index + 1]
+        assert [row["category_id"] for row in rows] == [shape.label for shape in drawn.shapes]
+        assert np.allclose([row["bbox"] for row in rows], [shape.box for shape in drawn.shapes], atol=0.01)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_says_nothing_of_the_machine_that_made_it(name: str) -> None:
+    with zipfile.ZipFile(MODELS / "weights" / f"{name}.pt") as archive:
+        (entry,) = [entry for entry in archive.namelist() if entry.endswith("data.pkl")]
+        pickled = archive.read(entry)
+    assert b"circle" in pickled
+    assert not re.findall(rb"/(?:tmp|root|home|work|usr|opt)\b|train_results|\bgit\b|\bdate\b|20\d\d-\d\d", pickled)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_is_two_to_seven_megabytes(name: str) -> None:
+    assert 2_000_000 <= (MODELS / "weights" / f"{name}.pt").stat().st_size <= 7_000_000
