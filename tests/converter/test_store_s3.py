@@ -13,7 +13,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from minio_server import MinioServer, free_port, serve
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, s3
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, retry, s3
 
 LIMIT = 1 << 30
 
@@ -32,7 +32,7 @@ def store(server: MinioServer) -> Store:
 
 @pytest.fixture
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(retry, "DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def test_a_short_outage_is_bridged(
         repaired.append(seconds)
         broken._client = store._client  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(s3.time, "sleep", repair)
+    monkeypatch.setattr(retry.time, "sleep", repair)
     broken.download("s3://exports/bridged", tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"content"
-    assert repaired == [s3.RETRY_DELAYS[0]]
+    assert repaired == [retry.DELAYS[0]]
 
 
 def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path, no_delays: None) -> None:

@@ -9,14 +9,12 @@ import urllib3
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, public_uri
+from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
 REDIRECT_LIMIT = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 GONE = (401, 403, 404, 410)
-RETRIES = urllib3.Retry(
-    total=3, redirect=False, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
-)
 
 
 def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> None:
@@ -27,15 +25,18 @@ def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> No
         TooLarge: it has more bytes than ``limit``.
         Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme.
     """
+    # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
     timeout = urllib3.Timeout(connect=10, read=60)
-    pool = urllib3.PoolManager(timeout=timeout, retries=RETRIES, **trust_arguments(environ))
+    with urllib3.PoolManager(timeout=timeout, retries=False, **trust_arguments(environ)) as pool:
+        attempt(lambda: _download(pool, uri, path, limit))
+
+
+def _download(pool: urllib3.PoolManager, uri: str, path: Path, limit: int) -> None:
     try:
-        with pool, _follow(pool, uri) as response:
+        with _follow(pool, uri) as response:
             _write(response, path, limit)
     except urllib3.exceptions.HTTPError as error:
-        raise Failure(
-            Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {type(error).__name__}; it is tried again"
-        ) from error
+        raise Failure(Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {error}") from error
 
 
 def _follow(pool: urllib3.PoolManager, uri: str) -> urllib3.BaseHTTPResponse:

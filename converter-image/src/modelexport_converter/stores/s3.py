@@ -1,6 +1,5 @@
 """An S3 server as store. The only module that imports ``minio``."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +14,13 @@ from modelexport import names
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
 T = TypeVar("T")
 
 PART_SIZE = 64 << 20
 """Bytes of one part: nearly every artifact is smaller and so a single, atomic request with no upload to abort."""
-RETRY_DELAYS = (0.5, 1.0, 2.0)
-"""Seconds between attempts within one conversion; a longer outage is for whoever runs it to wait out."""
 TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 MISSING = ("NoSuchKey", "NoSuchVersion")
@@ -151,16 +149,11 @@ class S3Store:
             return None
 
     def _attempt(self, uri: str, operation: Callable[[], T]) -> T:
-        for delay in RETRY_DELAYS:
-            try:
-                with self._translated(uri):
-                    return operation()
-            except Failure as failure:
-                if failure.reason is not Reason.STORAGE_UNAVAILABLE:
-                    raise
-            time.sleep(delay)
-        with self._translated(uri):
-            return operation()
+        def once() -> T:
+            with self._translated(uri):
+                return operation()
+
+        return attempt(once)
 
     @contextmanager
     def _translated(self, uri: str) -> Iterator[None]:

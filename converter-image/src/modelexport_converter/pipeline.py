@@ -1,0 +1,144 @@
+"""The straight line of a conversion: load, convert, quantise, inspect, verify, publish.
+
+What differs between formats is in ``backends``, what differs between architectures in ``architectures``.
+"""
+
+import hashlib
+import importlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import ConversionResult
+from modelexport_converter.backends import Backend, Facts, load_backend
+from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.inspection import check_facts
+from modelexport_converter.intake import Intake
+from modelexport_converter.model import LoadedModel
+from modelexport_converter.outcome import library_errors
+from modelexport_converter.pictures import Inputs
+from modelexport_converter.progress import Stages, announce, peak_memory_mib
+from modelexport_converter.publish import pack, publish_artifact, publish_report
+from modelexport_converter.report import build_report, describe_model, tool_versions
+from modelexport_converter.shared import SharedFolder
+from modelexport_converter.stores import Store
+from modelexport_converter.verify import Comparison, check, compare
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One conversion: what is asked, what it starts from, and where it may write.
+
+    ``folder`` is its own scratch space; ``shared`` holds FP32 files, which the conversions of an export have in common.
+    """
+
+    request: ConversionRequest
+    intake: Intake
+    store: Store
+    folder: Path
+    shared: SharedFolder
+    stages: Stages
+
+
+def run(work: Conversion) -> ConversionResult:
+    """Make, prove and publish the file that a request asks for.
+
+    Raises:
+        Failure: with the reason that the user is told.
+    """
+    request, stage = work.request, work.stages.stage
+    backend = load_backend(request.target.format)
+    with stage("load"):
+        model = load_model(work)
+    with stage("convert"):
+        full = convert(work, backend, model)
+    with stage("quantise"):
+        produced = quantise(work, backend, model, full)
+    with stage("inspect"):
+        facts = inspect(work, backend, model, produced)
+    with stage("verify"):
+        comparison = run_both(work, backend, model, produced)
+        verification = check(comparison, request.threshold)
+    with stage("publish"):
+        artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
+    report = {
+        **build_report(request, work.intake.sources, artifact, verification),
+        "agreements": dict(comparison.agreements),
+        "pictures": comparison.pictures,
+        "model": describe_model(model, facts),
+        "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
+        "peakMemoryMiB": peak_memory_mib(),
+    }
+    return ConversionResult(
+        reason=Reason.SUCCEEDED,
+        message="verified and published",
+        scheme=request.scheme,
+        artifact=artifact,
+        report_uri=publish_report(work.store, request, report, work.folder),
+        verification=verification,
+    )
+
+
+def load_model(work: Conversion) -> LoadedModel:
+    """Read the checkpoint and build the model that the request describes."""
+    model = work.request.model
+    architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
+    loaded: LoadedModel = architecture.load(read_checkpoint(work.intake.checkpoint), model)
+    return loaded
+
+
+def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
+    """Return the FP32 file, made now or by another conversion of the same export."""
+    with library_errors("convert the model"):
+        path, made = work.shared.provide(_full_key(work), lambda path: backend.convert(model, path))
+    announce("full precision file", made=made)
+    return path
+
+
+def _full_key(work: Conversion) -> str:
+    """Name the FP32 file by all that it is made from."""
+    request = work.request
+    content = {
+        "checkpoint": work.intake.sources.checkpoint,
+        "architecture": request.model.architecture,
+        "parameters": asdict(request.model.parameters),
+        "format": request.target.format,
+        "versions": tool_versions(),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"{digest}{_suffix(request)}"
+
+
+def _suffix(request: ConversionRequest) -> str:
+    """The suffix by which a library knows its format; the archive of a folder is made later."""
+    return BACKENDS[request.target.format].suffix.removesuffix(".zip")
+
+
+def quantise(work: Conversion, backend: Backend, model: LoadedModel, full: Path) -> Path:
+    """Return the file in the scheme of the request; the FP32 file itself where that is the scheme."""
+    scheme, dataset = work.request.scheme, work.intake.dataset
+    if scheme is Scheme.FP32:
+        return full
+    samples = dataset.calibration if scheme.needs_calibration else ()
+    produced = work.folder / f"produced{_suffix(work.request)}"
+    with library_errors(f"quantise the model by {scheme}"):
+        backend.quantise(model, full, scheme, Inputs(samples, model.preprocessing, model.input_size), produced)
+    return produced
+
+
+def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> Facts:
+    """Read back what the produced file holds, and refuse it where that is not what was asked."""
+    with library_errors("read the produced file", Reason.INSPECTION_FAILED):
+        facts = backend.inspect(produced)
+    check_facts(facts, model, work.request.scheme)
+    return facts
+
+
+def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> Comparison:
+    """Run the produced file and the model on the same pictures."""
+    pictures = Inputs(work.intake.dataset.verification, model.preprocessing, model.input_size)
+    with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
+        return compare(model, backend.open_file(model, produced), pictures)

@@ -1,0 +1,86 @@
+"""What a conversion tells while it runs: one line of JSON per event, and the seconds of its stages."""
+
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+log = logging.getLogger("modelexport")
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON; ``extra={"fields": {...}}`` adds fields, ``context`` is in every line."""
+
+    def __init__(self, context: Mapping[str, str]) -> None:
+        super().__init__()
+        self._context = context
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record; an event of ours has its own name, a line of a library is a ``log``."""
+        time_text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        ours = record.name == log.name
+        line: dict[str, Any] = {"time": time_text, "level": record.levelname.lower(), **self._context}
+        line |= (
+            {"event": record.getMessage()}
+            if ours
+            else {"event": "log", "logger": record.name, "message": record.getMessage()}
+        )
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def start_logging(stream: TextIO, context: Mapping[str, str]) -> None:
+    """Send our events, and the warnings of libraries, to a stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(context))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    log.setLevel(logging.INFO)
+
+
+def claim_stdout() -> TextIO:
+    """Return the standard output, and send to standard error what libraries print there, native code included."""
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return stream
+
+
+def announce(event: str, **fields: Any) -> None:
+    """Log an event with its fields."""
+    log.info(event, extra={"fields": fields})
+
+
+class Stages:
+    """The stages of one conversion, announced and timed. ``seconds`` holds those that are over, in their order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage, and its seconds at its end."""
+        announce("stage", stage=name, state="started")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 3)
+        announce("stage", stage=name, state="finished", seconds=self.seconds[name])
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds since the conversion began."""
+        return round(time.monotonic() - self._start, 3)
+
+
+def peak_memory_mib() -> int:
+    """The largest resident set of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

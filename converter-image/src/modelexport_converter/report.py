@@ -1,0 +1,127 @@
+"""The report beside every artifact: what was asked, what was made, how it was proved, and how to use the file.
+
+It is written last, so a file without a report was never published. The next, equal conversion reads it and is done.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from modelexport import __version__, names
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport_converter.stores import public_uri
+
+if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
+    from modelexport_converter.backends import Facts
+    from modelexport_converter.model import LoadedModel
+
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "coremltools",
+    "litert-converter",
+    "litert-torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch",
+    "torchvision",
+    "ultralytics",
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The SHA-256 of the bytes from which a file is made; ``calibration`` is ``None`` without pictures of the user."""
+
+    checkpoint: str
+    calibration: str | None
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of this converter and of the libraries that it has at hand; nothing is imported."""
+    installed = {name: _version(name) for name in PACKAGES}
+    return {"modelexport": __version__, **{name: version for name, version in installed.items() if version}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def report_uri(request: ConversionRequest) -> str:
+    """Return the URI of a conversion's report."""
+    return f"{request.output}{names.REPORT_FILE}"
+
+
+def build_report(
+    request: ConversionRequest, sources: Sources, artifact: Artifact, verification: Verification
+) -> dict[str, Any]:
+    """Return the part of a report by which an equal conversion recognises its work."""
+    asked = json.loads(request.to_json())
+    asked["model"]["checkpoint"]["uri"] = public_uri(request.model.checkpoint.uri)
+    if request.calibration:
+        asked["calibration"]["dataset"]["uri"] = public_uri(request.calibration.dataset.uri)
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "specHash": request.spec_hash,
+        "request": asked,
+        "scheme": str(request.scheme),
+        "versions": tool_versions(),
+        "sources": asdict(sources),
+        "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
+        "verification": asdict(verification),
+    }
+
+
+def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
+    """Return what the user of a file has to know: its input, its outputs, the classes, and what it holds."""
+    outputs = [
+        {"name": output.name, "shape": facts.outputs.get(output.name), "axes": output.axes, "meaning": output.meaning}
+        for output in model.outputs
+    ]
+    return {
+        "input": {
+            "name": model.input_name,
+            "shape": (1, 3, *model.input_size),
+            "axes": ("batch", "RGB", "height", "width"),
+        },
+        "preprocessing": asdict(model.preprocessing),
+        "outputs": outputs,
+        "classNames": model.class_names,
+        "metadata": dict(model.metadata),
+        "weightTypes": dict(facts.weight_types),
+        "opTypes": dict(facts.op_types),
+    }
+
+
+def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
+    """Return the result of an earlier, equal conversion from the text of its report.
+
+    ``None`` where it was another: other content, other tools, or no report of this version at all.
+    """
+    try:
+        report: Mapping[str, Any] = json.loads(text)
+        expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
+        found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
+        if found != expected:
+            return None
+        artifact = report["artifact"]
+        return ConversionResult(
+            reason=Reason.SUCCEEDED,
+            message="an equal conversion had published this file already",
+            scheme=report["scheme"],
+            artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
+            report_uri=report_uri(request),
+            verification=Verification(**report["verification"]),
+            reused=True,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # not a report that this version could have written, so it is made anew
