@@ -1,4 +1,4 @@
-"""The command line: ``python -m cluster up | down | status | kubeconfig``."""
+"""The command line: ``python -m cluster up | down | status | images | kubeconfig``."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cluster import lifecycle
 from cluster.bootstrap import store_credentials
+from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
 from cluster.processes import servers
 from cluster.servers import SERVER_NAMES
@@ -18,10 +19,19 @@ def up() -> None:
     status()
 
 
-def status() -> None:
-    """Print what runs and how to use it."""
+def require_cluster() -> None:
+    """Refuse to go on without a cluster.
+
+    Raises:
+        ClusterError: none runs.
+    """
     if not READY_FILE.exists():
         raise ClusterError("no cluster runs; bring one up with: make cluster")
+
+
+def status() -> None:
+    """Print what runs and how to use it."""
+    require_cluster()
     running = servers()
     for name in SERVER_NAMES:
         print(f"{name:26}{f'pid {running[name]}' if name in running else 'NOT RUNNING'}")
@@ -31,12 +41,25 @@ def status() -> None:
     print(f"kubectl                   {tool('kubectl')} --kubeconfig={KUBECONFIG}")
 
 
+def build_images() -> None:
+    """Build and import the images of the project and print their names."""
+    require_cluster()
+    for recipe in (OPERATOR, CONVERTER):
+        print(provide(recipe))
+
+
 def kubeconfig() -> None:
     """Print the path of the administrator's kubeconfig."""
     print(KUBECONFIG)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"up": up, "down": lifecycle.down, "status": status, "kubeconfig": kubeconfig}
+COMMANDS: dict[str, Callable[[], None]] = {
+    "up": up,
+    "down": lifecycle.down,
+    "status": status,
+    "images": build_images,
+    "kubeconfig": kubeconfig,
+}
 
 
 def main() -> int:

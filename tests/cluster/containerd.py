@@ -1,6 +1,8 @@
 """The image store of the node: what it has, importing an image, removing the containers of an earlier cluster."""
 
+import json
 import subprocess
+from typing import IO, Any
 
 from cluster.layout import CONTAINERD_SOCKET, PAUSE_IMAGE, tool
 from cluster.shell import output, run, wait_until
@@ -35,3 +37,35 @@ def import_pause_image() -> None:
     """Import the image that holds the namespaces of every Pod."""
     if PAUSE_IMAGE not in images():
         run([*CTR, "images", "import", tool("pause.tar")])
+
+
+def remove(names: list[str]) -> None:
+    """Remove images."""
+    if names:
+        run([*CTR, "images", "remove", *names])
+
+
+def manifest_of(image: str) -> dict[str, Any]:
+    """Return the manifest of an image."""
+    row = output([*CTR, "images", "list", f"name=={image}"]).splitlines()[1]
+    return read_blob(next(word for word in row.split() if word.startswith("sha256:")))
+
+
+def config_of(image: str) -> dict[str, Any]:
+    """Return the configuration of an image."""
+    return read_blob(manifest_of(image)["config"]["digest"])
+
+
+def read_blob(digest: str) -> dict[str, Any]:
+    """Return a document of the content store."""
+    document: dict[str, Any] = json.loads(output([*CTR, "content", "get", digest]))
+    return document
+
+
+def import_archive(archive: IO[bytes] | None) -> None:
+    """Import and unpack the images of an OCI archive.
+
+    Raises:
+        ClusterError: containerd refuses it.
+    """
+    run([*CTR, "images", "import", "--snapshotter=overlayfs", "-"], stdin=archive)

@@ -22,7 +22,7 @@ LOGS = RUN / "logs"
 CONTAINERD_SOCKET = RUN / "containerd.sock"
 
 PRIVATE_FOLDERS = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
-"""Compiled-in paths of the node's programs, where it mounts file systems of its own there; ``down`` removes the folders."""
+"""Compiled-in paths of the node's programs, which mounts its own file systems there; ``down`` removes the folders."""
 
 NODE_NAME = "modelexport"
 HOST_ADDRESS = "198.51.100.1"

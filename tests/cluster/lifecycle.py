@@ -1,13 +1,10 @@
 """``up`` and ``down``: from nothing to a cluster that answers, and back to nothing."""
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from cluster.credentials import write_credentials
 from cluster.layout import CACHE, HOST_INTERFACE, LOGS, READY_FILE, RUN
 from cluster.processes import NODE_MODULE, is_alive, link_of, node_pid, node_processes, servers
 from cluster.servers import SERVER_NAMES, write_settings
-from cluster.shell import ClusterError, require_disk, run, timed, wait_until
+from cluster.shell import ClusterError, exclusive, require_disk, run, timed, wait_until
 from cluster.tools import install
 
 NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -25,22 +22,13 @@ WORKING_GIB = 3
 START_SECONDS = 180
 
 
-@contextmanager
-def exclusive() -> Iterator[None]:
-    """Let one command at a time change the cluster."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "cluster.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def up() -> bool:
     """Bring the cluster up unless it is, and tell whether it had to be; one that lost a server begins anew.
 
     Raises:
         ClusterError: a part does not start; the message holds the end of every log.
     """
-    with exclusive():
+    with exclusive("cluster"):
         install()
         if READY_FILE.exists() and not missing_servers():
             return False
@@ -52,7 +40,7 @@ def up() -> bool:
 
 def down() -> None:
     """End the cluster, whatever is left of it, and remove what it left behind."""
-    with exclusive():
+    with exclusive("cluster"):
         end()
 
 

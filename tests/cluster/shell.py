@@ -1,5 +1,6 @@
 """Running programs, saying what happens, and waiting for it."""
 
+import fcntl
 import shutil
 import subprocess
 import time
@@ -8,9 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.layout import CACHE
+
 
 class ClusterError(Exception):
     """The cluster cannot do what was asked; the message says why and what to do."""
+
+
+@contextmanager
+def exclusive(purpose: str) -> Iterator[None]:
+    """Let one process of the machine at a time do something."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{purpose}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def say(message: str) -> None:
@@ -45,7 +57,7 @@ def output(command: list[str], **options: Any) -> str:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout.strip()
+    return str(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout).strip()
 
 
 def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 60) -> None:

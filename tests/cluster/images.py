@@ -1,0 +1,104 @@
+"""The project's images on the node, built from its Dockerfiles and imported only as far as anything changed.
+
+The tag of an image is the digest of everything that goes into it, so nothing is built or imported twice. The locked
+dependencies are an image of their own, built, compressed and imported when a lock changes; the image with the code is
+built on top of it, and only its own layers are imported.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import builder, containerd, oci
+from cluster.layout import CACHE, REPOSITORY, digest_of
+from cluster.shell import exclusive, require_disk, timed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What goes into an image, and the disk in GiB that its first build takes at most."""
+
+    name: str
+    dockerfile: Path
+    lock: Path
+    sources: tuple[Path, ...]
+    gib: float
+
+    @property
+    def dependencies(self) -> str:
+        """The name of the image that holds the locked dependencies only."""
+        digest = digest_of([self.dockerfile, self.lock], builder.base_image())
+        return f"modelexport.dev/{self.name}-dependencies:{digest}"
+
+    @property
+    def image(self) -> str:
+        """The name of the image that holds dependencies and code."""
+        files = [path for source in self.sources for path in source.rglob("*") if is_source(path)]
+        return f"modelexport.dev/{self.name}:{digest_of(files, self.dependencies)}"
+
+
+OPERATOR = Recipe(
+    "operator",
+    REPOSITORY / "operator/Dockerfile",
+    REPOSITORY / "requirements/operator.txt",
+    (REPOSITORY / "operator/src",),
+    gib=3,
+)
+CONVERTER = Recipe(
+    "converter",
+    REPOSITORY / "converter-image/Dockerfile",
+    REPOSITORY / "requirements/converter.txt",
+    (REPOSITORY / "operator/src/modelexport", REPOSITORY / "converter-image/src/modelexport_converter"),
+    gib=16,
+)
+
+
+def is_source(path: Path) -> bool:
+    """Tell whether a file goes into an image; ``.dockerignore`` says the same."""
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def provide(recipe: Recipe) -> str:
+    """Build and import an image unless the node has it, and return its name.
+
+    Raises:
+        ClusterError: there is no room, or a step fails; the message ends with its last lines.
+    """
+    with exclusive("images"):
+        image = recipe.image
+        present = containerd.images()
+        if image not in present:
+            if recipe.dependencies not in present:
+                provide_dependencies(recipe)
+            provide_code(recipe, image)
+    return image
+
+
+def provide_dependencies(recipe: Recipe) -> None:
+    """Build and import the image with the locked dependencies, and drop the one of the lock before."""
+    require_disk(CACHE, recipe.gib, f"the {recipe.name} image")
+    builder.provide_base()
+    with timed(f"building the dependencies of the {recipe.name} image"):
+        builder.fill_cache(recipe.lock)
+        builder.build(recipe.dockerfile, recipe.dependencies, target="dependencies")
+    with timed(f"importing the dependencies of the {recipe.name} image"), builder.scratch_folder() as layout:
+        builder.push(recipe.dependencies, layout, "--compression-format=zstd", "--compression-level=3")
+        oci.import_layout(layout)
+    drop_others(recipe.dependencies)
+
+
+def provide_code(recipe: Recipe, image: str) -> None:
+    """Build the image with the code on top of the dependencies and import what it adds."""
+    with timed(f"building and importing {image}"), builder.scratch_folder() as layout:
+        builder.build(recipe.dockerfile, image)
+        oci.expect_layers(layout, recipe.dependencies)
+        builder.push(image, layout, "--disable-compression")
+        oci.share_layers(layout, recipe.dependencies)
+        oci.import_layout(layout)
+    drop_others(image)
+
+
+def drop_others(image: str) -> None:
+    """Remove the images of the same repository with other tags, from the node and from the builder."""
+    repository = image.rpartition(":")[0] + ":"
+    for store in (containerd, builder):
+        store.remove([other for other in store.images() if other.startswith(repository) and other != image])
