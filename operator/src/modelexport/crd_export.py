@@ -7,6 +7,8 @@ from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, reco
 from modelexport.spec import CLASS_COUNT_LIMIT, DEFAULT_SAMPLES, INPUT_SIZE_LIMIT, SAMPLES_LIMIT, URI_LIMIT
 
 TTL_LIMIT = 2**31 - 1
+EXACT_LIMIT = 2**53 - 1
+"""The API server compares limits as floating-point numbers, which are exact up to here."""
 MESSAGE_LIMIT = 2048
 IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibration")
 
@@ -187,7 +189,7 @@ def _status() -> Schema:
     return record(
         "What happened so far; written by the operator.",
         {
-            "observedGeneration": integer("The generation of the spec that this status describes.", 0, 2**63 - 1),
+            "observedGeneration": integer("The generation of the spec that this status describes.", 0, EXACT_LIMIT),
             "ready": text("Published targets of all targets, for example 7/9.", 16),
             "startTime": time("When the first Job started."),
             "completionTime": time("When the last target ended."),
@@ -207,7 +209,7 @@ def _condition() -> Schema:
             "status": words("Whether it holds.", ("True", "False", "Unknown")),
             "reason": text("Why, in one word of a closed list.", 1024),
             "message": {"type": "string", "description": "Why, in words.", "maxLength": 32768},
-            "observedGeneration": integer("The generation of the spec that it describes.", 0, 2**63 - 1),
+            "observedGeneration": integer("The generation of the spec that it describes.", 0, EXACT_LIMIT),
             "lastTransitionTime": time("When its status last changed."),
         },
         required=("type", "status", "reason", "message", "lastTransitionTime"),
@@ -234,7 +236,7 @@ def _target_status() -> Schema:
                 {
                     "uri": text("Where it is.", MESSAGE_LIMIT),
                     "sha256": text("Its SHA-256.", 64),
-                    "sizeBytes": integer("Its size.", 0, 2**63 - 1),
+                    "sizeBytes": integer("Its size.", 0, EXACT_LIMIT),
                 },
                 required=("uri", "sha256", "sizeBytes"),
             ),

@@ -1,0 +1,90 @@
+"""Whether the watches still hear: what the API server lists is compared with what the watches have told.
+
+A watch can fall silent without an error, and a process that is alive but deaf looks healthy. So every now and then all
+objects are listed (their metadata only), the watches get a moment to catch up, and then every object must be known in
+that version or a newer one. The first audit that passes says that the stores are primed; an object that is no longer
+listed was deleted while nobody heard it, and is forgotten.
+"""
+
+import asyncio
+import logging
+import time
+
+from modelexport_operator.cluster import Cluster, ClusterError, Listing
+from modelexport_operator.controller import Controller
+from modelexport_operator.metrics import Metrics
+from modelexport_operator.pods import Object
+from modelexport_operator.resources import WATCHED, Resource
+from modelexport_operator.stores import version_of
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+
+
+class Audit:
+    """The comparison, repeated for ever, and its last outcome."""
+
+    def __init__(
+        self, cluster: Cluster, controller: Controller, metrics: Metrics, every: float, patience: float
+    ) -> None:
+        self.primed = asyncio.Event()
+        self.lagging: dict[Resource, int] = {}
+        self._cluster = cluster
+        self._controller = controller
+        self._metrics = metrics
+        self._every = every
+        self._patience = patience
+        self._last_listing = time.monotonic()
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the API server has not answered for three audits in a row."""
+        return time.monotonic() - self._last_listing > 3 * (self._every + self._patience)
+
+    async def run_forever(self) -> None:
+        """Audit now and then; the first time at once, and soon again until it passes."""
+        while True:
+            try:
+                await self._audit()
+            except ClusterError as error:
+                logger.warning("the watches cannot be checked: %s", error)
+            await asyncio.sleep(self._every if self.primed.is_set() else POLL_SECONDS)
+
+    async def _audit(self) -> None:
+        listings = await asyncio.gather(*map(self._cluster.list_versions, WATCHED))
+        self._last_listing = time.monotonic()
+        compared = dict(zip(WATCHED, listings, strict=True))
+        self.lagging = await self._wait_for_watches(compared)
+        for resource in WATCHED:
+            self._forget_unlisted(resource, compared[resource])
+            self._metrics.record_lag(resource.plural, self.lagging.get(resource, 0))
+        if self.lagging:
+            logger.error("watches have fallen behind: %s", {r.plural: count for r, count in self.lagging.items()})
+        else:
+            self.primed.set()
+
+    async def _wait_for_watches(self, listings: dict[Resource, Listing]) -> dict[Resource, int]:
+        """Return how many objects of which kinds are still unknown after the patience is over."""
+        end = time.monotonic() + self._patience
+        while True:
+            behind = {resource: self._count_behind(resource, listing) for resource, listing in listings.items()}
+            lagging = {resource: count for resource, count in behind.items() if count}
+            if not lagging or time.monotonic() > end:
+                return lagging
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _count_behind(self, resource: Resource, listing: Listing) -> int:
+        store = self._controller.stores[resource]
+        has_passed = store.heard >= listing.version
+        return sum(_is_behind(store.get(key), version, has_passed) for key, version in listing.objects.items())
+
+    def _forget_unlisted(self, resource: Resource, listing: Listing) -> None:
+        for key in self._controller.stores[resource]:
+            if key not in listing.objects:
+                self._controller.forget(resource, key, listing.version)
+
+
+def _is_behind(body: Object | None, version: int, has_passed: bool) -> bool:
+    """Whether an object is not known as it was listed; a watch that has passed the listing has told of its deletion."""
+    return not has_passed if body is None else version_of(body) < version

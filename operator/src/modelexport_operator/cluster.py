@@ -1,0 +1,175 @@
+"""The only place that calls the Kubernetes API by itself: a few writes, and listings to compare the watches with.
+
+Errors leave as one of four classes, by what can be done about them::
+
+    ClusterError
+      UnavailableError  try again later (connection, 429, 5xx, expired credentials), no sooner than the server asks
+      ConflictError     the object has changed; look again
+      GoneError         the object, its namespace or its kind does not exist
+      RefusedError      the server understood, and will not do it (400, 403, 413, 422)
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from modelexport_operator.pods import Object
+from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, Resource
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+REQUEST_SECONDS = 30
+PAGE = 500
+
+
+class ClusterError(Exception):
+    """Something that the API server, or the way to it, did not do."""
+
+
+class UnavailableError(ClusterError):
+    """Trying again can help; ``retry_after`` is the server's wish in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ConflictError(ClusterError):
+    """The object is not what the caller saw."""
+
+
+class GoneError(ClusterError):
+    """What is asked for does not exist."""
+
+
+class RefusedError(ClusterError):
+    """The server will not do it, and says why."""
+
+
+ERRORS: Mapping[int, type[ClusterError]] = {
+    400: RefusedError,
+    403: RefusedError,
+    404: GoneError,
+    409: ConflictError,
+    413: RefusedError,
+    422: RefusedError,
+}
+"""Every other status that is not a success is ``UnavailableError``."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What existed at a version: key -> version of the object."""
+
+    version: int
+    objects: Mapping[tuple[str, str], int]
+
+
+class Cluster:
+    """The API server as the operator uses it."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls) -> AsyncIterator[Self]:
+        """Connect by the service account of the Pod, or else by the kubeconfig of the user."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        async with client.ApiClient(configuration) as api:
+            yield cls(api)
+
+    async def create_job(self, job: Object) -> None:
+        """Create a Job; one that is there already is as good, because its name tells its content."""
+        try:
+            await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
+        except ConflictError:
+            return
+
+    async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
+        """Suspend a Job or let it go on."""
+        await self._request("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH)
+
+    async def write_status(self, export: Object, status: Object) -> Object:
+        """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
+        metadata = export["metadata"]
+        path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
+        return await self._request("PUT", path, {**export, "status": status})
+
+    async def delete_export(self, export: Object) -> None:
+        """Delete this very export; its Jobs follow by their owner reference."""
+        metadata = export["metadata"]
+        body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
+
+    async def create_event(self, event: Object) -> None:
+        """Create an event; its name tells its content."""
+        await self._request("POST", EVENTS.path(event["metadata"]["namespace"]), event)
+
+    async def list_versions(self, resource: Resource) -> Listing:
+        """List which objects of a kind exist, and in which version; nothing else of them is read."""
+        objects: dict[tuple[str, str], int] = {}
+        query = {"limit": str(PAGE), **({"labelSelector": resource.selector} if resource.selector else {})}
+        while True:
+            page = await self._request("GET", resource.path(), query=query, accept=METADATA_ONLY)
+            for item in page.get("items") or ():
+                metadata = item["metadata"]
+                objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
+            if not page["metadata"].get("continue"):
+                return Listing(int(page["metadata"]["resourceVersion"]), objects)
+            query["continue"] = page["metadata"]["continue"]
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content_type: str = JSON,
+        *,
+        query: Mapping[str, str] | None = None,
+        accept: str = JSON,
+    ) -> Object:
+        headers = {"Accept": accept, "Content-Type": content_type}
+        parameters = list((query or {}).items())
+        try:
+            request = await self._api.param_serialize(
+                method, path, query_params=parameters, header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            content = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise UnavailableError(f"{method} {path}: {error!r}") from error
+        if not 200 <= response.status < 300:
+            raise _map_error(f"{method} {path}", response.status, response.headers, content)
+        answer: Object = json.loads(content)
+        return answer
+
+
+def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:
+    message = f"{what}: {status}: {_message(content)}"
+    kind = ERRORS.get(status)
+    if kind is not None:
+        return kind(_message(content) if kind is RefusedError else message)
+    return UnavailableError(message, _seconds(headers.get("Retry-After")))
+
+
+def _message(content: bytes) -> str:
+    try:
+        answer: Any = json.loads(content)
+        return str(answer["message"])
+    except (ValueError, TypeError, KeyError):
+        return content[:300].decode(errors="replace")
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.isdigit() else 0.0

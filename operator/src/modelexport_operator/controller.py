@@ -1,0 +1,163 @@
+"""The shell around ``sync``: takes dirty keys, looks, decides, writes, in this order and never otherwise."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from modelexport import names
+
+from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
+from modelexport_operator.events import Event, finished_targets
+from modelexport_operator.manifests import Manifest
+from modelexport_operator.metrics import Metrics
+from modelexport_operator.pods import Object
+from modelexport_operator.queue import DirtyQueue
+from modelexport_operator.resources import EXPORTS, Resource
+from modelexport_operator.status import status_of
+from modelexport_operator.stores import Key, Stores, key_of, version_of
+from modelexport_operator.sync import Decision, format_time, sync
+
+logger = logging.getLogger(__name__)
+
+EVENT_MESSAGE_LIMIT = 1024
+"""What the API server takes of an event's message."""
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Controller:
+    """Everything that one operator process knows and does."""
+
+    def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime] = now) -> None:
+        self.stores = Stores()
+        self.queue: DirtyQueue[Key] = DirtyQueue()
+        self._cluster = cluster
+        self._metrics = metrics
+        self._clock = clock
+
+    def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
+        """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns."""
+        self.stores[resource].hear(body)
+        if change == "DELETED":
+            self.forget(resource, key_of(body), version_of(body))
+        else:
+            self.stores[resource].put(body)
+        for key in self.stores.exports_of(resource, body):
+            self.queue.mark(key)
+
+    def forget(self, resource: Resource, key: Key, version: int) -> None:
+        """Forget an object that was gone at a version, and mark the exports that it concerned."""
+        body = self.stores[resource].get(key)
+        if body is not None and self.stores[resource].remove(key, version):
+            for export in self.stores.exports_of(resource, body):
+                self.queue.mark(export)
+
+    async def resync_forever(self, seconds: float) -> None:
+        """Mark every export now and then, for whatever nobody thought of."""
+        while True:
+            await asyncio.sleep(seconds)
+            for key in self.stores[EXPORTS]:
+                self.queue.mark(key)
+
+    async def work_forever(self) -> None:
+        """Sync dirty keys, one after the other; several of these run side by side."""
+        while True:
+            key = await self.queue.take()
+            started = time.perf_counter()
+            try:
+                self.queue.done(key, await self._sync(key))
+                self._metrics.record_sync(time.perf_counter() - started)
+            except ClusterError as error:
+                least = error.retry_after if isinstance(error, UnavailableError) else 0.0
+                delay = self.queue.fail(key, least)
+                self._metrics.record_sync(time.perf_counter() - started, type(error).__name__)
+                logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
+
+    async def _sync(self, key: Key) -> float | None:
+        """Sync one export; returns in how many seconds it wants to be synced again."""
+        observed = self.stores.observe(key)
+        if observed is None:
+            return None
+        decision = sync(observed, self._clock())
+        try:
+            refused = await self._create_jobs(decision.create)
+            if refused:
+                decision = sync(replace(observed, refused=refused), self._clock())
+            await self._carry_out(observed.parent, decision)
+        except GoneError as error:
+            logger.info("%s/%s: %s; the watch will tell", *key, error)
+        return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
+
+    async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
+        """Create Jobs and return, by name, why some were refused."""
+        outcomes = await asyncio.gather(*map(self._cluster.create_job, jobs), return_exceptions=True)
+        refused = {}
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, RefusedError):
+                refused[job["metadata"]["name"]] = str(outcome)
+            elif outcome is not None:
+                raise outcome
+        return refused
+
+    async def _carry_out(self, parent: Object, decision: Decision) -> None:
+        for suspension in decision.suspend:
+            namespace = parent["metadata"]["namespace"]
+            await self._cluster.suspend_job(namespace, suspension.job_name, suspend=suspension.suspend)
+        if decision.delete:
+            await self._cluster.delete_export(parent)
+        if decision.status is not None:
+            written = await self._cluster.write_status(parent, decision.status)
+            self.stores[EXPORTS].update(written)
+            self._record(parent, decision.status)
+            await self._tell(written, decision.events)
+
+    def _record(self, parent: Object, status: Object) -> None:
+        for state in finished_targets(status_of(parent), status):
+            self._metrics.record_conversion(state)
+
+    async def _tell(self, export: Object, events: tuple[Event, ...]) -> None:
+        """Create events; one that is lost is not worth another sync."""
+        for event in events:
+            try:
+                await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
+            except ClusterError as error:
+                logger.warning("event %s was not created: %s", event.reason, error)
+
+
+def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
+    """Build an event on an export; the version of the export makes its name new for every status."""
+    metadata = export["metadata"]
+    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, event.message))
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.EXPORT_KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:EVENT_MESSAGE_LIMIT],
+        "source": {"component": names.MANAGED_BY},
+        "reportingComponent": names.MANAGED_BY,
+        "reportingInstance": names.MANAGED_BY,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }

@@ -1,0 +1,42 @@
+"""What kopf hears is handed on; nothing is decided, written or remembered here.
+
+kopf brings the watches with their reconnects and credentials. Its handlers do not write into users' objects: low-level
+events need neither annotations nor finalizers, and posting and peering are off.
+"""
+
+from typing import Any
+
+import kopf
+
+from modelexport_operator.controller import Controller
+from modelexport_operator.resources import WATCHED, Resource
+
+
+def build_registry(controller: Controller) -> kopf.OperatorRegistry:
+    """Build kopf's registry: every watched kind is handed to the controller."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(kopf.login_via_client)
+    for resource in WATCHED:
+        _watch(registry, controller, resource)
+    return registry
+
+
+def _watch(registry: kopf.OperatorRegistry, controller: Controller, resource: Resource) -> None:
+    @kopf.on.event(resource.group, resource.version, resource.plural, id=f"watch-{resource.plural}", registry=registry)
+    async def take_over(event: kopf.RawEvent, **_: Any) -> None:
+        controller.take_over(resource, event["type"], event["object"])
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """Build kopf's settings: watch only what is ours, and leave no trace."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # The kinds are there before the operator starts; looking for new ones would need to read all namespaces and CRDs.
+    settings.scanning.disabled = True
+    settings.queueing.idle_timeout = 1.0
+    settings.networking.connect_timeout = 10.0
+    for resource in WATCHED:
+        if resource.selector:
+            settings.watching.label_selectors[resource.group, resource.version, resource.plural] = resource.selector
+    return settings

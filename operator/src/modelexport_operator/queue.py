@@ -1,0 +1,89 @@
+"""A queue of dirty keys: a key waits at most once, is worked on by one worker at a time, and backs off on failure."""
+
+import asyncio
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_DELAY = 0.2
+"""Seconds before a key that failed once is tried again; doubles with every failure."""
+LAST_DELAY = 60.0
+
+
+class DirtyQueue(Generic[K]):
+    """Keys that have to be synced."""
+
+    def __init__(self) -> None:
+        self._ready: dict[K, None] = {}
+        self._working: set[K] = set()
+        self._again: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._again)
+
+    def mark(self, key: K) -> None:
+        """Have a key synced as soon as a worker is free; one that is being synced now is synced again after that."""
+        if key in self._working:
+            self._again.add(key)
+            return
+        self._ready[key] = None
+        self._wake.set()
+
+    def mark_later(self, key: K, seconds: float) -> None:
+        """Have a key synced after some time; the last call for a key counts."""
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._fire, key)
+
+    async def take(self) -> K:
+        """Wait for a dirty key; the caller has to answer with ``done`` or ``fail``."""
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        key = next(iter(self._ready))
+        del self._ready[key]
+        self._cancel_timer(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: K, requeue_after: float | None = None) -> None:
+        """Say that a key was synced, and when it wants to be again without a cause."""
+        self._failures.pop(key, None)
+        self._release(key)
+        if requeue_after is not None:
+            self.mark_later(key, requeue_after)
+
+    def fail(self, key: K, at_least: float = 0.0) -> float:
+        """Say that a key could not be synced; returns in how many seconds it will be tried again.
+
+        A cause that comes in the meantime does not shorten the wait: it would let a busy object hammer a sick server.
+        """
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
+        self._again.discard(key)
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
+        return delay
+
+    def _end_back_off(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self._working.discard(key)
+        self.mark(key)
+
+    def _fire(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.mark(key)
+
+    def _release(self, key: K) -> None:
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.mark(key)
+
+    def _cancel_timer(self, key: K) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

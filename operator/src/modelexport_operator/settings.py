@@ -1,0 +1,86 @@
+"""What can be set about the operator, from its environment. All errors are told at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+PREFIX = "MODELEXPORT_"
+
+
+class SettingsError(ValueError):
+    """Some variables cannot be used; ``str()`` names each, one per line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings; each is read from ``MODELEXPORT_`` and its name in capitals."""
+
+    workers: int = 8
+    """How many exports are synced at the same time."""
+    http_host: str = "0.0.0.0"  # noqa: S104  # Probes and Prometheus come from outside of the Pod.
+    http_port: int = 8080
+    """Port of /healthz, /readyz and /metrics."""
+    resync_seconds: float = 600.0
+    """How often every export is looked at without a cause."""
+    audit_seconds: float = 60.0
+    """How often the watches are compared with a listing."""
+    patience_seconds: float = 15.0
+    """How long a watch may be behind a listing."""
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: a variable holds a value that cannot be used.
+        """
+        values: dict[str, Any] = {}
+        problems = []
+        for field in fields(cls):
+            variable = PREFIX + field.name.upper()
+            if variable in environ:
+                try:
+                    values[field.name] = _PARSERS[field.name](environ[variable])
+                except ValueError as error:
+                    problems.append(f"{variable}={environ[variable]!r}: {error}")
+        if problems:
+            raise SettingsError("\n".join(problems))
+        return cls(**values)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ValueError("not a number of seconds greater than 0")
+    return seconds
+
+
+def _level(text: str) -> str:
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    if text.upper() not in levels:
+        raise ValueError(f"not one of {', '.join(levels)}")
+    return text.upper()
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "workers": _whole(1, 256),
+    "http_host": str,
+    "http_port": _whole(1, 65535),
+    "resync_seconds": _seconds,
+    "audit_seconds": _seconds,
+    "patience_seconds": _seconds,
+    "log_level": _level,
+}

@@ -1,0 +1,156 @@
+"""What the watches have told: the newest known body of every object that concerns us, without what nobody reads."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from modelexport import names
+
+from modelexport_operator.pods import Object
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.sync import Observed
+
+Key = tuple[str, str]
+"""Namespace (empty for what is in none) and name."""
+
+
+class Store:
+    """The objects of one kind. Versions only go forward: a late answer never replaces a newer body."""
+
+    def __init__(self, trim: Callable[[Object], dict[str, Any]]) -> None:
+        self._trim = trim
+        self._objects: dict[Key, dict[str, Any]] = {}
+        self._by_owner: defaultdict[str, set[Key]] = defaultdict(set)
+        self.heard = 0
+        """The greatest version that the watch has told, of whatever object."""
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self._objects))
+
+    def get(self, key: Key) -> Object | None:
+        """Return the body of an object, if it is there."""
+        return self._objects.get(key)
+
+    def values(self) -> list[Object]:
+        """Return all bodies."""
+        return list(self._objects.values())
+
+    def of_owner(self, uid: str) -> list[Object]:
+        """Return the bodies that are labelled with an export."""
+        return [self._objects[key] for key in self._by_owner.get(uid, ())]
+
+    def hear(self, body: Object) -> None:
+        """Note how far the watch has come."""
+        self.heard = max(self.heard, version_of(body))
+
+    def put(self, body: Object) -> None:
+        """Take a body over unless a newer one is there."""
+        key, known = key_of(body), self._objects.get(key_of(body))
+        if known is not None and version_of(known) >= version_of(body):
+            return
+        if known is not None:
+            self._unlink(key, known)
+        self._objects[key] = self._trim(body)
+        if owner := owner_of(body):
+            self._by_owner[owner].add(key)
+
+    def update(self, body: Object) -> None:
+        """Take the answer to a write over, unless the object has gone in the meantime."""
+        if key_of(body) in self._objects:
+            self.put(body)
+
+    def remove(self, key: Key, version: int) -> bool:
+        """Forget an object that was gone at a version; ``False`` when what is there is newer, or nothing is."""
+        known = self._objects.get(key)
+        if known is None or version_of(known) > version:
+            return False
+        self._unlink(key, known)
+        del self._objects[key]
+        return True
+
+    def _unlink(self, key: Key, body: Object) -> None:
+        if owner := owner_of(body):
+            self._by_owner[owner].discard(key)
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
+
+
+class Stores:
+    """All four stores, and what they come to for one export."""
+
+    def __init__(self) -> None:
+        self._stores = {resource: Store(trim) for resource, trim in _TRIMS.items()}
+
+    def __getitem__(self, resource: Resource) -> Store:
+        return self._stores[resource]
+
+    def observe(self, key: Key) -> Observed | None:
+        """Return everything that is known of an export; ``None`` when it is gone."""
+        parent = self[EXPORTS].get(key)
+        if parent is None:
+            return None
+        uid = parent["metadata"]["uid"]
+        return Observed(parent, self[JOBS].of_owner(uid), self[PODS].of_owner(uid), self[CLASSES].values())
+
+    def exports_of(self, resource: Resource, body: Object) -> Iterable[Key]:
+        """Return the exports that a change of an object concerns."""
+        if resource is EXPORTS:
+            return (key_of(body),)
+        if resource is CLASSES:
+            return self[EXPORTS]
+        metadata = body["metadata"]
+        export = metadata.get("labels", {}).get(names.EXPORT_LABEL)
+        return ((metadata["namespace"], export),) if export else ()
+
+
+def key_of(body: Object) -> Key:
+    """The key of an object."""
+    return body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def version_of(body: Object) -> int:
+    """The version of an object; of two bodies of one object the one with the greater version is newer."""
+    return int(body["metadata"]["resourceVersion"])
+
+
+def owner_of(body: Object) -> str | None:
+    """The uid of the export that an object is labelled with."""
+    owner: str | None = (body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL)
+    return owner
+
+
+def _trim_metadata(body: Object) -> dict[str, Any]:
+    unread = ("managedFields", "ownerReferences", "finalizers")
+    return {key: value for key, value in body["metadata"].items() if key not in unread}
+
+
+def _trim_export(body: Object) -> dict[str, Any]:
+    annotations = ("annotations",)
+    metadata = {key: value for key, value in _trim_metadata(body).items() if key not in annotations}
+    return {**body, "metadata": metadata}
+
+
+def _trim_class(body: Object) -> dict[str, Any]:
+    return {**body, "metadata": _trim_metadata(body)}
+
+
+def _trim_job(body: Object) -> dict[str, Any]:
+    spec = {key: body["spec"].get(key) for key in ("suspend", "activeDeadlineSeconds")}
+    return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
+
+
+def _trim_pod(body: Object) -> dict[str, Any]:
+    containers = [{key: c.get(key, {}) for key in ("name", "resources")} for c in body["spec"].get("containers", ())]
+    spec = {"nodeName": body["spec"].get("nodeName"), "containers": containers}
+    return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
+
+
+_TRIMS: Mapping[Resource, Callable[[Object], dict[str, Any]]] = {
+    EXPORTS: _trim_export,
+    CLASSES: _trim_class,
+    JOBS: _trim_job,
+    PODS: _trim_pod,
+}

@@ -1,0 +1,48 @@
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.api import CLASSES, Api
+from integration.control_plane import ControlPlane, start_control_plane
+from integration.process import Operator
+from integration.proxy import Proxy, start_proxy
+from unit.operator.objects import make_class
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with our definitions and the operator's rights installed."""
+    with start_control_plane(tmp_path_factory.mktemp("plane")) as plane:
+        for path in ("crds", "deploy/namespace.yaml", "deploy/rbac.yaml"):
+            plane.kubectl("apply", "-f", str(REPOSITORY / path))
+        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        Api(plane, "default").create(CLASSES, make_class())
+        yield plane
+
+
+@pytest.fixture
+def api(plane: ControlPlane) -> Iterator[Api]:
+    """A namespace of its own, in which only Pods of the restricted level may run."""
+    namespace = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    api = Api(plane, namespace)
+    api.create("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
+    yield api
+    api.delete("/api/v1/namespaces", namespace)
+
+
+@pytest.fixture(scope="session")
+def proxy(plane: ControlPlane) -> Iterator[Proxy]:
+    with start_proxy(plane) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """An operator that runs for all tests of a module."""
+    operator = Operator(plane.address, tmp_path_factory.mktemp("operator"), plane.certificate)
+    with operator.running():
+        yield operator

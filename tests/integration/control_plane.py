@@ -1,0 +1,200 @@
+"""A control plane of real parts without a node: etcd, the API server, and the Job and garbage collection controllers.
+
+The tests play the kubelet: they write the status of Pods. Everything listens on loopback at free ports.
+"""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from cluster.layout import tool
+from cluster.tools import install
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+TOKEN = "integration-admin"
+OPERATOR_TOKEN = "integration-operator"
+OPERATOR_USER = "system:serviceaccount:modelexport-system:modelexport-operator"
+START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running control plane."""
+
+    address: str
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "apiserver/apiserver.crt"
+
+    def kubectl(self, *arguments: str, text: str = "") -> str:
+        """Run the real kubectl and return what it prints.
+
+        Raises:
+            AssertionError: it failed, with its words.
+        """
+        command = [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
+    """Run a control plane that keeps its data in ``folder``, and end it."""
+    install()
+    plane = ControlPlane(f"https://127.0.0.1:{free_port()}", folder)
+    _write_credentials(plane)
+    with ExitStack() as stack:
+        store = stack.enter_context(_etcd(folder))
+        stack.enter_context(_run(folder, "kube-apiserver", *_api_server_flags(plane, store)))
+        wait_until("the API server", lambda: _is_ready(plane))
+        write_kubeconfig(plane.kubeconfig, plane.address, plane.certificate)
+        stack.enter_context(_run(folder, "kube-controller-manager", *_controller_flags(plane)))
+        yield plane
+
+
+def write_kubeconfig(path: Path, address: str, certificate: Path | None = None, token: str = TOKEN) -> None:
+    """Write a kubeconfig for an address; its user is the one of the token."""
+    trust = {"certificate-authority": str(certificate)} if certificate else {}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": address, **trust}}],
+        "users": [{"name": "admin", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin", "namespace": "default"}}],
+        "current-context": "test",
+    }
+    path.write_text(yaml.safe_dump(config))
+
+
+def wait_until(what: str, is_true: Callable[[], object], seconds: float = START_SECONDS) -> None:
+    """Return when something has come true.
+
+    Raises:
+        TimeoutError: it has not in time.
+    """
+    end = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@contextmanager
+def run_process(
+    command: list[str], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process with its output in a file; at the end it is asked to leave, then made to."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _run(folder: Path, name: str, *flags: str) -> Iterator[None]:
+    with run_process([tool(name), *flags], folder / f"{name}.log", {**os.environ, "HOME": str(folder)}):
+        yield
+
+
+@contextmanager
+def _etcd(folder: Path) -> Iterator[str]:
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    flags = [
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]
+    with _run(folder, "etcd", *flags):
+        yield client
+
+
+def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:
+    return [
+        f"--etcd-servers={store}",
+        f"--secure-port={plane.address.rsplit(':', 1)[1]}",
+        "--bind-address=127.0.0.1",
+        # The endpoint of the service `kubernetes` must not be loopback; nobody calls it here.
+        "--advertise-address=198.51.100.9",
+        f"--cert-dir={plane.folder / 'apiserver'}",
+        f"--token-auth-file={plane.folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={plane.folder / 'accounts.pub'}",
+        f"--service-account-signing-key-file={plane.folder / 'accounts.key'}",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        # Nobody makes service accounts here; Pods would be refused for the lack of theirs.
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+
+
+def _controller_flags(plane: ControlPlane) -> list[str]:
+    return [
+        f"--kubeconfig={plane.kubeconfig}",
+        "--controllers=job-controller,garbage-collector-controller,namespace-controller",
+        "--leader-elect=false",
+        "--secure-port=0",
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
+    ]
+
+
+def _write_credentials(plane: ControlPlane) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (plane.folder / "accounts.key").write_bytes(private)
+    (plane.folder / "accounts.pub").write_bytes(public)
+    admin = f'{TOKEN},admin,admin,"system:masters"\n'
+    operator = f'{OPERATOR_TOKEN},{OPERATOR_USER},operator,"system:serviceaccounts"\n'
+    (plane.folder / "tokens.csv").write_text(admin + operator)
+
+
+def _is_ready(plane: ControlPlane) -> bool:
+    if not plane.certificate.exists():
+        return False
+    request = urllib.request.Request(f"{plane.address}/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
+    try:
+        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=plane.certificate), timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,83 @@
+"""The part of the kubelet: Pods run and end as the test wants, by their target."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from integration.api import PODS, Api, ApiError, Body
+from unit.operator.objects import ended, result_text
+
+End = Callable[[Api, Body], None]
+
+
+def set_status(api: Api, pod: Body, **status: object) -> None:
+    """Write the status of a Pod; one that has gone in the meantime is nobody's business."""
+    try:
+        api.patch(f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+def run(api: Api, pod: Body) -> None:
+    """Let a Pod run for ever."""
+    set_status(api, pod, phase="Running", containerStatuses=_running())
+
+
+def succeed(api: Api, pod: Body) -> None:
+    """Let a Pod publish its file."""
+    set_status(api, pod, phase="Succeeded", containerStatuses=_full(ended(0, result_text(), "Completed")))
+
+
+def fail(exit_code: int, message: str = "", reason: str = "Error") -> End:
+    """Let a Pod fail."""
+
+    def end(api: Api, pod: Body) -> None:
+        set_status(api, pod, phase="Failed", containerStatuses=_full(ended(exit_code, message, reason)))
+
+    return end
+
+
+def refuse(text: str = "cosine 0.91 is below 0.95") -> End:
+    """Let a Pod's verification fail for good."""
+    return fail(65, result_text("VerificationFailed", text))
+
+
+def _running() -> list[Body]:
+    return _full([{"name": "converter", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}}])
+
+
+def _full(statuses: list[Body]) -> list[Body]:
+    fields = {"image": "converter:1", "imageID": "", "ready": False, "restartCount": 0}
+    return [{**fields, **status} for status in statuses]
+
+
+@contextmanager
+def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterator[None]:
+    """End every Pod that appears: one end for all, or per target one for each attempt (the last for all further)."""
+    stop = threading.Event()
+    seen: dict[str, list[str]] = {}
+
+    def work() -> None:
+        while not stop.wait(0.05):
+            for pod in api.list(PODS):
+                _end_once(api, pod, ends, seen)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _end_once(api: Api, pod: Body, ends: dict[str, list[End]] | End, seen: dict[str, list[str]]) -> None:
+    labels = pod["metadata"]["labels"]
+    target = f"{labels['modelexport.dev/format']}/{labels['modelexport.dev/precision']}"
+    attempts = seen.setdefault(target, [])
+    if pod["metadata"]["uid"] in attempts or pod["metadata"].get("deletionTimestamp"):
+        return
+    attempts.append(pod["metadata"]["uid"])
+    choices = ends[target] if isinstance(ends, dict) else [ends]
+    choices[min(len(attempts), len(choices)) - 1](api, pod)

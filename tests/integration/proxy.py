@@ -1,0 +1,128 @@
+"""A proxy between the operator and the API server that fails where the test says.
+
+Only writes of one namespace are counted. A fault strikes at one write: before it reaches the server, or after the
+server has carried it out and before the operator hears of it.
+"""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from integration.control_plane import ControlPlane, free_port
+
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+HOP_HEADERS = ("Host", "Transfer-Encoding", "Connection", "Content-Length", "Content-Encoding")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at the ``at``-th write: ``status`` answers instead of the server, ``then`` is called by the way."""
+
+    at: int
+    after: bool = False
+    status: int | None = None
+    then: Callable[[], object] = lambda: None
+    times: int = 1
+
+
+@dataclass
+class Proxy:
+    """A running proxy; what it does can be changed at any time."""
+
+    address: str
+    namespace: str = ""
+    fault: Fault | None = None
+    writes: list[str] = field(default_factory=list)
+    deaf_to: str = ""
+    """Watches of this plural are kept open, and nothing of them is passed on."""
+
+    def watch_over(self, namespace: str, fault: Fault | None = None) -> None:
+        """Count from now the writes of a namespace, and strike at one of them."""
+        self.namespace, self.fault, self.writes = namespace, fault, []
+
+
+@contextmanager
+def start_proxy(plane: ControlPlane) -> Iterator[Proxy]:
+    """Run a proxy in a thread."""
+    port = free_port()
+    proxy = Proxy(f"http://127.0.0.1:{port}")
+    loop = asyncio.new_event_loop()
+    started, stop = threading.Event(), asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(_serve(proxy, plane, port, started, stop)))
+    thread.start()
+    started.wait()
+    try:
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+async def _serve(proxy: Proxy, plane: ControlPlane, port: int, started: threading.Event, stop: asyncio.Event) -> None:
+    trust = ssl.create_default_context(cafile=plane.certificate)
+    async with ClientSession(connector=TCPConnector(ssl=trust, limit=0), auto_decompress=False) as upstream:
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await _handle(proxy, upstream, plane.address, request)
+
+        application = web.Application(client_max_size=2**24)
+        application.router.add_route("*", "/{path:.*}", handle)
+        runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+
+async def _handle(proxy: Proxy, upstream: ClientSession, address: str, request: web.Request) -> web.StreamResponse:
+    body = await request.read()
+    fault = _count(proxy, request)
+    if fault is not None and not fault.after:
+        return _strike(fault, request)
+    headers = {key: value for key, value in request.headers.items() if key not in HOP_HEADERS}
+    url, timeout = address + request.path_qs, ClientTimeout(total=None)
+    async with upstream.request(request.method, url, data=body, headers=headers, timeout=timeout) as answer:
+        if fault is not None:
+            await answer.read()
+            return _strike(fault, request)
+        response = web.StreamResponse(status=answer.status, headers=_answer_headers(answer.headers))
+        await response.prepare(request)
+        async for chunk in answer.content.iter_any():
+            if not _is_swallowed(proxy, request):
+                await response.write(chunk)
+        return response
+
+
+def _count(proxy: Proxy, request: web.Request) -> Fault | None:
+    """Count a write, and return the fault that strikes at it."""
+    if request.method not in WRITES or not proxy.namespace or f"/namespaces/{proxy.namespace}/" not in request.path:
+        return None
+    proxy.writes.append(f"{request.method} {request.path}")
+    fault, count = proxy.fault, len(proxy.writes)
+    return fault if fault is not None and fault.at <= count < fault.at + fault.times else None
+
+
+def _strike(fault: Fault, request: web.Request) -> web.Response:
+    fault.then()
+    if fault.status is None:
+        assert request.transport is not None
+        request.transport.abort()
+    body = {"kind": "Status", "status": "Failure", "code": fault.status, "message": "injected by the test"}
+    return web.Response(status=fault.status or 500, text=json.dumps(body), content_type="application/json")
+
+
+def _is_swallowed(proxy: Proxy, request: web.Request) -> bool:
+    is_watch = request.query.get("watch") == "true"
+    return bool(proxy.deaf_to) and is_watch and request.path.endswith(f"/{proxy.deaf_to}")
+
+
+def _answer_headers(headers: object) -> dict[str, str]:
+    kept = ("Content-Type", "Content-Encoding", "Retry-After")
+    return {key: value for key, value in headers.items() if key in kept}  # type: ignore[attr-defined]

@@ -1,0 +1,163 @@
+"""What the API server itself refuses, in words that name the way out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from integration.api import CLASSES, EXPORTS, Api, ApiError, Body
+from integration.control_plane import ControlPlane
+from unit.operator.objects import make_class, make_export
+
+SHA = "ab" * 32
+CHECKPOINT = {"uri": "s3://checkpoints/shapes/yolov8n.pt"}
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    return {"model": {"architecture": "YOLOv8", "checkpoint": CHECKPOINT, **changes}}
+
+
+def export(**spec: Any) -> Body:
+    body = make_export("ONNX/FP16", **spec)
+    body["metadata"] = {"name": "shapes"}
+    return body
+
+
+def targets(*pairs: str) -> dict[str, Any]:
+    return {"targets": [dict(zip(("format", "precision"), pair.split("/"), strict=True)) for pair in pairs]}
+
+
+ALL = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
+
+ACCEPTED = {
+    "the smallest": {},
+    "all nine targets": targets(*ALL),
+    "every field": {
+        **model(parameters={"variant": "n", "numClasses": 3, "inputSize": [640, 320]}),
+        "className": "standard",
+        "supportLevel": "Extended",
+        "calibration": {"dataset": {"uri": "s3://datasets/shapes/calib.zip", "sha256": SHA}, "samples": 32},
+        "suspend": True,
+        "ttlSecondsAfterFinished": 86400,
+    },
+    "https with a digest": model(checkpoint={"uri": "https://models.example/yolov8n.pt", "sha256": SHA}),
+    "the longest URI": model(checkpoint={"uri": "s3://checkpoints/" + "x" * 1007}),
+}
+
+REFUSED = {
+    "no targets": (targets(), "spec.targets: Invalid value: 0: spec.targets in body should have at least 1 items"),
+    "a target twice": (targets("ONNX/FP16", "ONNX/FP16"), 'Duplicate value: {"format":"ONNX","precision":"FP16"}'),
+    "an unknown format": (targets("TensorRT/FP16"), 'supported values: "LiteRT", "ONNX", "CoreML"'),
+    "an unknown precision": (targets("ONNX/INT4"), 'supported values: "FP32", "FP16", "INT8"'),
+    "an unknown architecture": (model(architecture="YOLOv9"), 'supported values: "YOLOv8", "YOLOv8-SEG"'),
+    "an unknown level": ({"supportLevel": "Beta"}, 'supported values: "Stable", "Extended"'),
+    "no checkpoint": ({"model": {"architecture": "YOLOv8"}}, "spec.model.checkpoint: Required value"),
+    "a local file": (model(checkpoint={"uri": "file:///tmp/x.pt"}), "file:// is for local runs; upload the file"),
+    "a bare path": (model(checkpoint={"uri": "yolov8n.pt"}), "use s3://bucket/key or https://host/path"),
+    "a bad bucket": (model(checkpoint={"uri": "s3://Bad_Bucket/x.pt"}), "use s3://bucket/key or https://host/path"),
+    "http": (model(checkpoint={"uri": "http://host/x.pt"}), "use s3://bucket/key or https://host/path"),
+    "https without a digest": (
+        model(checkpoint={"uri": "https://host/x.pt"}),
+        "an https:// URI needs the sha256 of the file; add it, or use s3://bucket/key",
+    ),
+    "a URI without end": (model(checkpoint={"uri": "s3://checkpoints/" + "x" * 1008}), "may not be more than 1024"),
+    "a digest with a prefix": (
+        model(checkpoint={**CHECKPOINT, "sha256": f"sha256:{SHA}"}),
+        "give 64 hexadecimal digits",
+    ),
+    "a digest in capitals": (model(checkpoint={**CHECKPOINT, "sha256": SHA.upper()}), "digits in lower case"),
+    "another variant": (model(parameters={"variant": "xl"}), "variant must be one of n, s, m, l, x for YOLOv8"),
+    "no classes": (model(parameters={"numClasses": 0}), "should be greater than or equal to 1"),
+    "a crooked size": (model(parameters={"inputSize": [640, 641]}), "inputSize is [height, width] in multiples of 32"),
+    "one side only": (model(parameters={"inputSize": [640]}), "should have at least 2 items"),
+    "a huge size": (model(parameters={"inputSize": [8192, 8192]}), "should be less than or equal to 4096"),
+    "calibration without data": ({"calibration": {"samples": 3}}, "spec.calibration.dataset: Required value"),
+    "a local data set": ({"calibration": {"dataset": {"uri": "file:///calib.zip"}}}, "file:// is for local runs"),
+    "too many samples": (
+        {"calibration": {"dataset": {"uri": "s3://datasets/c.zip"}, "samples": 10_001}},
+        "should be less than or equal to 10000",
+    ),
+    "a negative TTL": ({"ttlSecondsAfterFinished": -1}, "should be greater than or equal to 0"),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_a_good_export_is_accepted(api: Api, case: str) -> None:
+    api.create(f"{EXPORTS}?dryRun=All&fieldValidation=Strict", export(**ACCEPTED[case]))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_export_is_refused_with_the_way_out(api: Api, case: str) -> None:
+    spec, message = REFUSED[case]
+    with pytest.raises(ApiError) as refusal:
+        api.create(f"{EXPORTS}?dryRun=All", export(**spec))
+    assert refusal.value.status == 422
+    assert message in refusal.value.message
+
+
+def test_a_name_that_no_label_can_hold_is_refused(api: Api) -> None:
+    body = export()
+    body["metadata"]["name"] = "x" * 64
+    with pytest.raises(ApiError, match="use at most 63 characters"):
+        api.create(EXPORTS, body)
+
+
+def test_a_field_with_a_typing_error_is_refused(api: Api) -> None:
+    with pytest.raises(ApiError, match=r'unknown field "spec.calibrations"'):
+        api.create(f"{EXPORTS}?fieldValidation=Strict", export(calibrations={}))
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("className", {"className": "other"}),
+        ("model", {"model": {"parameters": {"variant": "s"}}}),
+        ("supportLevel", {"supportLevel": "Extended"}),
+        ("targets", targets("ONNX/FP32")),
+        ("calibration", {"calibration": {"dataset": {"uri": "s3://datasets/c.zip"}}}),
+    ],
+)
+def test_what_defines_the_files_cannot_be_changed(api: Api, field: str, change: dict[str, Any]) -> None:
+    api.create(EXPORTS, export())
+    with pytest.raises(ApiError, match=f"{field} cannot be changed; create another ModelExport"):
+        api.patch(f"{EXPORTS}/shapes", {"spec": change})
+
+
+def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
+    api.create(EXPORTS, export())
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True, "ttlSecondsAfterFinished": 5}})
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": False, "ttlSecondsAfterFinished": None}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"storage": {"endpoint": "minio:9000", "bucket": "exports"}}, "not an S3 endpoint, for example http://minio"),
+        ({"storage": {"endpoint": "http://minio:9000/path", "bucket": "exports"}}, "not an S3 endpoint"),
+        ({"storage": {"endpoint": "http://minio:9000", "bucket": "No"}}, "not the name of an S3 bucket"),
+        ({"converter": {}}, "spec.converter.image: Required value"),
+        (
+            {"converter": {"image": "c", "imagePullPolicy": "Often"}},
+            'supported values: "Always", "IfNotPresent", "Never"',
+        ),
+        ({"jobs": {"deadlineSeconds": 0}}, "should be greater than or equal to 1"),
+        ({"jobs": {"retries": 11}}, "should be less than or equal to 10"),
+    ],
+)
+def test_a_bad_class_is_refused(api: Api, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        api.create(f"{CLASSES}?dryRun=All", make_class("other", **change))
+    assert message in refusal.value.message
+
+
+@pytest.mark.parametrize("path", ["deploy/operator.yaml", "deploy/exportclass.yaml", "deploy/secret.example.yaml"])
+def test_what_we_ship_is_accepted(plane: ControlPlane, path: str) -> None:
+    text = (Path(__file__).parents[2] / path).read_text()
+    assert yaml.safe_load(text)["kind"] in plane.kubectl(
+        "create", "--dry-run=server", "-o", "yaml", "-f", "-", text=text
+    )
+
+
+def test_kubectl_explains_every_field(plane: ControlPlane) -> None:
+    for field in ("modelexport.spec.calibration.samples", "mx.status.targets.verification", "exportclass.spec.jobs"):
+        assert "<no description>" not in plane.kubectl("explain", field)

@@ -1,0 +1,172 @@
+"""The operator as a process against a real API server and a real Job controller; the tests play the kubelet."""
+
+import json
+import uuid
+
+import pytest
+from integration.api import CLASSES, EVENTS, EXPORTS, JOBS, PODS, Api, ApiError, Body
+from integration.control_plane import ControlPlane
+from integration.kubelet import End, fail, play_kubelet, refuse, run, succeed
+from integration.process import Operator
+from unit.operator.objects import make_class, make_export, result_text
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+ALL = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
+
+
+def apply(api: Api, *targets: str, **spec: object) -> Body:
+    body = make_export(*targets, **spec)
+    body["metadata"] = {"name": "shapes"}
+    return api.create(EXPORTS, body)
+
+
+def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPlane, operator: Operator) -> None:
+    apply(api, *ALL)
+    with play_kubelet(api):
+        plane.kubectl("wait", "mx/shapes", "--for=condition=Ready", "--timeout=60s", f"--namespace={api.namespace}")
+    assert len(api.list(JOBS)) == 9
+    assert len(api.list(PODS)) == 9
+    body = api.get(EXPORTS, "shapes")
+    assert body["status"]["ready"] == "9/9"
+    assert {target["state"] for target in body["status"]["targets"]} == {"Succeeded"}
+    assert api.targets()["ONNX/FP16"]["artifact"]["sha256"] == "ab" * 32
+    assert body["metadata"].get("finalizers") is None
+    assert "kopf" not in json.dumps(body)
+    line = plane.kubectl("get", "mx", f"--namespace={api.namespace}").splitlines()[1].split()
+    assert line[:4] == ["shapes", "YOLOv8", "9/9", "Succeeded"]
+    api.wait_for("the last event", lambda: "Succeeded" in [event["reason"] for event in api.list(EVENTS)])
+    counted = 'modelexport_conversions_total{format="CoreML",outcome="Succeeded",precision="INT8",reason="Succeeded"}'
+    assert counted in operator.ask("/metrics")[1]
+
+
+def test_a_failure_of_the_user_is_final_and_stalls(api: Api) -> None:
+    apply(api, "ONNX/FP16", "LiteRT/INT8")
+    with play_kubelet(api, {"ONNX/FP16": [succeed], "LiteRT/INT8": [refuse("cosine 0.91 is below 0.95")]}):
+        status = api.wait_for_reason("TargetsFailed")["status"]
+    assert status["ready"] == "1/2"
+    conditions = {condition["type"]: condition["status"] for condition in status["conditions"]}
+    assert conditions == {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
+    target = api.targets()["LiteRT/INT8"]
+    assert (target["state"], target["reason"], target["attempts"]) == ("Failed", "VerificationFailed", 1)
+    assert "cosine 0.91 is below 0.95" in target["message"]
+    assert len(api.list(PODS)) == 2
+
+
+def test_a_passing_failure_is_tried_again(api: Api) -> None:
+    apply(api, "ONNX/FP16")
+    with play_kubelet(api, {"ONNX/FP16": [fail(137, "", "OOMKilled"), succeed]}):
+        api.wait_for("the retry to be told", lambda: api.targets().get("ONNX/FP16", {}).get("reason") == "Retrying")
+        api.wait_for_reason("Succeeded", seconds=60)
+    assert api.targets()["ONNX/FP16"]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (fail(65, result_text("CheckpointUnsafe", "refused")), "CheckpointUnsafe"),
+        (fail(70, result_text("StorageDenied", "403")), "StorageDenied"),
+        (fail(65, "no JSON"), "InternalError"),
+    ],
+)
+def test_permanent_exits_are_not_repeated(api: Api, end: End, reason: str) -> None:
+    apply(api, "ONNX/FP16")
+    with play_kubelet(api, end):
+        api.wait_for_reason("TargetsFailed")
+    assert api.targets()["ONNX/FP16"]["reason"] == reason
+    assert len(api.list(PODS)) == 1
+
+
+def test_a_suspended_export_stops_and_goes_on(api: Api) -> None:
+    apply(api, "ONNX/FP16")
+    with play_kubelet(api, run):
+        api.wait_for("the converter to run", lambda: api.targets().get("ONNX/FP16", {}).get("state") == "Running")
+        api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
+        api.wait_for_reason("Suspended")
+        api.wait_for("the Pods to go", lambda: not api.list(PODS))
+    assert api.targets()["ONNX/FP16"]["reason"] == "Suspended"
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": False}})
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    assert len(api.list(JOBS)) == 1
+
+
+def test_an_export_that_is_made_suspended_starts_nothing(api: Api) -> None:
+    apply(api, "ONNX/FP16", suspend=True)
+    api.wait_for_reason("Suspended")
+    assert api.list(JOBS) == []
+
+
+def test_an_export_waits_for_its_class(api: Api) -> None:
+    name = f"late-{uuid.uuid4().hex[:8]}"
+    apply(api, "ONNX/FP16", className=name)
+    body = api.wait_for_reason("ClassNotFound")
+    assert f"ExportClass '{name}' does not exist" in api.ready()["message"]
+    assert body["status"]["ready"] == "0/1"
+    assert api.list(JOBS) == []
+    api.create(CLASSES, make_class(name, default=False))
+    api.wait_for("the Job", lambda: api.list(JOBS))
+    api.delete(CLASSES, name)
+
+
+def test_deleting_an_export_ends_its_running_jobs(api: Api) -> None:
+    apply(api, "ONNX/FP16", "ONNX/FP32")
+    with play_kubelet(api, run):
+        api.wait_for("two Pods", lambda: len(api.list(PODS)) == 2)
+        api.delete(EXPORTS, "shapes")
+        api.wait_for("everything to go", lambda: not api.list(JOBS) and not api.list(PODS))
+    with pytest.raises(ApiError):
+        api.get(EXPORTS, "shapes")
+
+
+def test_a_finished_export_is_deleted_after_its_time(api: Api) -> None:
+    apply(api, "ONNX/FP16", ttlSecondsAfterFinished=2)
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+        api.wait_for("the export to go", lambda: not api.list(EXPORTS) and not api.list(JOBS), seconds=15)
+
+
+def test_a_running_job_that_is_deleted_by_hand_comes_back_under_its_name(api: Api) -> None:
+    apply(api, "ONNX/FP16")
+    api.wait_for("the Job", lambda: api.list(JOBS))
+    first = api.list(JOBS)[0]["metadata"]
+    api.delete(JOBS, first["name"])
+    api.wait_for("another Job", lambda: [j["metadata"]["uid"] for j in api.list(JOBS)] not in ([], [first["uid"]]))
+    assert [job["metadata"]["name"] for job in api.list(JOBS)] == [first["name"]]
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+
+
+def test_a_succeeded_target_does_not_run_again_when_its_job_is_cleaned_up(api: Api) -> None:
+    apply(api, "ONNX/FP16")
+    with play_kubelet(api):
+        before = api.wait_for_reason("Succeeded")
+        api.delete(JOBS, api.list(JOBS)[0]["metadata"]["name"])
+        api.wait_for("the Job to go", lambda: not api.list(JOBS))
+        api.patch(f"{EXPORTS}/shapes", {"metadata": {"annotations": {"touched": "by a test"}}})
+        api.patch(f"{EXPORTS}/shapes", {"spec": {"ttlSecondsAfterFinished": 9999}})
+        api.wait_for("the new generation", lambda: api.ready().get("observedGeneration") == 2)
+    assert api.list(JOBS) == []
+    assert api.get(EXPORTS, "shapes")["status"]["targets"] == before["status"]["targets"]
+
+
+def test_a_failed_target_runs_again_when_its_job_is_deleted(api: Api) -> None:
+    apply(api, "ONNX/FP16")
+    with play_kubelet(api, refuse()):
+        api.wait_for_reason("TargetsFailed")
+    api.delete(JOBS, api.list(JOBS)[0]["metadata"]["name"])
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+
+
+def test_an_export_of_an_older_operator_is_taken_over(api: Api) -> None:
+    apply(api, "ONNX/FP16", "ONNX/FP32", suspend=True)
+    api.wait_for_reason("Suspended")
+    old = {"format": "ONNX", "precision": "FP16", "state": "Done"}
+    done = {"format": "ONNX", "precision": "FP32", "state": "Succeeded", "reason": "Succeeded", "jobName": "older"}
+    api.patch(f"{EXPORTS}/shapes/status", {"status": {"observedGeneration": 1, "targets": [old, done]}})
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": False}})
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    assert len(api.list(JOBS)) == 1
+    assert api.targets()["ONNX/FP32"]["jobName"] == "older"
