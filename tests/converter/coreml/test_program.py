@@ -90,6 +90,13 @@ def test_a_run_changes_neither_its_inputs_nor_the_next_run(tmp_path: Path) -> No
     np.testing.assert_array_equal(inputs[0], before)
 
 
+def test_what_a_run_returns_is_the_callers_own(tmp_path: Path) -> None:
+    inputs = (normal(2, 3),)
+    program = build_program(lambda x: mb.identity(x=x), inputs, tmp_path, TARGET.iOS16)
+
+    assert not np.shares_memory(run(program, inputs)[0], inputs[0])
+
+
 def test_values_are_freed_when_nothing_needs_them_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chain(x: object) -> object:
         for _ in range(6):
@@ -133,6 +140,13 @@ def test_a_float_input_may_have_any_width() -> None:
 
     assert result.dtype == np.float32
     assert result.tolist() == [0, 2]
+
+
+def test_an_input_may_be_read_only_and_of_any_memory_order() -> None:
+    array = np.array([1.0, -1.0], np.float32)[::-1]
+    array.setflags(write=False)
+
+    assert _single_op("relu", _PAIR).run({"x": array})["y"].tolist() == [0, 1]
 
 
 def test_an_unknown_op_is_named_together_with_the_model() -> None:

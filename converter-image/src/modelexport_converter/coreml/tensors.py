@@ -34,15 +34,15 @@ class TensorType:
 
 
 def hold(array: Array) -> Tensor:
-    """The array as the evaluator holds it; fp32 arrays are shared, not copied."""
+    """The array as the evaluator holds it; fp32 arrays are shared, not copied, when torch can share them."""
     kind = array.dtype.kind
     held = {"f": np.float32, "b": np.bool_}.get(kind, np.int32)
-    return torch.from_numpy(np.asarray(array, dtype=held))
+    return torch.from_numpy(np.require(array, held, ["C", "W", "E"]))
 
 
 def release(tensor: Tensor, dtype: str) -> Array:
-    """The held value as an array of its declared dtype."""
-    return tensor.numpy().astype(dtype, copy=False)
+    """The held value as a new array of its declared dtype."""
+    return tensor.numpy().astype(dtype)
 
 
 def conform(tensor: Tensor, declared: TensorType) -> Tensor:

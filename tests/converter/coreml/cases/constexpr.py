@@ -105,13 +105,13 @@ CASES: dict[str, list[Case]] = {
             "fills vectors along their axis",
             _added(
                 lambda: mb.constexpr_lut_to_dense(
-                    indices=_typed([[0, 1, 1]], types.uint1),
+                    indices=_typed([[0, 1, 1], [1, 0, 0]], types.uint1),
                     lut=np.array([1, 2, 3, 4], np.float32).reshape(1, 1, 2, 2),
                     vector_axis=0,
                 )
             ),
-            (_ZEROS,),
-            _constant([1, 3, 3], [2, 4, 4]),
+            (np.zeros((4, 3), np.float32),),
+            _constant([1, 3, 3], [2, 4, 4], [3, 1, 1], [4, 2, 2]),
             TARGET.iOS18,
         ),
     ],

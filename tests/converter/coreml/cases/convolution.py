@@ -71,6 +71,13 @@ CASES: dict[str, list[Case]] = {
             atol=1e-5,
         ),
         Case(
+            "with padding same pads nothing when the kernel is smaller than the stride",
+            lambda x: mb.conv(x=x, weight=_W3[:, :, :1, :1], pad_type="same", strides=[2, 3]),
+            (_X,),
+            lambda x: _conv(x, _W3[:, :, :1, :1], stride=(2, 3)),
+            atol=1e-5,
+        ),
+        Case(
             "with padding same counts the dilated kernel",
             lambda x: mb.conv(x=x, weight=_W34, pad_type="same", dilations=[2, 3]),
             (_X,),

@@ -144,8 +144,8 @@ CASES: dict[str, list[Case]] = {
         Case(
             "goes along batches",
             lambda x, i: mb.gather_nd(x=x, indices=i, batch_dims=1),
-            (_X, ints([[4]], [[2]])),
-            lambda x, i: np.stack([x[0, [4]], x[1, [2]]]),
+            (_X, ints([[4], [0]], [[2], [2]])),
+            lambda x, i: np.stack([x[0, [4, 0]], x[1, [2, 2]]]),
         ),
     ],
 }

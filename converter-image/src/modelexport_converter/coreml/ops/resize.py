@@ -45,7 +45,7 @@ _GRIDS: dict[str, Grid] = {
 def _bilinear(x: Tensor, height: int, width: int, sampling_mode: str) -> Tensor:
     grid = one_of(_GRIDS, sampling_mode, "sampling_mode")
     for dim, target in ((x.dim() - 2, height), (x.dim() - 1, width)):
-        x = _interpolate(x, dim, grid(x.shape[dim], target).clamp(0, x.shape[dim] - 1))
+        x = _interpolate(x, dim, grid(x.shape[dim], target).clamp(min=0))
     return x
 
 
