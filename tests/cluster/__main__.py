@@ -1,10 +1,9 @@
-"""The command line: ``python -m cluster up | down | status | images | kubeconfig``."""
+"""The command line: ``python -m cluster up | down | status | images | kwok N | kubeconfig``."""
 
 import argparse
 import sys
-from collections.abc import Callable
 
-from cluster import lifecycle
+from cluster import kwok, lifecycle
 from cluster.bootstrap import store_credentials
 from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
@@ -13,10 +12,41 @@ from cluster.servers import SERVER_NAMES
 from cluster.shell import ClusterError
 
 
-def up() -> None:
-    """Bring the cluster up and say how to use it."""
-    lifecycle.up()
-    status()
+def parse_arguments() -> argparse.Namespace:
+    """Return the command with its argument."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=sys.modules["cluster"].__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="bring the cluster up and say how to use it")
+    commands.add_parser("down", help="end it and leave nothing behind but the cache")
+    commands.add_parser("status", help="print what runs and how to use it")
+    commands.add_parser("images", help="build and import the images of the project and print their names")
+    commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
+    kwok_parser = commands.add_parser("kwok", help="have N nodes that only pretend")
+    kwok_parser.add_argument("count", type=int, metavar="N")
+    return parser.parse_args()
+
+
+def execute(arguments: argparse.Namespace) -> None:
+    """Do what was asked."""
+    match arguments.command:
+        case "up":
+            lifecycle.up()
+            print_status()
+        case "down":
+            lifecycle.down()
+        case "status":
+            require_cluster()
+            print_status()
+        case "images":
+            require_cluster()
+            for recipe in (OPERATOR, CONVERTER):
+                print(provide(recipe), flush=True)
+        case "kubeconfig":
+            require_cluster()
+            print(KUBECONFIG)
+        case "kwok":
+            require_cluster()
+            kwok.set_nodes(arguments.count)
 
 
 def require_cluster() -> None:
@@ -29,9 +59,8 @@ def require_cluster() -> None:
         raise ClusterError("no cluster runs; bring one up with: make cluster")
 
 
-def status() -> None:
+def print_status() -> None:
     """Print what runs and how to use it."""
-    require_cluster()
     running = servers()
     for name in SERVER_NAMES:
         print(f"{name:26}{f'pid {running[name]}' if name in running else 'NOT RUNNING'}")
@@ -41,33 +70,10 @@ def status() -> None:
     print(f"kubectl                   {tool('kubectl')} --kubeconfig={KUBECONFIG}")
 
 
-def build_images() -> None:
-    """Build and import the images of the project and print their names."""
-    require_cluster()
-    for recipe in (OPERATOR, CONVERTER):
-        print(provide(recipe))
-
-
-def kubeconfig() -> None:
-    """Print the path of the administrator's kubeconfig."""
-    print(KUBECONFIG)
-
-
-COMMANDS: dict[str, Callable[[], None]] = {
-    "up": up,
-    "down": lifecycle.down,
-    "status": status,
-    "images": build_images,
-    "kubeconfig": kubeconfig,
-}
-
-
 def main() -> int:
     """Run one command and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cluster", description=sys.modules["cluster"].__doc__)
-    parser.add_argument("command", choices=COMMANDS)
     try:
-        COMMANDS[parser.parse_args().command]()
+        execute(parse_arguments())
     except ClusterError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1

@@ -26,6 +26,7 @@ CLIENTS = {
     "scheduler": ("system:kube-scheduler", None),
     "kubelet": (f"system:node:{NODE_NAME}", "system:nodes"),
     "proxy": ("system:kube-proxy", None),
+    "kwok": ("kwok", "system:masters"),
     "dns": ("coredns", "system:masters"),
 }
 """File -> user and group of its certificate."""

@@ -56,34 +56,35 @@ def begin() -> None:
     LOGS.mkdir(parents=True)
     write_credentials()
     write_settings()
-    node = start_node()
+    start_node()
     try:
-        connect(node)
-        wait_until("the node", lambda: READY_FILE.exists() or node.poll() is not None, START_SECONDS)
-        if node.poll() is not None:
+        connect()
+        wait_until("the node", lambda: READY_FILE.exists() or node_pid() is None, START_SECONDS)
+        if node_pid() is None:
             raise ClusterError("the node ended while it started")
     except ClusterError as error:
         raise ClusterError(f"{error}\n{last_words()}") from error
 
 
-def start_node() -> subprocess.Popen[bytes]:
-    """Start the first process of the node in namespaces of its own."""
+def start_node() -> None:
+    """Start the first process of the node in namespaces of its own, as nobody's child."""
     with (LOGS / "node.log").open("wb") as log:
-        return subprocess.Popen(
-            [*NAMESPACES, sys.executable, "-m", NODE_MODULE],
+        subprocess.run(
+            ["setsid", "--fork", *NAMESPACES, sys.executable, "-m", NODE_MODULE],
             cwd=layout.HERE.parent,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            check=True,
         )
 
 
-def connect(node: subprocess.Popen[bytes]) -> None:
-    """Join the node to the host by a pair of interfaces."""
+def connect() -> None:
+    """Join the node to the host by a pair of interfaces as soon as it has a network namespace."""
     own = link_of(os.getpid(), "net")
-    wait_until("the node's namespaces", lambda: link_of(node.pid, "net") not in (own, None))
-    run(["ip", *f"link add {HOST_INTERFACE} type veth peer name {layout.NODE_INTERFACE} netns {node.pid}".split()])
+    wait_until("the node's namespaces", lambda: link_of(node_pid() or os.getpid(), "net") not in (own, None))
+    pair = f"link add {HOST_INTERFACE} type veth peer name {layout.NODE_INTERFACE} netns {node_pid()}"
+    run(["ip", *pair.split()])
     run(["ip", *f"address add {layout.HOST_ADDRESS}/24 dev {HOST_INTERFACE}".split()])
     run(["ip", *f"link set {HOST_INTERFACE} up".split()])
 

@@ -26,6 +26,7 @@ SERVER_NAMES = (
     "kube-proxy",
     "coredns",
     "kubelet",
+    "kwok",
 )
 # The defaults (20 and 30 requests per second, 5 Jobs at a time) would be the bottleneck of every measurement.
 CONTROLLER_RATE = ["--kube-api-qps=500", "--kube-api-burst=1000"]
@@ -112,10 +113,18 @@ def controllers() -> list[Server]:
         "--proxy-mode=iptables",
         "--conntrack-max-per-core=0",
     ]
+    kwok = [
+        f"--kubeconfig={kubeconfig_of('kwok')}",
+        f"--config={layout.HERE / 'manifests/kwok.yaml'}",
+        "--manage-nodes-with-label-selector=type=kwok",
+        "--node-lease-duration-seconds=40",
+        "--server-address=127.0.0.1:10247",
+    ]
     return [
         Server("kube-controller-manager", [tool("kube-controller-manager"), *manager, *CONTROLLER_RATE]),
         Server("kube-scheduler", [tool("kube-scheduler"), *scheduler, *CONTROLLER_RATE]),
         Server("kube-proxy", [tool("kube-proxy"), *proxy]),
+        Server("kwok", [tool("kwok"), *kwok]),
         Server("coredns", [tool("coredns"), "-conf", str(SETTINGS / "Corefile")]),
     ]
 
