@@ -1,9 +1,9 @@
-"""The command line: ``python -m cluster up | down | status | images | kwok N | kubeconfig``."""
+"""The command line: ``python -m cluster up | down | status | images | demo | kwok N | kubeconfig``."""
 
 import argparse
 import sys
 
-from cluster import kwok, lifecycle
+from cluster import demo, kwok, lifecycle
 from cluster.bootstrap import store_credentials
 from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
@@ -20,6 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     commands.add_parser("down", help="end it and leave nothing behind but the cache")
     commands.add_parser("status", help="print what runs and how to use it")
     commands.add_parser("images", help="build and import the images of the project and print their names")
+    commands.add_parser("demo", help="install the operator and export the trained detector of the repository")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     kwok_parser = commands.add_parser("kwok", help="have N nodes that only pretend")
     kwok_parser.add_argument("count", type=int, metavar="N")
@@ -41,6 +42,9 @@ def execute(arguments: argparse.Namespace) -> None:
             require_cluster()
             for recipe in (OPERATOR, CONVERTER):
                 print(provide(recipe), flush=True)
+        case "demo":
+            require_cluster()
+            demo.run_demo()
         case "kubeconfig":
             require_cluster()
             print(KUBECONFIG)

@@ -16,12 +16,19 @@ def servers() -> dict[str, int]:
 
 
 def node_processes() -> list[int]:
-    """Return every living process in the node's process namespace, containers included."""
-    holder = node_pid()
-    if holder is None:
-        return []
-    namespace = link_of(holder, "pid_for_children")
-    return [pid for pid in all_pids() if namespace and link_of(pid, "pid_for_children") == namespace and is_alive(pid)]
+    """Return every living process of the node, containers included: what descends from the holder of the namespaces.
+
+    Orphans are no gap: the kernel gives them to the first process of their namespace.
+    """
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        children.setdefault(parent_of(pid), []).append(pid)
+    found: list[int] = []
+    generation = [pid for pid in [node_pid()] if pid is not None]
+    while generation:
+        found += generation
+        generation = [child for pid in generation for child in children.get(pid, [])]
+    return [pid for pid in found if is_alive(pid)]
 
 
 def is_holder(command: list[str]) -> bool:
@@ -52,8 +59,17 @@ def link_of(pid: int, namespace: str) -> str | None:
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that only waits to be collected by its parent does not."""
+    return state_of(pid)[0] not in "XZ"
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process; it is 0 for one that has ended."""
+    return int(state_of(pid)[1])
+
+
+def state_of(pid: int) -> list[str]:
+    """Return what the kernel says about a process from its state on: proc(5), /proc/pid/stat."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return state not in "XZ"
+        return ["X", "0"]

@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from minio import Minio
+
 from cluster import lifecycle
 from cluster.bootstrap import build_store_secret, kubectl, store_credentials
 from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import MINIO_HOST
-from minio import Minio
 
 Kubectl = Callable[..., str]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cluster import lifecycle
 from cluster.layout import HOST_INTERFACE, PRIVATE_FOLDERS, RUN
 from cluster.processes import command_of, is_alive, node_processes, servers
