@@ -3,9 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
+
 from models import accuracy
 from models.accuracy import Detections, Found, Letterbox, nms_decode
-from pycocotools import mask as rle
 
 WIDE = Letterbox(picture=(320, 256), input=(160, 160))
 

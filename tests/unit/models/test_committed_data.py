@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import shapes
 from PIL import Image
+
+from models import shapes
 
 MODELS = Path(__file__).parents[2] / "models"
 DATA = MODELS / "data"
