@@ -4,8 +4,11 @@ import asyncio
 import logging
 import os
 import sys
+from typing import Any
 
 import kopf
+
+from modelexport import names
 
 from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Cluster, GoneError
@@ -55,7 +58,11 @@ async def run(settings: Settings) -> None:
 
 
 async def _watch(controller: Controller) -> None:
-    await kopf.operator(registry=build_registry(controller), settings=build_settings(), clusterwide=True)
+    # Without one kopf looks up the name of the user, and a container's user need not have any.
+    identity: Any = names.MANAGED_BY
+    await kopf.operator(
+        registry=build_registry(controller), settings=build_settings(), identity=identity, clusterwide=True
+    )
 
 
 async def _work(controller: Controller, audit: Audit, settings: Settings) -> None:
