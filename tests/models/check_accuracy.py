@@ -3,9 +3,9 @@
     python tests/models/check_accuracy.py [--workspace DIRECTORY]
 
 Exits with 1 if a pair differs by more than 0.01. Keypoints are compared with ultralytics' object areas, 0.53 of the
-box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with those
-that ultralytics' `process_mask_native` assembles at the picture's resolution: its validation scores coarser masks
-against coarser truth, a number that is printed but not comparable.
+box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with what
+ultralytics' `process_mask_native` assembles at the picture's resolution: its validation scores coarser masks against
+coarser truth, a number that is printed but not comparable.
 """
 
 from __future__ import annotations
