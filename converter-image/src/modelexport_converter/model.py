@@ -35,9 +35,8 @@ class LoadedModel:
     """A model ready for capture.
 
     ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
-    tuple of float32 tensors in the order of ``outputs``. ``float_modules`` names the submodules (dotted paths within
-    ``module``) whose arithmetic stays in float when the rest is quantised to INT8. ``metadata`` are further facts for
-    the user of the file, e.g. the stride.
+    tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
+    the stride.
     """
 
     module: torch.nn.Module
@@ -45,7 +44,6 @@ class LoadedModel:
     outputs: tuple[Output, ...]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
-    float_modules: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     input_name: str = "image"
 

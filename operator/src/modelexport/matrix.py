@@ -44,13 +44,14 @@ class SupportLevel(StrEnum):
 class Scheme(StrEnum):
     """How numbers are stored and computed; the INT8 names follow ai-edge-quantizer's recipes.
 
-    ``wi8`` is weights as 8-bit integers, ``ai8`` activations as 8-bit integers, ``afp32`` activations in float.
+    ``wi8`` is weights as 8-bit integers, ``ai8`` activations as 8-bit integers, ``afp32`` activations in float32,
+    ``afp16`` in float16.
     """
 
     FP32 = "fp32"
     FP16 = "fp16"
     DYNAMIC_WI8_AFP32 = "dynamic_wi8_afp32"
-    WEIGHT_ONLY_WI8_AFP32 = "weight_only_wi8_afp32"
+    WEIGHT_ONLY_WI8_AFP16 = "weight_only_wi8_afp16"
     STATIC_WI8_AI8 = "static_wi8_ai8"
 
     @property
@@ -166,21 +167,29 @@ BACKENDS: Mapping[Format, Backend] = {
             format=Format.COREML,
             impl="modelexport_converter.backends.coreml",
             suffix=".mlpackage.zip",
-            data_free=Scheme.WEIGHT_ONLY_WI8_AFP32,
-            calibrated=Scheme.WEIGHT_ONLY_WI8_AFP32,
+            # Half precision is what the Neural Engine computes in; a program in float32 would keep to CPU and GPU.
+            data_free=Scheme.WEIGHT_ONLY_WI8_AFP16,
+            calibrated=Scheme.WEIGHT_ONLY_WI8_AFP16,
             cpu_architectures=("amd64",),
         ),
     )
 }
 
-_YOLOV8_THRESHOLDS = {
-    Precision.FP32: Threshold("cosine", 0.9999),
-    Precision.FP16: Threshold("cosine", 0.999),
-    Precision.INT8: Threshold("cosine", 0.95),
+# Measured on the trained models of tests/models. Correct files agree by at least .99999 in FP32 (pixels scaled by .9 instead of 1:
+# .97 to .999), by .9978 in FP16 (bfloat16: .986 to .999) and by .974 in INT8, segmentation by .89. Files known to be wrong:
+# half a cell's shift of the boxes .84, one convolution with a tenth of noise .83, class order, missing division by 255 below 0.
+_YOLOV8_THRESHOLDS: Mapping[Precision, Threshold] = {
+    Precision.FP32: Threshold("agreement", 0.9999),
+    Precision.FP16: Threshold("agreement", 0.99),
+    Precision.INT8: Threshold("agreement", 0.85),
 }
+# Prototypes have no nonlinearity after them that forgives errors, and lose most; the masks lose .005 mAP50-95 at .90.
+_YOLOV8_SEG_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.8)}
 
 
-def _yolov8(name: str, task: Task, input_size: int = 640) -> Architecture:
+def _yolov8(
+    name: str, task: Task, input_size: int = 640, thresholds: Mapping[Precision, Threshold] = _YOLOV8_THRESHOLDS
+) -> Architecture:
     return Architecture(
         name=name,
         task=task,
@@ -188,7 +197,7 @@ def _yolov8(name: str, task: Task, input_size: int = 640) -> Architecture:
         variants=("n", "s", "m", "l", "x"),
         default_input_size=(input_size, input_size),
         stride=32,
-        thresholds=_YOLOV8_THRESHOLDS,
+        thresholds=thresholds,
     )
 
 
@@ -196,7 +205,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
         _yolov8("YOLOv8", Task.DETECTION),
-        _yolov8("YOLOv8-SEG", Task.SEGMENTATION),
+        _yolov8("YOLOv8-SEG", Task.SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
     )

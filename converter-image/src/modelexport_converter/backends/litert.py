@@ -15,6 +15,7 @@ from ai_edge_quantizer import Quantizer, qtyping, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import CalibrationMode, Calibrator
 from ai_edge_quantizer.recipe_manager import RecipeManager
+from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
@@ -94,10 +95,12 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> dict[str, Any]:
     """Measure the range of every tensor.
 
-    One picture at a time, since the quantiser makes a list of what it is given; and by the engine's own minima and maxima, so that no
-    intermediate tensor has to be held.
+    One picture at a time, since the quantiser makes a list of what it is given; by the engine's own minima and maxima, so that no
+    intermediate tensor has to be held; and over all pictures, since the quantiser's default, a moving average, depends on their order
+    and cuts rare large values (it cost our classifier 5 % top-1 and our segmenter .02 mAP).
     """
-    calibrator = Calibrator(str(source), num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED)
+    mode = CalibrationMode.CALIBRATION_PROFILER_BASED
+    calibrator = Calibrator(str(source), num_threads=1, mode=mode, qsv_update_func=min_max_update)
     with no_progress_bars():
         for sample in samples:
             calibrator.calibrate({_SIGNATURE: [{model.input_name: sample}]}, RecipeManager())
