@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from integration.api import CLASSES, Api
 from integration.control_plane import ControlPlane, start_control_plane
 from integration.process import Operator

@@ -39,8 +39,13 @@ class Operator:
         }
         command = [sys.executable, "-m", "modelexport_operator"]
         with run_process(command, self.log, environment) as self.process:
-            wait_until("the operator to be ready", lambda: self.ask("/readyz")[0] == 200)
+            wait_until("the operator to be ready", lambda: self.ask("/readyz")[0] == 200 or not self.is_alive())
+            assert self.is_alive(), self.log.read_text()[-2000:]
             yield
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         """End the process as a crash does."""

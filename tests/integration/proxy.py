@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+
 from integration.control_plane import ControlPlane, free_port
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
@@ -88,7 +89,7 @@ async def _handle(proxy: Proxy, upstream: ClientSession, address: str, request: 
         return _strike(fault, request)
     headers = {key: value for key, value in request.headers.items() if key not in HOP_HEADERS}
     url, timeout = address + request.path_qs, ClientTimeout(total=None)
-    async with upstream.request(request.method, url, data=body, headers=headers, timeout=timeout) as answer:
+    async with upstream.request(request.method, url, data=body or None, headers=headers, timeout=timeout) as answer:
         if fault is not None:
             await answer.read()
             return _strike(fault, request)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from integration.api import CLASSES, EXPORTS, Api, ApiError, Body
 from integration.control_plane import ControlPlane
 from unit.operator.objects import make_class, make_export

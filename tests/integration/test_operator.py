@@ -4,6 +4,7 @@ import json
 import uuid
 
 import pytest
+
 from integration.api import CLASSES, EVENTS, EXPORTS, JOBS, PODS, Api, ApiError, Body
 from integration.control_plane import ControlPlane
 from integration.kubelet import End, fail, play_kubelet, refuse, run, succeed

@@ -9,7 +9,6 @@ from typing import Any
 import kopf
 
 from modelexport import names
-
 from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Cluster, GoneError
 from modelexport_operator.controller import Controller

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from modelexport.names import DEFAULT_CLASS_ANNOTATION
 from modelexport.reasons import Reason
 from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_class
-
 from modelexport_operator.pods import Finding, Object
 
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelexport import names
-
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.events import Event, finished_targets
 from modelexport_operator.manifests import Manifest

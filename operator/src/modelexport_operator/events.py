@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from modelexport.matrix import Target
 from modelexport.reasons import Fault, Reason
-
 from modelexport_operator.observe import State, TargetState
 from modelexport_operator.pods import Object
 from modelexport_operator.status import READY, find_condition, recorded_targets

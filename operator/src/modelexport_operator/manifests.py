@@ -28,10 +28,13 @@ Manifest = dict[str, Any]
 _TARGETS = {str(target): target for target in TARGETS}
 
 
-def job_name(export: ModelExport, request: ConversionRequest) -> str:
-    """Name a Job by its content: the same object, target and spec hash always give the same name."""
-    target = request.target
-    identity = f"{export.uid}/{target}/{request.spec_hash}"
+def job_name(export: ModelExport, target: Target) -> str:
+    """Name a Job by what it is for: the same object and target always give the same name.
+
+    The model of an object never changes, so the spec hash would add nothing but other names by another version's
+    matrix, and with them a second Job for a target while two versions of the operator overlap.
+    """
+    identity = f"{export.uid}/{target}"
     tail = f"-{target.slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
     head = export.name.replace(".", "-")[: NAME_LIMIT - len(tail)]
     return head + tail
@@ -44,7 +47,7 @@ def build_job(export: ModelExport, request: ConversionRequest, export_class: Exp
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(export, request),
+            "name": job_name(export, request.target),
             "namespace": export.namespace,
             "labels": labels,
             "ownerReferences": [_owner(export)],

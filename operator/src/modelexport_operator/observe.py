@@ -8,7 +8,6 @@ from enum import StrEnum
 from modelexport.matrix import Target
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
-
 from modelexport_operator.pods import (
     Finding,
     Object,

@@ -6,7 +6,6 @@ from typing import Any
 
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
-
 from modelexport_operator.manifests import CONTAINER
 
 Object = Mapping[str, Any]

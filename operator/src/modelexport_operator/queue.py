@@ -33,11 +33,6 @@ class DirtyQueue(Generic[K]):
         self._ready[key] = None
         self._wake.set()
 
-    def mark_later(self, key: K, seconds: float) -> None:
-        """Have a key synced after some time; the last call for a key counts."""
-        self._cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._fire, key)
-
     async def take(self) -> K:
         """Wait for a dirty key; the caller has to answer with ``done`` or ``fail``."""
         while not self._ready:
@@ -54,7 +49,7 @@ class DirtyQueue(Generic[K]):
         self._failures.pop(key, None)
         self._release(key)
         if requeue_after is not None:
-            self.mark_later(key, requeue_after)
+            self._timers[key] = asyncio.get_running_loop().call_later(requeue_after, self._fire, key)
 
     def fail(self, key: K, at_least: float = 0.0) -> float:
         """Say that a key could not be synced; returns in how many seconds it will be tried again.
@@ -63,7 +58,6 @@ class DirtyQueue(Generic[K]):
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
-        self._again.discard(key)
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
         return delay
@@ -71,6 +65,7 @@ class DirtyQueue(Generic[K]):
     def _end_back_off(self, key: K) -> None:
         self._timers.pop(key, None)
         self._working.discard(key)
+        self._again.discard(key)
         self.mark(key)
 
     def _fire(self, key: K) -> None:

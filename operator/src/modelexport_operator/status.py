@@ -12,7 +12,6 @@ from typing import Any
 from modelexport.matrix import Format, Precision, Target
 from modelexport.reasons import Reason
 from modelexport.result import Artifact, ConversionResult, Verification
-
 from modelexport_operator.observe import State, TargetState, shorten
 from modelexport_operator.pods import Finding, Object
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from modelexport import names
-
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.sync import Observed

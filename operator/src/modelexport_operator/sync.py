@@ -19,7 +19,6 @@ from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_export
-
 from modelexport_operator.classes import find_class, output_folder
 from modelexport_operator.events import Event, compare_statuses
 from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
@@ -155,7 +154,7 @@ def _is_record_of(record: TargetState, job: Object) -> bool:
 
 def _expect(turn: _Round, request: ConversionRequest) -> TargetState:
     """The state of a target without a Job, once this sync is carried out."""
-    name = job_name(turn.export, request)
+    name = job_name(turn.export, request.target)
     state = TargetState(request.target, State.PENDING, Reason.PENDING, "Not started", scheme=str(request.scheme))
     if name in turn.observed.refused:
         return _refuse(turn, replace(state, job_name=name))

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from modelexport import crd, matrix
 from modelexport.matrix import TARGETS, Format, Target
-
 from unit.operator.objects import make_target
 
 CRDS = Path(__file__).parents[3] / "crds"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from modelexport.reasons import Reason
 from modelexport_operator.observe import State
 from modelexport_operator.sync import Decision, Observed, sync

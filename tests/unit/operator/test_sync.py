@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from modelexport import matrix
 from modelexport_operator.pods import IMAGE_PULL_REASONS, START_REASONS
 from modelexport_operator.sync import Observed, sync

@@ -1,0 +1,123 @@
+"""Health that means something: a deaf operator is not healthy, however alive it is."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from integration.api import EXPORTS, JOBS, Api
+from integration.control_plane import free_port, write_kubeconfig
+from integration.kubelet import play_kubelet
+from integration.process import SOURCES, Operator
+from integration.proxy import Proxy
+from unit.operator.objects import make_export
+
+OFTEN = {"MODELEXPORT_AUDIT_SECONDS": "0.5", "MODELEXPORT_PATIENCE_SECONDS": "1"}
+
+
+@pytest.fixture
+def listening(proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
+    """An operator that checks its watches often."""
+    operator = Operator(proxy.address, tmp_path, **OFTEN)
+    with operator.running():
+        yield operator
+    proxy.deaf_to = ""
+
+
+@pytest.mark.parametrize("plural", ["modelexports", "jobs"])
+def test_a_silent_watch_makes_the_operator_unhealthy_and_its_return_heals_it(
+    api: Api, proxy: Proxy, listening: Operator, plural: str
+) -> None:
+    assert listening.ask("/healthz") == (200, "ok\n")
+    proxy.deaf_to = plural
+    body = make_export("ONNX/FP16")
+    body["metadata"] = {"name": "shapes"}
+    api.create(EXPORTS, body)
+    api.wait_for("the lag to be noticed", lambda: listening.ask("/healthz")[0] == 503)
+    assert f"the watch has not told of 1 {plural}" in listening.ask("/healthz")[1]
+    assert listening.ask("/readyz")[0] == 503
+    assert f'modelexport_watch_lag_objects{{resource="{plural}"}} 1.0' in listening.ask("/metrics")[1]
+    proxy.deaf_to = ""
+    touched = EXPORTS if plural == "modelexports" else JOBS
+    name = api.list(touched)[0]["metadata"]["name"]
+    api.patch(f"{touched}/{name}", {"metadata": {"annotations": {"touched": "by a test"}}})
+    api.wait_for("the operator to be healthy", lambda: listening.ask("/healthz")[0] == 200)
+
+
+def test_an_object_that_was_deleted_unheard_is_forgotten(api: Api, proxy: Proxy, listening: Operator) -> None:
+    body = make_export("ONNX/FP16")
+    body["metadata"] = {"name": "shapes"}
+    api.create(EXPORTS, body)
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    known = 'modelexport_exports{state="Succeeded"} 1.0'
+    api.wait_for("the export to be counted", lambda: known in listening.ask("/metrics")[1])
+    proxy.deaf_to = "modelexports"
+    api.delete(EXPORTS, "shapes")
+    api.wait_for("the export to be forgotten", lambda: known not in listening.ask("/metrics")[1])
+
+
+def test_metrics_are_what_prometheus_reads_and_name_no_object(api: Api, listening: Operator) -> None:
+    body = make_export("ONNX/FP16")
+    body["metadata"] = {"name": "shapes"}
+    api.create(EXPORTS, body)
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    status, text = listening.ask("/metrics")
+    assert status == 200
+    for metric in ("sync_seconds_count", "queue_depth", "conversion_seconds_bucket", "conversions_total", "exports"):
+        assert f"modelexport_{metric}" in text
+    assert api.namespace not in text
+    assert "shapes" not in text
+    memory = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
+    assert memory is not None
+    assert float(memory[1]) < 150e6
+
+
+def test_wrong_settings_are_all_told_and_nothing_starts() -> None:
+    wrong = {"MODELEXPORT_WORKERS": "many", "MODELEXPORT_HTTP_PORT": "0", "PYTHONPATH": str(SOURCES)}
+    command = [sys.executable, "-m", "modelexport_operator"]
+    done = subprocess.run(command, env={**os.environ, **wrong}, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "MODELEXPORT_WORKERS='many'" in done.stderr
+    assert "MODELEXPORT_HTTP_PORT='0'" in done.stderr
+
+
+class NotFound(BaseHTTPRequestHandler):
+    """Answers 404 to everything."""
+
+    def do_GET(self) -> None:  # The name is http.server's.
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+@pytest.fixture
+def bare_server(tmp_path: Path) -> Iterator[Path]:
+    """The kubeconfig of an API server that knows none of our kinds."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{server.server_port}")
+    yield tmp_path / "kubeconfig"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_operator_without_its_definitions_says_so(bare_server: Path) -> None:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(bare_server),
+        "PYTHONPATH": str(SOURCES),
+        "MODELEXPORT_HTTP_PORT": str(free_port()),
+    }
+    command = [sys.executable, "-m", "modelexport_operator"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 78
+    assert "kubectl apply -f crds/" in done.stderr

@@ -1,0 +1,31 @@
+"""An operator that is killed at every step of the write sequence and started again: the end is always the same."""
+
+from pathlib import Path
+
+import pytest
+
+from integration.api import Api
+from integration.kubelet import play_kubelet
+from integration.process import Operator
+from integration.proxy import Fault, Proxy
+from integration.scenario import ENDS, STEPS, begin_scenario, check_the_end
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("after", [False, True], ids=["before-the-write", "after-the-write"])
+def test_a_killed_operator_comes_to_the_same_end(
+    api: Api, proxy: Proxy, tmp_path: Path, step: int, after: bool
+) -> None:
+    operator = Operator(proxy.address, tmp_path)
+    proxy.watch_over(api.namespace, Fault(step, after, then=operator.kill))
+    with play_kubelet(api, ENDS):
+        with operator.running():
+            begin_scenario(api)
+            api.wait_for("the kill or the end", lambda: not operator.is_alive() or has_ended(api), seconds=60)
+        with operator.running():
+            api.wait_for_reason("TargetsFailed", seconds=60)
+    check_the_end(api)
+
+
+def has_ended(api: Api) -> bool:
+    return api.ready().get("reason") == "TargetsFailed"
