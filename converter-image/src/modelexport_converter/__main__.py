@@ -5,7 +5,6 @@ Standard output carries one line of JSON per event; what libraries print goes to
 
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -73,9 +72,10 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, folder: Pat
         if earlier is not None:
             return earlier
         check_pictures(request, intake.dataset)
-    limit_threads(environ)
-    # Imports torch, which a conversion that finds its work done never needs.
-    from modelexport_converter import pipeline
+    with stages.stage("start"):
+        limit_threads(environ)
+        # Imports torch, which a conversion that finds its work done never needs.
+        from modelexport_converter import pipeline
 
     shared = SharedFolder(Path(environ.get(names.SHARED_DIR_ENV, folder / "shared")))
     return pipeline.run(pipeline.Conversion(request, intake, store, folder, shared, stages))
@@ -95,4 +95,8 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main(os.environ, claim_stdout()))
+    output = claim_stdout()
+    code = main(os.environ, output)
+    output.flush()
+    # Not sys.exit: taking torch and its companions down costs seconds, and a crash there would belie the answer.
+    os._exit(code)

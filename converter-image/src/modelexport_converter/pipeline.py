@@ -50,9 +50,8 @@ def run(work: Conversion) -> ConversionResult:
         Failure: with the reason that the user is told.
     """
     request, stage = work.request, work.stages.stage
-    backend = load_backend(request.target.format)
     with stage("load"):
-        model = load_model(work)
+        backend, model = load_backend(request.target.format), load_model(work)
     with stage("convert"):
         full = convert(work, backend, model)
     with stage("quantise"):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.pt2_archive._package import load_pt2
 
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
@@ -39,6 +38,8 @@ def read_program(path: Path) -> torch.export.ExportedProgram:
         Failure: with reason ``CheckpointUnsafe`` when the archive holds more than tensors and static ATen operators, or
             ``CheckpointUnreadable`` when torch cannot load it.
     """
+    from torch.export.pt2_archive._package import load_pt2  # brings torch's compiler, seconds that no other checkpoint needs
+
     try:
         _check_archive(torch._C.PyTorchFileReader(str(path)))
         program: torch.export.ExportedProgram = load_pt2(path).exported_programs["model"]
