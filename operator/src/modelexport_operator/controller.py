@@ -69,16 +69,23 @@ class Controller:
     async def work_forever(self) -> None:
         """Sync dirty keys, one after the other; several of these run side by side."""
         while True:
-            key = await self.queue.take()
-            started = time.perf_counter()
-            try:
-                self.queue.done(key, await self._sync(key))
-                self._metrics.record_sync(time.perf_counter() - started)
-            except ClusterError as error:
-                least = error.retry_after if isinstance(error, UnavailableError) else 0.0
-                delay = self.queue.fail(key, least)
-                self._metrics.record_sync(time.perf_counter() - started, type(error).__name__)
-                logger.warning("%s/%s: %s; again in %.1f s", *key, error, delay)
+            await self.work_once()
+
+    async def work_once(self) -> None:
+        """Sync one dirty key; whatever goes wrong with it stays with it, and is tried again."""
+        key = await self.queue.take()
+        started, error = time.perf_counter(), None
+        try:
+            self.queue.done(key, await self._sync(key))
+        except ClusterError as problem:
+            error = type(problem).__name__
+            least = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
+            logger.warning("%s/%s: %s; again in %.1f s", *key, problem, self.queue.fail(key, least))
+        except Exception:
+            # A defect of ours that one object brings out must not keep all others waiting.
+            error = "Defect"
+            logger.exception("%s/%s: a defect; again in %.1f s", *key, self.queue.fail(key))
+        self._metrics.record_sync(time.perf_counter() - started, error)
 
     async def _sync(self, key: Key) -> float | None:
         """Sync one export; returns in how many seconds it wants to be synced again."""

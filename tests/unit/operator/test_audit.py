@@ -1,0 +1,126 @@
+import asyncio
+
+import pytest
+
+from modelexport_operator import audit as module
+from modelexport_operator.audit import Audit
+from modelexport_operator.cluster import Listing, UnavailableError
+from modelexport_operator.controller import Controller
+from modelexport_operator.metrics import Metrics
+from modelexport_operator.resources import EXPORTS, JOBS, WATCHED, Resource
+from modelexport_operator.stores import Key
+from unit.operator.objects import Body, make_export
+
+KEY = ("team", "shapes")
+
+
+class FakeCluster:
+    """Lists what it is told to."""
+
+    def __init__(self) -> None:
+        self.listed: dict[Resource, dict[Key, int]] = {resource: {} for resource in WATCHED}
+        self.version = 100
+        self.is_down = False
+
+    async def list_versions(self, resource: Resource) -> Listing:
+        if self.is_down:
+            raise UnavailableError("down")
+        return Listing(self.version, dict(self.listed[resource]))
+
+
+def at(version: int) -> Body:
+    body = make_export("ONNX/FP16")
+    body["metadata"]["resourceVersion"] = str(version)
+    return body
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def controller(cluster: FakeCluster) -> Controller:
+    return Controller(cluster, Metrics())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def audit(cluster: FakeCluster, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.005)
+    return Audit(cluster, controller, Metrics(), every=0.01, patience=0.02)  # type: ignore[arg-type]
+
+
+async def run(audit: Audit, seconds: float = 0.1) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(audit.run_forever(), seconds)
+
+
+async def test_an_empty_cluster_is_heard_at_once(audit: Audit) -> None:
+    await run(audit)
+    assert audit.primed.is_set()
+    assert audit.lagging == {}
+
+
+async def test_nothing_is_primed_before_everything_was_heard(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    await run(audit)
+    assert not audit.primed.is_set()
+    assert audit.lagging == {EXPORTS: 1}
+    controller.take_over(EXPORTS, None, at(50))
+    await run(audit)
+    assert audit.primed.is_set()
+    assert audit.lagging == {}
+
+
+async def test_an_object_in_an_older_version_is_a_lag(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    controller.take_over(EXPORTS, None, at(50))
+    cluster.listed[EXPORTS] = {KEY: 60}
+    await run(audit)
+    assert audit.lagging == {EXPORTS: 1}
+
+
+async def test_an_object_that_was_deleted_after_the_listing_is_no_lag(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    controller.take_over(EXPORTS, None, at(50))
+    controller.take_over(EXPORTS, "DELETED", at(101))
+    await run(audit)
+    assert audit.lagging == {}
+
+
+async def test_an_object_that_is_no_longer_listed_is_forgotten_and_its_key_marked(
+    audit: Audit, controller: Controller
+) -> None:
+    controller.take_over(EXPORTS, None, at(50))
+    await controller.queue.take()
+    controller.queue.done(KEY)
+    await run(audit)
+    assert controller.stores[EXPORTS].get(KEY) is None
+    assert len(controller.queue) == 1
+
+
+async def test_an_object_that_is_newer_than_the_listing_is_kept(audit: Audit, controller: Controller) -> None:
+    controller.take_over(EXPORTS, None, at(150))
+    await run(audit)
+    assert controller.stores[EXPORTS].get(KEY) is not None
+
+
+async def test_one_deaf_watch_is_named_and_the_others_are_not(audit: Audit, cluster: FakeCluster) -> None:
+    cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
+    await run(audit)
+    assert audit.lagging == {JOBS: 2}
+
+
+async def test_a_silent_api_server_makes_the_audit_blind_and_accuses_no_watch(
+    audit: Audit, cluster: FakeCluster
+) -> None:
+    await run(audit)
+    cluster.is_down = True
+    await run(audit, 0.3)
+    assert audit.is_blind
+    assert audit.lagging == {}
