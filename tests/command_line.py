@@ -47,7 +47,8 @@ class CommandLine:
         return path
 
     def __call__(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self._command(arguments), **self._settings(), capture_output=True, check=False, timeout=60)
+        command = self._command(arguments)
+        return subprocess.run(command, **self._settings(), capture_output=True, check=False, timeout=300)
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         return subprocess.Popen(

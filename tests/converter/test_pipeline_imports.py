@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("operator/src", "converter-image/src"))
-HEAVY = ("torch", "torch._dynamo", "litert_torch", "ai_edge_litert", "onnxruntime", "coremltools", "minio", "ultralytics")
+HEAVY = (
+    "ai_edge_litert",
+    "coremltools",
+    "litert_torch",
+    "minio",
+    "onnxruntime",
+    "torch",
+    "torch._dynamo",
+    "ultralytics",
+)
 
 
 def loaded_by(*modules: str) -> set[str]:

@@ -1,0 +1,312 @@
+"""A conversion as a process answers it: termination message, exit code, events and reports, with a tiny model."""
+
+import errno
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from modelexport import names
+from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import ConversionResult
+from modelexport.spec import Calibration, DataRef, Model
+from modelexport_converter import __main__, pipeline, report
+from modelexport_converter.failures import Failure
+from modelexport_converter.outcome import Terminated
+from modelexport_converter.threads import thread_count
+from tiny_model import TinyBackend, tiny_model
+
+REQUEST = ConversionRequest(
+    export="default/tiny",
+    model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
+    target=Target(Format.ONNX, Precision.FP32),
+    scheme=Scheme.FP32,
+    threshold=Threshold("agreement", 0.9),
+    artifact_name="tiny-fp32.onnx",
+    output="s3://exports/default/tiny/onnx-fp32-0123456789/",
+    spec_hash="0123456789",
+)
+STATIC = replace(
+    REQUEST,
+    target=Target(Format.ONNX, Precision.INT8),
+    scheme=Scheme.STATIC_WI8_AI8,
+    calibration=Calibration(DataRef("s3://datasets/five.zip"), 5),
+)
+
+
+@dataclass
+class Answer:
+    """How a conversion ended: exit code, termination message, events."""
+
+    code: int
+    result: ConversionResult | None
+    events: list[dict[str, Any]]
+
+    def stages(self) -> list[str]:
+        return [event["stage"] for event in self.events if event.get("state") == "finished"]
+
+
+@dataclass
+class Bench:
+    """Runs conversions of a tiny model in this process."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def __call__(
+        self, request: ConversionRequest = REQUEST, backend: TinyBackend | None = None, **environ: str
+    ) -> Answer:
+        self.monkeypatch.setattr(pipeline, "load_backend", lambda fmt: backend or TinyBackend())
+        self.monkeypatch.setattr(pipeline, "load_model", lambda work: tiny_model())
+        message, stream = self.root / "message.json", io.StringIO()
+        message.unlink(missing_ok=True)
+        ours = {
+            names.REQUEST_ENV: request.to_json(),
+            names.STORE_ENV: str(self.store),
+            names.WORK_DIR_ENV: str(self.root / "work"),
+            names.TERMINATION_LOG_ENV: str(message),
+        }
+        code = __main__.main({**ours, **environ}, stream)
+        result = ConversionResult.from_json(message.read_text(encoding="utf-8")) if message.exists() else None
+        return Answer(code, result, [json.loads(line) for line in stream.getvalue().splitlines()])
+
+    def published(self) -> list[str]:
+        return sorted(
+            str(path.relative_to(self.store)) for path in (self.store / "exports").rglob("*") if path.is_file()
+        )
+
+    def report(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((next((self.store / "exports").rglob("report.json"))).read_text("utf-8"))
+        return content
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    for folder in ("store/checkpoints", "store/datasets", "work"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "store/checkpoints/tiny.pt").write_bytes(b"weights")
+    with zipfile.ZipFile(tmp_path / "store/datasets/five.zip", "w") as archive:
+        for index in range(5):
+            picture = io.BytesIO()
+            Image.effect_noise((40, 30), 50 + index).save(picture, "PNG")
+            archive.writestr(f"{index}.png", picture.getvalue())
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_a_conversion_publishes_artifact_and_report_and_answers_with_them(bench: Bench) -> None:
+    answer = bench()
+    assert (answer.code, bench.published()) == (
+        0,
+        ["exports/default/tiny/onnx-fp32-0123456789/" + name for name in ("report.json", "tiny-fp32.onnx")],
+    )
+    result = answer.result
+    assert result is not None
+    assert result.artifact is not None
+    assert result.verification is not None
+    assert (result.reason, result.scheme, result.reused) == (Reason.SUCCEEDED, "fp32", False)
+    assert result.artifact.uri == f"{REQUEST.output}tiny-fp32.onnx"
+    assert result.verification.value == "1.000000"
+    assert result.report_uri == f"{REQUEST.output}report.json"
+    assert result.peak_memory_mib is not None
+    assert result.peak_memory_mib > 50
+
+
+def test_every_stage_is_announced_and_timed(bench: Bench) -> None:
+    answer = bench()
+    stages = ["fetch", "start", "load", "convert", "quantise", "inspect", "verify", "publish"]
+    assert answer.stages() == stages
+    assert list(bench.report()["seconds"]) == [*stages, "total"]
+    assert {(event["export"], event["target"]) for event in answer.events} == {("default/tiny", "ONNX/FP32")}
+    assert all(event["time"].endswith("+00:00") and event["level"] == "info" for event in answer.events)
+
+
+def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
+    bench(STATIC)
+    found = bench.report()
+    assert found["schemaVersion"] == 1
+    assert found["scheme"] == "static_wi8_ai8"
+    assert found["model"]["classNames"] == ["a", "b", "c", "d"]
+    assert found["model"]["outputs"] == [
+        {"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probability of each class."}
+    ]
+    assert found["model"]["preprocessing"]["resize"] == "letterbox"
+    assert found["model"]["weightTypes"] == {"int8": 112}
+    assert found["agreements"] == {"scores": 1.0}
+    assert set(found["sources"]) == {"checkpoint", "calibration"}
+    assert {"modelexport", "torch"} <= set(found["versions"])
+
+
+def test_calibration_pictures_reach_a_static_scheme_only(bench: Bench) -> None:
+    static, half = TinyBackend(), TinyBackend()
+    bench(STATIC, static)
+    bench(
+        replace(STATIC, target=Target(Format.ONNX, Precision.FP16), scheme=Scheme.FP16, output="s3://exports/b/"), half
+    )
+    assert (static.samples, half.samples) == (5, 0)
+
+
+def test_a_finished_conversion_is_recognised_and_not_repeated(bench: Bench) -> None:
+    first, backend = bench(), TinyBackend()
+    again = bench(backend=backend)
+    assert first.result is not None
+    assert again.result is not None
+    assert (again.code, again.result.reused, backend.calls) == (0, True, [])
+    assert again.result.artifact == first.result.artifact
+    assert again.result.verification == first.result.verification
+    assert again.stages() == ["fetch"]
+
+
+def change_checkpoint(bench: Bench) -> None:
+    (bench.store / "checkpoints/tiny.pt").write_bytes(b"other weights")
+
+
+def cut_artifact(bench: Bench) -> None:
+    next(bench.store.rglob("*.onnx")).write_bytes(b"")
+
+
+def remove_artifact(bench: Bench) -> None:
+    next(bench.store.rglob("*.onnx")).unlink()
+
+
+def break_report(bench: Bench) -> None:
+    next(bench.store.rglob("report.json")).write_text("[1", encoding="utf-8")
+
+
+def upgrade(bench: Bench) -> None:
+    bench.monkeypatch.setattr(report, "__version__", "99.0")
+
+
+@pytest.mark.parametrize("happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade])
+def test_a_conversion_is_repeated_when_something_changed(bench: Bench, happen: Callable[[Bench], None]) -> None:
+    bench()
+    happen(bench)
+    backend = TinyBackend()
+    again = bench(backend=backend)
+    assert again.result is not None
+    assert (again.code, again.result.reused, backend.calls) == (0, False, ["convert"])
+
+
+def test_the_fp32_file_is_made_once_for_all_conversions_of_a_format(bench: Bench, tmp_path: Path) -> None:
+    shared, full, static = str(tmp_path / "shared"), TinyBackend(), TinyBackend()
+    bench(REQUEST, full, **{names.SHARED_DIR_ENV: shared})
+    bench(STATIC, static, **{names.SHARED_DIR_ENV: shared})
+    assert (full.calls, static.calls) == (["convert"], ["quantise static_wi8_ai8"])
+    change_checkpoint(bench)
+    other = TinyBackend()
+    bench(STATIC, other, **{names.SHARED_DIR_ENV: shared})
+    assert other.calls[0] == "convert", "the FP32 file of another checkpoint was taken"
+
+
+def test_a_half_made_shared_file_is_never_used(bench: Bench, tmp_path: Path) -> None:
+    shared = {names.SHARED_DIR_ENV: str(tmp_path / "shared")}
+    assert bench(REQUEST, TinyBackend(RuntimeError("broken")), **shared).code == 70
+    assert bench(REQUEST, TinyBackend(), **shared).code == 0
+
+
+def test_a_file_that_differs_too_much_is_not_published_and_the_numbers_are_told(bench: Bench) -> None:
+    answer = bench(backend=TinyBackend(noise=0.5))
+    assert answer.result is not None
+    assert (answer.code, answer.result.reason) == (65, Reason.VERIFICATION_FAILED)
+    assert answer.result.verification is not None
+    assert float(answer.result.verification.value) < 0.9
+    assert not (bench.store / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason", "message"),
+    [
+        (RuntimeError("no op\nfor you"), 70, Reason.CONVERSION_FAILED, "cannot convert the model: no op for you"),
+        (ValueError("x" * 9000), 70, Reason.CONVERSION_FAILED, "x…"),
+        (MemoryError(), 75, Reason.OOM_KILLED, "ran out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 75, Reason.OOM_KILLED, "can't allocate"),
+        (
+            OSError(errno.ENOSPC, "full", "/work/a"),
+            70,
+            Reason.STORAGE_FULL,
+            "no space left on this node's disk for /work/a",
+        ),
+        (KeyError("lost"), 70, Reason.CONVERSION_FAILED, "'lost'"),
+        (Failure(Reason.CHECKPOINT_MISMATCH, "another model"), 65, Reason.CHECKPOINT_MISMATCH, "another model"),
+    ],
+)
+def test_whatever_a_conversion_raises_becomes_a_reason(
+    bench: Bench, error: Exception, code: int, reason: Reason, message: str
+) -> None:
+    answer = bench(backend=TinyBackend(error))
+    assert answer.result is not None
+    assert (answer.code, answer.result.reason) == (code, reason)
+    assert message in answer.result.message
+    assert (bench.root / "message.json").stat().st_size <= names.TERMINATION_MESSAGE_LIMIT
+    assert not list((bench.root / "work").iterdir()), "scratch space is left"
+
+
+def test_a_defect_of_ours_is_an_internal_error_with_its_traceback_in_the_log(bench: Bench) -> None:
+    bench.monkeypatch.setattr(__main__, "fetch_inputs", None)
+    answer = bench()
+    assert answer.result is not None
+    assert (answer.code, answer.result.reason) == (75, Reason.INTERNAL_ERROR)
+    assert any("Traceback" in event.get("traceback", "") for event in answer.events)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/absent.pt"))}, Reason.CHECKPOINT_NOT_FOUND),
+        ({"model": Model("YOLOv8", DataRef("s3://absent/tiny.pt"))}, Reason.BUCKET_NOT_FOUND),
+        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt", "0" * 64))}, Reason.DIGEST_MISMATCH),
+        ({"calibration": Calibration(DataRef("s3://datasets/absent.zip"))}, Reason.CALIBRATION_NOT_FOUND),
+        ({"calibration": Calibration(DataRef("s3://checkpoints/tiny.pt"))}, Reason.CALIBRATION_INVALID),
+    ],
+)
+def test_bad_input_is_the_fault_of_the_user_before_anything_is_converted(
+    bench: Bench, change: Mapping[str, Any], reason: Reason
+) -> None:
+    answer = bench(replace(STATIC, **change))
+    assert answer.result is not None
+    assert answer.result.reason is reason
+    assert answer.stages() == []
+
+
+def test_a_request_that_cannot_be_read_is_told(bench: Bench) -> None:
+    answer = bench(**{names.REQUEST_ENV: '{"schemaVersion": 99}'})
+    assert answer.result is not None
+    assert (answer.code, answer.result.reason) == (70, Reason.CLASS_INVALID)
+    assert "schemaVersion 99" in answer.result.message
+
+
+def test_a_conversion_that_is_asked_to_end_leaves_no_file_and_no_message(bench: Bench) -> None:
+    answer = bench(backend=TinyBackend(Terminated()))
+    assert (answer.code, answer.result) == (143, None)
+    assert not list((bench.root / "work").iterdir())
+    assert not (bench.store / "exports").exists()
+
+
+def test_a_missing_place_for_the_message_does_not_change_the_answer(bench: Bench) -> None:
+    answer = bench(**{names.TERMINATION_LOG_ENV: str(bench.root / "absent/log")})
+    assert answer.code == 0
+    assert any(event["event"] == "no termination message" for event in answer.events)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told", "expected"),
+    [("max 100000", None, None), ("100000 100000", None, 1), ("50000 100000", None, 1), ("max 100000", "3", 3)],
+)
+def test_threads_follow_the_environment_then_the_limit_of_the_container(
+    tmp_path: Path, limit: str, told: str | None, expected: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(limit, encoding="ascii")
+    environ = {names.THREADS_ENV: told} if told else {}
+    assert thread_count(environ, tmp_path / "cpu.max") == (expected or len(os.sched_getaffinity(0)))

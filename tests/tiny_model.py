@@ -1,0 +1,69 @@
+"""A model of a few weights and a backend that writes them plainly: a conversion in milliseconds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modelexport.matrix import Scheme
+from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+
+SIZE = (32, 32)
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, stride=32)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.sigmoid(self.conv(image).flatten(1)),)
+
+
+def tiny_model() -> LoadedModel:
+    torch.manual_seed(0)
+    output = Output("scores", ("batch", "class"), "Probability of each class.")
+    module = Net().eval().requires_grad_(False)
+    return LoadedModel(module, SIZE, (output,), ("a", "b", "c", "d"), Preprocessing("letterbox"))
+
+
+class TinyBackend:
+    """Writes the weights one after the other; ``calls`` notes what was asked, ``error`` is raised by ``convert``."""
+
+    def __init__(self, error: BaseException | None = None, noise: float = 0.0) -> None:
+        self.calls: list[str] = []
+        self.samples = 0
+        self._error = error
+        self._noise = noise
+
+    def convert(self, model: LoadedModel, path: Path) -> None:
+        self.calls.append("convert")
+        if self._error:
+            path.write_bytes(b"half")
+            raise self._error
+        path.write_bytes(_weights(model).astype(np.float32).tobytes())
+
+    def quantise(self, model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
+        self.calls.append(f"quantise {scheme}")
+        self.samples = sum(sample.shape == (1, 3, *SIZE) for sample in samples)
+        weights = np.frombuffer(source.read_bytes(), np.float32)
+        path.write_bytes(weights.astype(np.float16 if scheme is Scheme.FP16 else np.int8).tobytes())
+
+    def inspect(self, path: Path) -> Facts:
+        count = _weights(tiny_model()).size
+        kind = {4: "float32", 2: "float16", 1: "int8"}[path.stat().st_size // count]
+        operators = {"Conv": 1, "QuantizeLinear": 1}
+        return Facts({kind: count}, operators, {"image": (1, 3, *SIZE)}, {"scores": (1, 4)})
+
+    def open_file(self, model: LoadedModel, path: Path) -> Run:
+        def run(image: Array) -> tuple[Array, ...]:
+            (scores,) = model.module(torch.from_numpy(image))
+            return (scores.numpy() + np.float32(self._noise),)
+
+        return run
+
+
+def _weights(model: LoadedModel) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.concatenate([parameter.numpy().ravel() for parameter in model.module.parameters()])
