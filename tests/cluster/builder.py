@@ -6,21 +6,15 @@ installs from the cache inside. The public base images of the Dockerfiles are re
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
-from cluster.layout import BUILD_STORE, BUILDAH, CACHE, REPOSITORY, digest_of
-from cluster.shell import output, run, timed
+from cluster.layout import BUILD_STORE, BUILDAH, REPOSITORY, digest_of
+from cluster.shell import output, run, scratch_folder, timed
 
 BASE_PACKAGES = ("python3", "ca-certificates")
 DEBIAN = "bookworm"
 UNUSED_PATHS = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 UV = Path(sys.executable).with_name("uv")
-
-
-def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder on the disk of the caches."""
-    return tempfile.TemporaryDirectory(dir=CACHE, prefix="scratch-")
 
 
 def environment() -> dict[str, str]:
@@ -46,9 +40,11 @@ def images() -> list[str]:
 
 
 def remove(names: list[str]) -> None:
-    """Remove images."""
+    """Remove images, what a killed build left, and the nameless steps that nothing needs any more."""
     if names:
+        run([*BUILDAH, "rm", "--all"])
         run([*BUILDAH, "rmi", *names])
+        run([*BUILDAH, "rmi", "--prune"])
 
 
 def provide_base() -> None:
@@ -58,7 +54,7 @@ def provide_base() -> None:
         provide_file("COPY", UV, "/uv", uv_image())
     if base_image() in present:
         return
-    with timed("making the base image from Debian's packages"), scratch_folder() as scratch:
+    with timed("making the base image from Debian's packages"), scratch_folder("base") as scratch:
         archive = Path(scratch) / "base.tar"
         run([*mmdebstrap(), DEBIAN, str(archive)])
         provide_file("ADD", archive, "/", base_image())
@@ -74,7 +70,7 @@ def mmdebstrap() -> list[str]:
 
 def provide_file(instruction: str, file: Path, path: str, image: str) -> None:
     """Make an image of one file or archive."""
-    with scratch_folder() as scratch:
+    with scratch_folder("file") as scratch:
         recipe = Path(scratch) / "Dockerfile"
         recipe.write_text(f"FROM scratch\n{instruction} {file.name} {path}\n")
         run([*BUILDAH, "bud", f"--file={recipe}", f"--tag={image}", str(file.parent)])
@@ -82,7 +78,7 @@ def provide_file(instruction: str, file: Path, path: str, image: str) -> None:
 
 def fill_cache(lock: Path) -> None:
     """Have ``uv`` download and unpack everything that a lock names."""
-    with scratch_folder() as scratch:
+    with scratch_folder("lock") as scratch:
         options = ["--quiet", "--no-deps", "--require-hashes", f"--target={scratch}", f"--python={sys.executable}"]
         run([str(UV), "pip", "install", *options, f"--requirement={lock}"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster import builder, containerd, oci
 from cluster.layout import CACHE, REPOSITORY, digest_of
-from cluster.shell import exclusive, require_disk, timed
+from cluster.shell import exclusive, require_disk, scratch_folder, timed
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ CONVERTER = Recipe(
     REPOSITORY / "converter-image/Dockerfile",
     REPOSITORY / "requirements/converter.txt",
     (REPOSITORY / "operator/src/modelexport", REPOSITORY / "converter-image/src/modelexport_converter"),
-    gib=16,
+    gib=18,
 )
 
 
@@ -74,31 +74,31 @@ def provide(recipe: Recipe) -> str:
 
 
 def provide_dependencies(recipe: Recipe) -> None:
-    """Build and import the image with the locked dependencies, and drop the one of the lock before."""
+    """Build and import the image with the locked dependencies; those of the lock before go first, they are large."""
+    drop(f"modelexport.dev/{recipe.name}-dependencies:")
+    drop(f"modelexport.dev/{recipe.name}:")
     require_disk(CACHE, recipe.gib, f"the {recipe.name} image")
     builder.provide_base()
     with timed(f"building the dependencies of the {recipe.name} image"):
         builder.fill_cache(recipe.lock)
         builder.build(recipe.dockerfile, recipe.dependencies, target="dependencies")
-    with timed(f"importing the dependencies of the {recipe.name} image"), builder.scratch_folder() as layout:
+    with timed(f"importing the dependencies of the {recipe.name} image"), scratch_folder("layout") as layout:
         builder.push(recipe.dependencies, layout, "--compression-format=zstd", "--compression-level=3")
         oci.import_layout(layout)
-    drop_others(recipe.dependencies)
 
 
 def provide_code(recipe: Recipe, image: str) -> None:
     """Build the image with the code on top of the dependencies and import what it adds."""
-    with timed(f"building and importing {image}"), builder.scratch_folder() as layout:
+    with timed(f"building and importing {image}"), scratch_folder("layout") as layout:
         builder.build(recipe.dockerfile, image)
         oci.expect_layers(layout, recipe.dependencies)
         builder.push(image, layout, "--disable-compression")
         oci.share_layers(layout, recipe.dependencies)
         oci.import_layout(layout)
-    drop_others(image)
+    drop(f"modelexport.dev/{recipe.name}:", image)
 
 
-def drop_others(image: str) -> None:
-    """Remove the images of the same repository with other tags, from the node and from the builder."""
-    repository = image.rpartition(":")[0] + ":"
+def drop(repository: str, kept: str | None = None) -> None:
+    """Remove the images of a repository but one, from the node and from the builder; what runs goes on."""
     for store in (containerd, builder):
-        store.remove([other for other in store.images() if other.startswith(repository) and other != image])
+        store.remove([image for image in store.images() if image.startswith(repository) and image != kept])

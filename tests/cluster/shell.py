@@ -3,6 +3,7 @@
 import fcntl
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,16 @@ def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 60) -> N
         if time.monotonic() > deadline:
             raise ClusterError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.1)
+
+
+def scratch_folder(purpose: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder on the disk of the caches; those that a killed process left are removed.
+
+    Only the holder of the lock under which the purpose is served may call it.
+    """
+    for leftover in CACHE.glob(f"{purpose}-scratch-*"):
+        shutil.rmtree(leftover)
+    return tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{purpose}-scratch-")
 
 
 def require_disk(folder: Path, gib: float, purpose: str) -> None:

@@ -1,11 +1,10 @@
 """What the cluster is made of: packages of Debian and Go programs, installed once and cached."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, tools_dir
-from cluster.shell import require_disk, run, say
+from cluster.shell import require_disk, run, say, scratch_folder
 
 PACKAGES = {
     "containerd": "/usr/bin/containerd",
@@ -16,6 +15,7 @@ PACKAGES = {
     "iproute2": "/usr/sbin/ip",
     "buildah": "/usr/bin/buildah",
     "mmdebstrap": "/usr/bin/mmdebstrap",
+    "gpg": "/usr/bin/gpg",
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"
@@ -49,8 +49,7 @@ def build_tools(destination: Path) -> None:
     """Build Kubernetes, etcd, CoreDNS, MinIO, Helm, KWOK and the pause program from the pinned Go modules."""
     require_disk(CACHE, GO_BUILD_GIB, "building the Go tools")
     say("building Kubernetes 1.35.4 and six other tools: about 13 minutes on two cores, once")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="go-") as scratch:
+    with scratch_folder("go") as scratch:
         binaries = Path(scratch) / "bin"
         environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(binaries), "GOCACHE": f"{scratch}/cache"}
         version = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}"
