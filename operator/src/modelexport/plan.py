@@ -4,10 +4,11 @@ import hashlib
 import json
 from dataclasses import asdict
 
+from modelexport.fields import InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Cell, SupportLevel, Target, lookup
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.spec import InvalidSpec, ModelExport
+from modelexport.spec import ModelExport
 
 HASH_DIGITS = 10
 

@@ -7,12 +7,12 @@ local run has no API server and a CRD may be older than the code.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
+from modelexport import fields
+from modelexport.fields import Body, InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Format, Precision, SupportLevel, Target
-from modelexport.names import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
-from modelexport.reasons import Reason
+from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -23,18 +23,6 @@ SAMPLES_LIMIT = 10_000
 DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
 DEFAULT_SAMPLES = 64
-
-E = TypeVar("E", bound=StrEnum)
-Body = Mapping[str, Any]
-
-
-class InvalidSpec(ValueError):  # noqa: N818 - what it says is not an error of ours
-    """A field holds a value that cannot be accepted; ``str()`` names the field, the value and the way out."""
-
-    def __init__(self, field_path: str, problem: str, reason: Reason = Reason.INVALID_SPEC) -> None:
-        super().__init__(f"{field_path}: {problem}")
-        self.field_path = field_path
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -133,20 +121,20 @@ def parse_export(body: Body) -> ModelExport:
     Raises:
         InvalidSpec: a field is missing or holds a value that cannot be accepted.
     """
-    _check_kind(body, EXPORT_KIND)
-    metadata, spec = _mapping(body, "metadata"), _mapping(body, "spec")
+    fields.check_kind(body, EXPORT_KIND)
+    metadata, spec = fields.mapping(body, "metadata"), fields.mapping(body, "spec")
     return ModelExport(
-        name=_text(metadata, "metadata.name"),
-        namespace=metadata.get("namespace") or "default",
+        name=fields.name(metadata, "metadata.name"),
+        namespace=fields.name({"namespace": "default", **metadata}, "metadata.namespace"),
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
-        class_name=spec.get("className"),
-        model=_parse_model(_mapping(spec, "spec.model")),
-        support_level=_enum(SupportLevel, spec.get("supportLevel", SupportLevel.STABLE), "spec.supportLevel"),
+        class_name=fields.optional_text(spec, "spec.className"),
+        model=_parse_model(fields.mapping(spec, "spec.model")),
+        support_level=fields.enum(SupportLevel, spec.get("supportLevel", SupportLevel.STABLE), "spec.supportLevel"),
         targets=_parse_targets(spec.get("targets")),
-        calibration=_parse_calibration(spec.get("calibration")),
-        suspend=bool(spec.get("suspend", False)),
-        ttl_seconds_after_finished=_optional_int(spec, "spec.ttlSecondsAfterFinished", 0, 2**31 - 1),
+        calibration=_parse_calibration(fields.optional_mapping(spec, "spec.calibration")),
+        suspend=fields.boolean(spec, "spec.suspend"),
+        ttl_seconds_after_finished=fields.optional_int(spec, "spec.ttlSecondsAfterFinished", 0, 2**31 - 1),
     )
 
 
@@ -156,30 +144,30 @@ def parse_class(body: Body) -> ExportClass:
     Raises:
         InvalidSpec: a field is missing or holds a value that cannot be accepted.
     """
-    _check_kind(body, CLASS_KIND)
-    metadata, spec = _mapping(body, "metadata"), _mapping(body, "spec")
-    converter = _mapping(spec, "spec.converter")
-    annotations = metadata.get("annotations") or {}
+    fields.check_kind(body, CLASS_KIND)
+    metadata, spec = fields.mapping(body, "metadata"), fields.mapping(body, "spec")
+    converter = fields.mapping(spec, "spec.converter")
+    annotations = fields.optional_mapping(metadata, "metadata.annotations") or {}
     return ExportClass(
-        name=_text(metadata, "metadata.name"),
-        storage=_parse_storage(_mapping(spec, "spec.storage")),
-        image=_text(converter, "spec.converter.image"),
+        name=fields.text(metadata, "metadata.name"),
+        storage=_parse_storage(fields.mapping(spec, "spec.storage")),
+        image=fields.text(converter, "spec.converter.image"),
         image_pull_policy=converter.get("imagePullPolicy", "IfNotPresent"),
         node_selector=converter.get("nodeSelector") or {},
-        limits=_parse_limits(spec.get("jobs") or {}),
+        limits=_parse_limits(fields.optional_mapping(spec, "spec.jobs") or {}),
         is_default=annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
     )
 
 
 def _parse_model(model: Body) -> Model:
-    architecture = _text(model, "spec.model.architecture")
+    architecture = fields.text(model, "spec.model.architecture")
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InvalidSpec("spec.model.architecture", f"{architecture!r} is not supported; use one of {known}")
     return Model(
         architecture=architecture,
-        checkpoint=_parse_data(_mapping(model, "spec.model.checkpoint"), "spec.model.checkpoint"),
-        parameters=_parse_parameters(architecture, model.get("parameters") or {}),
+        checkpoint=_parse_checkpoint(fields.mapping(model, "spec.model.checkpoint"), "spec.model.checkpoint"),
+        parameters=_parse_parameters(architecture, fields.optional_mapping(model, "spec.model.parameters") or {}),
     )
 
 
@@ -191,7 +179,7 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
         raise InvalidSpec(f"{path}.variant", f"{variant!r} is no variant of {architecture}; use one of {known}")
     return Parameters(
         variant=variant,
-        num_classes=_optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
+        num_classes=fields.optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
         input_size=_parse_input_size(parameters.get("inputSize"), row.stride, f"{path}.inputSize"),
     )
 
@@ -199,7 +187,7 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
 def _parse_input_size(value: Any, stride: int, path: str) -> tuple[int, int] | None:
     if value is None:
         return None
-    if not (isinstance(value, Sequence) and len(value) == 2 and all(_is_int(side) for side in value)):
+    if not (isinstance(value, Sequence) and len(value) == 2 and all(fields.is_int(side) for side in value)):
         raise InvalidSpec(path, f"{value!r} is not [height, width] in pixels, for example [640, 640]")
     height, width = value
     if any(side % stride or not stride <= side <= INPUT_SIZE_LIMIT for side in value):
@@ -221,21 +209,28 @@ def _parse_target(value: Any, path: str) -> Target:
     if not isinstance(value, Mapping):
         raise InvalidSpec(path, f"{value!r} is not a target, for example {{format: ONNX, precision: FP16}}")
     return Target(
-        _enum(Format, value.get("format"), f"{path}.format"),
-        _enum(Precision, value.get("precision"), f"{path}.precision"),
+        fields.enum(Format, value.get("format"), f"{path}.format"),
+        fields.enum(Precision, value.get("precision"), f"{path}.precision"),
     )
 
 
-def _parse_calibration(value: Any) -> Calibration | None:
+def _parse_calibration(value: Body | None) -> Calibration | None:
     if value is None:
         return None
-    samples = _optional_int(value, "spec.calibration.samples", 1, SAMPLES_LIMIT)
-    dataset = _parse_data(_mapping(value, "spec.calibration.dataset"), "spec.calibration.dataset")
+    samples = fields.optional_int(value, "spec.calibration.samples", 1, SAMPLES_LIMIT)
+    dataset = _parse_data(fields.mapping(value, "spec.calibration.dataset"), "spec.calibration.dataset")
     return Calibration(dataset, DEFAULT_SAMPLES if samples is None else samples)
 
 
+def _parse_checkpoint(value: Body, path: str) -> DataRef:
+    reference = _parse_data(value, path)
+    if reference.uri.endswith("/"):
+        raise InvalidSpec(f"{path}.uri", f"{reference.uri[:80]!r} is a folder; name the file of the checkpoint")
+    return reference
+
+
 def _parse_data(value: Body, path: str) -> DataRef:
-    uri, sha256 = _text(value, f"{path}.uri"), value.get("sha256")
+    uri, sha256 = fields.text(value, f"{path}.uri"), value.get("sha256")
     if len(uri) > URI_LIMIT or not re.match(URI_PATTERN, uri):
         problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
         raise InvalidSpec(f"{path}.uri", problem)
@@ -245,72 +240,31 @@ def _parse_data(value: Body, path: str) -> DataRef:
     if uri.startswith("https://") and sha256 is None:
         problem = "an https:// URI needs the SHA-256 of the file; add it, or use s3://bucket/key"
         raise InvalidSpec(f"{path}.sha256", problem)
+    if uri.endswith("/") and sha256 is not None:
+        raise InvalidSpec(f"{path}.sha256", "a folder has no SHA-256; remove it, or name a zip archive")
     return DataRef(uri, sha256)
 
 
 def _parse_storage(storage: Body) -> Storage:
-    endpoint = _text(storage, "spec.storage.endpoint")
+    endpoint = fields.text(storage, "spec.storage.endpoint")
     if not re.match(r"^https?://[^/]+/?$", endpoint):
         problem = f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000"
         raise InvalidSpec("spec.storage.endpoint", problem)
     return Storage(
         endpoint=endpoint.rstrip("/"),
-        bucket=_text(storage, "spec.storage.bucket"),
-        prefix=storage.get("prefix", "").strip("/"),
-        region=storage.get("region", "us-east-1"),
+        bucket=fields.text(storage, "spec.storage.bucket"),
+        prefix=(fields.optional_text(storage, "spec.storage.prefix") or "").strip("/"),
+        region=fields.optional_text(storage, "spec.storage.region") or "us-east-1",
         credentials_secret=storage.get("credentialsSecretName"),
         ca_secret=storage.get("caSecretName"),
     )
 
 
 def _parse_limits(jobs: Body) -> JobLimits:
-    deadline = _optional_int(jobs, "spec.jobs.deadlineSeconds", 1, DEADLINE_LIMIT)
-    retries = _optional_int(jobs, "spec.jobs.retries", 0, RETRIES_LIMIT)
+    deadline = fields.optional_int(jobs, "spec.jobs.deadlineSeconds", 1, DEADLINE_LIMIT)
+    retries = fields.optional_int(jobs, "spec.jobs.retries", 0, RETRIES_LIMIT)
     default = JobLimits()
     return JobLimits(
         default.deadline_seconds if deadline is None else deadline,
         default.retries if retries is None else retries,
     )
-
-
-def _check_kind(body: Body, kind: str) -> None:
-    found = f"{body.get('apiVersion')} {body.get('kind')}"
-    if found != f"{API_VERSION} {kind}":
-        raise InvalidSpec("apiVersion, kind", f"found {found}, expected {API_VERSION} {kind}")
-
-
-def _mapping(parent: Body, path: str) -> Body:
-    value = parent.get(_last(path))
-    if not isinstance(value, Mapping):
-        raise InvalidSpec(path, "is missing" if value is None else f"{value!r} is not an object")
-    return value
-
-
-def _text(parent: Body, path: str) -> str:
-    value = parent.get(_last(path))
-    if not isinstance(value, str) or not value:
-        raise InvalidSpec(path, "is missing" if value is None else f"{value!r} is not a text")
-    return value
-
-
-def _optional_int(parent: Body, path: str, low: int, high: int) -> int | None:
-    value = parent.get(_last(path))
-    if value is None:
-        return None
-    if not _is_int(value) or not low <= value <= high:
-        raise InvalidSpec(path, f"{value!r} is not a whole number from {low} to {high}")
-    return int(value)
-
-
-def _enum(kind: type[E], value: Any, path: str) -> E:
-    if value not in list(kind):
-        raise InvalidSpec(path, f"{value!r} is not known; use one of {', '.join(kind)}")
-    return kind(value)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _last(path: str) -> str:
-    return path.rsplit(".", 1)[-1]

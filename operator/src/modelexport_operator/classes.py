@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from modelexport.fields import InvalidSpec
 from modelexport.names import DEFAULT_CLASS_ANNOTATION
 from modelexport.reasons import Reason
-from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_class
+from modelexport.spec import ExportClass, ModelExport, parse_class
 from modelexport_operator.pods import Finding, Object
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from modelexport.fields import InvalidSpec
 from modelexport.matrix import Target
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.spec import ExportClass, InvalidSpec, ModelExport, parse_export
+from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport_operator.classes import find_class, output_folder
 from modelexport_operator.events import Event, compare_statuses
 from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of

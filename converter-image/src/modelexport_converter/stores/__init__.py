@@ -13,7 +13,7 @@ CHUNK = 1 << 20
 """Bytes that are read at a time."""
 
 
-class ObjectMissing(Exception):
+class ObjectMissing(Exception):  # noqa: N818 - it names what is the case
     """A URI names nothing; ``str()`` says what was looked for. The caller knows what it was meant to be."""
 
 
@@ -44,7 +44,7 @@ class Store(Protocol):
         """Write a file to a URI so that it is there whole or not at all."""
 
 
-class TooLarge(Exception):
+class TooLarge(Exception):  # noqa: N818 - it names what is the case
     """An object has more bytes than it may have; ``str()`` gives both numbers."""
 
     def __init__(self, found: int, limit: int) -> None:

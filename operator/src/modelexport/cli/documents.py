@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from modelexport.fields import InvalidSpec
 from modelexport.names import EXPORT_KIND
-from modelexport.spec import InvalidSpec, ModelExport, parse_class, parse_export
+from modelexport.spec import ModelExport, parse_class, parse_export
 
 
-class BadInput(Exception):
+class BadInput(Exception):  # noqa: N818 - it names what is the case
     """The user's input cannot be used; ``str()`` says which, why, and the way out."""
 
 

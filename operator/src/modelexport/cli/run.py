@@ -17,10 +17,11 @@ from modelexport.cli.conversions import Conversion
 from modelexport.cli.display import Display, open_console
 from modelexport.cli.documents import BadInput, read_exports
 from modelexport.cli.runner import Runner, usable_cpus
+from modelexport.fields import InvalidSpec
 from modelexport.matrix import ARCHITECTURES
 from modelexport.plan import plan_export
 from modelexport.request import ConversionRequest
-from modelexport.spec import InvalidSpec, ModelExport
+from modelexport.spec import ModelExport
 
 FAILED, INTERRUPTED = 1, 130
 DEFAULT_STORE = "modelexport-store"

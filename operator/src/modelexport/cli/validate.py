@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from modelexport.cli.documents import BadInput, Document, check_class, parse_document, read_documents
+from modelexport.fields import InvalidSpec
 from modelexport.names import CLASS_KIND, EXPORT_KIND
 from modelexport.plan import check_support
-from modelexport.spec import InvalidSpec
 
 
 def add_parser(commands: Any) -> None:
