@@ -1,4 +1,4 @@
-"""The product on the test cluster, installed as its users do: from crds/ and deploy/, with the images of this checkout."""
+"""The product on the test cluster, installed as users do: from crds/ and deploy/, with the images of this checkout."""
 
 import json
 
@@ -42,7 +42,9 @@ def install_operator(images: dict[str, str]) -> None:
         subprocess.CalledProcessError: the API server refuses something, or the operator does not become ready.
     """
     kubectl("apply", f"--filename={REPOSITORY / 'crds'}")
-    kubectl("wait", "--for=condition=Established", "crd/modelexports.modelexport.dev", "crd/exportclasses.modelexport.dev")
+    kubectl(
+        "wait", "--for=condition=Established", "crd/modelexports.modelexport.dev", "crd/exportclasses.modelexport.dev"
+    )
     for path in ("deploy/namespace.yaml", "deploy/rbac.yaml", "deploy/operator.yaml"):
         kubectl("apply", "--filename=-", input=read_manifest(path, images))
     kubectl("rollout", "status", DEPLOYMENT, f"--namespace={SYSTEM_NAMESPACE}", "--timeout=120s")
