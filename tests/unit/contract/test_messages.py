@@ -1,0 +1,151 @@
+"""What operator, converter and command line send to each other, and the plan that they share."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from command_line import model_export
+from modelexport import matrix, names
+from modelexport.fields import InvalidSpec
+from modelexport.matrix import ARCHITECTURES, TARGETS, Precision, Scheme, SupportLevel, Target, cells, lookup
+from modelexport.names import ExitCode
+from modelexport.plan import plan_export, spec_hash
+from modelexport.reasons import Fault, Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.spec import parse_export
+
+CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip", "sha256": "0" * 64}, "samples": 7}
+ALL = [str(target) for target in TARGETS]
+
+
+def requests_of(*targets: str, **spec: object) -> tuple[ConversionRequest, ...]:
+    return plan_export(parse_export(model_export("shapes", *targets, **spec)), "s3://exports/team")
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION])
+def test_a_request_survives_its_way_through_json(calibration: dict[str, object] | None) -> None:
+    for request in requests_of(*ALL, calibration=calibration):
+        assert ConversionRequest.from_json(request.to_json()) == request
+
+
+def test_a_request_with_an_input_size_survives_its_way_through_json() -> None:
+    body = model_export()
+    body["spec"]["model"]["parameters"] = {"inputSize": [320, 640], "variant": "n", "numClasses": 3}
+    (request,) = plan_export(parse_export(body), "s3://exports")
+    assert ConversionRequest.from_json(request.to_json()).model.parameters.input_size == (320, 640)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"schemaVersion": 1}', "1", '"text"'])
+def test_what_is_no_message_is_refused_as_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        ConversionRequest.from_json(text)
+    with pytest.raises(ValueError, match=r".+"):
+        ConversionResult.from_json(text)
+
+
+def test_a_message_of_another_version_is_refused_with_both_versions() -> None:
+    (request,) = requests_of("ONNX/FP32")
+    other = json.dumps({**json.loads(request.to_json()), "schemaVersion": 9})
+    with pytest.raises(ValueError, match="schemaVersion 9, this converter reads 1"):
+        ConversionRequest.from_json(other)
+
+
+RESULT = ConversionResult(
+    reason=Reason.SUCCEEDED,
+    message="verified and published",
+    scheme="fp16",
+    artifact=Artifact("s3://exports/a.onnx", "0" * 64, 123),
+    report_uri="s3://exports/report.json",
+    verification=Verification("agreement", "0.9999", "0.99"),
+    seconds=1.5,
+    peak_memory_mib=900,
+    reused=True,
+)
+
+
+@pytest.mark.parametrize("result", [RESULT, ConversionResult(Reason.INTERNAL_ERROR, "unexpected")])
+def test_a_result_survives_its_way_through_json(result: ConversionResult) -> None:
+    assert ConversionResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "🙂", '"', "\n"])
+def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
+    text = replace(RESULT, message=letter * 9000).to_json()
+    assert len(text.encode()) <= names.TERMINATION_MESSAGE_LIMIT
+    message = ConversionResult.from_json(text).message
+    assert message.endswith("…")
+    assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
+    assert set(message[:-1]) == {letter}
+
+
+def test_every_reason_has_a_fault_an_advice_and_an_exit_code() -> None:
+    for reason in Reason:
+        assert reason.policy.advice.endswith("."), reason
+        expected = {
+            (Fault.NONE, False): ExitCode.SUCCEEDED,
+            (Fault.USER, False): ExitCode.USER_FAULT,
+            (Fault.SYSTEM, False): ExitCode.SYSTEM_FAULT,
+            (Fault.SYSTEM, True): ExitCode.RETRIABLE,
+        }
+        assert reason.exit_code is expected[reason.policy.fault, reason.policy.retriable], reason
+
+
+def test_a_reason_is_a_word_that_kubernetes_takes_for_a_condition() -> None:
+    assert all(reason.value.isalnum() and reason.value[0].isupper() for reason in Reason)
+    assert len({reason.value for reason in Reason}) == len(Reason)
+
+
+def test_permanent_exit_codes_are_those_that_are_not_tried_again() -> None:
+    assert {reason.exit_code for reason in Reason if not reason.policy.retriable} == {
+        *names.PERMANENT_EXIT_CODES,
+        ExitCode.SUCCEEDED,
+    }
+
+
+def test_a_plan_has_one_request_per_target_in_its_order() -> None:
+    assert [str(request.target) for request in requests_of(*ALL)] == ALL
+
+
+def test_equal_requests_have_equal_hashes_and_others_do_not() -> None:
+    first, again = requests_of(*ALL), requests_of(*ALL)
+    assert [item.spec_hash for item in first] == [item.spec_hash for item in again]
+    assert len({item.spec_hash for item in (*first, *requests_of(*ALL, calibration=CALIBRATION))}) == 2 * len(ALL)
+    assert all(item.output.endswith(f"{item.target.slug}-{item.spec_hash}/") for item in first)
+
+
+def test_the_hash_does_not_change_with_the_name_of_the_export() -> None:
+    one, other = (parse_export(model_export(name)) for name in ("one", "other"))
+    cell = lookup("YOLOv8", TARGETS[0])
+    assert spec_hash(one, cell) == spec_hash(other, cell)
+
+
+def test_int8_is_static_with_calibration_where_the_format_has_that() -> None:
+    schemes = {str(item.target): item.scheme for item in requests_of(*ALL, calibration=CALIBRATION)}
+    assert schemes["LiteRT/INT8"] is schemes["ONNX/INT8"] is Scheme.STATIC_WI8_AI8
+    assert schemes["CoreML/INT8"] is Scheme.WEIGHT_ONLY_WI8_AFP16
+    assert not any(item.scheme.needs_calibration for item in requests_of(*ALL))
+
+
+def test_an_extended_cell_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(ARCHITECTURES["YOLOv8"], extended=frozenset({Target(matrix.Format.ONNX, Precision.FP16)}))
+    monkeypatch.setitem(ARCHITECTURES, "YOLOv8", row)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSpec, match=r"spec.targets\[1\]: ONNX/FP16 .* set spec.supportLevel: Extended") as caught:
+        requests_of("ONNX/FP32", "ONNX/FP16")
+    assert caught.value.reason is Reason.UNSUPPORTED_TARGET
+    assert len(requests_of("ONNX/FP16", supportLevel=SupportLevel.EXTENDED.value)) == 1
+
+
+def test_every_cell_has_a_threshold_and_resources() -> None:
+    assert len(cells()) == len(ARCHITECTURES) * len(TARGETS)
+    for cell in cells():
+        assert 0 < cell.threshold.minimum <= 1
+        assert cell.architecture.resources.memory_mib > 0
+        assert cell.backend.cpu_architectures
+
+
+def test_the_standard_library_keeps_its_operator() -> None:
+    import operator
+
+    assert operator.add(1, 2) == 3

@@ -1,0 +1,154 @@
+"""Parsing of the API objects: what is accepted, and how each refusal reads."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from command_line import model_export
+from modelexport.fields import InvalidSpec
+from modelexport.matrix import Format, Precision, SupportLevel, Target
+from modelexport.spec import Calibration, DataRef, Parameters, parse_class, parse_export
+
+SHA256 = "0123456789abcdef" * 4
+
+
+def full_export() -> dict[str, Any]:
+    body = model_export(
+        "shapes",
+        "LiteRT/INT8",
+        "ONNX/FP16",
+        className="gpu",
+        supportLevel="Extended",
+        calibration={"dataset": {"uri": "s3://datasets/a.zip", "sha256": SHA256}, "samples": 7},
+        suspend=True,
+        ttlSecondsAfterFinished=60,
+    )
+    body["metadata"] |= {"namespace": "team", "uid": "u", "generation": 3}
+    body["spec"]["model"]["parameters"] = {"variant": "n", "numClasses": 3, "inputSize": [320, 640]}
+    return body
+
+
+def full_class() -> dict[str, Any]:
+    return {
+        "apiVersion": "modelexport.dev/v1alpha1",
+        "kind": "ExportClass",
+        "metadata": {"name": "default", "annotations": {"modelexport.dev/is-default-class": "true"}},
+        "spec": {
+            "storage": {"endpoint": "http://minio:9000/", "bucket": "exports", "prefix": "/team/", "region": "eu"},
+            "converter": {"image": "converter:1", "nodeSelector": {"a": "b"}},
+            "jobs": {"deadlineSeconds": 60, "retries": 0},
+        },
+    }
+
+
+def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy in which the field of a dotted path has another value."""
+    copied = copy.deepcopy(body)
+    *parents, last = path.split(".")
+    holder = copied
+    for key in parents:
+        holder = holder[key]
+    holder[last] = value
+    return copied
+
+
+def test_every_field_of_an_export_is_read() -> None:
+    export = parse_export(full_export())
+    assert (export.name, export.namespace, export.uid, export.generation) == ("shapes", "team", "u", 3)
+    assert export.model.parameters == Parameters("n", 3, (320, 640))
+    assert export.targets == (Target(Format.LITERT, Precision.INT8), Target(Format.ONNX, Precision.FP16))
+    assert export.calibration == Calibration(DataRef("s3://datasets/a.zip", SHA256), 7)
+    assert (export.class_name, export.support_level) == ("gpu", SupportLevel.EXTENDED)
+    assert (export.suspend, export.ttl_seconds_after_finished) == (True, 60)
+
+
+def test_what_an_export_leaves_out_has_its_default() -> None:
+    export = parse_export(model_export())
+    assert (export.namespace, export.class_name, export.calibration, export.suspend) == ("default", None, None, False)
+    assert (export.support_level, export.model.parameters) == (SupportLevel.STABLE, Parameters())
+
+
+def test_every_field_of_a_class_is_read() -> None:
+    found = parse_class(full_class())
+    assert (found.storage.endpoint, found.storage.prefix, found.storage.region) == ("http://minio:9000", "team", "eu")
+    assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (60, 0, True)
+    assert (found.image, found.node_selector) == ("converter:1", {"a": "b"})
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("apiVersion", "modelexport.dev/v2", "apiVersion, kind: found modelexport.dev/v2 ModelExport"),
+    ("metadata.name", "../../etc", "metadata.name: '../../etc' is not a name; use lower-case"),
+    ("metadata.name", "A", "metadata.name: 'A' is not a name"),
+    ("metadata.namespace", "a/b", "metadata.namespace: 'a/b' is not a name"),
+    ("spec.model.architecture", "VGG", "spec.model.architecture: 'VGG' is not supported; use one of YOLOv8, "),
+    ("spec.model.checkpoint", None, "spec.model.checkpoint: is missing"),
+    ("spec.model.checkpoint.uri", "s3://b/a.pt", "spec.model.checkpoint.uri: 's3://b/a.pt' is not a URI that can be"),
+    ("spec.model.checkpoint.uri", "s3://bucket/a/", "is a folder; name the file of the checkpoint"),
+    ("spec.model.checkpoint.uri", "https://host/a", "spec.model.checkpoint.sha256: an https:// URI needs the SHA-256"),
+    ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; give 64"),
+    (
+        "spec.model.parameters.variant",
+        "q",
+        "spec.model.parameters.variant: 'q' is no variant of YOLOv8; use one of n, s",
+    ),
+    ("spec.model.parameters.numClasses", 0, "spec.model.parameters.numClasses: 0 is not a whole number from 1 to"),
+    ("spec.model.parameters.numClasses", True, "True is not a whole number"),
+    ("spec.model.parameters.inputSize", [640], "spec.model.parameters.inputSize: [640] is not [height, width]"),
+    ("spec.model.parameters.inputSize", [640, 100], "[640, 100] must be multiples of 32 between 32 and 4096"),
+    ("spec.supportLevel", "All", "spec.supportLevel: 'All' is not known; use one of Stable, Extended"),
+    ("spec.targets", [], "spec.targets: name at least one target, for example {format: ONNX, precision: FP16}"),
+    ("spec.targets", ["ONNX"], "spec.targets[0]: 'ONNX' is not a target"),
+    ("spec.targets", [{"format": "ONNX", "precision": "INT4"}], "spec.targets[0].precision: 'INT4' is not known"),
+    ("spec.targets", [{"format": "ONNX", "precision": "FP16"}] * 2, "spec.targets[1]: ONNX/FP16 is named twice"),
+    ("spec.calibration.samples", 0, "spec.calibration.samples: 0 is not a whole number from 1 to 10000"),
+    ("spec.calibration.dataset.uri", "s3://datasets/a/", "spec.calibration.dataset.sha256: a folder has no SHA-256"),
+    ("spec.suspend", "no", "spec.suspend: 'no' is neither true nor false"),
+    ("spec.ttlSecondsAfterFinished", -1, "spec.ttlSecondsAfterFinished: -1 is not a whole number from 0"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), REFUSED)
+def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_export(changed(full_export(), path, value))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("spec.storage.endpoint", "minio:9000", "spec.storage.endpoint: 'minio:9000' is not an S3 endpoint"),
+        ("spec.storage.bucket", "", "spec.storage.bucket: '' is not a text"),
+        ("spec.converter.image", None, "spec.converter.image: is missing"),
+        ("spec.jobs.retries", 11, "spec.jobs.retries: 11 is not a whole number from 0 to 10"),
+        ("spec.jobs", [], "spec.jobs: [] is not an object"),
+    ],
+)
+def test_a_class_that_cannot_be_accepted_is_refused_by_its_field(path: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_class(changed(full_class(), path, value))
+    assert message in str(caught.value)
+
+
+def paths_of(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inner:
+        yield from paths_of(value, (*path, key))
+
+
+@pytest.mark.parametrize("parse", [parse_export, parse_class])
+def test_no_type_in_any_place_leads_to_another_exception(parse: Any) -> None:
+    body = full_export() if parse is parse_export else full_class()
+    for path in paths_of(body):
+        for value in (None, 1, -1, 1.5, "", "x", [], [1], [[]], {}, {"a": 1}, {1: 2}, True):
+            holder = {"body": copy.deepcopy(body)}
+            target: Any = holder
+            for key in ("body", *path)[:-1]:
+                target = target[key]
+            target[("body", *path)[-1]] = value
+            with contextlib.suppress(InvalidSpec):
+                parse(holder["body"])
