@@ -101,7 +101,9 @@ def _model() -> Schema:
             "parameters": record(
                 "Facts about the model; what is left out is read from the checkpoint.",
                 {
-                    "variant": text("The size of the model, for example n.", 16),
+                    "variant": text(
+                        'The size of the model, for example "n"; quote it, YAML takes a bare n for a boolean.', 16
+                    ),
                     "numClasses": integer("How many classes the model tells apart.", 1, CLASS_COUNT_LIMIT),
                     "inputSize": {
                         "type": "array",
