@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import pickletools
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ from modelexport_converter.program import read_program
 Facts = Mapping[str, Any]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_OTHER_ZIP = "it is a zip file, but neither torch.save nor torch.export.save wrote it"
+EPSILON = "batch_norm_epsilon"
+"""The one number of a pickled network that changes its results and is in no state dict, as a fact."""
+
 _PLAIN = (bool, int, float, str, type(None))
 
 # Where ultralytics has kept its layers: one module until 8.0.120, three since.
@@ -112,14 +117,15 @@ def _read_zip(path: Path) -> Checkpoint:
     try:
         records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
     except RuntimeError as error:
-        raise _unreadable(path, "its end is missing or damaged; it was probably cut while it was copied") from error
+        cut = "its end is missing or damaged; it was probably cut while it was copied"
+        raise _unreadable(path, _OTHER_ZIP if zipfile.is_zipfile(path) else cut) from error
     if "archive_format" in records:
         program = read_program(path)
         return Checkpoint({**program.state_dict, **_tensors_of(program.constants)}, program=program)
     if "constants.pkl" in records:
         raise _unreadable(path, "it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
     if "data.pkl" not in records:
-        raise _unreadable(path, "it is a zip file, but neither torch.save nor torch.export.save wrote it")
+        raise _unreadable(path, _OTHER_ZIP)
     return _read_pickle(path)
 
 
@@ -145,6 +151,8 @@ def _interpret(path: Path, content: Any) -> Checkpoint:
         raise _unreadable(path, "it holds no weights under 'model', 'ema' or 'state_dict'")
     attributes = vars(model) if isinstance(model, _Node) else {}
     facts = {**_plain(content.get("train_args")), **_plain(attributes.get("yaml")), **_plain(attributes)}
+    if isinstance(model, _Node) and (epsilon := model.find("eps")) is not None:
+        facts[EPSILON] = epsilon
     return Checkpoint(_to_float(tensors), facts)
 
 
@@ -163,7 +171,7 @@ def _named_globals(file: io.BufferedReader) -> Iterator[str]:
         while True:
             for opcode, argument, _ in pickletools.genops(file):
                 if opcode.name in {"GLOBAL", "INST"}:
-                    yield argument.replace(" ", ".")
+                    yield str(argument).replace(" ", ".")
                 elif opcode.name == "STACK_GLOBAL":
                     yield ".".join(texts[-2:])
                 elif isinstance(argument, str):
@@ -205,6 +213,13 @@ class _Node:
         if isinstance(state, dict):
             self.__dict__.update(state)
 
+    def find(self, attribute: str) -> Any:
+        """The first value that a module at or below this one has for an attribute."""
+        if attribute in self.__dict__:
+            return self.__dict__[attribute]
+        children = (child for child in self.__dict__.get("_modules", {}).values() if isinstance(child, _Node))
+        return next((value for child in children if (value := child.find(attribute)) is not None), None)
+
     def walk(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         """Every parameter and buffer below, by the name that it has in a state dict."""
         for kind in ("_parameters", "_buffers"):
@@ -217,7 +232,11 @@ class _Node:
 
 
 def _tensors_of(content: Any) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)} if isinstance(content, dict) else {}
+    return (
+        {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        if isinstance(content, dict)
+        else {}
+    )
 
 
 def _to_float(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

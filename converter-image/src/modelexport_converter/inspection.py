@@ -30,7 +30,9 @@ def check_facts(facts: Facts, model: LoadedModel, scheme: Scheme) -> None:
     """
     problems = [*_interface(facts, model), *_precision(facts, model, scheme)]
     if problems:
-        message = f"the produced file is not what was asked for: {'; '.join(problems)}; this is a defect of the conversion"
+        message = (
+            f"the produced file is not what was asked for: {'; '.join(problems)}; this is a defect of the conversion"
+        )
         raise Failure(Reason.INSPECTION_FAILED, message)
 
 

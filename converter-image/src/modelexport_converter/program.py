@@ -38,7 +38,9 @@ def read_program(path: Path) -> torch.export.ExportedProgram:
         Failure: with reason ``CheckpointUnsafe`` when the archive holds more than tensors and static ATen operators, or
             ``CheckpointUnreadable`` when torch cannot load it.
     """
-    from torch.export.pt2_archive._package import load_pt2  # brings torch's compiler, seconds that no other checkpoint needs
+    from torch.export.pt2_archive._package import (
+        load_pt2,  # brings torch's compiler, seconds that no other checkpoint needs
+    )
 
     try:
         _check_archive(torch._C.PyTorchFileReader(str(path)))
@@ -47,7 +49,9 @@ def read_program(path: Path) -> torch.export.ExportedProgram:
         raise
     except Exception as error:
         # torch names no errors for a damaged archive; any that is left over means that it cannot be read.
-        message = f"the .pt2 archive ({path.stat().st_size} bytes) cannot be read: {type(error).__name__}: {str(error)[:200]}"
+        message = (
+            f"the .pt2 archive ({path.stat().st_size} bytes) cannot be read: {type(error).__name__}: {str(error)[:200]}"
+        )
         raise Failure(Reason.CHECKPOINT_UNREADABLE, message) from error
     return program
 

@@ -132,4 +132,7 @@ def _check_outputs(model: LoadedModel, expected: Sequence[Array], found: Sequenc
             problem = f"holds {int((~np.isfinite(given)).sum())} values that are NaN or infinite"
         else:
             continue
-        raise Failure(Reason.VERIFICATION_FAILED, f"the produced file's output {output.name} {problem}; this is a defect of the conversion")
+        raise Failure(
+            Reason.VERIFICATION_FAILED,
+            f"the produced file's output {output.name} {problem}; this is a defect of the conversion",
+        )

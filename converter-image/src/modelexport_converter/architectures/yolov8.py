@@ -3,27 +3,34 @@
 import re
 from collections.abc import Mapping, Sequence
 
-
 import torch
 
 from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.reasons import Reason
 from modelexport.spec import INPUT_SIZE_LIMIT, Model
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, STRIDES, Classifier, Network, fuse
-from modelexport_converter.checkpoint import Checkpoint, Facts
+from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 Tensors = Mapping[str, torch.Tensor]
 
-_BOXES = Output("boxes", ("batch", "coordinate", "anchor"), "Centre x, centre y, width, height, divided by the input's width and height.")
-_SCORES = Output("scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class.")
+_BOXES = Output(
+    "boxes",
+    ("batch", "coordinate", "anchor"),
+    "Centre x, centre y, width, height, divided by the input's width and height.",
+)
+_SCORES = Output(
+    "scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class."
+)
 _COEFFICIENTS = Output(
     "mask_coefficients",
     ("batch", "mask", "anchor"),
     "Mask of an anchor: the sum of coefficients times prototypes, above 0, cut at its box.",
 )
-_PROTOTYPES = Output("prototypes", ("batch", "mask", "row", "column"), "Masks to be combined, at a quarter of the input's size.")
+_PROTOTYPES = Output(
+    "prototypes", ("batch", "mask", "row", "column"), "Masks to be combined, at a quarter of the input's size."
+)
 _KEYPOINTS = Output(
     "keypoints",
     ("batch", "keypoint", "component", "anchor"),
@@ -58,7 +65,11 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     _check("variant", model.parameters.variant, variant)
     classes = len(tensors[_CLASSIFIER if _task(model) is Task.CLASSIFICATION else _CLASSES])
     _check("number of classes", model.parameters.num_classes, classes)
-    size = model.parameters.input_size or _trained_size(checkpoint.facts) or ARCHITECTURES[model.architecture].default_input_size
+    size = (
+        model.parameters.input_size
+        or _trained_size(checkpoint.facts)
+        or ARCHITECTURES[model.architecture].default_input_size
+    )
     network = _build(checkpoint, _task(model), variant, classes, size)
     return _describe(network, model, variant, size, _class_names(checkpoint.facts, classes))
 
@@ -102,7 +113,11 @@ def _trained_size(facts: Facts) -> tuple[int, int] | None:
     """The size that the model was trained for, rounded up to what its strides can divide."""
     side, most = facts.get("imgsz"), STRIDES[-1]
     sides = [side, side] if isinstance(side, int) else side
-    if not (isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(s, int) and 0 < s <= INPUT_SIZE_LIMIT for s in sides)):
+    if not (
+        isinstance(sides, Sequence)
+        and len(sides) == 2
+        and all(isinstance(s, int) and 0 < s <= INPUT_SIZE_LIMIT for s in sides)
+    ):
         return None
     height, width = (-(-s // most) * most for s in sides)
     return height, width
@@ -129,9 +144,17 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         first = re.sub(r"\s+", " ", str(error).partition(":")[2])[:300]
-        message = f"the weights do not fit YOLOv8 {variant} with {classes} classes:{first}; export a changed network as .pt2"
+        message = (
+            f"the weights do not fit YOLOv8 {variant} with {classes} classes:{first}; export a changed network as .pt2"
+        )
         raise Failure(Reason.CHECKPOINT_MISMATCH, message) from error
-    return fuse(network)
+    return fuse(network, _epsilon(checkpoint.facts, task))
+
+
+def _epsilon(facts: Facts, task: Task) -> float:
+    """Of batch normalisation; where the checkpoint does not say, what ultralytics sets: torch's default for classifiers only."""
+    found = facts.get(EPSILON)
+    return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
@@ -182,8 +205,10 @@ def _shape(program: torch.export.ExportedProgram, name: object) -> tuple[int, ..
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:
     """Check an archive's output shapes against the task's and return the number of classes."""
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
-    classes = found[0 if task is Task.CLASSIFICATION else 1][1] if len(found) == len(_OUTPUTS[task]) and all(found) else 0
-    detected = [(1, 4, anchors), (1, classes, anchors)]
+    classes = (
+        found[0 if task is Task.CLASSIFICATION else 1][1] if len(found) == len(_OUTPUTS[task]) and all(found) else 0
+    )
+    detected: list[tuple[int, ...]] = [(1, 4, anchors), (1, classes, anchors)]
     expected: dict[Task, list[tuple[int, ...]]] = {
         Task.CLASSIFICATION: [(1, classes)],
         Task.DETECTION: detected,

@@ -6,6 +6,7 @@ quantisation scale over boxes and scores loses the scores, and positions are div
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +18,6 @@ BINS = 16
 """Values of the distribution over the distance from an anchor to one side of its box, in cells."""
 MASKS = 32
 """Prototypes, and coefficients per anchor."""
-_EPSILON = 1e-3
-"""Of batch normalisation; ultralytics sets it after construction, so it is in no state dict."""
 
 # Depth, width and most channels of each variant; classifiers all have 1024 channels at most.
 SCALES = {
@@ -36,14 +35,16 @@ class Conv(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=_EPSILON)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, height, width) to (1, outputs, height / stride, width / stride)."""
         return functional.silu(self.bn(self.conv(x)))
 
-    def fuse(self) -> None:
+    def fuse(self, epsilon: float) -> None:
         """Fold the batch normalisation into the convolution; for use in eval mode."""
         if isinstance(self.bn, nn.BatchNorm2d):
+            self.bn.eps = epsilon
             self.conv = fuse_conv_bn_eval(self.conv, self.bn)
             self.bn = nn.Identity()
 
@@ -58,7 +59,7 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.cv2(self.cv1(x))
+        y: torch.Tensor = self.cv2(self.cv1(x))
         return x + y if self.shortcut else y
 
 
@@ -76,7 +77,8 @@ class C2f(nn.Module):
         steps = list(self.cv1(x).split(self.hidden, 1))
         for block in self.m:
             steps.append(block(steps[-1]))
-        return self.cv2(torch.cat(steps, 1))
+        joined: torch.Tensor = self.cv2(torch.cat(steps, 1))
+        return joined
 
 
 class SPPF(nn.Module):
@@ -91,7 +93,8 @@ class SPPF(nn.Module):
         steps = [self.cv1(x)]
         for _ in range(3):
             steps.append(functional.max_pool2d(steps[-1], 5, 1, 2))
-        return self.cv2(torch.cat(steps, 1))
+        joined: torch.Tensor = self.cv2(torch.cat(steps, 1))
+        return joined
 
 
 class Prototypes(nn.Module):
@@ -105,7 +108,8 @@ class Prototypes(nn.Module):
         self.cv3 = Conv(hidden, MASKS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.cv3(self.cv2(self.upsample(self.cv1(x))))
+        masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x))))
+        return masks
 
 
 class Head(nn.Module):
@@ -124,7 +128,7 @@ class Head(nn.Module):
         return tuple(_join(branch, maps) for branch in branches)
 
 
-def _join(branch: nn.ModuleList, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+def _join(branch: Any, maps: Sequence[torch.Tensor]) -> torch.Tensor:
     # Sizes as numbers: flatten would leave operators in ONNX that compute them.
     return torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
 
@@ -151,7 +155,7 @@ class Decoder(nn.Module):
     def boxes(self, raw: torch.Tensor) -> torch.Tensor:
         """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
         sides = (raw.view(1, 4, BINS, -1).softmax(2) * self.bins).sum(2)
-        near, far = sides.split(2, 1)
+        near, far = sides[:, :2], sides[:, 2:]
         return torch.cat([self.centres + (far - near) * (self.cells / 2), (near + far) * self.cells], 1)
 
     def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -215,7 +219,7 @@ class Network(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         maps = self._features(image)
-        head = self.model["22"]
+        head: Any = self.model["22"]
         boxes, scores, *extra = head(maps)
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if self.masks:
@@ -250,7 +254,7 @@ class Classifier(nn.Module):
         self.model = nn.ModuleDict({**layers, "9": head})
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        head = self.model["9"]
+        head: Any = self.model["9"]
         features = head["conv"](_run(self.model, range(9), image)).mean((2, 3))
         return (head["linear"](features).softmax(1),)
 
@@ -285,10 +289,10 @@ def _twice(x: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def fuse(network: nn.Module) -> nn.Module:
-    """Prepare a network for capture: eval mode, batch normalisation folded, parameters frozen."""
+def fuse(network: nn.Module, epsilon: float) -> nn.Module:
+    """Prepare a network for capture: eval mode, batch normalisation with ``epsilon`` folded, parameters frozen."""
     network.eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, Conv):
-            module.fuse()
+            module.fuse(epsilon)
     return network

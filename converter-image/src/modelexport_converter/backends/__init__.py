@@ -11,8 +11,8 @@ from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from modelexport.matrix import BACKENDS, Format, Scheme
 
+from modelexport.matrix import BACKENDS, Format, Scheme
 from modelexport_converter.model import LoadedModel
 
 Array = npt.NDArray[np.float32]

@@ -81,14 +81,16 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 
 
 def _translate(model: LoadedModel, precision: Any) -> Any:
-    with warnings.catch_warnings():
+    with _quiet(), warnings.catch_warnings():
         # Sizes are constants here, so what tracing makes of them is what is meant.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=FutureWarning, message="`torch.jit.trace")
-        traced = torch.jit.trace(model.module, model.example_input(), strict=False, check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            model.module, model.example_input(), strict=False, check_trace=False
+        )
     image = ct.TensorType(name=model.input_name, shape=(1, 3, *model.input_size), dtype=np.float32)
     outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
-    with no_progress_bars():
+    with _quiet(), no_progress_bars():
         return ct.convert(
             traced,
             inputs=[image],

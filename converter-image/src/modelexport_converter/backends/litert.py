@@ -189,7 +189,7 @@ def _write(flat: Any, path: Path) -> None:
 
 def _operator(flat: Any, op: Any) -> str:
     code = flat.operatorCodes[op.opcodeIndex]
-    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return str(_OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def _shape(graph: Any, index: int) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ from modelexport import __version__
 from modelexport_converter.model import LoadedModel
 
 AUTHOR = "ModelExport"
-DESCRIPTION = "Converted and verified by ModelExport; the metadata says how to prepare the input and how to read the outputs."
+DESCRIPTION = (
+    "Converted and verified by ModelExport; the metadata says how to prepare the input and how to read the outputs."
+)
 
 
 def describe_usage(model: LoadedModel) -> dict[str, str]:

@@ -1,0 +1,226 @@
+"""Checkpoints of users: what is read, what is refused, and that nothing in them ever runs."""
+
+import io
+import json
+import os
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from converter.yolov8_cells import CLASSES, WEIGHTS
+from modelexport.reasons import Reason
+from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.failures import Failure
+
+
+def refuse(path: Path) -> Failure:
+    with pytest.raises(Failure) as caught:
+        read_checkpoint(path)
+    return caught.value
+
+
+class Payload:
+    """Unpickling it creates a file."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.proof}",)
+
+
+class EvalPayload(Payload):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (f"open({str(self.proof)!r}, 'w')",)
+
+
+class ImportPayload(Payload):
+    """Hides behind a name that torch's own checkpoints use."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.Inner(self.proof), "x")
+
+    class Inner(Payload):
+        pass
+
+
+@pytest.mark.parametrize("architecture", WEIGHTS)
+def test_an_ultralytics_checkpoint_is_read_without_ultralytics(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ultralytics"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+    checkpoint = read_checkpoint(WEIGHTS[architecture])
+    assert tuple(checkpoint.facts["names"].values()) == CLASSES
+    assert checkpoint.facts["imgsz"] in {128, 160}
+    assert checkpoint.tensors["model.0.conv.weight"].shape == (16, 3, 3, 3)
+    assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {torch.float32, torch.int64}
+
+
+def test_averaged_weights_go_before_the_last_ones(tmp_path: Path) -> None:
+    torch.save({"ema": {"w": torch.ones(1)}, "model": {"w": torch.zeros(1)}}, tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt").tensors["w"].item() == 1
+
+
+def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2, dtype=torch.float16)}, tmp_path / "x.pt")
+    assert read_checkpoint(tmp_path / "x.pt").tensors["w"].dtype is torch.float32
+
+
+def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:
+    facts = {"names": json.dumps({"0": "cat"}), "imgsz": "320", "note": "free text"}
+    save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", facts)
+    checkpoint = read_checkpoint(tmp_path / "x.safetensors")
+    assert checkpoint.facts == {"names": {"0": "cat"}, "imgsz": 320, "note": "free text"}
+    assert list(checkpoint.tensors) == ["w"]
+
+
+def test_the_kind_is_told_by_the_content_and_not_by_the_name(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "x.pt")
+    assert list(read_checkpoint(tmp_path / "x.pt").tensors) == ["w"]
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    failure = refuse(tmp_path / "none.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "No such file" in str(failure)
+
+
+def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").touch()
+    failure = refuse(tmp_path / "x.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "(0 bytes)" in str(failure)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "pt2"])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_a_truncated_checkpoint_is_refused_with_its_size(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = tmp_path / f"whole.{suffix}"
+    {"pt": _write_pt, "safetensors": _write_safetensors, "pt2": _write_pt2}[suffix](whole)
+    size = int(whole.stat().st_size * share)
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(whole.read_bytes()[:size])
+    failure = refuse(cut)
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert f"({size} bytes)" in str(failure)
+
+
+def _write_pt(path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1000)}}, path)
+
+
+def _write_safetensors(path: Path) -> None:
+    save_file({"w": torch.ones(1000)}, path)
+
+
+def _write_pt2(path: Path) -> None:
+    torch.export.save(torch.export.export(torch.nn.Linear(3, 2).eval(), (torch.zeros(1, 3),)), path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello, I am no checkpoint", b"PK\x03\x04 nor a zip", b"\x89PNG\r\n\x1a\n" + bytes(64)]
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    assert refuse(tmp_path / "x.pt").reason is Reason.CHECKPOINT_UNREADABLE
+
+
+def test_a_zip_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/readme.txt", "hello")
+    assert "neither torch.save nor torch.export.save wrote it" in str(refuse(tmp_path / "x.pt"))
+
+
+def test_a_torchscript_archive_is_told_the_way_out(tmp_path: Path) -> None:
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "x.pt")
+    failure = refuse(tmp_path / "x.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "torch.export.save" in str(failure)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save(
+        {"model": {"a": torch.ones(3), "b.weight": torch.tensor([1.0, float("nan"), float("inf")])}}, tmp_path / "x.pt"
+    )
+    failure = refuse(tmp_path / "x.pt")
+    assert failure.reason is Reason.WEIGHTS_NOT_FINITE
+    assert "2 of 3 values of b.weight" in str(failure)
+
+
+def _zip_format(payload: Payload, path: Path) -> None:
+    torch.save({"model": payload}, path)
+
+
+def _zip_format_protocol_4(payload: Payload, path: Path) -> None:
+    torch.save({"model": payload}, path, pickle_protocol=4)
+
+
+def _legacy_format(payload: Payload, path: Path) -> None:
+    torch.save({"model": payload}, path, _use_new_zipfile_serialization=False)
+
+
+def _bare_pickle(payload: Payload, path: Path) -> None:
+    path.write_bytes(pickle.dumps({"model": payload}, protocol=4))
+
+
+def _bare_pickle_protocol_2(payload: Payload, path: Path) -> None:
+    path.write_bytes(pickle.dumps({"model": payload}, protocol=2))
+
+
+def _beside_good_weights(payload: Payload, path: Path) -> None:
+    """A second pickle in a good checkpoint, under the name that is read and one level deeper."""
+    buffer = io.BytesIO()
+    torch.save({"model": {"w": torch.ones(3)}}, buffer)
+    with zipfile.ZipFile(buffer) as good, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as evil:
+        for name in good.namelist():
+            evil.writestr(name, pickle.dumps(payload, protocol=2) if name.endswith("data.pkl") else good.read(name))
+        evil.writestr("archive/nested/data.pkl", pickle.dumps(payload, protocol=2))
+
+
+DISGUISES = [
+    _zip_format,
+    _zip_format_protocol_4,
+    _legacy_format,
+    _bare_pickle,
+    _bare_pickle_protocol_2,
+    _beside_good_weights,
+]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "pt2"])
+@pytest.mark.parametrize("payload", [Payload, EvalPayload, ImportPayload])
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_malicious_pickle_never_runs(
+    tmp_path: Path, disguise: Callable[[Payload, Path], None], payload: type[Payload], suffix: str
+) -> None:
+    path, proof = tmp_path / f"x.{suffix}", tmp_path / "it-ran"
+    disguise(payload(proof), path)
+    failure = refuse(path)
+    assert not proof.exists()
+    assert failure.reason is Reason.CHECKPOINT_UNSAFE, failure
+    if disguise is not _zip_format_protocol_4:  # the instruction is refused before the name that it would import
+        assert any(name in str(failure) for name in ("posix.system", "builtins.eval", "__builtin__.eval"))
+
+
+def test_the_payload_of_these_tests_would_run(tmp_path: Path) -> None:
+    _zip_format(Payload(tmp_path / "it-ran"), tmp_path / "x.pt")
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert (tmp_path / "it-ran").exists()
+
+
+def test_a_module_outside_the_list_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Sequential(torch.nn.GELU())}, tmp_path / "x.pt")
+    failure = refuse(tmp_path / "x.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNSAFE
+    assert "torch.nn.modules.activation.GELU" in str(failure)
+    assert "Sequential" not in str(failure)

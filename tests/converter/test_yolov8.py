@@ -1,0 +1,209 @@
+"""The YOLOv8 networks: equal to ultralytics', and strict about what they are given."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from converter.yolov8_cells import CLASSES, WEIGHTS, ask, eval_inputs, load_model, run_model
+from modelexport.reasons import Reason
+from modelexport_converter.architectures.yolov8 import load
+from modelexport_converter.architectures.yolov8_network import Classifier, Network
+from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.failures import Failure
+
+
+def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
+    read = read_checkpoint(WEIGHTS[architecture])
+    return replace(read, facts={**read.facts, **facts})
+
+
+def refuse(found: Checkpoint, architecture: str = "YOLOv8", **parameters: Any) -> str:
+    with pytest.raises(Failure) as caught:
+        load(found, ask(architecture, **parameters))
+    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
+    return str(caught.value)
+
+
+def run_ultralytics(architecture: str, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The outputs of ultralytics' own module, split and divided as ours are."""
+    module = torch.load(WEIGHTS[architecture], weights_only=False)["model"].float().eval()
+    with torch.inference_mode():
+        output = module(image)[0]
+    if architecture == "YOLOv8-CLS":
+        return (output,)
+    rows, *prototypes = output if isinstance(output, tuple) else (output,)
+    height, width = image.shape[2:]
+    boxes, scores, extra = rows.split((4, len(CLASSES), rows.shape[1] - 4 - len(CLASSES)), 1)
+    outputs = (boxes / torch.tensor([width, height, width, height]).view(1, 4, 1), scores)
+    if architecture == "YOLOv8-SEG":
+        return (*outputs, extra, *prototypes)
+    if architecture == "YOLOv8-Pose":
+        return (*outputs, extra.view(1, 4, 3, -1) / torch.tensor([width, height, 1.0]).view(1, 1, 3, 1))
+    return outputs
+
+
+@pytest.mark.parametrize("architecture", WEIGHTS)
+@pytest.mark.parametrize("size", [(160, 160), (96, 224)])
+def test_outputs_are_those_of_ultralytics(architecture: str, size: tuple[int, int]) -> None:
+    model = load(checkpoint(architecture), ask(architecture, input_size=size))
+    image = model.example_input()
+    expected, found = run_ultralytics(architecture, image), model.module(image)
+    assert len(found) == len(model.outputs)
+    for wanted, given in zip(expected, found, strict=True):
+        torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", WEIGHTS)
+def test_a_state_dict_alone_gives_the_same_network(architecture: str) -> None:
+    """The number in batch normalisation that is in no state dict is known for each architecture."""
+    found = checkpoint(architecture)
+    bare = load(Checkpoint(found.tensors, {"imgsz": 128}), ask(architecture))
+    image = bare.example_input()
+    for wanted, given in zip(run_ultralytics(architecture, image), bare.module(image), strict=True):
+        torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_epsilon_of_a_pickled_network_is_used() -> None:
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    usual, other = (
+        load(checkpoint(batch_norm_epsilon=epsilon), ask("YOLOv8", input_size=(64, 64))).module(image)[1]
+        for epsilon in (1e-3, 1e-1)
+    )
+    assert not torch.allclose(usual, other)
+
+
+@pytest.mark.parametrize("variant", "nsmlx")
+@pytest.mark.parametrize("kind", ["", "-seg", "-cls", "-pose"])
+def test_every_variant_has_the_weights_of_ultralytics(variant: str, kind: str) -> None:
+    from ultralytics.nn import tasks
+
+    with torch.device("meta"):
+        layers, _ = tasks.parse_model(tasks.yaml_model_load(f"yolov8{variant}{kind}.yaml"), ch=3, verbose=False)
+        ours = _build(variant, kind).state_dict()
+    theirs = torch.nn.ModuleDict({"model": layers}).state_dict()
+    shapes = {name: tensor.shape for name, tensor in theirs.items() if not name.endswith("dfl.conv.weight")}
+    assert {name: tensor.shape for name, tensor in ours.items()} == shapes
+
+
+def _build(variant: str, kind: str) -> torch.nn.Module:
+    if kind == "-cls":
+        return Classifier(variant, 1000)
+    return Network(
+        variant, 1 if kind == "-pose" else 80, (64, 64), kind == "-seg", (17, 3) if kind == "-pose" else None
+    )
+
+
+@pytest.mark.parametrize("architecture", WEIGHTS)
+def test_facts_are_read_from_the_checkpoint(architecture: str) -> None:
+    model = load_model(architecture)
+    assert model.class_names == CLASSES
+    assert model.input_size == ((128, 128) if architecture == "YOLOv8-CLS" else (160, 160))
+    assert model.metadata["variant"] == "n"
+    assert model.metadata["stride"] == "32"
+    assert model.preprocessing.resize == ("centre_crop" if architecture == "YOLOv8-CLS" else "letterbox")
+
+
+def test_every_output_has_the_axes_that_are_told() -> None:
+    sizes = {"batch": 1, "coordinate": 4, "class": 3, "anchor": 525, "mask": 32, "row": 40, "column": 40, "keypoint": 4}
+    for architecture in WEIGHTS:
+        outputs = run_model(architecture, eval_inputs(architecture)[0])
+        for output, array in zip(load_model(architecture).outputs, outputs, strict=True):
+            assert array.shape == tuple(sizes.get(axis, 3) for axis in output.axes), output.name
+
+
+def test_the_size_is_the_users_then_the_trainings_then_the_matrixs() -> None:
+    assert load(checkpoint(imgsz=100), ask("YOLOv8", input_size=(64, 96))).input_size == (64, 96)
+    assert load(checkpoint(imgsz=100), ask("YOLOv8")).input_size == (128, 128)
+    assert load(checkpoint(imgsz=[64, 100]), ask("YOLOv8")).input_size == (64, 128)
+    assert load(checkpoint(imgsz=None), ask("YOLOv8")).input_size == (640, 640)
+
+
+def test_another_architecture_is_refused_with_both_names() -> None:
+    message = refuse(checkpoint("YOLOv8-SEG"), "YOLOv8")
+    assert "architecture YOLOv8, the checkpoint has YOLOv8-SEG" in message
+
+
+@pytest.mark.parametrize("other", ["yolo11n", "yolov5n", "yolov8n-obb"])
+def test_other_networks_of_ultralytics_are_refused(other: str) -> None:
+    from ultralytics import YOLO
+
+    message = refuse(Checkpoint(YOLO(f"{other}.yaml").model.state_dict()))
+    assert "another ultralytics network" in message or "YOLOv8-OBB" in message
+
+
+def test_weights_of_anything_else_are_refused() -> None:
+    assert "none of ultralytics' networks" in refuse(Checkpoint({"w": torch.ones(1)}))
+
+
+def test_another_number_of_classes_is_refused_with_both_numbers() -> None:
+    assert "number of classes 80, the checkpoint has 3" in refuse(checkpoint(), num_classes=80)
+
+
+def test_another_variant_is_refused_with_both_names() -> None:
+    assert "variant s, the checkpoint has n" in refuse(checkpoint(), variant="s")
+
+
+def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
+    found = checkpoint()
+    tensors = {**found.tensors, "model.4.cv1.conv.weight": torch.ones(64, 32, 1, 1)}
+    assert "model.4.cv1.conv.weight" in refuse(replace(found, tensors=tensors))
+
+
+def test_a_width_that_no_variant_has_is_refused() -> None:
+    found = checkpoint()
+    tensors = {**found.tensors, "model.0.conv.weight": torch.ones(24, 3, 3, 3)}
+    assert "24 channels" in refuse(replace(found, tensors=tensors))
+
+
+def test_keypoints_without_visibility_are_positions_alone() -> None:
+    network = Network("n", 1, (64, 64), keypoints=(5, 2))
+    found = Checkpoint(network.state_dict(), {"kpt_shape": [5, 2]})
+    model = load(found, ask("YOLOv8-Pose"))
+    assert model.module(torch.zeros(1, 3, 640, 640))[2].shape == (1, 5, 2, 8400)
+    assert load(replace(found, facts={}), ask("YOLOv8-Pose")).module(torch.zeros(1, 3, 640, 640))[2].shape[1:3] == (
+        5,
+        2,
+    )
+
+
+@pytest.mark.parametrize("names", [None, ["one"], {0: "one", 2: "three"}])
+def test_classes_without_names_get_numbers(names: Any) -> None:
+    assert load(checkpoint(names=names), ask("YOLOv8")).class_names == ("class_0", "class_1", "class_2")
+
+
+def test_names_of_a_safetensors_header_are_read() -> None:
+    assert load(checkpoint(names={"0": "a", "1": "b", "2": "c"}), ask("YOLOv8")).class_names == ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "yolov8n.pt2"
+    model = load(checkpoint(), ask("YOLOv8", input_size=(64, 96)))
+    torch.export.save(torch.export.export(model.module, (model.example_input(),)), path)
+    return path
+
+
+def test_a_program_is_used_as_it_is(program: Path) -> None:
+    original = load(checkpoint(), ask("YOLOv8", input_size=(64, 96)))
+    model = load(read_checkpoint(program), ask("YOLOv8"))
+    assert (model.input_size, len(model.class_names)) == ((64, 96), 3)
+    image = model.example_input()
+    for wanted, given in zip(original.module(image), model.module(image), strict=True):
+        torch.testing.assert_close(given, wanted)
+
+
+def test_a_program_of_another_size_is_refused(program: Path) -> None:
+    assert "input size (64, 64), the checkpoint has (64, 96)" in refuse(read_checkpoint(program), input_size=(64, 64))
+
+
+def test_a_program_with_other_outputs_is_told_what_is_expected(program: Path) -> None:
+    message = refuse(read_checkpoint(program), "YOLOv8-SEG")
+    assert "prototypes (batch, mask, row, column)" in message
+
+
+def test_a_program_that_takes_no_picture_is_refused(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3),)), tmp_path / "x.pt2")
+    assert "expected one image (1, 3, height, width)" in refuse(read_checkpoint(tmp_path / "x.pt2"))
