@@ -169,7 +169,7 @@ def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:
 def _controller_flags(plane: ControlPlane) -> list[str]:
     return [
         f"--kubeconfig={plane.kubeconfig}",
-        "--controllers=job-controller,garbage-collector-controller,namespace-controller",
+        "--controllers=job-controller,garbage-collector-controller,pod-garbage-collector-controller,namespace-controller",
         "--leader-elect=false",
         "--secure-port=0",
         "--kube-api-qps=500",

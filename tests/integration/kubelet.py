@@ -43,6 +43,13 @@ def refuse(text: str = "cosine 0.91 is below 0.95") -> End:
     return fail(65, result_text("VerificationFailed", text))
 
 
+def find_no_node(api: Api, pod: Body) -> None:
+    """Let a Pod wait for a node, as the scheduler writes it."""
+    message = "0/1 nodes are available: 1 Insufficient memory."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    set_status(api, pod, phase="Pending", conditions=[condition])
+
+
 def _running() -> list[Body]:
     return _full([{"name": "converter", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}}])
 

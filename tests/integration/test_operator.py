@@ -2,12 +2,13 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
 from integration.api import CLASSES, EVENTS, EXPORTS, JOBS, PODS, Api, ApiError, Body
 from integration.control_plane import ControlPlane
-from integration.kubelet import End, fail, play_kubelet, refuse, run, succeed
+from integration.kubelet import End, fail, find_no_node, play_kubelet, refuse, run, succeed
 from integration.process import Operator
 from unit.operator.objects import make_class, make_export, result_text
 
@@ -69,6 +70,7 @@ def test_a_passing_failure_is_tried_again(api: Api) -> None:
         (fail(70, result_text("StorageDenied", "403")), "StorageDenied"),
         (fail(65, "no JSON"), "InternalError"),
     ],
+    ids=["user", "system", "silent"],
 )
 def test_permanent_exits_are_not_repeated(api: Api, end: End, reason: str) -> None:
     apply(api, "ONNX/FP16")
@@ -108,6 +110,35 @@ def test_an_export_waits_for_its_class(api: Api) -> None:
     api.create(CLASSES, make_class(name, default=False))
     api.wait_for("the Job", lambda: api.list(JOBS))
     api.delete(CLASSES, name)
+
+
+@pytest.fixture
+def hasty(api: Api) -> Iterator[str]:
+    """A class whose Jobs have two seconds."""
+    name = f"hasty-{uuid.uuid4().hex[:8]}"
+    api.create(CLASSES, make_class(name, default=False, jobs={"deadlineSeconds": 2}))
+    yield name
+    api.delete(CLASSES, name)
+
+
+def test_a_conversion_that_takes_too_long_is_ended_and_told(api: Api, hasty: str) -> None:
+    apply(api, "ONNX/FP16", className=hasty)
+    with play_kubelet(api, run):
+        api.wait_for_reason("TargetsFailed")
+    target = api.targets()["ONNX/FP16"]
+    assert target["reason"] == "DeadlineExceeded"
+    assert "did not end within 2 s. Raise spec.jobs.deadlineSeconds" in target["message"]
+
+
+def test_what_a_pod_waited_for_until_the_deadline_is_the_reason(api: Api, hasty: str) -> None:
+    apply(api, "ONNX/FP16", className=hasty)
+    with play_kubelet(api, find_no_node):
+        api.wait_for("the wait to be told", lambda: api.targets().get("ONNX/FP16", {}).get("reason") == "Unschedulable")
+        api.wait_for_reason("TargetsFailed")
+    target = api.targets()["ONNX/FP16"]
+    assert target["reason"] == "Unschedulable"
+    assert "1 Insufficient memory" in target["message"]
+    assert "given up after 2 s" in target["message"]
 
 
 def test_deleting_an_export_ends_its_running_jobs(api: Api) -> None:

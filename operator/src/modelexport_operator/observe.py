@@ -14,6 +14,7 @@ from modelexport_operator.pods import (
     advise,
     explain_pod_failure,
     explain_waiting,
+    is_retried,
     parse_result,
     tail,
     terminated,
@@ -88,6 +89,12 @@ def is_finished(job: Object) -> bool:
     return _final_condition(job) is not None
 
 
+def is_failing(job: Object) -> bool:
+    """Whether the Job controller has given a Job up and only waits for its Pods to go."""
+    conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
+    return any(c["type"] == "FailureTarget" and c["status"] == "True" for c in conditions)
+
+
 def completion_time(job: Object) -> str | None:
     """When a Job ended, as RFC 3339 text; ``None`` while it has not."""
     condition = _final_condition(job)
@@ -124,8 +131,18 @@ def _observe_active(target: Target, job: Object, pods: Sequence[Object]) -> Targ
     if pod is not None and pod["status"]["phase"] == "Running":
         finding = Finding(Reason.RUNNING, f"The converter runs on node {pod['spec'].get('nodeName', '')}")
         return _target_state(target, job, pods, State.RUNNING, finding)
+    if pod is None and pods and not _will_retry(job, pods):
+        return _target_state(target, job, pods, State.RUNNING, Finding(Reason.RUNNING, "The converter has ended"))
     finding = explain_waiting(pod) if pod else _explain_no_pod(pods)
     return _target_state(target, job, pods, State.QUEUED, finding)
+
+
+def _will_retry(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether the Job controller will start another Pod after the last one, as the policy of the Job says."""
+    if pods[-1].get("status", {}).get("phase") != "Failed" or is_failing(job):
+        return False
+    failures: int = job.get("status", {}).get("failed") or 0
+    return is_retried(pods[-1]) and failures <= (job["spec"].get("backoffLimit") or 0)
 
 
 def _explain_no_pod(pods: Sequence[Object]) -> Finding:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelexport.names import PERMANENT_EXIT_CODES
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport_operator.manifests import CONTAINER
@@ -63,6 +64,11 @@ def explain_pod_failure(pod: Object) -> Finding:
     """Say why a Pod failed: the cluster's word first, then the converter's own, then whatever it left."""
     findings = (explain(pod) for explain in (_out_of_memory, _disrupted, _answered, _not_started))
     return next((finding for finding in findings if finding is not None), None) or _died_silently(pod)
+
+
+def is_retried(pod: Object) -> bool:
+    """Whether a failed Pod is followed by another: a disruption always is, and so is all that is not permanent."""
+    return _disrupted(pod) is not None or terminated(pod).get("exitCode") not in PERMANENT_EXIT_CODES
 
 
 def _out_of_memory(pod: Object) -> Finding | None:

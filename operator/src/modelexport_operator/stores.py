@@ -137,7 +137,7 @@ def _trim_class(body: Object) -> dict[str, Any]:
 
 
 def _trim_job(body: Object) -> dict[str, Any]:
-    spec = {key: body["spec"].get(key) for key in ("suspend", "activeDeadlineSeconds")}
+    spec = {key: body["spec"].get(key) for key in ("suspend", "activeDeadlineSeconds", "backoffLimit")}
     return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
 
 

@@ -28,6 +28,7 @@ from modelexport_operator.observe import (
     State,
     TargetState,
     completion_time,
+    is_failing,
     is_finished,
     observe_target,
     shorten,
@@ -135,6 +136,9 @@ def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> Ta
     was = Finding(record.reason, record.message) if record is not None and record.state is State.QUEUED else None
     state = observe_target(request.target, job, pods, turn.now, was)
     if record is not None and state.result is None and _is_record_of(record, job):
+        return record
+    if was is not None and is_failing(job):
+        # Its Pods are taken away before it is called failed: what they waited for has to be remembered till then.
         return record
     return replace(state, scheme=state.scheme or str(request.scheme))
 
