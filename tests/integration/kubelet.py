@@ -50,6 +50,16 @@ def find_no_node(api: Api, pod: Body) -> None:
     set_status(api, pod, phase="Pending", conditions=[condition])
 
 
+def _terminate(api: Api, pod: Body) -> None:
+    """Let a Pod that is being deleted end and go."""
+    set_status(api, pod, phase="Failed", containerStatuses=_full(ended(137)))
+    try:
+        api.call("DELETE", f"{PODS}/{pod['metadata']['name']}?gracePeriodSeconds=0")
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
 def _running() -> list[Body]:
     return _full([{"name": "converter", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}}])
 
@@ -83,7 +93,10 @@ def _end_once(api: Api, pod: Body, ends: dict[str, list[End]] | End, seen: dict[
     labels = pod["metadata"]["labels"]
     target = f"{labels['modelexport.dev/format']}/{labels['modelexport.dev/precision']}"
     attempts = seen.setdefault(target, [])
-    if pod["metadata"]["uid"] in attempts or pod["metadata"].get("deletionTimestamp"):
+    if pod["metadata"].get("deletionTimestamp"):
+        _terminate(api, pod)
+        return
+    if pod["metadata"]["uid"] in attempts:
         return
     attempts.append(pod["metadata"]["uid"])
     choices = ends[target] if isinstance(ends, dict) else [ends]

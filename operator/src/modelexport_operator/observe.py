@@ -92,7 +92,8 @@ def is_finished(job: Object) -> bool:
 def is_failing(job: Object) -> bool:
     """Whether the Job controller has given a Job up and only waits for its Pods to go."""
     conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
-    return any(c["type"] == "FailureTarget" and c["status"] == "True" for c in conditions)
+    is_given_up = any(c["type"] == "FailureTarget" and c["status"] == "True" for c in conditions)
+    return is_given_up and not is_finished(job)
 
 
 def completion_time(job: Object) -> str | None:

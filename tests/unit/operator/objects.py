@@ -129,11 +129,13 @@ def result_text(reason: str = "Succeeded", message: str = "Published", **fields:
 
 def complete(at: str = "2026-01-02T03:02:00Z") -> Body:
     """Status of a Job that is done."""
-    condition = {"type": "Complete", "status": "True", "lastTransitionTime": at}
-    return {"startTime": "2026-01-02T03:00:00Z", "completionTime": at, "succeeded": 1, "conditions": [condition]}
+    why = {"status": "True", "reason": "CompletionsReached", "message": "", "lastTransitionTime": at}
+    conditions = [{"type": "SuccessCriteriaMet", **why}, {"type": "Complete", **why}]
+    return {"startTime": "2026-01-02T03:00:00Z", "completionTime": at, "succeeded": 1, "conditions": conditions}
 
 
 def failed(reason: str, message: str = "", count: int = 1, at: str = "2026-01-02T03:02:00Z") -> Body:
-    """Status of a Job that has failed."""
-    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
-    return {"startTime": "2026-01-02T03:00:00Z", "failed": count, "conditions": [condition]}
+    """Status of a Job that has failed; the Job controller announces it by a condition that stays."""
+    why = {"status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
+    conditions = [{"type": "FailureTarget", **why}, {"type": "Failed", **why}]
+    return {"startTime": "2026-01-02T03:00:00Z", "failed": count, "conditions": conditions}
