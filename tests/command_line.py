@@ -35,7 +35,7 @@ def model_export(name: str = "shapes", *targets: str, **spec: Any) -> dict[str, 
 
 @dataclass
 class CommandLine:
-    """Runs ``modelexport`` in ``folder``; ``behaviours`` tells the fake converter how to end, ``fake`` is whether to use it."""
+    """Runs ``modelexport`` in ``folder``, with a fake converter or the real one; ``behaviours`` is for the fake."""
 
     folder: Path
     fake: bool = True

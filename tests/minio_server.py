@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +53,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, arguments: tuple[str, ...] = (), environ: Mapping[str, str] | None = None) -> Iterator[MinioServer]:
+def serve(folder: Path) -> Iterator[MinioServer]:
     """Run a server that keeps its objects in ``folder``, and end it."""
     address, console = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
-    command = [str(find_binary()), "server", "--quiet", "--address", address, "--console-address", console, *arguments]
+    secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
+    settings = {**os.environ, **secrets, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
+    command = [str(find_binary()), "server", "--quiet", "--address", address, "--console-address", console, str(folder)]
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, str(folder)], env={**os.environ, **secrets, **(environ or {})}, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(command, env=settings, stdout=log, stderr=log)
     try:
         _wait_for(address)
         yield MinioServer(address)

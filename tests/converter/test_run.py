@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from command_line import CommandLine, is_alive, model_export, wait_for
+from minio_server import serve
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -74,3 +75,21 @@ def test_a_missing_checkpoint_is_told_with_the_path_that_was_looked_at(command_l
     assert ended.returncode == 1
     assert "ONNX/FP32: CheckpointNotFound" in ended.stdout
     assert f"there is no file {command_line.folder}/modelexport-store/checkpoints/a.pt" in ended.stdout
+
+
+def test_an_export_goes_through_a_real_s3_server(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = command_line.folder / "modelexport-store"
+    with serve(command_line.folder / "minio") as server:
+        for bucket in ("checkpoints", "exports"):
+            server.client.make_bucket(bucket)
+        server.client.fput_object("checkpoints", "a.pt", str(store / "checkpoints/a.pt"))
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        command_line.write(model_export("shapes", "ONNX/FP32"))
+        ended = command_line("run", "export.yaml", "--store", server.environ["MODELEXPORT_STORE"], "-o", "json")
+        (found,) = json.loads(ended.stdout)
+        assert found["state"] == "succeeded", found["message"]
+        names = [str(item.object_name) for item in server.client.list_objects("exports", recursive=True)]
+        assert [name.rsplit("/", 1)[-1] for name in names] == ["report.json", "shapes-fp32.onnx"]
+        key = found["artifact"]["uri"].removeprefix("s3://exports/")
+        assert server.client.stat_object("exports", key).size == found["artifact"]["size_bytes"]

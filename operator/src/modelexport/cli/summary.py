@@ -72,7 +72,8 @@ def results_table(conversions: Sequence[Conversion]) -> Table:
     """Return the numbers of every target as a table."""
     table = Table(box=None, pad_edge=False)
     for name in ("Target", "Scheme", "MiB", "Ratio", "SHA-256", "Verification", "Seconds", "Peak MiB", "State"):
-        table.add_column(name, justify="right" if name in ("MiB", "Ratio", "Seconds", "Peak MiB") else "left")
+        numeric = name in ("MiB", "Ratio", "Seconds", "Peak MiB")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name == "Target")
     sizes = full_sizes(conversions)
     for conversion in conversions:
         table.add_row(*_cells(conversion, sizes), Text(conversion.phase, STYLES.get(conversion.phase, "")))
