@@ -54,7 +54,7 @@ def connect_store() -> Minio:
 def install(images: dict[str, str]) -> None:
     """Install what deploy/ holds, the Secret with MinIO's real keys, and wait for the operator."""
     show("apply", "-f", "crds/", "-f", "deploy/namespace.yaml", "-f", "deploy/rbac.yaml")
-    pipe("# with the keys of MinIO: deploy/secret.example.yaml", installation.build_secret("default"))
+    pipe("sed 's|replace-me|...|' deploy/secret.example.yaml", installation.build_secret("default"))
     for path in ("deploy/exportclass.yaml", "deploy/operator.yaml"):
         edits = [f"s|{name}|{image}|" for name, image in images.items() if name in (REPOSITORY / path).read_text()]
         pipe(f"sed '{edits[0]}' {path}", installation.read_manifest(path, images))
@@ -67,7 +67,7 @@ def upload(store: Minio) -> None:
         if not store.bucket_exists(bucket_name=bucket):
             store.make_bucket(bucket_name=bucket)
     for path, (bucket, key) in UPLOADS.items():
-        print(f"$ upload {path} to s3://{bucket}/{key}")
+        print(f"\n$ upload {path} to s3://{bucket}/{key}")
         store.fput_object(bucket_name=bucket, object_name=key, file_path=str(REPOSITORY / path))
 
 
@@ -96,7 +96,7 @@ def wait_for(name: str) -> None:
 def describe(status: dict[str, Any]) -> str:
     """Return on one line how far an export is."""
     busy = [f"{target['format']}/{target['precision']}" for target in status.get("targets", ()) if is_busy(target)]
-    return f"{status.get('ready', '-'):5}{', '.join(busy)}"
+    return f"{status.get('ready', '-'):5}{', '.join(busy)}".rstrip()
 
 
 def is_busy(target: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ A cluster that runs already is used and stays; one that the tests brought up end
 share one node, therefore this folder does not run in parallel processes.
 """
 
+import io
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from minio import Minio
 
-from cluster import lifecycle
+from cluster import installation, lifecycle
 from cluster.bootstrap import build_store_secret, kubectl, store_credentials
 from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import MINIO_HOST
+from e2e.support import INPUTS, RESULTS, Workspace, workspace
+from e2e.support_inputs import build_inputs
 
 Kubectl = Callable[..., str]
 
@@ -55,7 +58,7 @@ def namespace(cluster: None) -> Iterator[str]:
     kubectl("delete", "namespace", name, "--wait=false")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def minio(cluster: None) -> Minio:
     """A client of the cluster's MinIO with all rights; Pods reach it as minio.default.svc.cluster.local:9000."""
     access_key, secret_key = store_credentials()
@@ -72,3 +75,23 @@ def operator_image(cluster: None) -> str:
 def converter_image(cluster: None) -> str:
     """The name of the converter's image, which the node has."""
     return provide(CONVERTER)
+
+
+@pytest.fixture(scope="session")
+def product(operator_image: str, converter_image: str, minio: Minio) -> str:
+    """The operator, installed as deploy/ says, and the files that the tests export; returns the converter's image."""
+    images = {"modelexport.dev/operator:dev": operator_image, "modelexport.dev/converter:dev": converter_image}
+    installation.install_operator(images)
+    for bucket in (INPUTS, RESULTS):
+        if not minio.bucket_exists(bucket_name=bucket):
+            minio.make_bucket(bucket_name=bucket)
+    for name, content in build_inputs().items():
+        minio.put_object(bucket_name=INPUTS, object_name=name, data=io.BytesIO(content), length=len(content))
+    return converter_image
+
+
+@pytest.fixture
+def space(product: str) -> Iterator[Workspace]:
+    """A namespace for the exports of one test."""
+    with workspace(product) as made:
+        yield made

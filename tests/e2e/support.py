@@ -1,0 +1,142 @@
+"""What the tests of the whole product share: objects to apply, a namespace for them, waiting for what follows."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import installation
+from cluster.bootstrap import kubectl
+from cluster.layout import KUBECONFIG, MINIO_SERVICE, tool
+from modelexport import names
+
+Body = dict[str, Any]
+
+INPUTS, RESULTS = "e2e-inputs", "e2e-exports"
+"""Buckets: what the exports read, and where they publish."""
+CLASSIFIER = f"s3://{INPUTS}/yolov8n-cls.pt"
+ENDPOINT = f"http://{MINIO_SERVICE}:9000"
+SECONDS = 240
+"""How long a single conversion may take here, its turn on a busy machine included."""
+
+
+def build_class(name: str, image: str, **changes: Any) -> Body:
+    """An ExportClass; ``storage``, ``converter`` and ``jobs`` in ``changes`` are laid over the usual ones."""
+    usual: Body = {
+        "storage": {
+            "endpoint": ENDPOINT,
+            "bucket": RESULTS,
+            "credentialsSecretName": installation.STORE_SECRET,
+        },
+        "converter": {"image": image, "imagePullPolicy": "Never"},
+        "jobs": {"deadlineSeconds": 600, "retries": 3},
+    }
+    spec = {part: {**usual[part], **changes.get(part, {})} for part in usual}
+    return {"apiVersion": names.API_VERSION, "kind": names.CLASS_KIND, "metadata": {"name": name}, "spec": spec}
+
+
+def build_export(name: str, *targets: str, **spec: Any) -> Body:
+    """A ModelExport, of the smallest and fastest cell unless told otherwise: the classifier as ONNX in FP32."""
+    model = {"architecture": "YOLOv8-CLS", "checkpoint": {"uri": CLASSIFIER}, "parameters": {"inputSize": [64, 64]}}
+    pairs = [target.split("/") for target in targets or ("ONNX/FP32",)]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.EXPORT_KIND,
+        "metadata": {"name": name},
+        "spec": {"model": model, "targets": [{"format": f, "precision": p} for f, p in pairs], **spec},
+    }
+
+
+def ask(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run kubectl and return its status, output and complaints."""
+    command = [tool("kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A namespace of its own, with ExportClasses that nobody else uses."""
+
+    name: str
+    image: str
+
+    def kubectl(self, *arguments: str, **options: str) -> str:
+        """Run kubectl in the namespace; see ``cluster.bootstrap.kubectl``."""
+        return kubectl(*arguments, f"--namespace={self.name}", **options)
+
+    def create_class(self, name: str = "usual", **changes: Any) -> str:
+        """Create an ExportClass and return its full name."""
+        full = f"{self.name}-{name}"
+        body = build_class(full, self.image, **changes)
+        body["metadata"]["labels"] = {"workspace": self.name}
+        kubectl("create", "--filename=-", input=json.dumps(body))
+        return full
+
+    def apply(self, *bodies: Body) -> None:
+        """Apply objects, all at once."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(bodies)}
+        self.kubectl("apply", "--filename=-", input=json.dumps(items))
+
+    def read(self, resource: str) -> Body:
+        """Return one object, named as ``kind/name``."""
+        body: Body = json.loads(self.kubectl("get", resource, "--output=json"))
+        return body
+
+    def read_all(self, kind: str) -> list[Body]:
+        """Return every object of a kind."""
+        items: list[Body] = json.loads(self.kubectl("get", kind, "--output=json"))["items"]
+        return items
+
+    def wait(self, resource: str, until: str, seconds: int = SECONDS) -> None:
+        """Wait as ``kubectl wait --for=UNTIL`` does; every object of a kind when only that is named."""
+        scope = [resource] if "/" in resource else [resource, "--all"]
+        self.kubectl("wait", f"--for={until}", *scope, f"--timeout={seconds}s")
+
+    def wait_for_pod(self, export: str, phase: str = "Running", seconds: int = SECONDS) -> str:
+        """Wait for a Pod of an export to be in a phase, and return its name."""
+        selector = f"--selector={names.EXPORT_LABEL}={export}"
+        self.kubectl("wait", "--for=create", "pod", selector, f"--timeout={seconds}s")
+        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", "pod", selector, f"--timeout={seconds}s")
+        pods = json.loads(self.kubectl("get", "pods", selector, "--output=json"))["items"]
+        return next(str(pod["metadata"]["name"]) for pod in pods if pod["status"]["phase"] == phase)
+
+    def wait_for_reason(self, export: str, reason: str, seconds: int = SECONDS) -> Body:
+        """Wait until the only target of an export has a reason, and return that target's status."""
+        self.wait(f"mx/{export}", f"jsonpath={{.status.targets[0].reason}}={reason}", seconds)
+        return self.target(export)
+
+    def target(self, export: str) -> Body:
+        """Return the status of the only target of an export."""
+        [target] = self.read(f"mx/{export}")["status"]["targets"]
+        return dict(target)
+
+    def events(self, export: str) -> list[tuple[str, str, str]]:
+        """Return type, reason and message of what was told of an export, oldest first."""
+        selector = f"involvedObject.kind={names.EXPORT_KIND},involvedObject.name={export}"
+        order = "--sort-by=.metadata.creationTimestamp"
+        found = json.loads(self.kubectl("get", "events", f"--field-selector={selector}", order, "--output=json"))
+        return [(event["type"], event["reason"], event["message"]) for event in found["items"]]
+
+
+@contextmanager
+def workspace(image: str) -> Iterator[Workspace]:
+    """A new namespace that admits restricted Pods only and holds MinIO's keys; it goes with everything in it."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    kubectl("create", "--filename=-", input=json.dumps(body))
+    kubectl("create", "--filename=-", input=installation.build_secret(name))
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    try:
+        yield Workspace(name, image)
+    finally:
+        kubectl("delete", "exportclass", f"--selector=workspace={name}")
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+def find_condition(body: Body, kind: str) -> Body:
+    """Return a condition of an object."""
+    return next(dict(condition) for condition in body["status"]["conditions"] if condition["type"] == kind)
