@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench clean
+.PHONY: help install tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -36,13 +36,16 @@ test: lint test-unit test-converter test-integration test-e2e ## Run everything:
 test-unit: install ## Run the tests that need neither torch nor a cluster, in seconds
 	$(PYTEST) tests/unit
 
-test-converter: install ## Convert, verify and measure all 36 cells
+tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
+	@$(CLUSTER) tools
+
+test-converter: tools ## Convert, verify and measure all 36 cells
 	$(PYTEST) -n 2 --dist loadgroup tests/converter
 
-test-integration: install ## Run the operator against a real API server
+test-integration: tools ## Run the operator against a real API server
 	$(PYTEST) tests/integration
 
-test-e2e: install ## Run the whole product on the real test cluster
+test-e2e: tools ## Run the whole product on the real test cluster
 	$(PYTEST) tests/e2e
 
 lint: install ## Check style, types, layers and generated files
@@ -67,7 +70,7 @@ lock: install ## Resolve the dependencies again and write requirements/
 generate: install ## Write the generated files again
 	$(BIN)/python -m modelexport.crd
 
-cluster: install ## Bring up the test cluster
+cluster: tools ## Bring up the test cluster
 	$(CLUSTER) up
 
 cluster-demo: cluster ## Install the operator on the test cluster and export the demo model there

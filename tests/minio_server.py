@@ -1,4 +1,4 @@
-"""A real MinIO server on loopback, for tests of the store; skipped only where no binary is at hand."""
+"""A real MinIO server on loopback, for tests of the store; `make tools` builds its binary."""
 
 import os
 import socket
@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from cluster.layout import tool
 from minio import Minio
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
-CACHE = Path(os.environ.get("MODELEXPORT_CACHE") or Path.home() / ".cache/modelexport")
 START_SECONDS = 30
 
 
@@ -37,15 +36,6 @@ class MinioServer:
         return Minio(endpoint=self.address, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False)
 
 
-def find_binary() -> Path:
-    """Return the MinIO binary that the tools of the test cluster keep in the cache."""
-    told = os.environ.get("MODELEXPORT_MINIO")
-    found = [Path(told)] if told else sorted(CACHE.glob("tools-*/**/minio"))
-    if not found:
-        pytest.skip("no MinIO binary in the cache; `make cluster` or MODELEXPORT_MINIO=PATH brings one")
-    return found[-1]
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
@@ -58,7 +48,7 @@ def serve(folder: Path) -> Iterator[MinioServer]:
     address, console = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     settings = {**os.environ, **secrets, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
-    command = [str(find_binary()), "server", "--quiet", "--address", address, "--console-address", console, str(folder)]
+    command = [tool("minio"), "server", "--quiet", "--address", address, "--console-address", console, str(folder)]
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=settings, stdout=log, stderr=log)
     try:

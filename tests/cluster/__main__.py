@@ -1,9 +1,9 @@
-"""The command line: ``python -m cluster up | down | status | images | demo | kwok N | kubeconfig``."""
+"""The command line: ``python -m cluster tools | up | down | status | images | demo | kwok N | kubeconfig``."""
 
 import argparse
 import sys
 
-from cluster import demo, kwok, lifecycle
+from cluster import demo, kwok, lifecycle, tools
 from cluster.bootstrap import store_credentials
 from cluster.images import CONVERTER, OPERATOR, provide
 from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
@@ -16,6 +16,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command with its argument."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=sys.modules["cluster"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("tools", help="install what the cluster is made of, once")
     commands.add_parser("up", help="bring the cluster up and say how to use it")
     commands.add_parser("down", help="end it and leave nothing behind but the cache")
     commands.add_parser("status", help="print what runs and how to use it")
@@ -30,6 +31,8 @@ def parse_arguments() -> argparse.Namespace:
 def execute(arguments: argparse.Namespace) -> None:
     """Do what was asked."""
     match arguments.command:
+        case "tools":
+            tools.install()
         case "up":
             lifecycle.up()
             print_status()
