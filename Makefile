@@ -53,7 +53,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m modelexport.crd --check
+	$(BIN)/python -m modelexport.render --check
 
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix --quiet .
@@ -68,7 +68,7 @@ lock: install ## Resolve the dependencies again and write requirements/
 	sed -n '/^uv==/,/^[a-tv-z]/{/^uv==/p;/^  /p}' requirements/dev.txt | sed '$$ s/ \\$$//' > requirements/bootstrap.txt
 
 generate: install ## Write the generated files again
-	$(BIN)/python -m modelexport.crd
+	$(BIN)/python -m modelexport.render
 
 cluster: tools ## Bring up the test cluster
 	$(CLUSTER) up

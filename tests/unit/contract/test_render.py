@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from modelexport import render
+from modelexport.matrix import cells
+from modelexport.reasons import Reason
+from modelexport.reference import render_api, render_matrix, render_reasons
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_generated_files_are_what_the_tables_say() -> None:
+    assert render.main(["--check", str(ROOT)]) == 0
+
+
+@pytest.mark.parametrize("name", ["crds/modelexports.yaml", "docs/reasons.md"])
+def test_drift_is_found_and_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render.main([str(tmp_path)]) == 0
+    assert render.main(["--check", str(tmp_path)]) == 0
+    (tmp_path / name).write_text("edited by hand")
+    assert render.main(["--check", str(tmp_path)]) == 1
+    assert f"{name} is out of date" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_row_that_says_what_to_do(reason: Reason) -> None:
+    row = next(line for line in render_reasons().splitlines() if line.startswith(f"| `{reason}` |"))
+    assert row.endswith(f"| {reason.policy.advice} |")
+
+
+def test_every_cell_of_the_matrix_has_a_row() -> None:
+    rows = [line for line in render_matrix().splitlines() if line.startswith("| YOLO")]
+    assert len(rows) == len(cells())
+
+
+def test_the_api_page_explains_nested_fields_and_tells_the_rules() -> None:
+    page = render_api()
+    assert "**`spec.targets[].format`**" in page
+    assert "- an https:// URI needs the sha256 of the file" in page
