@@ -151,7 +151,9 @@ def test_a_bad_class_is_refused(api: Api, change: dict[str, Any], message: str) 
     assert message in refusal.value.message
 
 
-@pytest.mark.parametrize("path", ["deploy/operator.yaml", "deploy/exportclass.yaml", "deploy/secret.example.yaml"])
+@pytest.mark.parametrize(
+    "path", ["deploy/operator.yaml", "deploy/exportclass.yaml", "deploy/secret.example.yaml", "examples/yolov8.yaml"]
+)
 def test_what_we_ship_is_accepted(plane: ControlPlane, path: str) -> None:
     text = (Path(__file__).parents[2] / path).read_text()
     assert yaml.safe_load(text)["kind"] in plane.kubectl(
