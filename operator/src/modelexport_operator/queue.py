@@ -1,4 +1,8 @@
-"""A queue of dirty keys: a key waits at most once, is worked on by one worker at a time, and backs off on failure."""
+"""A queue of dirty keys: a key waits at most once, is worked on by one worker at a time, and backs off on failure.
+
+A key that was synced rests for a moment: what is marked meanwhile is one sync afterwards, so an export whose Jobs all
+move at once is written a few times and not for every step of every Pod.
+"""
 
 import asyncio
 from collections.abc import Hashable
@@ -12,9 +16,10 @@ LAST_DELAY = 60.0
 
 
 class DirtyQueue(Generic[K]):
-    """Keys that have to be synced."""
+    """Keys that have to be synced; each rests for ``rest`` seconds after every sync."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest: float = 0.0) -> None:
+        self._rest = rest
         self._ready: dict[K, None] = {}
         self._working: set[K] = set()
         self._again: set[K] = set()
@@ -26,7 +31,7 @@ class DirtyQueue(Generic[K]):
         return len(self._ready) + len(self._again)
 
     def mark(self, key: K) -> None:
-        """Have a key synced as soon as a worker is free; one that is being synced now is synced again after that."""
+        """Have a key synced as soon as a worker is free; one that is being synced or rests, again after that."""
         if key in self._working:
             self._again.add(key)
             return
@@ -47,7 +52,10 @@ class DirtyQueue(Generic[K]):
     def done(self, key: K, requeue_after: float | None = None) -> None:
         """Say that a key was synced, and when it wants to be again without a cause."""
         self._failures.pop(key, None)
-        self._release(key)
+        if self._rest:
+            asyncio.get_running_loop().call_later(self._rest, self._release, key)
+        else:
+            self._release(key)
         if requeue_after is not None:
             self._timers[key] = asyncio.get_running_loop().call_later(requeue_after, self._fire, key)
 

@@ -12,6 +12,7 @@ Three rules carry restarts, upgrades and clean-ups:
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from modelexport.fields import InvalidSpec
@@ -92,7 +93,8 @@ def sync(observed: Observed, now: datetime) -> Decision:
         requests = plan_export(export, output_folder(found) if isinstance(found, ExportClass) else "")
     except InvalidSpec as error:
         problem = Finding(error.reason, str(error))
-        return _conclude(observed, tuple(_recorded(observed).values()), summarise((), problem=problem), now)
+        recorded = recorded_targets(status_of(observed.parent))
+        return _conclude(observed, tuple(recorded.values()), summarise((), problem=problem), now)
     return _sync_targets(_Round(observed, export, found, now), requests)
 
 
@@ -104,6 +106,11 @@ class _Round:
     export: ModelExport
     found: ExportClass | Finding
     now: datetime
+
+    @cached_property
+    def recorded(self) -> Mapping[Target, TargetState]:
+        """The targets as the status has them."""
+        return recorded_targets(status_of(self.observed.parent))
 
 
 def _sync_targets(turn: _Round, requests: Sequence[ConversionRequest]) -> Decision:
@@ -128,7 +135,7 @@ def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
 
 def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> TargetState | None:
     """Say where a target is; ``None`` means that it needs a Job."""
-    record = _recorded(turn.observed).get(request.target)
+    record = turn.recorded.get(request.target)
     if job is None:
         return record if record is not None and record.state is State.SUCCEEDED else None
     name = job["metadata"]["name"]
@@ -171,7 +178,7 @@ def _expect(turn: _Round, request: ConversionRequest) -> TargetState:
 
 
 def _refuse(turn: _Round, state: TargetState) -> TargetState:
-    record = _recorded(turn.observed).get(state.target)
+    record = turn.recorded.get(state.target)
     known = record.completion_time if record is not None and record.reason is Reason.JOB_REFUSED else None
     return replace(
         state,
@@ -226,10 +233,6 @@ def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:
         return decision
     left = datetime.fromisoformat(ended) + timedelta(seconds=ttl) - turn.now
     return Decision(delete=True) if left <= timedelta(0) else replace(decision, requeue_after=left)
-
-
-def _recorded(observed: Observed) -> dict[Target, TargetState]:
-    return recorded_targets(status_of(observed.parent))
 
 
 def format_time(moment: datetime) -> str:

@@ -115,3 +115,17 @@ async def test_an_earlier_cause_replaces_the_later_visit() -> None:
     await take(queue)
     queue.done("a")
     assert await is_idle(queue, 0.04)
+
+
+async def test_a_key_rests_after_a_sync_and_then_comes_once_for_everything_that_was_marked() -> None:
+    queue: DirtyQueue[str] = DirtyQueue(rest=0.05)
+    queue.mark("a")
+    queue.done(await queue.take())
+    begin = asyncio.get_running_loop().time()
+    queue.mark("a")
+    queue.mark("a")
+    queue.mark("b")
+    assert await queue.take() == "b"
+    assert await queue.take() == "a"
+    assert asyncio.get_running_loop().time() - begin >= 0.049
+    assert len(queue) == 0
