@@ -1,0 +1,1 @@
+"""Benchmarks: what a conversion and the operator cost, beside ultralytics' own export, plain Jobs and JobSet."""

@@ -1,0 +1,39 @@
+"""What the measurements were made on, and how busy it was."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from modelexport_converter.report import tool_versions
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def describe_machine() -> dict[str, str]:
+    """Return processor, memory, system and versions, each as text; nothing of it names this machine."""
+    versions = {name: version for name, version in tool_versions().items() if name != "modelexport"}
+    return {
+        "Date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "Commit": _git("rev-parse", "--short=12", "HEAD"),
+        "Processor": f"{_field('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
+        "Memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / (1 << 20):.0f} GiB",
+        "Kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "Python": platform.python_version(),
+        "Libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def describe_load() -> str:
+    """Return the load average of the last minute."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def _field(path: str, name: str) -> str:
+    lines = Path(path).read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(name))
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=REPOSITORY, text=True).strip()

@@ -1,0 +1,74 @@
+"""A control plane at scale: the one of the integration tests, with a scheduler and with nodes that KWOK pretends."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.client import is_answering
+from cluster.layout import tool
+from integration.control_plane import ControlPlane, run_process, start_control_plane, wait_until
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+NODES = 10
+NAMESPACE = "bench"
+CAPACITY = {"cpu": "1000", "memory": "4Ti", "pods": "10000", "ephemeral-storage": "40Ti"}
+# The default of 50 requests per second would be the bottleneck of every way to make Jobs.
+SCHEDULER_RATE = ("--kube-api-qps=500", "--kube-api-burst=1000")
+
+
+@contextmanager
+def start_scale_plane(folder: Path) -> Iterator[ControlPlane]:
+    """Run a control plane whose Pods are scheduled, run and succeed by themselves, and end it."""
+    with start_control_plane(folder) as plane, _scheduler(plane), _kwok(plane):
+        plane.kubectl("create", "namespace", NAMESPACE)
+        plane.kubectl("create", "--filename=-", text=json.dumps(_nodes()))
+        # Nobody runs the controller that takes the taint of a new node off again.
+        plane.kubectl("patch", "nodes", *_node_names(), "--type=merge", '--patch={"spec":{"taints":null}}')
+        plane.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
+        yield plane
+
+
+def wait_until_served(plane: ControlPlane, path: str) -> None:
+    """Return when the API server knows the kind of a definition that was just created."""
+    wait_until(f"{path} to be served", lambda: is_answering(plane.address + path, plane.certificate))
+
+
+def _node_names() -> list[str]:
+    return [f"kwok-{index}" for index in range(NODES)]
+
+
+def _nodes() -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "List", "items": [_node(name) for name in _node_names()]}
+
+
+def _node(name: str) -> dict[str, object]:
+    labels = {"type": "kwok", "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "status": {"capacity": CAPACITY, "allocatable": CAPACITY},
+    }
+
+
+@contextmanager
+def _scheduler(plane: ControlPlane) -> Iterator[None]:
+    flags = [f"--kubeconfig={plane.kubeconfig}", "--leader-elect=false", "--secure-port=0", *SCHEDULER_RATE]
+    with run_process([tool("kube-scheduler"), *flags], plane.folder / "scheduler.log"):
+        yield
+
+
+@contextmanager
+def _kwok(plane: ControlPlane) -> Iterator[None]:
+    flags = [
+        f"--kubeconfig={plane.kubeconfig}",
+        f"--config={HERE / 'kwok.yaml'}",
+        "--manage-nodes-with-label-selector=type=kwok",
+        "--node-lease-duration-seconds=40",
+    ]
+    environment = {**os.environ, "HOME": str(plane.folder)}
+    with run_process([tool("kwok"), *flags], plane.folder / "kwok.log", environment):
+        yield

@@ -1,0 +1,147 @@
+"""Three ways to have the same Jobs: one client makes them, our operator makes them, JobSet makes them.
+
+Every way makes the Jobs that the operator would make, with the same Pods.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+from bench.jobset import JOBSETS, run_jobset
+from bench.scale_plane import NAMESPACE, REPOSITORY, wait_until_served
+from integration.api import CLASSES, EXPORTS, JOBS, Api
+from integration.control_plane import ControlPlane
+from integration.process import Operator
+from modelexport.matrix import TARGETS
+from unit.operator.objects import build_all, make_class, make_export
+
+JOBS_EACH = len(TARGETS)
+JOBS_PATH = JOBS.format(NAMESPACE)
+
+Body = dict[str, Any]
+
+
+class Way(ABC):
+    """One way: what is created where, and how its object tells that Jobs are done.
+
+    ``parents`` is the path of the objects that report on Jobs; empty where nobody does.
+    """
+
+    name: str
+    path: str
+    parents: str = ""
+
+    @abstractmethod
+    def bodies(self, objects: int) -> Iterator[Body]:
+        """What the client creates for so many objects of nine Jobs each."""
+
+    @abstractmethod
+    def running(self, plane: ControlPlane) -> Any:
+        """A context in which whoever makes the Jobs runs; yields its process id, if it is one."""
+
+    def finished_jobs(self, parent: Body) -> Sequence[str]:
+        """The Jobs that the status of a parent calls done: their names, or one empty name for each it only counts."""
+        raise NotImplementedError(f"{self.name} has no parents: {parent}")
+
+    def is_finished(self, parent: Body) -> bool:
+        """Whether the status of a parent says that all is done."""
+        raise NotImplementedError(f"{self.name} has no parents: {parent}")
+
+
+class PlainJobs(Way):
+    """The ceiling: the client creates the Jobs itself, and nobody reports."""
+
+    name = "plain Jobs"
+    path = JOBS_PATH
+
+    def bodies(self, objects: int) -> Iterator[Body]:
+        for index in range(objects):
+            yield from _jobs_of(index)
+
+    @contextmanager
+    def running(self, plane: ControlPlane) -> Iterator[None]:
+        yield None
+
+
+class ModelExports(Way):
+    """Our operator as a process."""
+
+    name = "ModelExport"
+    path = parents = EXPORTS.format(NAMESPACE)
+
+    def bodies(self, objects: int) -> Iterator[Body]:
+        for index in range(objects):
+            export = _export(index)
+            del export["metadata"]["uid"], export["metadata"]["generation"]
+            yield export
+
+    @contextmanager
+    def running(self, plane: ControlPlane) -> Iterator[int]:
+        for path in ("crds", "deploy/namespace.yaml", "deploy/rbac.yaml"):
+            plane.kubectl("apply", "-f", str(REPOSITORY / path))
+        for path in (CLASSES, self.path):
+            wait_until_served(plane, path)
+        Api(plane, NAMESPACE).create(CLASSES, make_class())
+        operator = Operator(plane.address, plane.folder, plane.certificate)
+        with operator.running():
+            assert operator.process is not None
+            yield operator.process.pid
+
+    def finished_jobs(self, parent: Body) -> Sequence[str]:
+        targets = parent.get("status", {}).get("targets", [])
+        return [target["jobName"] for target in targets if target["state"] == "Succeeded"]
+
+    def is_finished(self, parent: Body) -> bool:
+        conditions = parent.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+class JobSets(Way):
+    """JobSet, with nine replicas of one Job: less for it to do than nine different Jobs."""
+
+    name = "JobSet"
+    path = parents = JOBSETS
+
+    def bodies(self, objects: int) -> Iterator[Body]:
+        job = _jobs_of(0)[0]
+        template = {"metadata": {"labels": job["metadata"]["labels"]}, "spec": job["spec"]}
+        # What its webhook would add; a Job that is not indexed and a Pod without DNS names need the least.
+        template["spec"]["completionMode"] = "NonIndexed"
+        spec = {
+            "network": {"enableDNSHostnames": False},
+            "successPolicy": {"operator": "All"},
+            "startupPolicy": {"startupPolicyOrder": "AnyOrder"},
+            "replicatedJobs": [{"name": "target", "replicas": JOBS_EACH, "template": template}],
+        }
+        for index in range(objects):
+            metadata = {"name": f"export-{index}", "namespace": NAMESPACE}
+            yield {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": metadata, "spec": spec}
+
+    def running(self, plane: ControlPlane) -> Any:
+        return run_jobset(plane)
+
+    def finished_jobs(self, parent: Body) -> Sequence[str]:
+        groups = parent.get("status", {}).get("replicatedJobsStatus", [])
+        return [""] * sum(group["succeeded"] for group in groups)
+
+    def is_finished(self, parent: Body) -> bool:
+        return bool(parent.get("status", {}).get("terminalState") == "Completed")
+
+
+WAYS: tuple[Way, ...] = (PlainJobs(), ModelExports(), JobSets())
+
+
+def _export(index: int) -> Body:
+    export = make_export(*map(str, TARGETS), name=f"export-{index}", uid=f"uid-{index}")
+    export["metadata"]["namespace"] = NAMESPACE
+    return export
+
+
+def _jobs_of(index: int) -> list[Body]:
+    """The Jobs that the operator would make of one export, but for their owner."""
+    jobs = [deepcopy(job) for job in build_all(_export(index), make_class()).values()]
+    for job in jobs:
+        del job["metadata"]["ownerReferences"]
+    return jobs
