@@ -33,7 +33,7 @@ def test_the_trained_models_have_learned_their_task() -> None:
     assert {name: min(reference(name).values()) > 0.6 for name in WEIGHTS} == dict.fromkeys(WEIGHTS, True)
 
 
-@pytest.mark.parametrize(("architecture", "fmt", "precision", "scheme"), cells())
+@pytest.mark.parametrize(("architecture", "fmt", "precision", "scheme"), list(cells()))
 def test_a_cell_keeps_the_accuracy_of_the_model_and_passes_its_checks(
     architecture: str, fmt: Format, precision: Precision, scheme: Scheme, record_property: Any
 ) -> None:

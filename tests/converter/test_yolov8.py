@@ -195,6 +195,21 @@ def test_a_program_is_used_as_it_is(program: Path) -> None:
         torch.testing.assert_close(given, wanted)
 
 
+def test_a_program_may_give_a_single_output_bare(tmp_path: Path) -> None:
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = load_model("YOLOv8-CLS").module
+
+        def forward(self, picture: torch.Tensor) -> torch.Tensor:
+            return self.network(picture)[0]
+
+    image = torch.rand(1, 3, 128, 128)
+    torch.export.save(torch.export.export(Bare().eval(), (image,)), tmp_path / "x.pt2")
+    model = load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOv8-CLS"))
+    torch.testing.assert_close(model.module(image), load_model("YOLOv8-CLS").module(image))
+
+
 def test_a_program_of_another_size_is_refused(program: Path) -> None:
     assert "input size (64, 64), the checkpoint has (64, 96)" in refuse(read_checkpoint(program), input_size=(64, 64))
 

@@ -1,8 +1,8 @@
 """Reads a local checkpoint without running anything that is in it.
 
-The kind of a file is told by its content, never by its name. Ultralytics' ``.pt`` files are pickles of whole modules; here every
-class that they may name becomes an inert ``_Node``, so what is rebuilt is a tree of plain data and tensors, and no class of the
-checkpoint, or of the package that wrote it, is ever called.
+The kind of a file is told by its content, never by its name. Ultralytics' ``.pt`` files are pickles of whole modules;
+here every class that they may name becomes an inert ``_Node``, so what is rebuilt is a tree of plain data and tensors,
+and no class of the checkpoint, or of the package that wrote it, is ever called.
 """
 
 import io
@@ -75,8 +75,9 @@ ALLOWED_GLOBALS = (
 class Checkpoint:
     """A checkpoint in memory.
 
-    ``tensors`` is the state dict, floating-point values as float32. ``facts`` is the plain data that came with it (for example
-    ``names``, ``imgsz``, ``kpt_shape``). ``program`` is set for a ``.pt2`` archive only, which carries its own network.
+    ``tensors`` is the state dict, floating-point values as float32. ``facts`` is the plain data that came with it (for
+    example ``names``, ``imgsz``, ``kpt_shape``). ``program`` is set for a ``.pt2`` archive only, which carries its own
+    network.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -157,7 +158,7 @@ def _interpret(path: Path, content: Any) -> Checkpoint:
 
 
 def _refuse_legacy(path: Path) -> Checkpoint:
-    """A bare pickle is the format of torch before 1.6 and of most attacks: name what it would have imported, and stop."""
+    """Stop at a bare pickle, the format of torch before 1.6 and of most attacks, and name what it would import."""
     with path.open("rb") as file:
         names = sorted({name for name in _named_globals(file) if not _is_tensor_global(name)})
     _check_globals([name for name in names if name not in ALLOWED_GLOBALS])
@@ -188,7 +189,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             facts = {key: _decoded(value) for key, value in (file.metadata() or {}).items()}
-            return Checkpoint(_to_float({key: file.get_tensor(key) for key in file.keys()}), facts)
+            return Checkpoint(_to_float({key: file.get_tensor(key) for key in list(file.keys())}), facts)
     except SafetensorError as error:
         raise _unreadable(path, str(error)) from error
 
@@ -264,7 +265,8 @@ def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            message = f"{bad} of {tensor.numel()} values of {name} are NaN or infinite; use a checkpoint from before training diverged"
+            way_out = "use a checkpoint from before training diverged"
+            message = f"{bad} of {tensor.numel()} values of {name} are NaN or infinite; {way_out}"
             raise Failure(Reason.WEIGHTS_NOT_FINITE, message)
 
 

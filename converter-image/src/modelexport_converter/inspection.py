@@ -9,8 +9,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
 
 LEAST_SHARE = 0.98
-"""Of the model's weights, what must be stored in the precision asked for. Everything is, but for weights that a format's quantiser
-cannot take, such as those of a transposed convolution: below 1 % of a network."""
+"""Of the model's weights, what must be stored in the precision asked for. Everything is, but for weights that a
+format's quantiser cannot take, such as those of a transposed convolution: below 1 % of a network."""
 
 _STORED: Mapping[Scheme, tuple[str, ...]] = {
     Scheme.FP32: ("float32",),

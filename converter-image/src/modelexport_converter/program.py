@@ -1,9 +1,9 @@
 """Reads a ``.pt2`` archive of ``torch.export.save`` that may come from anybody.
 
-``torch.export.load`` unpickles parts of an archive, loads shared libraries from it, evaluates symbolic expressions and resolves
-any dotted name below ``torch`` into a callable of the graph. So before torch sees it, an archive has to consist of nothing but
-raw tensors and a graph of ATen operators with static shapes. Records are read by the same reader that torch uses, so that there
-is no second reading of a crafted zip file.
+``torch.export.load`` unpickles parts of an archive, loads shared libraries from it, evaluates symbolic expressions and
+resolves any dotted name below ``torch`` into a callable of the graph. So before torch sees it, an archive has to
+consist of nothing but raw tensors and a graph of ATen operators with static shapes. Records are read by the same reader
+that torch uses, so that there is no second reading of a crafted zip file.
 """
 
 import io
@@ -74,7 +74,7 @@ def _check_payloads(config: Any) -> None:
 
 
 def _check_sample_inputs(record: bytes) -> None:
-    """The archive's example inputs are a pickle, which torch reads without restrictions when the restricted way fails."""
+    """Read the example inputs, a pickle, as torch does first; it reads them without restrictions where that fails."""
     try:
         torch.load(io.BytesIO(record), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,13 +1,13 @@
 """Compares a produced file with the original model, in FP32, on pictures.
 
-The metric is the *agreement* of an output: ``1 - |error| / |spread|``, where ``|.|`` is the root of the weighted sum of squares over
-all pictures. 1 is equality; 0 is what an answer would reach that always gives the average. An output with anchors is weighted by the
-confidence that the original model has in each anchor, because what it says where it sees nothing is noise that nobody reads; the
-cosine of such outputs is near 1 even for wrong files, as the anchors' own positions dominate it. A model's agreement is that of its
-worst output.
+The metric is the *agreement* of an output: ``1 - |error| / |spread|``, where ``|.|`` is the root of the weighted sum of
+squares over all pictures. 1 is equality; 0 is what an answer would reach that always gives the average. An output with
+anchors is weighted by the confidence that the original model has in each anchor, because what it says where it sees
+nothing is noise that nobody reads; the cosine of such outputs is near 1 even for wrong files, as the anchors' own
+positions dominate it. A model's agreement is that of its worst output.
 
-- Probabilities (outputs with a ``class`` axis) are measured against zero, and every picture counts as if it held at least one
-  certain answer, so that pictures without any object do not turn tiny errors into large ratios.
+- Probabilities (outputs with a ``class`` axis) are measured against zero, and every picture counts as if it held at
+  least one certain answer, so that pictures without any object do not turn tiny errors into large ratios.
 - Everything else is measured against the average per channel, since positions and masks have no natural zero.
 """
 
@@ -76,7 +76,8 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in comparison.agreements.items())
     message = (
         f"the produced file differs from the model in FP32: agreement on {comparison.pictures} pictures is {numbers}, "
-        f"at least {threshold.minimum:g} is asked; give calibration pictures of the model's own domain or choose a higher precision"
+        f"at least {threshold.minimum:g} is asked; give calibration pictures of the model's own domain, "
+        "or choose a higher precision"
     )
     raise Failure(Reason.VERIFICATION_FAILED, message, verification)
 

@@ -8,7 +8,8 @@ import torch
 from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.reasons import Reason
 from modelexport.spec import INPUT_SIZE_LIMIT, Model
-from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, STRIDES, Classifier, Network, fuse
+from modelexport_converter.architectures.yolov8_decoder import STRIDES
+from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network, fuse
 from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
@@ -51,8 +52,9 @@ _EXTRAS = "model.22.cv4.0.2.weight"
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """Build the network of a checkpoint, ready for capture.
 
-    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A ``.pt2`` archive is used as
-    it is: it must map one image (1, 3, height, width) to the outputs of the architecture, separate and in their order.
+    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A ``.pt2`` archive
+    is used as it is: it must map one image (1, 3, height, width) to the outputs of the architecture, separate and in
+    their order.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
@@ -80,7 +82,8 @@ def _task(model: Model) -> Task:
 
 def _check(what: str, wanted: object, found: object) -> None:
     if wanted is not None and wanted != found:
-        message = f"the export asks for {what} {wanted}, the checkpoint has {found}; correct spec.model or name the other checkpoint"
+        way_out = "correct spec.model or name the other checkpoint"
+        message = f"the export asks for {what} {wanted}, the checkpoint has {found}; {way_out}"
         raise Failure(Reason.CHECKPOINT_MISMATCH, message)
 
 
@@ -152,7 +155,7 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
 
 
 def _epsilon(facts: Facts, task: Task) -> float:
-    """Of batch normalisation; where the checkpoint does not say, what ultralytics sets: torch's default for classifiers only."""
+    """Of batch normalisation; where the checkpoint does not say, ultralytics' number: torch's own for classifiers."""
     found = facts.get(EPSILON)
     return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
@@ -190,10 +193,27 @@ def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram,
     outputs = [_shape(program, name) for name in program.graph_signature.user_outputs]
     classes = _check_outputs(outputs, _task(model), size)
     _check("number of classes", model.parameters.num_classes, classes)
-    network = program.module()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    return _describe(network, model, model.parameters.variant, size, _class_names(checkpoint.facts, classes))
+    return _describe(_Program(program), model, model.parameters.variant, size, _class_names(checkpoint.facts, classes))
+
+
+class _Program(torch.nn.Module):
+    """A program as a module like any other: exporters set it to eval mode, of which a program does not want to hear."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.network = program.module(check_guards=False)  # shapes are static and have been checked
+        self.training = False
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "_Program":
+        """Stay as the program was captured."""
+        return self
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the program's outputs, a single one too as a tuple."""
+        outputs = self.network(image)
+        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
 
 
 def _shape(program: torch.export.ExportedProgram, name: object) -> tuple[int, ...]:

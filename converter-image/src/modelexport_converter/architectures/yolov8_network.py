@@ -1,8 +1,8 @@
 """The networks of YOLOv8 as torch modules, with parameters named as in ultralytics' checkpoints.
 
-Written from the published architecture: https://docs.ultralytics.com/models/yolov8 (layer table, scales), box distribution as in
-Generalized Focal Loss, https://arxiv.org/abs/2006.04388. Unlike the original, the decoded outputs stay separate tensors, since one
-quantisation scale over boxes and scores loses the scores, and positions are divided by the input's size.
+Written from the published architecture: https://docs.ultralytics.com/models/yolov8 (layer table, scales). Unlike the
+original, the outputs stay separate tensors, since one quantisation scale over boxes and scores loses the scores, and
+positions are divided by the input's size.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-STRIDES = (8, 16, 32)
-BINS = 16
-"""Values of the distribution over the distance from an anchor to one side of its box, in cells."""
+from modelexport_converter.architectures.yolov8_decoder import BINS, Decoder
+
 MASKS = 32
 """Prototypes, and coefficients per anchor."""
 
@@ -59,6 +58,7 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keep the shape (1, channels, height, width)."""
         y: torch.Tensor = self.cv2(self.cv1(x))
         return x + y if self.shortcut else y
 
@@ -74,6 +74,7 @@ class C2f(nn.Module):
         self.m = nn.ModuleList(Bottleneck(hidden, shortcut) for _ in range(depth))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, height, width) to (1, outputs, height, width)."""
         steps = list(self.cv1(x).split(self.hidden, 1))
         for block in self.m:
             steps.append(block(steps[-1]))
@@ -90,6 +91,7 @@ class SPPF(nn.Module):
         self.cv2 = Conv(channels * 2, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keep the shape (1, channels, height, width)."""
         steps = [self.cv1(x)]
         for _ in range(3):
             steps.append(functional.max_pool2d(steps[-1], 5, 1, 2))
@@ -108,12 +110,13 @@ class Prototypes(nn.Module):
         self.cv3 = Conv(hidden, MASKS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, inputs, height, width) to (1, 32, 2 * height, 2 * width)."""
         masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x))))
         return masks
 
 
 class Head(nn.Module):
-    """Raw predictions (1, channels, N) of N anchors: box distributions, class logits and, if any, ``extras`` more channels."""
+    """Raw predictions of N anchors: box distributions, class logits and, if any, ``extras`` more channels."""
 
     def __init__(self, channels: Sequence[int], classes: int, extras: int) -> None:
         super().__init__()
@@ -124,6 +127,7 @@ class Head(nn.Module):
             self.cv4 = _branches(channels, max(first // 4, extras), extras)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Feature maps, finest first, to one (1, channels, N) per kind of prediction."""
         branches = (self.cv2, self.cv3, self.cv4) if hasattr(self, "cv4") else (self.cv2, self.cv3)
         return tuple(_join(branch, maps) for branch in branches)
 
@@ -139,49 +143,11 @@ def _branches(channels: Sequence[int], hidden: int, outputs: int) -> nn.ModuleLi
     )
 
 
-class Decoder(nn.Module):
-    """Turns raw predictions of the N anchors of an input (height, width) into boxes, scores and keypoints."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        centres, cells = _anchors(size)
-        self.register_buffer("centres", centres, persistent=False)
-        self.register_buffer("cells", cells, persistent=False)
-        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32).view(1, 1, BINS, 1), persistent=False)
-        self.centres: torch.Tensor
-        self.cells: torch.Tensor
-        self.bins: torch.Tensor
-
-    def boxes(self, raw: torch.Tensor) -> torch.Tensor:
-        """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
-        sides = (raw.view(1, 4, BINS, -1).softmax(2) * self.bins).sum(2)
-        near, far = sides[:, :2], sides[:, 2:]
-        return torch.cat([self.centres + (far - near) * (self.cells / 2), (near + far) * self.cells], 1)
-
-    def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        """(1, K * D, N) to (1, K, D, N): x and y divided by the input's width and height and, where D is 3, visibility."""
-        points = raw.view(1, *shape, -1)
-        position = points[:, :, :2] * (2 * self.cells) + (self.centres - self.cells / 2)
-        return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
-
-
-def _anchors(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres of the anchors and sizes of their cells, (1, 2, N) each, x before y, divided by the input's size."""
-    centres, cells = [], []
-    for stride in STRIDES:
-        rows, columns = size[0] // stride, size[1] // stride
-        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
-        cell = torch.tensor([stride / size[1], stride / size[0]]).view(2, 1)
-        centres.append(torch.stack([x.flatten(), y.flatten()]) * cell)
-        cells.append(cell.expand(2, rows * columns))
-    return torch.cat(centres, 1).unsqueeze(0), torch.cat(cells, 1).unsqueeze(0).contiguous()
-
-
 class Network(nn.Module):
     """Detector; with ``masks`` also a segmenter, with ``keypoints`` (K, D) also a pose estimator.
 
-    Maps an image (1, 3, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with prototypes
-    (1, 32, height / 4, width / 4), or keypoints (1, K, D, N).
+    Maps an image (1, 3, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with
+    prototypes (1, 32, height / 4, width / 4), or keypoints (1, K, D, N).
     """
 
     def __init__(
@@ -218,6 +184,7 @@ class Network(nn.Module):
         self.keypoints = keypoints
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs that the class names."""
         maps = self._features(image)
         head: Any = self.model["22"]
         boxes, scores, *extra = head(maps)
@@ -254,6 +221,7 @@ class Classifier(nn.Module):
         self.model = nn.ModuleDict({**layers, "9": head})
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """Return the one output."""
         head: Any = self.model["9"]
         features = head["conv"](_run(self.model, range(9), image)).mean((2, 3))
         return (head["linear"](features).softmax(1),)

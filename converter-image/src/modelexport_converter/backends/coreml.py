@@ -1,4 +1,4 @@
-"""Core ML (``.mlpackage``): coremltools converts and quantises; our evaluator runs, since Apple's runtime needs a Mac."""
+"""Core ML (``.mlpackage``): coremltools converts and quantises; our evaluator runs, as Apple's runtime needs a Mac."""
 
 import logging
 import warnings
@@ -21,7 +21,7 @@ from modelexport_converter.model import LoadedModel
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """coremltools warns at its import of a torch that it was not tested with, and that it cannot predict without a Mac."""
+    """coremltools warns of a torch that it was not tested with, of the missing Mac, and of every tuple of outputs."""
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,13 +33,16 @@ _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() 
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
 _ALIGNMENT = 16
-"""Bytes, as ``force_align`` of TensorFlow Lite's schema asks; what flatbuffers writes from Python does not keep to it."""
+"""Bytes, as TensorFlow Lite's schema asks by ``force_align``, to which flatbuffers does not keep in Python."""
 
 
 def convert(model: LoadedModel, path: Path) -> None:
     """Write the model in FP32 to ``path``."""
-    import litert_torch  # with jax it takes seconds, and only this step needs it
-    from litert_torch._config import config
+    with warnings.catch_warnings():
+        # Python says so of torchao's texts when it first compiles them.
+        warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
+        import litert_torch  # with jax it takes seconds, and only this step needs it
+        from litert_torch._config import config
 
     config.show_progress = False
     converted = litert_torch.convert(model.module, (model.example_input(),))
@@ -59,7 +63,9 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
         statistics = _calibrate(model, source, samples)
     else:
         quantizer.load_quantization_recipe(getattr(recipe, scheme)())
-    with no_progress_bars():
+    with no_progress_bars(), warnings.catch_warnings():
+        # To see whether the statistics suffice, the quantiser opens the file in a way against which LiteRT advises.
+        warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
         result = quantizer.quantize(statistics, enable_progress_report=False)
     _write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
 
@@ -95,9 +101,10 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> dict[str, Any]:
     """Measure the range of every tensor.
 
-    One picture at a time, since the quantiser makes a list of what it is given; by the engine's own minima and maxima, so that no
-    intermediate tensor has to be held; and over all pictures, since the quantiser's default, a moving average, depends on their order
-    and cuts rare large values (it cost our classifier 5 % top-1 and our segmenter .02 mAP).
+    One picture at a time, since the quantiser makes a list of what it is given; by the engine's own minima and maxima,
+    so that no intermediate tensor has to be held; and over all pictures, since the quantiser's default, a moving
+    average, depends on their order and cuts rare large values (it cost our classifier 5 % top-1 and our segmenter .02
+    mAP).
     """
     mode = CalibrationMode.CALIBRATION_PROFILER_BASED
     calibrator = Calibrator(str(source), num_threads=1, mode=mode, qsv_update_func=min_max_update)
@@ -140,7 +147,7 @@ def _decoding(flat: Any) -> Iterator[str]:
 
 
 def _rename(flat: Any, model: LoadedModel) -> None:
-    """Name input and outputs as in every format, and shorten the other names, which take a twentieth of an INT8 file."""
+    """Name input and outputs as in every format; shorten other names, which take a twentieth of an INT8 file."""
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
     for index, tensor in enumerate(graph.tensors):
         parts = _text(tensor.name).partition(";")[0].split("/")
@@ -169,7 +176,8 @@ def read_usage(path: Path) -> dict[str, str]:
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """A buffer whose content lies at a multiple of 16 bytes."""
 
-    def Pack(self, builder: Any) -> Any:
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 (flatbuffers' name)
+        """Write the content and the table that points to it."""
         content = None if self.data is None else bytes(memoryview(self.data))
         if content is not None:
             builder.StartVector(1, len(content), _ALIGNMENT)

@@ -29,6 +29,8 @@ def convert(model: LoadedModel, path: Path) -> None:
     with warnings.catch_warnings():
         # The exporter by tracing is deprecated; it is ten times as fast as the new one and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
+        # Sizes are constants here, so what tracing makes of them is what is meant.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             model.module,
             (model.example_input(),),

@@ -1,0 +1,319 @@
+"""Verification: what agreement means, that correct files reach it and that files known to be wrong do not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from converter.yolov8_cells import WEIGHTS, Outputs, eval_inputs, inputs, load_model, run_model
+from modelexport.matrix import ARCHITECTURES, Precision, Scheme, Threshold
+from modelexport.reasons import Reason
+from modelexport_converter.backends import Array, Facts
+from modelexport_converter.failures import Failure
+from modelexport_converter.inspection import check_facts
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.verify import METRIC, check, compare
+
+PICTURES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
+Change = Callable[[str, Array], Outputs]
+
+
+def model_of(*outputs: tuple[str, tuple[str, ...], Array]) -> LoadedModel:
+    """A model that answers the mean of its picture times the given arrays."""
+
+    class Scaled(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(image.mean() * torch.from_numpy(array) for _, _, array in outputs)
+
+    described = tuple(Output(name, axes, "") for name, axes, _ in outputs)
+    return LoadedModel(Scaled(), (2, 2), described, ("a",), Preprocessing("letterbox"))
+
+
+POSITIONS = ("positions", ("batch", "coordinate", "anchor"), np.array([[[0, 1, 2, 3]]], np.float32))
+CONFIDENCE = ("scores", ("batch", "class", "anchor"), np.array([[[0, 0, 1, 1]]], np.float32))
+
+
+def run_of(model: LoadedModel, *errors: float | Array) -> Callable[[Array], Outputs]:
+    def run(image: Array) -> Outputs:
+        outputs = model.module(torch.from_numpy(image))
+        return tuple(output.numpy() + np.float32(error) for output, error in zip(outputs, errors, strict=True))
+
+    return run
+
+
+def test_equal_outputs_agree_by_one() -> None:
+    model = model_of(POSITIONS)
+    assert compare(model, run_of(model, 0), PICTURES).agreements == {"positions": 1.0}
+
+
+def test_always_answering_the_average_is_no_agreement() -> None:
+    model = model_of(POSITIONS)
+    average = np.float32(np.mean([np.mean(POSITIONS[2]) * value for value in (0, 1, 2)]))
+    answer = (np.full((1, 1, 4), average, np.float32),)
+    assert compare(model, lambda image: answer, PICTURES).value == pytest.approx(0, abs=1e-6)
+
+
+def test_agreement_is_the_error_in_units_of_the_spread() -> None:
+    model = model_of(POSITIONS)
+    values = np.concatenate([POSITIONS[2].ravel() * value for value in (0, 1, 2)])
+    expected = 1 - 0.25 / values.std()
+    assert compare(model, run_of(model, 0.25), PICTURES).value == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_error_where_the_model_sees_nothing_does_not_count() -> None:
+    model = model_of(POSITIONS, CONFIDENCE)
+    unseen, seen = np.array([[[9, 9, 0, 0]]]), np.array([[[0, 0, 9, 9]]])
+    assert compare(model, run_of(model, unseen, 0), PICTURES).agreements["positions"] == 1
+    assert compare(model, run_of(model, seen, 0), PICTURES).agreements["positions"] < 0
+
+
+def test_scores_without_any_object_are_measured_against_one_certain_answer() -> None:
+    faint = ("scores", CONFIDENCE[1], np.full((1, 1, 4), 1e-3, np.float32))
+    model = model_of(faint)
+    assert compare(model, run_of(model, 1e-3), PICTURES).value == pytest.approx(1 - 2e-3)
+
+
+def test_a_model_agrees_as_its_worst_output() -> None:
+    model = model_of(POSITIONS, CONFIDENCE)
+    comparison = compare(model, run_of(model, 0, 0.5), PICTURES)
+    assert comparison.value == comparison.agreements["scores"] < comparison.agreements["positions"] == 1
+
+
+def test_an_output_that_never_varies_has_to_be_equal() -> None:
+    constant = ("positions", POSITIONS[1], np.zeros((1, 1, 4), np.float32))
+    model = model_of(constant)
+    assert compare(model, run_of(model, 0), PICTURES).value == 1
+    assert compare(model, run_of(model, 1e-3), PICTURES).value == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_fail(bad: float) -> None:
+    model = model_of(POSITIONS)
+    with pytest.raises(Failure, match="positions holds 1 values that are NaN or infinite") as caught:
+        compare(model, run_of(model, np.array([[[0, bad, 0, 0]]])), PICTURES)
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+
+
+def test_another_shape_fails_with_both_shapes() -> None:
+    model = model_of(POSITIONS)
+    with pytest.raises(Failure, match=r"shape \(1, 1, 3\) instead of \(1, 1, 4\)"):
+        compare(model, lambda image: (np.zeros((1, 1, 3), np.float32),), PICTURES)
+
+
+def test_nothing_is_verified_without_pictures() -> None:
+    model = model_of(POSITIONS)
+    with pytest.raises(ValueError, match="no pictures"):
+        compare(model, run_of(model, 0), [])
+
+
+def test_a_file_that_agrees_enough_is_verified_with_its_numbers() -> None:
+    model = model_of(POSITIONS)
+    verification = check(compare(model, run_of(model, 0), PICTURES), Threshold(METRIC, 0.99))
+    assert (verification.metric, verification.value, verification.threshold) == (METRIC, "1.000000", "0.99")
+
+
+def test_a_file_that_agrees_too_little_fails_with_every_number() -> None:
+    model = model_of(POSITIONS, CONFIDENCE)
+    with pytest.raises(Failure, match=r"positions 1\.0000, scores 0\.\d{4}, at least 0\.99 is asked") as caught:
+        check(compare(model, run_of(model, 0, 0.1), PICTURES), Threshold(METRIC, 0.99))
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+    assert caught.value.verification is not None
+
+
+def test_a_threshold_of_another_metric_is_not_applied() -> None:
+    model = model_of(POSITIONS)
+    with pytest.raises(ValueError, match="cosine"):
+        check(compare(model, run_of(model, 0), PICTURES), Threshold("cosine", 0.5))
+
+
+def test_every_cell_asks_for_the_metric_that_is_measured() -> None:
+    metrics = {threshold.metric for row in ARCHITECTURES.values() for threshold in row.thresholds.values()}
+    assert metrics == {METRIC}
+
+
+def no_division(architecture: str, image: Array) -> Outputs:
+    return run_model(architecture, image * 255)
+
+
+def divided_twice(architecture: str, image: Array) -> Outputs:
+    return run_model(architecture, image / np.float32(255))
+
+
+def dimmed(architecture: str, image: Array) -> Outputs:
+    return run_model(architecture, image * np.float32(0.9))
+
+
+def swapped_channels(architecture: str, image: Array) -> Outputs:
+    return run_model(architecture, np.ascontiguousarray(image[:, ::-1]))
+
+
+def rotated_classes(architecture: str, image: Array) -> Outputs:
+    outputs = list(run_model(architecture, image))
+    index = 0 if len(outputs) == 1 else 1
+    outputs[index] = np.roll(outputs[index], 1, axis=1)
+    return tuple(outputs)
+
+
+def _change_boxes(architecture: str, image: Array, change: Callable[[Array], Array]) -> Outputs:
+    boxes, *rest = run_model(architecture, image)
+    return (change(boxes), *rest)
+
+
+def boxes_in_pixels(architecture: str, image: Array) -> Outputs:
+    return _change_boxes(architecture, image, lambda boxes: boxes * 160)
+
+
+def boxes_by_corners(architecture: str, image: Array) -> Outputs:
+    def corners(boxes: Array) -> Array:
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        return np.concatenate([centre - half, centre + half], axis=1)
+
+    return _change_boxes(architecture, image, corners)
+
+
+def boxes_half_a_cell_off(architecture: str, image: Array) -> Outputs:
+    return _change_boxes(architecture, image, lambda boxes: boxes - np.float32(0.5 * 8 / 160))
+
+
+def logits_for_scores(architecture: str, image: Array) -> Outputs:
+    boxes, scores, *rest = run_model(architecture, image)
+    return (boxes, np.log(scores / (1 - scores)), *rest)
+
+
+def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
+    """The first one, with noise of a fifth of its weights' spread, as from a wrong scale."""
+    weight = load_model(architecture).module.get_parameter("model.0.conv.weight")
+    noise = 0.2 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    weight.data += noise
+    try:
+        return run_model(architecture, image)
+    finally:
+        weight.data -= noise
+
+
+ALWAYS_WRONG = [no_division, divided_twice, rotated_classes, one_noisy_convolution]
+WRONG_BOXES = [boxes_in_pixels, boxes_by_corners, boxes_half_a_cell_off, logits_for_scores]
+WRONG = [
+    *((name, change, Precision.INT8) for name in WEIGHTS for change in ALWAYS_WRONG),
+    *((name, change, Precision.INT8) for name in ("YOLOv8", "YOLOv8-Pose") for change in WRONG_BOXES),
+    *(("YOLOv8-SEG", change, Precision.FP16) for change in WRONG_BOXES),
+    *((name, swapped_channels, Precision.FP16) for name in WEIGHTS if name != "YOLOv8-CLS"),
+    *((name, dimmed, Precision.FP32) for name in WEIGHTS if name != "YOLOv8-CLS"),
+    ("YOLOv8-CLS", swapped_channels, Precision.FP32),
+]
+"""With the loosest precision at which each is caught; a tighter one catches it all the more."""
+
+
+@pytest.mark.parametrize(("architecture", "change", "precision"), WRONG)
+def test_a_wrong_file_is_not_verified(architecture: str, change: Change, precision: Precision) -> None:
+    run = lambda image: change(architecture, image)  # noqa: E731
+    comparison = compare(load_model(architecture), run, eval_inputs(architecture)[:16])
+    with pytest.raises(Failure) as caught:
+        check(comparison, ARCHITECTURES[architecture].thresholds[precision])
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+
+
+def test_one_scale_for_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
+    """The known-bad recipe: all operators in INT8, boxes in pixels joined with the scores as ultralytics gives them."""
+    run = _quantise_joined(tmp_path)
+    comparison = compare(load_model("YOLOv8"), run, eval_inputs("YOLOv8")[:16])
+    with pytest.raises(Failure, match="scores"):
+        check(comparison, ARCHITECTURES["YOLOv8"].thresholds[Precision.INT8])
+
+
+def _quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
+    import onnxruntime
+    from onnxruntime import quantization
+
+    from modelexport_converter.backends import onnx as backend
+
+    model = load_model("YOLOv8")
+
+    class Joined(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model.module
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+            boxes, scores = self.network(image)
+            return (torch.cat([boxes * 160, scores], 1),)
+
+    joined = replace(model, module=Joined().eval(), outputs=(Output("output", ("batch", "row", "anchor"), ""),))
+    backend.convert(joined, folder / "joined.onnx")
+    reader = backend._Reader("image", inputs("YOLOv8", "calibration", 8))
+    quantization.quantize_static(
+        folder / "joined.onnx", folder / "int8.onnx", reader, activation_type=quantization.QuantType.QUInt8
+    )
+    session = onnxruntime.InferenceSession(folder / "int8.onnx")
+
+    def run(image: Array) -> Outputs:
+        (rows,) = session.run(None, {"image": image})
+        return rows[:, :4] / np.float32(160), rows[:, 4:]
+
+    return run
+
+
+FACTS = Facts(
+    weight_types={"float32": 1000},
+    op_types={"Conv": 1},
+    inputs={"image": (1, 3, 2, 2)},
+    outputs={"scores": (1, 1, 4)},
+)
+
+
+class Weighted(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(10, 100))
+        self.bias = torch.nn.Parameter(torch.zeros(10))
+
+
+WEIGHTED = replace(model_of(CONFIDENCE), module=Weighted())
+STORED = {
+    Scheme.FP32: "float32",
+    Scheme.FP16: "float16",
+    Scheme.DYNAMIC_WI8_AFP32: "uint8",
+    Scheme.WEIGHT_ONLY_WI8_AFP16: "int8",
+    Scheme.STATIC_WI8_AI8: "int8",
+}
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_a_file_is_accepted_when_it_stores_what_its_scheme_says(scheme: Scheme) -> None:
+    facts = replace(FACTS, weight_types={STORED[scheme]: 990, "float32": 20}, op_types={"QuantizeLinear": 1})
+    if scheme is Scheme.FP32:
+        facts = FACTS
+    check_facts(facts, WEIGHTED, scheme)
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in Scheme if scheme is not Scheme.FP32])
+def test_a_file_that_holds_floats_is_not_of_a_smaller_precision(scheme: Scheme) -> None:
+    facts = replace(FACTS, weight_types={"float32": 200, STORED[scheme]: 800}, op_types={"QUANTIZE": 1})
+    with pytest.raises(Failure, match="800 of 1000 weights are stored as") as caught:
+        check_facts(facts, WEIGHTED, scheme)
+    assert caught.value.reason is Reason.INSPECTION_FAILED
+
+
+def test_static_quantisation_without_quantised_activations_is_refused() -> None:
+    facts = replace(FACTS, weight_types={"int8": 1000})
+    with pytest.raises(Failure, match="activations are not quantised"):
+        check_facts(facts, WEIGHTED, Scheme.STATIC_WI8_AI8)
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        (replace(FACTS, inputs={"args_0": (1, 3, 2, 2)}), "args_0"),
+        (replace(FACTS, inputs={"image": (1, 2, 2, 3)}), r"\(1, 2, 2, 3\)} instead"),
+        (replace(FACTS, outputs={"output_0": (1, 1, 4)}), "output_0 instead of scores"),
+        (replace(FACTS, outputs={"scores": (1, 4)}), r"shape \(1, 4\) for the axes batch, class, anchor"),
+        (replace(FACTS, outputs={"scores": (0, 1, 4)}), r"shape \(0, 1, 4\)"),
+    ],
+)
+def test_other_inputs_and_outputs_are_refused_by_name(facts: Facts, named: str) -> None:
+    with pytest.raises(Failure, match=named) as caught:
+        check_facts(facts, WEIGHTED, Scheme.FP32)
+    assert caught.value.reason is Reason.INSPECTION_FAILED
