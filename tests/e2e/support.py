@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ CLASSIFIER = f"s3://{INPUTS}/yolov8n-cls.pt"
 ENDPOINT = f"http://{MINIO_SERVICE}:9000"
 SECONDS = 240
 """How long a single conversion may take here, its turn on a busy machine included."""
+LOOK_SECONDS = 0.3
 
 
 def build_class(name: str, image: str, **changes: Any) -> Body:
@@ -95,13 +97,25 @@ class Workspace:
         scope = [resource] if "/" in resource else [resource, "--all"]
         self.kubectl("wait", f"--for={until}", *scope, f"--timeout={seconds}s")
 
-    def wait_for_pod(self, export: str, phase: str = "Running", seconds: int = SECONDS) -> str:
-        """Wait for a Pod of an export to be in a phase, and return its name."""
-        selector = f"--selector={names.EXPORT_LABEL}={export}"
-        self.kubectl("wait", "--for=create", "pod", selector, f"--timeout={seconds}s")
-        self.kubectl("wait", f"--for=jsonpath={{.status.phase}}={phase}", "pod", selector, f"--timeout={seconds}s")
-        pods = json.loads(self.kubectl("get", "pods", selector, "--output=json"))["items"]
-        return next(str(pod["metadata"]["name"]) for pod in pods if pod["status"]["phase"] == phase)
+    def wait_for_pod(self, export: str, seconds: int = SECONDS) -> str:
+        """Wait until the node runs one Pod of an export, whatever the others do, and return its name."""
+        deadline = time.monotonic() + seconds
+        while not (running := self.running_pods(export)):
+            assert time.monotonic() < deadline, f"no Pod of {export} ran within {seconds} s"
+            time.sleep(LOOK_SECONDS)
+        return running[0]
+
+    def wait_for_first(self, export: str, seconds: int = SECONDS) -> None:
+        """Wait until at least one target of an export is published."""
+        deadline = time.monotonic() + seconds
+        while self.read(f"mx/{export}").get("status", {}).get("ready", "0/").startswith("0/"):
+            assert time.monotonic() < deadline, f"nothing of {export} was published within {seconds} s"
+            time.sleep(LOOK_SECONDS)
+
+    def running_pods(self, export: str) -> list[str]:
+        """Return the names of the Pods of an export that run now."""
+        selectors = f"--selector={names.EXPORT_LABEL}={export}", "--field-selector=status.phase=Running"
+        return [name.removeprefix("pod/") for name in self.kubectl("get", "pods", *selectors, "--output=name").split()]
 
     def wait_for_reason(self, export: str, reason: str, seconds: int = SECONDS) -> Body:
         """Wait until the only target of an export has a reason, and return that target's status."""

@@ -1,0 +1,270 @@
+"""What a cluster does to an export while it is on its way, on the real node."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from minio import Minio
+
+from cluster import installation
+from cluster.bootstrap import kubectl
+from cluster.layout import NODE_NAME
+from e2e.support import RESULTS, Body, Workspace, build_export, find_condition
+
+THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
+OPERATOR = f"--namespace={installation.SYSTEM_NAMESPACE}"
+OPERATOR_PODS = "--selector=app.kubernetes.io/name=modelexport-operator"
+
+
+def start(space: Workspace, *targets: str, class_name: str | None = None, **spec: Any) -> None:
+    """Apply the export ``model`` of a class without surprises."""
+    space.apply(build_export("model", *targets, className=class_name or space.create_class(), **spec))
+
+
+def published(minio: Minio, space: Workspace) -> set[str]:
+    """Return the names of what the exports of a namespace published."""
+    found = minio.list_objects(bucket_name=RESULTS, prefix=f"{space.name}/", recursive=True)
+    return {str(item.object_name) for item in found}
+
+
+def job_uids(space: Workspace) -> dict[str, str]:
+    """Return the identity of every Job by its name."""
+    return {job["metadata"]["name"]: job["metadata"]["uid"] for job in space.read_all("jobs")}
+
+
+def expect_ready(space: Workspace, targets: int = 1) -> None:
+    """Wait for the export, and check that each target has one Job at most."""
+    space.wait("mx/model", "condition=Ready")
+    assert space.read("mx/model")["status"]["ready"] == f"{targets}/{targets}"
+    assert len(job_uids(space)) == targets
+
+
+def test_a_job_that_was_deleted_by_hand_is_made_again(space: Workspace) -> None:
+    start(space)
+    space.wait_for_pod("model")
+    before = job_uids(space)
+    space.kubectl("delete", "jobs", "--all")
+    expect_ready(space)
+    after = job_uids(space)
+    assert set(after) == set(before)
+    assert after != before
+
+
+def test_a_pod_that_was_evicted_is_replaced(space: Workspace) -> None:
+    start(space)
+    pod = space.wait_for_pod("model")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": space.name}}
+    path = f"/api/v1/namespaces/{space.name}/pods/{pod}/eviction"
+    space.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(eviction))
+    expect_ready(space)
+    assert pod not in [body["metadata"]["name"] for body in space.read_all("pods") if is_succeeded(body)]
+    assert ("Warning", "Retrying") in [event[:2] for event in space.events("model")]
+
+
+def is_succeeded(pod: Body) -> bool:
+    """Tell whether a Pod ended well."""
+    return bool(pod["status"]["phase"] == "Succeeded")
+
+
+def test_a_converter_over_its_memory_is_reported_with_its_limit(space: Workspace, pool: str) -> None:
+    start(space, class_name=space.create_class(converter={"nodeSelector": {"pool": pool}}, jobs={"retries": 0}))
+    space.wait_for_reason("model", "Unschedulable")
+    [pod] = space.read_all("pods")
+    shrink_memory(space, pod["metadata"]["name"], "128Mi")
+    kubectl("label", "node", NODE_NAME, f"pool={pool}")
+    target = space.wait_for_reason("model", "OOMKilled")
+    assert target["state"] == "Failed"
+    assert "needed more than 128Mi of memory and was killed" in target["message"]
+    assert "needs more memory than its cell asks for; report it" in target["message"]
+
+
+@pytest.fixture
+def pool(space: Workspace) -> Iterator[str]:
+    """A pool to which the node may be added; it leaves afterwards."""
+    yield space.name
+    kubectl("label", "node", NODE_NAME, "pool-")
+
+
+def shrink_memory(space: Workspace, pod: str, memory: str) -> None:
+    """Give a Pod less memory before it gets a node, as an administrator can since Kubernetes 1.35."""
+    container = {"name": "converter", "resources": {"limits": {"memory": memory}, "requests": {"memory": memory}}}
+    patch = json.dumps({"spec": {"containers": [container]}})
+    space.kubectl("patch", "pod", pod, "--subresource=resize", f"--patch={patch}")
+
+
+def test_a_conversion_over_its_deadline_is_ended(space: Workspace) -> None:
+    start(space, "CoreML/FP32", class_name=space.create_class(jobs={"deadlineSeconds": 4}))
+    target = space.wait_for_reason("model", "DeadlineExceeded")
+    assert "did not end within 4 s" in target["message"]
+    assert "Raise spec.jobs.deadlineSeconds of the ExportClass" in target["message"]
+    space.wait("pods", "delete")
+
+
+def test_an_image_that_cannot_be_pulled_is_named_until_the_class_is_corrected(space: Workspace) -> None:
+    image = {"image": "modelexport.dev/nobody-made-this:1"}
+    class_name = space.create_class(converter=image)
+    start(space, class_name=class_name)
+    target = space.wait_for_reason("model", "ImagePullFailed")
+    assert target["state"] == "Queued"
+    assert "modelexport.dev/nobody-made-this:1" in target["message"]
+    assert "Correct spec.converter.image of the ExportClass" in target["message"]
+    patch = json.dumps({"spec": {"converter": {"image": space.image}}})
+    space.kubectl("patch", "exportclass", class_name, "--type=merge", f"--patch={patch}")
+    space.kubectl("delete", "jobs", "--all")
+    expect_ready(space)
+
+
+def test_a_missing_secret_is_named_and_the_export_goes_on_when_it_comes(space: Workspace) -> None:
+    start(space, class_name=space.create_class(storage={"credentialsSecretName": "team-keys"}))
+    target = space.wait_for_reason("model", "PodStartFailed")
+    assert target["state"] == "Queued"
+    assert 'secret "team-keys" not found' in target["message"]
+    secret = json.loads(installation.build_secret(space.name))
+    space.apply({**secret, "metadata": {"name": "team-keys", "namespace": space.name}})
+    expect_ready(space)
+
+
+def test_a_pod_that_no_node_takes_says_so_and_is_given_up_at_the_deadline(space: Workspace) -> None:
+    limits = {"converter": {"nodeSelector": {"pool": "nobody-has-this"}}, "jobs": {"deadlineSeconds": 10}}
+    start(space, class_name=space.create_class(**limits))
+    target = space.wait_for_reason("model", "Unschedulable")
+    assert "didn't match Pod's node affinity/selector" in target["message"]
+    assert "Add a node that satisfies what the message names" in target["message"]
+    space.wait("mx/model", "condition=Stalled")
+    target = space.target("model")
+    assert (target["state"], target["reason"]) == ("Failed", "Unschedulable")
+    assert target["message"].endswith("(given up after 10 s)")
+
+
+def test_an_export_waits_for_its_class(space: Workspace) -> None:
+    start(space, class_name=f"{space.name}-later")
+    space.wait("mx/model", "condition=Reconciling")
+    ready = find_condition(space.read("mx/model"), "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "ClassNotFound")
+    assert "does not exist" in ready["message"]
+    assert "the export starts when it is created" in ready["message"]
+    space.create_class("later")
+    expect_ready(space)
+
+
+def test_an_export_can_be_suspended_and_resumed(space: Workspace) -> None:
+    start(space, suspend=True)
+    space.wait("mx/model", "jsonpath={.status.conditions[0].reason}=Suspended")
+    assert job_uids(space) == {}
+    suspend(space, suspended=False)
+    pod = space.wait_for_pod("model")
+    suspend(space, suspended=True)
+    space.wait(f"pod/{pod}", "delete")
+    target = space.wait_for_reason("model", "Suspended")
+    assert "set spec.suspend: false to go on" in target["message"]
+    suspend(space, suspended=False)
+    expect_ready(space)
+
+
+def suspend(space: Workspace, *, suspended: bool) -> None:
+    """Change ``spec.suspend``."""
+    patch = json.dumps({"spec": {"suspend": suspended}})
+    space.kubectl("patch", "mx/model", "--type=merge", f"--patch={patch}")
+
+
+def test_an_export_goes_when_its_time_is_over_and_its_files_stay(space: Workspace, minio: Minio) -> None:
+    start(space, ttlSecondsAfterFinished=5)
+    space.wait("mx/model", "condition=Ready")
+    space.wait("mx/model", "delete", seconds=60)
+    space.wait("jobs", "delete", seconds=60)
+    assert sorted(PurePosixPath(name).name for name in published(minio, space)) == ["model-fp32.onnx", "report.json"]
+
+
+def test_an_export_that_is_deleted_on_its_way_takes_its_pods_and_leaves_no_half_file(
+    space: Workspace, minio: Minio
+) -> None:
+    start(space, *THREE)
+    space.wait_for_first("model")
+    space.kubectl("delete", "mx/model", "--cascade=background")
+    space.wait("jobs", "delete", seconds=60)
+    space.wait("pods", "delete", seconds=60)
+    folders: dict[str, set[str]] = {}
+    for name in map(PurePosixPath, published(minio, space)):
+        folders.setdefault(str(name.parent), set()).add(name.name)
+    assert folders
+    assert all("report.json" in files for files in folders.values())
+    assert all(len(files) == 2 for files in folders.values())
+
+
+def test_an_operator_that_is_killed_comes_back_and_finishes_without_a_second_job(space: Workspace) -> None:
+    start(space, *THREE)
+    space.wait_for_pod("model")
+    before = job_uids(space)
+    kill_operator()
+    space.wait_for_first("model")
+    kill_operator()
+    expect_ready(space, targets=3)
+    assert job_uids(space) == before
+    assert len(space.read_all("pods")) == 3
+
+
+def kill_operator() -> None:
+    """End the operator as a crash does, with no time to say good-bye."""
+    kubectl("delete", "pods", OPERATOR_PODS, OPERATOR, "--force", "--grace-period=0")
+
+
+@pytest.fixture
+def stopped_operator(product: str) -> Iterator[None]:
+    """No operator while the test begins; it is there again afterwards."""
+    kubectl("scale", installation.DEPLOYMENT, "--replicas=0", OPERATOR)
+    kubectl("wait", "--for=delete", "pods", OPERATOR_PODS, OPERATOR, "--timeout=60s")
+    yield
+    start_operator()
+
+
+def start_operator() -> None:
+    """Have one operator."""
+    kubectl("scale", installation.DEPLOYMENT, "--replicas=1", OPERATOR)
+    kubectl("rollout", "status", installation.DEPLOYMENT, OPERATOR, "--timeout=120s")
+
+
+OLD_STATUS = {
+    "observedGeneration": 1,
+    "ready": "0/1",
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "Converting",
+            "message": "a word of an older version",
+            "lastTransitionTime": "2025-01-01T00:00:00Z",
+        }
+    ],
+    "targets": [{"format": "ONNX", "precision": "FP32", "state": "Converting", "reason": "Busy"}],
+}
+
+
+def test_the_status_of_an_older_operator_is_taken_over(stopped_operator: None, space: Workspace) -> None:
+    start(space)
+    space.kubectl(
+        "patch", "mx/model", "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': OLD_STATUS})}"
+    )
+    time.sleep(1)
+    assert space.read("mx/model")["status"] == OLD_STATUS
+    start_operator()
+    expect_ready(space)
+    status = space.read("mx/model")["status"]
+    assert [target["reason"] for target in status["targets"]] == ["Succeeded"]
+    assert {condition["type"] for condition in status["conditions"]} == {"Ready", "Reconciling", "Stalled"}
+    assert status["targets"][0]["artifact"]["uri"].startswith(f"s3://{RESULTS}/{space.name}/model/")
+
+
+def test_exporting_again_what_is_published_takes_the_file_that_is_there(space: Workspace, minio: Minio) -> None:
+    start(space)
+    expect_ready(space)
+    first = space.target("model")["artifact"]
+    begun = {item.object_name: item.last_modified for item in minio.list_objects(RESULTS, f"{space.name}/", True)}
+    space.kubectl("delete", "mx/model", "--cascade=foreground")
+    space.apply(build_export("model", className=f"{space.name}-usual"))
+    expect_ready(space)
+    target = space.target("model")
+    assert (target["artifact"], target["message"]) == (first, "an equal conversion had published this file already")
+    assert {i.object_name: i.last_modified for i in minio.list_objects(RESULTS, f"{space.name}/", True)} == begun
