@@ -55,7 +55,8 @@ def _build(binaries: Path, build_cache: Path) -> Path:
 
 def jobset_version() -> str:
     """Return the version that go.mod pins."""
-    return next(line.split()[1] for line in (MODULE / "go.mod").read_text().splitlines() if PACKAGE in line.split())
+    lines = map(str.split, (MODULE / "go.mod").read_text().splitlines())
+    return next(words[1] for words in lines if words[:1] == [PACKAGE])
 
 
 @contextmanager

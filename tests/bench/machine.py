@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 from modelexport_converter.report import tool_versions
@@ -13,7 +14,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 def describe_machine() -> dict[str, str]:
     """Return processor, memory, system and versions, each as text; nothing of it names this machine."""
-    versions = {name: version for name, version in tool_versions().items() if name != "modelexport"}
+    versions = {**tool_versions(), "ultralytics": metadata.version("ultralytics")}
+    versions.pop("modelexport")
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "Commit": _git("rev-parse", "--short=12", "HEAD"),

@@ -28,9 +28,9 @@ INTRODUCTION = """## The operator at scale
 
 {objects} ModelExports of nine targets ({jobs} Jobs) without a converter: Pods run on nodes that KWOK pretends and
 answer at once as a converter would. Beside it the same Jobs made by one client, and {objects} JobSets of nine replicas
-(JobSet {jobset}; without its admission webhooks and DNS names, which spares it work). Every measurement has a control
-plane of its own (etcd, API server, controller-manager with 20 Job workers and 500 requests per second, scheduler,
-KWOK) on the same cores as everything else; rounds are interleaved.
+(JobSet {jobset}, without its admission webhooks and DNS names, which spares it work). Every measurement has a
+control plane of its own (etcd, API server, controller-manager with 20 Job workers and 500 requests per second,
+scheduler, KWOK) on the same cores as everything else; rounds are interleaved.
 
 - Rates count from the first request of the client. *Final status* is `Ready` (or `Completed`) of the last parent.
 - *p50* and *p99* are from a Job's completion to the status of its parent that tells of it, both as one client hears of
@@ -38,7 +38,7 @@ KWOK) on the same cores as everything else; rounds are interleaved.
 - *Peak* and *CPU s* are those of the process that makes the Jobs. *All CPU s* adds the control plane: what the whole
   work costs, which other load on the machine changes less than rates.
 
-Median of {rounds} rounds (least to most):"""
+Medians, with the least and the most; rounds of the operator: {rounds}."""
 
 
 def operator_page(results: Result) -> Iterator[str]:

@@ -16,7 +16,7 @@ hand. `PYTHONPATH=tests .venv/bin/python -m bench.run cells` (or `operator`) mea
 `cells --only "YOLOv8-CLS ONNX"` some cells; the rest keeps its results.
 
 A target that is missed is shown as missed. Where the *load* average before a measurement is well above the number of
-cores, or above zero for conversions, other work on the machine has slowed it: compare within a row."""
+cores for the operator, or above zero for conversions, other work on the machine has slowed it: compare within a row."""
 
 
 def write_page() -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import yaml
 
 from bench.children import run_child
+from bench.jobset import jobset_version
 from bench.operator_scale import Times
 from bench.ways import JOBS_EACH, JobSets, ModelExports, PlainJobs
 from modelexport.result import ConversionResult
@@ -60,6 +62,10 @@ def test_all_ways_make_jobs_with_the_same_pods() -> None:
     assert group["replicas"] == JOBS_EACH
     assert group["template"]["spec"]["template"] == plain[0]["spec"]["template"]
     assert [len(export["spec"]["targets"]) for export in ModelExports().bodies(2)] == [JOBS_EACH, JOBS_EACH]
+
+
+def test_the_version_of_jobset_is_that_of_its_go_mod() -> None:
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", jobset_version())
 
 
 WORK = """
