@@ -80,7 +80,7 @@ cluster-down: install ## End the test cluster and leave nothing behind
 	$(CLUSTER) down
 
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
-	$(BIN)/python tests/bench/run.py
+	PYTHONPATH=tests $(BIN)/python -m bench.run
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

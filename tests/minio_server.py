@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.layout import tool
 from minio import Minio
+
+from cluster.layout import tool
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
 START_SECONDS = 30

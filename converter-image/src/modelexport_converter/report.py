@@ -31,7 +31,6 @@ PACKAGES = (
     "onnxscript",
     "torch",
     "torchvision",
-    "ultralytics",
 )
 
 

@@ -10,6 +10,7 @@ import torch
 from coremltools.converters.mil.backend.mil.load import MILProtoExporter
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.converters.mil.mil import types
+
 from modelexport_converter.coreml import Program
 from modelexport_converter.coreml.blobs import BlobFile
 from modelexport_converter.coreml.library import coremltools

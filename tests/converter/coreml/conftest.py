@@ -1,7 +1,8 @@
 """coremltools is imported here first, by the module that knows which of its warnings to expect."""
 
-import modelexport_converter.coreml.library  # noqa: F401
 import pytest
+
+import modelexport_converter.coreml.library  # noqa: F401
 
 
 def pytest_configure(config: pytest.Config) -> None:

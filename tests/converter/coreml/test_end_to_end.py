@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from converter.coreml.building import TARGET
 from coremltools.optimize import coreml as compression
+from torch import Tensor, nn
+
+from converter.coreml.building import TARGET
 from modelexport_converter.coreml import load_program
 from modelexport_converter.coreml.library import coremltools
-from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from converter.coreml.building import Case, build_program, expect, run
 from converter.coreml.cases import CASES
 from modelexport_converter.coreml.ops import KERNELS

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from converter.coreml.building import TARGET, normal
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.optimize import coreml as compression
+
+from converter.coreml.building import TARGET, normal
 from modelexport_converter.coreml import ProgramError, load_program
 from modelexport_converter.coreml.library import Model_pb2, coremltools
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from converter.coreml.building import TARGET, build_program, ints, normal, run
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.converters.mil.mil import get_new_symbol
+
+from converter.coreml.building import TARGET, build_program, ints, normal, run
 from modelexport_converter.coreml import Feature, InputMismatch, Program, ProgramError, UnsupportedOp
 from modelexport_converter.coreml.ops import KERNELS
 from modelexport_converter.coreml.reader import Constant, Function, Operation, Variable

@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from converter.coreml.building import Case, normal
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor
+
+from converter.coreml.building import Case, normal
 
 _X = 3 * normal(2, 3, 4, 5)
 _ALPHA, _BETA = np.array([0.1, 0.2, -0.3], np.float32), np.array([0.5, 1.0, 2.0], np.float32)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from converter.coreml.building import TARGET, Case
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.converters.mil.mil import types
+
+from converter.coreml.building import TARGET, Case
 
 _INT8 = np.array([[-128, -1, 0], [1, 64, 127]], np.int8)
 _ZEROS = np.zeros((2, 3), np.float32)

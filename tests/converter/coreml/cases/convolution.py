@@ -1,10 +1,11 @@
 """Convolutions: every kind of padding, over one to three dimensions."""
 
 import numpy as np
-from converter.coreml.building import Case, normal
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor, from_numpy
 from torch.nn import functional
+
+from converter.coreml.building import Case, normal
 
 _X = normal(2, 4, 9, 8)
 _W3, _W2, _W34 = normal(6, 4, 3, 3, seed=1), normal(6, 4, 2, 2, seed=2), normal(6, 4, 3, 4, seed=3)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from converter.coreml.building import TARGET, Case, bools, ints, normal, positive
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
+
+from converter.coreml.building import TARGET, Case, bools, ints, normal, positive
 
 
 def _unary(op: str, reference: Callable[..., Any], inputs: np.ndarray) -> list[Case]:

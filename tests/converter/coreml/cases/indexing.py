@@ -1,9 +1,10 @@
 """Slices and gathers."""
 
 import numpy as np
-from converter.coreml.building import TARGET, Case, bools, ints, normal, ramp
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor
+
+from converter.coreml.building import TARGET, Case, bools, ints, normal, ramp
 
 _X = normal(2, 5, 4)
 _BATCH_INDICES = ints([3, 0], [1, 1])

@@ -1,10 +1,11 @@
 """Matrix products and normalisation."""
 
 import numpy as np
-from converter.coreml.building import TARGET, Case, bools, ints, normal, positive
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor, from_numpy
 from torch.nn import functional
+
+from converter.coreml.building import TARGET, Case, bools, ints, normal, positive
 
 _X = normal(2, 3, 4, 5)
 _W, _B = normal(7, 5, seed=1), normal(7, seed=2)

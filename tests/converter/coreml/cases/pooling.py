@@ -1,10 +1,11 @@
 """Pooling and padding."""
 
 import numpy as np
-from converter.coreml.building import Case, normal, ramp
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor
 from torch.nn import functional
+
+from converter.coreml.building import Case, normal, ramp
 
 _X = normal(2, 3, 9, 8)
 _NEGATIVE = -1 - ramp(1, 1, 3, 3)

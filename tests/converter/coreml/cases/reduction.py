@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from converter.coreml.building import TARGET, Case, ints, normal, positive
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
+
+from converter.coreml.building import TARGET, Case, ints, normal, positive
 
 _X = normal(2, 3, 4)
 _TIED = np.array([[1, 3, 3, 0], [2, 2, 2, 2]], np.float32)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from converter.coreml.building import TARGET, Case, normal, ramp
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor
 from torch.nn import functional
+
+from converter.coreml.building import TARGET, Case, normal, ramp
 
 _X = normal(2, 3, 4, 5)
 _LINE = np.array([[[[0, 1]]]], np.float32)

@@ -1,8 +1,9 @@
 """Rearranging, joining, splitting and making tensors."""
 
 import numpy as np
-from converter.coreml.building import Case, bools, ints, normal, ramp
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
+
+from converter.coreml.building import Case, bools, ints, normal, ramp
 
 _X = normal(2, 3, 4)
 _Y = normal(2, 3, 4, seed=1)
