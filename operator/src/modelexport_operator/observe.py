@@ -154,7 +154,7 @@ def _explain_no_pod(pods: Sequence[Object]) -> Finding:
 
 
 def _observe_complete(pods: Sequence[Object]) -> tuple[State, Finding]:
-    pod = next((pod for pod in reversed(pods) if pod.get("status", {}).get("phase") == "Succeeded"), None)
+    pod = next((pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"), None)
     if pod is None:
         lost = "The conversion ended well, but its Pod was gone before its result was read; delete the Job to repeat it"
         return State.FAILED, Finding(Reason.INTERNAL_ERROR, lost)

@@ -67,8 +67,8 @@ def explain_pod_failure(pod: Object) -> Finding:
 
 
 def is_retried(pod: Object) -> bool:
-    """Whether a failed Pod is followed by another: a disruption always is, and so is all that is not permanent."""
-    return _disrupted(pod) is not None or terminated(pod).get("exitCode") not in PERMANENT_EXIT_CODES
+    """Whether a failed Pod is followed by another: the policy of its Job looks at the exit code before all else."""
+    return terminated(pod).get("exitCode") not in PERMANENT_EXIT_CODES
 
 
 def _out_of_memory(pod: Object) -> Finding | None:

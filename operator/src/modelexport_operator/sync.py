@@ -153,15 +153,7 @@ def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> Ta
 def _is_record_of(record: TargetState, job: Object) -> bool:
     """Whether a record tells the end of this very run of a Job (a Job that was deleted comes back by the same name)."""
     ended = completion_time(job)
-    return (
-        record.state.is_final
-        and ended is not None
-        and (record.job_name, record.completion_time)
-        == (
-            job["metadata"]["name"],
-            ended,
-        )
-    )
+    return ended is not None and (record.job_name, record.completion_time) == (job["metadata"]["name"], ended)
 
 
 def _expect(turn: _Round, request: ConversionRequest) -> TargetState:

@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+
+from modelexport_operator.events import compare_statuses, finished_targets
+from unit.operator.objects import Body
+
+
+def entry(state: str, reason: str, **more: Any) -> Body:
+    return {"format": "ONNX", "precision": "FP16", "state": state, "reason": reason, "message": "words", **more}
+
+
+def status(*targets: Body, ready: str = "Progressing", holds: str = "Unknown") -> Body:
+    condition = {"type": "Ready", "status": holds, "reason": ready, "message": "all in all"}
+    return {"targets": list(targets), "conditions": [condition]}
+
+
+FAILED = entry("Failed", "OOMKilled", completionTime="2026-01-02T03:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (entry("Queued", "Queued"), entry("Running", "Running"), []),
+        (entry("Queued", "Queued"), entry("Queued", "Retrying"), [("Warning", "Retrying")]),
+        (entry("Queued", "Queued"), entry("Queued", "Unschedulable"), [("Warning", "Unschedulable")]),
+        (entry("Queued", "Unschedulable"), entry("Queued", "Unschedulable"), []),
+        (entry("Pending", "Pending"), entry("Pending", "ClassNotFound"), []),
+        (entry("Running", "Running"), entry("Succeeded", "Succeeded"), [("Normal", "Succeeded")]),
+        (entry("Running", "Running"), FAILED, [("Warning", "OOMKilled")]),
+    ],
+)
+def test_a_target_is_told_of_when_it_ends_or_meets_a_problem(before: Body, after: Body, told: list[Any]) -> None:
+    events = compare_statuses(status(before), status(after))
+    assert [(event.type, event.reason) for event in events] == told
+    assert all(event.message == "ONNX/FP16: words" for event in events)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, status(ready="Progressing"), [("Normal", "Progressing", "all in all")]),
+        (status(ready="Progressing"), status(ready="Progressing"), []),
+        (status(ready="Progressing"), status(ready="Progressing", holds="False"), []),
+        (status(ready="Suspended"), status(ready="ClassNotFound"), [("Warning", "ClassNotFound", "all in all")]),
+    ],
+)
+def test_an_export_is_told_of_when_its_reason_changes(before: Body, after: Body, told: list[Any]) -> None:
+    assert [(event.type, event.reason, event.message) for event in compare_statuses(before, after)] == told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        (entry("Queued", "Queued"), entry("Running", "Running"), 0),
+        (entry("Running", "Running"), FAILED, 1),
+        (FAILED, {**FAILED, "message": "other words"}, 0),
+        (FAILED, {**FAILED, "completionTime": "2026-01-02T04:00:00Z"}, 1),
+    ],
+)
+def test_every_end_of_a_target_is_counted_once(before: Body, after: Body, count: int) -> None:
+    assert len(finished_targets(status(before), status(after))) == count

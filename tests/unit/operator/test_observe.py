@@ -1,0 +1,132 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from modelexport.reasons import Reason
+from modelexport_operator.observe import TargetState, observe_target, shorten
+from modelexport_operator.pods import Finding
+from unit.operator.objects import (
+    Body,
+    complete,
+    ended,
+    failed,
+    make_export,
+    make_job,
+    make_pod,
+    make_target,
+    result_text,
+)
+
+END = datetime(2026, 1, 2, 3, 2, tzinfo=UTC)
+GIVEN_UP = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": "t"}
+POD_STATUS = {
+    "Pending": {"phase": "Pending"},
+    "Running": {"phase": "Running"},
+    "Succeeded": {"phase": "Succeeded", "containerStatuses": ended(0, result_text())},
+    "Failed": {"phase": "Failed", "containerStatuses": ended(65, result_text("ConversionFailed", "cannot"))},
+}
+
+
+def job_with(**changes: Any) -> Body:
+    return make_job(make_export("ONNX/FP16"), "ONNX/FP16", **changes)
+
+
+def observe(job: Body, *pods: Body, after: float = 0, was: Finding | None = None) -> TargetState:
+    return observe_target(make_target("ONNX/FP16"), job, pods, END + timedelta(seconds=after), was)
+
+
+def observe_phases(status: Body, *phases: str, after: float = 0) -> TargetState:
+    job = job_with(status=status)
+    return observe(job, *(make_pod(job, index, **POD_STATUS[p]) for index, p in enumerate(phases)), after=after)
+
+
+@pytest.mark.parametrize(
+    ("status", "phases", "after", "state"),
+    [
+        (complete(), ["Succeeded"], 0, "Succeeded"),
+        (complete(), ["Failed", "Succeeded"], 0, "Succeeded"),
+        (complete(), ["Failed"], 0, "Running"),
+        (complete(), ["Running", "Succeeded"], 0, "Running"),
+        (complete(), [], 30, "Running"),
+        (complete(), [], 31, "Failed"),
+        (failed("PodFailurePolicy"), ["Failed"], 0, "Failed"),
+        (failed("PodFailurePolicy"), ["Failed", "Running"], 0, "Running"),
+        (failed("PodFailurePolicy"), ["Succeeded"], 0, "Running"),
+        (failed("PodFailurePolicy"), [], 30, "Running"),
+        (failed("PodFailurePolicy"), [], 31, "Failed"),
+        (failed("DeadlineExceeded"), [], 0, "Failed"),
+        (failed("DeadlineExceeded"), ["Running"], 0, "Failed"),
+    ],
+)
+def test_an_end_counts_when_its_pods_were_heard_of_or_will_not_be(
+    status: Body, phases: list[str], after: float, state: str
+) -> None:
+    assert observe_phases(status, *phases, after=after).state == state
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_newest_of_several_pods_speaks_in_whatever_order_they_come(order: int) -> None:
+    job = job_with(status=failed("BackoffLimitExceeded", count=2))
+    older = make_pod(job, 9, "a", phase="Failed", containerStatuses=ended(75, result_text("StorageUnavailable", "no")))
+    newer = make_pod(job, 10, "b", phase="Failed", containerStatuses=ended(75, result_text("InternalError", "odd")))
+    state = observe(job, *(older, newer)[::order])
+    assert (state.reason, state.node_name) == ("InternalError", "b")
+
+
+def test_the_newest_pod_that_is_not_over_says_what_a_target_does() -> None:
+    assert observe_phases({"active": 1}, "Running", "Pending").state == "Queued"
+    assert observe_phases({"active": 1}, "Pending", "Running").state == "Running"
+
+
+def test_a_pod_that_is_still_said_to_run_does_not_hide_why_another_failed() -> None:
+    assert observe_phases(failed("BackoffLimitExceeded"), "Failed", "Running", after=31).reason == "ConversionFailed"
+
+
+@pytest.mark.parametrize(("failures", "reason"), [(1, "Retrying"), (3, "Retrying"), (4, "Running")])
+def test_another_attempt_is_promised_only_while_the_retries_last(failures: int, reason: str) -> None:
+    job = job_with(status={"failed": failures})
+    assert observe(job, make_pod(job, phase="Failed", containerStatuses=ended(75))).reason == reason
+
+
+@pytest.mark.parametrize(("status", "reason"), [("True", "Running"), ("False", "Retrying")])
+def test_no_other_attempt_is_promised_of_a_job_that_was_given_up(status: str, reason: str) -> None:
+    job = job_with(status={"failed": 1, "conditions": [{**GIVEN_UP, "status": status}]})
+    assert observe(job, make_pod(job, phase="Failed", containerStatuses=ended(137))).reason == reason
+
+
+@pytest.mark.parametrize("kind", ["Complete", "Failed"])
+def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
+    job = job_with(status={"active": 1, "conditions": [{**GIVEN_UP, "type": kind, "status": "False"}]})
+    assert observe(job, make_pod(job, phase="Running"), after=31).state == "Running"
+
+
+@pytest.mark.parametrize(
+    ("was", "reason"),
+    [
+        (Reason.UNSCHEDULABLE, Reason.UNSCHEDULABLE),
+        (Reason.IMAGE_PULL_FAILED, Reason.IMAGE_PULL_FAILED),
+        (Reason.POD_START_FAILED, Reason.POD_START_FAILED),
+        (Reason.QUEUED, Reason.DEADLINE_EXCEEDED),
+        (Reason.RETRYING, Reason.DEADLINE_EXCEEDED),
+    ],
+)
+def test_a_deadline_is_blamed_on_what_kept_the_pod_waiting(was: Reason, reason: Reason) -> None:
+    assert observe(job_with(status=failed("DeadlineExceeded")), was=Finding(was, "words")).reason is reason
+
+
+@pytest.mark.parametrize("text", ["", "Traceback", result_text("ConversionFailed", "cannot")])
+def test_a_converter_that_ends_well_without_a_good_result_is_a_defect(text: str) -> None:
+    job = job_with(status=complete())
+    state = observe(job, make_pod(job, phase="Succeeded", containerStatuses=ended(0, text)))
+    assert (state.state, state.reason) == ("Failed", "InternalError")
+
+
+def test_a_target_ends_when_its_job_was_complete_and_not_when_that_was_noted() -> None:
+    status = {**complete("2026-01-02T03:02:00Z"), "completionTime": "2026-01-02T03:01:59Z"}
+    assert observe_phases(status, "Succeeded").completion_time == "2026-01-02T03:01:59Z"
+
+
+def test_only_a_message_that_is_too_long_is_cut() -> None:
+    assert shorten("x" * 1024) == "x" * 1024
+    assert shorten("x" * 1025) == "x" * 1023 + "…"
