@@ -130,9 +130,10 @@ class Workspace:
     def events(self, export: str) -> list[tuple[str, str, str]]:
         """Return type, reason and message of what was told of an export, oldest first."""
         selector = f"involvedObject.kind={names.EXPORT_KIND},involvedObject.name={export}"
-        order = "--sort-by=.metadata.creationTimestamp"
-        found = json.loads(self.kubectl("get", "events", f"--field-selector={selector}", order, "--output=json"))
-        return [(event["type"], event["reason"], event["message"]) for event in found["items"]]
+        found = json.loads(self.kubectl("get", "events", f"--field-selector={selector}", "--output=json"))["items"]
+        # Times are in whole seconds; versions tell what came first within one.
+        found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
+        return [(event["type"], event["reason"], event["message"]) for event in found]
 
 
 @contextmanager

@@ -1,0 +1,198 @@
+"""The main job on the real cluster: one ModelExport of the default class becomes nine verified files in MinIO."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from minio import Minio
+
+from cluster import installation
+from cluster.bootstrap import kubectl
+from cluster.layout import REPOSITORY
+from e2e.support import INPUTS, Body, Workspace, ask, build_export, find_condition, workspace
+from modelexport.matrix import Format, Precision, Target, lookup
+
+TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
+DEFAULT_BUCKET = "exports"
+MODEL = {
+    "architecture": "YOLOv8",
+    "checkpoint": {"uri": f"s3://{INPUTS}/yolov8n.pt"},
+    "parameters": {"variant": "n", "numClasses": 3, "inputSize": [96, 160]},
+}
+PICTURES = {"dataset": {"uri": f"s3://{INPUTS}/pictures.zip"}, "samples": 8}
+METRICS = f"/api/v1/namespaces/{installation.SYSTEM_NAMESPACE}/pods/%s:8080/proxy/metrics"
+
+
+@pytest.fixture(scope="module")
+def exported(product: str, minio: Minio) -> Iterator[Workspace]:
+    """A namespace in which the export ``model`` has reached its end."""
+    if not minio.bucket_exists(bucket_name=DEFAULT_BUCKET):
+        minio.make_bucket(bucket_name=DEFAULT_BUCKET)
+    manifest = installation.read_manifest("deploy/exportclass.yaml", {"modelexport.dev/converter:dev": product})
+    kubectl("apply", "--filename=-", input=manifest)
+    with workspace(product) as space:
+        space.apply(build_export("model", *TARGETS, model=MODEL, calibration=PICTURES))
+        space.wait("mx/model", "condition=Ready", seconds=900)
+        yield space
+
+
+@pytest.fixture(scope="module")
+def targets(exported: Workspace) -> dict[str, Body]:
+    """The status of every target by its name."""
+    entries = exported.read("mx/model")["status"]["targets"]
+    return {f"{entry['format']}/{entry['precision']}": entry for entry in entries}
+
+
+def read_object(minio: Minio, uri: str) -> bytes:
+    """Return what a URI of the store holds."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with minio.get_object(bucket_name=bucket, object_name=key) as response:
+        return bytes(response.read())
+
+
+def test_kubectl_shows_all_nine_targets_ready(exported: Workspace) -> None:
+    header, row = exported.kubectl("get", "mx").splitlines()
+    assert header.split() == ["NAME", "ARCHITECTURE", "READY", "STATUS", "AGE"]
+    assert row.split()[:4] == ["model", "YOLOv8", "9/9", "Succeeded"]
+
+
+def test_the_conditions_are_those_that_tools_wait_for(exported: Workspace) -> None:
+    export = exported.read("mx/model")
+    statuses = {kind: find_condition(export, kind)["status"] for kind in ("Ready", "Reconciling", "Stalled")}
+    assert statuses == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
+    assert export["status"]["observedGeneration"] == export["metadata"]["generation"]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_store_holds_what_the_status_says(targets: dict[str, Body], minio: Minio, name: str) -> None:
+    artifact = targets[name]["artifact"]
+    content = read_object(minio, artifact["uri"])
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (artifact["sizeBytes"], artifact["sha256"])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_was_verified_and_says_how(targets: dict[str, Body], name: str) -> None:
+    verification = targets[name]["verification"]
+    assert float(verification["value"]) >= float(verification["threshold"]) > 0.5
+    fmt, precision = name.split("/")
+    assert targets[name]["scheme"] == lookup("YOLOv8", Target(Format(fmt), Precision(precision))).scheme(
+        calibrated=True
+    )
+    assert targets[name]["attempts"] == 1
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_report_tells_what_a_user_of_the_file_needs(targets: dict[str, Body], minio: Minio, name: str) -> None:
+    report = json.loads(read_object(minio, targets[name]["reportURI"]))
+    assert report["artifact"]["sha256"] == targets[name]["artifact"]["sha256"]
+    assert report["verification"] == targets[name]["verification"]
+    assert report["model"]["classNames"] == ["circle", "square", "triangle"]
+    assert report["model"]["input"]["shape"] == [1, 3, 96, 160]
+    assert [output["name"] for output in report["model"]["outputs"]] == ["boxes", "scores"]
+    assert report["peakMemoryMiB"] < 2560
+    assert set(report["seconds"]) >= {"fetch", "load", "convert", "quantise", "verify", "publish", "total"}
+
+
+def test_smaller_precisions_give_smaller_files(targets: dict[str, Body]) -> None:
+    sizes = {name: target["artifact"]["sizeBytes"] for name, target in targets.items()}
+    for fmt in ("LiteRT", "ONNX", "CoreML"):
+        assert sizes[f"{fmt}/FP16"] < 0.6 * sizes[f"{fmt}/FP32"]
+        assert sizes[f"{fmt}/INT8"] < 0.4 * sizes[f"{fmt}/FP32"]
+
+
+def test_the_pods_run_with_as_little_as_possible(exported: Workspace) -> None:
+    pods = exported.read_all("pods")
+    assert len(pods) == 9
+    for pod in pods:
+        spec, [container] = pod["spec"], pod["spec"]["containers"]
+        assert spec["automountServiceAccountToken"] is False
+        assert "serviceaccount" not in json.dumps([spec["volumes"], container["volumeMounts"]]).lower()
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+
+
+def test_the_jobs_belong_to_the_export(exported: Workspace) -> None:
+    uid = exported.read("mx/model")["metadata"]["uid"]
+    owners = [job["metadata"]["ownerReferences"] for job in exported.read_all("jobs")]
+    assert [[owner["uid"] for owner in references] for references in owners] == [[uid]] * 9
+
+
+def test_the_events_tell_the_story(exported: Workspace) -> None:
+    events = exported.events("model")
+    assert events[0][:2] == ("Normal", "Progressing")
+    assert events[-1] == ("Normal", "Succeeded", "9 of 9 targets are published")
+    told = {message.partition(":")[0] for _, reason, message in events if reason == "Succeeded"}
+    assert told >= set(TARGETS)
+    # On a small node the Pods wait for each other, and the scheduler's word for it is passed on.
+    assert {reason for kind, reason, _ in events if kind != "Normal"} <= {"Unschedulable"}
+
+
+def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
+    for job in exported.read_all("jobs"):
+        log = exported.kubectl("logs", f"job/{job['metadata']['name']}")
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        assert lines[-1]["event"] == "finished"
+        assert {line["stage"] for line in lines if line["event"] == "stage"} >= {"fetch", "convert", "publish"}
+        assert all(line["export"] == f"{exported.name}/model" for line in lines)
+
+
+def test_the_operator_counts_the_conversions(exported: Workspace) -> None:
+    text = read_metrics()
+    for name in TARGETS:
+        fmt, precision = name.split("/")
+        labels = f'format="{fmt}",outcome="Succeeded",precision="{precision}",reason="Succeeded"'
+        assert f"modelexport_conversions_total{{{labels}}}" in text
+    assert 'modelexport_exports{state="Succeeded"}' in text
+    assert exported.name not in text
+
+
+def read_metrics() -> str:
+    """Return the operator's metrics, through the API server."""
+    system = f"--namespace={installation.SYSTEM_NAMESPACE}"
+    [pod] = json.loads(kubectl("get", "pods", system, "--output=json"))["items"]
+    return kubectl("get", "--raw", METRICS % pod["metadata"]["name"])
+
+
+def variation(**model: Any) -> dict[str, Any]:
+    """A spec with another model."""
+    return {"model": {**MODEL, **model}}
+
+
+REFUSED = {
+    "an unknown format": (("TensorRT/FP16",), {}, 'supported values: "LiteRT", "ONNX", "CoreML"'),
+    "a target twice": (("ONNX/FP16", "ONNX/FP16"), {}, "Duplicate value"),
+    "a bad URI": (TARGETS[:1], variation(checkpoint={"uri": "yolov8n.pt"}), "use s3://bucket/key or https://host/path"),
+    "https without a digest": (
+        TARGETS[:1],
+        variation(checkpoint={"uri": "https://models.example/yolov8n.pt"}),
+        "an https:// URI needs the sha256 of the file; add it, or use s3://bucket/key",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_kubectl_apply_refuses_what_cannot_be_meant(space: Workspace, case: str) -> None:
+    targets, spec, message = REFUSED[case]
+    body = json.dumps(build_export("model", *targets, **spec))
+    answer = ask("apply", "--filename=-", f"--namespace={space.name}", text=body)
+    assert answer.returncode == 1
+    assert message in answer.stderr
+
+
+def test_what_defines_the_files_cannot_be_applied_again_otherwise(exported: Workspace) -> None:
+    body = build_export("model", *TARGETS[:8], model=MODEL, calibration=PICTURES)
+    answer = ask("apply", "--filename=-", f"--namespace={exported.name}", text=json.dumps(body))
+    assert answer.returncode == 1
+    assert "targets cannot be changed; create another ModelExport" in answer.stderr
+
+
+def test_the_example_is_accepted(product: str) -> None:
+    kubectl("apply", "--dry-run=server", f"--filename={REPOSITORY / 'examples/yolov8.yaml'}")
