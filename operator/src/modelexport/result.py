@@ -58,10 +58,11 @@ class ConversionResult:
 
     def to_json(self) -> str:
         """The result as JSON of at most 4096 bytes; a longer message is cut and ends in an ellipsis."""
-        message = self.message
-        while len(text := self._dump(message).encode()) > TERMINATION_MESSAGE_LIMIT and message:
-            message = message[: len(message) * 9 // 10].removesuffix("…") + "…" if len(message) > 1 else ""
-        return text.decode()
+        text, kept = self._dump(self.message), len(self.message)
+        while len(text.encode()) > TERMINATION_MESSAGE_LIMIT and kept:
+            kept = kept * 9 // 10
+            text = self._dump(f"{self.message[:kept]}…" if kept else "")
+        return text
 
     def _dump(self, message: str) -> str:
         return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message}, ensure_ascii=False)

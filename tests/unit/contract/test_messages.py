@@ -1,6 +1,7 @@
 """What operator, converter and command line send to each other, and the plan that they share."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -47,9 +48,13 @@ def test_what_is_no_message_is_refused_as_a_value_error(text: str) -> None:
 
 def test_a_message_of_another_version_is_refused_with_both_versions() -> None:
     (request,) = requests_of("ONNX/FP32")
-    other = json.dumps({**json.loads(request.to_json()), "schemaVersion": 9})
-    with pytest.raises(ValueError, match="schemaVersion 9, this converter reads 1"):
-        ConversionRequest.from_json(other)
+    for version in (0, 9):
+        other = json.dumps({**json.loads(request.to_json()), "schemaVersion": version})
+        with pytest.raises(ValueError, match=f"schemaVersion {version}, this converter reads 1"):
+            ConversionRequest.from_json(other)
+        other = json.dumps({**json.loads(RESULT.to_json()), "schemaVersion": version})
+        with pytest.raises(ValueError, match=f"schemaVersion {version}, this version reads 1"):
+            ConversionResult.from_json(other)
 
 
 RESULT = ConversionResult(
@@ -78,6 +83,28 @@ def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
     assert message.endswith("…")
     assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
     assert set(message[:-1]) == {letter}
+
+
+def test_a_result_that_is_too_long_by_itself_keeps_nothing_of_its_message() -> None:
+    long = replace(RESULT, report_uri="s3://" + "a" * 5000)
+    assert ConversionResult.from_json(long.to_json()).message == ""
+
+
+def test_a_message_is_cut_at_the_very_byte_and_written_as_it_reads() -> None:
+    room = 4096 - len(replace(RESULT, message="").to_json())
+    for length in (room, room + 1):
+        message = ConversionResult.from_json(replace(RESULT, message="x" * length).to_json()).message
+        assert message.endswith("…") is (length > room)
+    assert "für" in replace(RESULT, message="für").to_json()
+
+
+def test_only_the_reason_says_whether_a_conversion_succeeded() -> None:
+    assert RESULT.succeeded
+    assert not replace(RESULT, reason=Reason.VERIFICATION_FAILED).succeeded
+
+
+def test_exit_codes_are_those_of_sysexits() -> None:
+    assert tuple(ExitCode) == (os.EX_OK, os.EX_DATAERR, os.EX_SOFTWARE, os.EX_TEMPFAIL)
 
 
 def test_every_reason_has_a_fault_an_advice_and_an_exit_code() -> None:
@@ -119,6 +146,33 @@ def test_the_hash_does_not_change_with_the_name_of_the_export() -> None:
     one, other = (parse_export(model_export(name)) for name in ("one", "other"))
     cell = lookup("YOLOv8", TARGETS[0])
     assert spec_hash(one, cell) == spec_hash(other, cell)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"architecture": "YOLOv8", "checkpoint": {"uri": "s3://checkpoints/b.pt"}}},
+        {"model": {"architecture": "YOLOv8-Pose", "checkpoint": {"uri": "s3://checkpoints/a.pt"}}},
+        {"calibration": {**CALIBRATION, "samples": 8}},
+    ],
+)
+def test_another_model_or_other_pictures_give_another_hash(change: dict[str, object]) -> None:
+    (first,), (other,) = (
+        requests_of("ONNX/FP32", calibration=CALIBRATION),
+        requests_of("ONNX/FP32", **{"calibration": CALIBRATION, **change}),
+    )
+    assert first.spec_hash != other.spec_hash
+
+
+@pytest.mark.parametrize("change", ["scheme", "threshold"])
+def test_another_scheme_or_threshold_gives_another_hash(change: str) -> None:
+    export, cell = parse_export(model_export("shapes", "ONNX/INT8")), lookup("YOLOv8", TARGETS[5])
+    other = (
+        replace(cell, threshold=replace(cell.threshold, minimum=0.5))
+        if change == "threshold"
+        else replace(cell, backend=replace(cell.backend, data_free=Scheme.WEIGHT_ONLY_WI8_AFP16))
+    )
+    assert spec_hash(export, cell) != spec_hash(export, other)
 
 
 def test_int8_is_static_with_calibration_where_the_format_has_that() -> None:
