@@ -65,7 +65,7 @@ def optional_text(parent: Body, path: str) -> str | None:
 def name(parent: Body, path: str) -> str:
     """A name as Kubernetes wants it; a local run makes paths of it, so nothing else may pass."""
     value = text(parent, path)
-    if len(value) > NAME_LIMIT or not re.match(NAME_PATTERN, value):
+    if len(value) > NAME_LIMIT or not re.fullmatch(NAME_PATTERN, value):
         raise InvalidSpec(path, f"{value[:80]!r} is not a name; use lower-case letters, digits, '-' and '.'")
     return value
 

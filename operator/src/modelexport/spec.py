@@ -219,7 +219,7 @@ def _parse_calibration(value: Body | None) -> Calibration | None:
         return None
     samples = fields.optional_int(value, "spec.calibration.samples", 1, SAMPLES_LIMIT)
     dataset = _parse_data(fields.mapping(value, "spec.calibration.dataset"), "spec.calibration.dataset")
-    return Calibration(dataset, DEFAULT_SAMPLES if samples is None else samples)
+    return Calibration(dataset, samples or DEFAULT_SAMPLES)
 
 
 def _parse_checkpoint(value: Body, path: str) -> DataRef:
@@ -231,10 +231,10 @@ def _parse_checkpoint(value: Body, path: str) -> DataRef:
 
 def _parse_data(value: Body, path: str) -> DataRef:
     uri, sha256 = fields.text(value, f"{path}.uri"), value.get("sha256")
-    if len(uri) > URI_LIMIT or not re.match(URI_PATTERN, uri):
+    if len(uri) > URI_LIMIT or not re.fullmatch(URI_PATTERN, uri):
         problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
         raise InvalidSpec(f"{path}.uri", problem)
-    if sha256 is not None and not re.match(SHA256_PATTERN, str(sha256)):
+    if sha256 is not None and not re.fullmatch(SHA256_PATTERN, str(sha256)):
         problem = f"{str(sha256)[:80]!r} is not a SHA-256; give 64 hexadecimal digits in lower case"
         raise InvalidSpec(f"{path}.sha256", problem)
     if uri.startswith("https://") and sha256 is None:
@@ -247,7 +247,7 @@ def _parse_data(value: Body, path: str) -> DataRef:
 
 def _parse_storage(storage: Body) -> Storage:
     endpoint = fields.text(storage, "spec.storage.endpoint")
-    if not re.match(r"^https?://[^/]+/?$", endpoint):
+    if not re.fullmatch(r"https?://[^/\s]+/?", endpoint):
         problem = f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000"
         raise InvalidSpec("spec.storage.endpoint", problem)
     return Storage(

@@ -38,7 +38,7 @@ def full_class() -> dict[str, Any]:
         "metadata": {"name": "default", "annotations": {"modelexport.dev/is-default-class": "true"}},
         "spec": {
             "storage": {"endpoint": "http://minio:9000/", "bucket": "exports", "prefix": "/team/", "region": "eu"},
-            "converter": {"image": "converter:1", "nodeSelector": {"a": "b"}},
+            "converter": {"image": "converter:1", "imagePullPolicy": "Always", "nodeSelector": {"a": "b"}},
             "jobs": {"deadlineSeconds": 60, "retries": 0},
         },
     }
@@ -75,20 +75,39 @@ def test_every_field_of_a_class_is_read() -> None:
     found = parse_class(full_class())
     assert (found.storage.endpoint, found.storage.prefix, found.storage.region) == ("http://minio:9000", "team", "eu")
     assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (60, 0, True)
-    assert (found.image, found.node_selector) == ("converter:1", {"a": "b"})
+    assert (found.image, found.image_pull_policy, found.node_selector) == ("converter:1", "Always", {"a": "b"})
+    secrets = {**full_class()["spec"]["storage"], "credentialsSecretName": "keys", "caSecretName": "ca"}
+    storage = parse_class(changed(full_class(), "spec.storage", secrets)).storage
+    assert (storage.credentials_secret, storage.ca_secret) == ("keys", "ca")
+
+
+def test_what_a_class_leaves_out_has_its_default() -> None:
+    bare = changed(changed(full_class(), "spec.jobs", None), "metadata.annotations", {"team": "vision"})
+    found = parse_class(changed(bare, "spec.converter", {"image": "converter:1"}))
+    assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (3600, 3, False)
+    assert (found.image_pull_policy, found.node_selector) == ("IfNotPresent", {})
 
 
 REFUSED: list[tuple[str, Any, str]] = [
     ("apiVersion", "modelexport.dev/v2", "apiVersion, kind: found modelexport.dev/v2 ModelExport"),
     ("metadata.name", "../../etc", "metadata.name: '../../etc' is not a name; use lower-case"),
     ("metadata.name", "A", "metadata.name: 'A' is not a name"),
+    ("metadata.name", "a-", "metadata.name: 'a-' is not a name"),
+    ("metadata.name", "shapes\n", "is not a name"),
+    ("metadata.name", "a" * 254, "is not a name"),
     ("metadata.namespace", "a/b", "metadata.namespace: 'a/b' is not a name"),
     ("spec.model.architecture", "VGG", "spec.model.architecture: 'VGG' is not supported; use one of YOLOv8, "),
     ("spec.model.checkpoint", None, "spec.model.checkpoint: is missing"),
     ("spec.model.checkpoint.uri", "s3://b/a.pt", "spec.model.checkpoint.uri: 's3://b/a.pt' is not a URI that can be"),
+    ("spec.model.checkpoint.uri", "http://host/a.pt", "is not a URI that can be read"),
+    ("spec.model.checkpoint.uri", "file://host/a.pt", "is not a URI that can be read"),
+    ("spec.model.checkpoint.uri", "s3://bucket/a\n", "is not a URI that can be read"),
+    ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1013, "is not a URI that can be read"),
     ("spec.model.checkpoint.uri", "s3://bucket/a/", "is a folder; name the file of the checkpoint"),
     ("spec.model.checkpoint.uri", "https://host/a", "spec.model.checkpoint.sha256: an https:// URI needs the SHA-256"),
     ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; give 64"),
+    ("spec.model.checkpoint.sha256", SHA256 + "0", "is not a SHA-256"),
+    ("spec.model.parameters.variant", "", "'' is no variant of YOLOv8"),
     (
         "spec.model.parameters.variant",
         "q",
@@ -98,6 +117,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.model.parameters.numClasses", True, "True is not a whole number"),
     ("spec.model.parameters.inputSize", [640], "spec.model.parameters.inputSize: [640] is not [height, width]"),
     ("spec.model.parameters.inputSize", [640, 100], "[640, 100] must be multiples of 32 between 32 and 4096"),
+    ("spec.model.parameters.inputSize", [640, 4128], "[640, 4128] must be multiples of 32 between 32 and 4096"),
+    ("spec.model.parameters.inputSize", [0, 640], "[0, 640] must be multiples of 32 between 32 and 4096"),
+    ("spec.model.parameters.numClasses", 100_001, "100001 is not a whole number from 1 to 100000"),
     ("spec.supportLevel", "All", "spec.supportLevel: 'All' is not known; use one of Stable, Extended"),
     ("spec.targets", [], "spec.targets: name at least one target, for example {format: ONNX, precision: FP16}"),
     ("spec.targets", ["ONNX"], "spec.targets[0]: 'ONNX' is not a target"),
@@ -118,8 +140,36 @@ def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, valu
 
 
 @pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("metadata.name", "a" * 253),
+        ("metadata.name", "a"),
+        ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1012),
+        ("spec.model.checkpoint.uri", "file:///a.pt"),
+        ("spec.model.parameters.inputSize", [32, 4096]),
+        ("spec.model.parameters.numClasses", 1),
+        ("spec.model.parameters.numClasses", 100_000),
+        ("spec.calibration.samples", 1),
+        ("spec.calibration.samples", 10_000),
+        ("spec.ttlSecondsAfterFinished", 0),
+    ],
+)
+def test_a_value_at_its_limit_is_accepted(path: str, value: Any) -> None:
+    parse_export(changed(full_export(), path, value))
+
+
+def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
+    found = parse_export(changed(full_export(), "spec.calibration.samples", None)).calibration
+    assert found is not None
+    assert found.samples == 64
+
+
+@pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        ("spec.storage.endpoint", "http://minio:9000/path", "is not an S3 endpoint"),
+        ("spec.storage.endpoint", "http://minio:9000\n", "is not an S3 endpoint"),
+        ("spec.jobs.deadlineSeconds", 604_801, "604801 is not a whole number from 1 to 604800"),
         ("spec.storage.endpoint", "minio:9000", "spec.storage.endpoint: 'minio:9000' is not an S3 endpoint"),
         ("spec.storage.bucket", "", "spec.storage.bucket: '' is not a text"),
         ("spec.converter.image", None, "spec.converter.image: is missing"),
