@@ -45,7 +45,8 @@ class DirtyQueue(Generic[K]):
             await self._wake.wait()
         key = next(iter(self._ready))
         del self._ready[key]
-        self._cancel_timer(key)
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
         self._working.add(key)
         return key
 
@@ -57,7 +58,7 @@ class DirtyQueue(Generic[K]):
         else:
             self._release(key)
         if requeue_after is not None:
-            self._timers[key] = asyncio.get_running_loop().call_later(requeue_after, self._fire, key)
+            self._timers[key] = asyncio.get_running_loop().call_later(requeue_after, self.mark, key)
 
     def fail(self, key: K, at_least: float = 0.0) -> float:
         """Say that a key could not be synced; returns in how many seconds it will be tried again.
@@ -66,18 +67,12 @@ class DirtyQueue(Generic[K]):
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
-        self._cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
+        asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
         return delay
 
     def _end_back_off(self, key: K) -> None:
-        self._timers.pop(key, None)
         self._working.discard(key)
         self._again.discard(key)
-        self.mark(key)
-
-    def _fire(self, key: K) -> None:
-        self._timers.pop(key, None)
         self.mark(key)
 
     def _release(self, key: K) -> None:
@@ -85,8 +80,3 @@ class DirtyQueue(Generic[K]):
         if key in self._again:
             self._again.discard(key)
             self.mark(key)
-
-    def _cancel_timer(self, key: K) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()

@@ -64,6 +64,11 @@ async def test_a_failing_key_backs_off_further_and_further_up_to_a_limit() -> No
     assert delays == [0.01, 0.02, 0.04, 0.04, 0.04]
 
 
+async def test_a_key_that_fails_for_days_is_still_tried_at_the_longest_delay() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    assert [queue.fail("a") for _ in range(2000)][-1] == 0.04
+
+
 async def test_a_success_ends_the_back_off() -> None:
     queue: DirtyQueue[str] = DirtyQueue()
     queue.mark("a")
