@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from modelexport_operator.observe import TargetState
+from modelexport_operator.observe import State, TargetState
 from modelexport_operator.pods import Object
 from modelexport_operator.status import READY, find_condition, status_of
 
@@ -72,7 +72,7 @@ class Metrics:
         """Record a target that ended."""
         target = (str(state.target.format), str(state.target.precision))
         self._conversions.labels(*target, str(state.state), str(state.reason)).inc()
-        if state.result is not None and state.start_time and state.completion_time:
+        if state.state is State.SUCCEEDED and state.start_time and state.completion_time:
             took = datetime.fromisoformat(state.completion_time) - datetime.fromisoformat(state.start_time)
             self._seconds.labels(*target).observe(took.total_seconds())
 
