@@ -1,4 +1,6 @@
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,9 +47,14 @@ def controller(cluster: FakeCluster) -> Controller:
 
 
 @pytest.fixture
-def audit(cluster: FakeCluster, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> Audit:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def audit(cluster: FakeCluster, controller: Controller, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Audit:
     monkeypatch.setattr(module, "POLL_SECONDS", 0.005)
-    return Audit(cluster, controller, Metrics(), every=0.01, patience=0.02)  # type: ignore[arg-type]
+    return Audit(cluster, controller, metrics, every=0.01, patience=0.02)  # type: ignore[arg-type]
 
 
 async def run(audit: Audit, seconds: float = 0.1) -> None:
@@ -114,6 +121,65 @@ async def test_one_deaf_watch_is_named_and_the_others_are_not(audit: Audit, clus
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
     await run(audit)
     assert audit.lagging == {JOBS: 2}
+
+
+async def test_a_watch_that_catches_up_within_the_patience_has_not_fallen_behind(
+    audit: Audit, cluster: FakeCluster, controller: Controller, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    asyncio.get_running_loop().call_later(0.01, controller.take_over, EXPORTS, None, at(50))
+    await run(audit)
+    assert audit.primed.is_set()
+    assert caplog.text == ""
+
+
+async def test_an_audit_that_passes_takes_no_longer_than_it_has_to(audit: Audit, cluster: FakeCluster) -> None:
+    audit._patience = 60
+    await run(audit)
+    assert audit.primed.is_set()
+
+
+async def test_a_watch_that_has_come_just_as_far_as_the_listing_has_told_of_every_deletion(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    controller.take_over(EXPORTS, "DELETED", at(100))
+    await run(audit)
+    assert audit.lagging == {}
+
+
+async def test_a_lag_is_measured_and_its_end_too(audit: Audit, cluster: FakeCluster, metrics: Metrics) -> None:
+    cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
+    await run(audit)
+    assert 'modelexport_watch_lag_objects{resource="jobs"} 2.0' in metrics.render().decode()
+    cluster.listed[JOBS] = {}
+    await run(audit)
+    assert 'modelexport_watch_lag_objects{resource="jobs"} 0.0' in metrics.render().decode()
+
+
+async def test_until_it_passes_an_audit_is_repeated_soon(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    audit._every = 60
+    cluster.listed[EXPORTS] = {KEY: 50}
+    await run(audit)
+    asyncio.get_running_loop().call_later(0.05, controller.take_over, EXPORTS, None, at(50))
+    await run(audit, 0.2)
+    assert audit.primed.is_set()
+
+
+async def test_an_audit_is_blind_only_when_three_in_a_row_had_no_answer(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=time.monotonic() + 100)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    assert audit.is_blind
+    await run(audit)
+    assert not audit.is_blind
+    clock.now += 0.08
+    assert not audit.is_blind
+    clock.now += 0.02
+    assert audit.is_blind
 
 
 async def test_a_silent_api_server_makes_the_audit_blind_and_accuses_no_watch(

@@ -15,7 +15,7 @@ from modelexport_operator.cluster import (
     RefusedError,
     UnavailableError,
 )
-from modelexport_operator.resources import JOBS
+from modelexport_operator.resources import CLASSES, JOBS
 from unit.operator.objects import build_all, make_class, make_export
 
 JOB = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
@@ -23,7 +23,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serve(answer: Answer) -> AsyncIterator[Cluster]:
+async def serve(answer: Answer, token: str = "") -> AsyncIterator[Cluster]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(application)
@@ -31,6 +31,8 @@ async def serve(answer: Answer) -> AsyncIterator[Cluster]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     configuration = client.Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    if token:
+        configuration.api_key = {"BearerToken": f"Bearer {token}"}
     try:
         async with client.ApiClient(configuration) as api:
             yield Cluster(api)
@@ -48,6 +50,7 @@ def always(status: int, body: Any = None, **headers: str) -> Answer:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
+        (300, UnavailableError),
         (400, RefusedError),
         (401, UnavailableError),
         (403, RefusedError),
@@ -68,25 +71,93 @@ async def test_every_answer_becomes_what_can_be_done_about_it(status: int, kind:
             await cluster.suspend_job("team", "job", suspend=True)
 
 
+EXPORT = {"metadata": {"namespace": "team", "name": "shapes", "uid": "uid-1", "resourceVersion": "7"}, "spec": {"a": 1}}
+EXPORT_PATH = "/apis/modelexport.dev/v1alpha1/namespaces/team/modelexports/shapes"
+EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
+
+
+@pytest.mark.parametrize(
+    ("call", "request_line", "content_type", "body"),
+    [
+        (lambda c: c.create_job(JOB), "POST /apis/batch/v1/namespaces/team/jobs", "json", JOB),
+        (
+            lambda c: c.suspend_job("team", "job", suspend=False),
+            "PATCH /apis/batch/v1/namespaces/team/jobs/job",
+            "merge-patch+json",
+            {"spec": {"suspend": False}},
+        ),
+        (
+            lambda c: c.write_status(EXPORT, {"ready": "1/1"}),
+            f"PUT {EXPORT_PATH}/status",
+            "json",
+            {**EXPORT, "status": {"ready": "1/1"}},
+        ),
+        (
+            lambda c: c.delete_export(EXPORT),
+            f"DELETE {EXPORT_PATH}",
+            "json",
+            {"preconditions": {"uid": "uid-1"}, "propagationPolicy": "Background"},
+        ),
+        (lambda c: c.create_event(EVENT), "POST /api/v1/namespaces/team/events", "json", EVENT),
+    ],
+)
+async def test_every_write_goes_to_its_object_and_says_what_it_means(
+    call: Callable[[Cluster], Awaitable[Any]], request_line: str, content_type: str, body: Any
+) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((f"{request.method} {request.path}", request.content_type, await request.json()))
+        return web.json_response({"answer": 1})
+
+    async with serve(answer) as cluster:
+        await call(cluster)
+    assert asked == [(request_line, f"application/{content_type}", body)]
+
+
+async def test_the_new_body_is_what_a_written_status_returns_and_the_token_is_shown() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"token": request.headers.get("Authorization")})
+
+    async with serve(answer, token="secret") as cluster:
+        assert await cluster.write_status(EXPORT, {}) == {"token": "Bearer secret"}
+
+
+async def test_a_refusal_is_told_in_the_servers_words_alone_and_other_errors_with_the_request() -> None:
+    for status, words in ((422, "^the server's words$"), (404, "^POST /apis/batch/v1/.*: 404: the server's words$")):
+        async with serve(always(status)) as cluster:
+            with pytest.raises(ClusterError, match=words):
+                await cluster.create_job(JOB)
+
+
+@pytest.mark.parametrize("body", [[1], {"kind": "Status"}, "text"])
+async def test_an_answer_without_a_message_is_told_as_it_is(body: Any) -> None:
+    async with serve(always(500, body)) as cluster:
+        with pytest.raises(UnavailableError, match=r"500: .+"):
+            await cluster.create_job(JOB)
+
+
 async def test_a_job_that_exists_already_is_as_good_as_created() -> None:
     async with serve(always(409)) as cluster:
         await cluster.create_job(JOB)
 
 
 async def test_the_delay_that_the_server_asks_for_is_kept() -> None:
-    async with serve(always(429, **{"Retry-After": "7"})) as cluster:
-        with pytest.raises(UnavailableError) as error:
-            await cluster.create_job(JOB)
-    assert error.value.retry_after == 7
+    for text, seconds in (("7", 7), ("", 0), ("Mon, 23 Nov 2026 12:00:00 GMT", 0)):
+        async with serve(always(429, **{"Retry-After": text})) as cluster:
+            with pytest.raises(UnavailableError) as error:
+                await cluster.create_job(JOB)
+        assert error.value.retry_after == seconds
 
 
 async def test_an_answer_that_is_no_json_is_told_too() -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=502, text="<html>bad gateway</html>")
+        return web.Response(status=502, text="<html>bad gateway</html>" + "x" * 1000)
 
     async with serve(answer) as cluster:
-        with pytest.raises(UnavailableError, match="bad gateway"):
+        with pytest.raises(UnavailableError, match="bad gateway") as error:
             await cluster.create_job(JOB)
+    assert len(str(error.value)) < 400
 
 
 async def test_a_closed_connection_is_worth_another_try() -> None:
@@ -117,7 +188,7 @@ async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() 
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append((request.headers["Accept"], request.query["labelSelector"]))
+        asked.append((request.headers["Accept"], request.query["labelSelector"], request.query["limit"]))
         page = request.query.get("continue", "")
         name, version = f"job-{page or 'first'}", "11" if page else "10"
         item = {"metadata": {"name": name, "namespace": "team", "resourceVersion": version}}
@@ -127,4 +198,11 @@ async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() 
         listing = await cluster.list_versions(JOBS)
     assert listing.version == 40
     assert listing.objects == {("team", "job-first"): 10, ("team", "job-next"): 11}
-    assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label in asked)
+    assert {limit for *_, limit in asked} == {"500"}
+    assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label, _ in asked)
+
+
+async def test_a_listing_of_a_kind_without_namespaces_has_keys_without_one() -> None:
+    item = {"metadata": {"name": "standard", "resourceVersion": "3"}}
+    async with serve(always(200, {"metadata": {"resourceVersion": "4"}, "items": [item]})) as cluster:
+        assert (await cluster.list_versions(CLASSES)).objects == {("", "standard"): 3}

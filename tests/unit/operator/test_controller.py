@@ -1,16 +1,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from modelexport_operator.cluster import ClusterError, ConflictError, GoneError, RefusedError, UnavailableError
-from modelexport_operator.controller import Controller
+from modelexport_operator.controller import Controller, build_event
+from modelexport_operator.events import Event
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
 from unit.operator.objects import Body, complete, ended, make_class, make_export, make_job, make_pod, result_text
 
+KEY = ("team", "shapes")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -144,7 +147,7 @@ async def test_a_conversion_is_counted_once_with_its_outcome() -> None:
         controller.take_over(resource, "ADDED", at(body, 2))
     controller.take_over(PODS, "ADDED", at(pod, 3))
     await work(controller)
-    controller.queue.mark(("team", "shapes"))
+    controller.queue.mark(KEY)
     await work(controller)
     text = metrics.render().decode()
     line = 'modelexport_conversions_total{format="ONNX",outcome="Succeeded",precision="FP16",reason="Succeeded"} 1.0'
@@ -157,3 +160,95 @@ async def test_a_deleted_export_is_forgotten_and_nothing_is_written() -> None:
     controller.take_over(EXPORTS, "DELETED", at(make_export("ONNX/FP16"), 5))
     await work(controller)
     assert cluster.calls == []
+
+
+async def test_a_synced_key_rests_before_it_is_synced_again() -> None:
+    controller, _ = make(make_export("ONNX/FP16"))
+    await work(controller)
+    controller.queue.mark(KEY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(controller.work_once(), 0.1)
+
+
+async def test_a_sync_that_wants_to_come_again_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.sync.REFUSAL_RETRY", timedelta(seconds=0.01))
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: RefusedError("exceeded quota") if what == "create FP16" else None
+    await work(controller)
+    await work(controller)
+    assert cluster.calls.count("create FP16") == 2
+
+
+async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda _: UnavailableError("busy", retry_after=60)
+    await work(controller)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(controller.work_once(), 0.4)
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(suspend: bool) -> None:
+    export = make_export("ONNX/FP16", suspend=suspend)
+    controller, cluster = make(export)
+    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", suspend=not suspend), 4))
+    await work(controller)
+    assert cluster.calls[:2] == [f"suspend {suspend}", "status"]
+
+
+async def test_an_export_whose_time_is_over_is_deleted() -> None:
+    ended = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
+    controller, cluster = make({**make_export("ONNX/FP16", ttlSecondsAfterFinished=0), "status": {"targets": [ended]}})
+    await work(controller)
+    controller.queue.mark(KEY)
+    await work(controller)
+    assert cluster.calls == ["status", "event Succeeded", "delete"]
+
+
+async def test_every_export_is_looked_at_now_and_then() -> None:
+    controller, _ = make(make_export("ONNX/FP16"))
+    await work(controller)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(controller.resync_forever(0.01), 0.05)
+    assert len(controller.queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "name"), [(None, None), (UnavailableError("busy"), "UnavailableError"), (KeyError("odd"), "Defect")]
+)
+async def test_every_sync_is_timed_and_its_error_counted(error: Any, name: str | None) -> None:
+    cluster, metrics = FakeCluster(), Metrics()
+    controller = Controller(cluster, metrics, lambda: NOW)  # type: ignore[arg-type]
+    controller.take_over(EXPORTS, "ADDED", at(make_export("ONNX/FP16"), 2))
+    cluster.fail = lambda what: error if what == "status" else None
+    await work(controller)
+    text = metrics.render().decode()
+    assert "modelexport_sync_seconds_count 1.0" in text
+    told = [line for line in text.splitlines() if line.startswith("modelexport_sync_errors_total")]
+    assert told == ([f'modelexport_sync_errors_total{{error="{name}"}} 1.0'] if name else [])
+
+
+def test_an_event_is_bound_to_its_export_and_fits_into_the_server() -> None:
+    built = build_event(at(make_export(), 7), Event("Warning", "OOMKilled", "x" * 2000), "2026-01-02T03:04:05Z")
+    assert built["involvedObject"] == {
+        "apiVersion": "modelexport.dev/v1alpha1",
+        "kind": "ModelExport",
+        "name": "shapes",
+        "namespace": "team",
+        "uid": "uid-1",
+        "resourceVersion": "7",
+    }
+    assert (built["type"], built["reason"], built["message"]) == ("Warning", "OOMKilled", "x" * 1024)
+    assert built["firstTimestamp"] == built["lastTimestamp"] == "2026-01-02T03:04:05Z"
+
+
+def test_events_have_the_same_name_only_when_they_are_the_same() -> None:
+    first = (7, Event("Normal", "Succeeded", "ONNX/FP16: done"))
+    others = [
+        (8, first[1]),
+        (7, Event("Normal", "Succeeded", "ONNX/FP32: done")),
+        (7, Event("Normal", "Progressing", "ONNX/FP16: done")),
+    ]
+    made = [build_event(at(make_export(), v), event, "now")["metadata"]["name"] for v, event in (first, first, *others)]
+    assert made[0] == made[1]
+    assert len(set(made)) == 4

@@ -66,5 +66,6 @@ def test_extended_cells_get_a_rule_that_names_what_is_stable_and_the_way_out(mon
     row = replace(matrix.ARCHITECTURES["YOLOv8"], extended=extended)
     monkeypatch.setattr("modelexport.crd_export.ARCHITECTURES", {"YOLOv8": row})
     rule = next(rule for rule in rules(".targets") if "supportLevel: Extended" in rule["message"])
+    assert rule["rule"].startswith("self.supportLevel == 'Extended' || self.model.architecture != 'YOLOv8' || ")
     assert "'CoreML/FP32'" in rule["rule"]
     assert "stable: LiteRT/FP32, LiteRT/FP16, LiteRT/INT8, ONNX/FP32, ONNX/INT8" in rule["message"]

@@ -6,7 +6,7 @@ the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, 
 """
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import yaml
 
 from modelexport.reasons import Reason
 from modelexport_operator.observe import State
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
+from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
 from unit.operator.objects import make_class, make_job, make_pod
 
@@ -71,6 +73,19 @@ def test_what_is_observed_leads_to_this_very_decision(case: str) -> None:
     check(GOLDEN / case / "decision.yaml", render(decision))
     if (GOLDEN / case / "job.yaml").exists():
         check(GOLDEN / case / "job.yaml", decision.create[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) -> None:
+    parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
+    given, stores = expand(parent, observed), Stores()
+    for resource, bodies in ((EXPORTS, [parent]), (JOBS, given.jobs), (PODS, given.pods), (CLASSES, given.classes)):
+        for body in bodies:
+            stores[resource].put({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})
+    kept = stores.observe(key_of(parent))
+    assert kept is not None
+    now = datetime.fromisoformat(observed["now"])
+    assert sync(replace(kept, refused=given.refused), now) == sync(given, now)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -35,3 +35,20 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_AUDIT_SECONDS='nan': not a number of seconds greater than 0",
         "MODELEXPORT_LOG_LEVEL='loud': not one of DEBUG, INFO, WARNING, ERROR",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("WORKERS", ["1", "256"], ["0", "257", "-1", "1.5", ""]),
+        ("HTTP_PORT", ["1", "65535"], ["0", "65536"]),
+        ("RESYNC_SECONDS", ["0.5", "999999"], ["0", "-1", "1000000", "inf", "soon"]),
+        ("LOG_LEVEL", ["debug", "ERROR"], ["", "TRACE"]),
+    ],
+)
+def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: list[str], bad: list[str]) -> None:
+    for text in good:
+        Settings.from_env({f"MODELEXPORT_{name}": text})
+    for text in bad:
+        with pytest.raises(SettingsError):
+            Settings.from_env({f"MODELEXPORT_{name}": text})

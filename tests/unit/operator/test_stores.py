@@ -1,5 +1,8 @@
 from typing import Any
 
+import pytest
+
+from modelexport import names
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.stores import Stores, key_of
 from unit.operator.objects import Body, make_class, make_export, make_job, make_pod
@@ -42,6 +45,27 @@ def test_an_older_body_never_replaces_a_newer_one() -> None:
     assert known["metadata"]["generation"] == 2
 
 
+def test_the_watch_has_come_as_far_as_the_greatest_version_that_it_told() -> None:
+    stores, export, *_ = filled()
+    for version in (5, 3):
+        stores[EXPORTS].hear(at(export, version))
+    assert stores[EXPORTS].heard == 5
+
+
+def test_an_object_that_changed_hands_is_with_its_new_owner_alone() -> None:
+    stores, _, job, _ = filled()
+    labels = {**job["metadata"]["labels"], names.EXPORT_UID_LABEL: "uid-2"}
+    stores[JOBS].put(at(job, 10, labels=labels))
+    assert [len(stores[JOBS].of_owner(uid)) for uid in ("uid-1", "uid-2")] == [0, 1]
+
+
+@pytest.mark.parametrize(("version", "is_gone"), [(19, False), (20, True), (21, True)])
+def test_an_object_is_gone_when_nothing_newer_of_it_is_known(version: int, is_gone: bool) -> None:
+    stores, export, *_ = filled()
+    stores[EXPORTS].put(at(export, 20))
+    assert stores[EXPORTS].remove(key_of(export), version) is is_gone
+
+
 def test_an_old_deletion_does_not_remove_an_object_that_was_made_again() -> None:
     stores, export, *_ = filled()
     stores[EXPORTS].put(at(export, 20, uid="uid-2"))
@@ -75,8 +99,10 @@ def test_a_change_concerns_the_export_it_is_labelled_with_and_a_class_concerns_a
 
 def test_what_nobody_reads_is_not_kept() -> None:
     stores, export, job, pod = filled()
+    unread = {"managedFields": [{"manager": "kubectl"}], "ownerReferences": [{}], "finalizers": ["a/b"]}
     for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod)):
-        stores[resource].put(at(body, 30, managedFields=[{"manager": "kubectl"}]))
+        stores[resource].put(at(body, 30, annotations={"last-applied": "the whole object"}, **unread))
     kept = [stores[resource].get(key_of(body)) for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod))]
-    assert all(body is not None and "managedFields" not in body["metadata"] for body in kept)
+    assert all(body is not None and not unread.keys() & body["metadata"].keys() for body in kept)
+    assert "annotations" not in (kept[0] or {})["metadata"]
     assert "MODELEXPORT_REQUEST" not in str(kept)

@@ -208,8 +208,9 @@ def test_only_missing_jobs_are_created() -> None:
 
 def test_a_job_whose_labels_nobody_knows_is_left_alone() -> None:
     parent = make_export("ONNX/FP16")
-    stranger = make_job(parent, "ONNX/FP16", status=ACTIVE, labels={"modelexport.dev/format": "TensorRT"})
-    assert len(decide(parent, stranger).create) == 1
+    for labels in ({"modelexport.dev/format": "TensorRT"}, None):
+        stranger = make_job(parent, "ONNX/FP16", status=ACTIVE, labels=labels)
+        assert len(decide(parent, stranger).create) == 1
 
 
 def test_a_refused_job_is_offered_again_and_keeps_its_time() -> None:
