@@ -143,8 +143,9 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network = Network(variant, classes, size, task is Task.SEGMENTATION, keypoints)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
+    constants = {name: value for name, value in network.state_dict().items() if name.startswith("decoder.")}
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict({**tensors, **constants})
     except RuntimeError as error:
         first = re.sub(r"\s+", " ", str(error).partition(":")[2])[:300]
         message = (

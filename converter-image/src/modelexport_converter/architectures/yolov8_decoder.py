@@ -12,19 +12,20 @@ BINS = 16
 
 
 class Decoder(nn.Module):
-    """Turns raw predictions of the N anchors of an input (height, width) into boxes, scores and keypoints.
+    """Turns raw predictions of the N anchors of an input (height, width) into boxes and keypoints.
 
     Its constants are in float in every file, so there are no more than needed: at 640 pixels, 8400 anchors times one
-    side of a cell and two coordinates of a centre are 3 % of the smallest INT8 file.
+    side of a cell and two coordinates of a centre are 3 % of the smallest INT8 file. They are persistent buffers, since
+    an exporter stores any other tensor once per use.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         cells, centres = _anchors(size)
-        self.register_buffer("cells", cells, persistent=False)
-        self.register_buffer("centres", centres, persistent=False)
-        self.register_buffer("units", torch.tensor([1 / size[1], 1 / size[0]]).view(1, 2, 1), persistent=False)
-        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32).view(1, 1, BINS, 1), persistent=False)
+        self.register_buffer("cells", cells)
+        self.register_buffer("centres", centres)
+        self.register_buffer("units", torch.tensor([1 / size[1], 1 / size[0]]).view(1, 2, 1))
+        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32).view(1, 1, BINS, 1))
         self.cells: torch.Tensor
         self.centres: torch.Tensor
         self.units: torch.Tensor
