@@ -175,11 +175,12 @@ BACKENDS: Mapping[Format, Backend] = {
     )
 }
 
-# Measured on the trained models of tests/models, at the size of their training. Correct files agree by at least .99999
-# in FP32 (pixels scaled by .9 instead of 1: .97 to .999), by .9985 in FP16 (bfloat16: .986 to .999) and by .979 in
-# INT8, segmentation by .91. Files known to be wrong reach less: half a cell's shift of the boxes .84, one convolution with a
-# tenth of noise .83, class order and missing division by 255 below 0. A model that is run at a size it has not learned
-# reacts more to INT8 (.75 to .88 at four times the size): that its file is refused is the answer, not an error.
+# Measured on the trained models of tests/models, at the size of their training. Correct files agree by at least
+# .99999 in FP32 (pixels scaled by .9 instead of 1: .97 to .999), by .9985 in FP16 (bfloat16: .986 to .999) and by
+# .979 in INT8, segmentation by .91. Files known to be wrong reach less: half a cell's shift of the boxes .84, one
+# convolution with a tenth of noise .83, class order and missing division by 255 below 0. A model that is run at a
+# size it has not learned reacts more to INT8 (.75 to .88 at four times the size): that its file is refused is the
+# answer, not an error.
 _YOLOV8_THRESHOLDS: Mapping[Precision, Threshold] = {
     Precision.FP32: Threshold("agreement", 0.9999),
     Precision.FP16: Threshold("agreement", 0.99),
