@@ -107,6 +107,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.model.checkpoint.uri", "https://host/a", "spec.model.checkpoint.sha256: an https:// URI needs the SHA-256"),
     ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; give 64"),
     ("spec.model.checkpoint.sha256", SHA256 + "0", "is not a SHA-256"),
+    ("spec.model.checkpoint.sha256", SHA256 + "\n", "is not a SHA-256"),
     ("spec.model.parameters.variant", "", "'' is no variant of YOLOv8"),
     (
         "spec.model.parameters.variant",

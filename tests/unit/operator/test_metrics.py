@@ -20,6 +20,7 @@ def lines(metrics: Metrics, name: str) -> list[str]:
     [
         ("Succeeded", "Succeeded", TIMES, True),
         ("Succeeded", "Succeeded", {}, False),
+        ("Succeeded", "Succeeded", {"completion_time": TIMES["completion_time"]}, False),
         ("Failed", "VerificationFailed", TIMES, False),
     ],
 )
