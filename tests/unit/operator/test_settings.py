@@ -1,3 +1,6 @@
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from modelexport_operator.settings import Settings, SettingsError
@@ -5,6 +8,18 @@ from modelexport_operator.settings import Settings, SettingsError
 
 def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.from_env({}) == Settings()
+
+
+def test_the_defaults_are_those_that_the_page_for_operators_tells() -> None:
+    page = (Path(__file__).parents[3] / "docs/operator.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `MODELEXPORT_")]
+    told = {
+        name.strip("|` "): default
+        for names, defaults, _ in rows
+        for name, default in zip(names.split(", "), defaults.split(", "), strict=True)
+    }
+    assert Settings.from_env(told) == Settings()
+    assert set(told) == {f"MODELEXPORT_{field.name.upper()}" for field in fields(Settings)}
 
 
 def test_every_setting_can_be_set() -> None:
