@@ -87,7 +87,7 @@ def test_a_suspended_export_stops_and_goes_on(api: Api) -> None:
         api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
         api.wait_for_reason("Suspended")
         api.wait_for("the Pods to go", lambda: not api.list(PODS))
-    assert api.targets()["ONNX/FP16"]["reason"] == "Suspended"
+    api.wait_for("the target to be told", lambda: api.targets()["ONNX/FP16"]["reason"] == "Suspended")
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": False}})
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")
