@@ -42,7 +42,7 @@ def run_demo() -> None:
     wait_for(name)
     show("get", "mx", name)
     show("get", "jobs", "--selector", f"modelexport.dev/export={name}")
-    list_objects(store)
+    list_objects(store, f"default/{name}/")
 
 
 def connect_store() -> Minio:
@@ -109,10 +109,10 @@ def is_stalled(status: dict[str, Any]) -> bool:
     return any(c["type"] == "Stalled" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
-def list_objects(store: Minio) -> None:
-    """Print what is published, with its size in bytes."""
-    print(f"\n$ list s3://{RESULTS}/")
-    for item in store.list_objects(bucket_name=RESULTS, recursive=True):
+def list_objects(store: Minio, folder: str) -> None:
+    """Print what is published in a folder, with its size in bytes."""
+    print(f"\n$ list s3://{RESULTS}/{folder}")
+    for item in store.list_objects(bucket_name=RESULTS, prefix=folder, recursive=True):
         print(f"{item.size or 0:>10,}  {item.object_name}")
 
 
