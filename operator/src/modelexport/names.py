@@ -13,7 +13,6 @@ CLASS_KIND = "ExportClass"
 CLASS_PLURAL = "exportclasses"
 
 DEFAULT_CLASS_ANNOTATION = f"{GROUP}/is-default-class"
-FINALIZER = f"{GROUP}/artifacts"
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "modelexport-operator"
