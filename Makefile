@@ -63,8 +63,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit
 
 lock: install ## Resolve the dependencies again and write requirements/
 	$(LOCK) --extra operator --extra converter --extra ultralytics --group dev -o requirements/dev.txt
-	$(LOCK) --extra operator -o requirements/operator.txt
-	$(LOCK) --extra converter -o requirements/converter.txt
+	$(LOCK) --extra operator --constraint requirements/dev.txt -o requirements/operator.txt
+	$(LOCK) --extra converter --constraint requirements/dev.txt -o requirements/converter.txt
 	sed -n '/^uv==/,/^[a-tv-z]/{/^uv==/p;/^  /p}' requirements/dev.txt | sed '$$ s/ \\$$//' > requirements/bootstrap.txt
 
 generate: install ## Write the generated files again

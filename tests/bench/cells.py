@@ -19,6 +19,7 @@ import yaml
 
 from bench.children import Child, run_child
 from bench.machine import describe_load, describe_machine
+from bench.pictures import write_mosaics
 from bench.results import CELLS, read_results, write_results
 from modelexport.matrix import ARCHITECTURES, TARGETS, Cell, Format, Precision, Task, cells
 
@@ -46,6 +47,10 @@ class Bench:
     def store(self) -> Path:
         return self.folder / "store"
 
+    def pictures(self, task: Task) -> Path:
+        """The calibration pictures, in the store."""
+        return self.store / f"datasets/{task}.zip"
+
     def data(self, task: Task) -> Path:
         """What ultralytics takes as ``data``."""
         return self.folder / "data" / ("classification" if task is Task.CLASSIFICATION else f"{task}.yaml")
@@ -58,7 +63,7 @@ def measure_cells(only: str) -> None:
     with _prepared() as bench:
         for cell in cells():
             label = f"{cell.architecture.name} {cell.target}"
-            if only in label:
+            if only in label and cell.architecture.name in WEIGHTS:
                 known[label] = _measure(bench, cell)
                 print(label, json.dumps(known[label]), flush=True)
                 write_results(CELLS, {**results, "machine": describe_machine(), "cells": known})
@@ -127,7 +132,7 @@ def _export(architecture: str, targets: Any) -> dict[str, Any]:
                 "parameters": {"inputSize": list(size)},
             },
             "targets": [{"format": str(target.format), "precision": str(target.precision)} for target in targets],
-            "calibration": {"dataset": {"uri": f"s3://datasets/{_pictures(task).name}"}, "samples": 64},
+            "calibration": {"dataset": {"uri": f"s3://datasets/{task}.zip"}, "samples": 64},
         },
     }
 
@@ -161,14 +166,10 @@ def _prepared() -> Iterator[Bench]:
         (bench.store / "datasets").mkdir()
         for name in WEIGHTS.values():
             shutil.copy(MODELS / "weights" / name, bench.store / "checkpoints")
-        for task in Task:
-            shutil.copy(_pictures(task), bench.store / "datasets")
-            _write_data(bench, task)
+        for row in map(ARCHITECTURES.__getitem__, WEIGHTS):
+            write_mosaics(row.task, row.default_input_size[0], bench.pictures(row.task))
+            _write_data(bench, row.task)
         yield bench
-
-
-def _pictures(task: Task) -> Path:
-    return MODELS / "data" / ("calibration-cls.zip" if task is Task.CLASSIFICATION else "calibration.zip")
 
 
 def _write_data(bench: Bench, task: Task) -> None:
@@ -176,16 +177,16 @@ def _write_data(bench: Bench, task: Task) -> None:
     data = bench.data(task)
     if task is Task.CLASSIFICATION:
         for part in ("train", "val"):
-            _extract(task, data / part / "circle")
+            _extract(bench.pictures(task), data / part / "circle")
         return
     pictures = bench.folder / "data" / task / "images"
-    _extract(task, pictures)
+    _extract(bench.pictures(task), pictures)
     names = {0: "circle", 1: "square", 2: "triangle"}
     content = {"path": str(pictures), "train": ".", "val": ".", "names": names}
     data.write_text(yaml.safe_dump(content | ({"kpt_shape": [KEYPOINTS, 3]} if task is Task.KEYPOINTS else {})))
 
 
-def _extract(task: Task, folder: Path) -> None:
+def _extract(pictures: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(_pictures(task)) as archive:
+    with zipfile.ZipFile(pictures) as archive:
         archive.extractall(folder)

@@ -19,7 +19,8 @@ INTRODUCTION = """## Conversions
 
 Each cell is a conversion of its own (`modelexport run` with one target), a process from its start to its end; then
 `ultralytics` exports the same checkpoint, also as a process of its own. Detection, segmentation and pose at 640 x 640
-pixels, classification at 224 x 224. INT8 is calibrated on 64 pictures, for ultralytics the same ones.
+pixels, classification at 224 x 224. INT8 is calibrated on 64 pictures, mosaics of the models' own
+training world, for ultralytics the same ones.
 
 - *Proof* is our inspection and verification of the produced file, which ultralytics does not do. The target is that a
   cell takes no longer than ultralytics' export plus our proof.

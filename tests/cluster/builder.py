@@ -80,7 +80,8 @@ def fill_cache(lock: Path) -> None:
     """Have ``uv`` download and unpack everything that a lock names."""
     with scratch_folder("lock") as scratch:
         options = ["--quiet", "--no-deps", "--require-hashes", f"--target={scratch}", f"--python={sys.executable}"]
-        run([str(UV), "pip", "install", *options, f"--requirement={lock}"])
+        # Not from the repository, whose settings leave out packages of the development environment.
+        run([str(UV), "pip", "install", *options, f"--requirement={lock}"], cwd=scratch)
 
 
 def build(dockerfile: Path, image: str, target: str | None = None) -> None:

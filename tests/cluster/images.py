@@ -64,16 +64,16 @@ def provide(recipe: Recipe) -> str:
         ClusterError: there is no room, or a step fails; the message ends with its last lines.
     """
     with exclusive("images"):
-        image = recipe.image
+        image, dependencies = recipe.image, recipe.dependencies
         present = containerd.images()
         if image not in present:
-            if recipe.dependencies not in present:
-                provide_dependencies(recipe)
-            provide_code(recipe, image)
+            if dependencies not in present:
+                provide_dependencies(recipe, dependencies)
+            provide_code(recipe, image, dependencies)
     return image
 
 
-def provide_dependencies(recipe: Recipe) -> None:
+def provide_dependencies(recipe: Recipe, dependencies: str) -> None:
     """Build and import the image with the locked dependencies; those of the lock before go first, they are large."""
     drop(f"modelexport.dev/{recipe.name}-dependencies:")
     drop(f"modelexport.dev/{recipe.name}:")
@@ -81,20 +81,20 @@ def provide_dependencies(recipe: Recipe) -> None:
     builder.provide_base()
     with timed(f"building the dependencies of the {recipe.name} image"):
         builder.fill_cache(recipe.lock)
-        builder.build(recipe.dockerfile, recipe.dependencies, target="dependencies")
+        builder.build(recipe.dockerfile, dependencies, target="dependencies")
     with timed(f"importing the dependencies of the {recipe.name} image"), scratch_folder("layout") as layout:
-        builder.push(recipe.dependencies, layout, "--compression-format=zstd", "--compression-level=3")
-        oci.import_layout(layout)
+        builder.push(dependencies, layout, "--compression-format=zstd", "--compression-level=3")
+        oci.import_layout(layout, dependencies)
 
 
-def provide_code(recipe: Recipe, image: str) -> None:
+def provide_code(recipe: Recipe, image: str, dependencies: str) -> None:
     """Build the image with the code on top of the dependencies and import what it adds."""
     with timed(f"building and importing {image}"), scratch_folder("layout") as layout:
         builder.build(recipe.dockerfile, image)
-        oci.expect_layers(layout, recipe.dependencies)
+        oci.expect_layers(layout, dependencies)
         builder.push(image, layout, "--disable-compression")
-        oci.share_layers(layout, recipe.dependencies)
-        oci.import_layout(layout)
+        oci.share_layers(layout, dependencies)
+        oci.import_layout(layout, image)
     drop(f"modelexport.dev/{recipe.name}:", image)
 
 

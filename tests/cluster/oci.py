@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import containerd
+from cluster.shell import ClusterError
 
 Document = dict[str, Any]
 
@@ -49,11 +50,16 @@ def write_blob(layout: str, document: Document) -> Document:
     return {"digest": digest, "size": len(content)}
 
 
-def import_layout(layout: str) -> None:
+def import_layout(layout: str, image: str) -> None:
     """Import the image of a layout into the node; what the layout lacks the node must have.
 
     Raises:
         ClusterError: containerd refuses it.
     """
     with subprocess.Popen(["tar", "--create", f"--directory={layout}", "."], stdout=subprocess.PIPE) as archive:
-        containerd.import_archive(archive.stdout)
+        try:
+            containerd.import_archive(archive.stdout)
+        except ClusterError:
+            # It keeps the name of an image whose layers it refused, and the image would count as present.
+            containerd.remove([name for name in containerd.images() if name == image])
+            raise

@@ -131,7 +131,7 @@ _POLICIES = {
     Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),
     Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
     Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
-    Reason.POD_START_FAILED: _system("Often a missing Secret: the message names it.", retriable=True),
+    Reason.POD_START_FAILED: _system("Do what the message asks, often for a Secret of the class.", retriable=True),
     Reason.UNSCHEDULABLE: _system("Add a node that satisfies what the message names.", retriable=True),
     Reason.INTERNAL_ERROR: _system("A defect of ModelExport; report it with the message.", retriable=True),
 }

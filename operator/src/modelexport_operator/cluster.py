@@ -18,6 +18,7 @@ from typing import Any, Self
 import aiohttp
 from kubernetes.aio import client, config
 
+from modelexport import names
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, Resource
 
@@ -104,7 +105,9 @@ class Cluster:
         """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
-        return await self._request("PUT", path, {**export, "status": status})
+        # The server keeps the rest as it is, and need not be sent it.
+        body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
+        return await self._request("PUT", path, body)
 
     async def delete_export(self, export: Object) -> None:
         """Delete this very export; its Jobs follow by their owner reference."""

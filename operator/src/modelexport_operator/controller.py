@@ -14,17 +14,25 @@ from modelexport_operator.cluster import Cluster, ClusterError, GoneError, Refus
 from modelexport_operator.events import Event, finished_targets
 from modelexport_operator.manifests import Manifest
 from modelexport_operator.metrics import Metrics
+from modelexport_operator.observe import is_finished
 from modelexport_operator.pods import Object
 from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import EXPORTS, Resource
+from modelexport_operator.resources import EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.status import status_of
 from modelexport_operator.stores import Key, Stores, key_of, version_of
 from modelexport_operator.sync import Decision, format_time, sync
 
 logger = logging.getLogger(__name__)
 
+STEP_SECONDS = 2.0
+"""How long a step of a Job or a Pod may wait to be told: the steps of nine Jobs in a row are then a few statuses."""
+LONGEST_STEP_SECONDS = 10.0
+STEPS_PER_SECOND = 20
+"""With many exports on their way steps wait longer, so that together they cost no more statuses than this."""
+END_SECONDS = 0.5
+"""How long the end of a Job may wait to be told: Jobs that started together end together."""
 REST_SECONDS = 0.5
-"""A person does not notice it, and the API server is spared half of the status writes when many Jobs move at once."""
+"""How long an export is left alone after a sync."""
 EVENT_MESSAGE_LIMIT = 1024
 """What the API server takes of an event's message."""
 
@@ -52,7 +60,16 @@ class Controller:
         else:
             self.stores[resource].put(body)
         for key in self.stores.exports_of(resource, body):
-            self.queue.mark(key)
+            self.queue.mark(key, self._patience(resource, change, body))
+
+    def _patience(self, resource: Resource, change: str | None, body: Object) -> float:
+        """How many seconds a change may wait for others; what a user does never waits."""
+        if resource not in (JOBS, PODS) or change == "DELETED":
+            return 0.0
+        job = body if resource is JOBS else self.stores.job_of(body)
+        if job and is_finished(job):
+            return END_SECONDS
+        return min(max(STEP_SECONDS, self.queue.waiting / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
 
     def forget(self, resource: Resource, key: Key, version: int) -> None:
         """Forget an object that was gone at a version, and mark the exports that it concerned."""
@@ -133,11 +150,13 @@ class Controller:
 
     async def _tell(self, export: Object, events: tuple[Event, ...]) -> None:
         """Create events; one that is lost is not worth another sync."""
-        for event in events:
-            try:
-                await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
-            except ClusterError as error:
-                logger.warning("event %s was not created: %s", event.reason, error)
+        await asyncio.gather(*(self._create_event(export, event) for event in events))
+
+    async def _create_event(self, export: Object, event: Event) -> None:
+        try:
+            await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
+        except ClusterError as error:
+            logger.warning("event %s was not created: %s", event.reason, error)
 
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Events: what changed between two statuses, in words for ``kubectl describe``. Pure."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,11 +40,12 @@ def _is_same_end(before: TargetState | None, after: TargetState) -> bool:
 
 
 def _target_events(before: Mapping[Target, TargetState], after: Mapping[Target, TargetState]) -> list[Event]:
-    return [
-        _event(state.reason, f"{target}: {state.message}")
-        for target, state in after.items()
-        if _is_news(state) and (target not in before or before[target].reason is not state.reason)
-    ]
+    """One event for all targets that share a reason and its words."""
+    news: defaultdict[tuple[Reason, str], list[Target]] = defaultdict(list)
+    for target, state in after.items():
+        if _is_news(state) and (target not in before or before[target].reason is not state.reason):
+            news[state.reason, state.message].append(target)
+    return [_event(reason, f"{', '.join(map(str, targets))}: {message}") for (reason, message), targets in news.items()]
 
 
 def _is_news(state: TargetState) -> bool:

@@ -183,7 +183,8 @@ def _explain_deadline(job: Object, was: Finding | None) -> Finding:
     seconds = job["spec"].get("activeDeadlineSeconds")
     if was is not None and was.reason in _WAITING_REASONS:
         return Finding(was.reason, f"{was.message} (given up after {seconds} s)")
-    return advise(Finding(Reason.DEADLINE_EXCEEDED, f"The conversion did not end within {seconds} s"))
+    unseen = " and was not seen to start" if was is not None and was.reason is Reason.QUEUED else ""
+    return advise(Finding(Reason.DEADLINE_EXCEEDED, f"The conversion did not end within {seconds} s{unseen}"))
 
 
 _WAITING_REASONS = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.POD_START_FAILED)

@@ -57,7 +57,8 @@ def explain_waiting(pod: Object) -> Finding:
         return advise(Finding(Reason.IMAGE_PULL_FAILED, f"The converter's image cannot be pulled: {detail}"))
     if waiting.get("reason") in START_REASONS:
         return advise(Finding(Reason.POD_START_FAILED, f"The converter cannot start: {detail}"))
-    return Finding(Reason.QUEUED, "The Pod is being prepared")
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    return Finding(Reason.QUEUED, f"The Pod is being prepared; kubectl describe pod {name} -n {namespace} tells more")
 
 
 def explain_pod_failure(pod: Object) -> Finding:
@@ -78,6 +79,8 @@ def _out_of_memory(pod: Object) -> Finding | None:
 
 
 def _disrupted(pod: Object) -> Finding | None:
+    if not is_retried(pod):
+        return None  # The converter gave its answer before it was taken away, and its Job goes by that.
     status = pod.get("status", {})
     if status.get("reason") == "Evicted":
         return Finding(Reason.EVICTED, f"The Pod was evicted: {status.get('message', '')}")

@@ -1,7 +1,7 @@
 """A queue of dirty keys: a key waits at most once, is worked on by one worker at a time, and backs off on failure.
 
-A key that was synced rests for a moment: what is marked meanwhile is one sync afterwards, so an export whose Jobs all
-move at once is written a few times and not for every step of every Pod.
+A key can be marked for later: what else is marked until then is one sync with it. And a key that was synced rests for a
+moment. So an export whose Jobs all move at once is written a few times and not for every step of every Pod.
 """
 
 import asyncio
@@ -30,13 +30,20 @@ class DirtyQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._ready) + len(self._again)
 
-    def mark(self, key: K) -> None:
-        """Have a key synced as soon as a worker is free; one that is being synced or rests, again after that."""
-        if key in self._working:
+    @property
+    def waiting(self) -> int:
+        """How many keys were marked for later."""
+        return len(self._timers)
+
+    def mark(self, key: K, within: float = 0.0) -> None:
+        """Have a key synced, within so many seconds; one that is being synced or rests, again after that."""
+        if within > 0:
+            self._mark_by(key, within)
+        elif key in self._working:
             self._again.add(key)
-            return
-        self._ready[key] = None
-        self._wake.set()
+        else:
+            self._ready[key] = None
+            self._wake.set()
 
     async def take(self) -> K:
         """Wait for a dirty key; the caller has to answer with ``done`` or ``fail``."""
@@ -45,8 +52,7 @@ class DirtyQueue(Generic[K]):
             await self._wake.wait()
         key = next(iter(self._ready))
         del self._ready[key]
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
+        self._cancel_timer(key)
         self._working.add(key)
         return key
 
@@ -58,7 +64,7 @@ class DirtyQueue(Generic[K]):
         else:
             self._release(key)
         if requeue_after is not None:
-            self._timers[key] = asyncio.get_running_loop().call_later(requeue_after, self.mark, key)
+            self._mark_by(key, requeue_after)
 
     def fail(self, key: K, at_least: float = 0.0) -> float:
         """Say that a key could not be synced; returns in how many seconds it will be tried again.
@@ -69,6 +75,23 @@ class DirtyQueue(Generic[K]):
         delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
         asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
         return delay
+
+    def _mark_by(self, key: K, seconds: float) -> None:
+        """Mark a key after a time, unless that happens sooner anyhow."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if key in self._ready or (timer and timer.when() <= loop.time() + seconds):
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_later(seconds, self._ring, key)
+
+    def _ring(self, key: K) -> None:
+        del self._timers[key]
+        self.mark(key)
+
+    def _cancel_timer(self, key: K) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
 
     def _end_back_off(self, key: K) -> None:
         self._working.discard(key)

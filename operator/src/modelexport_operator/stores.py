@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from modelexport import names
+from modelexport_operator.manifests import POD_JOB_LABEL
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.sync import Observed
@@ -93,6 +94,11 @@ class Stores:
             return None
         uid = parent["metadata"]["uid"]
         return Observed(parent, self[JOBS].of_owner(uid), self[PODS].of_owner(uid), self[CLASSES].values())
+
+    def job_of(self, pod: Object) -> Object | None:
+        """Return the Job of a Pod, if it has been heard of."""
+        name = pod["metadata"].get("labels", {}).get(POD_JOB_LABEL)
+        return self[JOBS].get((pod["metadata"]["namespace"], name)) if name else None
 
     def exports_of(self, resource: Resource, body: Object) -> Iterable[Key]:
         """Return the exports that a change of an object concerns."""

@@ -72,6 +72,7 @@ async def test_every_answer_becomes_what_can_be_done_about_it(status: int, kind:
 
 
 EXPORT = {"metadata": {"namespace": "team", "name": "shapes", "uid": "uid-1", "resourceVersion": "7"}, "spec": {"a": 1}}
+KIND = {"apiVersion": "modelexport.dev/v1alpha1", "kind": "ModelExport"}
 EXPORT_PATH = "/apis/modelexport.dev/v1alpha1/namespaces/team/modelexports/shapes"
 EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
 
@@ -90,7 +91,7 @@ EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
             lambda c: c.write_status(EXPORT, {"ready": "1/1"}),
             f"PUT {EXPORT_PATH}/status",
             "json",
-            {**EXPORT, "status": {"ready": "1/1"}},
+            {**KIND, "metadata": EXPORT["metadata"], "status": {"ready": "1/1"}},
         ),
         (
             lambda c: c.delete_export(EXPORT),

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from modelexport_operator import controller as module
 from modelexport_operator.cluster import ClusterError, ConflictError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.controller import Controller, build_event
 from modelexport_operator.events import Event
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
 from unit.operator.objects import Body, complete, ended, make_class, make_export, make_job, make_pod, result_text
 
 KEY = ("team", "shapes")
@@ -77,6 +78,7 @@ async def test_a_status_that_does_not_change_is_not_written() -> None:
     await work(controller)
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16")
     controller.take_over(JOBS, "ADDED", at(job, 9))
+    controller.queue.mark(KEY)
     cluster.calls.clear()
     await work(controller)
     assert cluster.calls == []
@@ -129,7 +131,8 @@ async def test_a_defect_that_one_object_brings_out_stays_with_it(caplog: pytest.
     broken = make_export("ONNX/FP16", name="broken", uid="uid-2")
     controller.take_over(EXPORTS, "ADDED", at(broken, 3))
     job: Body = at(make_job(broken, "ONNX/FP16"), 4)
-    controller.take_over(JOBS, "ADDED", {**job, "status": {"conditions": ["not a condition"]}})
+    ended = {"type": "Complete", "status": "True", "lastTransitionTime": "not a time"}
+    controller.take_over(JOBS, "ADDED", {**job, "status": {"conditions": [ended]}})
     await work(controller)
     await work(controller)
     assert "team/broken: a defect" in caplog.text
@@ -168,6 +171,42 @@ async def test_a_synced_key_rests_before_it_is_synced_again() -> None:
     controller.queue.mark(KEY)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(controller.work_once(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("resource", "body", "change", "at_once"),
+    [
+        (EXPORTS, make_export("ONNX/FP16"), "MODIFIED", True),
+        (CLASSES, make_class(), "MODIFIED", True),
+        (JOBS, make_job(make_export("ONNX/FP16"), "ONNX/FP16"), "DELETED", True),
+        (JOBS, make_job(make_export("ONNX/FP16"), "ONNX/FP16"), "ADDED", False),
+        (PODS, make_pod(make_job(make_export("ONNX/FP16"), "ONNX/FP16")), "ADDED", False),
+    ],
+)
+async def test_what_a_user_does_is_synced_at_once_and_steps_of_jobs_wait_for_one_another(
+    monkeypatch: pytest.MonkeyPatch, resource: Resource, body: Body, change: str, at_once: bool
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    controller, _ = make(make_export("ONNX/FP16"))
+    controller.take_over(JOBS, "ADDED", at(make_job(make_export("ONNX/FP16"), "ONNX/FP16"), 3))
+    await work(controller)
+    controller.take_over(resource, change, at(body, 9))
+    assert len(controller.queue) == at_once
+
+
+@pytest.mark.parametrize("last", ["Job", "Pod"])
+async def test_an_end_is_told_sooner_than_a_step(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(module, "STEP_SECONDS", 60.0)
+    controller, cluster = make(make_export("ONNX/FP16"))
+    job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete())
+    pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
+    told = [(JOBS, job), (PODS, pod)] if last == "Pod" else [(PODS, pod), (JOBS, job)]
+    controller.take_over(told[0][0], "ADDED", at(told[0][1], 5))
+    await work(controller)
+    controller.take_over(told[1][0], "ADDED", at(told[1][1], 6))
+    await work(controller)
+    assert cluster.status["ready"] == "1/1"
 
 
 async def test_a_sync_that_wants_to_come_again_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,13 @@ def test_a_target_is_told_of_when_it_ends_or_meets_a_problem(before: Body, after
     assert all(event.message == "ONNX/FP16: words" for event in events)
 
 
+def test_targets_that_end_in_the_same_way_are_one_event() -> None:
+    published = entry("Succeeded", "Succeeded")
+    others = [published, {**published, "precision": "INT8"}, {**FAILED, "precision": "FP32"}]
+    told = [(event.reason, event.message) for event in compare_statuses(status(), status(*others))]
+    assert told == [("Succeeded", "ONNX/FP16, ONNX/INT8: words"), ("OOMKilled", "ONNX/FP32: words")]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [

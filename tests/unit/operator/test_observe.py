@@ -112,7 +112,9 @@ def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
     ],
 )
 def test_a_deadline_is_blamed_on_what_kept_the_pod_waiting(was: Reason, reason: Reason) -> None:
-    assert observe(job_with(status=failed("DeadlineExceeded")), was=Finding(was, "words")).reason is reason
+    state = observe(job_with(status=failed("DeadlineExceeded")), was=Finding(was, "words"))
+    assert state.reason is reason
+    assert ("was not seen to start" in state.message) is (was is Reason.QUEUED)
 
 
 @pytest.mark.parametrize("text", ["", "Traceback", result_text("ConversionFailed", "cannot")])

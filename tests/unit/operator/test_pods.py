@@ -23,6 +23,8 @@ def pod(**status: Any) -> Body:
         ({"containerStatuses": ended(137, ANSWER, "OOMKilled")}, "OOMKilled", "more than 3072Mi of memory"),
         ({"containerStatuses": ended(137, "", "OOMKilled"), "conditions": DRAINED}, "OOMKilled", "was killed"),
         ({"containerStatuses": CUT_OFF, "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
+        # The policy of the Job looks at the exit code first, and this one is final.
+        ({"containerStatuses": ended(65, ANSWER), "conditions": DRAINED}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": CUT_OFF, "conditions": NOT_DRAINED}, "StorageUnavailable", "connection lost"),
         ({"containerStatuses": ended(65, ANSWER), "reason": "NodeLost"}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": ended(1, result_text())}, "InternalError", "with exit code 1 and without a result"),

@@ -134,3 +134,49 @@ async def test_a_key_rests_after_a_sync_and_then_comes_once_for_everything_that_
     assert await queue.take() == "a"
     assert asyncio.get_running_loop().time() - begin >= 0.049
     assert len(queue) == 0
+
+
+async def test_a_key_that_can_wait_comes_once_with_everything_that_is_marked_until_then() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a", within=0.03)
+    queue.mark("a", within=0.03)
+    assert await is_idle(queue)
+    assert await take(queue) == "a"
+    queue.done("a")
+    assert await is_idle(queue, 0.05)
+
+
+@pytest.mark.parametrize(("first", "second"), [(60.0, 0.02), (0.02, 60.0)])
+async def test_of_two_patiences_the_shorter_counts(first: float, second: float) -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a", within=first)
+    queue.mark("a", within=second)
+    assert await take(queue) == "a"
+
+
+async def test_what_can_wait_is_done_with_what_cannot() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a", within=0.02)
+    queue.mark("a")
+    queue.mark("a", within=0.02)
+    await take(queue)
+    queue.done("a")
+    assert await is_idle(queue, 0.05)
+
+
+async def test_what_is_marked_for_later_during_a_sync_comes_after_it() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a")
+    await take(queue)
+    queue.mark("a", within=0.01)
+    queue.done("a", requeue_after=60)
+    assert await take(queue) == "a"
+
+
+async def test_a_later_visit_does_not_replace_an_earlier_cause() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a")
+    await take(queue)
+    queue.done("a", requeue_after=0.01)
+    queue.mark("a", within=60)
+    assert await take(queue) == "a"
