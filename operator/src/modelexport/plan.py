@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
 
 from modelexport.fields import InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Cell, SupportLevel, Target, lookup
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.spec import ModelExport
+from modelexport.spec import Calibration, Model, ModelExport
 
 HASH_DIGITS = 10
 
@@ -63,10 +66,16 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
 def spec_hash(export: ModelExport, cell: Cell) -> str:
     """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits."""
     content = {
-        "model": asdict(export.model),
+        "model": _plain(export.model),
         "target": str(cell.target),
         "scheme": cell.scheme(calibrated=export.calibration is not None),
         "threshold": asdict(cell.threshold),
-        "calibration": export.calibration and asdict(export.calibration),
+        "calibration": export.calibration and _plain(export.calibration),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+
+
+@lru_cache(maxsize=1024)
+def _plain(part: Model | Calibration) -> Mapping[str, Any]:
+    """A part of an export as plain data; remembered, as the operator asks for it again with every step of every Job."""
+    return asdict(part)

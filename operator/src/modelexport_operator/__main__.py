@@ -15,8 +15,9 @@ from modelexport_operator.controller import Controller
 from modelexport_operator.handlers import build_registry, build_settings
 from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import EXPORTS, WATCHED
+from modelexport_operator.resources import BUSY, EXPORTS, WATCHED
 from modelexport_operator.settings import Settings, SettingsError
+from modelexport_operator.watches import listen_forever
 
 EXIT_UNUSABLE = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
@@ -52,7 +53,8 @@ async def run(settings: Settings) -> None:
         metrics.watch_exports(controller.stores[EXPORTS].values)
         async with serve_http(audit, metrics, settings.http_host, settings.http_port), asyncio.TaskGroup() as group:
             watching = group.create_task(_watch(controller))
-            tasks = [group.create_task(audit.run_forever()), group.create_task(_work(controller, audit, settings))]
+            tasks = [group.create_task(listen_forever(cluster, controller, resource)) for resource in BUSY]
+            tasks += [group.create_task(audit.run_forever()), group.create_task(_work(controller, audit, settings))]
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])
 
 

@@ -1,4 +1,4 @@
-"""The only place that calls the Kubernetes API by itself: a few writes, and listings to compare the watches with.
+"""The only place that calls the Kubernetes API by itself: a few writes, two watches, and listings to compare them with.
 
 Errors leave as one of four classes, by what can be done about them::
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
-from kubernetes.aio import client, config
+from kubernetes.aio import client, config, watch
 
 from modelexport import names
 from modelexport_operator.pods import Object
@@ -26,6 +26,8 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 REQUEST_SECONDS = 30
+WATCH_SECONDS = 300
+"""How long one connection of a watch is used: one that was cut without a word is noticed by then."""
 PAGE = 500
 
 
@@ -122,7 +124,7 @@ class Cluster:
     async def list_versions(self, resource: Resource) -> Listing:
         """List which objects of a kind exist, and in which version; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
-        query = {"limit": str(PAGE), **({"labelSelector": resource.selector} if resource.selector else {})}
+        query = {"limit": str(PAGE), **_selection(resource)}
         while True:
             page = await self._request("GET", resource.path(), query=query, accept=METADATA_ONLY)
             for item in page.get("items") or ():
@@ -131,6 +133,30 @@ class Cluster:
             if not page["metadata"].get("continue"):
                 return Listing(int(page["metadata"]["resourceVersion"]), objects)
             query["continue"] = page["metadata"]["continue"]
+
+    async def watch(self, resource: Resource) -> AsyncIterator[tuple[str, Object]]:
+        """Tell of every object as if it were new, then of every change (``ADDED``, ``MODIFIED``, ``DELETED``).
+
+        Connections that end are followed by others that go on from there. Ends by an exception only.
+
+        Raises:
+            ClusterError: the changes are lost; a new watch tells of everything again.
+        """
+        async with watch.Watch() as stream:
+            try:
+                async for event in stream.stream(self._open_watch, resource):
+                    if event["type"] != "BOOKMARK":
+                        yield event["type"], event["raw_object"]
+            except client.ApiException as error:
+                raise UnavailableError(f"watch of {resource.plural}: {error.status}: {error.reason}") from error
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                raise UnavailableError(f"watch of {resource.plural}: {error!r}") from error
+
+    async def _open_watch(self, resource: Resource, resource_version: str = "", **_: Any) -> Any:
+        query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(resource)}
+        if resource_version:
+            query["resourceVersion"] = resource_version
+        return (await self._send("GET", resource.path(), query=query, seconds=WATCH_SECONDS)).response
 
     async def _request(
         self,
@@ -142,20 +168,43 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
     ) -> Object:
+        response = await self._send(method, path, body, content_type, query=query, accept=accept)
+        try:
+            answer: Object = json.loads(await response.read())
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise UnavailableError(f"{method} {path}: {error!r}") from error
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content_type: str = JSON,
+        *,
+        query: Mapping[str, str] | None = None,
+        accept: str = JSON,
+        seconds: float | None = None,
+    ) -> Any:
+        """Send a request and return the answer, not read yet, if it is a success."""
         headers = {"Accept": accept, "Content-Type": content_type}
         parameters = list((query or {}).items())
         try:
-            request = await self._api.param_serialize(
-                method, path, query_params=parameters, header_params=headers, body=body, auth_settings=["BearerToken"]
+            # The body is plain data: the client's search for its own models in it would cost more than the writing.
+            _, url, headers, _, _ = await self._api.param_serialize(
+                method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
             )
-            response = await self._api.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=seconds or REQUEST_SECONDS)
+            if 200 <= response.status < 300:
+                return response
             content = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{method} {path}: {error!r}") from error
-        if not 200 <= response.status < 300:
-            raise _map_error(f"{method} {path}", response.status, response.headers, content)
-        answer: Object = json.loads(content)
-        return answer
+        raise _map_error(f"{method} {path}", response.status, response.headers, content)
+
+
+def _selection(resource: Resource) -> dict[str, str]:
+    return {"labelSelector": resource.selector} if resource.selector else {}
 
 
 def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:

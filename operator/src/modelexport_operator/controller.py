@@ -15,9 +15,9 @@ from modelexport_operator.events import Event, finished_targets
 from modelexport_operator.manifests import Manifest
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import is_finished
-from modelexport_operator.pods import Object
+from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.status import status_of
 from modelexport_operator.stores import Key, Stores, key_of, version_of
 from modelexport_operator.sync import Decision, format_time, sync
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 STEP_SECONDS = 2.0
 """How long a step of a Job or a Pod may wait to be told: the steps of nine Jobs in a row are then a few statuses."""
 LONGEST_STEP_SECONDS = 10.0
-STEPS_PER_SECOND = 20
+STEPS_PER_SECOND = 10
 """With many exports on their way steps wait longer, so that together they cost no more statuses than this."""
 END_SECONDS = 0.5
-"""How long the end of a Job may wait to be told: Jobs that started together end together."""
+"""How long an end, or trouble, may wait to be told: Jobs that started together end together."""
 REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
 EVENT_MESSAGE_LIMIT = 1024
@@ -57,17 +57,16 @@ class Controller:
         self.stores[resource].hear(body)
         if change == "DELETED":
             self.forget(resource, key_of(body), version_of(body))
-        else:
-            self.stores[resource].put(body)
-        for key in self.stores.exports_of(resource, body):
-            self.queue.mark(key, self._patience(resource, change, body))
+        elif self.stores[resource].put(body):
+            for key in self.stores.exports_of(resource, body):
+                self.queue.mark(key, self._patience(resource, body))
 
-    def _patience(self, resource: Resource, change: str | None, body: Object) -> float:
+    def _patience(self, resource: Resource, body: Object) -> float:
         """How many seconds a change may wait for others; what a user does never waits."""
-        if resource not in (JOBS, PODS) or change == "DELETED":
+        if resource not in BUSY:
             return 0.0
         job = body if resource is JOBS else self.stores.job_of(body)
-        if job and is_finished(job):
+        if (job and is_finished(job)) or (resource is PODS and is_in_trouble(body)):
             return END_SECONDS
         return min(max(STEP_SECONDS, self.queue.waiting / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
 

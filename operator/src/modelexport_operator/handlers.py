@@ -10,14 +10,14 @@ from typing import Any
 import kopf
 
 from modelexport_operator.controller import Controller
-from modelexport_operator.resources import WATCHED, Resource
+from modelexport_operator.resources import OWN, Resource
 
 
 def build_registry(controller: Controller) -> kopf.OperatorRegistry:
-    """Build kopf's registry: every watched kind is handed to the controller."""
+    """Build kopf's registry: the kinds that users write are handed to the controller."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(kopf.login_via_client)
-    for resource in WATCHED:
+    for resource in OWN:
         _watch(registry, controller, resource)
     return registry
 
@@ -57,7 +57,7 @@ def build_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.queueing.idle_timeout = 1.0
     settings.networking.connect_timeout = 10.0
-    for resource in WATCHED:
+    for resource in OWN:
         if resource.selector:
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = resource.selector
     return settings

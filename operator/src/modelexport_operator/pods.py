@@ -61,6 +61,12 @@ def explain_waiting(pod: Object) -> Finding:
     return Finding(Reason.QUEUED, f"The Pod is being prepared; kubectl describe pod {name} -n {namespace} tells more")
 
 
+def is_in_trouble(pod: Object) -> bool:
+    """Whether a Pod failed, or waits for what a person has to solve."""
+    phase = pod.get("status", {}).get("phase")
+    return phase == "Failed" or (phase == "Pending" and explain_waiting(pod).reason is not Reason.QUEUED)
+
+
 def explain_pod_failure(pod: Object) -> Finding:
     """Say why a Pod failed: the cluster's word first, then the converter's own, then whatever it left."""
     findings = (explain(pod) for explain in (_out_of_memory, _disrupted, _answered, _not_started))

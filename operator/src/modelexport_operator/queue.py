@@ -5,6 +5,7 @@ moment. So an export whose Jobs all move at once is written a few times and not 
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ class DirtyQueue(Generic[K]):
 
     def __init__(self, rest: float = 0.0) -> None:
         self._rest = rest
-        self._ready: dict[K, None] = {}
+        self._ready: OrderedDict[K, None] = OrderedDict()
         self._working: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -50,8 +51,7 @@ class DirtyQueue(Generic[K]):
         while not self._ready:
             self._wake.clear()
             await self._wake.wait()
-        key = next(iter(self._ready))
-        del self._ready[key]
+        key, _ = self._ready.popitem(last=False)
         self._cancel_timer(key)
         self._working.add(key)
         return key
@@ -86,8 +86,11 @@ class DirtyQueue(Generic[K]):
         self._timers[key] = loop.call_later(seconds, self._ring, key)
 
     def _ring(self, key: K) -> None:
+        """Mark a key now; it has waited already and goes before those that have not."""
         del self._timers[key]
         self.mark(key)
+        if key in self._ready:
+            self._ready.move_to_end(key, last=False)
 
     def _cancel_timer(self, key: K) -> None:
         if timer := self._timers.pop(key, None):

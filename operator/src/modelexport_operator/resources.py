@@ -34,4 +34,6 @@ JOBS = Resource("batch", "v1", "jobs", OURS)
 PODS = Resource("", "v1", "pods", OURS)
 EVENTS = Resource("", "v1", "events")
 
-WATCHED = (EXPORTS, CLASSES, JOBS, PODS)
+OWN = (EXPORTS, CLASSES)
+BUSY = (JOBS, PODS)
+WATCHED = (*OWN, *BUSY)

@@ -46,16 +46,17 @@ class Store:
         """Note how far the watch has come."""
         self.heard = max(self.heard, version_of(body))
 
-    def put(self, body: Object) -> None:
-        """Take a body over unless a newer one is there."""
+    def put(self, body: Object) -> bool:
+        """Take a body over; ``False`` when it is known already, or a newer one is there."""
         key, known = key_of(body), self._objects.get(key_of(body))
         if known is not None and version_of(known) >= version_of(body):
-            return
+            return False
         if known is not None:
             self._unlink(key, known)
         self._objects[key] = self._trim(body)
         if owner := owner_of(body):
             self._by_owner[owner].add(key)
+        return True
 
     def update(self, body: Object) -> None:
         """Take the answer to a write over, unless the object has gone in the meantime."""

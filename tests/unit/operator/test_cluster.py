@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from modelexport_operator.cluster import (
     UnavailableError,
 )
 from modelexport_operator.resources import CLASSES, JOBS
-from unit.operator.objects import build_all, make_class, make_export
+from unit.operator.objects import Body, build_all, make_class, make_export
 
 JOB = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,7 +27,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve(answer: Answer, token: str = "") -> AsyncIterator[Cluster]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -207,3 +208,58 @@ async def test_a_listing_of_a_kind_without_namespaces_has_keys_without_one() -> 
     item = {"metadata": {"name": "standard", "resourceVersion": "3"}}
     async with serve(always(200, {"metadata": {"resourceVersion": "4"}, "items": [item]})) as cluster:
         assert (await cluster.list_versions(CLASSES)).objects == {("", "standard"): 3}
+
+
+def stream(*connections: list[Any]) -> tuple[Answer, list[dict[str, str]]]:
+    """A server of watches: each connection tells some events and ends; the last one stays open."""
+    asked: list[dict[str, str]] = []
+    waiting = list(connections)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(dict(request.query))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for event in waiting.pop(0):
+            await response.write(json.dumps(event).encode() + b"\n")
+        if not waiting:
+            await asyncio.sleep(60)
+        return response
+
+    return answer, asked
+
+
+def event(kind: str, version: str) -> Body:
+    return {"type": kind, "object": {"metadata": {"name": "job", "resourceVersion": version}}}
+
+
+async def hear(cluster: Cluster, count: int) -> list[tuple[str, str]]:
+    told = []
+    async for change, body in cluster.watch(JOBS):
+        told.append((change, body["metadata"]["resourceVersion"]))
+        if len(told) == count:
+            break
+    return told
+
+
+async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
+    first = [event("ADDED", "5"), event("BOOKMARK", "9")]
+    answer, asked = stream(first, [event("MODIFIED", "10")])
+    async with serve(answer) as cluster:
+        assert await asyncio.wait_for(hear(cluster, 2), 5) == [("ADDED", "5"), ("MODIFIED", "10")]
+    assert asked[0]["labelSelector"] == JOBS.selector
+    assert [query.get("resourceVersion") for query in asked] == [None, "9"]
+
+
+async def test_a_watch_that_has_lost_changes_says_so() -> None:
+    gone = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
+    answer, _ = stream([event("ADDED", "5")], [gone], [gone])
+    async with serve(answer) as cluster:
+        with pytest.raises(UnavailableError, match="410"):
+            await asyncio.wait_for(hear(cluster, 2), 5)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, RefusedError), (503, UnavailableError)])
+async def test_a_watch_that_is_refused_says_why(status: int, kind: type[ClusterError]) -> None:
+    async with serve(always(status)) as cluster:
+        with pytest.raises(kind, match="the server's words"):
+            await asyncio.wait_for(hear(cluster, 1), 5)

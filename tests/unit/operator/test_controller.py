@@ -194,6 +194,32 @@ async def test_what_a_user_does_is_synced_at_once_and_steps_of_jobs_wait_for_one
     assert len(controller.queue) == at_once
 
 
+async def test_what_the_operator_wrote_itself_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    controller, _ = make(make_export("ONNX/FP16"))
+    await work(controller)
+    written = controller.stores[EXPORTS].get(KEY)
+    assert written is not None
+    controller.take_over(EXPORTS, "MODIFIED", written)
+    assert len(controller.queue) == 0
+
+
+async def test_trouble_of_a_pod_is_told_as_soon_as_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(module, "STEP_SECONDS", 60.0)
+    controller, cluster = make(make_export("ONNX/FP16"))
+    await work(controller)
+    job = make_job(make_export("ONNX/FP16"), "ONNX/FP16")
+    controller.take_over(JOBS, "ADDED", at(job, 5))
+    controller.take_over(PODS, "ADDED", at(make_pod(job, phase="Pending"), 6))
+    with pytest.raises(TimeoutError):
+        await work(controller)
+    unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+    controller.take_over(PODS, "MODIFIED", at(make_pod(job, phase="Pending", conditions=[unfit]), 7))
+    await work(controller)
+    assert cluster.status["targets"][0]["reason"] == "Unschedulable"
+
+
 @pytest.mark.parametrize("last", ["Job", "Pod"])
 async def test_an_end_is_told_sooner_than_a_step(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
     monkeypatch.setattr(module, "REST_SECONDS", 0.0)

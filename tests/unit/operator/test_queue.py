@@ -180,3 +180,11 @@ async def test_a_later_visit_does_not_replace_an_earlier_cause() -> None:
     queue.done("a", requeue_after=0.01)
     queue.mark("a", within=60)
     assert await take(queue) == "a"
+
+
+async def test_what_has_waited_goes_before_what_has_not() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("patient", within=0.01)
+    queue.mark("new")
+    await asyncio.sleep(0.02)
+    assert [await take(queue), await take(queue)] == ["patient", "new"]

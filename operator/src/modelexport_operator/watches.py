@@ -1,0 +1,28 @@
+"""The watches of Jobs and Pods, which are many and busy: what they tell is handed on as it comes.
+
+kopf, which watches what users write, has a task, a memory and a chain of causes for every object. That took 0.9 ms of
+processor time for each step of each Pod, more than half of all that the operator used with a thousand Jobs.
+"""
+
+import asyncio
+import logging
+
+from modelexport_operator.cluster import Cluster, ClusterError
+from modelexport_operator.controller import Controller
+from modelexport_operator.resources import Resource
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 1.0
+"""Before a watch that was lost begins anew."""
+
+
+async def listen_forever(cluster: Cluster, controller: Controller, resource: Resource) -> None:
+    """Hand on every change of a kind, whatever happens to the connection."""
+    while True:
+        try:
+            async for change, body in cluster.watch(resource):
+                controller.take_over(resource, change, body)
+        except ClusterError as error:
+            logger.warning("%s; begins anew", error)
+            await asyncio.sleep(PAUSE_SECONDS)
