@@ -30,7 +30,7 @@ LONGEST_STEP_SECONDS = 10.0
 STEPS_PER_SECOND = 10
 """With many exports on their way steps wait longer, so that together they cost no more statuses than this."""
 END_SECONDS = 0.5
-"""How long an end, or trouble, may wait to be told: Jobs that started together end together."""
+"""How long an end may wait to be told: Jobs that started together end together."""
 REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
 EVENT_MESSAGE_LIMIT = 1024
@@ -62,11 +62,11 @@ class Controller:
                 self.queue.mark(key, self._patience(resource, body))
 
     def _patience(self, resource: Resource, body: Object) -> float:
-        """How many seconds a change may wait for others; what a user does never waits."""
-        if resource not in BUSY:
+        """How many seconds a change may wait for others; what a user does, and trouble, which may pass, never wait."""
+        if resource not in BUSY or (resource is PODS and is_in_trouble(body)):
             return 0.0
         job = body if resource is JOBS else self.stores.job_of(body)
-        if (job and is_finished(job)) or (resource is PODS and is_in_trouble(body)):
+        if job and is_finished(job):
             return END_SECONDS
         return min(max(STEP_SECONDS, self.queue.waiting / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
 

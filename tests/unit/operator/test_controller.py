@@ -204,7 +204,7 @@ async def test_what_the_operator_wrote_itself_is_no_news(monkeypatch: pytest.Mon
     assert len(controller.queue) == 0
 
 
-async def test_trouble_of_a_pod_is_told_as_soon_as_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_trouble_of_a_pod_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REST_SECONDS", 0.0)
     monkeypatch.setattr(module, "STEP_SECONDS", 60.0)
     controller, cluster = make(make_export("ONNX/FP16"))
