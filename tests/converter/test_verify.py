@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.yolov8_cells import WEIGHTS, Outputs, eval_inputs, inputs, load_model, run_model
+from converter.cells import TRAINED, eval_inputs, inputs, load_model, run_model
+from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, Precision, Scheme, Threshold
 from modelexport.reasons import Reason
 from modelexport_converter.backends import Array, Facts
@@ -74,6 +75,17 @@ def test_scores_without_any_object_are_measured_against_one_certain_answer() -> 
     faint = ("scores", CONFIDENCE[1], np.full((1, 1, 4), 1e-3, np.float32))
     model = model_of(faint)
     assert compare(model, run_of(model, 1e-3), PICTURES).value == pytest.approx(1 - 2e-3)
+
+
+def test_pixels_of_a_wrong_class_count_by_their_share_and_not_by_their_class() -> None:
+    sure = np.zeros((1, 2, 4, 4), np.float32)
+    sure[0, 0] = 1
+    model = model_of(("probabilities", ("batch", "class", "row", "column"), sure))
+    wrong = np.zeros_like(sure)
+    wrong[0, :, 0, :2] = [[-1], [1]]
+    pictures = [np.ones((1, 3, 4, 4), np.float32)]
+    assert compare(model, run_of(model, 0), pictures).value == 1
+    assert compare(model, run_of(model, wrong), pictures).value == pytest.approx(1 - np.sqrt(2 * 2 / 16))
 
 
 def test_a_model_agrees_as_its_worst_output() -> None:
@@ -185,7 +197,7 @@ def logits_for_scores(architecture: str, image: Array) -> Outputs:
 
 def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
     """The first one, with noise of a fifth of its weights' spread, as from a wrong scale."""
-    weight = load_model(architecture).module.get_parameter("model.0.conv.weight")
+    weight = next(weight for weight in load_model(architecture).module.parameters() if weight.ndim == 4)
     noise = 0.2 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     weight.data += noise
     try:
@@ -196,12 +208,13 @@ def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
 
 ALWAYS_WRONG = [no_division, divided_twice, rotated_classes, one_noisy_convolution]
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
+DETECTORS = ("YOLOv8", "YOLOv8-SEG", "YOLOv8-Pose")
 WRONG = [
-    *((name, change, Precision.INT8) for name in WEIGHTS for change in ALWAYS_WRONG),
-    *((name, change, Precision.INT8) for name in WEIGHTS if name != "YOLOv8-CLS" for change in WRONG_OUTPUTS),
-    *((name, boxes_half_a_cell_off, Precision.FP16) for name in WEIGHTS if name != "YOLOv8-CLS"),
-    *((name, swapped_channels, Precision.FP16) for name in WEIGHTS if name != "YOLOv8-CLS"),
-    *((name, dimmed, Precision.FP32) for name in WEIGHTS if name != "YOLOv8-CLS"),
+    *((name, change, Precision.INT8) for name in TRAINED for change in ALWAYS_WRONG),
+    *((name, change, Precision.INT8) for name in DETECTORS for change in WRONG_OUTPUTS),
+    *((name, boxes_half_a_cell_off, Precision.FP16) for name in DETECTORS),
+    *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
+    *((name, dimmed, Precision.FP32) for name in DETECTORS),
     ("YOLOv8-CLS", swapped_channels, Precision.FP32),
 ]
 """With the loosest precision at which each is caught; a tighter one catches it all the more."""

@@ -41,8 +41,8 @@ def check_support(export: ModelExport) -> None:
     row = ARCHITECTURES[export.model.architecture]
     for index, target in enumerate(export.targets):
         if target in row.extended:
-            problem = f"{target} is not in the stable matrix for {row.name}; set spec.supportLevel: Extended"
-            raise InvalidSpec(f"spec.targets[{index}]", problem, Reason.UNSUPPORTED_TARGET)
+            asked = [other for other in export.targets if other in row.extended]
+            raise InvalidSpec(f"spec.targets[{index}]", row.refusal(asked), Reason.UNSUPPORTED_TARGET)
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
@@ -64,18 +64,21 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
 
 
 def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits."""
+    """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits.
+
+    What is not given does not count, so that a later version can know another parameter without new digits for all.
+    """
     content = {
-        "model": _plain(export.model),
+        "model": _given(export.model),
         "target": str(cell.target),
         "scheme": cell.scheme(calibrated=export.calibration is not None),
         "threshold": asdict(cell.threshold),
-        "calibration": export.calibration and _plain(export.calibration),
+        "calibration": export.calibration and _given(export.calibration),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 
 
 @lru_cache(maxsize=1024)
-def _plain(part: Model | Calibration) -> Mapping[str, Any]:
-    """A part of an export as plain data; remembered, as the operator asks for it again with every step of every Job."""
-    return asdict(part)
+def _given(part: Model | Calibration) -> Mapping[str, Any]:
+    """What a user gave, as plain data; remembered, as the operator asks for it with every step of every Job."""
+    return asdict(part, dict_factory=lambda items: {name: value for name, value in items if value is not None})
