@@ -69,7 +69,8 @@ def describe(
     """The model of a network that gives logits; its size is what the export, the checkpoint or the matrix says."""
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
-    return _describe(Probabilities(network, size), size, found, checkpoint, preprocessing)
+    module = Probabilities(network, size).eval()  # exporters restore the mode that they find, dropout with it
+    return _describe(module, size, found, checkpoint, preprocessing)
 
 
 def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:

@@ -111,7 +111,9 @@ class _Pyramid(nn.Module):
         # Sizes as numbers: what interpolates to the size of another tensor leaves operators in a file that compute it.
         height, width = (int(side) for side in x.shape[-2:])
         *maps, pooled = (conv(x) for conv in self.convs)
-        joined: torch.Tensor = self.project(torch.cat([*maps, pooled.expand(-1, -1, height, width)], 1))
+        # A sum, which every runtime broadcasts; what torch's expand becomes, LiteRT refuses once it is quantised.
+        spread = pooled + torch.zeros(1, 1, height, width)
+        joined: torch.Tensor = self.project(torch.cat([*maps, spread], 1))
         return joined
 
 
