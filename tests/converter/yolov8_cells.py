@@ -1,5 +1,6 @@
 """The trained models of tests/models, and every file that is made of them, made once per process."""
 
+import importlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,9 +10,8 @@ from typing import Any
 
 import torch
 
-from modelexport.matrix import BACKENDS, Format, Scheme
+from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Scheme
 from modelexport.spec import DataRef, Model, Parameters
-from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.model import LoadedModel
@@ -25,6 +25,9 @@ WEIGHTS = {
     "YOLOv8-CLS": MODELS / "weights/yolov8n-cls.pt",
     "YOLOv8-Pose": MODELS / "weights/yolov8n-pose.pt",
 }
+DETECTORS = {"YOLOX": MODELS / "weights/yolox_nano.pth", "YOLOv4": MODELS / "weights/yolov4_tiny.pth"}
+TRAINED = {**WEIGHTS, **DETECTORS}
+"""One trained model per architecture; those of ``DETECTORS`` do not tell the size of their training."""
 CLASSES = ("circle", "square", "triangle")
 Outputs = tuple[Array, ...]
 FOLDER = tempfile.TemporaryDirectory(prefix="cells-")
@@ -37,7 +40,10 @@ def ask(architecture: str, **parameters: Any) -> Model:
 
 @cache
 def load_model(architecture: str) -> LoadedModel:
-    return load(read_checkpoint(WEIGHTS[architecture]), ask(architecture))
+    loader = importlib.import_module(ARCHITECTURES[architecture].impl)
+    parameters = {"input_size": (160, 160)} if architecture in DETECTORS else {}
+    loaded: LoadedModel = loader.load(read_checkpoint(TRAINED[architecture]), ask(architecture, **parameters))
+    return loaded
 
 
 def inputs(architecture: str, data: str, count: int | None = None) -> Sequence[Array]:
@@ -95,7 +101,7 @@ def measure(architecture: str, outputs: Sequence[Outputs]) -> dict[str, float]:
 def _find(architecture: str, image: dict[str, int], outputs: Outputs) -> accuracy.Found:
     height, width = load_model(architecture).input_size
     letterbox = accuracy.Letterbox((image["width"], image["height"]), (width, height))
-    names = {"YOLOv8": (), "YOLOv8-SEG": ("coefficients", "prototypes"), "YOLOv8-Pose": ("keypoints",)}[architecture]
+    names = {"YOLOv8-SEG": ("coefficients", "prototypes"), "YOLOv8-Pose": ("keypoints",)}.get(architecture, ())
     return accuracy.find(letterbox, *outputs[:2], **dict(zip(names, outputs[2:], strict=True)))
 
 

@@ -204,6 +204,8 @@ def _yolov8(
     )
 
 
+_CORE_ML = frozenset(Target(Format.COREML, precision) for precision in Precision)
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
@@ -211,6 +213,26 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-SEG", Task.SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
+        Architecture(
+            name="YOLOX",
+            task=Task.DETECTION,
+            impl="modelexport_converter.architectures.yolox",
+            variants=("nano", "tiny", "s", "m", "l", "x"),
+            default_input_size=(640, 640),
+            stride=32,
+            extended=_CORE_ML,
+            thresholds=_YOLOV8_THRESHOLDS,
+        ),
+        Architecture(
+            name="YOLOv4",
+            task=Task.DETECTION,
+            impl="modelexport_converter.architectures.yolov4",
+            variants=("full", "tiny"),
+            default_input_size=(416, 416),
+            stride=32,
+            thresholds=_YOLOV8_THRESHOLDS,
+            resources=Resources(memory_mib=4096),
+        ),
     )
 }
 
