@@ -7,8 +7,12 @@ nothing is noise that nobody reads; the cosine of such outputs is near 1 even fo
 positions dominate it. A model's agreement is that of its worst output.
 
 - Probabilities (outputs with a ``class`` axis) are measured against zero, and every picture counts as if it held at
-  least one certain answer, so that pictures without any object do not turn tiny errors into large ratios.
-- Everything else is measured against the average per channel, since positions and masks have no natural zero.
+  least one certain answer, so that pictures without any object do not turn tiny errors into large ratios. This holds
+  for the classes of every pixel too: each pixel has a certain answer then, and a file that gives a share s of the
+  pixels a wrong class with certainty reaches about ``1 - sqrt(2 s)``, whatever class the others have. Against the
+  average per class, a picture that is all background would measure nothing but rounding.
+- Everything else is measured against the average per channel, since positions and masks have no natural zero. Where
+  the axes are unknown, that is one average over everything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +30,9 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 
 METRIC = "agreement"
-_POSITIONS = {"batch", "anchor", "row", "column"}
+UNKNOWN = "unknown"
+"""The axes of an output of which nothing is known but its shape."""
+_POSITIONS = {"batch", "anchor", "row", "column", UNKNOWN}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ def fuse(network: nn.Module, epsilon: float) -> nn.Module:
     return network
 
 
+def constants(network: nn.Module) -> dict[str, torch.Tensor]:
+    """What a network's decoder knows by itself, in no checkpoint."""
+    return {name: value for name, value in network.state_dict().items() if name.startswith("decoder.")}
+
+
 def twice(x: torch.Tensor) -> torch.Tensor:
     """(1, channels, height, width) to twice the height and width, every pixel four times."""
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -6,18 +6,11 @@ import torch
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.spec import Model
-from modelexport_converter.architectures.common import (
-    check,
-    class_names,
-    describe_detector,
-    fill,
-    load_detector_program,
-    mismatch,
-    trained_size,
-)
-from modelexport_converter.architectures.layers import fuse
+from modelexport_converter.architectures.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov4_network import EPSILON, SHAPES, Network, Prediction, Tiny, rename
 from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
 from modelexport_converter.model import LoadedModel
 
 _VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
@@ -41,14 +34,14 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         return load_detector_program(checkpoint.facts, checkpoint.program, model)
     tensors = rename(checkpoint.tensors)
     variant = _variant_of(tensors)
-    check("variant", model.parameters.variant, variant)
+    check_asked("variant", model.parameters.variant, variant)
     build, first, last = _VARIANTS[variant]
     classes = len(tensors[last]) // SHAPES - 5
-    check("number of classes", model.parameters.num_classes, classes)
+    check_asked("number of classes", model.parameters.num_classes, classes)
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     network = build(len(tensors[first]), classes, size)
-    fill(network, tensors, f"YOLOv4 {variant} with {classes} classes")
+    fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
     return describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
 
 

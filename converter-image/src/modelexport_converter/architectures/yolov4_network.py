@@ -86,25 +86,21 @@ class Prediction(nn.Module):
 
         Channels are sorted by what they say, and then by the anchor.
         """
-        return tuple(part(x) for part in self.parts) if self.parts else _sort(self.conv(x), 1).split(self.sizes, 1)
+        return tuple(part(x) for part in self.parts) if self.parts else self._divide(self.conv(x), 1)
 
     def split(self) -> None:
         """Become three convolutions; for use in eval mode."""
-        kernel, bias = self.conv.weight, self.conv.bias
-        assert bias is not None
-        for weights, biases in zip(_sort(kernel, 0).split(self.sizes), _sort(bias, 0).split(self.sizes), strict=True):
-            part = nn.Conv2d(self.conv.in_channels, len(weights), 1).requires_grad_(False)
-            part.weight.copy_(weights)
-            part.bias.copy_(biases)
+        for weight, bias in zip(self._divide(self.conv.weight, 0), self._divide(self.conv.bias, 0), strict=True):
+            part = nn.Conv2d(self.conv.in_channels, len(weight), 1)
+            part.weight, part.bias = (nn.Parameter(value, requires_grad=False) for value in (weight, bias))
             self.parts.append(part)
         del self.conv
 
-
-def _sort(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Sort channels, which a checkpoint has by the anchor first, by what they say."""
-    before, after = values.shape[:axis], values.shape[axis + 1 :]
-    by_anchor = values.reshape(*before, SHAPES, -1, *after)
-    return by_anchor.transpose(axis, axis + 1).reshape(values.shape)
+    def _divide(self, values: Any, axis: int) -> tuple[torch.Tensor, ...]:
+        """Divide channels by what they say; a checkpoint has them by the anchor first."""
+        before, after = values.shape[:axis], values.shape[axis + 1 :]
+        by_anchor = values.reshape(*before, SHAPES, -1, *after)
+        return torch.split(by_anchor.transpose(axis, axis + 1).reshape(values.shape), self.sizes, axis)
 
 
 class Down(nn.ModuleDict):

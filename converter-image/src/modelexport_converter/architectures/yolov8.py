@@ -1,31 +1,28 @@
 """YOLOv8 for detection, segmentation, classification and keypoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.spec import Model
-from modelexport_converter.architectures.common import (
-    BOXES,
-    SCORES,
-    Program,
-    check,
-    class_names,
-    fill,
-    image_size,
-    mismatch,
-    output_shapes,
-    trained_size,
-    unfit,
-)
-from modelexport_converter.architectures.layers import fuse
+from modelexport_converter.architectures.detection import BOXES, SCORES
+from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
+from modelexport_converter.matching import (
+    ProgramModule,
+    Tensors,
+    check_asked,
+    class_names,
+    fill,
+    mismatch,
+    program_shapes,
+    trained_size,
+    unfit,
+)
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
-
-Tensors = Mapping[str, torch.Tensor]
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -44,7 +41,7 @@ _PROBABILITIES = Output("probabilities", ("batch", "class"), "Probability of eac
 
 _OUTPUTS = {
     Task.DETECTION: (BOXES, SCORES),
-    Task.SEGMENTATION: (BOXES, SCORES, _COEFFICIENTS, _PROTOTYPES),
+    Task.INSTANCE_SEGMENTATION: (BOXES, SCORES, _COEFFICIENTS, _PROTOTYPES),
     Task.KEYPOINTS: (BOXES, SCORES, _KEYPOINTS),
     Task.CLASSIFICATION: (_PROBABILITIES,),
 }
@@ -65,11 +62,11 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     if checkpoint.program is not None:
         return _load_program(checkpoint, checkpoint.program, model)
     tensors = checkpoint.tensors
-    check("architecture", model.architecture, _architecture_of(tensors))
+    check_asked("architecture", model.architecture, _architecture_of(tensors))
     variant = _variant_of(tensors)
-    check("variant", model.parameters.variant, variant)
+    check_asked("variant", model.parameters.variant, variant)
     classes = len(tensors[_CLASSIFIER if _task(model) is Task.CLASSIFICATION else _CLASSES])
-    check("number of classes", model.parameters.num_classes, classes)
+    check_asked("number of classes", model.parameters.num_classes, classes)
     size = (
         model.parameters.input_size
         or trained_size(checkpoint.facts, STRIDES[-1])
@@ -104,8 +101,9 @@ def _variant_of(tensors: Tensors) -> str:
     for variant, (_, factor, _) in SCALES.items():
         if width == 64 * factor:
             return variant
-    message = f"the first layer has {width} channels, which no variant of YOLOv8 has; export a changed network as .pt2"
-    raise mismatch(message)
+    raise mismatch(
+        f"the first layer has {width} channels, which no variant of YOLOv8 has; export a changed network as .pt2"
+    )
 
 
 def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size: tuple[int, int]) -> torch.nn.Module:
@@ -114,10 +112,10 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network = Classifier(variant, classes)
     else:
         keypoints = _keypoint_shape(checkpoint) if task is Task.KEYPOINTS else None
-        network = Network(variant, classes, size, task is Task.SEGMENTATION, keypoints)
+        network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
-    fill(network, tensors, f"YOLOv8 {variant} with {classes} classes")
+    fill(network, {**tensors, **constants(network)}, f"YOLOv8 {variant} with {classes} classes")
     return fuse(network, _epsilon(checkpoint.facts, task))
 
 
@@ -152,10 +150,12 @@ def _describe(
 
 
 def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
-    size = image_size(program, model)
-    classes = _check_outputs(output_shapes(program), _task(model), size)
-    check("number of classes", model.parameters.num_classes, classes)
-    return _describe(Program(program), model, model.parameters.variant, size, class_names(checkpoint.facts, classes))
+    size, outputs = program_shapes(program, model.parameters.input_size)
+    classes = _check_outputs(outputs, _task(model), size)
+    check_asked("number of classes", model.parameters.num_classes, classes)
+    return _describe(
+        ProgramModule(program), model, model.parameters.variant, size, class_names(checkpoint.facts, classes)
+    )
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:
@@ -168,7 +168,7 @@ def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, in
     expected: dict[Task, list[tuple[int, ...]]] = {
         Task.CLASSIFICATION: [(1, classes)],
         Task.DETECTION: detected,
-        Task.SEGMENTATION: [*detected, (1, MASKS, anchors), (1, MASKS, size[0] // 4, size[1] // 4)],
+        Task.INSTANCE_SEGMENTATION: [*detected, (1, MASKS, anchors), (1, MASKS, size[0] // 4, size[1] // 4)],
         Task.KEYPOINTS: [*detected, found[-1] if len(found[-1]) == 4 and found[-1][::3] == (1, anchors) else ()],
     }
     if not classes or found != expected[task]:

@@ -6,18 +6,11 @@ import torch
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.spec import Model
-from modelexport_converter.architectures.common import (
-    check,
-    class_names,
-    describe_detector,
-    fill,
-    load_detector_program,
-    mismatch,
-    trained_size,
-)
-from modelexport_converter.architectures.layers import fuse
+from modelexport_converter.architectures.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, STRIDES, Network
 from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
 from modelexport_converter.model import LoadedModel
 
 _STEM, _CLASSES = "backbone.backbone.stem.conv.conv.weight", "head.cls_preds.0.weight"
@@ -39,13 +32,13 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     if checkpoint.program is not None:
         return load_detector_program(checkpoint.facts, checkpoint.program, model)
     variant = _variant_of(checkpoint.tensors)
-    check("variant", model.parameters.variant, variant)
+    check_asked("variant", model.parameters.variant, variant)
     classes = len(checkpoint.tensors[_CLASSES])
-    check("number of classes", model.parameters.num_classes, classes)
+    check_asked("number of classes", model.parameters.num_classes, classes)
     default = _SMALL.get(variant, ARCHITECTURES[model.architecture].default_input_size)
     size = model.parameters.input_size or trained_size(checkpoint.facts, STRIDES[-1]) or default
     network = Network(variant, classes, size)
-    fill(network, checkpoint.tensors, f"YOLOX {variant} with {classes} classes")
+    fill(network, {**checkpoint.tensors, **constants(network)}, f"YOLOX {variant} with {classes} classes")
     fuse(network, EPSILON)
     network.backbone.backbone.stem.fold()
     return describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
