@@ -92,7 +92,7 @@ class Prediction(nn.Module):
         """Become three convolutions; for use in eval mode."""
         for weight, bias in zip(self._divide(self.conv.weight, 0), self._divide(self.conv.bias, 0), strict=True):
             part = nn.Conv2d(self.conv.in_channels, len(weight), 1)
-            part.weight, part.bias = (nn.Parameter(value, requires_grad=False) for value in (weight, bias))
+            part.weight, part.bias = (nn.Parameter(value.clone(), requires_grad=False) for value in (weight, bias))
             self.parts.append(part)
         del self.conv
 
