@@ -1,6 +1,7 @@
 """Any model as a ``.pt2`` archive, which brings its own network."""
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
@@ -41,8 +42,8 @@ def _describe(index: int, shape: tuple[int, ...]) -> Output:
 
 
 class _FloatOutputs(ProgramModule):
-    """A program whose outputs are all float32, as those of every model here."""
+    """A program whose outputs, flattened where they are a dict, are float32, as those of every model here."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the program's outputs."""
-        return tuple(output.float() for output in super().forward(image))
+        return tuple(output.float() for output in tree_leaves(self.network(image)))
