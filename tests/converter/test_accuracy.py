@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from converter.yolov8_cells import TRAINED, Outputs, eval_inputs, load_model, measure, open_cell, produce, reference
+from converter.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, reference
+from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
 from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.inspection import check_facts

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from converter.cells import FOLDER, TRAINED, ask
 from converter.made_up import make_up
-from converter.yolov8_cells import FOLDER, MODELS, WEIGHTS, ask
+from converter.trained import MODELS
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.custom import load
@@ -127,7 +128,7 @@ def test_the_values_of_a_dict_are_outputs_in_their_order(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_without_a_network_is_refused_with_the_way_out() -> None:
-    assert "save the model with torch.export.save" in refuse(WEIGHTS["YOLOv8"])
+    assert "save the model with torch.export.save" in refuse(TRAINED["YOLOv8"].weights)
 
 
 def test_parameters_of_which_nothing_is_known_are_refused(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from converter.cells import TRAINED, ask
 from converter.made_up import make_up
-from converter.yolov8_cells import DETECTORS, ask
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.layers import constants
 from modelexport_converter.architectures.yolov4 import load
@@ -150,7 +150,7 @@ def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
 
 
 def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
-    original = load(read_checkpoint(DETECTORS["YOLOv4"]), ask("YOLOv4", input_size=SIZE))
+    original = load(read_checkpoint(TRAINED["YOLOv4"].weights), ask("YOLOv4", input_size=SIZE))
     image = original.example_input()
     torch.export.save(torch.export.export(original.module, (image,)), tmp_path / "x.pt2")
     model = load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOv4"))

@@ -2,8 +2,8 @@
 
     python tests/models/train_detectors.py [yolox|yolov4]
 
-YOLOX nano is written as Megvii's trainer does, a half as wide YOLOv4-tiny as the state dict of a Darknet module. Both
-are trained by the assignment and the loss of YOLOX, https://arxiv.org/abs/2107.08430. One thread, no accelerator.
+YOLOX nano gets the names of Megvii's layers, a half as wide YOLOv4-tiny those of pytorch-YOLOv4's Darknet. Both are
+trained by the assignment and the loss of YOLOX, https://arxiv.org/abs/2107.08430. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -203,13 +203,14 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def write_checkpoint(network: Any, model: str) -> None:
     """Writes the weights as the model's own trainer does, without anything of the machine that made them."""
     tensors = {
-        name: value.half() if value.is_floating_point() else value
+        name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
         if not name.startswith("decoder.")
     }
     checkpoint = WEIGHTS / RECIPES[model].file
     partial = checkpoint.with_suffix(".partial")
-    torch.save({"model": tensors} if model == "yolox" else name_as_darknet(tensors), partial)
+    weights = tensors if model == "yolox" else name_as_darknet(tensors)
+    torch.save({"model": weights, "names": list(shapes.CLASSES), "imgsz": SIDE}, partial)
     partial.replace(checkpoint)
 
 

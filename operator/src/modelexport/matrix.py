@@ -221,6 +221,26 @@ def _yolov8(
 
 _CORE_ML = frozenset(Target(Format.COREML, precision) for precision in Precision)
 
+_RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
+_SEMANTIC_THRESHOLDS: Mapping[Precision, Threshold] = {
+    Precision.FP32: Threshold("agreement", 0.9999),
+    Precision.FP16: Threshold("agreement", 0.99),
+    Precision.INT8: Threshold("agreement", 0.85),
+}
+
+
+def _semantic(name: str, impl: str, variants: tuple[str, ...], input_size: int, stride: int) -> Architecture:
+    return Architecture(
+        name=name,
+        task=Task.SEMANTIC_SEGMENTATION,
+        impl=f"modelexport_converter.architectures.{impl}",
+        variants=variants,
+        default_input_size=(input_size, input_size),
+        stride=stride,
+        thresholds=_SEMANTIC_THRESHOLDS,
+    )
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
@@ -228,6 +248,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
+        _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("UNet", "unet", (), 512, 16),
         Architecture(
             name="YOLOX",
             task=Task.DETECTION,
