@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapes
 import torch
 from PIL import Image
@@ -39,7 +40,7 @@ _CANDIDATES = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one detector is trained: passes over the data, and the reach of a cell.
+    """How one detector is trained: passes over the data, the reach of a cell, and how it sees RGB bytes.
 
     Cells predict an object whose centre is ``reach`` cells away from theirs at most, along both axes.
     """
@@ -47,9 +48,13 @@ class Recipe:
     file: str
     epochs: int
     reach: float
+    see: Callable[[torch.Tensor], torch.Tensor]
 
 
-RECIPES = {"yolox": Recipe("yolox_nano.pth", 16, 1.5), "yolov4": Recipe("yolov4_tiny.pth", 20, 0.5)}
+RECIPES = {
+    "yolox": Recipe("yolox_nano.pth", 16, 1.5, lambda images: images.flip(1)),
+    "yolov4": Recipe("yolov4_tiny.pth", 20, 0.5, lambda images: images / 255),
+}
 
 
 def main() -> None:
@@ -98,7 +103,7 @@ def train(network: Any, model: str) -> None:
         total = 0.0
         for images, objects in _batches(pixels, truth):
             optimizer.zero_grad()
-            loss = measure_loss(network, images, objects, recipe.reach)
+            loss = measure_loss(network, recipe.see(images), objects, recipe.reach)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 10)
             optimizer.step()
@@ -114,24 +119,22 @@ def _rate(progress: float) -> float:
 
 
 def draw_examples() -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels (count, 3, SIDE, SIDE) in BGR as bytes, and objects (count, 4, 5): boxes as the networks give them, and
+    """Pixels (count, 3, SIDE, SIDE) in RGB as bytes, and objects (count, 4, 5): boxes as the networks give them, and
     the class, -1 where there is no object."""
-    pixels = torch.zeros(_TRAINING_COUNT, 3, SIDE, SIDE, dtype=torch.uint8)
-    truth = torch.full((_TRAINING_COUNT, _MOST_SHAPES, 5), -1.0)
-    for index, picture in enumerate(shapes.pictures("train", _TRAINING_COUNT)):
-        boxed = letterbox(Image.fromarray(picture.pixels), (SIDE, SIDE))
-        pixels[index] = (
-            torch.frombuffer(bytearray(boxed.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3).permute(2, 0, 1).flip(0)
-        )
-        height, width = picture.pixels.shape[:2]
-        most = max(height, width)
-        border = torch.tensor([most - width, most - height]) / 2
-        for row, shape in enumerate(picture.shapes):
-            left, top, across, down = shape.box
-            corner = (torch.tensor([left, top]) + border) / most
-            extent = torch.tensor([across, down]) / most
-            truth[index, row] = torch.cat([corner + extent / 2, extent, torch.tensor([float(shape.label)])])
-    return pixels, truth
+    pixels, objects = zip(*map(_prepare, shapes.pictures("train", _TRAINING_COUNT)), strict=True)
+    return torch.stack(pixels), torch.stack(objects)
+
+
+def _prepare(picture: shapes.Picture) -> tuple[torch.Tensor, torch.Tensor]:
+    boxed = np.array(letterbox(Image.fromarray(picture.pixels), (SIDE, SIDE)))
+    height, width = picture.pixels.shape[:2]
+    most = max(height, width)
+    objects = torch.full((_MOST_SHAPES, 5), -1.0)
+    for row, shape in enumerate(picture.shapes):
+        left, top, across, down = shape.box
+        x, y = left + (most - width + across) / 2, top + (most - height + down) / 2
+        objects[row] = torch.tensor([x / most, y / most, across / most, down / most, shape.label])
+    return torch.from_numpy(boxed).permute(2, 0, 1), objects
 
 
 def _batches(pixels: torch.Tensor, truth: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
