@@ -280,8 +280,10 @@ class Tiny(Network):
 
     def _stage(self, first: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A cross-stage partial stage: its output at half the resolution, and its last layer's."""
-        start, inner, outer, last = (self.models[str(first + offset)] for offset in (0, 2, 3, 5))
+        layers: Any = self.models
+        start, inner, outer, last = (layers[str(first + offset)] for offset in (0, 2, 3, 5))
         x = start(x)
+        # A number: half of the tensor's own size would leave operators in a file that compute it.
         deep = inner(x[:, -inner.conv.in_channels :])
         kept = last(torch.cat([outer(deep), deep], 1))
         return functional.max_pool2d(torch.cat([x, kept], 1), 2), kept
