@@ -97,7 +97,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read an ultralytics ``.pt``, a ``.safetensors`` or a ``.pt2`` file.
+    """Read an ultralytics ``.pt``, a state dict, a ``.safetensors`` or a ``.pt2`` file.
 
     Raises:
         Failure: with reason ``CheckpointUnreadable``, ``CheckpointUnsafe`` or ``WeightsNotFinite``.

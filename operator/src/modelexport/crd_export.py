@@ -103,7 +103,7 @@ def _model() -> Schema:
         "The trained model.",
         {
             "architecture": words("What the checkpoint is a model of.", list(ARCHITECTURES)),
-            "checkpoint": _data("The trained weights: what torch.save wrote, .safetensors or .pt2."),
+            "checkpoint": _data("The trained weights: .pt of ultralytics or of a state dict, .safetensors or .pt2."),
             "parameters": record(
                 "Facts about the model; what is left out is read from the checkpoint.",
                 {

@@ -111,7 +111,7 @@ _POLICIES = {
     Reason.CLASS_NOT_FOUND: _system("Create the ExportClass, or name another in spec.className.", retriable=True),
     Reason.CLASS_INVALID: _system("Correct the field of the ExportClass that the message names."),
     Reason.CHECKPOINT_NOT_FOUND: _user("Upload the checkpoint, or correct spec.model.checkpoint.uri."),
-    Reason.CHECKPOINT_UNREADABLE: _user("Upload the whole file again: what torch.save wrote, .safetensors or .pt2."),
+    Reason.CHECKPOINT_UNREADABLE: _user("Upload the whole file again: .pt, .safetensors or .pt2."),
     Reason.CHECKPOINT_UNSAFE: _user("Save the model as .safetensors or .pt2: this pickle could run code."),
     Reason.CHECKPOINT_MISMATCH: _user("Correct spec.model so that it describes what the checkpoint holds."),
     Reason.DIGEST_MISMATCH: _user("Correct the sha256, or upload the file that it belongs to."),
