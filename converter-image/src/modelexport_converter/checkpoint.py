@@ -72,6 +72,10 @@ ALLOWED_GLOBALS = (
     *(f"torchvision.transforms.{name}" for name in _TRANSFORMS),
     # How torchvision's training scripts were called, which they keep beside the weights.
     "argparse.Namespace",
+    # Accuracies, which Megvii's trainer keeps beside the weights as numbers of numpy 1 or 2.
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
     "ultralytics.utils.IterableSimpleNamespace",
     "ultralytics.yolo.utils.IterableSimpleNamespace",
 )

@@ -11,7 +11,8 @@ positions dominate it. A model's agreement is that of its worst output.
   for the classes of every pixel too: each pixel has a certain answer then, and a file that gives a share s of the
   pixels a wrong class with certainty reaches about ``1 - sqrt(2 s)``, whatever class the others have. Against the
   average per class, a picture that is all background would measure nothing but rounding.
-- Everything else is measured against the average per channel, since positions and masks have no natural zero.
+- Everything else is measured against the average per channel, since positions and masks have no natural zero. Where
+  the axes are unknown, that is one average over everything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,9 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 
 METRIC = "agreement"
-_POSITIONS = {"batch", "anchor", "row", "column"}
+UNKNOWN = "unknown"
+"""The axes of an output of which nothing is known but its shape."""
+_POSITIONS = {"batch", "anchor", "row", "column", UNKNOWN}
 
 
 @dataclass(frozen=True)

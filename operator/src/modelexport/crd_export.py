@@ -151,9 +151,10 @@ def _variant_rules(rows: list[Architecture]) -> list[Schema]:
 
 
 def _stride_rules(rows: list[Architecture]) -> list[Schema]:
-    """One rule for all architectures of the same stride."""
+    """One rule for all architectures of the same stride; a stride of one rules nothing out."""
     rules = []
-    for stride, group in groupby(sorted(rows, key=lambda row: row.stride), key=lambda row: row.stride):
+    ruled = sorted((row for row in rows if row.stride > 1), key=lambda row: row.stride)
+    for stride, group in groupby(ruled, key=lambda row: row.stride):
         names = [row.name for row in group]
         allowed = f"self.parameters.inputSize.all(side, side % {stride} == 0)"
         message = f"inputSize is [height, width] in multiples of {stride} for {', '.join(names)}"

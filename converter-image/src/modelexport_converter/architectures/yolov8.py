@@ -6,8 +6,10 @@ import torch
 
 from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.spec import Model
+from modelexport_converter.architectures.detection import BOXES, SCORES
+from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
-from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network, fuse
+from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
 from modelexport_converter.matching import (
     ProgramModule,
@@ -22,14 +24,6 @@ from modelexport_converter.matching import (
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
-_BOXES = Output(
-    "boxes",
-    ("batch", "coordinate", "anchor"),
-    "Centre x, centre y, width, height, divided by the input's width and height.",
-)
-_SCORES = Output(
-    "scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class."
-)
 _COEFFICIENTS = Output(
     "mask_coefficients",
     ("batch", "mask", "anchor"),
@@ -46,9 +40,9 @@ _KEYPOINTS = Output(
 _PROBABILITIES = Output("probabilities", ("batch", "class"), "Probability of each class; they add up to 1.")
 
 _OUTPUTS = {
-    Task.DETECTION: (_BOXES, _SCORES),
-    Task.INSTANCE_SEGMENTATION: (_BOXES, _SCORES, _COEFFICIENTS, _PROTOTYPES),
-    Task.KEYPOINTS: (_BOXES, _SCORES, _KEYPOINTS),
+    Task.DETECTION: (BOXES, SCORES),
+    Task.INSTANCE_SEGMENTATION: (BOXES, SCORES, _COEFFICIENTS, _PROTOTYPES),
+    Task.KEYPOINTS: (BOXES, SCORES, _KEYPOINTS),
     Task.CLASSIFICATION: (_PROBABILITIES,),
 }
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
@@ -121,8 +115,7 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
-    constants = {name: value for name, value in network.state_dict().items() if name.startswith("decoder.")}
-    fill(network, {**tensors, **constants}, f"YOLOv8 {variant} with {classes} classes")
+    fill(network, {**tensors, **constants(network)}, f"YOLOv8 {variant} with {classes} classes")
     return fuse(network, _epsilon(checkpoint.facts, task))
 
 

@@ -6,6 +6,8 @@ The box distribution is that of Generalized Focal Loss, https://arxiv.org/abs/20
 import torch
 from torch import nn
 
+from modelexport_converter.architectures.layers import grid
+
 STRIDES = (8, 16, 32)
 BINS = 16
 """Values of the distribution over the distance from an anchor to one side of its box, in cells."""
@@ -21,7 +23,7 @@ class Decoder(nn.Module):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        cells, centres = _anchors(size)
+        cells, centres = grid(size, STRIDES, 0.5)
         self.register_buffer("cells", cells)
         self.register_buffer("centres", centres)
         self.register_buffer("units", torch.tensor([1 / size[1], 1 / size[0]]).view(1, 2, 1))
@@ -42,14 +44,3 @@ class Decoder(nn.Module):
         points = raw.view(1, *shape, -1)
         position = (points[:, :, :2] * 2 - 0.5) * self.cells * self.units + self.centres
         return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
-
-
-def _anchors(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sides of the anchors' cells in pixels, (1, 1, N), and their centres, (1, 2, N), divided by the input's size."""
-    cells, centres = [], []
-    for stride in STRIDES:
-        rows, columns = size[0] // stride, size[1] // stride
-        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-        centres.append(torch.stack([x.flatten(), y.flatten()]))
-        cells.append(torch.full((1, rows * columns), float(stride)))
-    return torch.cat(cells, 1).unsqueeze(0), torch.cat(centres, 1).unsqueeze(0)

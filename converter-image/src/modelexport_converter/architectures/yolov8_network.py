@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from modelexport_converter.architectures.layers import Conv, twice
 from modelexport_converter.architectures.yolov8_decoder import BINS, Decoder
 
 MASKS = 32
@@ -26,26 +26,6 @@ SCALES = {
     "l": (1.00, 1.00, 512),
     "x": (1.00, 1.25, 512),
 }
-
-
-class Conv(nn.Module):
-    """Convolution, batch normalisation, SiLU; ``fuse`` folds the normalisation into the convolution."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height / stride, width / stride)."""
-        return functional.silu(self.bn(self.conv(x)))
-
-    def fuse(self, epsilon: float) -> None:
-        """Fold the batch normalisation into the convolution; for use in eval mode."""
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.bn.eps = epsilon
-            self.conv = fuse_conv_bn_eval(self.conv, self.bn)
-            self.bn = nn.Identity()
 
 
 class Bottleneck(nn.Module):
@@ -200,8 +180,8 @@ class Network(nn.Module):
         p3 = _run(layer, range(5), image)
         p4 = _run(layer, range(5, 7), p3)
         p5 = _run(layer, range(7, 10), p4)
-        n4 = layer["12"](torch.cat([_twice(p5), p4], 1))
-        n3 = layer["15"](torch.cat([_twice(n4), p3], 1))
+        n4 = layer["12"](torch.cat([twice(p5), p4], 1))
+        n3 = layer["15"](torch.cat([twice(n4), p3], 1))
         m4 = layer["18"](torch.cat([layer["16"](n3), n4], 1))
         m5 = layer["21"](torch.cat([layer["19"](m4), p5], 1))
         return n3, m4, m5
@@ -251,16 +231,3 @@ def _run(layers: nn.ModuleDict, numbers: range, x: torch.Tensor) -> torch.Tensor
     for number in numbers:
         x = layers[str(number)](x)
     return x
-
-
-def _twice(x: torch.Tensor) -> torch.Tensor:
-    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-def fuse(network: nn.Module, epsilon: float) -> nn.Module:
-    """Prepare a network for capture: eval mode, batch normalisation with ``epsilon`` folded, parameters frozen."""
-    network.eval().requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, Conv):
-            module.fuse(epsilon)
-    return network

@@ -1,0 +1,48 @@
+"""What the detectors have in common that give boxes and scores for every anchor."""
+
+import torch
+
+from modelexport.matrix import ARCHITECTURES
+from modelexport.spec import Model
+from modelexport_converter.checkpoint import Facts
+from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, unfit
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+
+BOXES = Output(
+    "boxes",
+    ("batch", "coordinate", "anchor"),
+    "Centre x, centre y, width, height, divided by the input's width and height.",
+)
+SCORES = Output(
+    "scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class."
+)
+
+
+def describe_detector(
+    network: torch.nn.Module, model: Model, variant: str | None, size: tuple[int, int], names: tuple[str, ...]
+) -> LoadedModel:
+    """A network with the outputs ``boxes`` and ``scores``."""
+    row = ARCHITECTURES[model.architecture]
+    facts = {"architecture": model.architecture, "task": row.task.value, "stride": str(row.stride)}
+    return LoadedModel(
+        module=network,
+        input_size=size,
+        outputs=(BOXES, SCORES),
+        class_names=names,
+        preprocessing=Preprocessing("letterbox"),
+        metadata={**facts, "variant": variant} if variant else facts,
+    )
+
+
+def load_detector_program(facts: Facts, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
+    """Use the program of a ``.pt2`` archive as it is; its outputs must be boxes (1, 4, N) and scores (1, classes, N).
+
+    Raises:
+        Failure: ``CheckpointMismatch``, with the shapes that were found.
+    """
+    size, outputs = program_shapes(program, model.parameters.input_size)
+    anchors, classes = (outputs[1][2], outputs[1][1]) if len(outputs) == 2 and len(outputs[1]) == 3 else (0, 0)
+    if not classes or outputs != [(1, 4, anchors), (1, classes, anchors)]:
+        raise unfit(f"it gives outputs of shapes {outputs}, expected boxes (1, 4, N) and scores (1, classes, N)")
+    check_asked("number of classes", model.parameters.num_classes, classes)
+    return describe_detector(ProgramModule(program), model, model.parameters.variant, size, class_names(facts, classes))

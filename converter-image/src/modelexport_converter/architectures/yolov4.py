@@ -1,0 +1,64 @@
+"""YOLOv4 and YOLOv4-tiny for detection, from the checkpoints of Tianxiaomo's pytorch-YOLOv4."""
+
+from collections.abc import Mapping
+
+import torch
+
+from modelexport.matrix import ARCHITECTURES
+from modelexport.spec import Model
+from modelexport_converter.architectures.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.yolov4_network import EPSILON, SHAPES, Network, Prediction, Tiny, rename
+from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.model import LoadedModel
+
+_VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
+    "full": (Network, "down1.conv1.conv.weight", "head.conv18.conv.weight"),
+    "tiny": (Tiny, "models.0.conv.weight", "models.29.conv.weight"),
+}
+"""The network of each variant, and the names of its first and last weights."""
+
+
+def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
+    """Build the network of a checkpoint, ready for capture.
+
+    The weights are named as those of ``Yolov4`` in ``models.py``, or for the tiny variant as those of ``Darknet`` with
+    ``yolov4-tiny.cfg``. Any width is accepted. Anchors are those that were published, as checkpoints do not tell; so
+    are the scales of the boxes' centres, which are 1 in ``Yolov4`` and 1.05 in ``yolov4-tiny.cfg``.
+
+    Raises:
+        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+    """
+    if checkpoint.program is not None:
+        return load_detector_program(checkpoint.facts, checkpoint.program, model)
+    tensors = rename(checkpoint.tensors)
+    variant = _variant_of(tensors)
+    check_asked("variant", model.parameters.variant, variant)
+    build, first, last = _VARIANTS[variant]
+    classes = len(tensors[last]) // SHAPES - 5
+    check_asked("number of classes", model.parameters.num_classes, classes)
+    row = ARCHITECTURES[model.architecture]
+    size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
+    network = build(len(tensors[first]), classes, size)
+    fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
+    return describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
+
+
+def _prepare(network: Network) -> torch.nn.Module:
+    fuse(network, EPSILON)
+    for module in network.modules():
+        if isinstance(module, Prediction):
+            module.split()
+    return network
+
+
+def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    for variant, (_, *names) in _VARIANTS.items():
+        if all(name in tensors for name in names):
+            if len(tensors[names[1]]) % SHAPES or len(tensors[names[1]]) <= 5 * SHAPES:
+                break
+            return variant
+    known = " or ".join(f"{first} and {last} ({variant})" for variant, (_, first, last) in _VARIANTS.items())
+    message = f"the checkpoint is not one of pytorch-YOLOv4: it has no weights like {known}"
+    raise mismatch(f"{message}; correct spec.model.architecture or export the network as .pt2")

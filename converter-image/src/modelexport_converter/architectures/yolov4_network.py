@@ -1,0 +1,321 @@
+"""The networks of YOLOv4: the whole one with CSPDarknet53, and YOLOv4-tiny.
+
+Written from the paper, https://arxiv.org/abs/2004.10934, and from the layers, names and numbers of
+https://github.com/Tianxiaomo/pytorch-YOLOv4 (Apache-2.0): ``models.py`` for the whole network, ``cfg/yolov4-tiny.cfg``
+as ``tool/darknet2pytorch.py`` reads it for the tiny one. Names of layers are those of a checkpoint after ``rename``.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from modelexport_converter.architectures.layers import Conv, grid, join, twice
+
+WIDTH = 32
+"""Channels of the first layer, as published; those of all others are multiples of it."""
+EPSILON = 1e-5
+"""Of batch normalisation: torch's own."""
+SHAPES = 3
+"""Anchors of each cell."""
+
+Anchors = tuple[tuple[int, int], ...]
+
+
+def rename(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give the weights of a checkpoint the names that they have here.
+
+    ``down1.conv1.conv.0.weight`` and ``models.0.conv1.weight`` both end in ``.conv.weight``; older checkpoints say
+    ``neek`` for ``neck``.
+    """
+    return {_rename(name): value for name, value in tensors.items()}
+
+
+def _rename(name: str) -> str:
+    name = re.sub(r"^neek\.", "neck.", name)
+    name = re.sub(r"\.conv\.([01])\.(\w+)$", lambda found: f".{('conv', 'bn')[int(found[1])]}.{found[2]}", name)
+    return re.sub(r"^(models\.\d+\.(?:conv|bn))\d+\.", r"\1.", name)
+
+
+def mish(x: torch.Tensor) -> torch.Tensor:
+    """The activation of https://arxiv.org/abs/1908.08681, in operators that every format has."""
+    return x * functional.softplus(x).tanh()
+
+
+def leaky(x: torch.Tensor) -> torch.Tensor:
+    """A tenth of what is negative."""
+    return functional.leaky_relu(x, 0.1)
+
+
+def _mish(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
+    return Conv(inputs, outputs, kernel, stride, activation=mish)
+
+
+def _leaky(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
+    return Conv(inputs, outputs, kernel, stride, activation=leaky)
+
+
+def _numbered(first: int, layer: Callable[..., Conv], *shapes: tuple[int, ...]) -> dict[str, nn.Module]:
+    """Layers of the given inputs, outputs, kernel and stride, named ``conv<first>`` and on."""
+    return {f"conv{first + index}": layer(*shape) for index, shape in enumerate(shapes)}
+
+
+def _run(layers: Any, numbers: range, x: torch.Tensor) -> torch.Tensor:
+    for number in numbers:
+        x = layers[f"conv{number}"](x)
+    return x
+
+
+class Prediction(nn.Module):
+    """The last convolution of a scale; ``split`` makes it one each for centres, sizes, objectness and classes.
+
+    Their ranges differ by ten times: one quantisation scale over centres and sizes cost a trained model .03 mAP50-95.
+    """
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, SHAPES * (5 + classes), 1)
+        self.sizes = [SHAPES * channels for channels in (2, 2, 1, classes)]
+        self.parts = nn.ModuleList()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, inputs, rows, columns) to maps of centres and sizes (B, 2 * 3, ...), objectness (B, 3, ...) and classes.
+
+        Channels are sorted by what they say, and then by the anchor.
+        """
+        return tuple(part(x) for part in self.parts) if self.parts else self._divide(self.conv(x), 1)
+
+    def split(self) -> None:
+        """Become four convolutions; for use in eval mode."""
+        for weight, bias in zip(self._divide(self.conv.weight, 0), self._divide(self.conv.bias, 0), strict=True):
+            part = nn.Conv2d(self.conv.in_channels, len(weight), 1)
+            part.weight, part.bias = (nn.Parameter(value.clone(), requires_grad=False) for value in (weight, bias))
+            self.parts.append(part)
+        del self.conv
+
+    def _divide(self, values: Any, axis: int) -> tuple[torch.Tensor, ...]:
+        """Divide channels by what they say; a checkpoint has them by the anchor first."""
+        before, after = values.shape[:axis], values.shape[axis + 1 :]
+        by_anchor = values.reshape(*before, SHAPES, -1, *after)
+        return torch.split(by_anchor.transpose(axis, axis + 1).reshape(values.shape), self.sizes, axis)
+
+
+class Down(nn.ModuleDict):
+    """A cross-stage partial stage of the backbone at half the resolution."""
+
+    def __init__(self, inputs: int, blocks: int) -> None:
+        half, outputs = inputs, 2 * inputs
+        super().__init__(
+            {
+                **_numbered(1, _mish, (inputs, outputs, 3, 2), (outputs, half), (outputs, half)),
+                "resblock": Residuals(half, blocks),
+                **_numbered(4, _mish, (half, half), (outputs, outputs)),
+            }
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs, height, width) to (B, 2 * inputs, height / 2, width / 2)."""
+        x = self["conv1"](x)
+        deep = self["conv4"](self["resblock"](self["conv3"](x)))
+        joined: torch.Tensor = self["conv5"](torch.cat([deep, self["conv2"](x)], 1))
+        return joined
+
+
+class Residuals(nn.Module):
+    """Pairs of convolutions 1x1 and 3x3, each added to its input."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.module_list = nn.ModuleList(
+            nn.Sequential(_mish(channels, channels), _mish(channels, channels, 3)) for _ in range(blocks)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keep the shape (B, channels, height, width)."""
+        for pair in self.module_list:
+            x = x + pair(x)
+        return x
+
+
+class First(nn.ModuleDict):
+    """The first stage, whose branches keep all channels."""
+
+    def __init__(self, width: int) -> None:
+        w, d = width, 2 * width
+        shapes = ((3, w, 3), (w, d, 3, 2), (d, d), (d, d), (d, w), (w, d, 3), (d, d), (2 * d, d))
+        super().__init__(_numbered(1, _mish, *shapes))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, height, width) to (B, 2 * width, height / 2, width / 2)."""
+        x = _run(self, range(1, 3), image)
+        kept = self["conv4"](x)
+        deep = self["conv7"](kept + _run(self, range(5, 7), kept))
+        joined: torch.Tensor = self["conv8"](torch.cat([deep, self["conv3"](x)], 1))
+        return joined
+
+
+class Neck(nn.ModuleDict):
+    """Spatial pyramid pooling and the way up of the path aggregation."""
+
+    def __init__(self, width: int) -> None:
+        a, b, c, d = (width * factor for factor in (4, 8, 16, 32))
+        pooling = ((d, c), (c, d, 3), (d, c), (4 * c, c), (c, d, 3), (d, c))
+        middle = ((c, b), (c, b), (c, b), (b, c, 3), (c, b), (b, c, 3), (c, b))
+        fine = ((b, a), (b, a), (b, a), (a, b, 3), (b, a), (a, b, 3), (b, a))
+        super().__init__(_numbered(1, _leaky, *pooling, *middle, *fine))
+
+    def forward(self, p3: torch.Tensor, p4: torch.Tensor, p5: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Feature maps of the backbone, finest first, to three of half the channels."""
+        x = _run(self, range(1, 4), p5)
+        pooled = [functional.max_pool2d(x, side, 1, side // 2) for side in (13, 9, 5)]
+        n5 = _run(self, range(4, 7), torch.cat([*pooled, x], 1))
+        up = twice(self["conv7"](n5))
+        n4 = _run(self, range(9, 14), torch.cat([self["conv8"](p4), up], 1))
+        up = twice(self["conv14"](n4))
+        return _run(self, range(16, 21), torch.cat([self["conv15"](p3), up], 1)), n4, n5
+
+
+class Head(nn.ModuleDict):
+    """The way down of the path aggregation, and the predictions of its three scales."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        a, b, c, d = (width * factor for factor in (4, 8, 16, 32))
+        middle = ((c, b), (b, c, 3), (c, b), (b, c, 3), (c, b), (b, c, 3))
+        coarse = ((d, c), (c, d, 3), (d, c), (c, d, 3), (d, c), (c, d, 3))
+        super().__init__(
+            {
+                **_numbered(1, _leaky, (a, b, 3)),
+                "conv2": Prediction(b, classes),
+                **_numbered(3, _leaky, (a, b, 3, 2), *middle),
+                "conv10": Prediction(c, classes),
+                **_numbered(11, _leaky, (b, c, 3, 2), *coarse),
+                "conv18": Prediction(d, classes),
+            }
+        )
+
+    def forward(self, n3: torch.Tensor, n4: torch.Tensor, n5: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
+        """Feature maps, finest first, to what ``Prediction`` returns of each."""
+        m4 = _run(self, range(4, 9), torch.cat([self["conv3"](n3), n4], 1))
+        m5 = _run(self, range(12, 17), torch.cat([self["conv11"](m4), n5], 1))
+        fine, middle, coarse = self["conv1"](n3), self["conv9"](m4), self["conv17"](m5)
+        return self["conv2"](fine), self["conv10"](middle), self["conv18"](coarse)
+
+
+class Network(nn.Module):
+    """Maps an image (1, 3, height, width) to boxes (1, 4, N) and scores (1, classes, N)."""
+
+    STRIDES: tuple[int, ...] = (8, 16, 32)
+    ANCHORS: tuple[Anchors, ...] = (
+        ((12, 16), (19, 36), (40, 28)),
+        ((36, 75), (76, 55), (72, 146)),
+        ((142, 110), (192, 243), (459, 401)),
+    )
+    SCALE = 1.0
+
+    def __init__(self, width: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.classes = classes
+        self.decoder = Decoder(size, self.STRIDES, self.ANCHORS, self.SCALE)
+        self.build(width, classes)
+
+    def build(self, width: int, classes: int) -> None:
+        """Make the layers."""
+        self.down1 = First(width)
+        self.down2, self.down3 = Down(2 * width, 2), Down(4 * width, 8)
+        self.down4, self.down5 = Down(8 * width, 8), Down(16 * width, 4)
+        self.neck = Neck(width)
+        self.head = Head(width, classes)
+
+    def scales(self, image: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
+        """Image (B, 3, height, width) to what ``Prediction`` returns of each scale, finest first."""
+        p3 = self.down3(self.down2(self.down1(image)))
+        p4 = self.down4(p3)
+        predicted: Sequence[tuple[torch.Tensor, ...]] = self.head(*self.neck(p3, p4, self.down5(p4)))
+        return predicted
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return boxes, and as scores the probability of an object times that of each class."""
+        boxes, objects, classes = self.predict(image)
+        return boxes, objects.sigmoid() * classes.sigmoid()
+
+    def predict(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return boxes (B, 4, N) and the logits of objectness (B, 1, N) and classes (B, classes, N)."""
+        kinds = zip(zip(*self.scales(image), strict=True), (2, 2, 1, self.classes), strict=True)
+        centres, sizes, objects, classes = (join(maps, channels, self.decoder.counts) for maps, channels in kinds)
+        return self.decoder(centres, sizes), objects, classes
+
+
+class Tiny(Network):
+    """YOLOv4-tiny; layers are named by their numbers in ``yolov4-tiny.cfg``."""
+
+    STRIDES = (16, 32)
+    ANCHORS = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
+    SCALE = 1.05
+
+    def build(self, width: int, classes: int) -> None:
+        """Make the layers."""
+        w2, w4, w8, w16 = (width * factor for factor in (2, 4, 8, 16))
+        layers: dict[int, nn.Module] = {0: _leaky(3, width, 3, 2), 1: _leaky(width, w2, 3, 2)}
+        for first, channels in ((2, w2), (10, w4), (18, w8)):
+            half = channels // 2
+            layers[first] = _leaky(channels, channels, 3)
+            layers[first + 2], layers[first + 3] = _leaky(half, half, 3), _leaky(half, half, 3)
+            layers[first + 5] = _leaky(channels, channels)
+        layers |= {26: _leaky(w16, w16, 3), 27: _leaky(w16, w8), 28: _leaky(w8, w16, 3), 29: Prediction(w16, classes)}
+        layers |= {32: _leaky(w8, w4), 35: _leaky(w4 + w8, w8, 3), 36: Prediction(w8, classes)}
+        self.models = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
+
+    def scales(self, image: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
+        """Image (B, 3, height, width) to what ``Prediction`` returns of each scale, finest first."""
+        layer = self.models
+        x = layer["1"](layer["0"](image))
+        for first in (2, 10, 18):
+            x, kept = self._stage(first, x)
+        common = layer["27"](layer["26"](x))
+        fine = layer["35"](torch.cat([twice(layer["32"](common)), kept], 1))
+        return layer["36"](fine), layer["29"](layer["28"](common))
+
+    def _stage(self, first: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A cross-stage partial stage: its output at half the resolution, and its last layer's."""
+        layers: Any = self.models
+        start, inner, outer, last = (layers[str(first + offset)] for offset in (0, 2, 3, 5))
+        x = start(x)
+        # A number: half of the tensor's own size would leave operators in a file that compute it.
+        deep = inner(x[:, -inner.conv.in_channels :])
+        kept = last(torch.cat([outer(deep), deep], 1))
+        return functional.max_pool2d(torch.cat([x, kept], 1), 2), kept
+
+
+class Decoder(nn.Module):
+    """Turns raw boxes of an input (height, width) into boxes, one for each anchor of each cell.
+
+    Sorted by stride, anchor, row and column. ``scale`` is how far a box's centre may leave its cell: the paper's
+    elimination of grid sensitivity. Its constants are in float in every file. They are persistent buffers, since an
+    exporter stores any other tensor once per use.
+    """
+
+    def __init__(self, size: tuple[int, int], strides: Sequence[int], anchors: Sequence[Anchors], scale: float) -> None:
+        super().__init__()
+        extent = torch.tensor([size[1], size[0]]).view(1, 2, 1)
+        cells, corners, extents = [], [], []
+        for stride, shapes in zip(strides, anchors, strict=True):
+            side, corner = grid(size, (stride,), 0.0)
+            count = corner.shape[2]
+            cells.append((side / extent).repeat(1, 1, SHAPES))
+            corners.append(corner.repeat(1, 1, SHAPES))
+            extents.append(torch.tensor(shapes).T.repeat_interleave(count, 1).unsqueeze(0) / extent)
+        self.counts = [corner.shape[2] for corner in corners]
+        joined = torch.cat(cells, 2)
+        self.register_buffer("cells", joined * scale)
+        self.register_buffer("corners", torch.cat(corners, 2) - joined * ((scale - 1) / 2))
+        self.register_buffer("anchors", torch.cat(extents, 2))
+        self.cells: torch.Tensor
+        self.corners: torch.Tensor
+        self.anchors: torch.Tensor
+
+    def forward(self, centres: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """(B, 2, N) each to (B, 4, N): centre x, y, width, height, divided by the input's width and height."""
+        return torch.cat([centres.sigmoid() * self.cells + self.corners, sizes.exp() * self.anchors], 1)

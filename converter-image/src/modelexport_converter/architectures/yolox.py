@@ -1,0 +1,58 @@
+"""YOLOX for detection, from the checkpoints of Megvii's trainer."""
+
+from collections.abc import Mapping
+
+import torch
+
+from modelexport.matrix import ARCHITECTURES
+from modelexport.spec import Model
+from modelexport_converter.architectures.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, STRIDES, Network
+from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.model import LoadedModel
+
+_STEM, _CLASSES = "backbone.backbone.stem.conv.conv.weight", "head.cls_preds.0.weight"
+_DEPTHWISE = "backbone.backbone.dark2.0.dconv.conv.weight"
+_SMALL = {"nano": (416, 416), "tiny": (416, 416)}
+"""Input sizes of the variants that Megvii trains at another size than the rest."""
+
+
+def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
+    """Build the network of a checkpoint, ready for capture.
+
+    Megvii's networks take BGR in 0..255; the produced files take RGB in 0..1, as those of all detectors do: order and
+    scale are folded into the first convolution. Pictures may be padded on both sides, where Megvii's loader pads right
+    and below.
+
+    Raises:
+        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+    """
+    if checkpoint.program is not None:
+        return load_detector_program(checkpoint.facts, checkpoint.program, model)
+    variant = _variant_of(checkpoint.tensors)
+    check_asked("variant", model.parameters.variant, variant)
+    classes = len(checkpoint.tensors[_CLASSES])
+    check_asked("number of classes", model.parameters.num_classes, classes)
+    default = _SMALL.get(variant, ARCHITECTURES[model.architecture].default_input_size)
+    size = model.parameters.input_size or trained_size(checkpoint.facts, STRIDES[-1]) or default
+    network = Network(variant, classes, size)
+    fill(network, {**checkpoint.tensors, **constants(network)}, f"YOLOX {variant} with {classes} classes")
+    fuse(network, EPSILON)
+    network.backbone.backbone.stem.fold()
+    return describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
+
+
+def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Tell the variant by the width of the first layer, and the smallest one by its depthwise convolutions, too."""
+    if _STEM not in tensors or _CLASSES not in tensors:
+        message = f"the checkpoint has no weights named {_STEM} and {_CLASSES}, as Megvii's YOLOX has"
+        raise mismatch(f"{message}; correct spec.model.architecture or export the network as .pt2")
+    width, depthwise = len(tensors[_STEM]), _DEPTHWISE in tensors
+    for variant, (_, factor) in SCALES.items():
+        if width == 64 * factor and depthwise == (variant == "nano"):
+            return variant
+    convolutions = "depthwise" if depthwise else "ordinary"
+    found = f"the first layer has {width} channels, followed by {convolutions} convolutions"
+    raise mismatch(f"{found}, which no variant of YOLOX has; export a changed network as .pt2")

@@ -1,0 +1,166 @@
+"""The YOLOX network: equal to Megvii's, and strict about what it is given."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converter.cells import TRAINED, ask
+from converter.made_up import make_up
+from modelexport.reasons import Reason
+from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.yolox import load
+from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, Decoder, Network
+from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.failures import Failure
+
+STEM = "backbone.backbone.stem.conv.conv.weight"
+SIZE = (64, 96)
+
+# Of the state dicts that Megvii's own code makes for 80 classes: their length, and the first digits of the SHA-256 of
+# the sorted lines "name shape". Parameters in millions are those of the table in Megvii's README.
+PUBLISHED = {
+    "nano": (642, "3bb40b0511a5f905", 0.91),
+    "tiny": (462, "94b84951f5111594", 5.06),
+    "s": (462, "d0fc0633634b486c", 9.0),
+    "m": (606, "446823ef5ea1313d", 25.3),
+    "l": (750, "51ced5da4d6556be", 54.2),
+    "x": (894, "946f1400621891b7", 99.1),
+}
+# What Megvii's own code answers with the made-up weights of three classes to a random picture of SIZE, at the given
+# anchors: centre x, centre y, width, height in pixels, probability of an object and of each class.
+ANSWERS = {
+    "nano": {
+        0: (-1.891396, 0.042522, 7.627638, 7.257105, 0.47869, 0.505661, 0.56065, 0.503154),
+        50: (13.968424, 32.656319, 7.827404, 7.070366, 0.487583, 0.511639, 0.559587, 0.48264),
+        100: (70.207794, 0.986163, 14.230151, 13.038606, 0.523182, 0.523398, 0.473858, 0.486794),
+        125: (68.664932, 25.293772, 39.504997, 26.4795, 0.538318, 0.461526, 0.514098, 0.494708),
+    },
+    "s": {
+        0: (0.016384, -1.688357, 6.433229, 7.921419, 0.499728, 0.487914, 0.543362, 0.479313),
+        50: (16.231775, 30.194462, 6.745611, 7.99727, 0.473751, 0.458353, 0.549453, 0.461279),
+        100: (68.720047, -6.127035, 13.674571, 16.670303, 0.491158, 0.467021, 0.48799, 0.513192),
+        125: (56.873325, 26.455379, 25.804955, 29.111647, 0.52851, 0.471292, 0.510145, 0.491643),
+    },
+}
+
+
+def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
+    """Made-up weights of a network for pixels in 0..255, as Megvii's are."""
+    network = Network(variant, classes, (32, 32))
+    made = make_up({name: value for name, value in network.state_dict().items() if name not in constants(network)})
+    return {**made, STEM: made[STEM] / 255}
+
+
+def refuse(tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
+    with pytest.raises(Failure) as caught:
+        load(Checkpoint(tensors), ask("YOLOX", **parameters))
+    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("variant", SCALES)
+def test_every_variant_has_the_weights_of_megvii(variant: str) -> None:
+    with torch.device("meta"):
+        network = Network(variant, 80, (32, 32))
+    found = {name: value for name, value in network.state_dict().items() if not name.startswith("decoder.")}
+    lines = sorted(f"{name} {tuple(value.shape)}" for name, value in found.items())
+    count, digest, millions = PUBLISHED[variant]
+    assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == (count, digest)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("variant", ANSWERS)
+def test_outputs_are_those_of_megvii(variant: str) -> None:
+    model = load(Checkpoint(weights(variant)), ask("YOLOX", input_size=SIZE))
+    boxes, scores = model.module(torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)))
+    assert boxes.shape == (1, 4, 126)
+    assert scores.shape == (1, 3, 126)
+    pixels = torch.tensor([SIZE[1], SIZE[0], SIZE[1], SIZE[0]])
+    for anchor, (*box, known, one, two, three) in ANSWERS[variant].items():
+        torch.testing.assert_close(boxes[0, :, anchor] * pixels, torch.tensor(box), atol=2e-3, rtol=1e-4)
+        wanted = torch.tensor([known * one, known * two, known * three])
+        torch.testing.assert_close(scores[0, :, anchor], wanted, atol=2e-5, rtol=0)
+
+
+def test_a_file_takes_rgb_from_zero_to_one_where_the_checkpoint_takes_bgr_bytes() -> None:
+    network = Network("nano", 3, SIZE)
+    network.load_state_dict({**weights(), **constants(network)})
+    fuse(network, EPSILON)
+    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    expected = network.backbone.backbone.stem(image.flip(1) * 255)
+    network.backbone.backbone.stem.fold()
+    torch.testing.assert_close(network.backbone.backbone.stem(image), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_box_is_counted_from_its_cells_corner_in_cells() -> None:
+    """The second cell of the first row, stride 8, in a picture 64 high and 96 wide."""
+    raw = torch.zeros(1, 4, 126)
+    raw[0, :, 1] = torch.tensor([0.5, 0.25, math.log(2), math.log(3)])
+    found = Decoder(SIZE)(raw)[0, :, 1]
+    torch.testing.assert_close(found, torch.tensor([1.5 * 8 / 96, 0.25 * 8 / 64, 2 * 8 / 96, 3 * 8 / 64]))
+
+
+def test_the_last_cells_are_those_of_the_largest_stride() -> None:
+    found = Decoder(SIZE)(torch.zeros(1, 4, 126))[0, :, -1]
+    torch.testing.assert_close(found, torch.tensor([64 / 96, 32 / 64, 32 / 96, 32 / 64]))
+
+
+@pytest.mark.parametrize(("variant", "side"), [("nano", 416), ("tiny", 416), ("s", 640)])
+def test_variant_classes_and_size_are_read_from_the_checkpoint(variant: str, side: int) -> None:
+    model = load(Checkpoint(weights(variant, 5), {"names": list("abcde")}), ask("YOLOX"))
+    assert model.metadata["variant"] == variant
+    assert model.class_names == tuple("abcde")
+    assert model.input_size == (side, side)
+    assert model.preprocessing.resize == "letterbox"
+
+
+def test_accuracies_that_megviis_trainer_keeps_do_not_make_a_checkpoint_unsafe(tmp_path: Path) -> None:
+    content = {"model": weights(), "best_ap": np.float64(0.5), "optimizer": {"param_groups": [{"lr": 0.01}]}}
+    torch.save(content, tmp_path / "best_ckpt.pth")
+    assert read_checkpoint(tmp_path / "best_ckpt.pth").tensors.keys() == weights().keys()
+
+
+def test_another_variant_is_refused_with_both_names() -> None:
+    assert "variant s, the checkpoint has nano" in refuse(weights(), variant="s")
+
+
+def test_another_number_of_classes_is_refused_with_both_numbers() -> None:
+    assert "number of classes 80, the checkpoint has 3" in refuse(weights(), num_classes=80)
+
+
+def test_weights_of_anything_else_are_refused_by_the_names_that_they_lack() -> None:
+    assert STEM in refuse({"w": torch.ones(1)})
+
+
+def test_a_width_that_no_variant_has_is_refused() -> None:
+    assert "24 channels, followed by depthwise" in refuse({**weights(), STEM: torch.ones(24, 12, 3, 3)}, variant=None)
+    assert "16 channels, followed by ordinary" in refuse({**weights("s"), STEM: torch.ones(16, 12, 3, 3)})
+
+
+def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
+    assert "backbone.C3_p3.conv1.bn.bias" in refuse({**weights(), "backbone.C3_p3.conv1.bn.bias": torch.ones(7)})
+
+
+def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
+    original = load(read_checkpoint(TRAINED["YOLOX"].weights), ask("YOLOX", input_size=SIZE))
+    image = original.example_input()
+    torch.export.save(torch.export.export(original.module, (image,)), tmp_path / "x.pt2")
+    model = load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOX"))
+    assert (model.input_size, len(model.class_names)) == (SIZE, 3)
+    for wanted, given in zip(original.module(image), model.module(image), strict=True):
+        torch.testing.assert_close(given, wanted)
+    with pytest.raises(Failure, match="number of classes 80, the checkpoint has 3"):
+        load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOX", num_classes=80))
+
+
+def test_a_program_with_other_outputs_is_told_what_is_expected(tmp_path: Path) -> None:
+    image = torch.zeros(1, 3, 32, 32)
+    torch.export.save(torch.export.export(torch.nn.Conv2d(3, 4, 3), (image,)), tmp_path / "x.pt2")
+    with pytest.raises(Failure, match=r"expected boxes \(1, 4, N\) and scores"):
+        load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOX"))
