@@ -219,12 +219,6 @@ def _yolov8(
     )
 
 
-# Correct files of the trained YOLOX and YOLOv4 agree by .998 in FP16 and by .89 in INT8; with half a cell's shift they
-# reach .858 (YOLOX) and .806, with classes in another order or pixels not divided by 255 less than 0. A tenth of noise
-# in one convolution is mostly not seen (.80 to 1).
-_YOLOX_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.87)}
-_CORE_ML = frozenset(Target(Format.COREML, precision) for precision in Precision)
-
 _RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
 # Correct files of the trained U-Net agree by at least .999999 in FP32, .9998 in FP16 and .992 in INT8; the minima are
 # those of YOLOv8, below which a file is known to be wrong there.
@@ -255,18 +249,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
         _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("UNet", "unet", (), 512, 16),
-        Architecture(
-            name="YOLOX",
-            task=Task.DETECTION,
-            impl="modelexport_converter.architectures.yolox",
-            variants=("nano", "tiny", "s", "m", "l", "x"),
-            default_input_size=(640, 640),
-            stride=32,
-            extended=_CORE_ML,
-            thresholds=_YOLOX_THRESHOLDS,
-        ),
+        # Correct files of the trained YOLOv4 agree by .998 in FP16 and by .89 in INT8; with half a cell's shift they reach
+        # .806, with classes in another order less than 0.
         Architecture(
             name="YOLOv4",
             task=Task.DETECTION,
