@@ -59,7 +59,7 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
     if scheme is Scheme.FP16:
         quantizer.update_quantization_recipe(".*", _ALL, _half_weights(), AlgorithmName.FLOAT_CASTING)
     elif scheme is Scheme.STATIC_WI8_AI8:
-        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)))
+        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)), model)
         statistics = _calibrate(model, source, samples)
     else:
         quantizer.load_quantization_recipe(getattr(recipe, scheme)())
@@ -122,12 +122,12 @@ def _half_weights() -> Any:
     )
 
 
-def _plan_static(quantizer: Quantizer, flat: Any) -> None:
+def _plan_static(quantizer: Quantizer, flat: Any, model: LoadedModel) -> None:
     """Quantise everything but input, outputs and the decoding, whose values need more than 256 steps."""
     quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    names = "|".join(re.escape(name) for name in _decoding(flat))
+    names = "|".join(re.escape(name) for name in (_outside(flat, model) if model.body else _decoding(flat)))
     quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
@@ -144,6 +144,14 @@ def _decoding(flat: Any) -> Iterator[str]:
         seen.add(index)
         yield _text(graph.tensors[index].name)
         waiting.extend(op.inputs)
+
+
+def _outside(flat: Any, model: LoadedModel) -> Iterator[str]:
+    """Names of the results that come from no module of the body, which litert-torch tells in them."""
+    graph = flat.subgraphs[0]
+    inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
+    names = (_text(graph.tensors[index].name) for op in graph.operators for index in op.outputs)
+    return (name for name in names if not inside.match(name))
 
 
 def _rename(flat: Any, model: LoadedModel) -> None:
