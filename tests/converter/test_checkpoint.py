@@ -1,5 +1,6 @@
 """Checkpoints of users: what is read, what is refused, and that nothing in them ever runs."""
 
+import argparse
 import io
 import json
 import os
@@ -73,6 +74,35 @@ def test_averaged_weights_go_before_the_last_ones(tmp_path: Path) -> None:
 def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2, dtype=torch.float16)}, tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt").tensors["w"].dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict", "ema", "model_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_weights_are_found_by_their_own_names_and_with_what_is_beside(
+    tmp_path: Path, name: str, prefix: str
+) -> None:
+    weights = {f"{prefix}a.w": torch.ones(2), f"{prefix}module.w": torch.ones(2)}
+    torch.save({name: weights, "optimizer": {"state": {}}, "epoch": 3, "names": ["x", "y"]}, tmp_path / "x.pt")
+    checkpoint = read_checkpoint(tmp_path / "x.pt")
+    assert set(checkpoint.tensors) == {"a.w", "module.w"}
+    assert (checkpoint.facts["names"], checkpoint.facts["epoch"]) == (["x", "y"], 3)
+
+
+def test_the_counter_of_averaged_weights_is_no_weight(tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(1, 1))
+    torch.save({"model_ema": averaged.state_dict(), "model": {"weight": torch.zeros(1)}}, tmp_path / "x.pt")
+    assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"weight", "bias"}
+
+
+def test_a_layer_that_is_called_model_is_no_wrapper(tmp_path: Path) -> None:
+    torch.save({"model": torch.ones(2), "other": torch.ones(2)}, tmp_path / "x.pt")
+    assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"model", "other"}
+
+
+def test_what_the_training_scripts_of_torchvision_write_is_read(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(model="fcn_resnet50", epochs=30, lr=0.01)
+    torch.save({"model": {"w": torch.ones(1)}, "epoch": 29, "args": arguments}, tmp_path / "x.pt")
+    assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"w"}
 
 
 def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:

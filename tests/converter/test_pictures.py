@@ -17,7 +17,16 @@ from modelexport_converter import pictures
 from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Preprocessing
-from modelexport_converter.pictures import Inputs, Picture, centre_crop, decode, letterbox, open_archive, prepare
+from modelexport_converter.pictures import (
+    Inputs,
+    Picture,
+    centre_crop,
+    decode,
+    letterbox,
+    open_archive,
+    prepare,
+    stretch,
+)
 from modelexport_converter.stores import Store, open_store
 
 URI = "s3://datasets/pictures.zip"
@@ -195,6 +204,15 @@ def test_the_centre_is_cut_after_the_shorter_side_is_scaled() -> None:
     cut = np.asarray(centre_crop(wide, (50, 50)))
     assert cut.shape == (50, 50, 3)
     assert (cut[:, 2:-2] == (0, 255, 0)).all()
+
+
+def test_both_sides_are_stretched_each_by_itself() -> None:
+    halves = Image.new("RGB", (200, 100))
+    halves.paste((255, 255, 255), (100, 0, 200, 100))
+    stretched = np.asarray(stretch(halves, (64, 32)))
+    assert stretched.shape == (64, 32, 3)
+    assert (stretched[:, :14] == 0).all()
+    assert (stretched[:, 18:] == 255).all()
 
 
 def test_an_input_is_normalised_rgb_with_channels_first() -> None:

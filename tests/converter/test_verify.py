@@ -76,6 +76,17 @@ def test_scores_without_any_object_are_measured_against_one_certain_answer() -> 
     assert compare(model, run_of(model, 1e-3), PICTURES).value == pytest.approx(1 - 2e-3)
 
 
+def test_pixels_of_a_wrong_class_count_by_their_share_and_not_by_their_class() -> None:
+    sure = np.zeros((1, 2, 4, 4), np.float32)
+    sure[0, 0] = 1
+    model = model_of(("probabilities", ("batch", "class", "row", "column"), sure))
+    wrong = np.zeros_like(sure)
+    wrong[0, :, 0, :2] = [[-1], [1]]
+    pictures = [np.ones((1, 3, 4, 4), np.float32)]
+    assert compare(model, run_of(model, 0), pictures).value == 1
+    assert compare(model, run_of(model, wrong), pictures).value == pytest.approx(1 - np.sqrt(2 * 2 / 16))
+
+
 def test_a_model_agrees_as_its_worst_output() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
     comparison = compare(model, run_of(model, 0, 0.5), PICTURES)

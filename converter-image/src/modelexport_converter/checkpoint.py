@@ -29,6 +29,11 @@ _OTHER_ZIP = "it is a zip file, but neither torch.save nor torch.export.save wro
 EPSILON = "batch_norm_epsilon"
 """The one number of a pickled network that changes its results and is in no state dict, as a fact."""
 
+_MODELS = ("ema", "model_ema", "model", "state_dict", "model_state_dict")
+"""Where a checkpoint keeps its weights; averaged ones come first, as they are what their author evaluates."""
+_PREFIXES = ("module.", "_orig_mod.")
+"""What ``DataParallel`` and ``torch.compile`` put before every name."""
+
 _PLAIN = (bool, int, float, str, type(None))
 
 # Where ultralytics has kept its layers: one module until 8.0.120, three since.
@@ -65,6 +70,8 @@ ALLOWED_GLOBALS = (
     *(f"ultralytics.nn.modules.{name}" for names in _LAYERS.values() for name in names),
     *(f"ultralytics.nn.tasks.{name}" for name in _TASKS),
     *(f"torchvision.transforms.{name}" for name in _TRANSFORMS),
+    # How torchvision's training scripts were called, which they keep beside the weights.
+    "argparse.Namespace",
     "ultralytics.utils.IterableSimpleNamespace",
     "ultralytics.yolo.utils.IterableSimpleNamespace",
 )
@@ -144,17 +151,31 @@ def _read_pickle(path: Path) -> Checkpoint:
 
 
 def _interpret(path: Path, content: Any) -> Checkpoint:
-    """Find the model in what ``torch.save`` wrote: a pickled module (an ``ema`` first) or a state dict."""
+    """Find the model in what ``torch.save`` wrote: a pickled module or a state dict, bare or in a dict."""
     content = content if isinstance(content, dict) else {"model": content}
-    model = content.get("ema") or content.get("model") or content.get("state_dict") or content
+    model = next((content[name] for name in _MODELS if _holds_weights(content.get(name))), content)
     tensors = dict(model.walk()) if isinstance(model, _Node) else _tensors_of(model)
     if not tensors:
-        raise _unreadable(path, "it holds no weights under 'model', 'ema' or 'state_dict'")
+        raise _unreadable(path, f"it holds no weights, neither bare nor under {', '.join(_MODELS)}")
     attributes = vars(model) if isinstance(model, _Node) else {}
-    facts = {**_plain(content.get("train_args")), **_plain(attributes.get("yaml")), **_plain(attributes)}
+    facts = {**_plain(content), **_plain(content.get("train_args"))}
+    facts |= {**_plain(attributes.get("yaml")), **_plain(attributes)}
     if isinstance(model, _Node) and (epsilon := model.find("eps")) is not None:
         facts[EPSILON] = epsilon
-    return Checkpoint(_to_float(tensors), facts)
+    return Checkpoint(_to_float(_unwrapped(tensors)), facts)
+
+
+def _holds_weights(content: Any) -> bool:
+    return isinstance(content, _Node) or (isinstance(content, dict) and bool(_tensors_of(content)))
+
+
+def _unwrapped(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Take off the prefixes of wrappers; the counter of averaged weights has none."""
+    weights = {name: value for name, value in tensors.items() if name != "n_averaged"}
+    for prefix in _PREFIXES:
+        if weights and all(name.startswith(prefix) for name in weights):
+            return _unwrapped({name.removeprefix(prefix): value for name, value in weights.items()})
+    return weights
 
 
 def _refuse_legacy(path: Path) -> Checkpoint:
@@ -189,7 +210,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             facts = {key: _decoded(value) for key, value in (file.metadata() or {}).items()}
-            return Checkpoint(_to_float({key: file.get_tensor(key) for key in list(file.keys())}), facts)
+            tensors = {key: file.get_tensor(key) for key in list(file.keys())}
+            return Checkpoint(_to_float(_unwrapped(tensors)), facts)
     except SafetensorError as error:
         raise _unreadable(path, str(error)) from error
 
@@ -272,8 +294,8 @@ def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _unsafe(what: str) -> str:
     return (
-        f"the checkpoint's pickle asks for {what}, which a YOLOv8 checkpoint does not need, so nothing of it was run; "
-        "save the weights as .safetensors, or the model with torch.export.save as .pt2"
+        f"the checkpoint's pickle asks for {what}, which no checkpoint of a supported model needs, so nothing of it "
+        "was run; save the weights as .safetensors, or the model with torch.export.save as .pt2"
     )
 
 

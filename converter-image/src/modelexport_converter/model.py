@@ -12,11 +12,11 @@ class Preprocessing:
     """How a picture becomes the input tensor (1, 3, height, width), float32, RGB.
 
     ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides;
-    ``centre_crop`` scales the shorter side to the input size and cuts the centre. Then ``(pixel / 255 - mean) / std``
-    per channel.
+    ``centre_crop`` scales the shorter side to the input size and cuts the centre; ``stretch`` scales height and width
+    to the input size, each by itself. Then ``(pixel / 255 - mean) / std`` per channel.
     """
 
-    resize: Literal["letterbox", "centre_crop"]
+    resize: Literal["letterbox", "centre_crop", "stretch"]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 

@@ -208,4 +208,9 @@ def centre_crop(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
 
 
-_RESIZERS = {"letterbox": letterbox, "centre_crop": centre_crop}
+def stretch(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
+    """Scale to (height, width), whatever the aspect ratio."""
+    return image.resize((input_size[1], input_size[0]), Image.Resampling.BILINEAR)
+
+
+_RESIZERS = {"letterbox": letterbox, "centre_crop": centre_crop, "stretch": stretch}

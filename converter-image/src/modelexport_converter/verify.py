@@ -7,7 +7,10 @@ nothing is noise that nobody reads; the cosine of such outputs is near 1 even fo
 positions dominate it. A model's agreement is that of its worst output.
 
 - Probabilities (outputs with a ``class`` axis) are measured against zero, and every picture counts as if it held at
-  least one certain answer, so that pictures without any object do not turn tiny errors into large ratios.
+  least one certain answer, so that pictures without any object do not turn tiny errors into large ratios. This holds
+  for the classes of every pixel too: each pixel has a certain answer then, and a file that gives a share s of the
+  pixels a wrong class with certainty reaches about ``1 - sqrt(2 s)``, whatever class the others have. Against the
+  average per class, a picture that is all background would measure nothing but rounding.
 - Everything else is measured against the average per channel, since positions and masks have no natural zero.
 """
 

@@ -4,7 +4,15 @@ from itertools import groupby
 
 from modelexport.matrix import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel
 from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, record, rule, text, time, words
-from modelexport.spec import CLASS_COUNT_LIMIT, DEFAULT_SAMPLES, INPUT_SIZE_LIMIT, SAMPLES_LIMIT, URI_LIMIT
+from modelexport.spec import (
+    CLASS_COUNT_LIMIT,
+    DEFAULT_SAMPLES,
+    FRACTION_EXAMPLE,
+    FRACTION_PATTERN,
+    INPUT_SIZE_LIMIT,
+    SAMPLES_LIMIT,
+    URI_LIMIT,
+)
 
 TTL_LIMIT = 2**31 - 1
 EXACT_LIMIT = 2**53 - 1
@@ -82,13 +90,11 @@ def _support_rules(rows: list[Architecture]) -> list[Schema]:
 
 def _support_rule(row: Architecture) -> Schema:
     extended = [str(target) for target in TARGETS if target in row.extended]
-    stable = ", ".join(str(target) for target in TARGETS if target not in row.extended)
     expression = (
         f"self.supportLevel == 'Extended' || self.model.architecture != '{row.name}' || "
         f"self.targets.all(t, !((t.format + '/' + t.precision) in {cel_list(extended)}))"
     )
-    message = f"{', '.join(extended)} are not in the stable matrix for {row.name} (stable: {stable}); "
-    return rule(expression, message + "set spec.supportLevel: Extended", fieldPath=".targets")
+    return rule(expression, row.refusal(row.extended), fieldPath=".targets")
 
 
 def _model() -> Schema:
@@ -102,7 +108,9 @@ def _model() -> Schema:
                 "Facts about the model; what is left out is read from the checkpoint.",
                 {
                     "variant": text(
-                        'The size of the model, for example "n"; quote it, YAML takes a bare n for a boolean.', 16
+                        'Which network of the architecture: its size, for example "n" (quote it, YAML takes a bare n '
+                        "for a boolean), or its backbone, for example resnet50.",
+                        32,
                     ),
                     "numClasses": integer("How many classes the model tells apart.", 1, CLASS_COUNT_LIMIT),
                     "inputSize": {
@@ -112,23 +120,33 @@ def _model() -> Schema:
                         "maxItems": 2,
                         "items": integer("Pixels.", 1, INPUT_SIZE_LIMIT),
                     },
+                    "scoreThreshold": _fraction("Boxes with a lower score are left out."),
+                    "nmsThreshold": _fraction("Of boxes with a larger overlap (IoU), only the best is kept."),
                 },
             ),
         },
         *_variant_rules(rows),
         *_stride_rules(rows),
+        *_threshold_rules(rows),
         required=("architecture", "checkpoint"),
     )
 
 
+def _fraction(description: str) -> Schema:
+    """A decimal as text: floating-point numbers do not survive every client of the API unchanged."""
+    decimal = rule(f"self.matches('{FRACTION_PATTERN}')", f"not a decimal from 0 to 1; {FRACTION_EXAMPLE}")
+    return text(f'{description} A decimal from 0 to 1 as text, for example "0.5".', 16, decimal)
+
+
 def _variant_rules(rows: list[Architecture]) -> list[Schema]:
-    """One rule for all architectures that come in the same variants."""
+    """One rule for all architectures that come in the same variants, or in none."""
     rules = []
     for variants, group in groupby(sorted(rows, key=lambda row: row.variants), key=lambda row: row.variants):
         names = [row.name for row in group]
-        allowed = f"self.parameters.variant in {cel_list(variants)}"
         message = f"variant must be one of {', '.join(variants)} for {', '.join(names)}"
-        rules.append(_parameter_rule(names, "variant", allowed, message))
+        if not variants:
+            message = f"variant is not a parameter of {', '.join(names)}; remove it"
+        rules.append(_parameter_rule(names, "variant", f"self.parameters.variant in {cel_list(variants)}", message))
     return rules
 
 
@@ -141,6 +159,16 @@ def _stride_rules(rows: list[Architecture]) -> list[Schema]:
         message = f"inputSize is [height, width] in multiples of {stride} for {', '.join(names)}"
         rules.append(_parameter_rule(names, "inputSize", allowed, message))
     return rules
+
+
+def _threshold_rules(rows: list[Architecture]) -> list[Schema]:
+    """One rule per threshold for all architectures that leave the suppression of boxes to whoever runs the files."""
+    names = [row.name for row in rows if not row.suppresses]
+    return [
+        _parameter_rule(names, parameter, "false", f"{parameter} is not a parameter of {', '.join(names)}; remove it")
+        for parameter in ("scoreThreshold", "nmsThreshold")
+        if names
+    ]
 
 
 def _parameter_rule(names: list[str], parameter: str, allowed: str, message: str) -> Schema:

@@ -4,7 +4,7 @@ The CRD's enums and rules, the planner, the converter, the documents and ``model
 architecture is a row in ``ARCHITECTURES`` and one file in the converter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -29,7 +29,8 @@ class Task(StrEnum):
     """What a model does with a picture."""
 
     DETECTION = "detection"
-    SEGMENTATION = "segmentation"
+    INSTANCE_SEGMENTATION = "instance segmentation"
+    SEMANTIC_SEGMENTATION = "semantic segmentation"
     CLASSIFICATION = "classification"
     KEYPOINTS = "keypoints"
 
@@ -113,7 +114,9 @@ class Resources:
 class Architecture:
     """One row of the matrix.
 
-    ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
+    ``variants`` are the networks of this name, by size (``n``) or by backbone (``resnet50``); without any, the name
+    says it all. ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
+    ``suppresses`` says that the files themselves drop faint and overlapping boxes, so that thresholds can be given.
     """
 
     name: str
@@ -122,9 +125,20 @@ class Architecture:
     variants: tuple[str, ...]
     default_input_size: tuple[int, int]
     stride: int
+    suppresses: bool = False
     extended: frozenset[Target] = frozenset()
     thresholds: Mapping[Precision, Threshold] = field(default_factory=dict)
     resources: Resources = Resources(memory_mib=3072)
+
+    def refusal(self, asked: Collection[Target]) -> str:
+        """Why ``asked``, which are Extended cells of this row, are refused at the level Stable, and the way out."""
+        stable = name_targets(target for target in TARGETS if target not in self.extended)
+        names = name_targets(asked)
+        verb = "are" if len(names) > 1 else "is"
+        return (
+            f"{', '.join(names)} {verb} not in the stable matrix for {self.name} (stable: {', '.join(stable)}); "
+            "set spec.supportLevel: Extended"
+        )
 
 
 @dataclass(frozen=True)
@@ -208,13 +222,24 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
         _yolov8("YOLOv8", Task.DETECTION),
-        _yolov8("YOLOv8-SEG", Task.SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
+        _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
     )
 }
 
 TARGETS: tuple[Target, ...] = tuple(Target(fmt, precision) for fmt in Format for precision in Precision)
+
+
+def name_targets(targets: Iterable[Target]) -> tuple[str, ...]:
+    """Name targets as briefly as can be: a format alone stands for all of its precisions."""
+    asked = frozenset(targets)
+    named = []
+    for fmt in Format:
+        of_format = [target for target in TARGETS if target.format is fmt]
+        found = [str(target) for target in of_format if target in asked]
+        named += [str(fmt)] if len(found) == len(of_format) else found
+    return tuple(named)
 
 
 def lookup(architecture: str, target: Target) -> Cell:

@@ -38,8 +38,8 @@ def check_support(export: ModelExport) -> None:
     row = ARCHITECTURES[export.model.architecture]
     for index, target in enumerate(export.targets):
         if target in row.extended:
-            problem = f"{target} is not in the stable matrix for {row.name}; set spec.supportLevel: Extended"
-            raise InvalidSpec(f"spec.targets[{index}]", problem, Reason.UNSUPPORTED_TARGET)
+            asked = [other for other in export.targets if other in row.extended]
+            raise InvalidSpec(f"spec.targets[{index}]", row.refusal(asked), Reason.UNSUPPORTED_TARGET)
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
@@ -61,9 +61,16 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
 
 
 def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits."""
+    """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits.
+
+    A parameter that is not given does not count, so that a later version can know another without new digits for all.
+    """
+    parameters = asdict(export.model.parameters)
     content = {
-        "model": asdict(export.model),
+        "model": {
+            **asdict(export.model),
+            "parameters": {name: value for name, value in parameters.items() if value is not None},
+        },
         "target": str(cell.target),
         "scheme": cell.scheme(calibrated=export.calibration is not None),
         "threshold": asdict(cell.threshold),

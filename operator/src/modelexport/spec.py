@@ -11,11 +11,13 @@ from typing import Any
 
 from modelexport import fields
 from modelexport.fields import Body, InvalidSpec
-from modelexport.matrix import ARCHITECTURES, Format, Precision, SupportLevel, Target
+from modelexport.matrix import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+FRACTION_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)$"
+FRACTION_EXAMPLE = 'write it as text, for example "0.5"'
 URI_LIMIT = 1024
 CLASS_COUNT_LIMIT = 100_000
 INPUT_SIZE_LIMIT = 4096
@@ -37,12 +39,15 @@ class DataRef:
 class Parameters:
     """Facts about the model that the checkpoint may not tell; ``None`` means: read it from the checkpoint.
 
-    ``input_size`` is (height, width) in pixels.
+    ``input_size`` is (height, width) in pixels. The thresholds, 0 to 1, are for files that suppress boxes themselves:
+    the least score, and the largest intersection over union of two boxes of a class; ``None`` means the architecture's.
     """
 
     variant: str | None = None
     num_classes: int | None = None
     input_size: tuple[int, int] | None = None
+    score_threshold: float | None = None
+    nms_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -173,15 +178,33 @@ def _parse_model(model: Body) -> Model:
 
 def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
     path, row = "spec.model.parameters", ARCHITECTURES[architecture]
-    variant = parameters.get("variant")
-    if variant is not None and variant not in row.variants:
-        known = ", ".join(row.variants)
-        raise InvalidSpec(f"{path}.variant", f"{variant!r} is no variant of {architecture}; use one of {known}")
     return Parameters(
-        variant=variant,
+        variant=_parse_variant(parameters.get("variant"), row, f"{path}.variant"),
         num_classes=fields.optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
         input_size=_parse_input_size(parameters.get("inputSize"), row.stride, f"{path}.inputSize"),
+        score_threshold=_parse_threshold(parameters.get("scoreThreshold"), row, f"{path}.scoreThreshold"),
+        nms_threshold=_parse_threshold(parameters.get("nmsThreshold"), row, f"{path}.nmsThreshold"),
     )
+
+
+def _parse_variant(value: Any, row: Architecture, path: str) -> str | None:
+    if value is None:
+        return None
+    if not row.variants:
+        raise InvalidSpec(path, f"is not a parameter of {row.name}; remove it")
+    if value not in row.variants:
+        raise InvalidSpec(path, f"{value!r} is no variant of {row.name}; use one of {', '.join(row.variants)}")
+    return str(value)
+
+
+def _parse_threshold(value: Any, row: Architecture, path: str) -> float | None:
+    if value is None:
+        return None
+    if not row.suppresses:
+        raise InvalidSpec(path, f"is not a parameter of {row.name}; remove it")
+    if not isinstance(value, str) or not re.fullmatch(FRACTION_PATTERN, value):
+        raise InvalidSpec(path, f"{value!r} is not a decimal from 0 to 1; {FRACTION_EXAMPLE}")
+    return float(value)
 
 
 def _parse_input_size(value: Any, stride: int, path: str) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from command_line import CommandLine, model_export
 from modelexport import __version__
 from modelexport.cli import main
-from modelexport.matrix import ARCHITECTURES, cells
+from modelexport.matrix import ARCHITECTURES, TARGETS, Format, cells
 
 
 def change(**fields: Any) -> dict[str, Any]:
@@ -47,6 +48,24 @@ def test_a_bad_body_is_refused_with_file_field_value_and_way_out(
     path = command_line.write(make())
     assert main(["run", str(path)]) == 2
     assert f"modelexport: {path}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_an_extended_cell_is_refused_under_stable_with_the_way_out(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    coreml = frozenset(target for target in TARGETS if target.format is Format.COREML)
+    row = replace(ARCHITECTURES["YOLOv8"], extended=coreml)
+    monkeypatch.setitem(ARCHITECTURES, "YOLOv8", row)  # type: ignore[arg-type]
+    path = command_line.write(model_export("shapes", "CoreML/FP32", "ONNX/FP32", "CoreML/INT8"))
+    assert main([command, str(path)]) == 2
+    words = (
+        "spec.targets[0]: CoreML/FP32, CoreML/INT8 are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX); "
+        "set spec.supportLevel: Extended"
+    )
+    assert words in capsys.readouterr().err
+    path = command_line.write(model_export("shapes", "CoreML/FP32", supportLevel="Extended"))
+    assert main(["validate", str(path)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from command_line import model_export
-from modelexport import matrix, names
+from modelexport import names
 from modelexport.fields import InvalidSpec
-from modelexport.matrix import ARCHITECTURES, TARGETS, Precision, Scheme, SupportLevel, Target, cells, lookup
+from modelexport.matrix import ARCHITECTURES, TARGETS, Format, Precision, Scheme, SupportLevel, Target, cells, lookup
 from modelexport.names import ExitCode
 from modelexport.plan import plan_export, spec_hash
 from modelexport.reasons import Fault, Reason
@@ -182,13 +182,44 @@ def test_int8_is_static_with_calibration_where_the_format_has_that() -> None:
     assert not any(item.scheme.needs_calibration for item in requests_of(*ALL))
 
 
-def test_an_extended_cell_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(ARCHITECTURES["YOLOv8"], extended=frozenset({Target(matrix.Format.ONNX, Precision.FP16)}))
+COREML = frozenset(target for target in TARGETS if target.format is Format.COREML)
+
+
+def extend(monkeypatch: pytest.MonkeyPatch, *targets: Target) -> None:
+    row = replace(ARCHITECTURES["YOLOv8"], extended=frozenset(targets))
     monkeypatch.setitem(ARCHITECTURES, "YOLOv8", row)  # type: ignore[arg-type]
-    with pytest.raises(InvalidSpec, match=r"spec.targets\[1\]: ONNX/FP16 .* set spec.supportLevel: Extended") as caught:
-        requests_of("ONNX/FP32", "ONNX/FP16")
+
+
+def test_an_extended_cell_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    extend(monkeypatch, *COREML)
+    with pytest.raises(InvalidSpec) as caught:
+        requests_of("ONNX/FP32", "CoreML/FP16")
+    assert str(caught.value) == (
+        "spec.targets[1]: CoreML/FP16 is not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX); "
+        "set spec.supportLevel: Extended"
+    )
     assert caught.value.reason is Reason.UNSUPPORTED_TARGET
-    assert len(requests_of("ONNX/FP16", supportLevel=SupportLevel.EXTENDED.value)) == 1
+    assert len(requests_of("CoreML/FP16", supportLevel=SupportLevel.EXTENDED.value)) == 1
+
+
+def test_all_that_is_refused_is_named_at_once_and_a_whole_format_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    extend(monkeypatch, *COREML, Target(Format.LITERT, Precision.INT8))
+    with pytest.raises(InvalidSpec) as caught:
+        requests_of(*ALL)
+    assert "LiteRT/INT8, CoreML are not in the stable matrix for YOLOv8 (stable: LiteRT/FP32, LiteRT/FP16, ONNX);" in (
+        str(caught.value)
+    )
+
+
+def test_a_parameter_that_is_not_given_does_not_count_for_the_hash() -> None:
+    model = {"architecture": "YOLOv8", "checkpoint": {"uri": "s3://checkpoints/a.pt"}}
+    hashes = {
+        requests_of("ONNX/FP32", model={**model, **parameters})[0].spec_hash
+        for parameters in ({}, {"parameters": {}}, {"parameters": {"variant": None}})
+    }
+    assert hashes == {requests_of("ONNX/FP32")[0].spec_hash}
+    other = requests_of("ONNX/FP32", model={**model, "parameters": {"numClasses": 3}})
+    assert other[0].spec_hash not in hashes
 
 
 def test_every_cell_has_a_threshold_and_resources() -> None:

@@ -3,13 +3,14 @@
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from command_line import model_export
 from modelexport.fields import InvalidSpec
-from modelexport.matrix import Format, Precision, SupportLevel, Target
+from modelexport.matrix import ARCHITECTURES, Format, Precision, SupportLevel, Target
 from modelexport.spec import Calibration, DataRef, Parameters, parse_class, parse_export
 
 SHA256 = "0123456789abcdef" * 4
@@ -138,6 +139,47 @@ def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, valu
     with pytest.raises(InvalidSpec) as caught:
         parse_export(changed(full_export(), path, value))
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture whose files suppress boxes, and which comes in one variant only."""
+    row = replace(ARCHITECTURES["YOLOv8"], suppresses=True, variants=())
+    monkeypatch.setattr("modelexport.spec.ARCHITECTURES", {"YOLOv8": row})
+
+
+def with_parameters(**parameters: Any) -> Parameters:
+    return parse_export(changed(full_export(), "spec.model.parameters", parameters)).model.parameters
+
+
+@pytest.mark.usefixtures("detector")
+@pytest.mark.parametrize(("text", "number"), [("0", 0.0), ("0.05", 0.05), ("1", 1.0), ("1.0", 1.0)])
+def test_thresholds_are_decimals_as_text(text: str, number: float) -> None:
+    assert with_parameters(scoreThreshold=text, nmsThreshold=text) == Parameters(
+        score_threshold=number, nms_threshold=number
+    )
+
+
+@pytest.mark.usefixtures("detector")
+@pytest.mark.parametrize("value", [0.5, 1, True, "", "1.5", "-0.1", ".5", "1.", "5e-1", "0.5\n", "nan"])
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
+def test_what_is_no_decimal_from_0_to_1_is_refused_with_an_example(parameter: str, value: object) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        with_parameters(**{parameter: value})
+    message = f'{value!r} is not a decimal from 0 to 1; write it as text, for example "0.5"'
+    assert str(caught.value) == f"spec.model.parameters.{parameter}: {message}"
+
+
+@pytest.mark.usefixtures("detector")
+def test_a_variant_is_refused_where_there_are_none() -> None:
+    with pytest.raises(InvalidSpec, match=r"^spec.model.parameters.variant: is not a parameter of YOLOv8; remove it$"):
+        with_parameters(variant="n")
+
+
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
+def test_a_threshold_is_refused_where_files_do_not_suppress_boxes(parameter: str) -> None:
+    with pytest.raises(InvalidSpec, match=rf"^spec.model.parameters.{parameter}: is not a parameter of YOLOv8; remove"):
+        with_parameters(**{parameter: "0.5"})
 
 
 @pytest.mark.parametrize(

@@ -68,4 +68,36 @@ def test_extended_cells_get_a_rule_that_names_what_is_stable_and_the_way_out(mon
     rule = next(rule for rule in rules(".targets") if "supportLevel: Extended" in rule["message"])
     assert rule["rule"].startswith("self.supportLevel == 'Extended' || self.model.architecture != 'YOLOv8' || ")
     assert "'CoreML/FP32'" in rule["rule"]
-    assert "stable: LiteRT/FP32, LiteRT/FP16, LiteRT/INT8, ONNX/FP32, ONNX/INT8" in rule["message"]
+    assert rule["message"] == (
+        "ONNX/FP16, CoreML are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX/FP32, ONNX/INT8); "
+        "set spec.supportLevel: Extended"
+    )
+
+
+def parameter_rules(parameter: str, *rows: matrix.Architecture) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelexport.crd_export.ARCHITECTURES", {row.name: row for row in rows})
+        model = schema_of(crd.build_export_crd())["properties"]["spec"]["properties"]["model"]
+    found = [rule for rule in model["x-kubernetes-validations"] if rule["fieldPath"] == f".parameters.{parameter}"]
+    return [f"{rule['rule']}: {rule['message']}" for rule in found]
+
+
+YOLO = matrix.ARCHITECTURES["YOLOv8"]
+BARE = replace(YOLO, name="Bare", variants=())
+DETECTOR = replace(YOLO, name="Detector", variants=("resnet50", "mobilenet_v3_large"), suppresses=True)
+
+
+def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> None:
+    bare, yolo, detector = sorted(parameter_rules("variant", YOLO, BARE, DETECTOR), key=len)
+    assert bare.endswith("in []: variant is not a parameter of Bare; remove it")
+    assert yolo.endswith("variant must be one of n, s, m, l, x for YOLOv8")
+    assert "self.parameters.variant in ['resnet50', 'mobilenet_v3_large']" in detector
+    assert detector.endswith("variant must be one of resnet50, mobilenet_v3_large for Detector")
+
+
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
+def test_thresholds_are_only_for_what_suppresses_boxes(parameter: str) -> None:
+    (rule,) = parameter_rules(parameter, YOLO, BARE, DETECTOR)
+    assert rule.startswith("!(self.architecture in ['YOLOv8', 'Bare']) || ")
+    assert rule.endswith(f"|| false: {parameter} is not a parameter of YOLOv8, Bare; remove it")
+    assert parameter_rules(parameter, DETECTOR) == []

@@ -1,0 +1,117 @@
+"""Brings together what an export asks and what its checkpoint holds; every architecture reads checkpoints by it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+
+from modelexport.reasons import Reason
+from modelexport.spec import INPUT_SIZE_LIMIT
+from modelexport_converter.checkpoint import Facts
+from modelexport_converter.failures import Failure
+
+Tensors = Mapping[str, torch.Tensor]
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def check_asked(what: str, wanted: object, found: object) -> None:
+    """Refuse a checkpoint that has something else than the export asks for; ``None`` asks for nothing.
+
+    Raises:
+        Failure: ``CheckpointMismatch``, naming both.
+    """
+    if wanted is not None and wanted != found:
+        way_out = "correct spec.model or name the other checkpoint"
+        raise mismatch(f"the export asks for {what} {wanted}, the checkpoint has {found}; {way_out}")
+
+
+def mismatch(message: str) -> Failure:
+    """The failure of a checkpoint that is not what the export says."""
+    return Failure(Reason.CHECKPOINT_MISMATCH, message)
+
+
+def trained_size(facts: Facts, stride: int) -> tuple[int, int] | None:
+    """The (height, width) that a model was trained for, rounded up to multiples of ``stride``, if it is told."""
+    side = facts.get("imgsz")
+    sides = [side, side] if isinstance(side, int) else side
+    if not (
+        isinstance(sides, Sequence)
+        and len(sides) == 2
+        and all(isinstance(s, int) and 0 < s <= INPUT_SIZE_LIMIT for s in sides)
+    ):
+        return None
+    height, width = (-(-s // stride) * stride for s in sides)
+    return height, width
+
+
+def class_names(facts: Facts, classes: int) -> tuple[str, ...]:
+    """The names of the classes in their order; made up where the checkpoint does not tell them all."""
+    names = facts.get("names")
+    ordered = [names.get(i, names.get(str(i))) for i in range(classes)] if isinstance(names, Mapping) else names
+    if not isinstance(ordered, Sequence) or len(ordered) != classes or None in ordered:
+        return tuple(f"class_{index}" for index in range(classes))
+    return tuple(map(str, ordered))
+
+
+def fill(network: Network, tensors: Tensors, what: str) -> Network:
+    """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: the weights are not those of ``what``; the first differences are named.
+    """
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    try:
+        network.load_state_dict({**counters, **tensors})
+    except RuntimeError as error:
+        first = re.sub(r"\s+", " ", str(error).partition(":")[2])[:300]
+        message = f"the weights do not fit {what}:{first}; export a changed network as .pt2"
+        raise mismatch(message) from error
+    return network
+
+
+class ProgramModule(torch.nn.Module):
+    """A program as a module like any other: exporters set it to eval mode, of which a program does not want to hear."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.network = program.module(check_guards=False)  # shapes are static and have been checked
+        self.training = False
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "ProgramModule":
+        """Stay as the program was captured."""
+        return self
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the program's outputs, a single one too as a tuple."""
+        outputs = self.network(image)
+        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def program_shapes(
+    program: torch.export.ExportedProgram, asked: tuple[int, int] | None
+) -> tuple[tuple[int, int], list[tuple[int, ...]]]:
+    """Return the input size of a program that takes one picture, and the shapes of its outputs.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: it takes something else, or another size than the export asks for.
+    """
+    shapes = [_shape(program, name) for name in program.graph_signature.user_inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
+        raise unfit(f"it takes inputs of shapes {shapes}, expected one image (1, 3, height, width)")
+    height, width = shapes[0][2:]
+    check_asked("input size", asked, (height, width))
+    return (height, width), [_shape(program, name) for name in program.graph_signature.user_outputs]
+
+
+def unfit(problem: str) -> Failure:
+    """The failure of an archive that is not of the architecture."""
+    return mismatch(f"the .pt2 archive does not fit: {problem}")
+
+
+def _shape(program: torch.export.ExportedProgram, name: object) -> tuple[int, ...]:
+    node = next((node for node in program.graph.nodes if node.name == name), None)
+    value = node.meta.get("val") if node is not None else None
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
