@@ -218,6 +218,30 @@ def _yolov8(
     )
 
 
+_COREML = frozenset(Target(Format.COREML, precision) for precision in Precision)
+_DETECTOR_THRESHOLDS: Mapping[Precision, Threshold] = {
+    Precision.FP32: Threshold("agreement", 0.999),
+    Precision.FP16: Threshold("agreement", 0.98),
+    Precision.INT8: Threshold("agreement", 0.8),
+}
+
+
+def _torchvision_detector(
+    name: str, variants: tuple[str, ...], input_size: int, extended: frozenset[Target] = _COREML
+) -> Architecture:
+    return Architecture(
+        name=name,
+        task=Task.DETECTION,
+        impl="modelexport_converter.architectures.torchvision_detectors",
+        variants=variants,
+        default_input_size=(input_size, input_size),
+        stride=32,
+        suppresses=True,
+        extended=extended,
+        thresholds=_DETECTOR_THRESHOLDS,
+    )
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
@@ -225,6 +249,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
+        _torchvision_detector("RetinaResNet", ("resnet50",), 640),
+        _torchvision_detector("MobileNet", (), 320),
     )
 }
 

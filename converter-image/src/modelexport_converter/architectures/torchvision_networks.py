@@ -106,7 +106,7 @@ def _suppress_labelled(found: Candidates, most_overlap: float, slots: int) -> An
     return fill_slots(found, stays[0], slots), settled
 
 
-class SSD(_Anchored):
+class SSDlite(_Anchored):
     """Single shot detector, https://arxiv.org/abs/1512.02325: boxes, scores, labels and count of an image."""
 
     BODY = ("backbone", "head")
