@@ -1,6 +1,7 @@
 """torchvision's detectors for the tests: the trained one, untrained ones that detect much, and what is made of them."""
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,41 +28,58 @@ import shapes
 
 WEIGHTS = {"MobileNet": MODELS / "weights/ssdlite320_mobilenet_v3_large.pt"}
 SIZE = (160, 160)
-BUILDERS = {
-    ("RetinaResNet", "resnet50"): "retinanet_resnet50_fpn",
-    ("MobileNet", None): "ssdlite320_mobilenet_v3_large",
-}
 _FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
 
 
-def untrained(builder: str, size: tuple[int, int], classes: int = 4, **settings: Any) -> Any:
-    """A network of torchvision's own with random weights, for inputs (height, width), that detects much.
-
-    Statistics of its normalisation are those of pictures, and its heads differ from place to place.
-    """
+def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
+    """A network of torchvision's own that scales pictures to (height, width), with random weights."""
     torch.manual_seed(0)
-    network: Any = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=classes, **settings)
+    network: Any = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=classes)
     made = network.transform
     network.transform = GeneralizedRCNNTransform(
         1, 1, made.image_mean, made.image_std, size_divisible=1, fixed_size=size[::-1]
     )
+    return network
+
+
+def torchvisions_own(architecture: str) -> Any:
+    """The trained network in torchvision's own code."""
+    network = build(WEIGHTS[architecture].stem, SIZE)
+    network.load_state_dict(torch.load(WEIGHTS[architecture], weights_only=True))
+    return network.eval()
+
+
+def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
+    """A network of torchvision's own with random weights, for inputs (height, width), that detects much.
+
+    Statistics of its normalisation are those of pictures, and what its last layers say differs from place to place.
+    """
+    network = build(builder, size, classes)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
         network.train().backbone(torch.cat(drawn_inputs(4, size)))
-        for name, parameter in network.named_parameters():
-            _spread(name, parameter)
-    return network.eval()
+        for name, layer in network.eval().named_modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and re.search(_LAST_LAYERS, name):
+                _spread(layer, -1 if "cls_logits" in name else 0)
+        network(drawn(1, size))
+    return network
 
 
-def _spread(name: str, parameter: torch.Tensor) -> None:
-    if name.endswith("cls_logits.bias"):
-        parameter.zero_()
-    elif name.endswith("weight") and any(part in name for part in ("cls_logits", "classification_head")):
-        parameter.mul_(8 if "module_list" not in name else 2)
-    elif name.endswith("weight") and "bbox" in name:
-        parameter.mul_(5)
+_LAST_LAYERS = r"cls_logits|cls_score|bbox_pred|bbox_reg|mask_fcn_logits|(classification|regression)_head.*\.1$"
+
+
+def _spread(layer: Any, mean: float) -> None:
+    """Give the first values that a layer answers a standard deviation of 1 around ``mean``."""
+
+    def scale(layer: Any, _: Any, answer: torch.Tensor) -> torch.Tensor:
+        handle.remove()
+        layer.bias.fill_(mean)
+        layer.weight.div_(answer.std())
+        return (answer - answer.mean()) / answer.std() + mean
+
+    handle = layer.register_forward_hook(scale)
 
 
 def drawn(count: int, size: tuple[int, int]) -> list[torch.Tensor]:

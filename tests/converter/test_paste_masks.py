@@ -9,7 +9,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 EXAMPLE = Path(__file__).parents[2] / "examples/paste_masks.py"
 SPEC = importlib.util.spec_from_file_location("paste_masks", EXAMPLE)
-assert SPEC is not None and SPEC.loader is not None
+assert SPEC is not None
+assert SPEC.loader is not None
 example = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(example)
 

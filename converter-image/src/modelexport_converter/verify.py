@@ -56,7 +56,9 @@ def compare(model: LoadedModel, run: Run, pictures: Sequence[Array]) -> Comparis
     """
     if not pictures:
         raise ValueError("there are no pictures to verify on")
-    sums = SlotSums(model.outputs) if any(_has(output, AXIS) for output in model.outputs) else _TensorSums(model.outputs)
+    sums = (
+        SlotSums(model.outputs) if any(_has(output, AXIS) for output in model.outputs) else _TensorSums(model.outputs)
+    )
     for picture in pictures:
         expected, found = _run_model(model, picture), run(picture)
         _check_outputs(model, expected, found)

@@ -1,7 +1,7 @@
 """torchvision's detectors as programs of fixed shapes: its own networks, with box mathematics that has no filters.
 
-Each takes a detector of ``torchvision.models.detection`` in eval mode, whose settings it follows: thresholds, numbers of
-candidates and of detections. Normalisation and resizing are left to the preparation of the input.
+Each takes a detector of ``torchvision.models.detection`` in eval mode, whose settings it follows: thresholds, numbers
+of candidates and of detections. Normalising and resizing are left to the preparation of the input.
 """
 
 from collections.abc import Sequence
@@ -174,15 +174,16 @@ class RCNN(_Anchored):
         most, slots, most_overlap, least_score = self.proposing
         parts, flags = [], []
         for logits, codes, anchors in zip(objectness, deltas, self.anchors.split(self.counts), strict=True):
-            values, label, codes, chosen = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
-            boxes, scores = clip(decode(codes, chosen, _UNIT), self.size), values.sigmoid()
+            best = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
+            values, label, moves, chosen = best
+            boxes, scores = clip(decode(moves, chosen, _UNIT), self.size), values.sigmoid()
             valid = is_larger(boxes, _LEAST_PROPOSAL) * (scores >= least_score).float()
             stays, settled = suppress(boxes.unsqueeze(0), valid.unsqueeze(0), most_overlap)
             parts.append((boxes, scores, label, stays[0]))
             flags.append(settled)
-        best = Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
-        best = fill_slots(best, best.valid, slots)
-        return best.boxes, best.valid, torch.stack(flags).amin()
+        found = Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        proposals = fill_slots(found, found.valid, slots)
+        return proposals.boxes, proposals.valid, torch.stack(flags).amin()
 
     def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
         least_score, most_overlap, slots = self.settings
@@ -190,7 +191,7 @@ class RCNN(_Anchored):
         classes = scores.shape[1]
         values, index = scores.reshape(-1).topk(min(MOST_CANDIDATES, scores.numel()))
         region, label = _divide(index, classes)
-        codes = deltas.view(-1, 4)[index + region + 1]  # the background has deltas of its own
+        codes = deltas.reshape(-1, 4)[index + region + 1]  # the background has deltas of its own
         boxes = clip(decode(codes, proposals[region], self.weights), self.size)
         valid = (values > least_score).float() * is_larger(boxes, _LEAST_BOX)
         answer, settled = _suppress_labelled(Candidates(boxes, values, label + 1, valid), most_overlap, slots)
@@ -202,7 +203,7 @@ class RCNN(_Anchored):
         masks = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
         slots, classes, height, width = masks.shape
         chosen = torch.arange(slots) * classes + found.labels.long()
-        picked = masks.view(slots * classes, height, width)[chosen].sigmoid()
+        picked = masks.reshape(slots * classes, height, width)[chosen].sigmoid()
         return (picked * found.valid.view(-1, 1, 1)).unsqueeze(0)
 
 

@@ -31,7 +31,10 @@ class RoIAlign(nn.Module):
         self.bins = bins
         used = sizes[: self.count]
         offsets = [0, *accumulate(height * width for height, width in used)][: self.count]
-        rows = [(offset, height, width, 2.0**-level) for offset, (height, width), level in zip(offsets, used, levels)]
+        rows = [
+            (offset, height, width, 2.0**-level)
+            for offset, (height, width), level in zip(offsets, used, levels[: self.count], strict=True)
+        ]
         limits = [_CANONICAL_SIDE * 2 ** (level - _CANONICAL_LEVEL - 1e-6) for level in levels[1 : self.count]]
         self.register_buffer("levels", torch.tensor(rows))
         self.register_buffer("limits", torch.tensor(limits))
