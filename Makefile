@@ -39,7 +39,7 @@ test-unit: install ## Run the tests that need neither torch nor a cluster, in se
 tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
 	@$(CLUSTER) tools
 
-test-converter: tools ## Convert, verify and measure all 36 cells
+test-converter: tools ## Convert, verify and measure all cells
 	$(PYTEST) -n 2 --dist loadgroup tests/converter
 
 test-integration: tools ## Run the operator against a real API server

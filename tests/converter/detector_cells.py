@@ -87,7 +87,7 @@ def drawn(count: int, size: tuple[int, int]) -> list[torch.Tensor]:
     found = []
     for picture in shapes.pictures("val", count):
         resized = Image.fromarray(picture.pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        found.append(torch.from_numpy(_pixels(resized)))
+        found.append(torch.from_numpy(_pixels(resized)).to(torch.get_default_dtype()))
     return found
 
 

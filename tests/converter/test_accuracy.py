@@ -1,4 +1,4 @@
-"""Task accuracy of all 36 cells, and of the INT8 schemes without calibration, on 128 pictures with known answers.
+"""Task accuracy of all cells, and of the INT8 schemes without calibration, on 128 pictures with known answers.
 
 Core ML runs in our evaluator. A group per architecture and format keeps to one process what is made once.
 """
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from converter.yolov8_cells import WEIGHTS, Outputs, eval_inputs, load_model, measure, open_cell, produce, reference
+from converter.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, reference
+from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
 from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.inspection import check_facts
@@ -18,7 +19,7 @@ MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02
 
 
 def cells() -> Iterator[Any]:
-    for architecture in WEIGHTS:
+    for architecture in TRAINED:
         for fmt, backend in BACKENDS.items():
             rows = [(Precision.FP32, Scheme.FP32), (Precision.FP16, Scheme.FP16)]
             rows += [(Precision.INT8, scheme) for scheme in dict.fromkeys((backend.data_free, backend.calibrated))]
@@ -30,7 +31,7 @@ def cells() -> Iterator[Any]:
 
 
 def test_the_trained_models_have_learned_their_task() -> None:
-    assert {name: min(reference(name).values()) > 0.6 for name in WEIGHTS} == dict.fromkeys(WEIGHTS, True)
+    assert {name: min(reference(name).values()) > 0.6 for name in TRAINED} == dict.fromkeys(TRAINED, True)
 
 
 @pytest.mark.parametrize(("architecture", "fmt", "precision", "scheme"), list(cells()))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.yolov8_cells import CLASSES, WEIGHTS, ask, eval_inputs, load_model, open_cell, produce
+from converter.cells import ask, eval_inputs, load_model, open_cell, produce
+from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.matrix import BACKENDS, Format, Scheme
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.backends import load_backend

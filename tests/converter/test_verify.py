@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from converter.yolov8_cells import WEIGHTS, Outputs, eval_inputs, inputs, load_model, run_model
+from converter.cells import TRAINED, eval_inputs, inputs, load_model, run_model
+from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, Precision, Scheme, Threshold
 from modelexport.reasons import Reason
 from modelexport_converter.backends import Array, Facts
@@ -196,7 +197,7 @@ def logits_for_scores(architecture: str, image: Array) -> Outputs:
 
 def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
     """The first one, with noise of a fifth of its weights' spread, as from a wrong scale."""
-    weight = load_model(architecture).module.get_parameter("model.0.conv.weight")
+    weight = next(weight for weight in load_model(architecture).module.parameters() if weight.ndim == 4)
     noise = 0.2 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     weight.data += noise
     try:
@@ -207,12 +208,13 @@ def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
 
 ALWAYS_WRONG = [no_division, divided_twice, rotated_classes, one_noisy_convolution]
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
+DETECTORS = ("YOLOv8", "YOLOv8-SEG", "YOLOv8-Pose")
 WRONG = [
-    *((name, change, Precision.INT8) for name in WEIGHTS for change in ALWAYS_WRONG),
-    *((name, change, Precision.INT8) for name in WEIGHTS if name != "YOLOv8-CLS" for change in WRONG_OUTPUTS),
-    *((name, boxes_half_a_cell_off, Precision.FP16) for name in WEIGHTS if name != "YOLOv8-CLS"),
-    *((name, swapped_channels, Precision.FP16) for name in WEIGHTS if name != "YOLOv8-CLS"),
-    *((name, dimmed, Precision.FP32) for name in WEIGHTS if name != "YOLOv8-CLS"),
+    *((name, change, Precision.INT8) for name in TRAINED for change in ALWAYS_WRONG),
+    *((name, change, Precision.INT8) for name in DETECTORS for change in WRONG_OUTPUTS),
+    *((name, boxes_half_a_cell_off, Precision.FP16) for name in DETECTORS),
+    *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
+    *((name, dimmed, Precision.FP32) for name in DETECTORS),
     ("YOLOv8-CLS", swapped_channels, Precision.FP32),
 ]
 """With the loosest precision at which each is caught; a tighter one catches it all the more."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from converter.yolov8_cells import CLASSES, WEIGHTS, ask, eval_inputs, load_model, run_model
+from converter.cells import ask, eval_inputs, load_model, run_model
+from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.architectures.yolov8_network import Classifier, Network

@@ -41,6 +41,10 @@ ACCEPTED = {
         "suspend": True,
         "ttlSecondsAfterFinished": 86400,
     },
+    "a backbone": model(
+        architecture="DeepLabV3", parameters={"variant": "mobilenet_v3_large", "inputSize": [520, 776]}
+    ),
+    "a network of one variant": model(architecture="UNet", parameters={"numClasses": 1, "inputSize": [48, 64]}),
     "https with a digest": model(checkpoint={"uri": "https://models.example/yolov8n.pt", "sha256": SHA}),
     "the longest URI": model(checkpoint={"uri": "s3://checkpoints/" + "x" * 1007}),
 }
@@ -68,6 +72,27 @@ REFUSED = {
     ),
     "a digest in capitals": (model(checkpoint={**CHECKPOINT, "sha256": SHA.upper()}), "digits in lower case"),
     "another variant": (model(parameters={"variant": "xl"}), "variant must be one of n, s, m, l, x for YOLOv8"),
+    "a variant of another architecture": (
+        model(architecture="FCN", parameters={"variant": "n"}),
+        "variant must be one of resnet50, resnet101, mobilenet_v3_large, mobilenet_v3_small for DeepLabV3, FCN",
+    ),
+    "a variant where there are none": (
+        model(architecture="UNet", parameters={"variant": "n"}),
+        "variant is not a parameter of UNet; remove it",
+    ),
+    "a threshold where files do not suppress boxes": (
+        model(parameters={"scoreThreshold": "0.5"}),
+        "scoreThreshold is not a parameter of YOLOv8, ",
+    ),
+    "an overlap where files do not suppress boxes": (
+        model(parameters={"nmsThreshold": "0.5"}),
+        "nmsThreshold is not a parameter of YOLOv8, ",
+    ),
+    "a threshold as a number": (model(parameters={"nmsThreshold": 0.5}), "must be of type string"),
+    "a threshold above 1": (
+        model(parameters={"scoreThreshold": "1.5"}),
+        'not a decimal from 0 to 1; write it as text, for example "0.5"',
+    ),
     "no classes": (model(parameters={"numClasses": 0}), "should be greater than or equal to 1"),
     "a crooked size": (model(parameters={"inputSize": [640, 641]}), "inputSize is [height, width] in multiples of 32"),
     "one side only": (model(parameters={"inputSize": [640]}), "should have at least 2 items"),

@@ -242,6 +242,26 @@ def _torchvision_detector(
     )
 
 
+_RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
+_SEMANTIC_THRESHOLDS: Mapping[Precision, Threshold] = {
+    Precision.FP32: Threshold("agreement", 0.9999),
+    Precision.FP16: Threshold("agreement", 0.99),
+    Precision.INT8: Threshold("agreement", 0.85),
+}
+
+
+def _semantic(name: str, impl: str, variants: tuple[str, ...], input_size: int, stride: int) -> Architecture:
+    return Architecture(
+        name=name,
+        task=Task.SEMANTIC_SEGMENTATION,
+        impl=f"modelexport_converter.architectures.{impl}",
+        variants=variants,
+        default_input_size=(input_size, input_size),
+        stride=stride,
+        thresholds=_SEMANTIC_THRESHOLDS,
+    )
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
@@ -251,6 +271,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
         _torchvision_detector("RetinaResNet", ("resnet50",), 640),
         _torchvision_detector("MobileNet", (), 320),
+        _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("UNet", "unet", (), 512, 16),
     )
 }
 

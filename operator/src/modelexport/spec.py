@@ -16,7 +16,7 @@ from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
-FRACTION_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)$"
+FRACTION_PATTERN = "^(0([.][0-9]+)?|1([.]0+)?)$"
 FRACTION_EXAMPLE = 'write it as text, for example "0.5"'
 URI_LIMIT = 1024
 CLASS_COUNT_LIMIT = 100_000

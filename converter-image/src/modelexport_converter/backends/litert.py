@@ -21,6 +21,7 @@ from ai_edge_quantizer.utils.qsv_utils import min_max_update
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
 from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.backends.splitting import split_large
 from modelexport_converter.backends.usage import DESCRIPTION, describe_usage
 from modelexport_converter.model import LoadedModel
 
@@ -45,7 +46,7 @@ def convert(model: LoadedModel, path: Path) -> None:
         from litert_torch._config import config
 
     config.show_progress = False
-    converted = litert_torch.convert(model.module, (model.example_input(),))
+    converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _rename(flat, model)
     _attach_usage(flat, model)

@@ -58,7 +58,9 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
             prepared, path, weight_type=quantization.QuantType.QUInt8, nodes_to_exclude=outside
         )
     prepared.unlink()
-    _finish(onnx.load(path), model, path)
+    content = onnx.load(path)
+    _store_transposed(content.graph)
+    _finish(content, model, path)
 
 
 def inspect(path: Path) -> Facts:
@@ -130,6 +132,27 @@ def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
     halved.topological_sort()  # the casts at the input come last
     del halved.model.graph.value_info[:]  # some tell the types of before
     return halved.model
+
+
+def _store_transposed(graph: onnx.GraphProto) -> None:
+    """Store in 8 bits the weights that ONNX Runtime has no integer operator for, those of transposed convolutions.
+
+    Symmetric, one scale per output channel; a runtime turns them to floats when it loads the file.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type != "ConvTranspose" or node.input[1] not in weights:
+            continue
+        weight = weights[node.input[1]]
+        values = onnx.numpy_helper.to_array(weight)
+        scales = np.maximum(np.abs(values).max(axis=(0, 2, 3)) / 127, np.finfo(np.float32).tiny)
+        stored = np.round(values / scales[:, None, None]).astype(np.int8)
+        scale, zero, name = (f"{weight.name}_{end}" for end in ("scale", "zero_point", "dequantized"))
+        weight.CopyFrom(onnx.numpy_helper.from_array(stored, weight.name))
+        graph.initializer.append(onnx.numpy_helper.from_array(scales, scale))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(len(scales), np.int8), zero))
+        graph.node.insert(index, onnx.helper.make_node("DequantizeLinear", [weight.name, scale, zero], [name], axis=1))
+        node.input[1] = name
 
 
 def _finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:

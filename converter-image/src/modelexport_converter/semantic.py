@@ -1,0 +1,102 @@
+"""What every network has in common that gives each pixel a class: its output, its sizes, and archives of it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from modelexport.matrix import ARCHITECTURES
+from modelexport.spec import Model
+from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.matching import (
+    ProgramModule,
+    check_asked,
+    class_names,
+    program_shapes,
+    trained_size,
+    unfit,
+)
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+
+PROBABILITIES = Output(
+    "probabilities",
+    ("batch", "class", "row", "column"),
+    "Probability of each class at each pixel of the input, 0 to 1; they add up to 1, but for a single class, which has "
+    "its own. The class of a pixel is that of the largest; of a single class, what is above 0.5.",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a checkpoint turned out to be: its architecture, its variant where there are several, how many classes."""
+
+    architecture: str
+    classes: int
+    variant: str | None = None
+
+
+class Probabilities(nn.Module):
+    """A network that gives logits (1, classes, h, w), brought to the size of the picture and to probabilities."""
+
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, height, width) to the one output (1, classes, height, width)."""
+        logits = self.network(image)
+        if tuple(logits.shape[2:]) != self.size:
+            logits = functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
+        return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1),)
+
+
+def check_found(found: Found, model: Model) -> None:
+    """Compare what an export asks with what its checkpoint is.
+
+    Raises:
+        Failure: ``CheckpointMismatch``, naming both.
+    """
+    check_asked("architecture", model.architecture, found.architecture)
+    check_asked("variant", model.parameters.variant, found.variant)
+    check_asked("number of classes", model.parameters.num_classes, found.classes)
+
+
+def describe(
+    network: nn.Module, found: Found, checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing
+) -> LoadedModel:
+    """The model of a network that gives logits; its size is what the export, the checkpoint or the matrix says."""
+    row = ARCHITECTURES[model.architecture]
+    size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
+    return _describe(Probabilities(network, size), size, found, checkpoint, preprocessing)
+
+
+def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:
+    """The model of a ``.pt2`` archive, which must map one image to probabilities (1, classes, height, width).
+
+    Raises:
+        Failure: ``CheckpointMismatch``: its input or its output is another.
+    """
+    assert checkpoint.program is not None
+    size, outputs = program_shapes(checkpoint.program, model.parameters.input_size)
+    if len(outputs) != 1 or len(outputs[0]) != 4 or outputs[0][2:] != size:
+        raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
+    found = Found(model.architecture, outputs[0][1], model.parameters.variant)
+    check_found(found, model)
+    return _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
+
+
+def _describe(
+    module: nn.Module, size: tuple[int, int], found: Found, checkpoint: Checkpoint, preprocessing: Preprocessing
+) -> LoadedModel:
+    row = ARCHITECTURES[found.architecture]
+    facts = {"architecture": row.name, "task": row.task.value, "stride": str(row.stride)}
+    return LoadedModel(
+        module=module,
+        input_size=size,
+        outputs=(PROBABILITIES,),
+        class_names=class_names(checkpoint.facts, found.classes),
+        preprocessing=preprocessing,
+        metadata={**facts, "variant": found.variant} if found.variant else facts,
+    )

@@ -1,0 +1,36 @@
+"""The trained networks that give every pixel a class, and how well they do it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from converter.trained import MODELS, Outputs, Trained, truth
+from modelexport_converter.model import LoadedModel
+from models.masks import Classes, Confusion, label_map
+
+CLASSES = ("background", "circle", "square", "triangle")
+
+
+def measure(model: LoadedModel, outputs: Sequence[Outputs]) -> dict[str, float]:
+    """Mean IoU at the size of the pictures, into which the class maps are stretched back."""
+    outlines: dict[int, list[tuple[int, list[float]]]] = {}
+    for entry in truth()["annotations"]:
+        outlines.setdefault(entry["image_id"], []).append((entry["category_id"], entry["segmentation"][0]))
+    confusion = Confusion(len(model.class_names))
+    for image, (probabilities,) in zip(truth()["images"], outputs, strict=True):
+        size = (image["height"], image["width"])
+        confusion.add(label_map(outlines[image["id"]], size), _stretch(probabilities[0].argmax(0), size))
+    return {"mIoU": confusion.mean_iou()}
+
+
+def _stretch(classes: np.ndarray, size: tuple[int, int]) -> Classes:
+    image = Image.fromarray(classes.astype(np.uint8))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+TRAINED = {
+    "DeepLabV3": Trained(MODELS / "weights/deeplabv3.pt", measure),
+    "FCN": Trained(MODELS / "weights/fcn.pt", measure),
+    "UNet": Trained(MODELS / "weights/unet.pt", measure),
+}
