@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 
-from converter.detector_cells import WEIGHTS, drawn, load_trained, load_untrained, torchvisions_own, untrained
-from converter.yolov8_cells import ask
+from converter.cells import ask, load_model
+from converter.detector_cells import TRAINED, drawn, torchvisions_own, untrained
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
@@ -37,6 +37,10 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", id="maskrcnn_resnet50_fpn"),
 ]
+
+
+def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
+    return load(Checkpoint(network.state_dict()), ask(architecture, input_size=size, **parameters))
 
 
 def refuse(found: Checkpoint, architecture: str = "MobileNet", **parameters: Any) -> str:
@@ -95,9 +99,10 @@ def test_the_detections_are_those_of_torchvision(wrapper: Any, builder: str) -> 
         assert_same_detections(expected, answer(model, picture))
 
 
-@pytest.mark.parametrize("architecture", WEIGHTS)
+@pytest.mark.parametrize("architecture", TRAINED)
 def test_the_detections_of_a_trained_model_are_those_of_torchvision(architecture: str) -> None:
-    model, network = load_trained(architecture), torchvisions_own(architecture)
+    model = load_model(architecture)
+    network = torchvisions_own(architecture, model.input_size)
     for picture in drawn(PICTURES, model.input_size):
         with torch.inference_mode():
             expected = network([picture])[0]

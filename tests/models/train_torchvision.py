@@ -1,4 +1,4 @@
-"""Trains torchvision's detectors on the synthetic shapes; writes their state dicts in FP16.
+"""Trains torchvision's detectors on the synthetic shapes; writes their weights in FP16, as its own scripts do.
 
     python tests/models/train_torchvision.py ARCHITECTURE [--seconds SECONDS] [--output FILE]
 
@@ -53,10 +53,13 @@ def main() -> None:
     recipe = RECIPES[arguments.architecture]
     output = arguments.output or WEIGHTS / f"{arguments.architecture}.pt"
     model = train(arguments.architecture, recipe, arguments.seconds or recipe.seconds)
-    torch.save(
-        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()},
-        output,
-    )
+    write_checkpoint(model, recipe.side, output)
+
+
+def write_checkpoint(model: torch.nn.Module, side: int, path: Path) -> None:
+    """Writes the weights, and with them what they alone do not tell: the size of the input and the classes."""
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    torch.save({"model": weights, "imgsz": side, "names": list(shapes.CLASSES)}, path)
 
 
 def build(architecture: str, side: int) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from modelexport.reasons import Reason
 from modelexport_converter.backends import Array
@@ -20,6 +21,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import Output
 
 AXIS = "detection"
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -69,9 +71,9 @@ class SlotSums:
 class _Slots:
     """The filled slots of one answer: boxes (n, 4), scores and labels (n,), masks (n, rows, columns) if any."""
 
-    boxes: Array
-    scores: Array
-    labels: Array
+    boxes: Numbers
+    scores: Numbers
+    labels: Numbers
     masks: Array | None
 
     @classmethod
@@ -97,13 +99,13 @@ def _pairs(one: _Slots, other: _Slots) -> Iterator[tuple[int, int, float]]:
         values[index], values[:, partner] = 0, 0
 
 
-def _overlaps(one: Array, other: Array) -> Array:
+def _overlaps(one: Numbers, other: Numbers) -> Numbers:
     """Intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
     sides = np.minimum(one[:, None, 2:], other[:, 2:]) - np.maximum(one[:, None, :2], other[:, :2])
     shared = sides.clip(0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def _likeness(one: Array, other: Array) -> float:

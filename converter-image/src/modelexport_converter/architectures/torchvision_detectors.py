@@ -39,7 +39,7 @@ _MASKS = Output(
     "Probability, within the box of each detection, that a place belongs to it; stretch it to the box, cut at 0.5.",
 )
 
-Builder = Callable[[Tensors, str, int, Parameters], Any]
+Builder = Callable[[Tensors, str | None, int, Parameters], Any]
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,13 @@ def _thresholds(parameters: Parameters, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in given.items() if value is not None}
 
 
-def _build_retinanet(_tensors: Tensors, _variant: str, classes: int, parameters: Parameters) -> nn.Module:
+def _build_retinanet(_tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
     return detection.retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters)
     )
 
 
-def _build_ssdlite(tensors: Tensors, _variant: str, classes: int, parameters: Parameters) -> nn.Module:
+def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
     """As torchvision's builder does, which makes the full width of the last layers depend on downloaded weights."""
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
     reduced = len(tensors["head.classification_head.module_list.1.0.0.weight"]) < 672
@@ -164,18 +164,20 @@ def _build_ssdlite(tensors: Tensors, _variant: str, classes: int, parameters: Pa
     anchors = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)
     channels = utils.retrieve_out_channels(backbone, (320, 320))
     head = ssdlite.SSDLiteHead(channels, anchors.num_anchors_per_location(), classes, norm)
-    settings = {"score_thresh": 0.001, "nms_thresh": 0.55, "detections_per_img": 300, "topk_candidates": 300}
+    settings: dict[str, Any] = {
+        "score_thresh": 0.001,
+        "nms_thresh": 0.55,
+        "detections_per_img": 300,
+        "topk_candidates": 300,
+    }
     settings |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **_thresholds(parameters)}
     return SSD(backbone, anchors, (320, 320), classes, head=head, **settings)
 
 
-def _build_rcnn(tensors: Tensors, variant: str, classes: int, parameters: Parameters) -> nn.Module:
+def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters: Parameters) -> Any:
     kind = "maskrcnn" if _architecture_of(tensors) == "MaskRCNN" else "fasterrcnn"
     builder = getattr(detection, f"{kind}_{variant}_fpn")
-    network: nn.Module = builder(
-        weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters, "box_")
-    )
-    return network
+    return builder(weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters, "box_"))
 
 
 _SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}

@@ -70,8 +70,8 @@ class RetinaNet(_Anchored):
 
     def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
         least_score, most_overlap, most, slots = self.settings
-        levels = zip(logits.split(self.counts), deltas.split(self.counts), self.anchors.split(self.counts), strict=True)
-        parts = [_best_of_level(*level, most) for level in levels]
+        scored, moved, placed = (torch.split(values, self.counts) for values in (logits, deltas, self.anchors))
+        parts = [_best_of_level(*level, most) for level in zip(scored, moved, placed, strict=True)]
         values, labels, codes, anchors = (torch.cat(column) for column in zip(*parts, strict=True))
         scores = values.sigmoid()
         boxes = clip(decode(codes, anchors, _UNIT), self.size)
@@ -164,7 +164,8 @@ class RCNN(_Anchored):
         maps = self.features(image)
         proposals, exist, proposed = self._propose(*self.rpn_head(maps))
         regions = self.box_head(self.box_align(maps, proposals))
-        found, settled = self._detect(*self.box_predictor(regions), proposals, exist)
+        logits, deltas = self.box_predictor(regions)
+        found, settled = self._detect(logits, deltas, proposals, exist)
         settled = settled * proposed
         outputs = to_outputs(found, settled, self.size)
         return (*outputs, self._mask(maps, found) * settled) if self.mask_predictor is not None else outputs
@@ -173,7 +174,7 @@ class RCNN(_Anchored):
         """Proposals (P, 4), whether each slot holds one (P,), and whether their suppression has settled."""
         most, slots, most_overlap, least_score = self.proposing
         parts, flags = [], []
-        for logits, codes, anchors in zip(objectness, deltas, self.anchors.split(self.counts), strict=True):
+        for logits, codes, anchors in zip(objectness, deltas, torch.split(self.anchors, self.counts), strict=True):
             best = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
             values, label, moves, chosen = best
             boxes, scores = clip(decode(moves, chosen, _UNIT), self.size), values.sigmoid()
@@ -200,7 +201,7 @@ class RCNN(_Anchored):
 
     def _mask(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
         """(1, D, 28, 28); of empty slots, 0."""
-        masks = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
+        masks: Tensor = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
         slots, classes, height, width = masks.shape
         chosen = torch.arange(slots) * classes + found.labels.long()
         picked = masks.reshape(slots * classes, height, width)[chosen].sigmoid()

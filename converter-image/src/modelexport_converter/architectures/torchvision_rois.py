@@ -44,7 +44,7 @@ class RoIAlign(nn.Module):
     def forward(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """Maps (1, C, height, width), finest first, and boxes (N, 4) in pixels to (N, C, bins, bins)."""
         table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in maps[: self.count]])
-        offset, height, width, scale = self._level_of(boxes).split(1, 1)
+        offset, height, width, scale = torch.split(self._level_of(boxes), 1, 1)
         corners = boxes * scale
         rows = self._axis(corners[:, 1:2], corners[:, 3:4], height)
         columns = self._axis(corners[:, 0:1], corners[:, 2:3], width)

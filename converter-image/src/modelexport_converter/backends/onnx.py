@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -124,14 +125,15 @@ def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
 
 def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
     outside = _outside(content.graph, model)
-    halved = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
+    halved: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
     # The library casts what a node outside gives to float16, and back for the next: places of boxes would be rounded
     # to half a pixel, and detections appear that the model does not have.
     halved.remove_cascaded_cast_nodes()
     halved.remove_useless_cast_nodes()
     halved.topological_sort()  # the casts at the input come last
-    del halved.model.graph.value_info[:]  # some tell the types of before
-    return halved.model
+    content = halved.model
+    del content.graph.value_info[:]  # some tell the types of before
+    return content
 
 
 def _store_transposed(graph: onnx.GraphProto) -> None:
