@@ -67,7 +67,7 @@ def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
         network.train().backbone(torch.stack([(picture - 0.45) / 0.25 for picture in drawn(4, size)]))
         for name, layer in network.eval().named_modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and re.search(_LAST_LAYERS, name):
-                _spread(layer, -1 if "cls_logits" in name else 0)
+                _spread(layer, *(-1, 1) if "cls_logits" in name else (0, 0.3 if "bbox" in name else 1))
         network(drawn(1, size))
     return network
 
@@ -75,14 +75,14 @@ def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
 _LAST_LAYERS = r"cls_logits|cls_score|bbox_pred|bbox_reg|mask_fcn_logits|(classification|regression)_head.*\.1$"
 
 
-def _spread(layer: Any, mean: float) -> None:
-    """Give the first values that a layer answers a standard deviation of 1 around ``mean``."""
+def _spread(layer: Any, mean: float, deviation: float) -> None:
+    """Give the first values that a layer answers this mean and standard deviation."""
 
     def scale(layer: Any, _: Any, answer: torch.Tensor) -> torch.Tensor:
         handle.remove()
         layer.bias.fill_(mean)
-        layer.weight.div_(answer.std())
-        return (answer - answer.mean()) / answer.std() + mean
+        layer.weight.mul_(deviation / answer.std())
+        return (answer - answer.mean()) * deviation / answer.std() + mean
 
     handle = layer.register_forward_hook(scale)
 
