@@ -29,8 +29,6 @@ from modelexport_converter.model import LoadedModel, Preprocessing
 
 SIZE = (96, 128)
 PICTURES = 20
-# Regions below a cell of the feature maps look alike, and equal scores make the order of suppression a matter of
-# taste: where a cell has 32 pixels, pictures are larger.
 LARGE = (256, 320)
 NETWORKS = [
     pytest.param(RetinaNet, "retinanet_resnet50_fpn", SIZE, id="retinanet_resnet50_fpn"),
@@ -96,10 +94,34 @@ def test_the_detections_are_those_of_torchvision(wrapper: Any, builder: str, siz
     normalisation = (tuple(network.transform.image_mean), tuple(network.transform.image_std))
     model = LoadedModel(module, size, outputs, (), Preprocessing("stretch", *normalisation))
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
-    for picture in drawn(PICTURES, size):
+    ties, compared = watch_ties(network), 0
+    for picture in drawn(3 * PICTURES, size):
+        if compared == PICTURES:
+            break
         with torch.inference_mode():
             expected = network([picture])[0]
-        assert_same_detections(expected, answer(model, picture))
+        if not ties.pop():
+            assert_same_detections(expected, answer(model, picture))
+            compared += 1
+    assert compared == PICTURES
+
+
+def watch_ties(network: Any) -> list[bool]:
+    """Of every picture, whether two regions have equal scores, so that which of them suppresses the other is open.
+
+    Regions of less than a cell of the feature map, at the border of the picture, are cut out as the same cells.
+    """
+    found: list[bool] = []
+
+    def keep(_: Any, __: Any, answer: Any) -> None:
+        scores = answer[0].softmax(1)[:, 1:]
+        found.append(bool((scores[scores > 0.05].sort().values.diff() < 1e-9).any()))
+
+    if hasattr(network, "roi_heads"):
+        network.roi_heads.box_predictor.register_forward_hook(keep)
+    else:
+        network.backbone.register_forward_hook(lambda *_: found.append(False))
+    return found
 
 
 @pytest.mark.parametrize("architecture", TRAINED)

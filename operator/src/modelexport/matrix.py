@@ -219,10 +219,13 @@ def _yolov8(
 
 
 _COREML = frozenset(Target(Format.COREML, precision) for precision in Precision)
+# Measured on the trained SSDlite: correct files agree by .9999998 in FP32, by .9996 in FP16 and by .985 in INT8. Files
+# known to be wrong reach less: pixels scaled by 1.25 .981, boxes shifted by two pixels of 160 .82, the best detection
+# lost .76, two classes exchanged .37.
 _DETECTOR_THRESHOLDS: Mapping[Precision, Threshold] = {
-    Precision.FP32: Threshold("agreement", 0.999),
-    Precision.FP16: Threshold("agreement", 0.98),
-    Precision.INT8: Threshold("agreement", 0.8),
+    Precision.FP32: Threshold("agreement", 0.9999),
+    Precision.FP16: Threshold("agreement", 0.995),
+    Precision.INT8: Threshold("agreement", 0.9),
 }
 
 

@@ -81,8 +81,8 @@ class RetinaNet(_Anchored):
 
 def _best_of_level(logits: Tensor, deltas: Tensor, anchors: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits, labels, deltas and anchors of the best pairs of an anchor and a class among (A, K)."""
-    classes = logits.shape[1]
-    values, index = logits.reshape(-1).topk(min(most, logits.numel()))
+    flat, classes = logits.reshape(-1), int(logits.shape[1])
+    values, index = flat.topk(min(most, len(flat)))
     anchor, label = _divide(index, classes)
     return values, label, deltas[anchor], anchors[anchor]
 
@@ -189,8 +189,8 @@ class RCNN(_Anchored):
     def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
         least_score, most_overlap, slots = self.settings
         scores = logits.softmax(1)[:, 1:] * exist.unsqueeze(1)
-        classes = scores.shape[1]
-        values, index = scores.reshape(-1).topk(min(MOST_CANDIDATES, scores.numel()))
+        flat, classes = scores.reshape(-1), int(scores.shape[1])
+        values, index = flat.topk(min(MOST_CANDIDATES, len(flat)))
         region, label = _divide(index, classes)
         codes = deltas.reshape(-1, 4)[index + region + 1]  # the background has deltas of its own
         boxes = clip(decode(codes, proposals[region], self.weights), self.size)
@@ -202,7 +202,7 @@ class RCNN(_Anchored):
     def _mask(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
         """(1, D, 28, 28); of empty slots, 0."""
         masks: Tensor = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
-        slots, classes, height, width = masks.shape
+        slots, classes, height, width = (int(size) for size in masks.shape)
         chosen = torch.arange(slots) * classes + found.labels.long()
         picked = masks.reshape(slots * classes, height, width)[chosen].sigmoid()
         return (picked * found.valid.view(-1, 1, 1)).unsqueeze(0)
