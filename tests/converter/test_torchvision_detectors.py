@@ -183,13 +183,6 @@ def test_frozen_normalisation_gives_the_same_detections(retinanet: Any) -> None:
     assert_same_detections(answer(usual, picture), answer(other, picture))
 
 
-def test_resnets_first_pooling_pads_with_what_eight_bits_can_hold(retinanet: Any) -> None:
-    body: Any = load_untrained(retinanet, "RetinaResNet", (64, 64)).module.backbone
-    assert [type(layer).__name__ for layer in body.body["maxpool"]] == ["ZeroPad2d", "MaxPool2d"]
-    x = torch.rand(1, 2, 11, 12)
-    assert torch.equal(body.body["maxpool"](x), torch.nn.functional.max_pool2d(x, 3, 2, 1))
-
-
 def test_the_full_width_of_ssdlites_last_layers_is_read_from_the_weights() -> None:
     from modelexport_converter.architectures.torchvision_detectors import _build_ssdlite
 

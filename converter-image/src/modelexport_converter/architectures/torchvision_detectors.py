@@ -73,7 +73,6 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     check_asked("number of classes, counted as torchvision does,", parameters.num_classes, classes)
     detector = kind.build(tensors, variant, classes, parameters).eval()
     fill(detector, tensors, f"torchvision's {model.architecture} with {classes} classes")
-    _pad_with_zeros(detector.backbone)
     size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
@@ -103,15 +102,6 @@ def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
     if "backbone.body.conv1.weight" in tensors:
         return "resnet50"
     return asked if asked in _SMALL else "mobilenet_v3_large"
-
-
-def _pad_with_zeros(backbone: Any) -> None:
-    """Pool ResNet's first maps with zeros around, which change nothing after its ReLU.
-
-    Pooling pads with the lowest number there is, and no scale of 8 bits reaches from it to the others.
-    """
-    if "maxpool" in getattr(backbone, "body", ()):
-        backbone.body["maxpool"] = nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(3, 2))
 
 
 def _default_size(model: Model, variant: str | None) -> tuple[int, int]:

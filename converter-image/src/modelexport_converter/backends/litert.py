@@ -5,6 +5,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def convert(model: LoadedModel, path: Path) -> None:
     config.show_progress = False
     converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
+    _pad_with_zeros(flat)
     _rename(flat, model)
     _attach_usage(flat, model)
     _write(flat, path)
@@ -153,6 +155,27 @@ def _outside(flat: Any, model: LoadedModel) -> Iterator[str]:
     inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
     names = (_text(graph.tensors[index].name) for op in graph.operators for index in op.outputs)
     return (name for name in names if not inside.match(name))
+
+
+def _pad_with_zeros(flat: Any) -> None:
+    """Pad with zeros what is pooled after a ReLU, which gives the same maxima.
+
+    Pooling pads with the lowest number there is, and no scale of 8 bits reaches from it to the others.
+    """
+    graph = flat.subgraphs[0]
+    producers = {index: op for op in graph.operators for index in op.outputs}
+    for op in graph.operators:
+        if _operator(flat, op) == "PADV2" and _rectifies(producers.get(op.inputs[0])):
+            zero = copy(graph.tensors[op.inputs[2]])
+            zero.buffer = len(flat.buffers)
+            flat.buffers.append(schema.BufferT(np.zeros(4, np.uint8)))
+            op.inputs[2] = len(graph.tensors)
+            graph.tensors.append(zero)
+
+
+def _rectifies(op: Any) -> bool:
+    activation = getattr(getattr(op, "builtinOptions", None), "fusedActivationFunction", None)
+    return activation in {schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6}
 
 
 def _rename(flat: Any, model: LoadedModel) -> None:
