@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 
 from converter.cells import ask, load_model
-from converter.detector_cells import TRAINED, drawn, torchvisions_own, untrained
+from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
+from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
@@ -38,6 +40,15 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def rows_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks that the matrix does not offer yet, for want of trained ones."""
+    resnet, mobilenet = "resnet50", "mobilenet_v3_large"
+    for name, variants in {"RetinaResNet": (resnet,), "FasterRCNN": (resnet, mobilenet), "MaskRCNN": (resnet,)}.items():
+        row = replace(ARCHITECTURES["MobileNet"], name=name, variants=variants)
+        monkeypatch.setitem(ARCHITECTURES, name, row)  # type: ignore[arg-type]
 
 
 def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
@@ -170,6 +181,22 @@ def test_another_architecture_is_refused_with_both_names(ssdlite: Any) -> None:
 def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit(retinanet: Any) -> None:
     changed = {**retinanet.state_dict(), "backbone.fpn.inner_blocks.0.0.weight": torch.ones(8, 512, 1, 1)}
     assert "backbone.fpn.inner_blocks.0.0.weight" in refuse(Checkpoint(changed), "RetinaResNet")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, "mobilenet_v3_large"), ("mobilenet_v3_large_320", "mobilenet_v3_large_320")]
+)
+def test_two_variants_of_equal_weights_differ_in_their_proposals(asked: str | None, expected: str) -> None:
+    found = Checkpoint(build("fasterrcnn_mobilenet_v3_large_fpn", (64, 64)).state_dict())
+    model = load(found, ask("FasterRCNN", variant=asked, input_size=(64, 64)))
+    module: Any = model.module
+    assert (model.metadata["variant"], module.proposing[1]) == (expected, 1000 if asked is None else 150)
+    assert model.body[-1] == "mask_predictor"
+
+
+def test_another_variant_is_refused_with_both_names() -> None:
+    found = Checkpoint(build("fasterrcnn_mobilenet_v3_large_fpn", (64, 64)).state_dict())
+    assert "variant resnet50, the checkpoint has mobilenet_v3_large" in refuse(found, "FasterRCNN", variant="resnet50")
 
 
 def test_frozen_normalisation_gives_the_same_detections(retinanet: Any) -> None:

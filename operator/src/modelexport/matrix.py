@@ -272,7 +272,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
-        _torchvision_detector("RetinaResNet", ("resnet50",), 640),
         _torchvision_detector("MobileNet", (), 320),
         _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
