@@ -111,9 +111,11 @@ def test_the_detections_are_those_of_torchvision(wrapper: Any, builder: str, siz
             break
         with torch.inference_mode():
             expected = network([picture])[0]
-        if not ties.pop():
+        try:
             assert_same_detections(expected, answer(model, picture))
             compared += 1
+        except AssertionError:
+            assert ties[-1]
     assert compared == PICTURES
 
 
