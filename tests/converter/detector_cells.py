@@ -1,8 +1,94 @@
-"""The trained YOLOv4."""
+"""torchvision's detectors for the tests: trained ones, how well they do, and untrained ones that detect much."""
 
-from converter.trained import MODELS, Trained
-from converter.yolov8_cells import measure_boxes
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-TRAINED = {
-    "YOLOv4": Trained(MODELS / "weights/yolov4_tiny.pth", measure_boxes()),
-}
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.models import detection
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from converter.trained import MODELS, Outputs, Trained, truth
+from modelexport_converter.model import LoadedModel, Preprocessing
+from modelexport_converter.pictures import prepare
+from models import accuracy
+
+sys.path.insert(0, str(MODELS))
+import shapes
+
+
+def measure(model: LoadedModel, answers: Sequence[Outputs]) -> dict[str, float]:
+    """Mean precision of the boxes, on pictures that were stretched."""
+    skipped = len(model.class_names) - len(shapes.CLASSES)  # the background
+    found = {}
+    for image, (boxes, scores, labels, count, *_) in zip(truth()["images"], answers, strict=True):
+        filled = slice(int(count.reshape(-1)[0]))
+        pixels = boxes[0, filled] * ([image["width"], image["height"]] * 2)
+        nothing = np.zeros((len(pixels), 0, 3))
+        found[image["id"]] = accuracy.Found(pixels, scores[0, filled], labels[0, filled] - skipped, (), nothing)
+    return {"box": accuracy.box_map(truth(), found)}
+
+
+TRAINED = {"MobileNet": Trained(MODELS / "weights/ssdlite320_mobilenet_v3_large.pt", measure)}
+
+
+def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
+    """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
+    torch.manual_seed(0)
+    network: Any = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=classes)
+    made = network.transform
+    network.transform = GeneralizedRCNNTransform(
+        1, 1, made.image_mean, made.image_std, size_divisible=1, fixed_size=size[::-1]
+    )
+    return network
+
+
+def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
+    """A trained network in torchvision's own code."""
+    path = TRAINED[architecture].weights
+    network = build(path.stem, size)
+    network.load_state_dict(torch.load(path, weights_only=True)["model"])
+    return network.eval()
+
+
+def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
+    """A network with random weights that detects much.
+
+    Statistics of its normalisation are those of pictures, and what its last layers say differs from place to place.
+    """
+    network = build(builder, size, classes)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network.train().backbone(torch.stack([(picture - 0.45) / 0.25 for picture in drawn(4, size)]))
+        for name, layer in network.eval().named_modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and re.search(_LAST_LAYERS, name):
+                _spread(layer, *(-1, 1) if "cls_logits" in name else (0, 0.3 if "bbox" in name else 1))
+        network(drawn(1, size))
+    return network
+
+
+_LAST_LAYERS = r"cls_logits|cls_score|bbox_pred|bbox_reg|mask_fcn_logits|(classification|regression)_head.*\.1$"
+
+
+def _spread(layer: Any, mean: float, deviation: float) -> None:
+    """Give the first values that a layer answers this mean and standard deviation."""
+
+    def scale(layer: Any, _: Any, answer: torch.Tensor) -> torch.Tensor:
+        handle.remove()
+        layer.bias.fill_(mean)
+        layer.weight.mul_(deviation / answer.std())
+        return (answer - answer.mean()) * deviation / answer.std() + mean
+
+    handle = layer.register_forward_hook(scale)
+
+
+def drawn(count: int, size: tuple[int, int]) -> list[torch.Tensor]:
+    """Pictures (3, height, width) of shapes, 0 to 1."""
+    images = (Image.fromarray(picture.pixels) for picture in shapes.pictures("val", count))
+    inputs = (prepare(image, Preprocessing("stretch"), size)[0] for image in images)
+    return [torch.from_numpy(pixels).to(torch.get_default_dtype()) for pixels in inputs]

@@ -36,7 +36,8 @@ class LoadedModel:
 
     ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
     tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
-    the stride.
+    the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
+    there is nothing else to spare but what each format spares by itself.
     """
 
     module: torch.nn.Module
@@ -46,6 +47,7 @@ class LoadedModel:
     preprocessing: Preprocessing
     metadata: Mapping[str, str] = field(default_factory=dict)
     input_name: str = "image"
+    body: tuple[str, ...] = ()
 
     def example_input(self) -> torch.Tensor:
         """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""

@@ -13,6 +13,7 @@ positions dominate it. A model's agreement is that of its worst output.
   average per class, a picture that is all background would measure nothing but rounding.
 - Everything else is measured against the average per channel, since positions and masks have no natural zero. Where
   the axes are unknown, that is one average over everything.
+- Outputs whose slots hold detections are measured together, as ``slots`` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from modelexport.result import Verification
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
+from modelexport_converter.slots import AXIS, SlotSums
 
 METRIC = "agreement"
 UNKNOWN = "unknown"
@@ -57,15 +59,14 @@ def compare(model: LoadedModel, run: Run, pictures: Sequence[Array]) -> Comparis
     """
     if not pictures:
         raise ValueError("there are no pictures to verify on")
-    sums = [_Sums(output) for output in model.outputs]
-    confident = next((index for index, output in enumerate(model.outputs) if _has(output, "class", "anchor")), None)
+    sums = (
+        SlotSums(model.outputs) if any(_has(output, AXIS) for output in model.outputs) else _TensorSums(model.outputs)
+    )
     for picture in pictures:
         expected, found = _run_model(model, picture), run(picture)
         _check_outputs(model, expected, found)
-        confidence = None if confident is None else expected[confident].max(axis=1)
-        for index, total in enumerate(sums):
-            total.add(expected[index], found[index], None if index == confident else confidence)
-    return Comparison({total.output.name: total.agreement() for total in sums}, len(pictures))
+        sums.add(expected, found)
+    return Comparison(sums.agreements(), len(pictures))
 
 
 def check(comparison: Comparison, threshold: Threshold) -> Verification:
@@ -86,6 +87,24 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
         "or choose a higher precision"
     )
     raise Failure(Reason.VERIFICATION_FAILED, message, verification)
+
+
+class _TensorSums:
+    """Sums of every output by itself, weighted by the confidence of an output with classes and anchors, if any."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self._sums = [_Sums(output) for output in outputs]
+        self._confident = next((index for index, output in enumerate(outputs) if _has(output, "class", "anchor")), None)
+
+    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
+        """Add one picture: outputs of equal shapes."""
+        confidence = None if self._confident is None else expected[self._confident].max(axis=1)
+        for index, total in enumerate(self._sums):
+            total.add(expected[index], found[index], None if index == self._confident else confidence)
+
+    def agreements(self) -> dict[str, float]:
+        """Agreement by the name of each output."""
+        return {total.output.name: total.agreement() for total in self._sums}
 
 
 @dataclass

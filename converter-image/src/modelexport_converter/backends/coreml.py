@@ -33,9 +33,23 @@ def _quiet() -> Iterator[None]:
 
 with _quiet():
     import coremltools as ct
+    from coremltools.converters.mil.frontend.torch import ops, register_torch_op
+    from coremltools.converters.mil.mil.scope import ScopeSource
     from coremltools.optimize import coreml as optimize
 
 _QUANTISED = ("conv", "conv_transpose", "linear")
+
+
+class _Number(int):
+    """What coremltools 9 makes of an array of one number; numpy 2.4 refuses the call of ``int``."""
+
+    def __new__(cls, value: Any) -> Any:
+        return int(np.asarray(value).item())
+
+
+@register_torch_op(torch_alias=["int"], override=True)  # type: ignore[untyped-decorator]
+def _int(context: Any, node: Any) -> None:
+    ops._cast(context, node, _Number, "int32")
 
 
 def convert(model: LoadedModel, path: Path) -> None:
@@ -48,7 +62,7 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
 
     A program's precision is decided when it is made, so FP16 starts from the model again and not from ``source``.
     """
-    produced = _translate(model, ct.precision.FLOAT16)
+    produced = _translate(model, _half(model))
     if scheme is not Scheme.FP16:
         # By type of operator: a rule for everything would also quantise the constants of the decoding.
         eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
@@ -56,6 +70,19 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
         with no_progress_bars():
             produced = optimize.linear_quantize_weights(produced, rules)
     _save(produced, model, path)
+
+
+def _half(model: LoadedModel) -> Any:
+    """Half precision for all, or for the modules of the body alone."""
+    if not model.body:
+        return ct.precision.FLOAT16
+    return ct.transform.FP16ComputePrecision(op_selector=lambda op: _module(op) in model.body)
+
+
+def _module(op: Any) -> str | None:
+    """The child of the model from which an operator comes."""
+    names = [name for name in op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME, ()) if name]
+    return names[0] if names else None
 
 
 def inspect(path: Path) -> Facts:

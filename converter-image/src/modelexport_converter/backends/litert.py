@@ -5,6 +5,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def convert(model: LoadedModel, path: Path) -> None:
     config.show_progress = False
     converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
+    _pad_with_zeros(flat)
     _rename(flat, model)
     _attach_usage(flat, model)
     _write(flat, path)
@@ -60,7 +62,7 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
     if scheme is Scheme.FP16:
         quantizer.update_quantization_recipe(".*", _ALL, _half_weights(), AlgorithmName.FLOAT_CASTING)
     elif scheme is Scheme.STATIC_WI8_AI8:
-        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)))
+        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)), model)
         statistics = _calibrate(model, source, samples)
     else:
         quantizer.load_quantization_recipe(getattr(recipe, scheme)())
@@ -123,12 +125,12 @@ def _half_weights() -> Any:
     )
 
 
-def _plan_static(quantizer: Quantizer, flat: Any) -> None:
+def _plan_static(quantizer: Quantizer, flat: Any, model: LoadedModel) -> None:
     """Quantise everything but input, outputs and the decoding, whose values need more than 256 steps."""
     quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    names = "|".join(re.escape(name) for name in _decoding(flat))
+    names = "|".join(re.escape(name) for name in (_outside(flat, model) if model.body else _decoding(flat)))
     quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
@@ -145,6 +147,35 @@ def _decoding(flat: Any) -> Iterator[str]:
         seen.add(index)
         yield _text(graph.tensors[index].name)
         waiting.extend(op.inputs)
+
+
+def _outside(flat: Any, model: LoadedModel) -> Iterator[str]:
+    """Names of the results that come from no module of the body, which litert-torch tells in them."""
+    graph = flat.subgraphs[0]
+    inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
+    names = (_text(graph.tensors[index].name) for op in graph.operators for index in op.outputs)
+    return (name for name in names if not inside.match(name))
+
+
+def _pad_with_zeros(flat: Any) -> None:
+    """Pad with zeros what is pooled after a ReLU, which gives the same maxima.
+
+    Pooling pads with the lowest number there is, and no scale of 8 bits reaches from it to the others.
+    """
+    graph = flat.subgraphs[0]
+    producers = {index: op for op in graph.operators for index in op.outputs}
+    for op in graph.operators:
+        if _operator(flat, op) == "PADV2" and _rectifies(producers.get(op.inputs[0])):
+            zero = copy(graph.tensors[op.inputs[2]])
+            zero.buffer = len(flat.buffers)
+            flat.buffers.append(schema.BufferT(np.zeros(4, np.uint8)))
+            op.inputs[2] = len(graph.tensors)
+            graph.tensors.append(zero)
+
+
+def _rectifies(op: Any) -> bool:
+    activation = getattr(getattr(op, "builtinOptions", None), "fusedActivationFunction", None)
+    return activation in {schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6}
 
 
 def _rename(flat: Any, model: LoadedModel) -> None:

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,16 +47,17 @@ def convert(model: LoadedModel, path: Path) -> None:
 def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
     """Write the FP32 file ``source`` to ``path`` by a scheme other than ``fp32``."""
     if scheme is Scheme.FP16:
-        halved = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
-        halved.topological_sort()  # the casts at the input come last
-        _finish(halved.model, model, path)
+        _finish(_halve(onnx.load(source), model), model, path)
         return
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
     if scheme is Scheme.STATIC_WI8_AI8:
         _quantise_static(model, prepared, samples, path)
     else:
-        quantization.quantize_dynamic(prepared, path, weight_type=quantization.QuantType.QUInt8)
+        outside = _outside(onnx.load(prepared).graph, model)
+        quantization.quantize_dynamic(
+            prepared, path, weight_type=quantization.QuantType.QUInt8, nodes_to_exclude=outside
+        )
     prepared.unlink()
     content = onnx.load(path)
     _store_transposed(content.graph)
@@ -107,10 +109,31 @@ def _quantise_static(model: LoadedModel, source: Path, samples: Sequence[Array],
         _Reader(model.input_name, samples),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_QUANTISED,
+        nodes_to_exclude=_outside(onnx.load(source).graph, model),
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
     )
+
+
+def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
+    """Names of the nodes that stay in float; torch names a node by the modules that it comes from."""
+    if not model.body:
+        return []
+    return [node.name for node in graph.node if node.name.split("/")[1:2] not in [[child] for child in model.body]]
+
+
+def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
+    outside = _outside(content.graph, model)
+    halved: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
+    # The library casts what a node outside gives to float16, and back for the next: places of boxes would be rounded
+    # to half a pixel, and detections appear that the model does not have.
+    halved.remove_cascaded_cast_nodes()
+    halved.remove_useless_cast_nodes()
+    halved.topological_sort()  # the casts at the input come last
+    content = halved.model
+    del content.graph.value_info[:]  # some tell the types of before
+    return content
 
 
 def _store_transposed(graph: onnx.GraphProto) -> None:

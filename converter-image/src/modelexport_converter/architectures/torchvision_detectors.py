@@ -1,0 +1,180 @@
+"""RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
+
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torchvision.models import detection, mobilenet_v3_large
+from torchvision.models.detection import _utils as utils
+from torchvision.models.detection import ssdlite
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD
+
+from modelexport.matrix import ARCHITECTURES
+from modelexport.spec import Model, Parameters
+from modelexport_converter.architectures.torchvision_networks import RCNN, RetinaNet, SSDlite
+from modelexport_converter.checkpoint import Checkpoint, Facts
+from modelexport_converter.folding import freeze
+from modelexport_converter.matching import Tensors, check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+
+_BOXES = Output(
+    "boxes",
+    ("batch", "detection", "coordinate"),
+    "Left, top, right, bottom, divided by the input's width and height; overlapping ones are suppressed already.",
+)
+_SCORES = Output("scores", ("batch", "detection"), "Probability of each detection, best first; 0 in empty slots.")
+_LABELS = Output("labels", ("batch", "detection"), "Class of each detection: its place among the class names.")
+_COUNT = Output(
+    "count",
+    ("batch",),
+    "How many slots are filled, or -1 where the boxes overlap in longer chains than the file resolves: then there is "
+    "no answer, and all else is 0.",
+)
+_MASKS = Output(
+    "masks",
+    ("batch", "detection", "row", "column"),
+    "Probability, within the box of each detection, that a place belongs to it; stretch it to the box, cut at 0.5.",
+)
+
+Builder = Callable[[Tensors, str | None, int, Parameters], Any]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One architecture: the weight with so many rows per class, and how it is built and wrapped."""
+
+    classifier: str
+    rows: int
+    wrapper: type[RetinaNet] | type[SSDlite] | type[RCNN]
+    build: Builder
+    background: bool = True
+
+
+def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
+    """Build the network of a checkpoint, ready for capture.
+
+    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. Thresholds that
+    are not given are torchvision's. Classes are counted as torchvision does: with the background, but for RetinaNet.
+
+    Raises:
+        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+    """
+    if checkpoint.program is not None:
+        raise mismatch(f"{model.architecture} is not made from a .pt2 archive; give its weights as .pt or .safetensors")
+    tensors, parameters = checkpoint.tensors, model.parameters
+    check_asked("architecture", model.architecture, _architecture_of(tensors))
+    kind = _KINDS[model.architecture]
+    variant = _variant_of(tensors, parameters.variant)
+    check_asked("variant", parameters.variant, variant)
+    classes = len(tensors[kind.classifier]) // kind.rows
+    check_asked("number of classes, counted as torchvision does,", parameters.num_classes, classes)
+    detector = kind.build(tensors, variant, classes, parameters).eval()
+    fill(detector, tensors, f"torchvision's {model.architecture} with {classes} classes")
+    size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
+    return LoadedModel(
+        module=freeze(kind.wrapper(detector, size)),
+        input_size=size,
+        outputs=(_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if model.architecture == "MaskRCNN" else ())),
+        class_names=_class_names(checkpoint.facts, classes, kind.background),
+        preprocessing=Preprocessing("stretch", *_normalisation(detector)),
+        metadata=_metadata(model, variant, detector),
+        body=kind.wrapper.BODY,
+    )
+
+
+def _architecture_of(tensors: Tensors) -> str:
+    """Tell the architecture by the names of the weights."""
+    if "roi_heads.keypoint_predictor.kps_score_lowres.weight" in tensors:
+        return "KeypointRCNN"
+    if "roi_heads.mask_predictor.mask_fcn_logits.weight" in tensors:
+        return "MaskRCNN"
+    names = (name for name, kind in _KINDS.items() if kind.classifier in tensors)
+    return next(names, "none of torchvision's detectors")
+
+
+def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
+    """Tell the backbone; Faster R-CNN's two on MobileNet have the same weights, and differ in their settings."""
+    if "backbone.features.0.0.0.weight" in tensors:
+        return None
+    if "backbone.body.conv1.weight" in tensors:
+        return "resnet50"
+    return asked if asked in _SMALL else "mobilenet_v3_large"
+
+
+def _default_size(model: Model, variant: str | None) -> tuple[int, int]:
+    return _SMALL.get(variant or "", ARCHITECTURES[model.architecture].default_input_size)
+
+
+def _class_names(facts: Facts, classes: int, background: bool) -> tuple[str, ...]:
+    names = facts.get("names")
+    told = len(names) if isinstance(names, Sized) else 0
+    if not background or told == classes:
+        return class_names(facts, classes)
+    if told == classes - 1:
+        return ("background", *class_names(facts, classes - 1))
+    return ("background", *(f"class_{index}" for index in range(1, classes)))
+
+
+def _normalisation(detector: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    mean, std = tuple(detector.transform.image_mean), tuple(detector.transform.image_std)
+    return mean, std
+
+
+def _metadata(model: Model, variant: str | None, detector: Any) -> dict[str, str]:
+    stage = getattr(detector, "roi_heads", detector)
+    facts = {
+        "architecture": model.architecture,
+        "task": ARCHITECTURES[model.architecture].task.value,
+        "score_threshold": f"{stage.score_thresh:g}",
+        "nms_threshold": f"{stage.nms_thresh:g}",
+    }
+    return {**facts, "variant": variant} if variant else facts
+
+
+def _thresholds(parameters: Parameters, prefix: str = "") -> dict[str, float]:
+    given = {"score_thresh": parameters.score_threshold, "nms_thresh": parameters.nms_threshold}
+    return {f"{prefix}{name}": value for name, value in given.items() if value is not None}
+
+
+def _build_retinanet(_tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
+    return detection.retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters)
+    )
+
+
+def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
+    """As torchvision's builder does, which makes the full width of the last layers depend on downloaded weights."""
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+    reduced = len(tensors["head.classification_head.module_list.1.0.0.weight"]) < 672
+    network = mobilenet_v3_large(weights=None, norm_layer=norm, reduced_tail=reduced)
+    backbone = ssdlite._mobilenet_extractor(network, 6, norm)
+    anchors = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)
+    channels = utils.retrieve_out_channels(backbone, (320, 320))
+    head = ssdlite.SSDLiteHead(channels, anchors.num_anchors_per_location(), classes, norm)
+    settings: dict[str, Any] = {
+        "score_thresh": 0.001,
+        "nms_thresh": 0.55,
+        "detections_per_img": 300,
+        "topk_candidates": 300,
+    }
+    settings |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **_thresholds(parameters)}
+    return SSD(backbone, anchors, (320, 320), classes, head=head, **settings)
+
+
+def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters: Parameters) -> Any:
+    kind = "maskrcnn" if _architecture_of(tensors) == "MaskRCNN" else "fasterrcnn"
+    builder = getattr(detection, f"{kind}_{variant}_fpn")
+    return builder(weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters, "box_"))
+
+
+_SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}
+_REGIONS = "roi_heads.box_predictor.cls_score.weight"
+_KINDS: Mapping[str, _Kind] = {
+    "RetinaResNet": _Kind("head.classification_head.cls_logits.weight", 9, RetinaNet, _build_retinanet, False),
+    "MobileNet": _Kind("head.classification_head.module_list.0.1.weight", 6, SSDlite, _build_ssdlite),
+    "FasterRCNN": _Kind(_REGIONS, 1, RCNN, _build_rcnn),
+    "MaskRCNN": _Kind(_REGIONS, 1, RCNN, _build_rcnn),
+}

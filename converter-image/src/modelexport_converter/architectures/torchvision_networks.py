@@ -1,0 +1,214 @@
+"""torchvision's detectors as programs of fixed shapes: its own networks, with box mathematics that has no filters.
+
+Each takes a detector of ``torchvision.models.detection`` in eval mode, whose settings it follows: thresholds, numbers
+of candidates and of detections. Normalising and resizing are left to the preparation of the input.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from modelexport_converter.architectures.torchvision_boxes import (
+    Candidates,
+    clip,
+    decode,
+    fill_slots,
+    is_larger,
+    suppress,
+    to_outputs,
+)
+from modelexport_converter.architectures.torchvision_rois import RoIAlign
+
+Size = tuple[int, int]
+Answer = tuple[Candidates, Tensor]
+"""Detections in their slots, and whether their suppression has settled, 1 or 0."""
+
+MOST_CANDIDATES = 3000
+"""Boxes of all classes that the second stage of R-CNN compares; where more exceed the score's threshold, there is no
+answer, as where the suppression does not settle."""
+_UNIT = (1.0, 1.0, 1.0, 1.0)
+_LEAST_PROPOSAL, _LEAST_BOX = 1e-3, 1e-2
+
+
+class _Anchored(nn.Module):
+    """What all share: the network up to its feature maps, and constant anchors (A, 4), level by level."""
+
+    def __init__(self, model: Any, generator: nn.Module, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.backbone = model.backbone
+        maps = self.features(torch.zeros(1, 3, *size))
+        self.map_sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        per_cell = generator.num_anchors_per_location()  # type: ignore[operator]
+        self.counts = [count * height * width for count, (height, width) in zip(per_cell, self.map_sizes, strict=True)]
+        self.register_buffer("anchors", generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)[0])
+        self.anchors: Tensor
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Feature maps, finest first."""
+        return list(self.backbone(image).values())
+
+
+class RetinaNet(_Anchored):
+    """Focal loss detector, https://arxiv.org/abs/1708.02002: boxes, scores, labels and count of an image."""
+
+    BODY = ("backbone", "head")
+
+    def __init__(self, model: Any, size: Size) -> None:
+        super().__init__(model, model.anchor_generator, size)
+        self.head = model.head
+        self.classes = model.head.classification_head.num_classes
+        self.settings = model.score_thresh, model.nms_thresh, model.topk_candidates, model.detections_per_img
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,)."""
+        raw = self.head(self.features(image))
+        return to_outputs(*self._detect(raw["cls_logits"][0], raw["bbox_regression"][0]), self.size)
+
+    def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
+        least_score, most_overlap, most, slots = self.settings
+        scored, moved, placed = (torch.split(values, self.counts) for values in (logits, deltas, self.anchors))
+        parts = [_best_of_level(*level, most) for level in zip(scored, moved, placed, strict=True)]
+        values, labels, codes, anchors = (torch.cat(column) for column in zip(*parts, strict=True))
+        scores = values.sigmoid()
+        boxes = clip(decode(codes, anchors, _UNIT), self.size)
+        found = _sort(Candidates(boxes, scores, labels, (scores > least_score).float()))
+        return _suppress_labelled(found, most_overlap, slots)
+
+
+def _best_of_level(logits: Tensor, deltas: Tensor, anchors: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, labels, deltas and anchors of the best pairs of an anchor and a class among (A, K)."""
+    flat, classes = logits.reshape(-1), int(logits.shape[1])
+    values, index = flat.topk(min(most, len(flat)))
+    anchor, label = _divide(index, classes)
+    return values, label, deltas[anchor], anchors[anchor]
+
+
+def _divide(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Position and label, as float, of places in a flat table with ``classes`` columns."""
+    position = torch.div(index, classes, rounding_mode="floor")
+    return position, (index - position * classes).float()
+
+
+def _sort(found: Candidates) -> Candidates:
+    """By falling score; what does not count comes last."""
+    return found.pick((found.scores * found.valid).topk(len(found.scores)).indices)
+
+
+def _suppress_labelled(found: Candidates, most_overlap: float, slots: int) -> Answer:
+    """Suppress within each label and keep the best; the candidates are sorted."""
+    stays, settled = suppress(
+        found.boxes.unsqueeze(0), found.valid.unsqueeze(0), most_overlap, found.labels.unsqueeze(0)
+    )
+    return fill_slots(found, stays[0], slots), settled
+
+
+class SSDlite(_Anchored):
+    """Single shot detector, https://arxiv.org/abs/1512.02325: boxes, scores, labels and count of an image."""
+
+    BODY = ("backbone", "head")
+
+    def __init__(self, model: Any, size: Size) -> None:
+        super().__init__(model, model.anchor_generator, size)
+        self.head = model.head
+        self.weights = model.box_coder.weights
+        self.settings = model.score_thresh, model.nms_thresh, model.topk_candidates, model.detections_per_img
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,)."""
+        raw = self.head(self.features(image))
+        return to_outputs(*self._detect(raw["cls_logits"][0], raw["bbox_regression"][0]), self.size)
+
+    def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
+        least_score, most_overlap, most, slots = self.settings
+        boxes = clip(decode(deltas, self.anchors, self.weights), self.size)
+        # Row by row the classes but the background, each with candidates of its own.
+        scores, index = logits.softmax(1)[:, 1:].t().topk(min(most, len(boxes)))
+        candidates = boxes[index.reshape(-1)].view(*index.shape, 4)
+        stays, settled = suppress(candidates, (scores > least_score).float(), most_overlap)
+        labels = (torch.arange(len(scores)) + 1.0).unsqueeze(1).expand_as(scores)
+        flat = (candidates.view(-1, 4), scores.reshape(-1), labels.reshape(-1), stays.reshape(-1))
+        return fill_slots(Candidates(*flat), flat[3], slots), settled
+
+
+class RCNN(_Anchored):
+    """Faster R-CNN, https://arxiv.org/abs/1506.01497, and Mask R-CNN: boxes, scores, labels and count of an image.
+
+    With a mask head the masks (1, D, 28, 28) of the chosen classes come last, as probabilities.
+    """
+
+    BODY = ("backbone", "rpn_head", "box_head", "box_predictor", "mask_head", "mask_predictor")
+
+    def __init__(self, model: Any, size: Size) -> None:
+        super().__init__(model, model.rpn.anchor_generator, size)
+        rpn, heads = model.rpn.eval(), model.roi_heads
+        self.rpn_head, self.box_head, self.box_predictor = rpn.head, heads.box_head, heads.box_predictor
+        self.proposing = rpn.pre_nms_top_n(), rpn.post_nms_top_n(), rpn.nms_thresh, rpn.score_thresh
+        self.settings = heads.score_thresh, heads.nms_thresh, heads.detections_per_img
+        self.weights = heads.box_coder.weights
+        pooled = self._pooled(heads.box_roi_pool)
+        self.box_align = RoIAlign(pooled, size, heads.box_roi_pool.output_size[0])
+        self.mask_head, self.mask_predictor = heads.mask_head, heads.mask_predictor
+        if heads.has_mask():
+            self.mask_align = RoIAlign(pooled, size, heads.mask_roi_pool.output_size[0])
+
+    def _pooled(self, pool: Any) -> list[Size]:
+        names = self.backbone(torch.zeros(1, 3, *self.size))
+        return [size for name, size in zip(names, self.map_sizes, strict=True) if name in pool.featmap_names]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,) and, with masks, (1, D, 28, 28)."""
+        maps = self.features(image)
+        proposals, exist, proposed = self._propose(*self.rpn_head(maps))
+        regions = self.box_head(self.box_align(maps, proposals))
+        logits, deltas = self.box_predictor(regions)
+        found, settled = self._detect(logits, deltas, proposals, exist)
+        settled = settled * proposed
+        outputs = to_outputs(found, settled, self.size)
+        return (*outputs, self._mask(maps, found) * settled) if self.mask_predictor is not None else outputs
+
+    def _propose(self, objectness: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Proposals (P, 4), whether each slot holds one (P,), and whether their suppression has settled."""
+        most, slots, most_overlap, least_score = self.proposing
+        parts, flags = [], []
+        for logits, codes, anchors in zip(objectness, deltas, torch.split(self.anchors, self.counts), strict=True):
+            best = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
+            values, label, moves, chosen = best
+            boxes, scores = clip(decode(moves, chosen, _UNIT), self.size), values.sigmoid()
+            valid = is_larger(boxes, _LEAST_PROPOSAL) * (scores >= least_score).float()
+            stays, settled = suppress(boxes.unsqueeze(0), valid.unsqueeze(0), most_overlap)
+            parts.append((boxes, scores, label, stays[0]))
+            flags.append(settled)
+        found = Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        proposals = fill_slots(found, found.valid, slots)
+        return proposals.boxes, proposals.valid, torch.stack(flags).amin()
+
+    def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
+        least_score, most_overlap, slots = self.settings
+        scores = logits.softmax(1)[:, 1:] * exist.unsqueeze(1)
+        flat, classes = scores.reshape(-1), int(scores.shape[1])
+        values, index = flat.topk(min(MOST_CANDIDATES, len(flat)))
+        region, label = _divide(index, classes)
+        codes = deltas.reshape(-1, 4)[index + region + 1]  # the background has deltas of its own
+        boxes = clip(decode(codes, proposals[region], self.weights), self.size)
+        valid = (values > least_score).float() * is_larger(boxes, _LEAST_BOX)
+        answer, settled = _suppress_labelled(Candidates(boxes, values, label + 1, valid), most_overlap, slots)
+        complete = (scores > least_score).float().sum() <= len(values)
+        return answer, settled * complete.float()
+
+    def _mask(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
+        """(1, D, 28, 28); of empty slots, 0."""
+        masks: Tensor = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
+        slots, classes, height, width = (int(size) for size in masks.shape)
+        chosen = torch.arange(slots) * classes + found.labels.long()
+        picked = masks.reshape(slots * classes, height, width)[chosen].sigmoid()
+        return (picked * found.valid.view(-1, 1, 1)).unsqueeze(0)
+
+
+def _per_anchor(x: Tensor, values: int) -> Tensor:
+    """(1, anchors * values, height, width) to (height * width * anchors, values)."""
+    _, channels, height, width = x.shape
+    return x.view(channels // values, values, height, width).permute(2, 3, 0, 1).reshape(-1, values)

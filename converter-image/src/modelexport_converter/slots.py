@@ -1,0 +1,113 @@
+"""Compares answers of detectors that fill slots: the same detections may stand in other slots, some may come or go.
+
+The agreement is a weighted Dice coefficient, ``2 E·F / (E·E + F·F)`` over all pictures, in which ``E·F`` sums, over
+the pairs of an expected and a found detection, the product of their scores and the intersection over union of their
+boxes, and ``E·E`` and ``F·F`` are the sums of the squared scores. 1 is equality. A lost, an invented and a misnamed
+detection count by the square of their scores, so that faint ones which come and go by a rounding weigh little.
+
+Masks are measured on the same pairs, each weighted by its product of scores: the sum of the smaller by the sum of the
+larger probabilities, place by place.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from modelexport.reasons import Reason
+from modelexport_converter.backends import Array
+from modelexport_converter.failures import Failure
+from modelexport_converter.model import Output
+
+AXIS = "detection"
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass
+class SlotSums:
+    """Sums over all pictures, from which the agreements follow."""
+
+    outputs: Sequence[Output]
+    pictures: int = 0
+    shared: float = 0.0
+    squares: float = 0.0
+    masks: float = 0.0
+    weight: float = 0.0
+
+    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
+        """Add one picture: the outputs of the model and of the file, in their order.
+
+        Raises:
+            Failure: ``VerificationFailed``: the model or the file has no answer.
+        """
+        self.pictures += 1
+        one, other = (_Slots.read(self.outputs, answer) for answer in (expected, found))
+        self.squares += float((one.scores**2).sum() + (other.scores**2).sum())
+        for index, partner, value in _pairs(one, other):
+            self.shared += 2 * value
+            weight = float(one.scores[index] * other.scores[partner])
+            self.weight += weight
+            if one.masks is not None and other.masks is not None:
+                self.masks += weight * _likeness(one.masks[index], other.masks[partner])
+
+    def agreements(self) -> dict[str, float]:
+        """Agreement of the detections and, where there are some, of their masks.
+
+        Raises:
+            Failure: ``VerificationFailed``: on no picture is there anything to compare.
+        """
+        if not self.squares:
+            problem = f"neither the model nor the file detects anything on {self.pictures} pictures"
+            way_out = "give calibration pictures of the model's own domain"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
+        detections = {"detections": self.shared / self.squares}
+        if not any(output.name == "masks" for output in self.outputs):
+            return detections
+        return {**detections, "masks": self.masks / self.weight if self.weight else 0.0}
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The filled slots of one answer: boxes (n, 4), scores and labels (n,), masks (n, rows, columns) if any."""
+
+    boxes: Numbers
+    scores: Numbers
+    labels: Numbers
+    masks: Array | None
+
+    @classmethod
+    def read(cls, outputs: Sequence[Output], answer: Sequence[Array]) -> "_Slots":
+        named = {output.name: values for output, values in zip(outputs, answer, strict=True)}
+        count = round(float(named["count"].reshape(-1)[0]))
+        if count < 0:
+            problem = "boxes overlap in longer chains than the file resolves, so that it has no answer to a picture"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}; raise scoreThreshold")
+        boxes, scores, labels = (named[name][0, :count].astype(np.float64) for name in ("boxes", "scores", "labels"))
+        return cls(boxes, scores, labels, named["masks"][0, :count] if "masks" in named else None)
+
+
+def _pairs(one: _Slots, other: _Slots) -> Iterator[tuple[int, int, float]]:
+    """Pairs of detections of a class, each in one pair at most, by falling product of scores and overlap."""
+    values = _overlaps(one.boxes, other.boxes) * one.scores[:, None] * other.scores
+    values *= one.labels[:, None] == other.labels
+    while values.size:
+        index, partner = np.unravel_index(values.argmax(), values.shape)
+        if (value := float(values[index, partner])) <= 0:
+            return
+        yield int(index), int(partner), value
+        values[index], values[:, partner] = 0, 0
+
+
+def _overlaps(one: Numbers, other: Numbers) -> Numbers:
+    """Intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
+    sides = np.minimum(one[:, None, 2:], other[:, 2:]) - np.maximum(one[:, None, :2], other[:, :2])
+    shared = sides.clip(0).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def _likeness(one: Array, other: Array) -> float:
+    larger = float(np.maximum(one, other).sum())
+    return float(np.minimum(one, other).sum()) / larger if larger else 1.0

@@ -1,0 +1,79 @@
+"""The cells of torchvision's trained detectors: what stays in float32, and that wrong files do not agree."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.cells import eval_inputs, load_model, produce, run_model
+from converter.detector_cells import TRAINED
+from converter.trained import Outputs
+from modelexport.matrix import ARCHITECTURES, Format, Precision, Scheme
+from modelexport_converter.backends import Array, Run, load_backend
+from modelexport_converter.verify import compare
+
+
+def model_itself(architecture: str) -> Run:
+    return lambda image: run_model(architecture, image)
+
+
+def shift_boxes(run: Run) -> Run:
+    """By two pixels of 160."""
+    return lambda image: (run(image)[0] + np.float32(2 / 160), *run(image)[1:])
+
+
+def swap_classes(run: Run) -> Run:
+    def run_wrong(image: Array) -> Outputs:
+        boxes, scores, labels, *rest = run(image)
+        return boxes, scores, np.where(labels == 1, 2, np.where(labels == 2, 1, labels)).astype(np.float32), *rest
+
+    return run_wrong
+
+
+def lose_the_best(run: Run) -> Run:
+    def run_wrong(image: Array) -> Outputs:
+        boxes, scores, labels, count, *rest = run(image)
+        shifted = (np.roll(values, -1, axis=1) for values in (boxes, scores, labels))
+        return *shifted, np.maximum(count - 1, 0), *rest
+
+    return run_wrong
+
+
+def forget_division(run: Run) -> Run:
+    """By a standard deviation that is too small by a fifth."""
+    return lambda image: run(image * np.float32(1.25))
+
+
+@pytest.mark.parametrize("spoil", [shift_boxes, swap_classes, lose_the_best, forget_division])
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_wrong_files_do_not_agree(architecture: str, spoil: Any, record_property: Any) -> None:
+    pictures = eval_inputs(architecture)[:32]
+    right = compare(load_model(architecture), model_itself(architecture), pictures).value
+    wrong = compare(load_model(architecture), spoil(model_itself(architecture)), pictures).value
+    record_property("agreement", wrong)
+    assert right == pytest.approx(1)
+    least = ARCHITECTURES[architecture].thresholds
+    assert wrong < least[Precision.FP16].minimum
+    assert wrong < least[Precision.INT8].minimum or spoil is forget_division
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+@pytest.mark.xdist_group("MobileNet-ONNX")
+def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -> None:
+    import onnx
+
+    graph = onnx.load(produce(architecture, Format.ONNX, Scheme.FP16)).graph
+    body = tuple(f"/{child}/" for child in load_model(architecture).body)
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    users = {node.name for node in graph.node if halves & set(node.input)}
+    assert users
+    assert all(name.startswith(body) for name in users)
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT16]
+    assert len(casts) == 1  # the picture; nothing of the boxes goes back to half precision
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+@pytest.mark.xdist_group("MobileNet-CoreML")
+def test_only_the_body_of_a_core_ml_file_is_in_half_precision(architecture: str) -> None:
+    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, Scheme.FP16))
+    assert facts.weight_types["float32"] >= load_model(architecture).module.anchors.numel()

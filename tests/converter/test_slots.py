@@ -1,0 +1,71 @@
+"""The agreement of detections in slots: what is right reaches 1, whatever its order; what is wrong does not."""
+
+import numpy as np
+import pytest
+
+from modelexport.reasons import Reason
+from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
+from modelexport_converter.backends import Array
+from modelexport_converter.failures import Failure
+from modelexport_converter.slots import SlotSums
+
+OUTPUTS = (_BOXES, _SCORES, _LABELS, _COUNT)
+Answer = tuple[Array, ...]
+
+
+def answer(*rows: tuple[float, float, float, float, float, float], slots: int = 8) -> Answer:
+    """Slots with detections (left, top, right, bottom, score, label)."""
+    table = np.zeros((slots, 6), np.float32)
+    table[: len(rows)] = np.array(rows, np.float32).reshape(-1, 6)
+    return table[None, :, :4], table[None, :, 4], table[None, :, 5], np.array([len(rows)], np.float32)
+
+
+ONE, TWO, FAINT = (0.1, 0.1, 0.3, 0.3, 0.9, 1), (0.5, 0.5, 0.9, 0.9, 0.8, 2), (0.1, 0.6, 0.3, 0.9, 0.05, 1)
+
+
+def agree(expected: Answer, found: Answer) -> float:
+    sums = SlotSums(OUTPUTS)
+    sums.add(expected, found)
+    return sums.agreements()["detections"]
+
+
+def test_the_same_detections_agree_in_any_order() -> None:
+    assert agree(answer(ONE, TWO, FAINT), answer(FAINT, TWO, ONE)) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_lost_or_invented_detection_counts_by_the_square_of_its_score() -> None:
+    assert agree(answer(ONE, TWO), answer(ONE)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)
+    assert agree(answer(ONE), answer(ONE, TWO)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)
+    assert agree(answer(ONE, TWO), answer(ONE, TWO, FAINT)) > 0.998
+
+
+def test_a_shifted_box_agrees_by_its_overlap() -> None:
+    assert agree(answer(ONE), answer((0.1, 0.2, 0.3, 0.4, 0.9, 1))) == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_another_class_does_not_agree_at_all() -> None:
+    assert agree(answer(ONE), answer((*ONE[:5], 2))) == 0
+
+
+def test_a_detection_is_compared_with_one_other_only() -> None:
+    assert agree(answer(ONE), answer(ONE, ONE)) == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_masks_are_compared_place_by_place() -> None:
+    sums = SlotSums((*OUTPUTS, _MASKS))
+    full, half = np.ones((1, 8, 4, 4), np.float32), np.ones((1, 8, 4, 4), np.float32)
+    half[:, :, 2:] = 0
+    sums.add((*answer(ONE), full), (*answer(ONE), half))
+    assert sums.agreements() == {"detections": pytest.approx(1, abs=1e-6), "masks": pytest.approx(0.5, abs=1e-6)}
+
+
+def test_an_answer_that_has_not_settled_is_refused() -> None:
+    broken = (*answer(ONE)[:3], np.array([-1], np.float32))
+    with pytest.raises(Failure, match="longer chains") as caught:
+        agree(answer(ONE), broken)
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+
+
+def test_nothing_detected_anywhere_verifies_nothing() -> None:
+    with pytest.raises(Failure, match="neither the model nor the file detects anything on 1 pictures"):
+        agree(answer(), answer())

@@ -1,0 +1,292 @@
+"""torchvision's detectors as programs of fixed shapes: equal to its own forward, and strict about checkpoints."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
+
+from converter.cells import ask, load_model
+from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
+from modelexport.matrix import ARCHITECTURES
+from modelexport.reasons import Reason
+from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
+from modelexport_converter.architectures.torchvision_detectors import (
+    _BOXES,
+    _COUNT,
+    _LABELS,
+    _MASKS,
+    _SCORES,
+    load,
+)
+from modelexport_converter.architectures.torchvision_networks import RCNN, RetinaNet, SSDlite
+from modelexport_converter.architectures.torchvision_rois import RoIAlign
+from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.failures import Failure
+from modelexport_converter.folding import freeze
+from modelexport_converter.model import LoadedModel, Preprocessing
+
+SIZE = (96, 128)
+PICTURES = 20
+LARGE = (256, 320)
+NETWORKS = [
+    pytest.param(RetinaNet, "retinanet_resnet50_fpn", SIZE, id="retinanet_resnet50_fpn"),
+    pytest.param(SSDlite, "ssdlite320_mobilenet_v3_large", SIZE, id="ssdlite320_mobilenet_v3_large"),
+    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, id="fasterrcnn_resnet50_fpn"),
+    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_fpn"),
+    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
+    pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
+]
+
+
+@pytest.fixture(autouse=True)
+def rows_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks that the matrix does not offer yet, for want of trained ones."""
+    resnet, mobilenet = "resnet50", "mobilenet_v3_large"
+    for name, variants in {"RetinaResNet": (resnet,), "FasterRCNN": (resnet, mobilenet), "MaskRCNN": (resnet,)}.items():
+        row = replace(ARCHITECTURES["MobileNet"], name=name, variants=variants)
+        monkeypatch.setitem(ARCHITECTURES, name, row)  # type: ignore[arg-type]
+
+
+def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
+    return load(Checkpoint(network.state_dict()), ask(architecture, input_size=size, **parameters))
+
+
+def refuse(found: Checkpoint, architecture: str = "MobileNet", **parameters: Any) -> str:
+    with pytest.raises(Failure) as caught:
+        load(found, ask(architecture, **parameters))
+    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
+    return str(caught.value)
+
+
+def answer(model: LoadedModel, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The filled slots of an answer to a picture (3, height, width), with boxes in pixels."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
+    with torch.inference_mode():
+        values = model.module(((picture - mean) / std)[None])
+    named = {output.name: value for output, value in zip(model.outputs, values, strict=True)}
+    height, width = model.input_size
+    filled = {name: value[0, : int(named["count"])] for name, value in named.items() if name != "count"}
+    return {**filled, "boxes": filled["boxes"] * torch.tensor([width, height, width, height])}
+
+
+def assert_same_detections(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    """Each detection has one of its own that is the same; equal scores may change places."""
+    assert len(found["scores"]) == len(expected["scores"]) > 0
+    torch.testing.assert_close(found["scores"], expected["scores"], atol=1e-5, rtol=0, check_dtype=False)
+    far = (found["boxes"][None] - expected["boxes"][:, None]).abs().amax(2) > 1e-3
+    unlike = (found["scores"][None] - expected["scores"][:, None]).abs() > 1e-5
+    same = ~(far | unlike | (found["labels"][None] != expected["labels"][:, None]))
+    if "masks" in expected:
+        same &= (found["masks"][None] - expected["masks"]).abs().amax((2, 3)) < 1e-4
+    # At the end, where slots run out, one of several equal scores may have been taken for another.
+    counted = expected["scores"] > expected["scores"][-1] + 1e-5
+    assert same.any(1)[counted].all(), int((~same.any(1)[counted]).sum())
+    assert same.sum() >= counted.sum()
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(("wrapper", "builder", "size"), NETWORKS)
+def test_the_detections_are_those_of_torchvision(wrapper: Any, builder: str, size: tuple[int, int]) -> None:
+    """In double precision: untrained networks turn the rounding of folded normalisation into up to 1e-4 of a score."""
+    network = untrained(builder, size)
+    module = freeze(wrapper(copy.deepcopy(network), size))
+    outputs = (_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if "mask" in builder else ()))
+    normalisation = (tuple(network.transform.image_mean), tuple(network.transform.image_std))
+    model = LoadedModel(module, size, outputs, (), Preprocessing("stretch", *normalisation))
+    network.transform.postprocess = lambda found, *_: found  # which pastes the masks
+    ties, compared = watch_ties(network), 0
+    for picture in drawn(3 * PICTURES, size):
+        if compared == PICTURES:
+            break
+        with torch.inference_mode():
+            expected = network([picture])[0]
+        try:
+            assert_same_detections(expected, answer(model, picture))
+            compared += 1
+        except AssertionError:
+            assert ties[-1]
+    assert compared == PICTURES
+
+
+def watch_ties(network: Any) -> list[bool]:
+    """Of every picture, whether two regions have equal scores, so that which of them suppresses the other is open.
+
+    Regions of less than a cell of the feature map, at the border of the picture, are cut out as the same cells.
+    """
+    found: list[bool] = []
+
+    def keep(_: Any, __: Any, answer: Any) -> None:
+        scores = answer[0].softmax(1)[:, 1:]
+        found.append(bool((scores[scores > 0.05].sort().values.diff() < 1e-9).any()))
+
+    if hasattr(network, "roi_heads"):
+        network.roi_heads.box_predictor.register_forward_hook(keep)
+    else:
+        network.backbone.register_forward_hook(lambda *_: found.append(False))
+    return found
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_the_detections_of_a_trained_model_are_those_of_torchvision(architecture: str) -> None:
+    model = load_model(architecture)
+    network = torchvisions_own(architecture, model.input_size)
+    for picture in drawn(PICTURES, model.input_size):
+        with torch.inference_mode():
+            expected = network([picture])[0]
+        assert_same_detections(expected, answer(model, picture))
+
+
+@pytest.fixture(scope="module")
+def ssdlite() -> Any:
+    return untrained("ssdlite320_mobilenet_v3_large", (64, 64), classes=3)
+
+
+@pytest.fixture(scope="module")
+def retinanet() -> Any:
+    return untrained("retinanet_resnet50_fpn", (64, 64), classes=3)
+
+
+def test_thresholds_are_the_users_then_torchvisions(ssdlite: Any) -> None:
+    usual = load_untrained(ssdlite, "MobileNet", (64, 64))
+    strict = load_untrained(ssdlite, "MobileNet", (64, 64), score_threshold=0.4, nms_threshold=0.3)
+    assert (usual.metadata["score_threshold"], usual.metadata["nms_threshold"]) == ("0.001", "0.55")
+    assert (strict.metadata["score_threshold"], strict.metadata["nms_threshold"]) == ("0.4", "0.3")
+    ssdlite.score_thresh, ssdlite.nms_thresh = 0.4, 0.3
+    picture = drawn(1, (64, 64))[0]
+    with torch.inference_mode():
+        assert_same_detections(ssdlite([picture])[0], answer(strict, picture))
+
+
+def test_another_number_of_classes_is_refused_with_both_numbers(ssdlite: Any) -> None:
+    message = refuse(Checkpoint(ssdlite.state_dict()), num_classes=91)
+    assert "does, 91, the checkpoint has 3" in message
+
+
+def test_another_architecture_is_refused_with_both_names(ssdlite: Any) -> None:
+    assert "architecture RetinaResNet, the checkpoint has MobileNet" in refuse(
+        Checkpoint(ssdlite.state_dict()), "RetinaResNet"
+    )
+    assert "none of torchvision's detectors" in refuse(Checkpoint({"w": torch.ones(1)}))
+
+
+def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit(retinanet: Any) -> None:
+    changed = {**retinanet.state_dict(), "backbone.fpn.inner_blocks.0.0.weight": torch.ones(8, 512, 1, 1)}
+    assert "backbone.fpn.inner_blocks.0.0.weight" in refuse(Checkpoint(changed), "RetinaResNet")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, "mobilenet_v3_large"), ("mobilenet_v3_large_320", "mobilenet_v3_large_320")]
+)
+def test_two_variants_of_equal_weights_differ_in_their_proposals(asked: str | None, expected: str) -> None:
+    found = Checkpoint(build("fasterrcnn_mobilenet_v3_large_fpn", (64, 64)).state_dict())
+    model = load(found, ask("FasterRCNN", variant=asked, input_size=(64, 64)))
+    module: Any = model.module
+    assert (model.metadata["variant"], module.proposing[1]) == (expected, 1000 if asked is None else 150)
+    assert model.body[-1] == "mask_predictor"
+
+
+def test_another_variant_is_refused_with_both_names() -> None:
+    found = Checkpoint(build("fasterrcnn_mobilenet_v3_large_fpn", (64, 64)).state_dict())
+    assert "variant resnet50, the checkpoint has mobilenet_v3_large" in refuse(found, "FasterRCNN", variant="resnet50")
+
+
+def test_frozen_normalisation_gives_the_same_detections(retinanet: Any) -> None:
+    """A state dict of frozen layers has no counters of batches."""
+    frozen = {name: value for name, value in retinanet.state_dict().items() if "num_batches_tracked" not in name}
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in retinanet.modules())
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in retinanet.modules())
+    picture = drawn(1, (64, 64))[0]
+    usual = load_untrained(retinanet, "RetinaResNet", (64, 64))
+    other = load(Checkpoint(frozen), ask("RetinaResNet", input_size=(64, 64)))
+    assert_same_detections(answer(usual, picture), answer(other, picture))
+
+
+def test_the_full_width_of_ssdlites_last_layers_is_read_from_the_weights() -> None:
+    from modelexport_converter.architectures.torchvision_detectors import _build_ssdlite
+
+    marker = "head.classification_head.module_list.1.0.0.weight"
+    network = _build_ssdlite({marker: torch.empty(960, 1, 1, 1)}, None, 5, ask("MobileNet").parameters)
+    model = load(Checkpoint(network.state_dict()), ask("MobileNet", input_size=(64, 64)))
+    assert len(model.class_names) == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, ("background", "class_1", "class_2")),
+        (["a", "b"], ("background", "a", "b")),
+        ({0: "none", 1: "a", 2: "b"}, ("none", "a", "b")),
+    ],
+)
+def test_names_may_or_may_not_count_the_background(ssdlite: Any, names: Any, expected: tuple[str, ...]) -> None:
+    found = Checkpoint(ssdlite.state_dict(), {"names": names})
+    assert load(found, ask("MobileNet", input_size=(64, 64))).class_names == expected
+
+
+def random_boxes(count: int, groups: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    corners = torch.rand(groups, count, 2, generator=generator) * 100
+    return torch.cat([corners, corners + torch.rand(groups, count, 2, generator=generator) * 60], 2)
+
+
+@pytest.mark.parametrize("most_overlap", [0.1, 0.5, 0.9])
+def test_suppression_is_that_of_torchvision(most_overlap: float) -> None:
+    boxes, labels = random_boxes(400), torch.arange(400.0)[None] % 3
+    stays, settled = suppress(boxes, torch.ones(1, 400), most_overlap, labels)
+    expected = batched_nms(boxes[0], torch.arange(400, 0, -1.0), labels[0], most_overlap)
+    assert settled == 1
+    assert stays[0].nonzero()[:, 0].tolist() == expected.tolist()
+
+
+def test_what_does_not_count_suppresses_nothing() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]]])
+    stays, _ = suppress(boxes, torch.tensor([[0.0, 1, 1]]), 0.5)
+    assert stays.tolist() == [[0, 1, 0]]
+
+
+def chain(length: int) -> torch.Tensor:
+    """Boxes (1, length, 4) of which each overlaps only the next, so that each decides over it."""
+    left = torch.arange(length) * 4.0
+    return torch.stack([left, torch.zeros(length), left + 10, torch.ones(length)], 1)[None]
+
+
+def test_a_chain_that_is_too_long_is_told_and_never_answered_wrongly() -> None:
+    fits, breaks = chain(ROUNDS), chain(ROUNDS + 2)
+    assert suppress(fits, torch.ones(1, ROUNDS), 0.4)[1] == 1
+    assert suppress(breaks, torch.ones(1, ROUNDS + 2), 0.4)[1] == 0
+
+
+def test_an_answer_that_has_not_settled_is_empty_and_counts_minus_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_converter.architectures.torchvision_boxes.ROUNDS", 1)
+    model = load_untrained(untrained("ssdlite320_mobilenet_v3_large", (64, 64)), "MobileNet", (64, 64))
+    boxes, scores, labels, count = model.module((drawn(1, (64, 64))[0][None] - 0.5) / 0.5)
+    assert count.tolist() == [-1]
+    assert boxes.any() == scores.any() == labels.any() == torch.tensor(False)
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_regions_are_cut_out_as_torchvision_does(levels: int) -> None:
+    size = (256, 320)
+    generator = torch.Generator().manual_seed(0)
+    strides = [4 * 2**level for level in range(levels)]
+    maps = [torch.rand(1, 5, size[0] // stride, size[1] // stride, generator=generator) for stride in strides]
+    corners = torch.rand(60, 2, generator=generator) * torch.tensor([320.0, 256])
+    sides = torch.rand(60, 1, generator=generator) ** 3 * 400
+    boxes = torch.cat([corners - sides / 2, corners + sides / 2], 1).clamp(min=0)
+    boxes = torch.minimum(boxes, torch.tensor([320.0, 256, 320, 256]))
+    boxes[0] = torch.tensor([320.0, 256, 320, 256])  # beyond the last cell
+    names = [str(index) for index in range(levels)]
+    theirs = MultiScaleRoIAlign(names, 7, 2)(dict(zip(names, maps, strict=True)), [boxes], [size])
+    ours = RoIAlign([(x.shape[2], x.shape[3]) for x in maps], size, 7)(maps, boxes)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
