@@ -278,7 +278,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _torchvision_detector("MobileNet", (), 320),
         _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("UNet", "unet", (), 512, 16),
-        # Correct files of the trained YOLOv4 agree by .998 in FP16 and by .89 in INT8; with half a cell's shift they reach
+        # Correct files of the trained YOLOv4 agree by .998 in FP16 and .89 in INT8; with half a cell's shift they reach
         # .806, with classes in another order less than 0.
         Architecture(
             name="YOLOv4",
