@@ -78,7 +78,7 @@ REFUSED = {
     ),
     "a variant where there are none": (
         model(architecture="UNet", parameters={"variant": "n"}),
-        "variant is not a parameter of UNet; remove it",
+        "variant is not a parameter of MobileNet, UNet, Custom; remove it",
     ),
     "a threshold where files do not suppress boxes": (
         model(parameters={"scoreThreshold": "0.5"}),
