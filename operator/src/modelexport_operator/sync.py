@@ -220,9 +220,10 @@ def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:
     """Delete an export when its time after the end is over; never before its last status was written."""
     ttl = turn.export.ttl_seconds_after_finished
     ended = status_of(turn.observed.parent).get("completionTime")
-    is_over = summary.phase in (Phase.SUCCEEDED, Phase.FAILED) and decision.status is None
-    if ttl is None or not is_over or not isinstance(ended, str):
+    if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED):
         return decision
+    if decision.status is not None or not isinstance(ended, str):
+        return replace(decision, requeue_after=timedelta(seconds=ttl))
     left = datetime.fromisoformat(ended) + timedelta(seconds=ttl) - turn.now
     return Decision(delete=True) if left <= timedelta(0) else replace(decision, requeue_after=left)
 
