@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport.spec import INPUT_SIZE_LIMIT
 from modelexport_converter.checkpoint import Facts
@@ -52,6 +53,13 @@ def class_names(facts: Facts, classes: int) -> tuple[str, ...]:
     if not isinstance(ordered, Sequence) or len(ordered) != classes or None in ordered:
         return tuple(f"class_{index}" for index in range(classes))
     return tuple(map(str, ordered))
+
+
+def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
+    """What the matrix knows of a model, as metadata for the user of its file."""
+    row = ARCHITECTURES[architecture]
+    facts = {"architecture": row.name, "task": row.task.value, "stride": str(row.stride)}
+    return {**facts, "variant": variant} if variant else facts
 
 
 def fill(network: Network, tensors: Tensors, what: str) -> Network:

@@ -14,6 +14,7 @@ from modelexport_converter.matching import (
     check_asked,
     class_names,
     program_shapes,
+    row_facts,
     trained_size,
     unfit,
 )
@@ -91,13 +92,11 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
 def _describe(
     module: nn.Module, size: tuple[int, int], found: Found, checkpoint: Checkpoint, preprocessing: Preprocessing
 ) -> LoadedModel:
-    row = ARCHITECTURES[found.architecture]
-    facts = {"architecture": row.name, "task": row.task.value, "stride": str(row.stride)}
     return LoadedModel(
         module=module,
         input_size=size,
         outputs=(PROBABILITIES,),
         class_names=class_names(checkpoint.facts, found.classes),
         preprocessing=preprocessing,
-        metadata={**facts, "variant": found.variant} if found.variant else facts,
+        metadata=row_facts(found.architecture, found.variant),
     )

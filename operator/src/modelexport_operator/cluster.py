@@ -10,7 +10,7 @@ Errors leave as one of four classes, by what can be done about them::
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -95,13 +95,13 @@ class Cluster:
     async def create_job(self, job: Object) -> None:
         """Create a Job; one that is there already is as good, because its name tells its content."""
         try:
-            await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
+            await _read(self._send("POST", JOBS.path(job["metadata"]["namespace"]), job))
         except ConflictError:
             return
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         """Suspend a Job or let it go on."""
-        await self._request("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH)
+        await _read(self._send("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH))
 
     async def write_status(self, export: Object, status: Object) -> Object:
         """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
@@ -109,24 +109,24 @@ class Cluster:
         path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
         # The server keeps the rest as it is, and need not be sent it.
         body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
-        return await self._request("PUT", path, body)
+        return await _read(self._send("PUT", path, body))
 
     async def delete_export(self, export: Object) -> None:
         """Delete this very export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-        await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
+        await _read(self._send("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body))
 
     async def create_event(self, event: Object) -> None:
         """Create an event; its name tells its content."""
-        await self._request("POST", EVENTS.path(event["metadata"]["namespace"]), event)
+        await _read(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
 
     async def list_versions(self, resource: Resource) -> Listing:
         """List which objects of a kind exist, and in which version; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
         query = {"limit": str(PAGE), **_selection(resource)}
         while True:
-            page = await self._request("GET", resource.path(), query=query, accept=METADATA_ONLY)
+            page = await _read(self._send("GET", resource.path(), query=query, accept=METADATA_ONLY))
             for item in page.get("items") or ():
                 metadata = item["metadata"]
                 objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
@@ -158,23 +158,6 @@ class Cluster:
             query["resourceVersion"] = resource_version
         return (await self._send("GET", resource.path(), query=query, seconds=WATCH_SECONDS)).response
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        body: Object | None = None,
-        content_type: str = JSON,
-        *,
-        query: Mapping[str, str] | None = None,
-        accept: str = JSON,
-    ) -> Object:
-        response = await self._send(method, path, body, content_type, query=query, accept=accept)
-        try:
-            answer: Object = json.loads(await response.read())
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise UnavailableError(f"{method} {path}: {error!r}") from error
-        return answer
-
     async def _send(
         self,
         method: str,
@@ -201,6 +184,16 @@ class Cluster:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{method} {path}: {error!r}") from error
         raise _map_error(f"{method} {path}", response.status, response.headers, content)
+
+
+async def _read(sent: Awaitable[Any]) -> Object:
+    """Return what a request was answered; reading to the end is also what frees its connection."""
+    response = await sent
+    try:
+        answer: Object = json.loads(await response.read())
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise UnavailableError(f"{response.response.method} {response.response.url.path}: {error!r}") from error
+    return answer
 
 
 def _selection(resource: Resource) -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 import torch
 
-from modelexport.matrix import ARCHITECTURES
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Facts
-from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, unfit
+from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, row_facts, unfit
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 BOXES = Output(
@@ -22,15 +21,13 @@ def describe_detector(
     network: torch.nn.Module, model: Model, variant: str | None, size: tuple[int, int], names: tuple[str, ...]
 ) -> LoadedModel:
     """A network with the outputs ``boxes`` and ``scores``."""
-    row = ARCHITECTURES[model.architecture]
-    facts = {"architecture": model.architecture, "task": row.task.value, "stride": str(row.stride)}
     return LoadedModel(
         module=network,
         input_size=size,
         outputs=(BOXES, SCORES),
         class_names=names,
         preprocessing=Preprocessing("letterbox"),
-        metadata={**facts, "variant": variant} if variant else facts,
+        metadata=row_facts(model.architecture, variant),
     )
 
 

@@ -52,21 +52,28 @@ class _Anchored(nn.Module):
         return list(self.backbone(image).values())
 
 
-class RetinaNet(_Anchored):
-    """Focal loss detector, https://arxiv.org/abs/1708.02002: boxes, scores, labels and count of an image."""
+class _OneStage(_Anchored):
+    """What detects from the feature maps at once: one head, and settings of one suppression."""
 
     BODY = ("backbone", "head")
 
     def __init__(self, model: Any, size: Size) -> None:
         super().__init__(model, model.anchor_generator, size)
         self.head = model.head
-        self.classes = model.head.classification_head.num_classes
         self.settings = model.score_thresh, model.nms_thresh, model.topk_candidates, model.detections_per_img
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,)."""
         raw = self.head(self.features(image))
         return to_outputs(*self._detect(raw["cls_logits"][0], raw["bbox_regression"][0]), self.size)
+
+    def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
+        """Detections from what the head says of each anchor: (A, classes) and (A, 4)."""
+        raise NotImplementedError
+
+
+class RetinaNet(_OneStage):
+    """Focal loss detector, https://arxiv.org/abs/1708.02002: boxes, scores, labels and count of an image."""
 
     def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
         least_score, most_overlap, most, slots = self.settings
@@ -106,21 +113,12 @@ def _suppress_labelled(found: Candidates, most_overlap: float, slots: int) -> An
     return fill_slots(found, stays[0], slots), settled
 
 
-class SSDlite(_Anchored):
+class SSDlite(_OneStage):
     """Single shot detector, https://arxiv.org/abs/1512.02325: boxes, scores, labels and count of an image."""
 
-    BODY = ("backbone", "head")
-
     def __init__(self, model: Any, size: Size) -> None:
-        super().__init__(model, model.anchor_generator, size)
-        self.head = model.head
+        super().__init__(model, size)
         self.weights = model.box_coder.weights
-        self.settings = model.score_thresh, model.nms_thresh, model.topk_candidates, model.detections_per_img
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,)."""
-        raw = self.head(self.features(image))
-        return to_outputs(*self._detect(raw["cls_logits"][0], raw["bbox_regression"][0]), self.size)
 
     def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
         least_score, most_overlap, most, slots = self.settings

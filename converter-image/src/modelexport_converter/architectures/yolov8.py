@@ -19,6 +19,7 @@ from modelexport_converter.matching import (
     fill,
     mismatch,
     program_shapes,
+    row_facts,
     trained_size,
     unfit,
 )
@@ -138,14 +139,13 @@ def _describe(
     network: torch.nn.Module, model: Model, variant: str | None, size: tuple[int, int], names: tuple[str, ...]
 ) -> LoadedModel:
     classifier = _task(model) is Task.CLASSIFICATION
-    facts = {"architecture": model.architecture, "task": _task(model).value, "stride": str(STRIDES[-1])}
     return LoadedModel(
         module=network,
         input_size=size,
         outputs=_OUTPUTS[_task(model)],
         class_names=names,
         preprocessing=Preprocessing("centre_crop" if classifier else "letterbox"),
-        metadata={**facts, "variant": variant} if variant else facts,
+        metadata=row_facts(model.architecture, variant),
     )
 
 
