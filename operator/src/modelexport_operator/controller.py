@@ -148,8 +148,9 @@ class Controller:
             self._metrics.record_conversion(state)
 
     async def _tell(self, export: Object, events: tuple[Event, ...]) -> None:
-        """Create events; one that is lost is not worth another sync."""
-        await asyncio.gather(*(self._create_event(export, event) for event in events))
+        """Create events one after another, as the story goes; one that is lost is not worth another sync."""
+        for event in events:
+            await self._create_event(export, event)
 
     async def _create_event(self, export: Object, event: Event) -> None:
         try:
