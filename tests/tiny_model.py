@@ -38,7 +38,7 @@ class TinyBackend:
         self._error = error
         self._noise = noise
 
-    def convert(self, model: LoadedModel, path: Path) -> None:
+    def convert(self, model: LoadedModel, base: Scheme, path: Path) -> None:
         self.calls.append("convert")
         if self._error:
             path.write_bytes(b"half")

@@ -61,11 +61,12 @@ def produce(architecture: str, fmt: Format, scheme: Scheme) -> Path:
     """The file of one cell, calibrated on all the calibration pictures where its scheme needs them."""
     backend, model = load_backend(fmt), load_model(architecture)
     path = Path(FOLDER.name) / f"{architecture}-{scheme}{BACKENDS[fmt].suffix.removesuffix('.zip')}"
-    if scheme is Scheme.FP32:
-        backend.convert(model, path)
+    base = BACKENDS[fmt].base(scheme)
+    if scheme is base:
+        backend.convert(model, base, path)
     else:
         samples = inputs(architecture, "calibration") if scheme.needs_calibration else ()
-        backend.quantise(model, produce(architecture, fmt, Scheme.FP32), scheme, samples, path)
+        backend.quantise(model, produce(architecture, fmt, base), scheme, samples, path)
     return path
 
 

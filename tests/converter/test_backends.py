@@ -86,7 +86,7 @@ def test_a_program_gives_the_same_file_as_the_network_that_it_came_from(fmt: For
     torch.export.save(torch.export.export(model.module, (model.example_input(),)), tmp_path / "model.pt2")
     again = load(read_checkpoint(tmp_path / "model.pt2"), ask("YOLOv8-CLS"))
     path = tmp_path / f"model{BACKENDS[fmt].suffix.removesuffix('.zip')}"
-    load_backend(fmt).convert(again, path)
+    load_backend(fmt).convert(again, Scheme.FP32, path)
     image = eval_inputs("YOLOv8-CLS")[0]
     with torch.inference_mode():
         expected = model.module(torch.from_numpy(image))[0].numpy()
@@ -195,7 +195,7 @@ def test_an_onnx_conversion_loads_no_other_formats_library() -> None:
 def test_a_model_of_two_sides_keeps_height_before_width(tmp_path: Path) -> None:
     model: LoadedModel = load(read_checkpoint(WEIGHTS[DETECTOR]), ask(DETECTOR, input_size=(64, 128)))
     backend = load_backend(Format.ONNX)
-    backend.convert(model, tmp_path / "x.onnx")
+    backend.convert(model, Scheme.FP32, tmp_path / "x.onnx")
     image = model.example_input()
     found = backend.open_file(model, tmp_path / "x.onnx")(image.numpy())
     for wanted, given in zip(model.module(image), found, strict=True):

@@ -77,13 +77,14 @@ def test_a_cell_agrees_with_the_program_and_passes_its_checks(
 ) -> None:
     model, backend = load_network(), load_backend(fmt)
     suffix = BACKENDS[fmt].suffix.removesuffix(".zip")
-    full, path = tmp_path / f"full{suffix}", tmp_path / f"file{suffix}"
-    backend.convert(model, full)
-    if scheme is Scheme.FP32:
-        path = full
+    converted, path = tmp_path / f"converted{suffix}", tmp_path / f"file{suffix}"
+    base = BACKENDS[fmt].base(scheme)
+    backend.convert(model, base, converted)
+    if scheme is base:
+        path = converted
     else:
         samples = pictures(model, "calibration") if scheme.needs_calibration else ()
-        backend.quantise(model, full, scheme, samples, path)
+        backend.quantise(model, converted, scheme, samples, path)
     facts = backend.inspect(path)
     check_facts(facts, model, scheme)
     assert facts.outputs == {"output_0": (1, 4, 12, 16), "output_1": (1, 5)}

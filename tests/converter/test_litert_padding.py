@@ -32,7 +32,7 @@ def test_a_resnets_first_layers_can_be_quantised_to_eight_bits(tmp_path: Path) -
     model = LoadedModel(Stem().eval().requires_grad_(False), (32, 32), outputs, (), Preprocessing("stretch"))
     full, small = tmp_path / "full.tflite", tmp_path / "small.tflite"
     image = model.example_input()
-    litert.convert(model, full)
+    litert.convert(model, Scheme.FP32, full)
     litert.quantise(model, full, Scheme.STATIC_WI8_AI8, [image.numpy()], small)
     expected = model.module(image)[0].numpy()
     np.testing.assert_allclose(litert.open_file(model, full)(image.numpy())[0], expected, atol=1e-6)

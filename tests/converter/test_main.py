@@ -207,7 +207,7 @@ def test_the_fp32_file_is_made_once_for_all_conversions_of_a_format(bench: Bench
     change_checkpoint(bench)
     other = TinyBackend()
     bench(STATIC, other, **{names.SHARED_DIR_ENV: shared})
-    assert other.calls[0] == "convert", "the FP32 file of another checkpoint was taken"
+    assert other.calls[0] == "convert", "the file of another checkpoint was taken"
 
 
 def test_a_half_made_shared_file_is_never_used(bench: Bench, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def model() -> LoadedModel:
 @pytest.fixture(scope="module")
 def full(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("split") / "full.tflite"
-    litert.convert(model, path)
+    litert.convert(model, Scheme.FP32, path)
     return path
 
 
@@ -67,6 +67,6 @@ def test_the_quantiser_cannot_take_it_whole(
 ) -> None:
     """Where it can one day, splitting is no longer needed."""
     monkeypatch.setattr(splitting, "LIMIT", 1 << 30)
-    litert.convert(model, tmp_path / "whole.tflite")
+    litert.convert(model, Scheme.FP32, tmp_path / "whole.tflite")
     with pytest.raises(ValueError, match="Failed to get quantization parameters"):
         litert.quantise(model, tmp_path / "whole.tflite", Scheme.DYNAMIC_WI8_AFP32, (), tmp_path / "small.tflite")

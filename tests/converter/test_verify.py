@@ -258,7 +258,7 @@ def _quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
             return (torch.cat([boxes * 160, scores], 1),)
 
     joined = replace(model, module=Joined().eval(), outputs=(Output("output", ("batch", "row", "anchor"), ""),))
-    backend.convert(joined, folder / "joined.onnx")
+    backend.convert(joined, Scheme.FP32, folder / "joined.onnx")
     reader = backend._Reader("image", inputs("YOLOv8", "calibration", 8))
     quantization.quantize_static(
         folder / "joined.onnx", folder / "int8.onnx", reader, activation_type=quantization.QuantType.QUInt8

@@ -32,7 +32,7 @@ from modelexport_converter.verify import Comparison, check, compare
 class Conversion:
     """One conversion: what is asked, what it starts from, and where it may write.
 
-    ``folder`` is its own scratch space; ``shared`` holds FP32 files, which the conversions of an export have in common.
+    ``folder`` is its own scratch space; ``shared`` holds converted files, from which targets of an export start.
     """
 
     request: ConversionRequest
@@ -53,9 +53,9 @@ def run(work: Conversion) -> ConversionResult:
     with stage("load"):
         backend, model = load_backend(request.target.format), load_model(work)
     with stage("convert"):
-        full = convert(work, backend, model)
+        converted = convert(work, backend, model)
     with stage("quantise"):
-        produced = quantise(work, backend, model, full)
+        produced = quantise(work, backend, model, converted)
     with stage("inspect"):
         facts = inspect(work, backend, model, produced)
     with stage("verify"):
@@ -90,21 +90,27 @@ def load_model(work: Conversion) -> LoadedModel:
 
 
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
-    """Return the FP32 file, made now or by another conversion of the same export."""
+    """Return the file before quantisation, made now or by another conversion of the same export."""
+    base = _base(work.request)
     with library_errors("convert the model"):
-        path, made = work.shared.provide(_full_key(work), lambda path: backend.convert(model, path))
-    announce("full precision file", made=made)
+        path, made = work.shared.provide(_key(work), lambda path: backend.convert(model, base, path))
+    announce("converted file", scheme=base, made=made)
     return path
 
 
-def _full_key(work: Conversion) -> str:
-    """Name the FP32 file by all that it is made from."""
+def _base(request: ConversionRequest) -> Scheme:
+    return BACKENDS[request.target.format].base(request.scheme)
+
+
+def _key(work: Conversion) -> str:
+    """Name the converted file by all that it is made from."""
     request = work.request
     content = {
         "checkpoint": work.intake.sources.checkpoint,
         "architecture": request.model.architecture,
         "parameters": asdict(request.model.parameters),
         "format": request.target.format,
+        "scheme": _base(request),
         "versions": tool_versions(),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -116,15 +122,15 @@ def _suffix(request: ConversionRequest) -> str:
     return BACKENDS[request.target.format].suffix.removesuffix(".zip")
 
 
-def quantise(work: Conversion, backend: Backend, model: LoadedModel, full: Path) -> Path:
-    """Return the file in the scheme of the request; the FP32 file itself where that is the scheme."""
+def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: Path) -> Path:
+    """Return the file in the scheme of the request; the converted one itself where that is its scheme."""
     scheme, dataset = work.request.scheme, work.intake.dataset
-    if scheme is Scheme.FP32:
-        return full
+    if scheme is _base(work.request):
+        return converted
     samples = dataset.calibration if scheme.needs_calibration else ()
     produced = work.folder / f"produced{_suffix(work.request)}"
     with library_errors(f"quantise the model by {scheme}"):
-        backend.quantise(model, full, scheme, Inputs(samples, model.preprocessing, model.input_size), produced)
+        backend.quantise(model, converted, scheme, Inputs(samples, model.preprocessing, model.input_size), produced)
     return produced
 
 

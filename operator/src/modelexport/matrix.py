@@ -82,7 +82,8 @@ class Target:
 class Backend:
     """What one format needs: its file, its converter and where that converter runs.
 
-    ``data_free`` and ``calibrated`` are the INT8 schemes without and with calibration pictures.
+    ``data_free`` and ``calibrated`` are the INT8 schemes without and with calibration pictures. ``half_first`` says
+    that a file has its precision from the conversion on, so that what is smaller than FP32 is never made from FP32.
     ``cpu_architectures`` are Kubernetes' names of the CPUs for which the converter's packages exist.
     """
 
@@ -92,6 +93,11 @@ class Backend:
     data_free: Scheme
     calibrated: Scheme
     cpu_architectures: tuple[str, ...]
+    half_first: bool = False
+
+    def base(self, scheme: Scheme) -> Scheme:
+        """The scheme in which a model is converted before its file is quantised by ``scheme``."""
+        return Scheme.FP16 if self.half_first and scheme is not Scheme.FP32 else Scheme.FP32
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,7 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Scheme.WEIGHT_ONLY_WI8_AFP16,
             calibrated=Scheme.WEIGHT_ONLY_WI8_AFP16,
             cpu_architectures=("amd64",),
+            half_first=True,
         ),
     )
 }

@@ -74,7 +74,12 @@ def test_the_first_of_every_format_goes_before_the_others(tmp_path: Path) -> Non
     assert labels == ["LiteRT/FP32", "ONNX/FP16", "CoreML/INT8", "LiteRT/INT8", "ONNX/INT8"]
 
 
-def test_a_conversion_that_would_wait_for_the_fp32_file_of_another_is_put_off(tmp_path: Path) -> None:
+def test_core_ml_starts_from_one_file_for_fp32_and_from_another_for_what_is_smaller(tmp_path: Path) -> None:
+    full, half, quantised = (c.family for c in conversions_of(tmp_path, "CoreML/FP32", "CoreML/FP16", "CoreML/INT8"))
+    assert full != half == quantised
+
+
+def test_a_conversion_that_would_wait_for_the_file_of_another_is_put_off(tmp_path: Path) -> None:
     litert, onnx, half, quantised = conversions_of(tmp_path, "LiteRT/FP32", "ONNX/FP32", "LiteRT/FP16", "ONNX/INT8")
     onnx.finish(DONE)
     assert pick([half, quantised], [litert, onnx]) is quantised

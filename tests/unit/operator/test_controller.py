@@ -102,6 +102,21 @@ async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureF
     assert "event Progressing was not created: busy" in caplog.text
 
 
+async def test_events_are_told_in_the_order_of_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = make_export("ONNX/FP16")
+    controller, cluster = make(export)
+    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=complete()), 9))
+    there: list[str] = []
+
+    async def create_slowly(event: Body) -> None:
+        await asyncio.sleep(0.02 if not there else 0)
+        there.append(event["message"])
+
+    monkeypatch.setattr(cluster, "create_event", create_slowly)
+    await work(controller)
+    assert [message.partition(" ")[0] for message in there] == ["ONNX/FP16:", "0"]
+
+
 async def test_jobs_that_are_refused_are_told_in_the_same_status() -> None:
     controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
     cluster.fail = lambda what: RefusedError("exceeded quota") if what == "create FP16" else None

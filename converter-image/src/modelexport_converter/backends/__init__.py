@@ -37,11 +37,11 @@ class Facts:
 class Backend(Protocol):
     """What a module of this package offers. Files are single files, but for Core ML's ``.mlpackage`` folder."""
 
-    def convert(self, model: LoadedModel, path: Path) -> None:
-        """Write the model in FP32 to ``path``."""
+    def convert(self, model: LoadedModel, base: Scheme, path: Path) -> None:
+        """Write the model to ``path`` by a scheme that the format starts from: ``fp32``, for Core ML ``fp16`` too."""
 
     def quantise(self, model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-        """Write the FP32 file ``source`` to ``path`` by a scheme other than ``fp32``.
+        """Write the file ``source``, which is in the base of ``scheme``, to ``path`` by that scheme.
 
         ``samples`` are calibration inputs, each (1, 3, height, width); empty when the scheme needs none.
         """

@@ -52,24 +52,19 @@ def _int(context: Any, node: Any) -> None:
     ops._cast(context, node, _Number, "int32")
 
 
-def convert(model: LoadedModel, path: Path) -> None:
-    """Write the model in FP32 to ``path``, a folder."""
-    _save(_translate(model, ct.precision.FLOAT32), model, path)
+def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+    """Write the model to ``path``, a folder, by ``fp32`` or ``fp16``."""
+    _save(_translate(model, ct.precision.FLOAT32 if base is Scheme.FP32 else _half(model)), model, path)
 
 
 def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the model to ``path``, a folder, by a scheme other than ``fp32``.
-
-    A program's precision is decided when it is made, so FP16 starts from the model again and not from ``source``.
-    """
-    produced = _translate(model, _half(model))
-    if scheme is not Scheme.FP16:
-        # By type of operator: a rule for everything would also quantise the constants of the decoding.
-        eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-        rules = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_QUANTISED, eight_bits))
-        with no_progress_bars():
-            produced = optimize.linear_quantize_weights(produced, rules)
-    _save(produced, model, path)
+    """Write the FP16 package ``source`` to ``path``, a folder, with weights in 8 bits."""
+    # By type of operator: a rule for everything would also quantise the constants of the decoding.
+    eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+    rules = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_QUANTISED, eight_bits))
+    with _quiet(), no_progress_bars():
+        half = ct.models.MLModel(str(source), skip_model_load=True)
+        _save(optimize.linear_quantize_weights(half, rules), model, path)
 
 
 def _half(model: LoadedModel) -> Any:

@@ -38,8 +38,9 @@ _ALIGNMENT = 16
 """Bytes, as TensorFlow Lite's schema asks by ``force_align``, to which flatbuffers does not keep in Python."""
 
 
-def convert(model: LoadedModel, path: Path) -> None:
-    """Write the model in FP32 to ``path``."""
+def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+    """Write the model to ``path``, in FP32."""
+    assert base is Scheme.FP32
     with warnings.catch_warnings():
         # Python says so of torchao's texts when it first compiles them.
         warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
@@ -56,7 +57,7 @@ def convert(model: LoadedModel, path: Path) -> None:
 
 
 def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the FP32 file ``source`` to ``path`` by a scheme other than ``fp32``."""
+    """Write the FP32 file ``source`` to ``path`` by another scheme."""
     quantizer = Quantizer(str(source))
     statistics = None
     if scheme is Scheme.FP16:

@@ -25,8 +25,9 @@ OPSET = 17
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def convert(model: LoadedModel, path: Path) -> None:
-    """Write the model in FP32 to ``path``."""
+def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+    """Write the model to ``path``, in FP32."""
+    assert base is Scheme.FP32
     with warnings.catch_warnings():
         # The exporter by tracing is deprecated; it is ten times as fast as the new one and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
@@ -45,7 +46,7 @@ def convert(model: LoadedModel, path: Path) -> None:
 
 
 def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the FP32 file ``source`` to ``path`` by a scheme other than ``fp32``."""
+    """Write the FP32 file ``source`` to ``path`` by another scheme."""
     if scheme is Scheme.FP16:
         _finish(_halve(onnx.load(source), model), model, path)
         return

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelexport.matrix import BACKENDS
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 
@@ -28,8 +29,9 @@ class Conversion:
 
     @property
     def family(self) -> tuple[object, ...]:
-        """What conversions have in common that share one FP32 file."""
-        return self.request.model, self.request.target.format
+        """What conversions have in common that start from one converted file."""
+        fmt = self.request.target.format
+        return self.request.model, fmt, BACKENDS[fmt].base(self.request.scheme)
 
     @property
     def succeeded(self) -> bool:

@@ -116,7 +116,7 @@ def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
 
 
 def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
-    """Return what to start next: the first that would not wait for a running one to make their FP32 file."""
+    """Return what to start next: the first that would not wait for a running one to make their common file."""
     made = {conversion.family for conversion in started if conversion.result}
     making = {conversion.family for conversion in started} - made
     return next((conversion for conversion in waiting if conversion.family not in making), waiting[0])
