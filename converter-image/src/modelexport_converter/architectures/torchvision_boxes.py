@@ -5,6 +5,7 @@ left, top, right, bottom in pixels of the input.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,24 @@ class Candidates:
     def pick(self, index: Tensor) -> "Candidates":
         """The candidates at positions (M,)."""
         return Candidates(self.boxes[index], self.scores[index], self.labels[index], self.valid[index])
+
+    def flatten(self) -> "Candidates":
+        """Candidates of G groups, (G, N, ...), one group after the other."""
+        scores, labels, valid = (values.reshape(-1) for values in (self.scores, self.labels, self.valid))
+        return Candidates(self.boxes.reshape(-1, 4), scores, labels, valid)
+
+
+def stack(groups: Sequence[Candidates]) -> Candidates:
+    """Groups of candidates, (N, ...) each, as one of the longest, (G, N, ...); what is added does not count."""
+    most = max(len(group.scores) for group in groups)
+    columns = zip(*((group.boxes, group.scores, group.labels, group.valid) for group in groups), strict=True)
+    return Candidates(*(torch.stack([_extend(values, most) for values in column]) for column in columns))
+
+
+def _extend(values: Tensor, count: int) -> Tensor:
+    """Append zeros: (N, ...) to (count, ...)."""
+    missing = count - len(values)
+    return torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) if missing else values
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
@@ -65,14 +84,16 @@ def suppress(boxes: Tensor, valid: Tensor, most_overlap: float, labels: Tensor |
     Returns:
         Which boxes stay, 1 or 0, (G, N), and whether the last two rounds agree, 1 or 0, a scalar.
     """
-    beats = _overlaps(boxes, most_overlap) & _precedes(valid)
+    beaten = _overlaps(boxes, most_overlap) & _follows(valid)
     if labels is not None:
-        beats = beats & (labels.unsqueeze(2) == labels.unsqueeze(1))
-    weights = beats.float()
-    stays = before = valid
+        beaten = beaten & (labels.unsqueeze(2) == labels.unsqueeze(1))
+    # A matrix times a column: the other way round, LiteRT packs the matrix anew for every product.
+    weights, exists = beaten.float(), valid.unsqueeze(2)
+    stays = before = exists
     for _ in range(ROUNDS):
-        before, stays = stays, valid * ((stays.unsqueeze(1) @ weights).squeeze(1) < 0.5).float()
-    return stays, 1 - (stays - before).abs().amax()
+        # 1 less the number of boxes that beat it, but no less than 0.
+        before, stays = stays, (exists - weights @ stays).relu()
+    return stays.squeeze(2), 1 - (stays - before).abs().amax()
 
 
 def _overlaps(boxes: Tensor, most: float) -> Tensor:
@@ -86,11 +107,11 @@ def _overlaps(boxes: Tensor, most: float) -> Tensor:
     return shared > most * (areas.unsqueeze(2) + areas.unsqueeze(1) - shared)
 
 
-def _precedes(valid: Tensor) -> Tensor:
-    """Whether the first of each pair stands before the second: (G, N) to (G, N, N)."""
+def _follows(valid: Tensor) -> Tensor:
+    """Whether the first of each pair stands behind the second: (G, N) to (G, N, N)."""
     # Made to depend on the picture, by adding what is always 0: else exporters store the comparisons of all pairs.
     rank = torch.arange(valid.shape[1], dtype=torch.float32) + valid.clamp(max=0)
-    return rank.unsqueeze(2) < rank.unsqueeze(1)
+    return rank.unsqueeze(2) > rank.unsqueeze(1)
 
 
 def fill_slots(found: Candidates, stays: Tensor, slots: int) -> Candidates:

@@ -17,6 +17,7 @@ from modelexport_converter.architectures.torchvision_boxes import (
     decode,
     fill_slots,
     is_larger,
+    stack,
     suppress,
     to_outputs,
 )
@@ -171,18 +172,17 @@ class RCNN(_Anchored):
     def _propose(self, objectness: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Proposals (P, 4), whether each slot holds one (P,), and whether their suppression has settled."""
         most, slots, most_overlap, least_score = self.proposing
-        parts, flags = [], []
+        levels = []
         for logits, codes, anchors in zip(objectness, deltas, torch.split(self.anchors, self.counts), strict=True):
             best = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
             values, label, moves, chosen = best
             boxes, scores = clip(decode(moves, chosen, _UNIT), self.size), values.sigmoid()
             valid = is_larger(boxes, _LEAST_PROPOSAL) * (scores >= least_score).float()
-            stays, settled = suppress(boxes.unsqueeze(0), valid.unsqueeze(0), most_overlap)
-            parts.append((boxes, scores, label, stays[0]))
-            flags.append(settled)
-        found = Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
-        proposals = fill_slots(found, found.valid, slots)
-        return proposals.boxes, proposals.valid, torch.stack(flags).amin()
+            levels.append(Candidates(boxes, scores, label, valid))
+        found = stack(levels)
+        stays, settled = suppress(found.boxes, found.valid, most_overlap)
+        proposals = fill_slots(found.flatten(), stays.reshape(-1), slots)
+        return proposals.boxes, proposals.valid, settled
 
     def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
         least_score, most_overlap, slots = self.settings
