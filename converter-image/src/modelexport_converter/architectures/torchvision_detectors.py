@@ -1,5 +1,6 @@
 """RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
 
+import re
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +11,14 @@ from torchvision.models import detection, mobilenet_v3_large
 from torchvision.models.detection import _utils as utils
 from torchvision.models.detection import ssdlite
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.spec import Model, Parameters
+from modelexport_converter.architectures import torchvision_pyramids
 from modelexport_converter.architectures.torchvision_networks import RCNN, RetinaNet, SSDlite
 from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.folding import freeze
@@ -89,7 +94,7 @@ def _architecture_of(tensors: Tensors) -> str:
     """Tell the architecture by the names of the weights."""
     if "roi_heads.keypoint_predictor.kps_score_lowres.weight" in tensors:
         return "KeypointRCNN"
-    if "roi_heads.mask_predictor.mask_fcn_logits.weight" in tensors:
+    if _MASK_LAYER in tensors:
         return "MaskRCNN"
     names = (name for name, kind in _KINDS.items() if kind.classifier in tensors)
     return next(names, "none of torchvision's detectors")
@@ -99,8 +104,8 @@ def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
     """Tell the backbone; Faster R-CNN's two on MobileNet have the same weights, and differ in their settings."""
     if "backbone.features.0.0.0.weight" in tensors:
         return None
-    if "backbone.body.conv1.weight" in tensors:
-        return "resnet50"
+    if torchvision_pyramids.has_resnet(tensors):
+        return torchvision_pyramids.variant_of(tensors)
     return asked if asked in _SMALL else "mobilenet_v3_large"
 
 
@@ -139,10 +144,10 @@ def _thresholds(parameters: Parameters, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in given.items() if value is not None}
 
 
-def _build_retinanet(_tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
-    return detection.retinanet_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters)
-    )
+def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
+    width = torchvision_pyramids.pyramid_width(tensors)
+    backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(width, width))
+    return detection.RetinaNet(backbone, classes, **_thresholds(parameters))
 
 
 def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
@@ -165,13 +170,33 @@ def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, paramet
 
 
 def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters: Parameters) -> Any:
-    kind = "maskrcnn" if _architecture_of(tensors) == "MaskRCNN" else "fasterrcnn"
-    builder = getattr(detection, f"{kind}_{variant}_fpn")
-    return builder(weights=None, weights_backbone=None, num_classes=classes, **_thresholds(parameters, "box_"))
+    thresholds = _thresholds(parameters, "box_")
+    if torchvision_pyramids.has_resnet(tensors):
+        return _build_resnet_rcnn(tensors, classes, thresholds)
+    builder = getattr(detection, f"fasterrcnn_{variant}_fpn")
+    return builder(weights=None, weights_backbone=None, num_classes=classes, **thresholds)
+
+
+def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, float]) -> Any:
+    """As torchvision's builders do, in the widths of the checkpoint."""
+    backbone = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool())
+    regions, inputs = tensors["roi_heads.box_head.fc6.weight"].shape
+    heads: dict[str, Any] = {
+        "box_head": TwoMLPHead(inputs, regions),
+        "box_predictor": FastRCNNPredictor(regions, classes),
+    }
+    if _MASK_LAYER not in tensors:
+        return detection.FasterRCNN(backbone, **heads, **thresholds)
+    layers = [len(tensors[name]) for name in tensors if re.fullmatch(r"roi_heads\.mask_head\.\d\.0\.weight", name)]
+    heads["mask_head"] = MaskRCNNHeads(torchvision_pyramids.pyramid_width(tensors), layers, 1)
+    heads["mask_predictor"] = MaskRCNNPredictor(layers[-1], len(tensors[_MASK_BIAS]), classes)
+    return detection.MaskRCNN(backbone, **heads, **thresholds)
 
 
 _SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}
 _REGIONS = "roi_heads.box_predictor.cls_score.weight"
+_MASK_LAYER = "roi_heads.mask_predictor.mask_fcn_logits.weight"
+_MASK_BIAS = "roi_heads.mask_predictor.conv5_mask.bias"
 _KINDS: Mapping[str, _Kind] = {
     "RetinaResNet": _Kind("head.classification_head.cls_logits.weight", 9, RetinaNet, _build_retinanet, False),
     "MobileNet": _Kind("head.classification_head.module_list.0.1.weight", 6, SSDlite, _build_ssdlite),
