@@ -1,38 +1,62 @@
 """torchvision's detectors for the tests: trained ones, how well they do, and untrained ones that detect much."""
 
 import re
-import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapes
 import torch
+import train_torchvision
+from paste_masks import paste_masks
 from PIL import Image
+from pycocotools import mask as rle
 from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from converter.trained import MODELS, Outputs, Trained, truth
+from modelexport_converter.backends import Array
 from modelexport_converter.model import LoadedModel, Preprocessing
 from modelexport_converter.pictures import prepare
 from models import accuracy
 
-sys.path.insert(0, str(MODELS))
-import shapes
-
 
 def measure(model: LoadedModel, answers: Sequence[Outputs]) -> dict[str, float]:
-    """Mean precision of the boxes, on pictures that were stretched."""
+    """Mean precision of the boxes and, where there are some, of the masks, on pictures that were stretched."""
     skipped = len(model.class_names) - len(shapes.CLASSES)  # the background
     found = {}
-    for image, (boxes, scores, labels, count, *_) in zip(truth()["images"], answers, strict=True):
+    for image, (boxes, scores, labels, count, *masks) in zip(truth()["images"], answers, strict=True):
         filled = slice(int(count.reshape(-1)[0]))
-        pixels = boxes[0, filled] * ([image["width"], image["height"]] * 2)
-        nothing = np.zeros((len(pixels), 0, 3))
-        found[image["id"]] = accuracy.Found(pixels, scores[0, filled], labels[0, filled] - skipped, (), nothing)
-    return {"box": accuracy.box_map(truth(), found)}
+        size = image["height"], image["width"]
+        outlines = [_encode(paste_masks(values[0, filled], boxes[0, filled], size)) for values in masks]
+        pixels, nothing = boxes[0, filled] * (size[::-1] * 2), np.zeros((len(boxes[0, filled]), 0, 3))
+        found[image["id"]] = accuracy.Found(
+            pixels, scores[0, filled], labels[0, filled] - skipped, outlines[0] if outlines else (), nothing
+        )
+    measures = {"box": accuracy.box_map, "mask": accuracy.mask_map}
+    return {output: measures[output](truth(), found) for output in _measured(model)}
 
 
-TRAINED = {"MobileNet": Trained(MODELS / "weights/ssdlite320_mobilenet_v3_large.pt", measure)}
+def _measured(model: LoadedModel) -> Sequence[str]:
+    return ("box", "mask") if "masks" in [output.name for output in model.outputs] else ("box",)
+
+
+def _encode(masks: Array) -> list[Any]:
+    """Probabilities (n, height, width) as COCO run lengths."""
+    return [rle.encode(np.asfortranarray(mask > 0.5).astype(np.uint8)) for mask in masks]
+
+
+FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
+WEIGHTS = MODELS / "weights"
+TRAINED = {
+    "FasterRCNN": Trained(Path(FOLDER.name) / "fasterrcnn.pt", measure),
+    "RetinaResNet": Trained(WEIGHTS / "retinanet.pt", measure),
+    "MobileNet": Trained(WEIGHTS / "ssdlite320_mobilenet_v3_large.pt", measure),
+    "MaskRCNN": Trained(WEIGHTS / "maskrcnn.pt", measure),
+}
+train_torchvision.write_without_masks(WEIGHTS / "maskrcnn.pt", TRAINED["FasterRCNN"].weights)
 
 
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
@@ -49,7 +73,8 @@ def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
     """A trained network in torchvision's own code."""
     path = TRAINED[architecture].weights
-    network = build(path.stem, size)
+    recipe = train_torchvision.RECIPES.get(path.stem)
+    network = train_torchvision.build(recipe.build if recipe else train_torchvision.build_fasterrcnn, size)
     network.load_state_dict(torch.load(path, weights_only=True)["model"])
     return network.eval()
 

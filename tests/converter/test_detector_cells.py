@@ -13,6 +13,11 @@ from modelexport_converter.backends import Array, Run, load_backend
 from modelexport_converter.verify import compare
 
 
+def made_with(fmt: Format) -> list[Any]:
+    """All architectures, each in the process that makes its files of a format."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-{fmt}")) for name in TRAINED]
+
+
 def model_itself(architecture: str) -> Run:
     return lambda image: run_model(architecture, image)
 
@@ -57,8 +62,7 @@ def test_wrong_files_do_not_agree(architecture: str, spoil: Any, record_property
     assert wrong < least[Precision.INT8].minimum or spoil is forget_division
 
 
-@pytest.mark.parametrize("architecture", TRAINED)
-@pytest.mark.xdist_group("MobileNet-ONNX")
+@pytest.mark.parametrize("architecture", made_with(Format.ONNX))
 def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -> None:
     import onnx
 
@@ -72,8 +76,7 @@ def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -
     assert len(casts) == 1  # the picture; nothing of the boxes goes back to half precision
 
 
-@pytest.mark.parametrize("architecture", TRAINED)
-@pytest.mark.xdist_group("MobileNet-CoreML")
+@pytest.mark.parametrize("architecture", made_with(Format.COREML))
 def test_only_the_body_of_a_core_ml_file_is_in_half_precision(architecture: str) -> None:
     facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, Scheme.FP16))
     assert facts.weight_types["float32"] >= load_model(architecture).module.anchors.numel()

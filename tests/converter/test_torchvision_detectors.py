@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 
 from converter.cells import ask, load_model
 from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
-from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
@@ -40,15 +41,6 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def rows_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The networks that the matrix does not offer yet, for want of trained ones."""
-    resnet, mobilenet = "resnet50", "mobilenet_v3_large"
-    for name, variants in {"RetinaResNet": (resnet,), "FasterRCNN": (resnet, mobilenet), "MaskRCNN": (resnet,)}.items():
-        row = replace(ARCHITECTURES["MobileNet"], name=name, variants=variants)
-        monkeypatch.setitem(ARCHITECTURES, name, row)  # type: ignore[arg-type]
 
 
 def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
@@ -194,6 +186,20 @@ def test_two_variants_of_equal_weights_differ_in_their_proposals(asked: str | No
     module: Any = model.module
     assert (model.metadata["variant"], module.proposing[1]) == (expected, 1000 if asked is None else 150)
     assert model.body[-1] == "mask_predictor"
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("resnet18", "resnet18"), ("resnext50_32x4d", "resnet50"), ("wide_resnet50_2", "resnet50")]
+)
+def test_depth_and_widths_of_a_resnet_are_read_from_the_weights(name: str, variant: str) -> None:
+    backbone = resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=5)
+    heads = {"box_head": TwoMLPHead(256 * 49, 32), "box_predictor": FastRCNNPredictor(32, 3)}
+    network = detection.FasterRCNN(backbone, **heads).eval()
+    model = load(Checkpoint(network.state_dict()), ask("FasterRCNN", input_size=(64, 64)))
+    image, module = torch.rand(1, 3, 64, 64), cast(Any, model.module)
+    assert model.metadata["variant"] == variant
+    for expected, found in zip(backbone(image).values(), module.backbone(image).values(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_another_variant_is_refused_with_both_names() -> None:
