@@ -219,6 +219,8 @@ WRONG = [
     *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
     *((name, dimmed, Precision.FP32) for name in DETECTORS),
     ("YOLOv8-CLS", swapped_channels, Precision.FP32),
+    *(("YOLOX", change, Precision.INT8) for change in (*WRONG_OUTPUTS, boxes_half_a_cell_off, swapped_channels)),
+    ("YOLOX", dimmed, Precision.FP16),
 ]
 """With the loosest precision at which each is caught; a tighter one catches it all the more."""
 
