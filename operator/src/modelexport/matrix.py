@@ -282,6 +282,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
         _torchvision_detector("MobileNet", (), 320),
         _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("UNet", "unet", (), 512, 16),
         Architecture(
             name="YOLOX",
