@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from converter import detector_cells, semantic_cells, yolov4_cells, yolov8_cells
+from converter import detector_cells, semantic_cells, yolov4_cells, yolov8_cells, yolox_cells
 from converter.trained import MODELS, Outputs
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Scheme
 from modelexport.spec import DataRef, Model, Parameters
@@ -18,7 +18,8 @@ from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.pictures import Inputs, open_archive
 
-TRAINED = {**yolov8_cells.TRAINED, **semantic_cells.TRAINED, **detector_cells.TRAINED, **yolov4_cells.TRAINED}
+_FAMILIES = (yolov8_cells, semantic_cells, detector_cells, yolox_cells, yolov4_cells)
+TRAINED = {name: trained for family in _FAMILIES for name, trained in family.TRAINED.items()}
 FOLDER = tempfile.TemporaryDirectory(prefix="cells-")
 
 

@@ -31,5 +31,6 @@ def _stretch(classes: np.ndarray, size: tuple[int, int]) -> Classes:
 
 TRAINED = {
     "DeepLabV3": Trained(MODELS / "weights/deeplabv3.pt", measure),
+    "FCN": Trained(MODELS / "weights/fcn.pt", measure),
     "UNet": Trained(MODELS / "weights/unet.pt", measure),
 }

@@ -1,7 +1,6 @@
 """Networks that give every pixel a class: equal to torchvision's and to the paper's, strict about their input."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,22 +13,14 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from converter.cells import TRAINED, ask, load, load_model, run_model
 from converter.semantic_cells import CLASSES
-from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.folding import freeze
 
-SEMANTIC = ("DeepLabV3", "UNet")
+SEMANTIC = ("DeepLabV3", "FCN", "UNet")
 SIZE = (64, 96)
-
-
-@pytest.fixture(autouse=True)
-def row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of the matrix for FCN, which has none until a trained one is measured."""
-    monkeypatch.setitem(ARCHITECTURES, "FCN", replace(ARCHITECTURES["DeepLabV3"], name="FCN"))  # type: ignore[arg-type]
-
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -196,7 +187,7 @@ def test_another_architecture_is_refused_by_name(architecture: str, other: str) 
 
 
 def test_another_backbone_is_refused_with_both_names() -> None:
-    message = refuse(read_checkpoint(TRAINED["DeepLabV3"].weights).tensors, "DeepLabV3", variant="resnet50")
+    message = refuse(read_checkpoint(TRAINED["FCN"].weights).tensors, "FCN", variant="resnet50")
     assert "asks for variant resnet50, the checkpoint has mobilenet_v3_small" in message
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import ask
+from converter.cells import TRAINED, ask, produce
 from converter.made_up import make_up
-from converter.trained import MODELS
-from modelexport.matrix import ARCHITECTURES
+from modelexport.matrix import Format, Scheme
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolox import load
@@ -51,21 +49,6 @@ ANSWERS = {
         125: (56.873325, 26.455379, 25.804955, 29.111647, 0.52851, 0.471292, 0.510145, 0.491643),
     },
 }
-
-
-ROW = replace(
-    ARCHITECTURES["YOLOv8"],
-    name="YOLOX",
-    impl="modelexport_converter.architectures.yolox",
-    variants=tuple(SCALES),
-)
-TRAINED = MODELS / "weights/yolox_nano.pth"
-
-
-@pytest.fixture(autouse=True)
-def row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of the matrix, which has none until INT8 by calibration keeps the accuracy of the nano network."""
-    monkeypatch.setitem(ARCHITECTURES, "YOLOX", ROW)  # type: ignore[arg-type]
 
 
 def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
@@ -165,8 +148,37 @@ def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
     assert "backbone.C3_p3.conv1.bn.bias" in refuse({**weights(), "backbone.C3_p3.conv1.bn.bias": torch.ones(7)})
 
 
+def test_depthwise_convolutions_make_the_smallest_variant_delicate() -> None:
+    assert [load(Checkpoint(weights(variant)), ask("YOLOX")).delicate for variant in ("nano", "tiny")] == [True, False]
+
+
+@pytest.mark.xdist_group("YOLOX-ONNX")
+def test_the_last_convolutions_of_a_calibrated_onnx_file_stay_in_float() -> None:
+    import onnx
+
+    graph = onnx.load(produce("YOLOX", Format.ONNX, Scheme.STATIC_WI8_AI8)).graph
+    floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    names = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
+    assert sorted(names) == [f"/head/{kind}_preds.{scale}/Conv" for kind in ("cls", "obj", "reg") for scale in range(3)]
+
+
+@pytest.mark.xdist_group("YOLOX-LiteRT")
+def test_the_last_convolutions_of_a_calibrated_litert_file_stay_in_float() -> None:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    flat = flatbuffer_utils.read_model(str(produce("YOLOX", Format.LITERT, Scheme.STATIC_WI8_AI8)))
+    graph = flat.subgraphs[0]
+    convolutions = [
+        op for op in graph.operators if flat.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D
+    ]
+    types = [graph.tensors[op.inputs[1]].type for op in convolutions]
+    assert types.count(schema.TensorType.FLOAT32) == 9
+    assert set(types) == {schema.TensorType.FLOAT32, schema.TensorType.INT8}
+
+
 def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
-    original = load(read_checkpoint(TRAINED), ask("YOLOX", input_size=SIZE))
+    original = load(read_checkpoint(TRAINED["YOLOX"].weights), ask("YOLOX", input_size=SIZE))
     image = original.example_input()
     torch.export.save(torch.export.export(original.module, (image,)), tmp_path / "x.pt2")
     model = load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOX"))

@@ -73,8 +73,8 @@ REFUSED = {
     "a digest in capitals": (model(checkpoint={**CHECKPOINT, "sha256": SHA.upper()}), "digits in lower case"),
     "another variant": (model(parameters={"variant": "xl"}), "variant must be one of n, s, m, l, x for YOLOv8"),
     "a variant of another architecture": (
-        model(architecture="DeepLabV3", parameters={"variant": "n"}),
-        "variant must be one of resnet50, resnet101, mobilenet_v3_large, mobilenet_v3_small for DeepLabV3",
+        model(architecture="FCN", parameters={"variant": "n"}),
+        "variant must be one of resnet50, resnet101, mobilenet_v3_large, mobilenet_v3_small for DeepLabV3, FCN",
     ),
     "a variant where there are none": (
         model(architecture="UNet", parameters={"variant": "n"}),

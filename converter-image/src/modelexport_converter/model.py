@@ -37,7 +37,8 @@ class LoadedModel:
     ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
     tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
     the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
-    there is nothing else to spare but what each format spares by itself.
+    there is nothing else to spare but what each format spares by itself. ``delicate`` says that activations of 8 bits
+    need care: the last convolutions stay in float, and before them values that are rare are clipped.
     """
 
     module: torch.nn.Module
@@ -48,6 +49,7 @@ class LoadedModel:
     metadata: Mapping[str, str] = field(default_factory=dict)
     input_name: str = "image"
     body: tuple[str, ...] = ()
+    delicate: bool = False
 
     def example_input(self) -> torch.Tensor:
         """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""

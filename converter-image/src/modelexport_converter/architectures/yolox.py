@@ -1,6 +1,7 @@
 """YOLOX for detection, from the checkpoints of Megvii's trainer."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -41,7 +42,10 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     fill(network, {**checkpoint.tensors, **constants(network)}, f"YOLOX {variant} with {classes} classes")
     fuse(network, EPSILON)
     network.backbone.backbone.stem.fold()
-    return describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
+    described = describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
+    # Depthwise convolutions pass the coarse steps of a few far values on, where ordinary ones average over them: with
+    # the ranges of all values the trained nano network loses .04 mAP.
+    return replace(described, delicate=variant == "nano")
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -1,5 +1,6 @@
 """ONNX: torch exports, ONNX Runtime quantises and runs."""
 
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,14 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime import quantization
+from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.ranges import find_range, trace_back
 from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
 from modelexport_converter.model import LoadedModel
 
@@ -104,17 +107,43 @@ def _quantise_static(model: LoadedModel, source: Path, samples: Sequence[Array],
 
     Unsigned activations with signed weights per channel are what ONNX Runtime's documentation advises for CPUs.
     """
+    ranges, graph = path.with_suffix(".ranges.json"), onnx.load(source).graph
+    quantization.save_tensors_data(_calibrate(model, source, samples), ranges)
     quantization.quantize_static(
         source,
         path,
-        _Reader(model.input_name, samples),
+        calibration_cache_path=ranges,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_QUANTISED,
-        nodes_to_exclude=_outside(onnx.load(source).graph, model),
+        nodes_to_exclude=[*_outside(graph, model), *(_last(graph) if model.delicate else ())],
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
     )
+    ranges.unlink()
+
+
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Any:
+    """Measure the range of every tensor, one picture at a time."""
+    extremes: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = quantization.create_calibrator(source, _QUANTISED, f"{folder}/measuring.onnx")
+        for sample in samples:
+            calibrator.calibrate_tensors_range = None  # else it would join the ranges of all pictures
+            calibrator.collect_data(_Reader(model.input_name, [sample]))
+            for name, found in calibrator.compute_data().items():
+                extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
+    ranges = {name: find_range(found, model.delicate) for name, found in extremes.items()}
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    return TensorsData(quantization.CalibrationMethod.MinMax, data)
+
+
+def _last(graph: onnx.GraphProto) -> list[str]:
+    """Names of the last nodes with weights."""
+    sources = {name: node.input for node in graph.node for name in node.output}
+    weighted = {name: node.name for node in graph.node if node.op_type in _QUANTISED for name in node.output}
+    _, last = trace_back((value.name for value in graph.output), sources, weighted)
+    return [weighted[name] for name in last]
 
 
 def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
