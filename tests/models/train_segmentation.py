@@ -63,7 +63,7 @@ RECIPES = {
     "unet": Recipe(lambda: UNet((8, 16, 32, 64, 128), len(NAMES)), (128, 128), 5, mean=(0, 0, 0), deviation=(1, 1, 1)),
     "deeplabv3": Recipe(_deeplab, (160, 160), 6, batch=8),
     # not square, so that height and width cannot change places
-    "fcn": Recipe(_fcn, (128, 160), 4, batch=8),
+    "fcn": Recipe(_fcn, (160, 192), 6, batch=8),
 }
 
 
