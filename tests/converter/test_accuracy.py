@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from converter.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, reference
+from converter.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, recall, reference
 from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
 from modelexport_converter.backends import Array, load_backend
@@ -46,7 +46,7 @@ def test_a_cell_keeps_the_accuracy_of_the_model_and_passes_its_checks(
         outputs.append(run(image))
         return outputs[-1]
 
-    comparison = compare(model, run_and_keep, eval_inputs(architecture))
+    comparison = compare(recall(architecture), run_and_keep, eval_inputs(architecture))
     check(comparison, ARCHITECTURES[architecture].thresholds[precision])
     measured = measure(architecture, outputs)
     record_property("accuracy", measured)

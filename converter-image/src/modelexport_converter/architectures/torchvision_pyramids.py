@@ -5,6 +5,8 @@ Depth, width and groups of the ResNet and the width of the pyramid are read from
 """
 
 import re
+from collections.abc import Mapping
+from typing import cast
 
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -14,7 +16,7 @@ from modelexport_converter.matching import Tensors
 
 _BODY = "backbone.body."
 _WIDTH = "backbone.fpn.layer_blocks.0.0.weight"
-_VARIANTS = {
+_VARIANTS: Mapping[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -45,7 +47,7 @@ def build_pyramid(tensors: Tensors, first: int, extra: nn.Module) -> nn.Module:
     resnet = _build_resnet(tensors)
     channels = [resnet.inplanes >> (4 - layer) for layer in layers]
     taken = {f"layer{layer}": str(index) for index, layer in enumerate(layers)}
-    return BackboneWithFPN(resnet, taken, channels, pyramid_width(tensors), extra)
+    return cast(nn.Module, BackboneWithFPN(resnet, taken, channels, pyramid_width(tensors), extra))
 
 
 def _build_resnet(tensors: Tensors) -> ResNet:
