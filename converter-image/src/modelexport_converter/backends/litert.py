@@ -134,25 +134,26 @@ def _plan_static(quantizer: Quantizer, flat: Any, model: LoadedModel) -> None:
     quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    names = "|".join(re.escape(name) for name in (_outside(flat, model) if model.body else _decoding(flat, model)))
+    names = "|".join(map(re.escape, _spared(flat, model)))
     quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
-def _decoding(flat: Any, model: LoadedModel) -> Iterator[str]:
-    """Names of the tensors that follow the last operators with weights; of a delicate model, those operators' too."""
+def _spared(flat: Any, model: LoadedModel) -> Iterator[str]:
+    """Names of the results that stay in float.
+
+    Without a body, those after the last weights. Of a model with a body, all but those of operators with weights in it:
+    with what lies between them in 8 bits, a trained RetinaNet lost its answer. Of a delicate model, those of the last
+    weights too.
+    """
     graph = flat.subgraphs[0]
     sources = {index: op.inputs for op in graph.operators for index in op.outputs}
     weighted = {index for op in graph.operators if _operator(flat, op) in _WEIGHTED for index in op.outputs}
     following, last = trace_back(graph.outputs, sources, weighted)
+    if model.body:
+        # litert-torch tells in the names from which module a result comes.
+        inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
+        following = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
     return (_text(graph.tensors[index].name) for index in (following | last if model.delicate else following))
-
-
-def _outside(flat: Any, model: LoadedModel) -> Iterator[str]:
-    """Names of the results that come from no module of the body, which litert-torch tells in them."""
-    graph = flat.subgraphs[0]
-    inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
-    names = (_text(graph.tensors[index].name) for op in graph.operators for index in op.outputs)
-    return (name for name in names if not inside.match(name))
 
 
 def _pad_with_zeros(flat: Any) -> None:
