@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench clean
+.PHONY: help install tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench matrix clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -81,6 +81,9 @@ cluster-down: install ## End the test cluster and leave nothing behind
 
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run
+
+matrix: install ## Measure every cell on a trained model: accuracy, size, seconds, memory, latency
+	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

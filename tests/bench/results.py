@@ -1,4 +1,4 @@
-"""Where the measurements are kept: two JSON files beside the page that is written from them."""
+"""Where the measurements are kept: JSON files beside the page that is written from them."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CELLS = DOCS / "benchmarks/cells.json"
 OPERATOR = DOCS / "benchmarks/operator.json"
+MATRIX = DOCS / "benchmarks/matrix.json"
 
 
 def read_results(path: Path) -> dict[str, Any]:
