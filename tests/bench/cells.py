@@ -20,7 +20,7 @@ import yaml
 from bench.children import Child, run_child
 from bench.machine import describe_load, describe_machine
 from bench.pictures import write_mosaics
-from bench.results import CELLS, read_results, write_results
+from bench.results import CELLS, label, read_results, write_results
 from modelexport.matrix import ARCHITECTURES, TARGETS, Cell, Format, Precision, Task, cells
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -62,10 +62,10 @@ def measure_cells(only: str) -> None:
     known: dict[str, Any] = results.get("cells", {})
     with _prepared() as bench:
         for cell in cells():
-            label = f"{cell.architecture.name} {cell.target}"
-            if only in label and cell.architecture.name in WEIGHTS:
-                known[label] = _measure(bench, cell)
-                print(label, json.dumps(known[label]), flush=True)
+            name = label(cell)
+            if only in name and cell.architecture.name in WEIGHTS:
+                known[name] = _measure(bench, cell)
+                print(name, json.dumps(known[name]), flush=True)
                 write_results(CELLS, {**results, "machine": describe_machine(), "cells": known})
         if only in WHOLE:
             results["whole"] = _measure_whole(bench)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.results import label
 from bench.tables import number, share, table, verdict
 from modelexport.matrix import cells
 
@@ -32,7 +33,7 @@ training world, for ultralytics the same ones.
 
 def cells_page(results: Result) -> Iterator[str]:
     """Yield the paragraphs and tables."""
-    known = {label: results["cells"][label] for label in _labels() if label in results["cells"]}
+    known = {name: results["cells"][name] for name in map(label, cells()) if name in results["cells"]}
     runs = {str(cell["ours"]["latency"]["runs"]) for cell in known.values() if "latency" in cell["ours"]}
     yield INTRODUCTION.format(runs="/".join(sorted(runs)))
     yield _targets(known, results.get("whole"))
@@ -45,10 +46,6 @@ def cells_page(results: Result) -> Iterator[str]:
     yield _sizes(known)
     if "whole" in results:
         yield from _whole(results["whole"])
-
-
-def _labels() -> list[str]:
-    return [f"{cell.architecture.name} {cell.target}" for cell in cells()]
 
 
 def _targets(known: Mapping[str, Result], whole: Result | None) -> str:

@@ -26,7 +26,7 @@ import yaml
 from bench.accuracy import trained_model
 from bench.children import Child, run_child
 from bench.machine import describe_machine
-from bench.results import MATRIX, read_results, write_results
+from bench.results import MATRIX, label, read_results, write_results
 from converter.cells import load_model
 from converter.trained import MODELS
 from modelexport.matrix import ARCHITECTURES, Cell, cells
@@ -68,11 +68,6 @@ def main() -> None:
             print(label(cell), json.dumps(measured), flush=True)
             in_order = {name: known[name] for name in map(label, cells()) if name in known}
             write_results(MATRIX, {**results, "references": references, "cells": in_order})
-
-
-def label(cell: Cell) -> str:
-    """Name a cell: ``YOLOv8 ONNX/INT8``."""
-    return f"{cell.architecture.name} {cell.target}"
 
 
 def measure(bench: Bench, cell: Cell) -> dict[str, Any]:

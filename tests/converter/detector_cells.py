@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from paste_masks import paste_masks
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.models import detection
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.backends import Array
@@ -51,29 +51,31 @@ def _encode(masks: Array) -> list[Any]:
 FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
 WEIGHTS = MODELS / "weights"
 TRAINED = {"MobileNet": Trained(WEIGHTS / "ssdlite320_mobilenet_v3_large.pt", measure)}
-ROWLESS = {
-    "FasterRCNN": Trained(Path(FOLDER.name) / "fasterrcnn.pt", measure),
-    "RetinaResNet": Trained(WEIGHTS / "retinanet.pt", measure),
-    "MaskRCNN": Trained(WEIGHTS / "maskrcnn.pt", measure),
-}
-"""Those whose cells are not in the matrix yet."""
-train_torchvision.write_without_masks(WEIGHTS / "maskrcnn.pt", ROWLESS["FasterRCNN"].weights)
+ROWLESS = ("FasterRCNN", "RetinaResNet", "MaskRCNN")
+"""Trained ones whose cells are not in the matrix yet."""
+
+
+@cache
+def weights_of(architecture: str) -> Path:
+    """The checkpoint of a trained detector; Faster R-CNN's is taken out of Mask R-CNN's."""
+    if architecture in TRAINED:
+        return TRAINED[architecture].weights
+    if architecture != "FasterRCNN":
+        return WEIGHTS / {"RetinaResNet": "retinanet.pt", "MaskRCNN": "maskrcnn.pt"}[architecture]
+    path = Path(FOLDER.name) / "fasterrcnn.pt"
+    train_torchvision.write_without_masks(weights_of("MaskRCNN"), path)
+    return path
 
 
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
     """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
-    torch.manual_seed(0)
-    network: Any = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=classes)
-    made = network.transform
-    network.transform = GeneralizedRCNNTransform(
-        1, 1, made.image_mean, made.image_std, size_divisible=1, fixed_size=size[::-1]
-    )
-    return network
+    make = partial(getattr(detection, builder), weights=None, weights_backbone=None, num_classes=classes)
+    return train_torchvision.build(make, size)
 
 
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
     """A trained network in torchvision's own code."""
-    path = {**TRAINED, **ROWLESS}[architecture].weights
+    path = weights_of(architecture)
     recipe = train_torchvision.RECIPES.get(path.stem)
     network = train_torchvision.build(recipe.build if recipe else train_torchvision.build_fasterrcnn, size)
     network.load_state_dict(torch.load(path, weights_only=True)["model"])

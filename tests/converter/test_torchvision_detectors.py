@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 
 from converter.cells import ask
-from converter.detector_cells import ROWLESS, TRAINED, build, drawn, torchvisions_own, untrained
+from converter.detector_cells import ROWLESS, TRAINED, build, drawn, torchvisions_own, untrained, weights_of
 from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
@@ -142,8 +142,7 @@ def watch_ties(network: Any) -> list[bool]:
 
 @pytest.mark.parametrize("architecture", [*TRAINED, *ROWLESS])
 def test_a_trained_model_finds_what_torchvision_finds(architecture: str) -> None:
-    trained = {**TRAINED, **ROWLESS}[architecture]
-    model = load(read_checkpoint(trained.weights), ask(architecture))
+    model = load(read_checkpoint(weights_of(architecture)), ask(architecture))
     network = torchvisions_own(architecture, model.input_size)
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
     for picture in drawn(PICTURES, model.input_size):

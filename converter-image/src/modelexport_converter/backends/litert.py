@@ -148,12 +148,12 @@ def _spared(flat: Any, model: LoadedModel) -> Iterator[str]:
     graph = flat.subgraphs[0]
     sources = {index: op.inputs for op in graph.operators for index in op.outputs}
     weighted = {index for op in graph.operators if _operator(flat, op) in _WEIGHTED for index in op.outputs}
-    following, last = trace_back(graph.outputs, sources, weighted)
+    spared, last = trace_back(graph.outputs, sources, weighted)
     if model.body:
         # litert-torch tells in the names from which module a result comes.
         inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
-        following = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
-    return (_text(graph.tensors[index].name) for index in (following | last if model.delicate else following))
+        spared = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
+    return (_text(graph.tensors[index].name) for index in (spared | last if model.delicate else spared))
 
 
 def _pad_with_zeros(flat: Any) -> None:
