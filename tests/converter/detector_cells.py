@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +48,16 @@ def _encode(masks: Array) -> list[Any]:
     return [rle.encode(np.asfortranarray(mask > 0.5).astype(np.uint8)) for mask in masks]
 
 
-FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
 WEIGHTS = MODELS / "weights"
-TRAINED = {"MobileNet": Trained(WEIGHTS / "ssdlite320_mobilenet_v3_large.pt", measure)}
-ROWLESS = ("FasterRCNN", "RetinaResNet", "MaskRCNN")
-"""Trained ones whose cells are not in the matrix yet."""
-
-
-@cache
-def weights_of(architecture: str) -> Path:
-    """The checkpoint of a trained detector; Faster R-CNN's is taken out of Mask R-CNN's."""
-    if architecture in TRAINED:
-        return TRAINED[architecture].weights
-    if architecture != "FasterRCNN":
-        return WEIGHTS / {"RetinaResNet": "retinanet.pt", "MaskRCNN": "maskrcnn.pt"}[architecture]
-    path = Path(FOLDER.name) / "fasterrcnn.pt"
-    train_torchvision.write_without_masks(weights_of("MaskRCNN"), path)
-    return path
+FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
+FASTER_RCNN = Path(FOLDER.name) / "fasterrcnn.pt"
+train_torchvision.write_without_masks(WEIGHTS / "maskrcnn.pt", FASTER_RCNN)
+TRAINED = {
+    "FasterRCNN": Trained(FASTER_RCNN, measure),
+    "RetinaResNet": Trained(WEIGHTS / "retinanet.pt", measure),
+    "MobileNet": Trained(WEIGHTS / "ssdlite320_mobilenet_v3_large.pt", measure),
+    "MaskRCNN": Trained(WEIGHTS / "maskrcnn.pt", measure),
+}
 
 
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
@@ -75,7 +68,7 @@ def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
 
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
     """A trained network in torchvision's own code."""
-    path = weights_of(architecture)
+    path = TRAINED[architecture].weights
     recipe = train_torchvision.RECIPES.get(path.stem)
     network = train_torchvision.build(recipe.build if recipe else train_torchvision.build_fasterrcnn, size)
     network.load_state_dict(torch.load(path, weights_only=True)["model"])

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,8 +12,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 
 from converter.cells import ask
-from converter.detector_cells import ROWLESS, TRAINED, build, drawn, torchvisions_own, untrained, weights_of
-from modelexport.matrix import ARCHITECTURES
+from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
@@ -43,15 +41,6 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def rows_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The networks that the matrix does not offer yet, as not all of their cells are measured."""
-    resnets, mobilenet = ("resnet18", "resnet50"), "mobilenet_v3_large"
-    for name, variants in {"RetinaResNet": resnets, "FasterRCNN": (*resnets, mobilenet), "MaskRCNN": resnets}.items():
-        row = replace(ARCHITECTURES["MobileNet"], name=name, variants=variants)
-        monkeypatch.setitem(ARCHITECTURES, name, row)  # type: ignore[arg-type]
 
 
 def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
@@ -140,9 +129,9 @@ def watch_ties(network: Any) -> list[bool]:
     return found
 
 
-@pytest.mark.parametrize("architecture", [*TRAINED, *ROWLESS])
+@pytest.mark.parametrize("architecture", TRAINED)
 def test_a_trained_model_finds_what_torchvision_finds(architecture: str) -> None:
-    model = load(read_checkpoint(weights_of(architecture)), ask(architecture))
+    model = load(read_checkpoint(TRAINED[architecture].weights), ask(architecture))
     network = torchvisions_own(architecture, model.input_size)
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
     for picture in drawn(PICTURES, model.input_size):

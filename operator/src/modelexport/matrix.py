@@ -238,11 +238,15 @@ _DETECTOR_THRESHOLDS: Mapping[Precision, Threshold] = {
 
 
 def _torchvision_detector(
-    name: str, variants: tuple[str, ...], input_size: int, extended: frozenset[Target] = _COREML
+    name: str,
+    variants: tuple[str, ...],
+    input_size: int = 640,
+    task: Task = Task.DETECTION,
+    extended: frozenset[Target] = _COREML,
 ) -> Architecture:
     return Architecture(
         name=name,
-        task=Task.DETECTION,
+        task=task,
         impl="modelexport_converter.architectures.torchvision_detectors",
         variants=variants,
         default_input_size=(input_size, input_size),
@@ -259,6 +263,8 @@ def _torchvision_detector(
 _YOLOX_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.87)}
 
 _RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
+_PYRAMIDS = ("resnet18", "resnet34", *_RESNETS, "resnet152")
+_MASKS_EXTENDED = _COREML | {Target(Format.LITERT, Precision.INT8), Target(Format.ONNX, Precision.FP16)}
 # Correct files of the trained U-Net agree by at least .999999 in FP32, .9998 in FP16 and .992 in INT8; the minima are
 # those of YOLOv8, below which a file is known to be wrong there.
 _SEMANTIC_THRESHOLDS: Mapping[Precision, Threshold] = {
@@ -284,23 +290,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
         _yolov8("YOLOv8", Task.DETECTION),
-        _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
-        _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
-        _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
+        _torchvision_detector("FasterRCNN", (*_PYRAMIDS, "mobilenet_v3_large", "mobilenet_v3_large_320")),
+        _torchvision_detector("RetinaResNet", _PYRAMIDS),
         _torchvision_detector("MobileNet", (), 320),
-        _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("UNet", "unet", (), 512, 16),
-        Architecture(
-            name="YOLOX",
-            task=Task.DETECTION,
-            impl="modelexport_converter.architectures.yolox",
-            variants=("nano", "tiny", "s", "m", "l", "x"),
-            default_input_size=(640, 640),
-            stride=32,
-            extended=_COREML,
-            thresholds=_YOLOX_THRESHOLDS,
-        ),
         # Correct files of the trained YOLOv4 agree by .998 in FP16 and .89 in INT8; with half a cell's shift they reach
         # .806, with classes in another order less than 0.
         Architecture(
@@ -313,6 +305,23 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             thresholds=_YOLOV8_THRESHOLDS,
             resources=Resources(memory_mib=4096),
         ),
+        Architecture(
+            name="YOLOX",
+            task=Task.DETECTION,
+            impl="modelexport_converter.architectures.yolox",
+            variants=("nano", "tiny", "s", "m", "l", "x"),
+            default_input_size=(640, 640),
+            stride=32,
+            extended=_COREML,
+            thresholds=_YOLOX_THRESHOLDS,
+        ),
+        _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
+        _torchvision_detector("MaskRCNN", _PYRAMIDS, task=Task.INSTANCE_SEGMENTATION, extended=_MASKS_EXTENDED),
+        _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("UNet", "unet", (), 512, 16),
+        _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
+        _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
         Architecture(
             name="Custom",
             task=Task.UNKNOWN,
