@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import kopf
@@ -73,6 +75,7 @@ async def run(settings: Settings) -> None:
         )
         _show(metrics, controller, leadership)
         async with (
+            _leaving(leadership),
             serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
             asyncio.TaskGroup() as group,
         ):
@@ -82,6 +85,15 @@ async def run(settings: Settings) -> None:
             tasks.append(group.create_task(audit.run_forever()))
             tasks.append(group.create_task(_lead(leadership, controller, audit, settings)))
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])
+
+
+@asynccontextmanager
+async def _leaving(leadership: Leadership) -> AsyncIterator[None]:
+    """Let somebody else lead when every task has ended; kopf cancels also tasks that it has not made."""
+    try:
+        yield
+    finally:
+        await leadership.release()
 
 
 def _show(metrics: Metrics, controller: Controller, leadership: Leadership) -> None:
@@ -107,13 +119,6 @@ async def _lead(leadership: Leadership, controller: Controller, audit: Audit, se
     """Write nothing before everything that exists has been heard of, and nothing without leading."""
     await audit.primed.wait()
     await leadership.win()
-    try:
-        await _work(leadership, controller, settings)
-    finally:
-        await leadership.release()
-
-
-async def _work(leadership: Leadership, controller: Controller, settings: Settings) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(leadership.hold())
         group.create_task(controller.resync_forever(settings.resync_seconds))
