@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cluster.chart import load, render
 from integration.api import CLASSES, EXPORTS, Api, ApiError, Body
 from integration.control_plane import ControlPlane
 from unit.operator.objects import make_class, make_export
@@ -178,6 +179,20 @@ def test_a_bad_class_is_refused(api: Api, change: dict[str, Any], message: str) 
 def test_the_example_is_accepted(plane: ControlPlane) -> None:
     path = Path(__file__).parents[2] / "examples/yolov8.yaml"
     assert "modelexport.modelexport.dev/shapes" in plane.kubectl("create", "--dry-run=server", f"--filename={path}")
+
+
+def test_what_the_chart_becomes_is_accepted(plane: ControlPlane) -> None:
+    storage = {"endpoint": "https://s3.example", "bucket": "exports"}
+    values = {
+        "replicas": 2,
+        "networkPolicy": {"jobs": {"namespaces": ["default"], "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}},
+        "exportClass": {"create": True, "spec": {"storage": storage, "converter": {"image": "converter"}}},
+        "credentials": {"create": True, "namespaces": ["default"], "accessKeyId": "a", "secretAccessKey": "b"},
+    }
+    said = plane.kubectl(
+        "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-", text=render(values)
+    )
+    assert len(said.splitlines()) == len(load(render(values)))
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:
