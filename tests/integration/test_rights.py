@@ -120,6 +120,11 @@ def is_allowed(api: Api, right: Right) -> bool:
     return bool(api.create(REVIEWS, review)["status"]["allowed"])
 
 
+def log_of(operator: Operator, begun: int = 0) -> str:
+    """What an operator has logged since a moment; in lines of JSON quotation marks are escaped."""
+    return operator.log.read_bytes()[begun:].decode().replace('\\"', '"')
+
+
 @pytest.mark.parametrize("right", AT_WORK, ids="-".join)
 def test_an_operator_at_work_says_which_right_it_lacks(
     api: Api, plane: ControlPlane, operator: Operator, right: Right
@@ -128,8 +133,7 @@ def test_an_operator_at_work_says_which_right_it_lacks(
     begun = operator.log.stat().st_size
 
     def is_told() -> bool:
-        log = operator.log.read_bytes()[begun:].decode()
-        return words in log or words in str(api.get(EXPORTS, "shapes").get("status"))
+        return words in log_of(operator, begun) or words in str(api.get(EXPORTS, "shapes").get("status"))
 
     with without(plane, right), play_kubelet(api, run if happen is suspend else succeed):
         happen(api)
@@ -162,7 +166,7 @@ def test_an_operator_that_cannot_look_is_not_healthy(
     with without(plane, right), operator.started():
         api.wait_for("the end, or the alarm", has_failed)
         assert operator.ask("/readyz")[0] != 200
-    assert f'cannot {right[1]} resource "{right[0]}"' in operator.log.read_text()
+    assert f'cannot {right[1]} resource "{right[0]}"' in log_of(operator)
 
 
 def touch(api: Api, resource: str, value: str) -> None:
