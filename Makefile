@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom cluster cluster-demo cluster-down bench matrix clean
+.PHONY: help install tools gitops-tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom cluster cluster-demo cluster-down bench matrix clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -42,10 +42,13 @@ tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, 
 test-release: tools ## Test what is shipped beside the images: the Helm chart and the bills of materials
 	$(PYTEST) tests/release
 
+gitops-tools: tools ## Build Argo CD and kstatus, which the tests of GitOps run, once
+	@$(CLUSTER) gitops
+
 test-converter: tools ## Convert, verify and measure all cells
 	$(PYTEST) -n 2 --dist loadgroup tests/converter
 
-test-integration: tools ## Run the operator against a real API server
+test-integration: gitops-tools ## Run the operator against a real API server
 	$(PYTEST) tests/integration
 
 test-e2e: tools ## Run the whole product on the real test cluster

@@ -11,8 +11,13 @@ def install_definitions(plane: ControlPlane) -> None:
     """Install definitions and rights, those of two operators, and wait until the definitions are served."""
     plane.kubectl("apply", "--filename", str(REPOSITORY / "crds"))
     plane.kubectl("create", "namespace", NAMESPACE)
-    plane.kubectl("apply", "--filename=-", text=render({"replicas": 2}, f"--show-only={RIGHTS}"))
+    plane.kubectl("apply", "--filename=-", text=render_rights())
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+
+
+def render_rights() -> str:
+    """The rights of two operators and of their users, as a manifest."""
+    return render({"replicas": 2}, f"--show-only={RIGHTS}")
 
 
 def rights_of_the_operator() -> list[Body]:
