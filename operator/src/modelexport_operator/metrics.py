@@ -58,6 +58,13 @@ class Metrics:
         """Expose how many exports there are in each state."""
         self._registry.register(_ExportCollector(exports))
 
+    def watch_leadership(self, is_leading: Callable[[], bool]) -> None:
+        """Expose whether this process writes."""
+        gauge = Gauge(
+            "modelexport_leader", "1 for the operator that writes, 0 for one that waits", registry=self._registry
+        )
+        gauge.set_function(is_leading)
+
     def record_sync(self, seconds: float, error: str | None = None) -> None:
         """Record one sync."""
         self._syncs.observe(seconds)
