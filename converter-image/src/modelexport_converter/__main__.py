@@ -13,13 +13,14 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from modelexport import names
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
 from modelexport_converter.intake import check_pictures, fetch_inputs, find_earlier
 from modelexport_converter.outcome import Terminated, explain
-from modelexport_converter.progress import Stages, announce, claim_stdout, peak_memory_mib, start_logging
+from modelexport_converter.progress import Stages, claim_stdout, peak_memory_mib, start_logging
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.stores import open_store
 from modelexport_converter.threads import limit_threads
