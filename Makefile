@@ -54,6 +54,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m modelexport.render --check
+	$(BIN)/python -m modelexport_operator.render --check
 
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix --quiet .
@@ -69,6 +70,7 @@ lock: install ## Resolve the dependencies again and write requirements/
 
 generate: install ## Write the generated files again
 	$(BIN)/python -m modelexport.render
+	$(BIN)/python -m modelexport_operator.render
 
 cluster: tools ## Bring up the test cluster
 	$(CLUSTER) up

@@ -148,7 +148,8 @@ def test_the_operator_counts_the_conversions(exported: Workspace) -> None:
     text = read_metrics()
     for name in TARGETS:
         fmt, precision = name.split("/")
-        labels = f'format="{fmt}",outcome="Succeeded",precision="{precision}",reason="Succeeded"'
+        labels = f'fault="None",format="{fmt}",outcome="Succeeded",precision="{precision}",reason="Succeeded"'
+        assert f"modelexport_conversions_total{{{labels}}} 0.0" not in text
         assert f"modelexport_conversions_total{{{labels}}}" in text
     assert 'modelexport_exports{state="Succeeded"}' in text
     assert exported.name not in text

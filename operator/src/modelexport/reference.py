@@ -21,9 +21,9 @@ def render_api() -> str:
         for part in ("spec", "status"):
             if part in schema["properties"]:
                 fields = schema["properties"][part]
-                parts.append(_table(("field", "type", "meaning"), _fields(part, fields)))
+                parts.append(table(("field", "type", "meaning"), _fields(part, fields)))
                 parts += _rules(fields)
-    return _page(parts)
+    return page(parts)
 
 
 def render_reasons() -> str:
@@ -36,7 +36,7 @@ def render_reasons() -> str:
         "One closed list serves conditions, events, metric labels and the converter's exit code. User faults are for "
         "the author of the ModelExport, system faults for whoever runs the platform."
     )
-    return _page([NOTE, "# Reasons", intro, _table(("reason", "fault", "retried", "what to do"), rows)])
+    return page([NOTE, "# Reasons", intro, table(("reason", "fault", "retried", "what to do"), rows)])
 
 
 def render_matrix() -> str:
@@ -60,7 +60,7 @@ def render_matrix() -> str:
         "`scheme` is used without calibration pictures, `calibrated` with them. A file is published when it reaches "
         "the threshold against the original model in FP32. Measured numbers are in [benchmarks.md](benchmarks.md)."
     )
-    return _page([NOTE, "# Support matrix", intro, _table(titles, rows)])
+    return page([NOTE, "# Support matrix", intro, table(titles, rows)])
 
 
 PAGES = {
@@ -118,10 +118,12 @@ def _messages(schema: Any) -> Iterator[str]:
             yield from _messages(value) if isinstance(value, dict) else ()
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _page(parts: Sequence[str]) -> str:
+def page(parts: Sequence[str]) -> str:
+    """Join the paragraphs of a page."""
     return "\n\n".join(parts) + "\n"

@@ -9,9 +9,10 @@ from typing import Any
 import kopf
 
 from modelexport import names
+from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Cluster, GoneError
-from modelexport_operator.controller import Controller
+from modelexport_operator.controller import Controller, now
 from modelexport_operator.handlers import build_registry, build_settings
 from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
@@ -30,15 +31,21 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    _start_logging(settings)
     try:
         asyncio.run(run(settings))
     except GoneError as error:
         print(f"The custom resources are not installed (kubectl apply -f crds/): {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     return 0
+
+
+def _start_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=settings.log_level)
+    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
 async def run(settings: Settings) -> None:
@@ -50,7 +57,7 @@ async def run(settings: Settings) -> None:
         controller = Controller(cluster, metrics)
         audit = Audit(cluster, controller, metrics, every=settings.audit_seconds, patience=settings.patience_seconds)
         metrics.watch_queue(lambda: len(controller.queue))
-        metrics.watch_exports(controller.stores[EXPORTS].values)
+        metrics.watch_exports(controller.stores[EXPORTS].values, now)
         async with serve_http(audit, metrics, settings.http_host, settings.http_port), asyncio.TaskGroup() as group:
             watching = group.create_task(_watch(controller))
             tasks = [group.create_task(listen_forever(cluster, controller, resource)) for resource in BUSY]

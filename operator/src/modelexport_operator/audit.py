@@ -56,6 +56,7 @@ class Audit:
         self._last_listing = time.monotonic()
         compared = dict(zip(WATCHED, listings, strict=True))
         self.lagging = await self._wait_for_watches(compared)
+        self._metrics.record_audit()
         for resource in WATCHED:
             self._forget_unlisted(resource, compared[resource])
             self._metrics.record_lag(resource.plural, self.lagging.get(resource, 0))

@@ -31,8 +31,9 @@ def test_every_setting_can_be_set() -> None:
         "MODELEXPORT_AUDIT_SECONDS": "5.5",
         "MODELEXPORT_PATIENCE_SECONDS": "2",
         "MODELEXPORT_LOG_LEVEL": "debug",
+        "MODELEXPORT_LOG_FORMAT": "text",
     }
-    assert Settings.from_env(environ) == Settings(4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG")
+    assert Settings.from_env(environ) == Settings(4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG", "text")
 
 
 def test_all_errors_are_told_at_once() -> None:
@@ -41,6 +42,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT": "http",
         "MODELEXPORT_AUDIT_SECONDS": "nan",
         "MODELEXPORT_LOG_LEVEL": "loud",
+        "MODELEXPORT_LOG_FORMAT": "xml",
     }
     with pytest.raises(SettingsError) as error:
         Settings.from_env(environ)
@@ -49,6 +51,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT='http': not a whole number from 1 to 65535",
         "MODELEXPORT_AUDIT_SECONDS='nan': not a number of seconds greater than 0",
         "MODELEXPORT_LOG_LEVEL='loud': not one of DEBUG, INFO, WARNING, ERROR",
+        "MODELEXPORT_LOG_FORMAT='xml': not one of json, text",
     ]
 
 
@@ -59,6 +62,7 @@ def test_all_errors_are_told_at_once() -> None:
         ("HTTP_PORT", ["1", "65535"], ["0", "65536"]),
         ("RESYNC_SECONDS", ["0.5", "999999"], ["0", "-1", "1000000", "inf", "soon"]),
         ("LOG_LEVEL", ["debug", "ERROR"], ["", "TRACE"]),
+        ("LOG_FORMAT", ["json", "text"], ["", "JSON", "logfmt"]),
     ],
 )
 def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: list[str], bad: list[str]) -> None:
