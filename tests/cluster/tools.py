@@ -16,6 +16,7 @@ PACKAGES = {
     "buildah": "/usr/bin/buildah",
     "mmdebstrap": "/usr/bin/mmdebstrap",
     "gpg": "/usr/bin/gpg",
+    "prometheus": "/usr/bin/promtool",
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"
