@@ -1,4 +1,4 @@
-"""A real Prometheus on a free port of loopback, which scrapes one operator every half second."""
+"""A real Prometheus on a free port of loopback, which scrapes one operator every second."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from integration.control_plane import free_port, run_process, wait_until
 PROGRAM = "/usr/bin/prometheus"
 NAMESPACE = "modelexport-system"
 """Where the operator is said to run."""
-INTERVAL = "500ms"
+INTERVAL = "1s"
 
 
 @dataclass(frozen=True)
