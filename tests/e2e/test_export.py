@@ -144,6 +144,17 @@ def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
         assert all(line["export"] == f"{exported.name}/model" for line in lines)
 
 
+def test_the_operators_log_names_every_job_and_its_end(exported: Workspace) -> None:
+    log = kubectl("logs", "deployment/modelexport-operator", f"--namespace={installation.SYSTEM_NAMESPACE}")
+    lines = [json.loads(line) for line in log.splitlines()]
+    story = [line for line in lines if line.get("export") == f"{exported.name}/model"]
+    jobs = {job["metadata"]["name"] for job in exported.read_all("jobs")}
+    assert {line["job"] for line in story if line["event"] == "job created"} == jobs
+    published = {(line["job"], line["target"]) for line in story if line.get("reason") == "Succeeded" and "job" in line}
+    assert {job for job, _ in published} == jobs
+    assert {target for _, target in published} == set(TARGETS)
+
+
 def test_the_operator_counts_the_conversions(exported: Workspace) -> None:
     text = read_metrics()
     for name in TARGETS:
