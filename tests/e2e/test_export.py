@@ -141,7 +141,8 @@ def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         assert lines[-1]["event"] == "finished"
         assert {line["stage"] for line in lines if line["event"] == "stage"} >= {"fetch", "convert", "publish"}
-        assert all(line["export"] == f"{exported.name}/model" for line in lines)
+        told = {(line["export"], line["job"]) for line in lines}
+        assert told == {(f"{exported.name}/model", job["metadata"]["name"])}
 
 
 def test_the_operators_log_names_every_job_and_its_end(exported: Workspace) -> None:

@@ -49,11 +49,17 @@ def main(environ: Mapping[str, str], stream: TextIO) -> int:
 def _answer(environ: Mapping[str, str], stream: TextIO, stages: Stages) -> ConversionResult:
     try:
         request = _read_request(environ)
-        start_logging(stream, {"export": request.export, "target": str(request.target)})
+        start_logging(stream, _context(environ, request))
         with tempfile.TemporaryDirectory(prefix="conversion-", dir=environ.get(names.WORK_DIR_ENV)) as folder:
             return _convert(environ, request, Path(folder), stages)
     except Exception as error:
         return explain(error)
+
+
+def _context(environ: Mapping[str, str], request: ConversionRequest) -> Mapping[str, str]:
+    """What stands in every line of the log, in the words of the operator; only a conversion on a cluster has a Job."""
+    job = environ.get(names.JOB_ENV)
+    return {"export": request.export, "target": str(request.target), **({"job": job} if job else {})}
 
 
 def _read_request(environ: Mapping[str, str]) -> ConversionRequest:
