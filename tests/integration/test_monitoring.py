@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.layout import REPOSITORY
 from integration.api import EXPORTS, Api
-from integration.conftest import REPOSITORY
 from integration.control_plane import ControlPlane, wait_until
 from integration.kubelet import End, fail, find_no_node, play_kubelet, refuse, run, succeed
 from integration.process import Operator
