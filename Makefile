@@ -84,8 +84,8 @@ cluster-down: install ## End the test cluster and leave nothing behind
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run
 
-matrix: install ## Measure every cell on a trained model: accuracy, size, seconds, memory, latency
-	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix
+matrix: install ## Measure every cell (or ONLY="YOLOv8 ONNX"): accuracy, size, seconds, memory, latency
+	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix $(if $(ONLY),--only "$(ONLY)")
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

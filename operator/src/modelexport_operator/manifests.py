@@ -98,7 +98,7 @@ def _pod_failure_policy() -> Manifest:
 
 def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    resources = cell.architecture.resources
+    resources = cell.resources
     storage = export_class.storage
     return {
         "restartPolicy": "Never",
@@ -176,9 +176,12 @@ def _secret_env(key: str, secret: str | None) -> Manifest:
 
 
 def _resources(resources: Resources) -> Manifest:
-    """Memory and disk are bounded by what is requested, so that a node is never overbooked; CPU may burst."""
-    bounded = {"memory": f"{resources.memory_mib}Mi", "ephemeral-storage": f"{resources.disk_mib}Mi"}
-    return {"requests": {"cpu": f"{resources.cpu_millis}m", **bounded}, "limits": dict(bounded)}
+    """Disk is bounded by what is requested; CPU may burst, and memory grow for models larger than the measured one."""
+    disk = {"ephemeral-storage": f"{resources.disk_mib}Mi"}
+    return {
+        "requests": {"cpu": f"{resources.cpu_millis}m", "memory": f"{resources.memory_mib}Mi", **disk},
+        "limits": {"memory": f"{resources.memory_limit_mib}Mi", **disk},
+    }
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:
