@@ -15,7 +15,6 @@ from e2e.support import INPUTS, Body, Workspace, ask, build_export, find_conditi
 from modelexport.matrix import Format, Precision, Target, lookup
 
 TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
-DEFAULT_BUCKET = "exports"
 MODEL = {
     "architecture": "YOLOv8",
     "checkpoint": {"uri": f"s3://{INPUTS}/yolov8n.pt"},
@@ -28,10 +27,8 @@ METRICS = f"/api/v1/namespaces/{installation.SYSTEM_NAMESPACE}/pods/%s:8080/prox
 @pytest.fixture(scope="module")
 def exported(product: str, minio: Minio) -> Iterator[Workspace]:
     """A namespace in which the export ``model`` has reached its end."""
-    if not minio.bucket_exists(bucket_name=DEFAULT_BUCKET):
-        minio.make_bucket(bucket_name=DEFAULT_BUCKET)
-    manifest = installation.read_manifest("deploy/exportclass.yaml", {"modelexport.dev/converter:dev": product})
-    kubectl("apply", "--filename=-", input=manifest)
+    if not minio.bucket_exists(bucket_name=installation.RESULTS):
+        minio.make_bucket(bucket_name=installation.RESULTS)
     with workspace(product) as space:
         space.apply(build_export("model", *TARGETS, model=MODEL, calibration=PICTURES))
         space.wait("mx/model", "condition=Ready", seconds=900)

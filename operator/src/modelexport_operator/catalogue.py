@@ -49,6 +49,7 @@ LABELS: Mapping[str, str] = {
 TARGET = ("format", "precision")
 
 BUILD = Metric("modelexport_build_info", Kind.GAUGE, "", "Always 1; its labels say what runs", ("version", "python"))
+LEADER = Metric("modelexport_leader", Kind.GAUGE, "", "1 for the operator that writes, 0 for one that waits")
 EXPORTS = Metric(
     "modelexport_exports", Kind.GAUGE, "ModelExports", "ModelExports by the reason of their Ready condition", ("state",)
 )
@@ -118,6 +119,7 @@ LAST_AUDIT = Metric(
 )
 OWN = (
     BUILD,
+    LEADER,
     EXPORTS,
     OPEN_TARGETS,
     OLDEST_TARGET,

@@ -33,8 +33,8 @@ class Row:
     panels: tuple[Panel, ...]
 
 
-def _stat(title: str, query: str, unit: str = "short") -> Panel:
-    return Panel(title, ((query, ""),), unit, "stat", 4)
+def _stat(title: str, query: str, unit: str = "short", width: int = 4) -> Panel:
+    return Panel(title, ((query, ""),), unit, "stat", width)
 
 
 HERE = '{namespace=~"$namespace"}'
@@ -43,7 +43,8 @@ ROWS = (
     Row(
         "Now",
         (
-            _stat("Operators", f"count(modelexport_build_info{HERE})"),
+            _stat("Operators", f"count(modelexport_build_info{HERE})", width=2),
+            _stat("Leaders", f"sum(modelexport_leader{HERE})", width=2),
             _stat("Targets that wait", f"sum(namespace:modelexport_waiting_targets:sum{HERE})"),
             _stat("Targets that run", f"sum(namespace:modelexport_running_targets:sum{HERE})"),
             _stat(

@@ -87,6 +87,10 @@ class Metrics:
         """Expose how many exports there are in each state, and what of their targets has not ended."""
         self._registry.register(_ExportCollector(exports, clock))
 
+    def watch_leadership(self, is_leading: Callable[[], bool]) -> None:
+        """Expose whether this process writes."""
+        self._build(catalogue.LEADER).set_function(is_leading)
+
     def record_sync(self, seconds: float, error: str | None = None) -> None:
         """Record one sync."""
         self._sync_seconds.observe(seconds)

@@ -41,6 +41,7 @@ def serve(*exports: Body) -> Metrics:
     metrics = Metrics()
     metrics.watch_exports(lambda: list(exports), lambda: NOW)
     metrics.watch_queue(lambda: 0)
+    metrics.watch_leadership(lambda: True)
     return metrics
 
 
