@@ -60,6 +60,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m modelexport.render --check
+	$(BIN)/python -m modelexport_operator.render --check
 
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix --quiet .
@@ -75,6 +76,7 @@ lock: install ## Resolve the dependencies again and write requirements/
 
 generate: install ## Write the generated files again
 	$(BIN)/python -m modelexport.render
+	$(BIN)/python -m modelexport_operator.render
 
 SBOM := $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible
 

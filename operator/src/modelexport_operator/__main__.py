@@ -11,9 +11,10 @@ from typing import Any
 import kopf
 
 from modelexport import names
+from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Cluster, GoneError, RefusedError
-from modelexport_operator.controller import Controller
+from modelexport_operator.controller import Controller, now
 from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
 from modelexport_operator.handlers import build_registry, build_settings
 from modelexport_operator.health import serve_http
@@ -37,9 +38,7 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    _start_logging(settings)
     status = 0
     try:
         asyncio.run(run(settings))
@@ -58,6 +57,14 @@ def main() -> int:
 def first(error: BaseException) -> BaseException:
     """Return the first of the errors that a group holds, at whatever depth."""
     return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _start_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=settings.log_level)
+    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
 async def run(settings: Settings) -> None:
@@ -100,7 +107,7 @@ def _show(metrics: Metrics, controller: Controller, leadership: Leadership) -> N
     """Expose what is; of several operators the one that leads counts the exports, so that sums are right."""
     metrics.watch_leadership(lambda: leadership.is_leading)
     metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
-    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [])
+    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], now)
 
 
 async def _watch(controller: Controller, settings: Settings) -> None:

@@ -66,6 +66,7 @@ class Audit:
         self._last_listing = time.monotonic()
         compared = dict(zip(self._scopes, listings, strict=True))
         self.lagging = await self._wait_for_watches(compared)
+        self._metrics.record_audit()
         for scope, listing in compared.items():
             self._forget_unlisted(scope, listing)
         for resource in WATCHED:

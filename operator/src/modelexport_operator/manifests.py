@@ -58,7 +58,7 @@ def build_job(export: ModelExport, request: ConversionRequest, export_class: Exp
             "podFailurePolicy": _pod_failure_policy(),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(request, export_class)},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(export, request, export_class)},
         },
     }
 
@@ -96,7 +96,7 @@ def _pod_failure_policy() -> Manifest:
     }
 
 
-def _pod(request: ConversionRequest, export_class: ExportClass) -> Manifest:
+def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
     resources = cell.resources
     storage = export_class.storage
@@ -113,7 +113,7 @@ def _pod(request: ConversionRequest, export_class: ExportClass) -> Manifest:
         },
         "nodeSelector": dict(export_class.node_selector),
         "affinity": _affinity(cell.backend.cpu_architectures),
-        "containers": [_container(request, export_class, resources)],
+        "containers": [_container(export, request, export_class, resources)],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": f"{resources.disk_mib}Mi"}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
@@ -128,13 +128,15 @@ def _affinity(cpu_architectures: tuple[str, ...]) -> Manifest:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
 
 
-def _container(request: ConversionRequest, export_class: ExportClass, resources: Resources) -> Manifest:
+def _container(
+    export: ModelExport, request: ConversionRequest, export_class: ExportClass, resources: Resources
+) -> Manifest:
     storage = export_class.storage
     return {
         "name": CONTAINER,
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
-        "env": _environment(request, storage),
+        "env": _environment(export, request, storage),
         "resources": _resources(resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -150,9 +152,10 @@ def _container(request: ConversionRequest, export_class: ExportClass, resources:
     }
 
 
-def _environment(request: ConversionRequest, storage: Storage) -> list[Manifest]:
+def _environment(export: ModelExport, request: ConversionRequest, storage: Storage) -> list[Manifest]:
     plain = {
         names.REQUEST_ENV: request.to_json(),
+        names.JOB_ENV: job_name(export, request.target),
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         names.WORK_DIR_ENV: WORK_DIR,

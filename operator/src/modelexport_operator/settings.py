@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 PREFIX = "MODELEXPORT_"
+LOG_FORMATS = ("json", "text")
 
 
 class SettingsError(ValueError):
@@ -29,6 +30,8 @@ class Settings:
     patience_seconds: float = 15.0
     """How long a watch may be behind a listing."""
     log_level: str = "INFO"
+    log_format: str = "json"
+    """One line of JSON per event, as the converter logs in its Jobs, or of text for people."""
     namespaces: tuple[str, ...] = ()
     """Namespaces in which exports are served; none: all."""
     leader_election: bool = False
@@ -120,6 +123,12 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _format(text: str) -> str:
+    if text not in LOG_FORMATS:
+        raise ValueError(f"not one of {', '.join(LOG_FORMATS)}")
+    return text
+
+
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "workers": _whole(1, 256),
     "http_host": str,
@@ -128,6 +137,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "audit_seconds": _seconds,
     "patience_seconds": _seconds,
     "log_level": _level,
+    "log_format": _format,
     "namespaces": _names,
     "leader_election": _switch,
     "lease_namespace": _name,

@@ -82,6 +82,19 @@ async def test_an_empty_cluster_is_heard_at_once(audit: Audit) -> None:
     assert audit.lagging == {}
 
 
+async def test_an_audit_is_recorded_when_the_api_server_has_answered(
+    audit: Audit, cluster: FakeCluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 300.0)
+    cluster.is_down = True
+    await run(audit)
+    recorded = "modelexport_last_audit_timestamp_seconds 300.0"
+    assert recorded not in metrics.render().decode()
+    cluster.is_down = False
+    await run(audit)
+    assert recorded in metrics.render().decode()
+
+
 async def test_nothing_is_primed_before_everything_was_heard(
     audit: Audit, cluster: FakeCluster, controller: Controller
 ) -> None:

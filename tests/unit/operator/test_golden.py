@@ -53,7 +53,7 @@ def render(decision: Decision) -> dict[str, Any]:
         "suspend": [asdict(suspension) for suspension in decision.suspend],
         "delete": decision.delete,
         "status": decision.status,
-        "events": [asdict(event) for event in decision.events],
+        "events": [{"type": e.type, "reason": e.reason, "message": e.message} for e in decision.events],
         "requeueAfter": decision.requeue_after and decision.requeue_after.total_seconds(),
     }
 

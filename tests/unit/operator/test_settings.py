@@ -31,6 +31,7 @@ def test_every_setting_can_be_set() -> None:
         "MODELEXPORT_AUDIT_SECONDS": "5.5",
         "MODELEXPORT_PATIENCE_SECONDS": "2",
         "MODELEXPORT_LOG_LEVEL": "debug",
+        "MODELEXPORT_LOG_FORMAT": "text",
         "MODELEXPORT_NAMESPACES": "team-a, team-b,team-a",
         "MODELEXPORT_LEADER_ELECTION": "True",
         "MODELEXPORT_LEASE_NAMESPACE": "ml",
@@ -39,7 +40,7 @@ def test_every_setting_can_be_set() -> None:
         "MODELEXPORT_LEASE_RENEW_SECONDS": "4.5",
         "MODELEXPORT_LEASE_RETRY_SECONDS": "1",
     }
-    where = (4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG", ("team-a", "team-b"))
+    where = (4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG", "text", ("team-a", "team-b"))
     assert Settings.from_env(environ) == Settings(*where, True, "ml", "exports", 6, 4.5, 1.0)
 
 
@@ -49,6 +50,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT": "http",
         "MODELEXPORT_AUDIT_SECONDS": "nan",
         "MODELEXPORT_LOG_LEVEL": "loud",
+        "MODELEXPORT_LOG_FORMAT": "xml",
     }
     with pytest.raises(SettingsError) as error:
         Settings.from_env(environ)
@@ -57,6 +59,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT='http': not a whole number from 1 to 65535",
         "MODELEXPORT_AUDIT_SECONDS='nan': not a number of seconds greater than 0",
         "MODELEXPORT_LOG_LEVEL='loud': not one of DEBUG, INFO, WARNING, ERROR",
+        "MODELEXPORT_LOG_FORMAT='xml': not one of json, text",
     ]
 
 
@@ -67,6 +70,7 @@ def test_all_errors_are_told_at_once() -> None:
         ("HTTP_PORT", ["1", "65535"], ["0", "65536"]),
         ("RESYNC_SECONDS", ["0.5", "999999"], ["0", "-1", "1000000", "inf", "soon"]),
         ("LOG_LEVEL", ["debug", "ERROR"], ["", "TRACE"]),
+        ("LOG_FORMAT", ["json", "text"], ["", "JSON", "logfmt"]),
         ("NAMESPACES", ["", "team-a", "a,b"], ["Team", "a b", "-a", "x" * 64]),
         ("LEADER_ELECTION", ["true", "False"], ["", "yes", "1"]),
         ("LEASE_NAMESPACE", ["a", "ml-9"], ["", "a.b", "A"]),
