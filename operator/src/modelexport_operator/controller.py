@@ -12,6 +12,7 @@ from typing import Any
 from modelexport import names
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.events import Event, finished_targets
+from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import is_finished
@@ -31,6 +32,8 @@ STEPS_PER_SECOND = 10
 """With many exports on their way steps wait longer, so that together they cost no more statuses than this."""
 END_SECONDS = 0.5
 """How long an end may wait to be told: Jobs that started together end together."""
+PLACE_SECONDS = 10.0
+"""How soon those who go on waiting for their turn are told their new place in the line."""
 REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
 EVENT_MESSAGE_LIMIT = 1024
@@ -47,6 +50,7 @@ class Controller:
 
     def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime] = now) -> None:
         self.stores = Stores()
+        self.line = Line(self.stores)
         self.queue: DirtyQueue[Key] = DirtyQueue(REST_SECONDS)
         self._cluster = cluster
         self._metrics = metrics
@@ -60,6 +64,7 @@ class Controller:
         elif self.stores[resource].put(body):
             for key in self.stores.exports_of(resource, body):
                 self.queue.mark(key, self._patience(resource, body))
+                self._move_up(resource, key)
 
     def _patience(self, resource: Resource, body: Object) -> float:
         """How many seconds a change may wait for others; what a user does, and trouble, which may pass, never wait."""
@@ -76,6 +81,17 @@ class Controller:
         if body is not None and self.stores[resource].remove(key, version):
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export)
+                self._move_up(resource, export)
+
+    def _move_up(self, resource: Resource, key: Key) -> None:
+        """When an export has given up a place, have those synced that it is for, and later those that only move up."""
+        if resource not in (EXPORTS, JOBS) or not self.line.update(key):
+            return
+        for other in self.line.next_ones():
+            self.queue.mark(other)
+        waiting = self.line.waiting()
+        for other in waiting:
+            self.queue.mark(other, max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND))
 
     async def resync_forever(self, seconds: float) -> None:
         """Mark every export now and then, for whatever nobody thought of."""
@@ -107,14 +123,17 @@ class Controller:
 
     async def _sync(self, key: Key) -> float | None:
         """Sync one export; returns in how many seconds it wants to be synced again."""
-        observed = self.stores.observe(key)
-        if observed is None:
+        known = self.stores.observe(key)
+        if known is None:
             return None
+        observed = replace(known, others=self.line.others(key), promised=self.line.promised(key))
         decision = sync(observed, self._clock())
+        self.line.promise(key, _started(decision))
         try:
             refused = await self._create_jobs(decision.create)
             if refused:
                 decision = sync(replace(observed, refused=refused), self._clock())
+                self.line.promise(key, _started(decision))
             await self._carry_out(observed.parent, decision)
         except GoneError as error:
             logger.info("%s/%s: %s; the watch will tell", *key, error)
@@ -135,11 +154,14 @@ class Controller:
         for suspension in decision.suspend:
             namespace = parent["metadata"]["namespace"]
             await self._cluster.suspend_job(namespace, suspension.job_name, suspend=suspension.suspend)
+        for name in decision.withdraw:
+            await self._cluster.delete_job(parent["metadata"]["namespace"], name)
         if decision.delete:
             await self._cluster.delete_export(parent)
         if decision.status is not None:
             written = await self._cluster.write_status(parent, decision.status)
             self.stores[EXPORTS].update(written)
+            self._move_up(EXPORTS, key_of(parent))
             self._record(parent, decision.status)
             await self._tell(written, decision.events)
 
@@ -157,6 +179,12 @@ class Controller:
             await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
         except ClusterError as error:
             logger.warning("event %s was not created: %s", event.reason, error)
+
+
+def _started(decision: Decision) -> frozenset[str]:
+    """The names of the Jobs that take a place by a decision."""
+    resumed = (suspension.job_name for suspension in decision.suspend if not suspension.suspend)
+    return frozenset((*(job["metadata"]["name"] for job in decision.create), *resumed))
 
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The four kinds of objects that the operator watches. Pure."""
+"""The kinds of objects that the operator watches. Pure."""
 
 from dataclasses import dataclass
 
@@ -32,8 +32,9 @@ EXPORTS = Resource(names.GROUP, names.VERSION, names.EXPORT_PLURAL)
 CLASSES = Resource(names.GROUP, names.VERSION, names.CLASS_PLURAL)
 JOBS = Resource("batch", "v1", "jobs", OURS)
 PODS = Resource("", "v1", "pods", OURS)
+NODES = Resource("", "v1", "nodes")
 EVENTS = Resource("", "v1", "events")
 
 OWN = (EXPORTS, CLASSES)
-BUSY = (JOBS, PODS)
+BUSY = (JOBS, PODS, NODES)
 WATCHED = (*OWN, *BUSY)

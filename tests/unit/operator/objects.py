@@ -58,6 +58,32 @@ def make_class(
     }
 
 
+def make_node(
+    name: str = "node-a",
+    arch: str = "amd64",
+    taints: list[str] | None = None,
+    labels: Body | None = None,
+    **allocatable: Any,
+) -> Body:
+    """A node as observed; taints as ``key=value:effect``, GPUs as ``gpu``."""
+    offered = {"cpu": "4", "memory": "16Gi", "ephemeral_storage": "100Gi", "pods": "110", **allocatable}
+    if gpus := offered.pop("gpu", None):
+        offered["nvidia.com/gpu"] = gpus
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/arch": arch, **(labels or {})}},
+        "spec": {"taints": [_taint(text) for text in taints or []]},
+        "status": {"allocatable": {key.replace("_", "-"): str(amount) for key, amount in offered.items()}},
+    }
+
+
+def _taint(text: str) -> Body:
+    word, _, effect = text.partition(":")
+    key, _, value = word.partition("=")
+    return {"key": key, **({"value": value} if value else {}), "effect": effect}
+
+
 def build_all(export: Body, export_class: Body) -> dict[str, Body]:
     """The Jobs of an export as the operator would create them, by target."""
     parsed, cls = parse_export(export), parse_class(export_class)
