@@ -1,7 +1,8 @@
 """What every export has and wants of the places of its class, kept up to date object by object.
 
-It follows from the stores alone: what runs from the Jobs, what waits from the status that the last sync wrote. Only Jobs
-that were promised a place and have not been heard of yet are remembered besides, until the next sync of their export.
+It follows from the stores alone: what runs from the Jobs, what waits from the status that the last sync wrote. Only
+Jobs that were promised a place and have not been heard of yet are remembered besides, until the next sync of their
+export.
 """
 
 from collections import defaultdict

@@ -145,7 +145,7 @@ def _sync_targets(turn: _Round, requests: Sequence[ConversionRequest]) -> Decisi
         decision,
         create=_jobs_to_create(turn, missing, starts),
         suspend=_suspensions(turn.export, jobs, starts),
-        withdraw=tuple(job["metadata"]["name"] for job in jobs.values() if _is_withdrawn(turn.export, job)),
+        withdraw=_withdrawals(turn.export, jobs),
     )
     return _expire(turn, decision, summary)
 
@@ -256,6 +256,15 @@ def _suspensions(export: ModelExport, jobs: Mapping[Target, Object], starts: Sta
         and not queue_of(job)
         and not is_finished(job)
         and not job["metadata"].get("deletionTimestamp")
+    )
+
+
+def _withdrawals(export: ModelExport, jobs: Mapping[Target, Object]) -> tuple[str, ...]:
+    there = (jobs[target] for target in export.targets if target in jobs)
+    return tuple(
+        job["metadata"]["name"]
+        for job in there
+        if _is_withdrawn(export, job) and not job["metadata"].get("deletionTimestamp")
     )
 
 

@@ -92,10 +92,15 @@ def build_all(export: Body, export_class: Body) -> dict[str, Body]:
 
 
 def make_job(export: Body, target: str, export_class: Body | None = None, **changes: Any) -> Body:
-    """The Job of a target as observed; ``changes`` are ``status``, ``suspend``, ``name`` and fields of the metadata."""
+    """The Job of a target as observed.
+
+    ``changes`` are ``status``, ``suspend``, ``queue`` (of Kueue), ``name`` and other fields of the metadata.
+    """
     job = deepcopy(build_all(export, export_class or make_class())[target])
     job["status"] = changes.pop("status", {})
     job["spec"]["suspend"] = changes.pop("suspend", False)
+    if queue := changes.pop("queue", None):
+        job["metadata"]["labels"][names.QUEUE_LABEL] = queue
     job["metadata"] |= {
         "uid": f"uid-of-{job['metadata']['name']}",
         "creationTimestamp": "2026-01-02T03:00:00Z",
