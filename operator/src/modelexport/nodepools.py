@@ -144,7 +144,7 @@ def _parse_toleration(value: Any, path: str) -> Toleration:
 
 
 def _parse_resources(resources: Body, path: str) -> Mapping[str, str]:
-    return {name: _parse_amount(name, amount, f"{path}.{name}") for name, amount in resources.items()}
+    return {str(name): _parse_amount(str(name), amount, f"{path}.{name}") for name, amount in resources.items()}
 
 
 def _parse_amount(name: str, amount: Any, path: str) -> str:
