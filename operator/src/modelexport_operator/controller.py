@@ -135,6 +135,7 @@ class Controller:
                 decision = sync(replace(observed, refused=refused), self._clock())
                 self.line.promise(key, _started(decision))
             await self._carry_out(observed.parent, decision)
+            self._move_up(EXPORTS, key)
         except GoneError as error:
             logger.info("%s/%s: %s; the watch will tell", *key, error)
         return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
@@ -161,7 +162,6 @@ class Controller:
         if decision.status is not None:
             written = await self._cluster.write_status(parent, decision.status)
             self.stores[EXPORTS].update(written)
-            self._move_up(EXPORTS, key_of(parent))
             self._record(parent, decision.status)
             await self._tell(written, decision.events)
 

@@ -36,12 +36,13 @@ class Line:
         return before is not None and _size(after) < _size(before)
 
     def promise(self, key: Key, jobs: Collection[str]) -> None:
-        """Keep places for these Jobs, until the next sync of their export."""
+        """Keep places for these Jobs until the next sync of their export; others are given up by the next update."""
+        self._promised.pop(key, None)
         if jobs:
             self._promised[key] = jobs
-        else:
-            self._promised.pop(key, None)
-        self.update(key)
+        after = self._look(key)
+        if after is not None and _size(after) >= _size(self._demands.get(key)):
+            self._demands[key] = after
 
     def promised(self, key: Key) -> Collection[str]:
         """The Jobs for which an export got places in its last sync."""
@@ -92,12 +93,17 @@ def _starting(body: Object | None, demands: Collection[Demand]) -> set[Key]:
 
 
 def _count_waiting(export: Object) -> int:
-    """How many targets stand in the line; those of an export that cannot be used, or is stopped, do not."""
+    """How many targets stand in the line.
+
+    Those of an export that cannot be used, or is stopped, do not. Nor do those of one whose Jobs the API server
+    refuses, or it would be the next one for ever; it is offered again after a while, and then stands there like others.
+    """
     status, spec = status_of(export), export.get("spec") or {}
     is_stopped = spec.get("suspend") or export["metadata"].get("deletionTimestamp")
     if is_stopped or "completionTime" in status or find_condition(status, STALLED).get("status") == "True":
         return 0
-    return sum(state.reason is Reason.LIMIT_REACHED for state in recorded_targets(status).values())
+    reasons = [state.reason for state in recorded_targets(status).values()]
+    return 0 if Reason.JOB_REFUSED in reasons else reasons.count(Reason.LIMIT_REACHED)
 
 
 def _class_name(export: Object) -> str | None:

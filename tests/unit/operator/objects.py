@@ -6,6 +6,7 @@ from typing import Any
 
 from modelexport import names
 from modelexport.matrix import Format, Precision, Target
+from modelexport.nodepools import NodePool
 from modelexport.plan import plan_export
 from modelexport.spec import parse_class, parse_export
 from modelexport_operator.classes import output_folder
@@ -84,11 +85,11 @@ def _taint(text: str) -> Body:
     return {"key": key, **({"value": value} if value else {}), "effect": effect}
 
 
-def build_all(export: Body, export_class: Body) -> dict[str, Body]:
-    """The Jobs of an export as the operator would create them, by target."""
+def build_all(export: Body, export_class: Body, pool: NodePool | None = None) -> dict[str, Body]:
+    """The Jobs of an export as the operator would create them on a node pool, by target."""
     parsed, cls = parse_export(export), parse_class(export_class)
     requests = plan_export(parsed, output_folder(cls))
-    return {str(request.target): build_job(parsed, request, cls) for request in requests}
+    return {str(request.target): build_job(parsed, request, cls, pool) for request in requests}
 
 
 def make_job(export: Body, target: str, export_class: Body | None = None, **changes: Any) -> Body:
