@@ -65,7 +65,7 @@ def build_job(
             "podFailurePolicy": _pod_failure_policy(),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": labels}, "spec": _pod(request, export_class, pool)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool)},
         },
     }
 
@@ -103,7 +103,7 @@ def _pod_failure_policy() -> Manifest:
     }
 
 
-def _pod(request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
+def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
     resources = _resources(cell.resources, pool)
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
@@ -122,7 +122,7 @@ def _pod(request: ConversionRequest, export_class: ExportClass, pool: NodePool |
         "nodeSelector": node_selector(export_class, pool),
         "affinity": _affinity(cell.backend.cpu_architectures),
         **({"tolerations": [_toleration(toleration) for toleration in pool.tolerations]} if pool else {}),
-        "containers": [_container(request, export_class, resources)],
+        "containers": [_container(export, request, export_class, resources)],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": resources["limits"]["ephemeral-storage"]}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
@@ -142,13 +142,15 @@ def _toleration(toleration: Toleration) -> Manifest:
     return {"operator": str(toleration.operator), **{name: word for name, word in words.items() if word}}
 
 
-def _container(request: ConversionRequest, export_class: ExportClass, resources: Manifest) -> Manifest:
+def _container(
+    export: ModelExport, request: ConversionRequest, export_class: ExportClass, resources: Manifest
+) -> Manifest:
     storage = export_class.storage
     return {
         "name": CONTAINER,
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
-        "env": _environment(request, storage),
+        "env": _environment(export, request, storage),
         "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -164,9 +166,10 @@ def _container(request: ConversionRequest, export_class: ExportClass, resources:
     }
 
 
-def _environment(request: ConversionRequest, storage: Storage) -> list[Manifest]:
+def _environment(export: ModelExport, request: ConversionRequest, storage: Storage) -> list[Manifest]:
     plain = {
         names.REQUEST_ENV: request.to_json(),
+        names.JOB_ENV: job_name(export, request.target),
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         names.WORK_DIR_ENV: WORK_DIR,

@@ -6,14 +6,11 @@ where the case has one, ``job.yaml``, the first Job in full. ``MODELEXPORT_UPDAT
 be read before they are committed.
 """
 
-import os
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from modelexport.measured import Measured
 from modelexport.reasons import Reason
@@ -22,10 +19,9 @@ from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
 from modelexport_operator.turns import Demand
+from unit.operator.golden import CASES, GOLDEN, check, read
 from unit.operator.objects import make_class, make_job, make_node, make_pod
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-CASES = sorted(path.name for path in GOLDEN.iterdir())
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
     Reason.BUCKET_NOT_FOUND,
@@ -41,10 +37,6 @@ CONVERTERS_WORDS = {
 def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decisions stay the same when `make matrix` measures memory anew."""
     monkeypatch.setattr("modelexport.matrix.last_run", Measured)
-
-
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
 
 
 def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
@@ -73,16 +65,9 @@ def render(decision: Decision) -> dict[str, Any]:
         **({"withdraw": list(decision.withdraw)} if decision.withdraw else {}),
         "delete": decision.delete,
         "status": decision.status,
-        "events": [asdict(event) for event in decision.events],
+        "events": [{"type": e.type, "reason": e.reason, "message": e.message} for e in decision.events],
         "requeueAfter": decision.requeue_after and decision.requeue_after.total_seconds(),
     }
-
-
-def check(path: Path, value: Any) -> None:
-    text = yaml.safe_dump(value, sort_keys=False, width=140, allow_unicode=True)
-    if os.environ.get("MODELEXPORT_UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 @pytest.mark.parametrize("case", CASES)
