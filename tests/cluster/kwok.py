@@ -1,6 +1,7 @@
 """Nodes that only pretend, for measurements at scale and for pools of machines that nobody has here."""
 
 import json
+from collections.abc import Mapping
 
 from cluster.bootstrap import kubectl
 
@@ -8,17 +9,39 @@ LABEL = "type=kwok"
 CAPACITY = {"cpu": "1000", "memory": "4Ti", "pods": "100000", "ephemeral-storage": "4Ti", "nvidia.com/gpu": "8"}
 
 
-def build_node(index: int, architecture: str) -> dict[str, object]:
-    """Return a large node with eight GPUs; its taint keeps away every Pod that does not ask for it."""
-    name = f"kwok-{index}"
-    labels = {"type": "kwok", "kubernetes.io/arch": architecture, "kubernetes.io/hostname": name}
+TAINT = {"key": "kwok", "value": "fake", "effect": "NoSchedule"}
+
+
+def build_node(
+    name: str, architecture: str, labels: Mapping[str, str] | None = None, **capacity: str
+) -> dict[str, object]:
+    """Return a large node with eight GPUs; its taint keeps away every Pod that does not ask for it.
+
+    Args:
+        name: its name.
+        architecture: of its CPU, as Kubernetes spells it.
+        labels: more of them.
+        capacity: what it has other than usual, with ``_`` for ``-``.
+    """
+    own = {"type": "kwok", "kubernetes.io/arch": architecture, "kubernetes.io/hostname": name}
+    offered = CAPACITY | {key.replace("_", "-"): amount for key, amount in capacity.items()}
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {"taints": [{"key": "kwok", "value": "fake", "effect": "NoSchedule"}]},
-        "status": {"capacity": CAPACITY, "allocatable": CAPACITY},
+        "metadata": {"name": name, "labels": {**own, **(labels or {})}},
+        "spec": {"taints": [TAINT]},
+        "status": {"capacity": offered, "allocatable": offered},
     }
+
+
+def add_nodes(*nodes: dict[str, object]) -> None:
+    """Have these nodes too, and wait until they are ready.
+
+    Raises:
+        subprocess.CalledProcessError: the API server refuses one, or they do not become ready.
+    """
+    kubectl("create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(nodes)}))
+    kubectl("wait", "--for=condition=Ready", "nodes", f"--selector={LABEL}", "--timeout=60s")
 
 
 def set_nodes(count: int, architecture: str = "arm64") -> None:
@@ -29,6 +52,4 @@ def set_nodes(count: int, architecture: str = "arm64") -> None:
     """
     kubectl("delete", "nodes", f"--selector={LABEL}")
     if count:
-        nodes = [build_node(index, architecture) for index in range(count)]
-        kubectl("create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes}))
-        kubectl("wait", "--for=condition=Ready", "nodes", f"--selector={LABEL}", "--timeout=60s")
+        add_nodes(*(build_node(f"kwok-{index}", architecture) for index in range(count)))

@@ -26,7 +26,10 @@ LOOK_SECONDS = 0.3
 
 
 def build_class(name: str, image: str, **changes: Any) -> Body:
-    """An ExportClass; ``storage``, ``converter`` and ``jobs`` in ``changes`` are laid over the usual ones."""
+    """An ExportClass; ``storage``, ``converter`` and ``jobs`` in ``changes`` are laid over the usual ones.
+
+    Other parts are taken as they are.
+    """
     usual: Body = {
         "storage": {
             "endpoint": ENDPOINT,
@@ -36,7 +39,7 @@ def build_class(name: str, image: str, **changes: Any) -> Body:
         "converter": {"image": image, "imagePullPolicy": "Never"},
         "jobs": {"deadlineSeconds": 600, "retries": 3},
     }
-    spec = {part: {**usual[part], **changes.get(part, {})} for part in usual}
+    spec = changes | {part: {**usual[part], **changes.get(part, {})} for part in usual}
     return {"apiVersion": names.API_VERSION, "kind": names.CLASS_KIND, "metadata": {"name": name}, "spec": spec}
 
 

@@ -14,6 +14,7 @@ EXPORTS = "/apis/modelexport.dev/v1alpha1/namespaces/{0}/modelexports"
 CLASSES = "/apis/modelexport.dev/v1alpha1/exportclasses"
 JOBS = "/apis/batch/v1/namespaces/{0}/jobs"
 PODS = "/api/v1/namespaces/{0}/pods"
+NODES = "/api/v1/nodes"
 EVENTS = "/api/v1/namespaces/{0}/events"
 
 

@@ -28,6 +28,10 @@ def targets(*pairs: str) -> dict[str, Any]:
     return {"targets": [dict(zip(("format", "precision"), pair.split("/"), strict=True)) for pair in pairs]}
 
 
+def pools(*entries: Body) -> Body:
+    return {"nodePools": list(entries)}
+
+
 ALL = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
 
 ACCEPTED = {
@@ -168,6 +172,24 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
         ),
         ({"jobs": {"deadlineSeconds": 0}}, "should be greater than or equal to 1"),
         ({"jobs": {"retries": 11}}, "should be less than or equal to 10"),
+        ({"jobs": {"parallelism": 0}}, "should be greater than or equal to 1"),
+        ({"jobs": {"queueName": ""}}, "should be at least 1 chars long"),
+        (pools({}), "spec.nodePools[0].name: Required value"),
+        (pools({"name": "GPU"}), "not a name; use lower-case letters, digits and -"),
+        (pools({"name": "a"}, {"name": "a"}), 'Duplicate value: {"name":"a"}'),
+        (pools({"name": "a", "formats": ["TFLite"]}), 'supported values: "LiteRT", "ONNX", "CoreML"'),
+        (pools({"name": "a", "formats": ["ONNX", "ONNX"]}), 'Duplicate value: "ONNX"'),
+        (pools({"name": "a", "work": ["Training"]}), 'supported values: "Conversion", "Calibration"'),
+        (pools({"name": "a", "provisioned": "Later"}), 'supported values: "Static", "OnDemand"'),
+        (pools({"name": "a", "resources": {"gpus": 1}}), "or a device with its domain such as nvidia.com/gpu"),
+        (pools({"name": "a", "resources": {"memory": "8 GB"}}), "not an amount as Kubernetes spells it, for example 2"),
+        (pools({"name": "a", "resources": {"cpu": -1}}), "not an amount as Kubernetes spells it"),
+        (pools({"name": "a", "tolerations": [{}]}), "key is missing; or use operator Exists"),
+        (
+            pools({"name": "a", "tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}),
+            "operator Exists compares no value",
+        ),
+        (pools({"name": "a", "tolerations": [{"key": "k", "effect": "Evict"}]}), 'supported values: "NoSchedule"'),
     ],
 )
 def test_a_bad_class_is_refused(api: Api, change: dict[str, Any], message: str) -> None:
@@ -176,9 +198,33 @@ def test_a_bad_class_is_refused(api: Api, change: dict[str, Any], message: str) 
     assert message in refusal.value.message
 
 
-def test_the_example_is_accepted(plane: ControlPlane) -> None:
-    path = Path(__file__).parents[2] / "examples/yolov8.yaml"
-    assert "modelexport.modelexport.dev/shapes" in plane.kubectl("create", "--dry-run=server", f"--filename={path}")
+def test_a_class_with_every_field_is_accepted(api: Api) -> None:
+    pool = {
+        "name": "gpu",
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}, {"operator": "Exists"}],
+        "resources": {"nvidia.com/gpu": 1, "cpu": "500m", "memory": "8Gi", "ephemeral-storage": "20Gi"},
+        "formats": ["LiteRT", "ONNX", "CoreML"],
+        "precisions": ["FP32", "FP16", "INT8"],
+        "work": ["Conversion", "Calibration"],
+        "provisioned": "OnDemand",
+    }
+    jobs = {"parallelism": 8, "parallelismPerNamespace": 2, "queueName": "exports", "priorityClassName": "low"}
+    body = make_class("other", nodePools=[pool, {"name": "rest"}], jobs=jobs)
+    made = api.create(f"{CLASSES}?dryRun=All&fieldValidation=Strict", body)
+    assert made["spec"]["nodePools"][1] == {"name": "rest", "provisioned": "Static"}
+
+
+@pytest.mark.parametrize(
+    ("path", "made"),
+    [
+        ("examples/yolov8.yaml", "modelexport.modelexport.dev/shapes"),
+        ("examples/exportclass-pools.yaml", "exportclass.modelexport.dev/pools"),
+    ],
+)
+def test_the_examples_are_accepted(plane: ControlPlane, path: str, made: str) -> None:
+    file = Path(__file__).parents[2] / path
+    assert made in plane.kubectl("create", "--dry-run=server", f"--filename={file}")
 
 
 def test_what_the_chart_becomes_is_accepted(plane: ControlPlane) -> None:
@@ -196,5 +242,9 @@ def test_what_the_chart_becomes_is_accepted(plane: ControlPlane) -> None:
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:
-    for field in ("modelexport.spec.calibration.samples", "mx.status.targets.verification", "exportclass.spec.jobs"):
+    for field in (
+        "modelexport.spec.calibration.samples",
+        "mx.status.targets.verification",
+        "exportclass.spec.nodePools.resources",
+    ):
         assert "<no description>" not in plane.kubectl("explain", field)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
+from integration.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
 from integration.control_plane import OPERATOR_USER, ControlPlane
 from integration.installation import rights_of_the_operator
 from integration.kubelet import play_kubelet, run, succeed
 from integration.process import Operator
-from unit.operator.objects import make_export
+from unit.operator.objects import make_class, make_export, make_node
 
 ROLES = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",
@@ -46,17 +46,28 @@ def suspend(api: Api) -> None:
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
 
 
+def suspend_in_queue(api: Api) -> None:
+    """The same in a class whose Jobs Kueue would resume."""
+    api.create(CLASSES, make_class(api.namespace, default=False, jobs={"queueName": "exports"}))
+    begin(api, className=api.namespace)
+    api.wait_for("the Job", lambda: api.list(JOBS))
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
+
+
 AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
     ("modelexports", "delete"): (end_in_time, 'cannot delete resource "modelexports"'),
     ("modelexports/status", "update"): (begin, 'cannot update resource "modelexports/status"'),
     ("modelexports/finalizers", "update"): (begin, "cannot set blockOwnerDeletion"),
     ("jobs", "create"): (begin, 'cannot create resource "jobs"'),
     ("jobs", "patch"): (suspend, 'cannot patch resource "jobs"'),
+    ("jobs", "delete"): (suspend_in_queue, 'cannot delete resource "jobs"'),
     ("events", "create"): (begin, 'cannot create resource "events"'),
 }
 """What is needed while exports are served: what has to happen to see it, and what is said then."""
 AT_START: list[Right] = [
-    (resource, verb) for resource in ("modelexports", "exportclasses", "jobs", "pods") for verb in ("list", "watch")
+    (resource, verb)
+    for resource in ("modelexports", "exportclasses", "jobs", "pods", "nodes")
+    for verb in ("list", "watch")
 ]
 """What is needed to become ready, and to stay healthy."""
 TO_LEAD: list[Right] = [("leases", "get"), ("leases", "create"), ("leases", "update")]
@@ -144,11 +155,13 @@ def test_an_operator_at_work_says_which_right_it_lacks(
 def busy_namespace(plane: ControlPlane, operator: Operator) -> Iterator[None]:
     """One object of each kind that the operator watches."""
     api = Api(plane, "default")
+    api.create(NODES, make_node("busy"))
     begin(api)
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")
     yield
     api.delete(EXPORTS, "shapes")
+    api.delete(NODES, "busy")
 
 
 @pytest.mark.parametrize("right", AT_START, ids="-".join)
@@ -171,7 +184,7 @@ def test_an_operator_that_cannot_look_is_not_healthy(
 
 def touch(api: Api, resource: str, value: str) -> None:
     """Change every object of a kind a little, for the watch to tell of it."""
-    path = {"modelexports": EXPORTS, "exportclasses": CLASSES, "jobs": JOBS, "pods": PODS}[resource]
+    path = {"modelexports": EXPORTS, "exportclasses": CLASSES, "jobs": JOBS, "pods": PODS, "nodes": NODES}[resource]
     for body in api.list(path):
         api.patch(f"{path}/{body['metadata']['name']}", {"metadata": {"annotations": {"touched": value}}})
 

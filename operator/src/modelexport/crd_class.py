@@ -1,9 +1,35 @@
 """The schema of an ExportClass. Pure."""
 
-from modelexport.schema import Schema, integer, mapping, record, rule, text, words
-from modelexport.spec import DEADLINE_LIMIT, RETRIES_LIMIT, JobLimits, Storage
+from modelexport.matrix import Format, Precision
+from modelexport.nodepools import (
+    OWN_RESOURCES,
+    POOL_NAME_LIMIT,
+    POOLS_LIMIT,
+    RESOURCES_LIMIT,
+    TOLERATIONS_LIMIT,
+    Provisioned,
+    TaintEffect,
+    TolerationOperator,
+    Work,
+)
+from modelexport.schema import (
+    Schema,
+    cel_list,
+    integer,
+    keyed_list,
+    mapping,
+    plain_list,
+    record,
+    rule,
+    text,
+    word_set,
+    words,
+)
+from modelexport.spec import DEADLINE_LIMIT, PARALLELISM_LIMIT, RETRIES_LIMIT, JobLimits, Storage
 
 SECRET_LIMIT = 253
+NAME_LIMIT = 253
+QUANTITY_LIMIT = 32
 
 
 def class_schema() -> Schema:
@@ -15,8 +41,8 @@ def class_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Store, converter and limits.",
-                {"storage": _storage(), "converter": _converter(), "jobs": _jobs()},
+                "Store, converter, nodes and limits.",
+                {"storage": _storage(), "converter": _converter(), "nodePools": _pools(), "jobs": _jobs()},
                 required=("storage", "converter"),
             ),
         },
@@ -55,18 +81,95 @@ def _converter() -> Schema:
             "imagePullPolicy": words(
                 "When the image is pulled.", ("Always", "IfNotPresent", "Never"), default="IfNotPresent"
             ),
-            "nodeSelector": mapping(
-                "Labels that a node must have to convert.", 32, {"type": "string", "maxLength": 63}
-            ),
+            "nodeSelector": _selector("Labels that a node must have to convert; those of a node pool are added."),
         },
         required=("image",),
+    )
+
+
+def _selector(description: str) -> Schema:
+    return mapping(description, 32, {"type": "string", "maxLength": 63})
+
+
+def _pools() -> Schema:
+    return keyed_list(
+        "Nodes that are alike, the preferred ones first. A conversion goes to the first pool that takes it and has a "
+        "node that could; calibration tries pools with devices first, other work those without. Without pools, the "
+        "scheduler alone decides.",
+        ("name",),
+        _pool(),
+        0,
+        POOLS_LIMIT,
+    )
+
+
+def _pool() -> Schema:
+    label = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not a name; use lower-case letters, digits and -")
+    return record(
+        "One pool.",
+        {
+            "name": text("Its name, which labels the Jobs that run there.", POOL_NAME_LIMIT, label),
+            "nodeSelector": _selector("Labels that its nodes have."),
+            "tolerations": plain_list("Taints that Pods bear there.", _toleration(), TOLERATIONS_LIMIT),
+            "resources": _resources(),
+            "formats": word_set("The formats that it takes; all when left out.", list(Format)),
+            "precisions": word_set("The precisions that it takes; all when left out.", list(Precision)),
+            "work": word_set(
+                "The kinds of work that it takes: Calibration is INT8 with activation ranges measured on pictures, "
+                "Conversion is the rest; all when left out.",
+                list(Work),
+            ),
+            "provisioned": words(
+                "Whether its nodes exist, or come when a Pod asks for one (OnDemand; nobody looks for them first).",
+                list(Provisioned),
+                default=str(Provisioned.STATIC),
+            ),
+        },
+        required=("name",),
+    )
+
+
+def _toleration() -> Schema:
+    no_value = rule(
+        "!has(self.operator) || self.operator != 'Exists' || !has(self.value)", "operator Exists compares no value"
+    )
+    key = rule(
+        "has(self.key) || (has(self.operator) && self.operator == 'Exists')", "key is missing; or use operator Exists"
+    )
+    return record(
+        "One toleration, as in a Pod.",
+        {
+            "key": text("Key of the taint; every key when left out.", 316),
+            "operator": words("How it compares.", list(TolerationOperator), default=str(TolerationOperator.EQUAL)),
+            "value": text("Value of the taint.", 63),
+            "effect": words("Effect of the taint; every effect when left out.", list(TaintEffect)),
+        },
+        no_value,
+        key,
+    )
+
+
+def _resources() -> Schema:
+    names = f"use {', '.join(OWN_RESOURCES)}, or a device with its domain such as nvidia.com/gpu"
+    known = rule(f"self.all(name, name in {cel_list(OWN_RESOURCES)} || name.contains('/'))", names)
+    amounts = rule(
+        "self.all(name, type(self[name]) == int ? self[name] >= 0 : isQuantity(self[name]))",
+        "not an amount as Kubernetes spells it, for example 2, 500m or 8Gi",
+    )
+    return mapping(
+        "What a conversion gets there: cpu in place of what its cell asks for, memory and ephemeral-storage at least, "
+        "and devices such as nvidia.com/gpu in addition.",
+        RESOURCES_LIMIT,
+        {"x-kubernetes-int-or-string": True, "maxLength": QUANTITY_LIMIT},
+        known,
+        amounts,
     )
 
 
 def _jobs() -> Schema:
     default = JobLimits()
     return record(
-        "Bounds of one conversion.",
+        "Bounds of the conversions.",
         {
             "deadlineSeconds": integer(
                 "Seconds until a conversion is ended, waiting for a node included.",
@@ -80,5 +183,14 @@ def _jobs() -> Schema:
                 RETRIES_LIMIT,
                 default=default.retries,
             ),
+            "parallelism": integer(
+                "How many targets of this class are on their way at once; all when left out.", 1, PARALLELISM_LIMIT
+            ),
+            "parallelismPerNamespace": integer("The same for each namespace; all when left out.", 1, PARALLELISM_LIMIT),
+            "queueName": text(
+                "LocalQueue of Kueue in the namespace of the export: Jobs are made suspended, and Kueue starts them.",
+                NAME_LIMIT,
+            ),
+            "priorityClassName": text("PriorityClass of the Pods.", NAME_LIMIT),
         },
     )

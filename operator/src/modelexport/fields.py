@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -93,6 +93,19 @@ def enum(kind: type[E], value: Any, path: str) -> E:
     if value not in list(kind):
         raise InvalidSpec(path, f"{value!r} is not known; use one of {', '.join(kind)}")
     return kind(value)
+
+
+def items(parent: Body, path: str) -> Sequence[Any]:
+    """Return a field that is a list, an empty one where it is missing."""
+    value = parent.get(_last(path))
+    if value is not None and (isinstance(value, str) or not isinstance(value, Sequence)):
+        raise InvalidSpec(path, f"{value!r} is not a list")
+    return value or ()
+
+
+def enums(kind: type[E], parent: Body, path: str) -> tuple[E, ...]:
+    """Return a field that is a list of members of an enum, an empty one where it is missing."""
+    return tuple(enum(kind, value, f"{path}[{index}]") for index, value in enumerate(items(parent, path)))
 
 
 def is_int(value: Any) -> bool:

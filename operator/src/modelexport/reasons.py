@@ -35,6 +35,7 @@ class Reason(StrEnum):
     RUNNING = "Running"
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
+    LIMIT_REACHED = "LimitReached"
     SUCCEEDED = "Succeeded"
     PROGRESSING = "Progressing"
     TARGETS_FAILED = "TargetsFailed"
@@ -68,6 +69,7 @@ class Reason(StrEnum):
     EVICTED = "Evicted"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     JOB_REFUSED = "JobRefused"
+    NO_SUITABLE_NODE = "NoSuitableNode"
     OOM_KILLED = "OOMKilled"
     POD_START_FAILED = "PodStartFailed"
     UNSCHEDULABLE = "Unschedulable"
@@ -103,6 +105,7 @@ _POLICIES = {
     Reason.RUNNING: Policy(Fault.NONE, "The converter is at work."),
     Reason.RETRYING: Policy(Fault.NONE, "An attempt failed for a passing reason; the next one follows by itself."),
     Reason.SUSPENDED: Policy(Fault.NONE, "Set spec.suspend to false to go on."),
+    Reason.LIMIT_REACHED: Policy(Fault.NONE, "Wait, or raise the limit in the ExportClass that the message names."),
     Reason.SUCCEEDED: Policy(Fault.NONE, "The artifact is verified and published."),
     Reason.PROGRESSING: Policy(Fault.NONE, "Some targets are not finished yet."),
     Reason.TARGETS_FAILED: _user("Read the reason and the message of each failed target in status.targets."),
@@ -130,6 +133,7 @@ _POLICIES = {
     Reason.EVICTED: _system("Free what the node ran short of, or add a node.", retriable=True),
     Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),
     Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
+    Reason.NO_SUITABLE_NODE: _system("Add a node with what is missing, or change the pools.", retriable=True),
     Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
     Reason.POD_START_FAILED: _system("Do what the message asks, often for a Secret of the class.", retriable=True),
     Reason.UNSCHEDULABLE: _system("Add a node that satisfies what the message names.", retriable=True),

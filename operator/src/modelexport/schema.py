@@ -42,9 +42,10 @@ def record(description: str, properties: Schema, *rules: Schema, required: Seque
     return {**schema, **({"required": list(required)} if required else {}), **_rules(rules)}
 
 
-def mapping(description: str, limit: int, values: Schema) -> Schema:
+def mapping(description: str, limit: int, values: Schema, *rules: Schema) -> Schema:
     """An object with free keys."""
-    return {"type": "object", "description": description, "maxProperties": limit, "additionalProperties": values}
+    schema = {"type": "object", "description": description, "maxProperties": limit, "additionalProperties": values}
+    return {**schema, **_rules(rules)}
 
 
 def keyed_list(description: str, keys: Sequence[str], items: Schema, low: int, high: int) -> Schema:
@@ -58,6 +59,17 @@ def keyed_list(description: str, keys: Sequence[str], items: Schema, low: int, h
         "x-kubernetes-list-map-keys": list(keys),
         "items": items,
     }
+
+
+def plain_list(description: str, items: Schema, high: int) -> Schema:
+    """A list that is replaced as a whole."""
+    return {"type": "array", "description": description, "maxItems": high, "items": items}
+
+
+def word_set(description: str, allowed: Sequence[str]) -> Schema:
+    """A list of words, each at most once."""
+    items = {"type": "string", "enum": [str(word) for word in allowed]}
+    return {**plain_list(description, items, len(allowed)), "x-kubernetes-list-type": "set"}
 
 
 def rule(expression: str, message: str, **more: Any) -> Schema:

@@ -13,6 +13,7 @@ from modelexport import fields
 from modelexport.fields import Body, InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
+from modelexport.nodepools import NodePool, parse_pools
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -24,6 +25,7 @@ INPUT_SIZE_LIMIT = 4096
 SAMPLES_LIMIT = 10_000
 DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
+PARALLELISM_LIMIT = 100_000
 DEFAULT_SAMPLES = 64
 
 
@@ -108,6 +110,20 @@ class JobLimits:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How the Jobs of a class share a cluster.
+
+    ``parallelism`` bounds the targets of a class that are on their way at once, and the same of each namespace;
+    ``None`` bounds nothing. ``queue_name`` is a LocalQueue of Kueue in the namespaces of the exports.
+    """
+
+    parallelism: int | None = None
+    parallelism_per_namespace: int | None = None
+    queue_name: str | None = None
+    priority_class_name: str | None = None
+
+
+@dataclass(frozen=True)
 class ExportClass:
     """A parsed ExportClass: the platform team's half of an export."""
 
@@ -118,6 +134,8 @@ class ExportClass:
     limits: JobLimits = JobLimits()
     is_default: bool = False
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_pools: tuple[NodePool, ...] = ()
+    sharing: Sharing = Sharing()
 
 
 def parse_export(body: Body) -> ModelExport:
@@ -159,7 +177,9 @@ def parse_class(body: Body) -> ExportClass:
         image=fields.text(converter, "spec.converter.image"),
         image_pull_policy=converter.get("imagePullPolicy", "IfNotPresent"),
         node_selector=converter.get("nodeSelector") or {},
+        node_pools=parse_pools(spec),
         limits=_parse_limits(fields.optional_mapping(spec, "spec.jobs") or {}),
+        sharing=_parse_sharing(fields.optional_mapping(spec, "spec.jobs") or {}),
         is_default=annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
     )
 
@@ -290,4 +310,13 @@ def _parse_limits(jobs: Body) -> JobLimits:
     return JobLimits(
         default.deadline_seconds if deadline is None else deadline,
         default.retries if retries is None else retries,
+    )
+
+
+def _parse_sharing(jobs: Body) -> Sharing:
+    return Sharing(
+        parallelism=fields.optional_int(jobs, "spec.jobs.parallelism", 1, PARALLELISM_LIMIT),
+        parallelism_per_namespace=fields.optional_int(jobs, "spec.jobs.parallelismPerNamespace", 1, PARALLELISM_LIMIT),
+        queue_name=fields.optional_text(jobs, "spec.jobs.queueName"),
+        priority_class_name=fields.optional_text(jobs, "spec.jobs.priorityClassName"),
     )

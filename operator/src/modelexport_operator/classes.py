@@ -14,13 +14,18 @@ def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | 
 
     Of several default classes the newest one serves, as with StorageClasses.
     """
-    body = _named(export.class_name, classes) if export.class_name else _default(classes)
+    body = pick_class(export.class_name, classes)
     if body is None:
         return Finding(Reason.CLASS_NOT_FOUND, _explain_missing(export.class_name, classes))
     try:
         return parse_class(body)
     except InvalidSpec as error:
         return Finding(Reason.CLASS_INVALID, f"ExportClass {body['metadata']['name']}: {error}")
+
+
+def pick_class(name: str | None, classes: Sequence[Object]) -> Object | None:
+    """Return the class of a name, or without one the default class; ``None`` where there is none."""
+    return _named(name, classes) if name else _default(classes)
 
 
 def output_folder(export_class: ExportClass) -> str:

@@ -106,6 +106,10 @@ class Cluster:
         """Suspend a Job or let it go on."""
         await _read(self._send("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH))
 
+    async def delete_job(self, namespace: str, name: str) -> None:
+        """Delete a Job; it goes when its Pods are gone."""
+        await _read(self._send("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"}))
+
     async def write_status(self, export: Object, status: Object) -> Object:
         """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
         metadata = export["metadata"]

@@ -13,6 +13,7 @@ from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.events import Event
+from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import is_finished
@@ -31,6 +32,8 @@ STEPS_PER_SECOND = 10
 """With many exports on their way steps wait longer, so that together they cost no more statuses than this."""
 END_SECONDS = 0.5
 """How long an end may wait to be told: Jobs that started together end together."""
+PLACE_SECONDS = 10.0
+"""How soon those who go on waiting for their turn are told their new place in the line."""
 REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
 EVENT_MESSAGE_LIMIT = 1024
@@ -47,6 +50,7 @@ class Controller:
 
     def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime] = now) -> None:
         self.stores = Stores()
+        self.line = Line(self.stores)
         self.queue: DirtyQueue[Key] = DirtyQueue(REST_SECONDS)
         self._cluster = cluster
         self._metrics = metrics
@@ -60,6 +64,7 @@ class Controller:
         elif self.stores[resource].put(body):
             for key in self.stores.exports_of(resource, body):
                 self.queue.mark(key, self._patience(resource, body))
+                self._move_up(resource, key)
 
     def _patience(self, resource: Resource, body: Object) -> float:
         """How many seconds a change may wait for others; what a user does, and trouble, which may pass, never wait."""
@@ -76,6 +81,17 @@ class Controller:
         if body is not None and self.stores[resource].remove(key, version):
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export)
+                self._move_up(resource, export)
+
+    def _move_up(self, resource: Resource, key: Key) -> None:
+        """When an export has given up a place, have those synced that it is for, and later those that only move up."""
+        if resource not in (EXPORTS, JOBS) or not self.line.update(key):
+            return
+        for other in self.line.next_ones():
+            self.queue.mark(other)
+        waiting = self.line.waiting()
+        for other in waiting:
+            self.queue.mark(other, max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND))
 
     async def resync_forever(self, seconds: float) -> None:
         """Mark every export now and then, for whatever nobody thought of."""
@@ -107,15 +123,19 @@ class Controller:
 
     async def _sync(self, key: Key) -> float | None:
         """Sync one export; returns in how many seconds it wants to be synced again."""
-        observed = self.stores.observe(key)
-        if observed is None:
+        known = self.stores.observe(key)
+        if known is None:
             return None
+        observed = replace(known, others=self.line.others(key), promised=self.line.promised(key))
         decision = sync(observed, self._clock())
+        self.line.promise(key, _started(decision))
         try:
             refused = await self._create_jobs(decision.create)
             if refused:
                 decision = sync(replace(observed, refused=refused), self._clock())
+                self.line.promise(key, _started(decision))
             await self._carry_out(observed.parent, decision)
+            self._move_up(EXPORTS, key)
         except GoneError as error:
             logger.info("%s; the watch will tell", error, extra=_about(key))
         return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
@@ -142,6 +162,9 @@ class Controller:
                 export=_spell(key_of(parent)),
                 job=suspension.job_name,
             )
+        for name in decision.withdraw:
+            await self._cluster.delete_job(parent["metadata"]["namespace"], name)
+            announce("job withdrawn", export=_spell(key_of(parent)), job=name)
         if decision.delete:
             await self._cluster.delete_export(parent)
             announce("export deleted", export=_spell(key_of(parent)))
@@ -188,6 +211,12 @@ def _announce_event(key: Key, event: Event) -> None:
         announce("event", level=level, export=export, target=target, job=job, reason=reason, message=message)
     if not event.targets:
         announce("event", level=level, export=export, reason=reason, message=event.message)
+
+
+def _started(decision: Decision) -> frozenset[str]:
+    """The names of the Jobs that take a place by a decision."""
+    resumed = (suspension.job_name for suspension in decision.suspend if not suspension.suspend)
+    return frozenset((*(job["metadata"]["name"] for job in decision.create), *resumed))
 
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from modelexport import names
 from modelexport.matrix import TARGETS, Resources, Target, lookup
+from modelexport.nodepools import NodePool, Toleration, is_extended
 from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, Storage
+from modelexport_operator.needs import larger, node_selector, resource_requests
 
 CONTAINER = "converter"
 WORK_DIR = "/work"
@@ -40,25 +42,30 @@ def job_name(export: ModelExport, target: Target) -> str:
     return head + tail
 
 
-def build_job(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
+def build_job(
+    export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None = None
+) -> Manifest:
     """Build the Job of one target: a Pod of the restricted Pod Security level that needs nothing of the cluster."""
-    labels = _labels(export, request)
+    labels, queue = _labels(export, request), export_class.sharing.queue_name
+    places = {names.NODE_POOL_LABEL: pool.name if pool else None, names.QUEUE_LABEL: queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": job_name(export, request.target),
             "namespace": export.namespace,
-            "labels": labels,
+            "labels": {**labels, **{label: place for label, place in places.items() if place}},
             "ownerReferences": [_owner(export)],
         },
         "spec": {
+            # Kueue starts the Jobs of its queues; one that began before would be stopped again.
+            **({"suspend": True} if queue else {}),
             "activeDeadlineSeconds": export_class.limits.deadline_seconds,
             "backoffLimit": export_class.limits.retries,
             "podFailurePolicy": _pod_failure_policy(),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(export, request, export_class)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool)},
         },
     }
 
@@ -96,11 +103,12 @@ def _pod_failure_policy() -> Manifest:
     }
 
 
-def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
+def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    resources = cell.resources
-    storage = export_class.storage
+    resources = _resources(cell.resources, pool)
+    storage, priority = export_class.storage, export_class.sharing.priority_class_name
     return {
+        **({"priorityClassName": priority} if priority else {}),
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -111,11 +119,12 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
             "fsGroup": NON_ROOT_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "nodeSelector": dict(export_class.node_selector),
+        "nodeSelector": node_selector(export_class, pool),
         "affinity": _affinity(cell.backend.cpu_architectures),
+        **({"tolerations": [_toleration(toleration) for toleration in pool.tolerations]} if pool else {}),
         "containers": [_container(export, request, export_class, resources)],
         "volumes": [
-            {"name": "work", "emptyDir": {"sizeLimit": f"{resources.disk_mib}Mi"}},
+            {"name": "work", "emptyDir": {"sizeLimit": resources["limits"]["ephemeral-storage"]}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
         ],
     }
@@ -128,8 +137,13 @@ def _affinity(cpu_architectures: tuple[str, ...]) -> Manifest:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
 
 
+def _toleration(toleration: Toleration) -> Manifest:
+    words = {"key": toleration.key, "value": toleration.value, "effect": toleration.effect and str(toleration.effect)}
+    return {"operator": str(toleration.operator), **{name: word for name, word in words.items() if word}}
+
+
 def _container(
-    export: ModelExport, request: ConversionRequest, export_class: ExportClass, resources: Resources
+    export: ModelExport, request: ConversionRequest, export_class: ExportClass, resources: Manifest
 ) -> Manifest:
     storage = export_class.storage
     return {
@@ -137,7 +151,7 @@ def _container(
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
         "env": _environment(export, request, storage),
-        "resources": _resources(resources),
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -175,13 +189,13 @@ def _secret_env(key: str, secret: str | None) -> Manifest:
     return {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def _resources(resources: Resources) -> Manifest:
-    """Disk is bounded by what is requested; CPU may burst, and memory grow for models larger than the measured one."""
-    disk = {"ephemeral-storage": f"{resources.disk_mib}Mi"}
-    return {
-        "requests": {"cpu": f"{resources.cpu_millis}m", "memory": f"{resources.memory_mib}Mi", **disk},
-        "limits": {"memory": f"{resources.memory_limit_mib}Mi", **disk},
-    }
+def _resources(resources: Resources, pool: NodePool | None) -> Manifest:
+    """Disk and devices are bounded by what is requested; CPU may burst, and memory grow for models larger than the
+    measured one."""
+    requests = resource_requests(resources, pool)
+    bounded = {name: amount for name, amount in requests.items() if name == "ephemeral-storage" or is_extended(name)}
+    memory = larger(f"{resources.memory_limit_mib}Mi", requests["memory"])
+    return {"requests": requests, "limits": {"memory": memory, **bounded}}
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:

@@ -31,7 +31,13 @@ OPEN_STATES: Mapping[str, Reason] = {
 }
 """The states of a target that has not ended, each with its plain reason."""
 _KINDS: dict[Kind, Any] = {Kind.COUNTER: prometheus.Counter, Kind.GAUGE: prometheus.Gauge}
-_ENDS_NO_TARGET = (Reason.CLASS_NOT_FOUND, Reason.INVALID_SPEC, Reason.TARGETS_FAILED, Reason.UNSUPPORTED_TARGET)
+_ENDS_NO_TARGET = (
+    Reason.CLASS_NOT_FOUND,
+    Reason.INVALID_SPEC,
+    Reason.NO_SUITABLE_NODE,
+    Reason.TARGETS_FAILED,
+    Reason.UNSUPPORTED_TARGET,
+)
 
 # The time at which each series began would double the number of series, and nothing here reads it.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from modelexport.matrix import Target
+from modelexport.names import QUEUE_LABEL
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport_operator.pods import (
@@ -89,6 +90,28 @@ def is_finished(job: Object) -> bool:
     return _final_condition(job) is not None
 
 
+def queue_of(job: Object) -> str | None:
+    """The queue of Kueue that a Job stands in; then Kueue alone decides when it runs, and when it is suspended."""
+    queue: str | None = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+    return queue
+
+
+def describe_start(queue: str | None) -> str:
+    """Say what a Job that is just made waits for."""
+    return f"Waits for Kueue to admit it from the queue {queue}" if queue else "The Job waits for its Pod"
+
+
+def is_stopped(job: Object) -> bool:
+    """Whether a Job can go on as soon as it is no longer suspended, and nobody but the operator will see to that."""
+    is_leaving = job["metadata"].get("deletionTimestamp") is not None
+    return bool(job["spec"].get("suspend")) and not queue_of(job) and not is_leaving and not is_finished(job)
+
+
+def is_on_its_way(job: Object) -> bool:
+    """Whether a Job counts against the limits of its class: until it has ended, unless it is stopped."""
+    return not is_finished(job) and not is_stopped(job)
+
+
 def is_failing(job: Object) -> bool:
     """Whether the Job controller has given a Job up and only waits for its Pods to go."""
     conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
@@ -125,6 +148,8 @@ def _observe_active(target: Target, job: Object, pods: Sequence[Object]) -> Targ
     if job["metadata"].get("deletionTimestamp"):
         finding = Finding(Reason.PENDING, "Waits until the deleted Job is gone, then starts again")
         return _target_state(target, job, pods, State.PENDING, finding)
+    if job["spec"].get("suspend") and (queue := queue_of(job)):
+        return _target_state(target, job, pods, State.QUEUED, Finding(Reason.QUEUED, describe_start(queue)))
     if job["spec"].get("suspend"):
         finding = Finding(Reason.SUSPENDED, "Suspended; set spec.suspend: false to go on")
         return _target_state(target, job, pods, State.PENDING, finding)
@@ -148,7 +173,7 @@ def _will_retry(job: Object, pods: Sequence[Object]) -> bool:
 
 def _explain_no_pod(pods: Sequence[Object]) -> Finding:
     if not pods:
-        return Finding(Reason.QUEUED, "The Job waits for its Pod")
+        return Finding(Reason.QUEUED, describe_start(None))
     failure = explain_pod_failure(pods[-1])
     return Finding(Reason.RETRYING, f"Tries again after {failure.reason}: {failure.message}")
 

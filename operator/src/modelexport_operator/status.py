@@ -68,9 +68,21 @@ def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem
         return Summary(Phase.FAILED, Reason.TARGETS_FAILED, f"{count} are published; {_list_failures(states)}")
     if suspended:
         return Summary(Phase.SUSPENDED, Reason.SUSPENDED, f"{count} are published; set spec.suspend: false to go on")
-    return Summary(
+    return _summarise_waiting(states) or Summary(
         Phase.PROGRESSING, Reason.PROGRESSING, f"{count} are published; {_list_open(states)}".removesuffix("; ")
     )
+
+
+def _summarise_waiting(states: Sequence[TargetState]) -> Summary | None:
+    """Sum up an export of which nothing is on its way: all that is open waits for a node, or for its turn."""
+    waiting = [state for state in states if not state.state.is_final]
+    reasons = {state.reason for state in waiting}
+    if reasons == {Reason.NO_SUITABLE_NODE}:
+        return Summary(Phase.WAITING, Reason.NO_SUITABLE_NODE, "; ".join(dict.fromkeys(s.message for s in waiting)))
+    if Reason.LIMIT_REACHED in reasons and reasons <= {Reason.LIMIT_REACHED, Reason.NO_SUITABLE_NODE}:
+        first = next(state for state in waiting if state.reason is Reason.LIMIT_REACHED)
+        return Summary(Phase.PROGRESSING, Reason.LIMIT_REACHED, f"{first.target}: {first.message}")
+    return None
 
 
 def _list_failures(states: Iterable[TargetState]) -> str:
@@ -80,7 +92,7 @@ def _list_failures(states: Iterable[TargetState]) -> str:
 
 def _list_open(states: Iterable[TargetState]) -> str:
     """What a person should know of targets that are not done: failures and whatever is not plain progress."""
-    plain = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED)
+    plain = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
     return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in states if state.reason not in plain)
 
 

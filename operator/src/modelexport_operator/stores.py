@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from modelexport import names
+from modelexport.reasons import Reason
 from modelexport_operator.manifests import POD_JOB_LABEL
 from modelexport_operator.pods import Object
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource
+from modelexport_operator.status import status_of
 from modelexport_operator.sync import Observed
 
 Key = tuple[str, str]
@@ -15,10 +17,14 @@ Key = tuple[str, str]
 
 
 class Store:
-    """The objects of one kind. Versions only go forward: a late answer never replaces a newer body."""
+    """The objects of one kind. Versions only go forward: a late answer never replaces a newer body.
 
-    def __init__(self, trim: Callable[[Object], dict[str, Any]]) -> None:
+    ``is_noisy`` says that most versions of these objects differ in nothing that is kept, and are no news.
+    """
+
+    def __init__(self, trim: Callable[[Object], dict[str, Any]], *, is_noisy: bool = False) -> None:
         self._trim = trim
+        self._is_noisy = is_noisy
         self._objects: dict[Key, dict[str, Any]] = {}
         self._by_owner: defaultdict[str, set[Key]] = defaultdict(set)
         self._heard: defaultdict[str, int] = defaultdict(int)
@@ -51,7 +57,7 @@ class Store:
         return self._heard[namespace] if namespace else max(self._heard.values(), default=0)
 
     def put(self, body: Object) -> bool:
-        """Take a body over; ``False`` when it is known already, or a newer one is there."""
+        """Take a body over; ``False`` when it is known already, or a newer one is there, or it is no news."""
         key, known = key_of(body), self._objects.get(key_of(body))
         if known is not None and version_of(known) >= version_of(body):
             return False
@@ -60,7 +66,8 @@ class Store:
         self._objects[key] = self._trim(body)
         if owner := owner_of(body):
             self._by_owner[owner].add(key)
-        return True
+        is_same = known is not None and _without_version(known) == _without_version(self._objects[key])
+        return not (self._is_noisy and is_same)
 
     def update(self, body: Object) -> None:
         """Take the answer to a write over, unless the object has gone in the meantime."""
@@ -84,10 +91,10 @@ class Store:
 
 
 class Stores:
-    """All four stores, and what they come to for one export."""
+    """All stores, and what they come to for one export."""
 
     def __init__(self) -> None:
-        self._stores = {resource: Store(trim) for resource, trim in _TRIMS.items()}
+        self._stores = {resource: Store(trim, is_noisy=resource is NODES) for resource, trim in _TRIMS.items()}
 
     def __getitem__(self, resource: Resource) -> Store:
         return self._stores[resource]
@@ -98,7 +105,8 @@ class Stores:
         if parent is None:
             return None
         uid = parent["metadata"]["uid"]
-        return Observed(parent, self[JOBS].of_owner(uid), self[PODS].of_owner(uid), self[CLASSES].values())
+        jobs, pods = self[JOBS].of_owner(uid), self[PODS].of_owner(uid)
+        return Observed(parent, jobs, pods, self[CLASSES].values(), self[NODES].values())
 
     def job_of(self, pod: Object) -> Object | None:
         """Return the Job of a Pod, if it has been heard of."""
@@ -111,6 +119,8 @@ class Stores:
             return (key_of(body),)
         if resource is CLASSES:
             return self[EXPORTS]
+        if resource is NODES:
+            return [key for key in self[EXPORTS] if _waits_for_node(self[EXPORTS].get(key) or {})]
         metadata = body["metadata"]
         export = metadata.get("labels", {}).get(names.EXPORT_LABEL)
         return ((metadata["namespace"], export),) if export else ()
@@ -130,6 +140,15 @@ def owner_of(body: Object) -> str | None:
     """The uid of the export that an object is labelled with."""
     owner: str | None = (body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL)
     return owner
+
+
+def _waits_for_node(export: Object) -> bool:
+    targets = status_of(export).get("targets") or ()
+    return any(target.get("reason") == Reason.NO_SUITABLE_NODE for target in targets)
+
+
+def _without_version(body: Object) -> dict[str, Any]:
+    return {**body, "metadata": {**body["metadata"], "resourceVersion": None}}
 
 
 def _trim_metadata(body: Object) -> dict[str, Any]:
@@ -158,9 +177,21 @@ def _trim_pod(body: Object) -> dict[str, Any]:
     return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
 
 
+def _trim_node(body: Object) -> dict[str, Any]:
+    """What pools ask for: a node's heartbeats, images and conditions are most of it, and change all the time."""
+    metadata = {key: body["metadata"].get(key) for key in ("name", "labels", "resourceVersion")}
+    allocatable = body.get("status", {}).get("allocatable")
+    return {
+        "metadata": metadata,
+        "spec": {"taints": body.get("spec", {}).get("taints")},
+        "status": {"allocatable": allocatable},
+    }
+
+
 _TRIMS: Mapping[Resource, Callable[[Object], dict[str, Any]]] = {
     EXPORTS: _trim_export,
     CLASSES: _trim_class,
     JOBS: _trim_job,
     PODS: _trim_pod,
+    NODES: _trim_node,
 }

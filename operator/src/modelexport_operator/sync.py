@@ -7,9 +7,12 @@ Three rules carry restarts, upgrades and clean-ups:
 * A target that is recorded as succeeded never runs again, whether its Job still exists or not. A failed one runs again
   when its Job is deleted: that is how a user asks for it.
 * What the recorded status says of a finished Job stays true when the Pods are gone.
+
+A Job that Kueue starts and stops is never suspended or resumed here: Kueue would at once resume what it has admitted.
+When the user stops its export it is withdrawn instead, and made again when the export goes on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,7 +24,7 @@ from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, parse_export
-from modelexport_operator.classes import find_class, output_folder
+from modelexport_operator.classes import find_class, output_folder, pick_class
 from modelexport_operator.events import Event, compare_statuses, finished_targets
 from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
 from modelexport_operator.observe import (
@@ -29,13 +32,19 @@ from modelexport_operator.observe import (
     State,
     TargetState,
     completion_time,
+    describe_start,
     is_failing,
     is_finished,
+    is_on_its_way,
+    is_stopped,
     observe_target,
+    queue_of,
     shorten,
 )
 from modelexport_operator.pods import Finding, Object
+from modelexport_operator.starts import Starts, Wishes, decide_starts
 from modelexport_operator.status import Phase, Summary, build_status, recorded_targets, status_of, summarise
+from modelexport_operator.turns import Demand
 
 REFUSAL_RETRY = timedelta(seconds=60)
 """How soon a Job that the API server refused is offered again: quota and policies change by themselves."""
@@ -53,12 +62,14 @@ class Suspension:
 class Decision:
     """What to write, in this order: Jobs, suspensions, status, events; or the deletion of the whole export.
 
-    ``status`` describes the world after the Jobs are created; ``None`` means that it has to stay as it is. ``finished``
-    are the targets whose end it is the first to tell.
+    ``withdraw`` names Jobs to delete, because Kueue would go on with them. ``status`` describes the world after the
+    Jobs are created; ``None`` means that it has to stay as it is. ``finished`` are the targets whose end it is the
+    first to tell.
     """
 
     create: tuple[Manifest, ...] = ()
     suspend: tuple[Suspension, ...] = ()
+    withdraw: tuple[str, ...] = ()
     delete: bool = False
     status: dict[str, Any] | None = None
     events: tuple[Event, ...] = ()
@@ -70,13 +81,18 @@ class Decision:
 class Observed:
     """Everything that is known of one export.
 
-    ``refused`` holds, by Job name, the API server's words for Jobs that it has just not accepted.
+    ``nodes`` are those of the cluster. ``others`` are the demands of other exports, of whatever class; ``promised``
+    names the Jobs that got their turn in the last sync and may not have been heard of yet. ``refused`` holds, by Job
+    name, the API server's words for Jobs that it has just not accepted.
     """
 
     parent: Object
     jobs: Sequence[Object] = ()
     pods: Sequence[Object] = ()
     classes: Sequence[Object] = ()
+    nodes: Sequence[Object] = ()
+    others: Sequence[Demand] = ()
+    promised: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -120,13 +136,52 @@ def _sync_targets(turn: _Round, requests: Sequence[ConversionRequest]) -> Decisi
     seen = [_observe(turn, request, jobs.get(request.target)) for request in requests]
     missing = [request for request, state in zip(requests, seen, strict=True) if state is None]
     problem = turn.found if missing and isinstance(turn.found, Finding) else None
-    states = tuple(state or _expect(turn, request) for request, state in zip(requests, seen, strict=True))
+    starts = _decide_starts(turn, missing, jobs)
+    states = tuple(
+        _hold(state, starts) if state else _expect(turn, request, starts)
+        for request, state in zip(requests, seen, strict=True)
+    )
     summary = summarise(states, suspended=turn.export.suspend, problem=problem)
     decision = _conclude(turn.observed, states, summary, turn.now)
     decision = replace(
-        decision, create=_jobs_to_create(turn, missing), suspend=_suspensions(turn.export, jobs.values())
+        decision,
+        create=_jobs_to_create(turn, missing, starts),
+        suspend=_suspensions(turn.export, jobs, starts),
+        withdraw=_withdrawals(turn.export, jobs),
     )
     return _expire(turn, decision, summary)
+
+
+def _decide_starts(turn: _Round, missing: Sequence[ConversionRequest], jobs: Mapping[Target, Object]) -> Starts:
+    observed, export, found = turn.observed, turn.export, turn.found
+    if export.suspend or isinstance(found, Finding):
+        return Starts()
+    promised = [request for request in missing if job_name(export, request.target) in observed.promised]
+    running = len(promised) + sum(is_on_its_way(job) for job in jobs.values())
+    stopped = [target for target, job in jobs.items() if is_stopped(job)]
+    resumed = [target for target in stopped if jobs[target]["metadata"]["name"] in observed.promised]
+    since = observed.parent["metadata"].get("creationTimestamp", "")
+    wishes = Wishes(
+        Demand((export.namespace, export.name), export.class_name, since, running + len(resumed), 0),
+        promised=promised,
+        stopped=[target for target in export.targets if target in stopped and target not in resumed],
+        fresh=[request for request in missing if request not in promised],
+    )
+    return decide_starts(wishes, found, observed.nodes, _of_class(observed, found.name))
+
+
+def _of_class(observed: Observed, class_name: str) -> list[Demand]:
+    """The demands of the other exports that a class serves."""
+    default = pick_class(None, observed.classes)
+    is_default = default is not None and default["metadata"]["name"] == class_name
+    names = (class_name, None) if is_default else (class_name,)
+    return [demand for demand in observed.others if demand.class_name in names]
+
+
+def _hold(state: TargetState, starts: Starts) -> TargetState:
+    """The state of a target whose Job has to stay suspended for now."""
+    held = starts.held.get(state.target)
+    return replace(state, reason=held.reason, message=shorten(held.message)) if held else state
 
 
 def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
@@ -138,7 +193,7 @@ def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
 def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> TargetState | None:
     """Say where a target is; ``None`` means that it needs a Job."""
     record = turn.recorded.get(request.target)
-    if job is None:
+    if job is None or _is_withdrawn(turn.export, job):
         return record if record is not None and record.state is State.SUCCEEDED else None
     name = job["metadata"]["name"]
     pods = [pod for pod in turn.observed.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
@@ -158,7 +213,7 @@ def _is_record_of(record: TargetState, job: Object) -> bool:
     return ended is not None and (record.job_name, record.completion_time) == (job["metadata"]["name"], ended)
 
 
-def _expect(turn: _Round, request: ConversionRequest) -> TargetState:
+def _expect(turn: _Round, request: ConversionRequest, starts: Starts) -> TargetState:
     """The state of a target without a Job, once this sync is carried out."""
     name = job_name(turn.export, request.target)
     state = TargetState(request.target, State.PENDING, Reason.PENDING, "Not started", scheme=str(request.scheme))
@@ -168,7 +223,10 @@ def _expect(turn: _Round, request: ConversionRequest) -> TargetState:
         return replace(state, reason=turn.found.reason, message=shorten(turn.found.message))
     if turn.export.suspend:
         return replace(state, reason=Reason.SUSPENDED, message="Suspended; set spec.suspend: false to go on")
-    return replace(state, state=State.QUEUED, reason=Reason.QUEUED, message="The Job waits for its Pod", job_name=name)
+    if request.target in starts.held:
+        return _hold(state, starts)
+    message = describe_start(turn.found.sharing.queue_name)
+    return replace(state, state=State.QUEUED, reason=Reason.QUEUED, message=message, job_name=name)
 
 
 def _refuse(turn: _Round, state: TargetState) -> TargetState:
@@ -183,21 +241,37 @@ def _refuse(turn: _Round, state: TargetState) -> TargetState:
     )
 
 
-def _jobs_to_create(turn: _Round, missing: Sequence[ConversionRequest]) -> tuple[Manifest, ...]:
-    if turn.export.suspend or isinstance(turn.found, Finding):
+def _jobs_to_create(turn: _Round, missing: Sequence[ConversionRequest], starts: Starts) -> tuple[Manifest, ...]:
+    if isinstance(turn.found, Finding):
         return ()
-    jobs = (build_job(turn.export, request, turn.found) for request in missing)
+    starting = [request for request in missing if request.target in starts.pools]
+    jobs = (build_job(turn.export, request, turn.found, starts.pools[request.target]) for request in starting)
     return tuple(job for job in jobs if job["metadata"]["name"] not in turn.observed.refused)
 
 
-def _suspensions(export: ModelExport, jobs: Iterable[Object]) -> tuple[Suspension, ...]:
+def _suspensions(export: ModelExport, jobs: Mapping[Target, Object], starts: Starts) -> tuple[Suspension, ...]:
     return tuple(
         Suspension(job["metadata"]["name"], export.suspend)
-        for job in jobs
+        for target, job in jobs.items()
         if bool(job["spec"].get("suspend")) is not export.suspend
+        and target not in starts.held
+        and not queue_of(job)
         and not is_finished(job)
         and not job["metadata"].get("deletionTimestamp")
     )
+
+
+def _withdrawals(export: ModelExport, jobs: Mapping[Target, Object]) -> tuple[str, ...]:
+    there = (jobs[target] for target in export.targets if target in jobs)
+    return tuple(
+        job["metadata"]["name"]
+        for job in there
+        if _is_withdrawn(export, job) and not job["metadata"].get("deletionTimestamp")
+    )
+
+
+def _is_withdrawn(export: ModelExport, job: Object) -> bool:
+    return export.suspend and queue_of(job) is not None and not is_finished(job)
 
 
 def _conclude(observed: Observed, states: tuple[TargetState, ...], summary: Summary, now: datetime) -> Decision:

@@ -11,7 +11,8 @@ import pytest
 from command_line import model_export
 from modelexport.fields import InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Format, Precision, SupportLevel, Target
-from modelexport.spec import Calibration, DataRef, Parameters, parse_class, parse_export
+from modelexport.nodepools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
+from modelexport.spec import Calibration, DataRef, Parameters, Sharing, parse_class, parse_export
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -40,7 +41,30 @@ def full_class() -> dict[str, Any]:
         "spec": {
             "storage": {"endpoint": "http://minio:9000/", "bucket": "exports", "prefix": "/team/", "region": "eu"},
             "converter": {"image": "converter:1", "imagePullPolicy": "Always", "nodeSelector": {"a": "b"}},
-            "jobs": {"deadlineSeconds": 60, "retries": 0},
+            "nodePools": [
+                {
+                    "name": "gpu",
+                    "nodeSelector": {"pool": "gpu"},
+                    "tolerations": [
+                        {"key": "gpu", "value": "yes", "effect": "NoSchedule"},
+                        {"operator": "Exists"},
+                    ],
+                    "resources": {"nvidia.com/gpu": 1, "memory": "8Gi"},
+                    "formats": ["ONNX"],
+                    "precisions": ["INT8"],
+                    "work": ["Calibration"],
+                    "provisioned": "OnDemand",
+                },
+                {"name": "rest"},
+            ],
+            "jobs": {
+                "deadlineSeconds": 60,
+                "retries": 0,
+                "parallelism": 8,
+                "parallelismPerNamespace": 2,
+                "queueName": "exports",
+                "priorityClassName": "low",
+            },
         },
     }
 
@@ -80,15 +104,59 @@ def test_every_field_of_a_class_is_read() -> None:
     secrets = {**full_class()["spec"]["storage"], "credentialsSecretName": "keys", "caSecretName": "ca"}
     storage = parse_class(changed(full_class(), "spec.storage", secrets)).storage
     assert (storage.credentials_secret, storage.ca_secret) == ("keys", "ca")
+    assert found.sharing == Sharing(8, 2, "exports", "low")
+
+
+def test_every_field_of_a_node_pool_is_read() -> None:
+    gpu, rest = parse_class(full_class()).node_pools
+    assert gpu == NodePool(
+        name="gpu",
+        node_selector={"pool": "gpu"},
+        tolerations=(
+            Toleration("gpu", value="yes", effect=TaintEffect.NO_SCHEDULE),
+            Toleration(operator=TolerationOperator.EXISTS),
+        ),
+        resources={"nvidia.com/gpu": "1", "memory": "8Gi"},
+        formats=(Format.ONNX,),
+        precisions=(Precision.INT8,),
+        work=(Work.CALIBRATION,),
+        provisioned=Provisioned.ON_DEMAND,
+    )
+    assert rest == NodePool("rest")
 
 
 def test_what_a_class_leaves_out_has_its_default() -> None:
     bare = changed(changed(full_class(), "spec.jobs", None), "metadata.annotations", {"team": "vision"})
+    bare = changed(bare, "spec.nodePools", None)
     found = parse_class(changed(bare, "spec.converter", {"image": "converter:1"}))
     assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (3600, 3, False)
     assert (found.image_pull_policy, found.node_selector) == ("IfNotPresent", {})
+    assert (found.node_pools, found.sharing) == ((), Sharing())
 
 
+REFUSED_POOLS = [
+    ("gpu", ": 'gpu' is not a node pool, for example {name: gpu, "),
+    ({}, ".name: is missing"),
+    *(
+        ({"name": "a", **fields}, f".{message}")
+        for fields, message in (
+            ({"nodeSelector": {"gpu": True}}, "nodeSelector.gpu: True is not the text of a label; quote it"),
+            ({"formats": ["TFLite"]}, "formats[0]: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML"),
+            ({"work": ["Training"]}, "work[0]: 'Training' is not known; use one of Conversion, Calibration"),
+            ({"provisioned": "Later"}, "provisioned: 'Later' is not known; use one of Static, OnDemand"),
+            ({"resources": {"gpus": 1}}, "resources.gpus: is not known; use one of cpu, memory, ephemeral-storage"),
+            ({"resources": {"memory": "8 GB"}}, "resources.memory: '8 GB' is not an amount; write it as"),
+            ({"resources": {"a/gpu": "500m"}}, "resources.a/gpu: '500m' is not a whole number of devices"),
+            ({"tolerations": ["gpu"]}, "tolerations[0]: 'gpu' is not a toleration"),
+            ({"tolerations": [{}]}, "tolerations[0].key: is missing; only operator Exists tolerates every key"),
+            (
+                {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+                "tolerations[0].value: operator Exists compares no value; remove it",
+            ),
+            ({"tolerations": [{"key": "a", "effect": "No"}]}, "tolerations[0].effect: 'No' is not known"),
+        )
+    ),
+]
 REFUSED: list[tuple[str, Any, str]] = [
     ("apiVersion", "modelexport.dev/v2", "apiVersion, kind: found modelexport.dev/v2 ModelExport"),
     ("metadata.name", "../../etc", "metadata.name: '../../etc' is not a name; use lower-case"),
@@ -218,6 +286,11 @@ def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
         ("spec.converter.image", None, "spec.converter.image: is missing"),
         ("spec.jobs.retries", 11, "spec.jobs.retries: 11 is not a whole number from 0 to 10"),
         ("spec.jobs", [], "spec.jobs: [] is not an object"),
+        ("spec.jobs.parallelism", 0, "spec.jobs.parallelism: 0 is not a whole number from 1 to 100000"),
+        ("spec.jobs.queueName", 3, "spec.jobs.queueName: 3 is not a text"),
+        ("spec.nodePools", "gpu", "spec.nodePools: 'gpu' is not a list"),
+        ("spec.nodePools", [{"name": "a"}, {"name": "a"}], "spec.nodePools[1].name: 'a' is the name of two pools"),
+        *(("spec.nodePools", [pool], f"spec.nodePools[0]{message}") for pool, message in REFUSED_POOLS),
     ],
 )
 def test_a_class_that_cannot_be_accepted_is_refused_by_its_field(path: str, value: Any, message: str) -> None:

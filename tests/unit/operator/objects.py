@@ -6,6 +6,7 @@ from typing import Any
 
 from modelexport import names
 from modelexport.matrix import Format, Precision, Target
+from modelexport.nodepools import NodePool
 from modelexport.plan import plan_export
 from modelexport.spec import parse_class, parse_export
 from modelexport_operator.classes import output_folder
@@ -58,18 +59,49 @@ def make_class(
     }
 
 
-def build_all(export: Body, export_class: Body) -> dict[str, Body]:
-    """The Jobs of an export as the operator would create them, by target."""
+def make_node(
+    name: str = "node-a",
+    arch: str = "amd64",
+    taints: list[str] | None = None,
+    labels: Body | None = None,
+    **allocatable: Any,
+) -> Body:
+    """A node as observed; taints as ``key=value:effect``, GPUs as ``gpu``."""
+    offered = {"cpu": "4", "memory": "16Gi", "ephemeral_storage": "100Gi", "pods": "110", **allocatable}
+    if gpus := offered.pop("gpu", None):
+        offered["nvidia.com/gpu"] = gpus
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/arch": arch, **(labels or {})}},
+        "spec": {"taints": [_taint(text) for text in taints or []]},
+        "status": {"allocatable": {key.replace("_", "-"): str(amount) for key, amount in offered.items()}},
+    }
+
+
+def _taint(text: str) -> Body:
+    word, _, effect = text.partition(":")
+    key, _, value = word.partition("=")
+    return {"key": key, **({"value": value} if value else {}), "effect": effect}
+
+
+def build_all(export: Body, export_class: Body, pool: NodePool | None = None) -> dict[str, Body]:
+    """The Jobs of an export as the operator would create them on a node pool, by target."""
     parsed, cls = parse_export(export), parse_class(export_class)
     requests = plan_export(parsed, output_folder(cls))
-    return {str(request.target): build_job(parsed, request, cls) for request in requests}
+    return {str(request.target): build_job(parsed, request, cls, pool) for request in requests}
 
 
 def make_job(export: Body, target: str, export_class: Body | None = None, **changes: Any) -> Body:
-    """The Job of a target as observed; ``changes`` are ``status``, ``suspend``, ``name`` and fields of the metadata."""
+    """The Job of a target as observed.
+
+    ``changes`` are ``status``, ``suspend``, ``queue`` (of Kueue), ``name`` and other fields of the metadata.
+    """
     job = deepcopy(build_all(export, export_class or make_class())[target])
     job["status"] = changes.pop("status", {})
     job["spec"]["suspend"] = changes.pop("suspend", False)
+    if queue := changes.pop("queue", None):
+        job["metadata"]["labels"][names.QUEUE_LABEL] = queue
     job["metadata"] |= {
         "uid": f"uid-of-{job['metadata']['name']}",
         "creationTimestamp": "2026-01-02T03:00:00Z",

@@ -50,6 +50,9 @@ class FakeCluster:
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         await self._call(f"suspend {suspend}")
 
+    async def delete_job(self, namespace: str, name: str) -> None:
+        await self._call(f"delete {namespace}/{name}")
+
     async def write_status(self, export: Body, status: Body) -> Body:
         await self._call("status")
         self.status = status
@@ -343,6 +346,89 @@ async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(
         await work(controller)
     assert cluster.calls[:2] == [f"suspend {suspend}", "status"]
     assert story(caplog)[0][0] == ("job suspended" if suspend else "job resumed")
+
+
+async def test_a_job_that_kueue_would_go_on_with_is_deleted_before_the_status_is_written() -> None:
+    export = make_export("ONNX/FP16", suspend=True)
+    controller, cluster = make(export)
+    job = make_job(export, "ONNX/FP16", queue="exports")
+    controller.take_over(JOBS, "ADDED", at(job, 4))
+    await work(controller)
+    assert cluster.calls[:2] == [f"delete team/{job['metadata']['name']}", "status"]
+
+
+def limited(*names: str) -> tuple[Controller, FakeCluster]:
+    """Exports of two targets each in a class that runs one target at once."""
+    cluster = FakeCluster()
+    controller = Controller(cluster, Metrics(), lambda: NOW)  # type: ignore[arg-type]
+    controller.take_over(CLASSES, "ADDED", at(make_class(jobs={"parallelism": 1}), 1))
+    for version, name in enumerate(names, start=2):
+        body = make_export("ONNX/FP16", "ONNX/FP32", name=name, uid=f"uid-of-{name}")
+        controller.take_over(EXPORTS, "ADDED", at(body, version))
+    return controller, cluster
+
+
+def created(cluster: FakeCluster) -> int:
+    return sum(call.startswith("create") for call in cluster.calls)
+
+
+async def test_a_place_is_taken_as_soon_as_it_is_given_though_the_watch_has_not_told_of_the_job() -> None:
+    controller, cluster = limited("first", "second", "third")
+    await asyncio.gather(*(work(controller) for _ in range(3)))
+    assert created(cluster) == 1
+
+
+async def test_a_place_that_becomes_free_is_for_the_next_in_line_at_once_and_the_others_are_told_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    controller, cluster = limited("first", "second", "third")
+    for _ in range(3):
+        await work(controller)
+    export = make_export("ONNX/FP16", "ONNX/FP32", name="first", uid="uid-of-first")
+    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16"), 100))
+    assert (len(controller.queue), created(cluster)) == (0, 1)
+    controller.take_over(JOBS, "MODIFIED", at(make_job(export, "ONNX/FP16", status=complete()), 101))
+    assert len(controller.queue) == 1
+    assert controller.queue.waiting == 3
+    await work(controller)
+    assert created(cluster) == 2
+
+
+async def test_a_job_that_is_refused_leaves_its_place_to_the_next_and_is_not_offered_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    controller, cluster = limited("first", "second")
+    cluster.fail = lambda what: RefusedError("exceeded quota") if "create" in what and created(cluster) == 1 else None
+    await work(controller)
+    assert [target["reason"] for target in cluster.status["targets"]] == ["JobRefused", "LimitReached"]
+    await work(controller)
+    assert [target["reason"] for target in cluster.status["targets"]] == ["Queued", "LimitReached"]
+    assert (len(controller.queue), created(cluster)) == (0, 2)
+
+
+async def test_a_refusal_calls_the_next_in_line_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    controller, cluster = limited("first", "second")
+    refusing = asyncio.Event()
+
+    async def refuse_late(job: Body) -> None:
+        cluster.calls.append(f"create {job['metadata']['name']}")
+        if created(cluster) == 1:
+            await refusing.wait()
+            raise RefusedError("exceeded quota")
+
+    monkeypatch.setattr(cluster, "create_job", refuse_late)
+    first = asyncio.create_task(work(controller))
+    await asyncio.sleep(0)
+    await work(controller)
+    assert {target["reason"] for target in cluster.status["targets"]} == {"LimitReached"}
+    refusing.set()
+    await first
+    assert len(controller.queue) == 1
+    await work(controller)
+    assert created(cluster) == 2
 
 
 async def test_an_export_whose_time_is_over_is_deleted(caplog: pytest.LogCaptureFixture) -> None:

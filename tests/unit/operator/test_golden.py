@@ -1,8 +1,9 @@
 """Every case is a folder: a ModelExport and what is observed beside it, and the exact decision that must follow.
 
-As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, and per target a Job and its
-Pods, of which only what matters is written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``,
-the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
+As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, the nodes, the demands of other
+exports, and per target a Job and its Pods, of which only what matters is written). As output: ``decision.yaml``; and,
+where the case has one, ``job.yaml``, the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to
+be read before they are committed.
 """
 
 from dataclasses import asdict, replace
@@ -14,11 +15,12 @@ import pytest
 from modelexport.measured import Measured
 from modelexport.reasons import Reason
 from modelexport_operator.observe import State
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
+from modelexport_operator.turns import Demand
 from unit.operator.golden import CASES, GOLDEN, check, read
-from unit.operator.objects import make_class, make_job, make_pod
+from unit.operator.objects import make_class, make_job, make_node, make_pod
 
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
@@ -44,13 +46,23 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         job = make_job(parent, target, **entry.get("job", {}))
         jobs.append(job)
         pods += [make_pod(job, index, **pod) for index, pod in enumerate(entry.get("pods", []))]
-    return Observed(parent, jobs, pods, classes, observed.get("refused", {}))
+    return Observed(
+        parent,
+        jobs,
+        pods,
+        classes,
+        nodes=[make_node(**node) for node in observed.get("nodes", [])],
+        others=[Demand(**{**other, "key": tuple(other["key"])}) for other in observed.get("others", [])],
+        promised=observed.get("promised", []),
+        refused=observed.get("refused", {}),
+    )
 
 
 def render(decision: Decision) -> dict[str, Any]:
     return {
         "create": [job["metadata"]["name"] for job in decision.create],
         "suspend": [asdict(suspension) for suspension in decision.suspend],
+        **({"withdraw": list(decision.withdraw)} if decision.withdraw else {}),
         "delete": decision.delete,
         "status": decision.status,
         "events": [{"type": e.type, "reason": e.reason, "message": e.message} for e in decision.events],
@@ -71,13 +83,15 @@ def test_what_is_observed_leads_to_this_very_decision(case: str) -> None:
 def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     given, stores = expand(parent, observed), Stores()
-    for resource, bodies in ((EXPORTS, [parent]), (JOBS, given.jobs), (PODS, given.pods), (CLASSES, given.classes)):
+    known = {EXPORTS: [parent], JOBS: given.jobs, PODS: given.pods, CLASSES: given.classes, NODES: given.nodes}
+    for resource, bodies in known.items():
         for body in bodies:
             stores[resource].put({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})
     kept = stores.observe(key_of(parent))
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
-    assert sync(replace(kept, refused=given.refused), now) == sync(given, now)
+    besides = replace(kept, others=given.others, promised=given.promised, refused=given.refused)
+    assert sync(besides, now) == sync(given, now)
 
 
 @pytest.mark.parametrize("case", CASES)

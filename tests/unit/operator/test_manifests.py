@@ -6,6 +6,7 @@ import pytest
 from modelexport import names
 from modelexport.matrix import TARGETS
 from modelexport.measured import FullSize, Measured, Numbers
+from modelexport.nodepools import NodePool
 from modelexport.request import ConversionRequest
 from unit.operator.objects import build_all, make_class, make_export
 
@@ -83,3 +84,40 @@ def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_b
     assert measured["requests"] == {"cpu": "1000m", "memory": "1024Mi", **disk}
     assert unknown["requests"] == {"cpu": "1000m", "memory": "3072Mi", **disk}
     assert measured["limits"] == unknown["limits"] == {"memory": "4096Mi", **disk}
+
+
+def test_a_pool_raises_memory_and_its_limit_and_disk_and_replaces_cpu() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(memory="6Gi", cpu="250m", **{"a.b/gpu": 2}))
+    resources = job["ONNX/FP16"]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "250m", "memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
+    assert resources["limits"] == {"memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
+
+
+def test_a_pool_that_offers_less_than_the_cell_needs_changes_nothing_but_cpu() -> None:
+    small = make_pool(memory="1Gi", **{"ephemeral-storage": "1Gi"})
+    bare, pooled = (build_all(make_export("ONNX/FP16"), make_class(), pool)["ONNX/FP16"] for pool in (None, small))
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in (bare, pooled)]
+    assert containers[0] == containers[1]
+
+
+def test_the_scratch_folder_may_fill_the_disk_that_the_pool_gives() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(**{"ephemeral-storage": "20Gi"}))["ONNX/FP16"]
+    assert job["spec"]["template"]["spec"]["volumes"][0]["emptyDir"] == {"sizeLimit": "20Gi"}
+
+
+def test_labels_of_the_pool_are_added_to_those_of_the_class() -> None:
+    converter = {"image": "c:1", "nodeSelector": {"zone": "a", "disk": "hdd"}}
+    pool = NodePool("fast", node_selector={"disk": "ssd"})
+    job = build_all(make_export("ONNX/FP16"), make_class(converter=converter), pool)["ONNX/FP16"]
+    assert job["spec"]["template"]["spec"]["nodeSelector"] == {"zone": "a", "disk": "ssd"}
+    assert job["metadata"]["labels"][names.NODE_POOL_LABEL] == "fast"
+
+
+def test_only_the_job_and_not_its_pods_stands_in_the_queue() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class(jobs={"queueName": "exports"}))["ONNX/FP16"]
+    assert job["metadata"]["labels"][names.QUEUE_LABEL] == "exports"
+    assert names.QUEUE_LABEL not in job["spec"]["template"]["metadata"]["labels"]
+
+
+def make_pool(**resources: object) -> NodePool:
+    return NodePool("pool", resources={name: str(amount) for name, amount in resources.items()})

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from modelexport import names
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
 from modelexport_operator.stores import Stores, key_of
-from unit.operator.objects import Body, make_class, make_export, make_job, make_pod
+from unit.operator.objects import Body, make_class, make_export, make_job, make_node, make_pod
 
 
 def at(body: Body, version: int, **metadata: Any) -> Body:
@@ -107,3 +107,25 @@ def test_what_nobody_reads_is_not_kept() -> None:
     assert all(body is not None and not unread.keys() & body["metadata"].keys() for body in kept)
     assert "annotations" not in (kept[0] or {})["metadata"]
     assert "MODELEXPORT_REQUEST" not in str(kept)
+
+
+def test_of_a_node_only_what_pools_ask_for_is_kept_and_is_news() -> None:
+    stores = Stores()
+    node = at(make_node(taints=["a=b:NoSchedule"]), 5, annotations={"volumes": "many"})
+    node["status"]["images"] = [{"names": ["busybox"]}]
+    assert stores[NODES].put(node)
+    [kept] = stores[NODES].values()
+    assert set(kept) == {"metadata", "spec", "status"}
+    assert set(kept["metadata"]) == {"name", "labels", "resourceVersion"}
+    assert set(kept["status"]) == {"allocatable"}
+    assert not stores[NODES].put({**at(node, 6), "status": {**node["status"], "images": []}})
+    assert stores[NODES].get(("", "node-a"))["metadata"]["resourceVersion"] == "6"  # type: ignore[index]
+    for version, news in enumerate((make_node(gpu=1), make_node(labels={"pool": "a"}), make_node()), start=7):
+        assert stores[NODES].put(at(news, version))
+
+
+def test_a_node_concerns_the_exports_that_wait_for_one() -> None:
+    stores = filled()[0]
+    waits = make_export("LiteRT/FP16", name="waits", uid="uid-2")
+    stores[EXPORTS].put(at({**waits, "status": {"targets": [{"reason": "NoSuitableNode"}]}}, 7))
+    assert stores.exports_of(NODES, make_node()) == [("team", "waits")]

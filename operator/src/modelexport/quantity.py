@@ -1,0 +1,29 @@
+"""Amounts as Kubernetes spells them: ``500m`` of a CPU, ``3072Mi`` of memory, ``2`` GPUs.
+
+The spelling is that of apimachinery's ``resource.Quantity``: a decimal, then a power of 1000 (``n u m k M G T P E``), a
+power of 1024 (``Ki Mi Gi Ti Pi Ei``) or an exponent of ten (``e3``, ``E3``).
+"""
+
+import re
+from fractions import Fraction
+
+PATTERN = re.compile(r"\+?(?P<number>\d+\.?\d*|\.\d+)(?P<unit>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,2})?")
+SCALES = {
+    "": Fraction(1),
+    **{unit: Fraction(1000) ** power for power, unit in enumerate("num kMGTPE", start=-3) if unit != " "},
+    **{f"{unit}i": Fraction(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
+}
+
+
+def parse_quantity(value: object) -> Fraction:
+    """Return an amount in its base unit: CPUs, bytes, pieces.
+
+    Raises:
+        ValueError: it is not spelled as an amount of at least 0.
+    """
+    found = PATTERN.fullmatch(str(value))
+    if isinstance(value, bool) or not isinstance(value, int | str) or found is None:
+        raise ValueError(f"{value!r} is not an amount")
+    unit = found["unit"] or ""
+    scale = SCALES[unit] if unit in SCALES else Fraction(10) ** int(unit[1:])
+    return Fraction(found["number"]) * scale

@@ -1,0 +1,136 @@
+"""On which node pool a conversion goes, by what exists and not by what is free: that is the scheduler's part. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+from modelexport.matrix import Cell, lookup
+from modelexport.nodepools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
+from modelexport.quantity import parse_quantity
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.spec import ExportClass
+from modelexport_operator.needs import node_selector, resource_requests
+from modelexport_operator.pods import Finding, Object, advise
+
+ARCHITECTURE_LABEL = "kubernetes.io/arch"
+PASSING_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Kubernetes sets these taints while a node is new, ill or cordoned, and takes them off: they keep nothing away for
+ever, and a Pod that waits for their end is told so by the scheduler."""
+SHOWN = 3
+"""How many different words of several nodes a message lists."""
+MIB = 2**20
+
+
+def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Object]) -> NodePool | Finding:
+    """Return the first pool that takes a conversion and has a node that could, or what is missing.
+
+    Calibration tries pools with devices first, other work those without; a device is a preference, never a demand.
+
+    Args:
+        request: the conversion.
+        export_class: a class that has pools.
+        nodes: all nodes of the cluster.
+    """
+    cell = lookup(request.model.architecture, request.target)
+    work = Work.CALIBRATION if request.scheme.needs_calibration else Work.CONVERSION
+    wants_devices = work is Work.CALIBRATION
+    missing = []
+    for pool in sorted(export_class.node_pools, key=lambda pool: pool.has_devices is not wants_devices):
+        problem = _refusal(pool, cell, work) or _find_missing(pool, cell, export_class, nodes)
+        if problem is None:
+            return pool
+        missing.append(f"node pool {pool.name}: {problem}")
+    words = f"No node of ExportClass {export_class.name} can take {cell.target}: {'; '.join(missing)}"
+    return advise(Finding(Reason.NO_SUITABLE_NODE, words))
+
+
+def _refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
+    """Why a pool does not take a conversion whatever its nodes are."""
+    for field, allowed, word in (
+        ("formats", pool.formats, cell.target.format),
+        ("precisions", pool.precisions, cell.target.precision),
+        ("work", pool.work, work),
+    ):
+        if allowed and word not in allowed:
+            return f"takes {field} {', '.join(allowed)} only"
+    return None
+
+
+def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: Iterable[Object]) -> str | None:
+    """What keeps the nodes that come closest from taking a conversion; ``None`` when a node could take it."""
+    if pool.provisioned is Provisioned.ON_DEMAND:
+        return None
+    selector = node_selector(export_class, pool)
+    labelled = [node for node in nodes if selector.items() <= _labels(node).items()]
+    if not labelled:
+        return f"no node has the labels {_spell(selector)}" if selector else "the cluster has no nodes"
+    fitting = [node for node in labelled if _labels(node).get(ARCHITECTURE_LABEL) in cell.backend.cpu_architectures]
+    if not fitting:
+        there = _list({_labels(node).get(ARCHITECTURE_LABEL, "unknown") for node in labelled})
+        return f"needs a CPU of {' or '.join(cell.backend.cpu_architectures)}, its nodes have {there}"
+    open_nodes = [node for node in fitting if not _taints(node, pool.tolerations)]
+    if not open_nodes:
+        there = _list({taint for node in fitting for taint in _taints(node, pool.tolerations)})
+        return f"does not tolerate the taint {there} of its nodes"
+    return _find_shortage(resource_requests(cell.resources, pool), [_allocatable(node) for node in open_nodes])
+
+
+def _find_shortage(requests: Mapping[str, str], nodes: Sequence[Mapping[str, str]]) -> str | None:
+    needed = {name: parse_quantity(amount) for name, amount in requests.items()}
+    offers = [{name: parse_quantity(node.get(name, "0")) for name in needed} for node in nodes]
+    if any(all(offer[name] >= amount for name, amount in needed.items()) for offer in offers):
+        return None
+    largest = {name: max(offer[name] for offer in offers) for name in needed}
+    short = [name for name, amount in needed.items() if largest[name] < amount]
+    if not short:
+        return f"no single node has {', '.join(f'{_show(name, needed[name])} of {name}' for name in needed)}"
+    return f"needs {' and '.join(_compare(name, needed[name], largest[name]) for name in short)}"
+
+
+def _compare(resource: str, needed: Fraction, largest: Fraction) -> str:
+    return f"{_show(resource, needed)} of {resource}, its largest node has {_show(resource, largest)}"
+
+
+def _taints(node: Object, tolerations: Sequence[Toleration]) -> list[str]:
+    """The taints of a node that keep Pods of a pool away until a person acts, as kubectl spells them."""
+    return [
+        f"{taint['key']}{'=' if taint.get('value') else ''}{taint.get('value', '')}:{taint['effect']}"
+        for taint in node.get("spec", {}).get("taints") or ()
+        if taint["effect"] != TaintEffect.PREFER_NO_SCHEDULE
+        and not taint["key"].startswith(PASSING_TAINTS)
+        and not any(_is_tolerated(taint, toleration) for toleration in tolerations)
+    ]
+
+
+def _is_tolerated(taint: Object, toleration: Toleration) -> bool:
+    """As the scheduler compares them (kubernetes, staging/src/k8s.io/api/core/v1/toleration.go)."""
+    if toleration.effect not in (None, taint["effect"]) or toleration.key not in ("", taint["key"]):
+        return False
+    return toleration.operator is TolerationOperator.EXISTS or toleration.value == taint.get("value", "")
+
+
+def _labels(node: Object) -> Mapping[str, str]:
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    return labels
+
+
+def _allocatable(node: Object) -> Mapping[str, str]:
+    allocatable: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
+    return allocatable
+
+
+def _spell(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{label}={value}" for label, value in selector.items())
+
+
+def _list(words: Iterable[str]) -> str:
+    ordered = sorted(words)
+    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
+    return ", ".join(ordered[:SHOWN]) + more
+
+
+def _show(resource: str, amount: Fraction) -> str:
+    """An amount as people read it: memory and disk in MiB, CPUs in thousandths, devices as they are."""
+    if resource == "cpu":
+        return f"{int(amount * 1000)}m"
+    return f"{int(amount / MIB)}Mi" if resource in ("memory", "ephemeral-storage") else str(int(amount))

@@ -1,0 +1,174 @@
+from typing import Any
+
+import pytest
+
+from modelexport.nodepools import NodePool
+from modelexport.plan import plan_export
+from modelexport.spec import parse_class, parse_export
+from modelexport_operator.pools import choose_pool
+from unit.operator.objects import Body, make_class, make_export, make_node
+
+CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}}
+
+
+def choose(target: str, pools: list[Body], *nodes: Body, selector: Body | None = None, **export: Any) -> str:
+    """The name of the pool, or the words that say what is missing."""
+    converter = {"image": "c:1", "nodeSelector": selector or {}}
+    parsed = parse_class(make_class(nodePools=pools, converter=converter))
+    [request] = plan_export(parse_export(make_export(target, **export)), "s3://exports")
+    found = choose_pool(request, parsed, nodes)
+    return found.name if isinstance(found, NodePool) else found.message
+
+
+def tainted(*taints: str, **tolerations: Any) -> str:
+    """Whether a pool with a toleration takes a node with taints: the pool's name, or what is missing."""
+    pool = {"name": "pool", "tolerations": [tolerations] if tolerations else []}
+    return choose("ONNX/FP16", [pool], make_node(taints=list(taints)))
+
+
+def test_of_pools_that_fit_the_first_is_taken() -> None:
+    assert choose("ONNX/FP16", [{"name": "b"}, {"name": "a"}], make_node()) == "b"
+
+
+@pytest.mark.parametrize(("target", "pool"), [("ONNX/FP16", "arm"), ("LiteRT/FP16", "x86"), ("CoreML/FP16", "x86")])
+def test_a_target_goes_where_its_converter_can_run(target: str, pool: str) -> None:
+    pools = [{"name": "arm", "nodeSelector": {"cpu": "arm"}}, {"name": "x86", "nodeSelector": {"cpu": "x86"}}]
+    nodes = make_node("a", "arm64", labels={"cpu": "arm"}), make_node("b", labels={"cpu": "x86"})
+    assert choose(target, pools, *nodes) == pool
+
+
+@pytest.mark.parametrize(
+    ("target", "calibration", "pool"),
+    [
+        ("ONNX/INT8", CALIBRATION, "gpu"),
+        ("ONNX/INT8", None, "cpu"),
+        ("ONNX/FP16", CALIBRATION, "cpu"),
+        # Core ML's INT8 is of weights alone, and calibrates nothing.
+        ("CoreML/INT8", CALIBRATION, "cpu"),
+    ],
+)
+def test_only_static_calibration_prefers_a_pool_with_devices(target: str, calibration: Any, pool: str) -> None:
+    pools = [{"name": "gpu", "resources": {"nvidia.com/gpu": 1}}, {"name": "cpu"}]
+    assert choose(target, pools, make_node(gpu=1), calibration=calibration) == pool
+
+
+def test_a_gpu_is_a_preference_and_not_a_demand() -> None:
+    gpu = {"name": "gpu", "resources": {"nvidia.com/gpu": 1}}
+    assert choose("ONNX/INT8", [gpu, {"name": "cpu"}], make_node(), calibration=CALIBRATION) == "cpu"
+    assert choose("ONNX/FP16", [gpu], make_node(gpu=1)) == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("fields", "takes"),
+    [
+        ({"formats": ["ONNX"]}, True),
+        ({"formats": ["LiteRT", "CoreML"]}, "takes formats LiteRT, CoreML only"),
+        ({"precisions": ["INT8", "FP16"]}, True),
+        ({"precisions": ["INT8"]}, "takes precisions INT8 only"),
+        ({"work": ["Conversion"]}, True),
+        ({"work": ["Calibration"]}, "takes work Calibration only"),
+    ],
+)
+def test_a_pool_takes_only_what_it_is_for(fields: Body, takes: bool | str) -> None:
+    found = choose("ONNX/FP16", [{"name": "pool", **fields}], make_node())
+    assert found == "pool" if takes is True else f"node pool pool: {takes}. Add" in found
+
+
+def test_the_labels_of_the_class_and_of_the_pool_must_both_be_there() -> None:
+    pool = {"name": "pool", "nodeSelector": {"disk": "ssd"}}
+    assert choose("ONNX/FP16", [pool], make_node(labels={"disk": "ssd", "zone": "a"}), selector={"zone": "a"}) == "pool"
+    words = choose("ONNX/FP16", [pool], make_node(labels={"disk": "ssd"}), selector={"zone": "a"})
+    assert "no node has the labels zone=a,disk=ssd" in words
+
+
+def test_without_any_node_that_is_what_is_missing() -> None:
+    assert "node pool pool: the cluster has no nodes" in choose("ONNX/FP16", [{"name": "pool"}])
+
+
+def test_a_pool_on_demand_needs_no_node() -> None:
+    assert choose("ONNX/FP16", [{"name": "pool", "provisioned": "OnDemand"}]) == "pool"
+
+
+def test_a_node_without_a_label_for_its_cpu_takes_nothing() -> None:
+    node = make_node()
+    del node["metadata"]["labels"]
+    assert "its nodes have unknown" in choose("ONNX/FP16", [{"name": "pool"}], node)
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {"key": "team", "value": "a", "effect": "NoSchedule"},
+        {"key": "team", "value": "a"},
+        {"key": "team", "operator": "Exists"},
+        {"operator": "Exists"},
+        {"operator": "Exists", "effect": "NoSchedule"},
+    ],
+)
+def test_a_taint_is_borne_by_a_toleration_that_fits(toleration: Body) -> None:
+    assert tainted("team=a:NoSchedule", **toleration) == "pool"
+
+
+@pytest.mark.parametrize(
+    "toleration",
+    [
+        {},
+        {"key": "team", "value": "b"},
+        {"key": "team"},
+        {"key": "other", "operator": "Exists"},
+        {"key": "team", "value": "a", "effect": "NoExecute"},
+    ],
+)
+def test_a_taint_keeps_away_what_does_not_tolerate_it(toleration: Body) -> None:
+    assert "does not tolerate the taint team=a:NoSchedule of its nodes" in tainted("team=a:NoSchedule", **toleration)
+
+
+def test_every_taint_of_a_node_has_to_be_tolerated() -> None:
+    assert "the taint b:NoExecute of" in tainted("a:NoSchedule", "b:NoExecute", key="a", operator="Exists")
+
+
+def test_taints_that_pass_by_themselves_or_only_advise_keep_nothing_away() -> None:
+    passing = (
+        "node.kubernetes.io/unschedulable:NoSchedule",
+        "node.cloudprovider.kubernetes.io/uninitialized=true:NoSchedule",
+    )
+    assert tainted(*passing, "team=a:PreferNoSchedule") == "pool"
+
+
+def test_a_message_lists_three_taints_and_counts_the_rest() -> None:
+    assert "the taint a:NoSchedule, b:NoSchedule, c:NoSchedule and 2 more of" in tainted(
+        *(f"{x}:NoSchedule" for x in "edcba")
+    )
+
+
+@pytest.mark.parametrize(
+    ("resources", "node", "words"),
+    [
+        ({}, {"memory": "3071Mi"}, "needs 3072Mi of memory, its largest node has 3071Mi"),
+        ({"memory": "20Gi"}, {}, "needs 20480Mi of memory, its largest node has 16384Mi"),
+        ({}, {"cpu": "900m"}, "needs 1000m of cpu, its largest node has 900m"),
+        ({}, {"ephemeral_storage": "1Gi"}, "needs 4096Mi of ephemeral-storage, its largest node has 1024Mi"),
+        ({"nvidia.com/gpu": 2}, {"gpu": 1}, "needs 2 of nvidia.com/gpu, its largest node has 1"),
+        ({"nvidia.com/gpu": 1, "cpu": 8}, {}, "its largest node has 4000m and 1 of nvidia.com/gpu, its largest"),
+    ],
+)
+def test_a_shortage_is_told_with_both_numbers(resources: Body, node: Body, words: str) -> None:
+    assert words in choose("ONNX/FP16", [{"name": "pool", "resources": resources}], make_node(**node))
+
+
+@pytest.mark.parametrize(("resources", "node"), [({"cpu": "500m"}, {"cpu": "600m"}), ({}, {"memory": "3072Mi"})])
+def test_a_node_that_has_just_enough_takes_it(resources: Body, node: Body) -> None:
+    assert choose("ONNX/FP16", [{"name": "pool", "resources": resources}], make_node(**node)) == "pool"
+
+
+def test_a_pool_cannot_give_less_memory_than_the_cell_needs() -> None:
+    words = choose("ONNX/FP16", [{"name": "pool", "resources": {"memory": "1Gi"}}], make_node(memory="2Gi"))
+    assert "needs 3072Mi of memory" in words
+
+
+def test_what_two_nodes_have_only_together_is_not_enough() -> None:
+    pool = {"name": "pool", "resources": {"nvidia.com/gpu": 1, "cpu": 8}}
+    words = choose("ONNX/FP16", [pool], make_node("a", gpu=1), make_node("b", cpu="16"))
+    assert (
+        "no single node has 8000m of cpu, 3072Mi of memory, 4096Mi of ephemeral-storage, 1 of nvidia.com/gpu" in words
+    )
