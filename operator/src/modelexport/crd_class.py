@@ -1,7 +1,16 @@
 """The schema of an ExportClass. Pure."""
 
-from modelexport.schema import Schema, integer, mapping, record, rule, text, words
-from modelexport.spec import DEADLINE_LIMIT, RETRIES_LIMIT, JobLimits, Storage
+from modelexport.schema import Schema, integer, mapping, record, rule, text, text_set, words
+from modelexport.spec import (
+    DEADLINE_LIMIT,
+    PREFIX_PATTERN,
+    RETRIES_LIMIT,
+    SOURCE_PATTERN,
+    SOURCES_LIMIT,
+    URI_LIMIT,
+    JobLimits,
+    Storage,
+)
 
 SECRET_LIMIT = 253
 
@@ -15,8 +24,8 @@ def class_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Store, converter and limits.",
-                {"storage": _storage(), "converter": _converter(), "jobs": _jobs()},
+                "Store, sources, converter and limits.",
+                {"storage": _storage(), "sources": _sources(), "converter": _converter(), "jobs": _jobs()},
                 required=("storage", "converter"),
             ),
         },
@@ -26,6 +35,8 @@ def class_schema() -> Schema:
 
 def _storage() -> Schema:
     url = rule("self.matches('^https?://[^/]+/?$')", "not an S3 endpoint, for example http://minio.default.svc:9000")
+    braces = "no other braces than {namespace} can stand in a prefix"
+    folder = rule(f"self.matches('{PREFIX_PATTERN}')", braces)
     name = rule("self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')", "not the name of an S3 bucket")
     return record(
         "The S3 bucket into which files are published.",
@@ -34,8 +45,10 @@ def _storage() -> Schema:
             "bucket": text("The bucket; it has to exist.", 63, name),
             "prefix": {
                 "type": "string",
-                "description": "Folder in the bucket, without slashes around it.",
+                "description": "Folder in the bucket, without slashes around it; the namespace of the export is a "
+                "folder in it, or stands where it says {namespace}.",
                 "maxLength": 512,
+                "x-kubernetes-validations": [folder],
             },
             "region": text("Region of the bucket.", 63, default=Storage.region),
             "credentialsSecretName": text(
@@ -44,6 +57,18 @@ def _storage() -> Schema:
             "caSecretName": text("Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT),
         },
         required=("endpoint", "bucket"),
+    )
+
+
+def _sources() -> Schema:
+    way_out = "not a folder, for example s3://checkpoints/{namespace}/; it ends with a slash"
+    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", way_out)
+    return text_set(
+        "Folders from which ModelExports may read checkpoints and pictures; {namespace} is the namespace of the "
+        "export. Anywhere when left out.",
+        text("A URI that ends with a slash.", URI_LIMIT, folder),
+        1,
+        SOURCES_LIMIT,
     )
 
 

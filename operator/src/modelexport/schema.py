@@ -60,6 +60,18 @@ def keyed_list(description: str, keys: Sequence[str], items: Schema, low: int, h
     }
 
 
+def text_set(description: str, items: Schema, low: int, high: int) -> Schema:
+    """A list of texts of which none stands twice."""
+    return {
+        "type": "array",
+        "description": description,
+        "minItems": low,
+        "maxItems": high,
+        "x-kubernetes-list-type": "set",
+        "items": items,
+    }
+
+
 def rule(expression: str, message: str, **more: Any) -> Schema:
     """A CEL rule: ``expression`` has to be true, or the API server answers ``message``."""
     return {"rule": expression, "message": message, **more}

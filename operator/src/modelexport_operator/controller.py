@@ -135,6 +135,11 @@ class Controller:
         for suspension in decision.suspend:
             namespace = parent["metadata"]["namespace"]
             await self._cluster.suspend_job(namespace, suspension.job_name, suspend=suspension.suspend)
+        if decision.finalizers is not None:
+            await self._cluster.write_finalizers(parent, decision.finalizers)
+            for event in decision.events:
+                logger.info("%s/%s: %s: %s", *key_of(parent), event.reason, event.message)
+            await self._tell(parent, decision.events)
         if decision.delete:
             await self._cluster.delete_export(parent)
         if decision.status is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from modelexport import names
 from modelexport.matrix import TARGETS, Resources, Target, lookup
 from modelexport.request import ConversionRequest
+from modelexport.sources import expand
 from modelexport.spec import ExportClass, ModelExport, Storage
 
 CONTAINER = "converter"
@@ -55,10 +56,10 @@ def build_job(export: ModelExport, request: ConversionRequest, export_class: Exp
         "spec": {
             "activeDeadlineSeconds": export_class.limits.deadline_seconds,
             "backoffLimit": export_class.limits.retries,
-            "podFailurePolicy": _pod_failure_policy(),
+            "podFailurePolicy": pod_failure_policy(),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(request, export_class)},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(export, request, export_class)},
         },
     }
 
@@ -85,7 +86,7 @@ def _owner(export: ModelExport) -> Manifest:
     }
 
 
-def _pod_failure_policy() -> Manifest:
+def pod_failure_policy() -> Manifest:
     """The first rule that fits decides; a failure that fits none counts against the retries."""
     permanent = {"containerName": CONTAINER, "operator": "In", "values": [int(c) for c in names.PERMANENT_EXIT_CODES]}
     return {
@@ -96,9 +97,19 @@ def _pod_failure_policy() -> Manifest:
     }
 
 
-def _pod(request: ConversionRequest, export_class: ExportClass) -> Manifest:
+def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    resources = cell.architecture.resources
+    environment = {names.REQUEST_ENV: request.to_json(), names.EXPORT_UID_ENV: export.uid}
+    if export_class.sources:
+        environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    container = build_container(export_class, environment, cell.architecture.resources)
+    return build_pod(export_class, container, cell.backend.cpu_architectures, cell.architecture.resources)
+
+
+def build_pod(
+    export_class: ExportClass, container: Manifest, cpu_architectures: tuple[str, ...], resources: Resources
+) -> Manifest:
+    """Build a Pod of the restricted level around a container of ``build_container``."""
     storage = export_class.storage
     return {
         "restartPolicy": "Never",
@@ -112,8 +123,8 @@ def _pod(request: ConversionRequest, export_class: ExportClass) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": dict(export_class.node_selector),
-        "affinity": _affinity(cell.backend.cpu_architectures),
-        "containers": [_container(request, export_class, resources)],
+        "affinity": _affinity(cpu_architectures),
+        "containers": [container],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": f"{resources.disk_mib}Mi"}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
@@ -128,13 +139,14 @@ def _affinity(cpu_architectures: tuple[str, ...]) -> Manifest:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
 
 
-def _container(request: ConversionRequest, export_class: ExportClass, resources: Resources) -> Manifest:
+def build_container(export_class: ExportClass, environment: Mapping[str, str], resources: Resources) -> Manifest:
+    """Build the container of the class's converter, with the store and its credentials in the environment."""
     storage = export_class.storage
     return {
         "name": CONTAINER,
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
-        "env": _environment(request, storage),
+        "env": _environment(environment, storage),
         "resources": _resources(resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -150,9 +162,9 @@ def _container(request: ConversionRequest, export_class: ExportClass, resources:
     }
 
 
-def _environment(request: ConversionRequest, storage: Storage) -> list[Manifest]:
+def _environment(own: Mapping[str, str], storage: Storage) -> list[Manifest]:
     plain = {
-        names.REQUEST_ENV: request.to_json(),
+        **own,
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         names.WORK_DIR_ENV: WORK_DIR,

@@ -19,7 +19,7 @@ from modelexport_operator.observe import State
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
-from unit.operator.objects import make_class, make_job, make_pod
+from unit.operator.objects import make_class, make_clean_job, make_job, make_pod
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir())
@@ -45,6 +45,10 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         job = make_job(parent, target, **entry.get("job", {}))
         jobs.append(job)
         pods += [make_pod(job, index, **pod) for index, pod in enumerate(entry.get("pods", []))]
+    if clean_up := observed.get("cleanUp"):
+        job = make_clean_job(parent, **clean_up.get("job", {}))
+        jobs.append(job)
+        pods += [make_pod(job, index, **pod) for index, pod in enumerate(clean_up.get("pods", []))]
     return Observed(parent, jobs, pods, classes, observed.get("refused", {}))
 
 
@@ -52,6 +56,7 @@ def render(decision: Decision) -> dict[str, Any]:
     return {
         "create": [job["metadata"]["name"] for job in decision.create],
         "suspend": [asdict(suspension) for suspension in decision.suspend],
+        **({} if decision.finalizers is None else {"finalizers": list(decision.finalizers)}),
         "delete": decision.delete,
         "status": decision.status,
         "events": [asdict(event) for event in decision.events],
@@ -93,9 +98,14 @@ def test_a_decision_once_carried_out_is_not_taken_again(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     now = datetime.fromisoformat(observed["now"])
     first = sync(expand(parent, observed), now)
-    second = sync(expand(parent | ({"status": first.status} if first.status else {}), observed), now)
-    assert second.status is None or second.delete
-    assert second.events == ()
+    written = {} if first.finalizers is None else {"finalizers": list(first.finalizers)}
+    status = {"status": first.status} if first.status else {}
+    after = {**parent, **status, "metadata": {**parent["metadata"], **written}}
+    second = sync(replace(expand(parent, observed), parent=after), now)
+    assert second.finalizers is None
+    if first.finalizers is None:
+        assert second.status is None or second.delete
+        assert second.events == ()
 
 
 def test_every_state_and_every_reason_of_the_operator_has_a_case() -> None:
