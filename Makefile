@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench matrix clean
+.PHONY: help install tools gitops-tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench matrix clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -39,10 +39,13 @@ test-unit: install ## Run the tests that need neither torch nor a cluster, in se
 tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
 	@$(CLUSTER) tools
 
+gitops-tools: tools ## Build Argo CD and kstatus, which the tests of GitOps run, once
+	@$(CLUSTER) gitops
+
 test-converter: tools ## Convert, verify and measure all cells
 	$(PYTEST) -n 2 --dist loadgroup tests/converter
 
-test-integration: tools ## Run the operator against a real API server
+test-integration: gitops-tools ## Run the operator against a real API server
 	$(PYTEST) tests/integration
 
 test-e2e: tools ## Run the whole product on the real test cluster
@@ -82,8 +85,8 @@ cluster-down: install ## End the test cluster and leave nothing behind
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run
 
-matrix: install ## Measure every cell on a trained model: accuracy, size, seconds, memory, latency
-	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix
+matrix: install ## Measure every cell (or ONLY="YOLOv8 ONNX"): accuracy, size, seconds, memory, latency
+	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix $(if $(ONLY),--only "$(ONLY)")
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

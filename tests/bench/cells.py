@@ -20,7 +20,7 @@ import yaml
 from bench.children import Child, run_child
 from bench.machine import describe_load, describe_machine
 from bench.pictures import write_mosaics
-from bench.results import CELLS, label, read_results, write_results
+from bench.results import CELLS, read_results, write_results
 from modelexport.matrix import ARCHITECTURES, TARGETS, Cell, Format, Precision, Task, cells
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -62,7 +62,7 @@ def measure_cells(only: str) -> None:
     known: dict[str, Any] = results.get("cells", {})
     with _prepared() as bench:
         for cell in cells():
-            name = label(cell)
+            name = str(cell)
             if only in name and cell.architecture.name in WEIGHTS:
                 known[name] = _measure(bench, cell)
                 print(name, json.dumps(known[name]), flush=True)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.results import label
 from bench.tables import number, share, table, verdict
 from modelexport.matrix import cells
 
@@ -33,7 +32,7 @@ training world, for ultralytics the same ones.
 
 def cells_page(results: Result) -> Iterator[str]:
     """Yield the paragraphs and tables."""
-    known = {name: results["cells"][name] for name in map(label, cells()) if name in results["cells"]}
+    known = {name: results["cells"][name] for name in map(str, cells()) if name in results["cells"]}
     runs = {str(cell["ours"]["latency"]["runs"]) for cell in known.values() if "latency" in cell["ours"]}
     yield INTRODUCTION.format(runs="/".join(sorted(runs)))
     yield _targets(known, results.get("whole"))

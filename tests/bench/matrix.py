@@ -1,153 +1,212 @@
-"""Measures every cell of the support matrix on a trained model, and keeps it in docs/benchmarks/matrix.json.
+"""Measures every cell of the support matrix: writes measured.json, which the package reads, and docs/support-matrix.md.
 
-    PYTHONPATH=tests:tests/models:examples .venv/bin/python -m bench.matrix [--only TEXT]
+    PYTHONPATH=tests:tests/models:examples .venv/bin/python -m bench.matrix [--only TEXT] [--again] [--cores N]
 
-Each cell is a ``modelexport run`` of its own on one core, with as many at a time as there are cores, and then the task
-accuracy of the file that was published.
+Each cell is converted twice by a ``modelexport run`` of its own. First the trained small model at the size that it has
+learned, whose file is measured for its task accuracy; then a model as wide as users have it at the default input size,
+for seconds, memory, size and latency. What is known from the same tools is kept, so that a run that was interrupted
+goes on where it was. A cell that fails is recorded with its reason, and the exit code is 1.
 """
 
 import argparse
 import json
 import os
-import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
 import yaml
 
-from bench.accuracy import trained_model
 from bench.children import Child, run_child
-from bench.machine import describe_machine
-from bench.results import MATRIX, label, read_results, write_results
-from converter.cells import load_model
-from converter.trained import MODELS
-from modelexport.matrix import ARCHITECTURES, Cell, cells
+from bench.full_size import SAMPLES, Inputs, prepare
+from bench.ledger import PARTS, Ledger
+from bench.machine import REPOSITORY, describe_machine
+from modelexport.matrix import Cell, cells
+from modelexport.measured import FILE
 from modelexport_converter.report import tool_versions
-
-SAMPLES = 64
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Checkpoints, pictures and artifacts, and the cores that are free."""
+    """Scratch space, inputs by architecture, and the sets of cores that are free, as ``taskset`` takes them."""
 
     folder: Path
-    cores: SimpleQueue[int]
+    inputs: Mapping[str, Inputs]
+    cores: SimpleQueue[str]
+    cores_each: int
 
     @property
     def store(self) -> Path:
         return self.folder / "store"
 
-    def checkpoint(self, architecture: str) -> Path:
-        """The checkpoint of the trained model, in the store."""
-        suffix = ".pt2" if architecture == "Custom" else trained_model(architecture).weights.suffix
-        return self.store / f"checkpoints/{architecture}{suffix}"
 
-
-def main() -> None:
+def main() -> int:
     """Measure, and keep each result as soon as it is there."""
+    options = parse_arguments()
+    chosen = [cell for cell in cells() if options.only in str(cell)]
+    ledger = Ledger(FILE, tool_versions())
+    if options.again:
+        ledger.forget(chosen)
+    about = {"machine": describe_machine(), "samples": SAMPLES}
+    for part, cores in zip(PARTS, (1, options.cores), strict=True):
+        with prepared(ledger.missing(chosen, part), part, cores) as bench:
+            for cell, result in measure_all(bench, ledger, chosen, part):
+                ledger.record(cell, part, result)
+                ledger.write(about)
+    subprocess.run([sys.executable, "-m", "modelexport.render", REPOSITORY], check=True)  # reads the new numbers
+    failures = ledger.failures(chosen)
+    print(f"{len(chosen)} cells in {ledger.seconds:.0f} s, {len(failures)} failures", *failures, sep="\n", flush=True)
+    return 1 if failures else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return what to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cells whose architecture, format or precision has this in its name")
-    only = parser.parse_args().only
-    chosen = [cell for cell in cells() if only in label(cell)]
-    results = {**read_results(MATRIX), "machine": describe_machine(), "versions": tool_versions()}
-    known, references = results.get("cells", {}), results.get("references", {})
-    with prepared() as bench, ThreadPoolExecutor(bench.cores.qsize()) as pool:
-        names = dict.fromkeys(cell.architecture.name for cell in chosen)
-        references |= dict(zip(names, pool.map(lambda name: measure_accuracy(bench, name), names), strict=True))
-        for cell, measured in zip(chosen, pool.map(lambda cell: measure(bench, cell), chosen), strict=True):
-            known[label(cell)] = measured
-            print(label(cell), json.dumps(measured), flush=True)
-            in_order = {name: known[name] for name in map(label, cells()) if name in known}
-            write_results(MATRIX, {**results, "references": references, "cells": in_order})
+    parser.add_argument("--again", action="store_true", help="measure what is known already, too")
+    parser.add_argument("--cores", type=int, default=1, help="cores of each full-size conversion; default: 1")
+    return parser.parse_args()
 
 
-def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
-    """Convert, then measure what was published, or tell why nothing was."""
-    name = cell.architecture.name
-    document = bench.folder / f"{name}-{cell.target.slug}.yaml"
-    document.write_text(yaml.safe_dump(_export(bench, cell)))
-    child = _run(bench, "-m", "modelexport", "run", document, "--store", bench.store, "--jobs", 1, "-o", "json")
+def measure_all(
+    bench: Bench, ledger: Ledger, chosen: Sequence[Cell], part: str
+) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    """Yield the missing results of a part as they come, with as many at a time as there are sets of cores."""
+    missing = ledger.missing(chosen, part)
+    measure = {"trained": measure_trained, "fullSize": measure_full_size}[part]
+    with ThreadPoolExecutor(bench.cores.qsize()) as pool:
+        if part == "trained":
+            names = [name for name in bench.inputs if name not in ledger.references]
+            ledger.references |= zip(names, pool.map(partial(measure_accuracy, bench), names), strict=True)
+        futures = {pool.submit(_reasoned, measure, bench, cell): cell for cell in missing}
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                told = json.dumps(future.result())
+                print(f"[{count}/{len(missing)}] {futures[future]} {part} {told}", flush=True)
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _reasoned(measure: Callable[[Bench, Cell], dict[str, Any]], bench: Bench, cell: Cell) -> dict[str, Any]:
+    """What is measured, or why nothing is."""
+    try:
+        return measure(bench, cell)
+    except RuntimeError as error:
+        return {"failed": str(error)}
+
+
+def measure_trained(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Convert the small model and measure what was published.
+
+    Raises:
+        RuntimeError: why nothing was.
+    """
+    described, artifact = convert(bench, cell, SAMPLES["trained"])
+    described.pop("stages")  # those at full size say more
+    return {**described, "accuracy": measure_accuracy(bench, cell.architecture.name, artifact, cell.target.format)}
+
+
+def measure_full_size(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Convert the full-size model and measure what that takes.
+
+    Raises:
+        RuntimeError: why nothing was published.
+    """
+    described, artifact = convert(bench, cell, SAMPLES["fullSize"])
+    latency = run_python(bench, "-m", "bench.latency", artifact).answer["median_ms"]
+    artifact.unlink()  # nobody reads it again, and all of them are 6 GB
+    return {**described, "latencyMs": latency, "cores": bench.cores_each}
+
+
+def measure_accuracy(bench: Bench, architecture: str, *artifact: object) -> dict[str, float]:
+    """Task accuracy of a model, or of its file.
+
+    Raises:
+        RuntimeError: the last words of what failed.
+    """
+    checkpoint = bench.store / "checkpoints" / bench.inputs[architecture].checkpoint
+    found: dict[str, float] = run_python(bench, "-m", "bench.accuracy", architecture, checkpoint, *artifact).answer
+    return found
+
+
+def convert(bench: Bench, cell: Cell, samples: int) -> tuple[dict[str, Any], Path]:
+    """Convert, and return what both parts tell of it, and the file.
+
+    Raises:
+        RuntimeError: why nothing was published.
+    """
+    document = bench.folder / f"{cell.architecture.name}-{cell.target.slug}.yaml"
+    document.write_text(yaml.safe_dump(_export(bench.inputs[cell.architecture.name], cell, samples)))
+    child = run_python(bench, "-m", "modelexport", "run", document, "--store", bench.store, "--jobs", 1, "-o", "json")
+    if child.exit_code not in (0, 1):
+        raise RuntimeError(f"exit code {child.exit_code}: {child.errors[-2000:]}")
     (record,) = json.loads(child.output)
     if not record["artifact"]:
-        return {"failed": f"{record['reason']}: {record['message']}"}
+        raise RuntimeError(f"{record['reason']}: {record['message']}")
     report = json.loads((bench.store / record["report_uri"].removeprefix("s3://")).read_text())
-    artifact = bench.store / record["artifact"]["uri"].removeprefix("s3://")
-    return {
+    described = {
         "scheme": report["scheme"],
         "inputSize": report["model"]["input"]["shape"][2:],
-        "accuracy": measure_accuracy(bench, name, artifact, cell.target.format),
         "agreement": float(report["verification"]["value"]),
         "sizeBytes": report["artifact"]["sizeBytes"],
         "seconds": child.seconds,
         "peakMiB": child.peak_mib,
-        "latencyMs": _run(bench, "-m", "bench.latency", artifact).answer["median_ms"],
+        "stages": report["seconds"],
     }
+    return described, bench.store / record["artifact"]["uri"].removeprefix("s3://")
 
 
-def measure_accuracy(bench: Bench, architecture: str, *artifact: object) -> dict[str, float]:
-    """Task accuracy of a model, or of its file."""
-    found: dict[str, float] = _run(
-        bench, "-m", "bench.accuracy", architecture, bench.checkpoint(architecture), *artifact
-    ).answer
-    return found
-
-
-def _run(bench: Bench, *command: object) -> Child:
-    """Run Python on a core of its own."""
-    core = bench.cores.get()
+def run_python(bench: Bench, *command: object) -> Child:
+    """Run Python on cores of its own."""
+    cores = bench.cores.get()
     try:
         with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-            return run_child(["taskset", "-c", str(core), sys.executable, *map(str, command)], Path(folder))
+            return run_child(["taskset", "-c", cores, sys.executable, *map(str, command)], Path(folder))
     finally:
-        bench.cores.put(core)
+        bench.cores.put(cores)
 
 
-def _export(bench: Bench, cell: Cell) -> Mapping[str, Any]:
+def _export(inputs: Inputs, cell: Cell, samples: int) -> Mapping[str, Any]:
     name = cell.architecture.name
-    target = {"format": str(cell.target.format), "precision": str(cell.target.precision)}
     return {
         "apiVersion": "modelexport.dev/v1alpha1",
         "kind": "ModelExport",
         "metadata": {"name": f"{name}-{cell.target.slug}".lower(), "namespace": "default"},
         "spec": {
-            "model": {"architecture": name, "checkpoint": {"uri": f"s3://checkpoints/{bench.checkpoint(name).name}"}},
-            "supportLevel": "Extended",
-            "targets": [target],
-            "calibration": {
-                "dataset": {"uri": f"s3://datasets/calibration{trained_model(name).pictures}.zip"},
-                "samples": SAMPLES,
+            "model": {
+                "architecture": name,
+                "checkpoint": {"uri": f"s3://checkpoints/{inputs.checkpoint}"},
+                "parameters": dict(inputs.parameters),
             },
+            "supportLevel": "Extended",
+            "targets": [{"format": str(cell.target.format), "precision": str(cell.target.precision)}],
+            "calibration": {"dataset": {"uri": f"s3://datasets/{inputs.pictures}"}, "samples": samples},
         },
     }
 
 
 @contextmanager
-def prepared() -> Iterator[Bench]:
-    """The store with every checkpoint and the calibration pictures; all of it goes at the end."""
+def prepared(missing: Sequence[Cell], part: str, cores_each: int) -> Iterator[Bench]:
+    """The store with what a part needs, and the cores in sets of so many; all of it goes at the end."""
+    usable = sorted(os.sched_getaffinity(0))
+    count = max(1, len(usable) // cores_each)
     with tempfile.TemporaryDirectory(prefix="modelexport-matrix-") as folder:
-        bench = Bench(Path(folder), SimpleQueue())
-        for core in sorted(os.sched_getaffinity(0)):
-            bench.cores.put(core)
-        for name in ("checkpoints", "datasets"):
-            (bench.store / name).mkdir(parents=True)
-        for archive in (MODELS / "data").glob("calibration*.zip"):
-            shutil.copy(archive, bench.store / "datasets")
-        for name in ARCHITECTURES:
-            if name != "Custom":
-                shutil.copy(trained_model(name).weights, bench.checkpoint(name))
-        model = load_model("YOLOv8-CLS")
-        torch.export.save(torch.export.export(model.module, (model.example_input(),)), bench.checkpoint("Custom"))
+        names = dict.fromkeys(cell.architecture.name for cell in missing)
+        inputs = {name: prepare(Path(folder) / "store", name, part) for name in names}
+        bench = Bench(Path(folder), inputs, SimpleQueue(), min(cores_each, len(usable)))
+        for index in range(count):
+            bench.cores.put(",".join(map(str, usable[index::count])))
         yield bench
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

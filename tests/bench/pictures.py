@@ -7,6 +7,8 @@ ones, which costs a conversion the same and asks the models for what they can do
 
 import io
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -15,20 +17,22 @@ from modelexport.matrix import Task
 
 GREY = (114, 114, 114)
 DATA = Path(__file__).parents[1] / "models/data"
+Fit = Callable[[Image.Image], Image.Image]
 
 
-def write_mosaics(task: Task, size: int, path: Path) -> None:
-    """Write an archive of as many square pictures of ``size`` pixels as the calibration set has.
+def write_mosaics(task: Task, size: int, path: Path, fit: Fit | None = None, count: int | None = None) -> None:
+    """Write an archive of as many square pictures of ``size`` pixels as the calibration set has, or of the first.
 
-    A classifier answers for the whole picture, so all tiles of its mosaics are the same.
+    ``fit`` makes tiles of equal sizes, squares with borders unless it is given. A classifier answers for the whole
+    picture, so all tiles of its mosaics are the same.
     """
     alike = task is Task.CLASSIFICATION
-    tiles = [ImageOps.pad(picture, (_side(task), _side(task)), color=GREY) for picture in _read(task)]
-    columns = -(-size // _side(task))
+    tiles = list(map(fit or partial(ImageOps.pad, size=(_side(task), _side(task)), color=GREY), _read(task)))
+    columns, rows = -(-size // tiles[0].width), -(-size // tiles[0].height)
     with zipfile.ZipFile(path, "w") as archive:
-        for index in range(len(tiles)):
+        for index in range(len(tiles))[:count]:
             mosaic = Image.new("RGB", (size, size))
-            for cell in range(columns**2):
+            for cell in range(columns * rows):
                 row, column = divmod(cell, columns)
                 tile = tiles[index if alike else (index + cell) % len(tiles)]
                 mosaic.paste(tile, (column * tile.width, row * tile.height))

@@ -4,18 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from modelexport.matrix import Cell
-
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CELLS = DOCS / "benchmarks/cells.json"
 OPERATOR = DOCS / "benchmarks/operator.json"
-MATRIX = DOCS / "benchmarks/matrix.json"
-
-
-def label(cell: Cell) -> str:
-    """The name under which the results of a cell are kept: ``YOLOv8 ONNX/INT8``."""
-    return f"{cell.architecture.name} {cell.target}"
 
 
 def read_results(path: Path) -> dict[str, Any]:

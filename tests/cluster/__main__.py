@@ -1,4 +1,4 @@
-"""The command line: ``python -m cluster tools | up | down | status | images | demo | kwok N | kubeconfig``."""
+"""The command line: ``python -m cluster tools | gitops | up | down | status | images | demo | kwok N | kubeconfig``."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cluster", description=sys.modules["cluster"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("tools", help="install what the cluster is made of, once")
+    commands.add_parser("gitops", help="install Argo CD and kstatus for the tests of GitOps, once")
     commands.add_parser("up", help="bring the cluster up and say how to use it")
     commands.add_parser("down", help="end it and leave nothing behind but the cache")
     commands.add_parser("status", help="print what runs and how to use it")
@@ -33,6 +34,8 @@ def execute(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "tools":
             tools.install()
+        case "gitops":
+            tools.install_gitops()
         case "up":
             lifecycle.up()
             print_status()

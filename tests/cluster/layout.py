@@ -57,3 +57,8 @@ def tools_dir() -> Path:
 def tool(name: str) -> str:
     """Return the path of one built Go tool."""
     return str(tools_dir() / name)
+
+
+def gitops_dir(name: str) -> Path:
+    """Return the folder of a program that is built from a Go module of its own, keyed by that module."""
+    return CACHE / f"{name}-{digest_of((HERE / 'tools' / name).iterdir())}"

@@ -1,10 +1,13 @@
 """What the cluster is made of: packages of Debian and Go programs, installed once and cached."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, tools_dir
-from cluster.shell import require_disk, run, say, scratch_folder
+from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, gitops_dir, tools_dir
+from cluster.shell import exclusive, output, require_disk, run, say, scratch_folder
 
 PACKAGES = {
     "containerd": "/usr/bin/containerd",
@@ -16,10 +19,13 @@ PACKAGES = {
     "buildah": "/usr/bin/buildah",
     "mmdebstrap": "/usr/bin/mmdebstrap",
     "gpg": "/usr/bin/gpg",
+    "redis-server": "/usr/bin/redis-server",
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"
 GO_BUILD_GIB = 12
+ARGOCD_MODULE = "github.com/argoproj/argo-cd/v3"
+GITOPS_BUILD_GIB = 8
 
 
 def install() -> None:
@@ -59,6 +65,49 @@ def build_tools(destination: Path) -> None:
         (binaries / "server").rename(binaries / "etcd")
         build_pause_image(binaries)
         binaries.rename(destination)
+
+
+def install_gitops() -> None:
+    """Install what the tests of GitOps run beside the cluster; returns at once when it is there.
+
+    Raises:
+        ClusterError: there is no room for the build, or apt-get or go failed.
+    """
+    install_packages()
+    for name, build in (("argocd", build_argocd), ("kstatus", build_kstatus)):
+        with exclusive(name):
+            if not gitops_dir(name).is_dir():
+                build(gitops_dir(name))
+
+
+def build_argocd(destination: Path) -> None:
+    """Build Argo CD, one program for all its parts, and keep the manifests of its module beside it."""
+    say("building Argo CD: about 6 minutes on two cores, once")
+    with go_install("argocd", "tool") as binaries:
+        (binaries / "cmd").rename(binaries / "argocd")
+        module = output(["go", "list", "-m", "-f", "{{.Dir}}", ARGOCD_MODULE], cwd=HERE / "tools/argocd")
+        for part in ("crds", "base/config"):
+            shutil.copytree(Path(module) / "manifests" / part, binaries / "manifests" / part)
+        binaries.rename(destination)
+
+
+def build_kstatus(destination: Path) -> None:
+    """Build the program that prints what kstatus, by which Flux judges, makes of an object."""
+    say("building kstatus: about a minute, once")
+    with go_install("kstatus", ".") as binaries:
+        binaries.rename(destination)
+
+
+@contextmanager
+def go_install(name: str, package: str) -> Iterator[Path]:
+    """Build a package of a Go module of its own; yields the folder of the program, and leaves no build cache."""
+    require_disk(CACHE, GITOPS_BUILD_GIB, f"building {name}")
+    with scratch_folder(name) as scratch:
+        binaries = Path(scratch) / "bin"
+        environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(binaries), "GOCACHE": f"{scratch}/cache"}
+        command = ["go", "install", "-trimpath", "-ldflags", "-s -w", package]
+        run(command, cwd=HERE / "tools" / name, env=environment)
+        yield binaries
 
 
 def build_pause_image(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """torchvision's detectors as programs of fixed shapes: equal to its own forward, and strict about checkpoints."""
 
 import copy
+import io
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from converter.cells import ask
 from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
 from modelexport.reasons import Reason
-from modelexport_converter.architectures.torchvision_boxes import ROUNDS, suppress
+from modelexport_converter.architectures.torchvision_boxes import ROUNDS, Candidates, fill_slots, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
     _BOXES,
     _COUNT,
@@ -25,6 +27,7 @@ from modelexport_converter.architectures.torchvision_detectors import (
 )
 from modelexport_converter.architectures.torchvision_networks import RCNN, RetinaNet, SSDlite
 from modelexport_converter.architectures.torchvision_rois import RoIAlign
+from modelexport_converter.backends.onnx import OPSET
 from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.folding import freeze
@@ -256,6 +259,38 @@ def test_suppression_is_that_of_torchvision(most_overlap: float) -> None:
     assert stays[0].nonzero()[:, 0].tolist() == expected.tolist()
 
 
+def run_in_onnx(module: torch.nn.Module, *tensors: torch.Tensor) -> torch.Tensor:
+    """What ONNX Runtime answers to a module that the exporter by tracing has written."""
+    import onnxruntime
+
+    content, names = io.BytesIO(), [f"input_{index}" for index in range(len(tensors))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, tensors, content, dynamo=False, opset_version=OPSET, input_names=names)
+    session = onnxruntime.InferenceSession(content.getvalue())
+    return torch.from_numpy(session.run(None, dict(zip(names, (x.numpy() for x in tensors), strict=True)))[0])
+
+
+class Suppression(torch.nn.Module):
+    def forward(self, boxes: torch.Tensor, valid: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.cat([suppress(boxes, valid, 0.5, labels, 3)[0], suppress(boxes, valid, 0.5)[0]], 1)
+
+
+def test_suppression_by_onnxs_own_operator_is_the_same() -> None:
+    boxes, labels = random_boxes(400, groups=2), torch.arange(800.0).view(2, 400) % 3
+    valid = (torch.rand(2, 400, generator=torch.Generator().manual_seed(0)) > 0.2).float()
+    stays = run_in_onnx(Suppression(), boxes, valid, labels)
+    assert 0 < stays[:, 400:].sum() < stays[:, :400].sum() < valid.sum()
+    torch.testing.assert_close(stays, Suppression()(boxes, valid, labels))
+
+
+def test_slots_are_filled_by_rank_however_faint_the_scores_are() -> None:
+    scores = torch.tensor([-40.0, 3.0, -50.0])
+    found = Candidates(torch.zeros(3, 4), scores, torch.zeros(3), torch.ones(3))
+    filled = fill_slots(found, torch.tensor([1.0, 0, 1]), 3)
+    assert (filled.scores[:2].tolist(), filled.valid.tolist()) == ([-40, -50], [1, 1, 0])
+
+
 def test_what_does_not_count_suppresses_nothing() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]]])
     stays, _ = suppress(boxes, torch.tensor([[0.0, 1, 1]]), 0.5)
@@ -282,8 +317,9 @@ def test_an_answer_that_has_not_settled_is_empty_and_counts_minus_one(monkeypatc
     assert boxes.any() == scores.any() == labels.any() == torch.tensor(False)
 
 
+@pytest.mark.parametrize("in_onnx", [False, True])
 @pytest.mark.parametrize("levels", [1, 4])
-def test_regions_are_cut_out_as_torchvision_does(levels: int) -> None:
+def test_regions_are_cut_out_as_torchvision_does(levels: int, in_onnx: bool) -> None:
     size = (256, 320)
     generator = torch.Generator().manual_seed(0)
     strides = [4 * 2**level for level in range(levels)]
@@ -295,5 +331,15 @@ def test_regions_are_cut_out_as_torchvision_does(levels: int) -> None:
     boxes[0] = torch.tensor([320.0, 256, 320, 256])  # beyond the last cell
     names = [str(index) for index in range(levels)]
     theirs = MultiScaleRoIAlign(names, 7, 2)(dict(zip(names, maps, strict=True)), [boxes], [size])
-    ours = RoIAlign([(x.shape[2], x.shape[3]) for x in maps], size, 7)(maps, boxes)
+    align = Aligned(RoIAlign([(x.shape[2], x.shape[3]) for x in maps], size, 7))
+    ours = run_in_onnx(align, boxes, *maps) if in_onnx else align(boxes, *maps)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+class Aligned(torch.nn.Module):
+    def __init__(self, align: RoIAlign) -> None:
+        super().__init__()
+        self.align = align
+
+    def forward(self, boxes: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        return self.align(maps, boxes)

@@ -56,7 +56,7 @@ REFUSED = {
     "a target twice": (targets("ONNX/FP16", "ONNX/FP16"), 'Duplicate value: {"format":"ONNX","precision":"FP16"}'),
     "an unknown format": (targets("TensorRT/FP16"), 'supported values: "LiteRT", "ONNX", "CoreML"'),
     "an unknown precision": (targets("ONNX/INT4"), 'supported values: "FP32", "FP16", "INT8"'),
-    "an unknown architecture": (model(architecture="YOLOv9"), 'supported values: "YOLOv8", "YOLOv8-SEG"'),
+    "an unknown architecture": (model(architecture="YOLOv9"), 'supported values: "YOLOv8", "FasterRCNN"'),
     "an unknown level": ({"supportLevel": "Beta"}, 'supported values: "Stable", "Extended"'),
     "no checkpoint": ({"model": {"architecture": "YOLOv8"}}, "spec.model.checkpoint: Required value"),
     "a local file": (model(checkpoint={"uri": "file:///tmp/x.pt"}), "file:// is for local runs; upload the file"),

@@ -19,6 +19,8 @@ TTL_LIMIT = 2**31 - 1
 EXACT_LIMIT = 2**53 - 1
 """The API server compares limits as floating-point numbers, which are exact up to here."""
 MESSAGE_LIMIT = 2048
+NOTHING_OBSERVED = -1
+"""The observed generation of an export that the operator has not seen: no generation is ever equal to it."""
 IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibration")
 
 
@@ -228,7 +230,11 @@ def _status() -> Schema:
     return record(
         "What happened so far; written by the operator.",
         {
-            "observedGeneration": integer("The generation of the spec that this status describes.", 0, EXACT_LIMIT),
+            "observedGeneration": integer(
+                "The generation of the spec that this status describes; -1 before the operator has seen any.",
+                NOTHING_OBSERVED,
+                EXACT_LIMIT,
+            ),
             "ready": text("Published targets of all targets, for example 7/9.", 16),
             "startTime": time("When the first Job started."),
             "completionTime": time("When the last target ended."),
@@ -237,6 +243,8 @@ def _status() -> Schema:
             ),
             "targets": keyed_list("Every target.", ("format", "precision"), _target_status(), 0, len(TARGETS)),
         },
+        # kstatus takes an object without a status for done: Flux would call an export ready that nobody has looked at.
+        default={"observedGeneration": NOTHING_OBSERVED},
     )
 
 

@@ -5,8 +5,11 @@ architecture is a row in ``ARCHITECTURES`` and one file in the converter.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import ceil
+
+from modelexport.measured import Numbers, last_run
 
 
 class Format(StrEnum):
@@ -84,7 +87,8 @@ class Backend:
 
     ``data_free`` and ``calibrated`` are the INT8 schemes without and with calibration pictures. ``half_first`` says
     that a file has its precision from the conversion on, so that what is smaller than FP32 is never made from FP32.
-    ``cpu_architectures`` are Kubernetes' names of the CPUs for which the converter's packages exist.
+    ``cpu_architectures`` are Kubernetes' names of the CPUs for which the converter's packages exist, ``tools`` the
+    packages that make its files. ``suits`` says what hardware each precision is for.
     """
 
     format: Format
@@ -93,7 +97,15 @@ class Backend:
     data_free: Scheme
     calibrated: Scheme
     cpu_architectures: tuple[str, ...]
+    tools: tuple[str, ...]
+    suits: Mapping[Precision, str]
     half_first: bool = False
+
+    def scheme(self, precision: Precision, *, calibrated: bool) -> Scheme:
+        """The scheme of a precision, given whether the user named calibration pictures."""
+        if precision is Precision.INT8:
+            return self.calibrated if calibrated else self.data_free
+        return Scheme(precision.lower())
 
     def base(self, scheme: Scheme) -> Scheme:
         """The scheme in which a model is converted before its file is quantised by ``scheme``."""
@@ -108,13 +120,27 @@ class Threshold:
     minimum: float
 
 
+MOST_MEMORY_MIB = 4096
+MEMORY_MARGIN, MEMORY_STEP_MIB = 0.25, 256
+
+
 @dataclass(frozen=True)
 class Resources:
-    """What one conversion asks of a node: memory in MiB (request and limit), scratch disk in MiB, CPU in millicores."""
+    """What one conversion asks of a node: memory in MiB, scratch disk in MiB (request and limit), CPU in millicores.
+
+    Memory is requested as a model of the measured size needs it. Its limit is the same for all cells, so that larger
+    variants of an architecture (YOLOv8x beside the measured YOLOv8n, ResNet-101 beside ResNet-50) have room to grow.
+    """
 
     memory_mib: int
+    memory_limit_mib: int = MOST_MEMORY_MIB
     disk_mib: int = 4096
     cpu_millis: int = 1000
+
+    def for_peak(self, peak_mib: float) -> "Resources":
+        """The same with the memory of a measured peak and a quarter more, in steps of 256 MiB, up to the limit."""
+        needed = ceil(peak_mib * (1 + MEMORY_MARGIN) / MEMORY_STEP_MIB) * MEMORY_STEP_MIB
+        return replace(self, memory_mib=min(needed, self.memory_limit_mib))
 
 
 @dataclass(frozen=True)
@@ -124,6 +150,7 @@ class Architecture:
     ``variants`` are the networks of this name, by size (``n``) or by backbone (``resnet50``); without any, the name
     says it all. ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
     ``suppresses`` says that the files themselves drop faint and overlapping boxes, so that thresholds can be given.
+    ``resources`` are those of cells that no run has measured.
     """
 
     name: str
@@ -158,11 +185,23 @@ class Cell:
     level: SupportLevel
     threshold: Threshold
 
+    def __str__(self) -> str:
+        return f"{self.architecture.name} {self.target}"
+
+    @property
+    def numbers(self) -> Numbers:
+        """What the last run of ``make matrix`` has measured."""
+        return last_run().of(str(self))
+
+    @property
+    def resources(self) -> Resources:
+        """What a conversion asks of a node, by what the full-size model needed."""
+        full_size = self.numbers.full_size
+        return self.architecture.resources.for_peak(full_size.peak_mib) if full_size else self.architecture.resources
+
     def scheme(self, *, calibrated: bool) -> Scheme:
         """The scheme of this cell, given whether the user named calibration pictures."""
-        if self.target.precision is Precision.INT8:
-            return self.backend.calibrated if calibrated else self.backend.data_free
-        return Scheme(self.target.precision.lower())
+        return self.backend.scheme(self.target.precision, calibrated=calibrated)
 
 
 BACKENDS: Mapping[Format, Backend] = {
@@ -175,6 +214,12 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Scheme.DYNAMIC_WI8_AFP32,
             calibrated=Scheme.STATIC_WI8_AI8,
             cpu_architectures=("amd64",),
+            tools=("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert"),
+            suits={
+                Precision.FP32: "CPU, GPU",
+                Precision.FP16: "GPU; no faster than FP32 on a CPU, which computes in FP32 from half the bytes",
+                Precision.INT8: "CPU, NPU; costs some accuracy",
+            },
         ),
         Backend(
             format=Format.ONNX,
@@ -183,6 +228,12 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Scheme.DYNAMIC_WI8_AFP32,
             calibrated=Scheme.STATIC_WI8_AI8,
             cpu_architectures=("amd64", "arm64"),
+            tools=("torch", "onnx", "onnxscript", "onnxruntime"),
+            suits={
+                Precision.FP32: "CPU, GPU",
+                Precision.FP16: "GPU, NPU; slower than FP32 on most CPUs",
+                Precision.INT8: "CPU with 8-bit dot products, NPU; costs some accuracy",
+            },
         ),
         Backend(
             format=Format.COREML,
@@ -192,6 +243,12 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Scheme.WEIGHT_ONLY_WI8_AFP16,
             calibrated=Scheme.WEIGHT_ONLY_WI8_AFP16,
             cpu_architectures=("amd64",),
+            tools=("torch", "coremltools"),
+            suits={
+                Precision.FP32: "CPU and GPU of Apple devices, not the Neural Engine",
+                Precision.FP16: "Neural Engine and GPU of Apple devices",
+                Precision.INT8: "as FP16, in half the bytes; costs some accuracy",
+            },
             half_first=True,
         ),
     )

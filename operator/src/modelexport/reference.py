@@ -6,7 +6,19 @@ from typing import Any
 from modelexport import names
 from modelexport.crd_class import class_schema
 from modelexport.crd_export import export_schema
-from modelexport.matrix import cells
+from modelexport.matrix import (
+    ARCHITECTURES,
+    BACKENDS,
+    TARGETS,
+    Architecture,
+    Backend,
+    Precision,
+    SupportLevel,
+    Task,
+    lookup,
+)
+from modelexport.measured import last_run
+from modelexport.numbers import EXPLANATION, TEXT_TITLES, TITLES, explain_failures, texts
 from modelexport.reasons import Fault, Reason
 from modelexport.schema import Schema
 
@@ -40,27 +52,68 @@ def render_reasons() -> str:
 
 
 def render_matrix() -> str:
-    """Every cell of the support matrix with its schemes, its threshold and its resources."""
+    """Support and recipes at a glance, then every cell of each architecture with what the last run has measured."""
+    parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, _overview()]
+    parts += ["## Precisions", _RECIPES_INTRODUCTION, _recipes()]
+    parts += ["## Measured", EXPLANATION, _run()]
+    for row in ARCHITECTURES.values():
+        lines = [texts(lookup(row.name, target)) for target in TARGETS]
+        parts += [f"### {row.name}", _describe(row), _table(TITLES, lines, right=len(TITLES) - len(TEXT_TITLES))]
+        parts += [f"- {reason}" for target in TARGETS for reason in explain_failures(lookup(row.name, target))]
+    return _page(parts)
+
+
+_MARKS = {SupportLevel.STABLE: "●", SupportLevel.EXTENDED: "○"}
+_OVERVIEW_INTRODUCTION = (
+    "● is Stable, ○ is Extended: it works and is verified as well, and is asked for with `spec.supportLevel: "
+    "Extended`. A file is published when it agrees with the original model in FP32 by at least the threshold beside "
+    "its agreement below."
+)
+_RECIPES_INTRODUCTION = "INT8 is calibrated where the export names pictures; else it needs none."
+
+
+def _overview() -> str:
     rows = [
         (
-            cell.architecture.name,
-            str(cell.target.format),
-            str(cell.target.precision),
-            str(cell.level),
-            f"`{cell.scheme(calibrated=False)}`",
-            f"`{cell.scheme(calibrated=True)}`",
-            f"{cell.threshold.metric} ≥ {cell.threshold.minimum}",
-            " ".join(cell.backend.cpu_architectures),
-            f"{cell.architecture.resources.memory_mib} MiB",
+            f"[{row.name}](#{row.name.lower()})",
+            row.task,
+            *(_MARKS[lookup(row.name, target).level] for target in TARGETS),
         )
-        for cell in cells()
+        for row in ARCHITECTURES.values()
     ]
-    titles = ("architecture", "format", "precision", "level", "scheme", "calibrated", "published at", "CPU", "memory")
-    intro = (
-        "`scheme` is used without calibration pictures, `calibrated` with them. A file is published when it reaches "
-        "the threshold against the original model in FP32. Measured numbers are in [benchmarks.md](benchmarks.md)."
-    )
-    return _page([NOTE, "# Support matrix", intro, _table(titles, rows)])
+    return _table(("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS)), rows)
+
+
+def _recipes() -> str:
+    rows = [(str(target), *_recipe(BACKENDS[target.format], target.precision)) for target in TARGETS]
+    return _table(("target", "recipe", "with calibration pictures", "suits", "converts on"), rows)
+
+
+def _recipe(backend: Backend, precision: Precision) -> tuple[str, ...]:
+    plain, calibrated = (backend.scheme(precision, calibrated=known) for known in (False, True))
+    return f"`{plain}`", f"`{calibrated}`", backend.suits[precision], ", ".join(backend.cpu_architectures)
+
+
+def _run() -> str:
+    run = last_run()
+    if not run.cells:
+        return "Nothing is measured yet: `make matrix` does."
+    tools = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    machine = ", ".join(run.machine[key] for key in ("Processor", "Memory", "Kernel"))
+    cores = sorted({numbers.full_size.cores for numbers in run.cells.values() if numbers.full_size})
+    how = f"in {run.seconds / 60:.0f} minutes, each full-size conversion on {'/'.join(map(str, cores))} of the cores"
+    return f"{len(run.cells)} cells by `make matrix` on {run.machine['Date']} ({machine}), {how}. Tools: {tools}."
+
+
+def _describe(row: Architecture) -> str:
+    known = [lookup(row.name, target).numbers for target in TARGETS]
+    words = [f"{row.task.capitalize()}." if row.task is not Task.UNKNOWN else "Any program; here a classifier's."]
+    for name, sizes in (
+        ("Trained", {numbers.trained.input_size for numbers in known if numbers.trained}),
+        ("Full-size", {numbers.full_size.input_size for numbers in known if numbers.full_size}),
+    ):
+        words += [f"{name} at {height} x {width} pixels." for height, width in sorted(sizes)]
+    return " ".join(words)
 
 
 PAGES = {
@@ -118,8 +171,9 @@ def _messages(schema: Any) -> Iterator[str]:
             yield from _messages(value) if isinstance(value, dict) else ()
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
+    """A table whose last columns, ``right`` of them, are aligned to the right."""
+    lines = [titles, [*["---"] * (len(titles) - right), *["---:"] * right], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -36,9 +36,9 @@ def time(description: str) -> Schema:
     return {"type": "string", "format": "date-time", "description": description}
 
 
-def record(description: str, properties: Schema, *rules: Schema, required: Sequence[str] = ()) -> Schema:
+def record(description: str, properties: Schema, *rules: Schema, required: Sequence[str] = (), **more: Any) -> Schema:
     """An object of named fields."""
-    schema = {"type": "object", "description": description, "properties": properties}
+    schema = {"type": "object", "description": description, "properties": properties, **more}
     return {**schema, **({"required": list(required)} if required else {}), **_rules(rules)}
 
 

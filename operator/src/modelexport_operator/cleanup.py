@@ -44,7 +44,7 @@ GIVE_UP_TIME = timedelta(minutes=8)
 REFUSAL_RETRY = timedelta(seconds=30)
 TERMINATING = "because it is being terminated"
 """The API server's words for a namespace that takes nothing new: no Job will ever run there."""
-RESOURCES = Resources(memory_mib=256, disk_mib=64, cpu_millis=50)
+RESOURCES = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,8 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
     environment = {names.REQUEST_ENV: request.to_json(), names.EXPORT_UID_ENV: export.uid}
     if export_class.sources:
         environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
-    container = build_container(export_class, environment, cell.architecture.resources)
-    return build_pod(export_class, container, cell.backend.cpu_architectures, cell.architecture.resources)
+    container = build_container(export_class, environment, cell.resources)
+    return build_pod(export_class, container, cell.backend.cpu_architectures, cell.resources)
 
 
 def build_pod(
@@ -185,9 +185,12 @@ def _secret_env(key: str, secret: str | None) -> Manifest:
 
 
 def _resources(resources: Resources) -> Manifest:
-    """Memory and disk are bounded by what is requested, so that a node is never overbooked; CPU may burst."""
-    bounded = {"memory": f"{resources.memory_mib}Mi", "ephemeral-storage": f"{resources.disk_mib}Mi"}
-    return {"requests": {"cpu": f"{resources.cpu_millis}m", **bounded}, "limits": dict(bounded)}
+    """Disk is bounded by what is requested; CPU may burst, and memory grow for models larger than the measured one."""
+    disk = {"ephemeral-storage": f"{resources.disk_mib}Mi"}
+    return {
+        "requests": {"cpu": f"{resources.cpu_millis}m", "memory": f"{resources.memory_mib}Mi", **disk},
+        "limits": {"memory": f"{resources.memory_limit_mib}Mi", **disk},
+    }
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:

@@ -132,6 +132,22 @@ def test_the_matrix_as_table_names_every_architecture(capsys: pytest.CaptureFixt
     assert all(f" {name} " in output for name in ARCHITECTURES)
 
 
+def test_the_matrix_of_one_architecture_shows_its_nine_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "UNet"]) == 0
+    output = capsys.readouterr().out
+    assert all(f"{target} " in output for target in TARGETS)
+    assert "suits Neural Engine" in output
+    assert main(["matrix", "UNet", "-o", "json"]) == 0
+    assert {record["architecture"] for record in json.loads(capsys.readouterr().out)} == {"UNet"}
+
+
+def test_an_architecture_that_is_not_in_the_matrix_is_told_with_those_that_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["matrix", "YOLOv9"]) == 2
+    assert "'YOLOv9' is not in the matrix; give one of YOLOv8, FasterRCNN" in capsys.readouterr().err
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

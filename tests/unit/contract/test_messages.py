@@ -226,7 +226,7 @@ def test_every_cell_has_a_threshold_and_resources() -> None:
     assert len(cells()) == len(ARCHITECTURES) * len(TARGETS)
     for cell in cells():
         assert 0 < cell.threshold.minimum <= 1
-        assert cell.architecture.resources.memory_mib > 0
+        assert 0 < cell.resources.memory_mib <= cell.resources.memory_limit_mib <= 4096
         assert cell.backend.cpu_architectures
 
 

@@ -5,24 +5,21 @@ Pods, of which only what matters is written). As output: ``decision.yaml``; and,
 the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
 """
 
-import os
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from modelexport.measured import Measured
 from modelexport.reasons import Reason
 from modelexport_operator.observe import State
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
+from unit.operator.golden import CASES, GOLDEN, check, read
 from unit.operator.objects import make_class, make_clean_job, make_job, make_pod
 
-GOLDEN = Path(__file__).parents[2] / "golden"
-CASES = sorted(path.name for path in GOLDEN.iterdir())
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
     Reason.BUCKET_NOT_FOUND,
@@ -34,8 +31,10 @@ CONVERTERS_WORDS = {
 """What only a converter says: the operator passes it on, as in the case verification-failed."""
 
 
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
+@pytest.fixture(autouse=True)
+def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions stay the same when `make matrix` measures memory anew."""
+    monkeypatch.setattr("modelexport.matrix.last_run", Measured)
 
 
 def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
@@ -62,13 +61,6 @@ def render(decision: Decision) -> dict[str, Any]:
         "events": [asdict(event) for event in decision.events],
         "requeueAfter": decision.requeue_after and decision.requeue_after.total_seconds(),
     }
-
-
-def check(path: Path, value: Any) -> None:
-    text = yaml.safe_dump(value, sort_keys=False, width=140, allow_unicode=True)
-    if os.environ.get("MODELEXPORT_UPDATE_GOLDEN"):
-        path.write_text(text)
-    assert text == path.read_text()
 
 
 @pytest.mark.parametrize("case", CASES)

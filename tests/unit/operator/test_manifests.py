@@ -5,6 +5,7 @@ import pytest
 
 from modelexport import names
 from modelexport.matrix import TARGETS
+from modelexport.measured import FullSize, Measured, Numbers
 from modelexport.request import ConversionRequest
 from unit.operator.objects import build_all, make_class, make_export
 
@@ -70,9 +71,15 @@ def test_without_credentials_in_the_class_the_job_asks_for_no_secret() -> None:
     assert "secretKeyRef" not in json.dumps(build_all(make_export("ONNX/FP16"), bare))
 
 
-def test_memory_and_disk_are_bounded_by_what_is_requested() -> None:
-    container = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]["spec"]["template"]["spec"][
-        "containers"
-    ][0]
-    requests, limits = container["resources"]["requests"], container["resources"]["limits"]
-    assert limits == {key: requests[key] for key in ("memory", "ephemeral-storage")}
+def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_bounded_by_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = FullSize((640, 640), 1.0, 100, 9.0, 700.0, 1.0, 1)
+    run = Measured(cells={"YOLOv8 ONNX/FP16": Numbers(full_size=full)})
+    monkeypatch.setattr("modelexport.matrix.last_run", lambda: run)
+    jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())
+    measured, unknown = (job["spec"]["template"]["spec"]["containers"][0]["resources"] for job in jobs.values())
+    disk = {"ephemeral-storage": "4096Mi"}
+    assert measured["requests"] == {"cpu": "1000m", "memory": "1024Mi", **disk}
+    assert unknown["requests"] == {"cpu": "1000m", "memory": "3072Mi", **disk}
+    assert measured["limits"] == unknown["limits"] == {"memory": "4096Mi", **disk}

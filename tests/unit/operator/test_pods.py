@@ -20,7 +20,7 @@ def pod(**status: Any) -> Body:
     ("status", "reason", "words"),
     [
         ({"containerStatuses": ended(65, ANSWER)}, "CheckpointUnreadable", "no checkpoint"),
-        ({"containerStatuses": ended(137, ANSWER, "OOMKilled")}, "OOMKilled", "more than 3072Mi of memory"),
+        ({"containerStatuses": ended(137, ANSWER, "OOMKilled")}, "OOMKilled", "more than 4096Mi of memory"),
         ({"containerStatuses": ended(137, "", "OOMKilled"), "conditions": DRAINED}, "OOMKilled", "was killed"),
         ({"containerStatuses": CUT_OFF, "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
         # The policy of the Job looks at the exit code first, and this one is final.
@@ -44,7 +44,7 @@ def test_the_memory_that_is_told_is_the_converters_own() -> None:
     killed = pod(containerStatuses=ended(137, "", "OOMKilled"))
     mesh = {"name": "mesh", "resources": {"limits": {"memory": "64Mi"}}}
     killed["spec"]["containers"] = [mesh, *killed["spec"]["containers"]]
-    assert "more than 3072Mi of memory" in explain_pod_failure(killed).message
+    assert "more than 4096Mi of memory" in explain_pod_failure(killed).message
 
 
 @pytest.mark.parametrize(

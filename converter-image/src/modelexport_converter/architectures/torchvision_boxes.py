@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modelexport_converter.architectures.onnx_suppression import SuppressInOnnx
+
 ROUNDS = 32
 """Of suppression. Of 20 pictures per network, dense ones of untrained networks among them, none needed more than 17."""
+_LOWEST = -1e30
+"""Below every score, a logit too."""
 _LARGEST_DELTA = math.log(1000 / 16)
 """Of a width or height, as torchvision's ``BoxCoder`` clips it, so that its exponential stays finite."""
 
@@ -73,27 +77,48 @@ def is_larger(boxes: Tensor, side: float) -> Tensor:
     return ((boxes[:, 2:] - boxes[:, :2]).amin(1) >= side).float()
 
 
-def suppress(boxes: Tensor, valid: Tensor, most_overlap: float, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def suppress(
+    boxes: Tensor, valid: Tensor, most_overlap: float, labels: Tensor | None = None, classes: int = 1
+) -> tuple[Tensor, Tensor]:
     """Greedy non-maximum suppression within each of G groups of N boxes, (G, N, 4), sorted by falling score.
 
-    A box stays if no better one that stays overlaps it by more. Applied to all boxes at once and repeated, this rule
-    bounds the answer of the greedy procedure from above and from below in turn, and ends at it: when two rounds agree,
-    the answer is exact. The number of rounds that takes is the length of the longest chain of boxes in which each
-    decides over the next.
+    A box stays if no better one that stays overlaps it by more. With ``labels``, (G, N), from 0 to ``classes - 1``,
+    only boxes of one label compete.
 
     Returns:
-        Which boxes stay, 1 or 0, (G, N), and whether the last two rounds agree, 1 or 0, a scalar.
+        Which boxes stay, 1 or 0, (G, N), and whether this is the exact answer, 1 or 0, a scalar.
     """
+    if torch.onnx.is_in_onnx_export():
+        stays = SuppressInOnnx.apply(boxes, _scores_by_rank(valid, labels, classes), valid * 0, most_overlap)
+        return stays, torch.ones(())
     beaten = _overlaps(boxes, most_overlap) & _follows(valid)
     if labels is not None:
         beaten = beaten & (labels.unsqueeze(2) == labels.unsqueeze(1))
-    # A matrix times a column: the other way round, LiteRT packs the matrix anew for every product.
-    weights, exists = beaten.float(), valid.unsqueeze(2)
+    return _settle(beaten.float(), valid.unsqueeze(2))
+
+
+def _settle(beaten: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+    """Suppress in rounds: (G, N, N), which box beats which, and (G, N, 1) to (G, N) and a scalar.
+
+    Applied to all boxes at once and repeated, the rule bounds the answer of the greedy procedure from above and from
+    below in turn, and ends at it: when two rounds agree, the answer is exact. The number of rounds that takes is the
+    length of the longest chain of boxes in which each decides over the next.
+    """
     stays = before = exists
     for _ in range(ROUNDS):
-        # 1 less the number of boxes that beat it, but no less than 0.
-        before, stays = stays, (exists - weights @ stays).relu()
+        # 1 less the number of boxes that beat it, but no less than 0. A matrix times a column: the other way round,
+        # LiteRT packs the matrix anew for every product.
+        before, stays = stays, (exists - beaten @ stays).relu()
     return stays.squeeze(2), 1 - (stays - before).abs().amax()
+
+
+def _scores_by_rank(valid: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """Scores per class that fall with the rank and are 0 for what does not count: (G, N) to (G, classes, N)."""
+    count = valid.shape[1]
+    scores = (valid * torch.arange(count, 0, -1, dtype=torch.float32)).unsqueeze(1)
+    if labels is None:
+        return scores
+    return scores * (labels.unsqueeze(1) == torch.arange(classes).view(1, -1, 1)).float()
 
 
 def _overlaps(boxes: Tensor, most: float) -> Tensor:
@@ -116,7 +141,7 @@ def _follows(valid: Tensor) -> Tensor:
 
 def fill_slots(found: Candidates, stays: Tensor, slots: int) -> Candidates:
     """The best of the N candidates that stay, (N,), best first; slots that remain empty are not valid."""
-    _, index = (found.scores * stays).topk(min(slots, len(stays)))
+    _, index = torch.where(stays > 0, found.scores, _LOWEST).topk(min(slots, len(stays)))
     best = found.pick(index)
     return Candidates(best.boxes, best.scores, best.labels, stays[index])
 

@@ -87,6 +87,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         preprocessing=Preprocessing("stretch", *_normalisation(detector)),
         metadata=_metadata(model, variant, detector),
         body=kind.wrapper.BODY,
+        delicate=kind.wrapper.DELICATE,
     )
 
 

@@ -11,6 +11,8 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torchvision.ops import roi_align
 
 _SAMPLES = 2
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
@@ -43,8 +45,10 @@ class RoIAlign(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """Maps (1, C, height, width), finest first, and boxes (N, 4) in pixels to (N, C, bins, bins)."""
+        if torch.onnx.is_in_onnx_export():
+            return self._align_in_onnx(maps, boxes)
         table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in maps[: self.count]])
-        offset, height, width, scale = torch.split(self._level_of(boxes), 1, 1)
+        offset, height, width, scale = torch.split(self.levels[self._level_of(boxes)], 1, 1)
         corners = boxes * scale
         rows = self._axis(corners[:, 1:2], corners[:, 3:4], height)
         columns = self._axis(corners[:, 0:1], corners[:, 2:3], width)
@@ -56,12 +60,25 @@ class RoIAlign(nn.Module):
                 total = total + table[index.reshape(-1).long()] * weight.reshape(-1, 1)
         return (total / _SAMPLES**2).view(-1, self.bins, self.bins, table.shape[1]).permute(0, 3, 1, 2)
 
+    def _align_in_onnx(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """By ONNX's own operator, which is twice as fast there.
+
+        It takes the map of each region from a batch, for which all are extended to the size of the finest. That their
+        borders are repeated changes nothing, as regions lie within the picture.
+        """
+        height, width = maps[0].shape[2:]
+        batch = torch.cat(
+            [pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate") for x in maps[: self.count]]
+        )
+        level = self._level_of(boxes)
+        regions = torch.cat([level.float().unsqueeze(1), boxes * self.levels[level][:, 3:]], 1)
+        aligned: Tensor = roi_align(batch, regions, self.bins, 1.0, _SAMPLES)
+        return aligned
+
     def _level_of(self, boxes: Tensor) -> Tensor:
-        """Offset in the table, height, width and scale of the map of each box: (N, 4) to (N, 4)."""
-        if self.count == 1:
-            return self.levels
+        """The place of each box's map among the maps: (N, 4) to (N,)."""
         sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-        return self.levels[(sides.unsqueeze(1) >= self.limits).float().sum(1).long()]
+        return (sides.unsqueeze(1) >= self.limits).float().sum(1).long()
 
     def _axis(self, low: Tensor, high: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cells and weights, (N, bins) each, of every sample in a bin and each of its two neighbours, along one axis.

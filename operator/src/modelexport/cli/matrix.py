@@ -1,49 +1,57 @@
-"""``modelexport matrix``: show what converts to what, and how."""
+"""``modelexport matrix``: show what converts to what, how, and what the last run of all cells has measured."""
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
 from modelexport.cli.display import open_console
-from modelexport.matrix import ARCHITECTURES, BACKENDS, Cell, Format, Precision, Target, cells, lookup
+from modelexport.cli.documents import BadInput
+from modelexport.matrix import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
+from modelexport.measured import last_run
+from modelexport.numbers import EXPLANATION, TEXT_TITLES, TITLES, explain_failures, record, texts
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "matrix",
-        help="show the support matrix",
-        description="Show every architecture, format and precision: the scheme without and with calibration pictures, "
-        "what a file must reach against the original model to be published, and the CPUs that can convert.",
-        epilog="example: modelexport matrix -o markdown",
+        help="show the support matrix and its measured numbers",
+        description="Show which architecture converts to which format and precision. With an architecture, show its "
+        "nine cells: recipe, accuracy before and after, size, seconds, memory and latency, as measured.",
+        epilog="examples: modelexport matrix; modelexport matrix YOLOv8; modelexport matrix -o json",
     )
-    parser.add_argument("-o", "--output", choices=tuple(_WRITERS), default="table", help="default: table")
+    parser.add_argument(
+        "architecture", nargs="?", metavar="NAME", help="an architecture; default: all, without numbers"
+    )
+    parser.add_argument("-o", "--output", choices=("table", "json", "markdown"), default="table", help="default: table")
     parser.set_defaults(command=show)
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print the matrix."""
-    _WRITERS[options.output]()
+    """Print the matrix.
+
+    Raises:
+        BadInput: there is no such architecture.
+    """
+    name = options.architecture
+    if name is not None and name not in ARCHITECTURES:
+        raise BadInput(f"{name!r} is not in the matrix; give one of {', '.join(ARCHITECTURES)}")
+    cells = [lookup(row, target) for row in ([name] if name else ARCHITECTURES) for target in TARGETS]
+    if options.output == "json":
+        print(json.dumps([record(cell) for cell in cells], indent=2))
+    elif options.output == "markdown":
+        _write_markdown(cells)
+    elif name:
+        _write_numbers(cells)
+    else:
+        _write_levels()
     return 0
 
 
-def _row(cell: Cell) -> dict[str, str]:
-    return {
-        "architecture": cell.architecture.name,
-        "task": cell.architecture.task,
-        "format": cell.target.format,
-        "precision": cell.target.precision,
-        "level": cell.level,
-        "scheme": cell.scheme(calibrated=False),
-        "calibrated": cell.scheme(calibrated=True),
-        "threshold": f"{cell.threshold.metric} >= {cell.threshold.minimum}",
-        "cpu": " ".join(cell.backend.cpu_architectures),
-    }
-
-
-def _write_table() -> None:
+def _write_levels() -> None:
     table = Table("Architecture", "Task", "Format", *Precision, title="Support level by format and precision")
     for row in ARCHITECTURES.values():
         for fmt in Format:
@@ -55,18 +63,28 @@ def _write_table() -> None:
         schemes = f"{backend.data_free} without calibration pictures, {backend.calibrated} with"
         cpus = " or ".join(backend.cpu_architectures)
         console.print(f"{backend.format} INT8 is {schemes}; converts on {cpus}", highlight=False, soft_wrap=True)
+    console.print("Numbers of one architecture: modelexport matrix NAME", highlight=False, soft_wrap=True)
 
 
-def _write_json() -> None:
-    print(json.dumps([_row(cell) for cell in cells()], indent=2))
+def _write_numbers(cells: Sequence[Cell]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in TITLES:
+        table.add_column(title, justify="left" if title in TEXT_TITLES else "right", no_wrap=title == "target")
+    for cell in cells:
+        table.add_row(*texts(cell))
+    console = open_console(error_stream=False)
+    console.print(table)
+    for cell in cells:
+        suits = cell.backend.suits[cell.target.precision]
+        console.print(f"{cell.target!s:<12} suits {suits}", highlight=False, soft_wrap=True)
+        for reason in explain_failures(cell):
+            console.print(reason, highlight=False, soft_wrap=True, markup=False)
+    versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
+    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}.", highlight=False)
 
 
-def _write_markdown() -> None:
-    rows = [_row(cell) for cell in cells()]
-    print(f"| {' | '.join(rows[0])} |")
-    print(f"|{'---|' * len(rows[0])}")
-    for row in rows:
-        print(f"| {' | '.join(row.values())} |")
-
-
-_WRITERS = {"table": _write_table, "json": _write_json, "markdown": _write_markdown}
+def _write_markdown(cells: Sequence[Cell]) -> None:
+    titles = ("architecture", *TITLES)
+    rows = [(cell.architecture.name, *texts(cell)) for cell in cells]
+    for line in (titles, ["---"] * len(titles), *rows):
+        print(f"| {' | '.join(line)} |")

@@ -18,7 +18,7 @@ from modelexport.cli.display import Display, open_console
 from modelexport.cli.documents import BadInput, read_exports
 from modelexport.cli.runner import Runner, usable_cpus
 from modelexport.fields import InvalidSpec
-from modelexport.matrix import ARCHITECTURES
+from modelexport.matrix import lookup
 from modelexport.plan import plan_export
 from modelexport.request import ConversionRequest
 from modelexport.spec import ModelExport
@@ -129,7 +129,8 @@ def choose_jobs(told: int | None, requests: Sequence[ConversionRequest]) -> int:
         if told < 1:
             raise BadInput(f"--jobs: {told} is less than one; give 1 or more")
         return told
-    needed = max((ARCHITECTURES[request.model.architecture].resources.memory_mib for request in requests), default=1)
+    cells = (lookup(request.model.architecture, request.target) for request in requests)
+    needed = max((cell.resources.memory_mib for cell in cells), default=1)
     return max(1, min(usable_cpus(), _free_memory_mib() // needed))
 
 

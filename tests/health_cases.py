@@ -1,0 +1,111 @@
+"""What Argo CD and Flux have to make of every status that the operator writes: bodies taken from the golden files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.layout import REPOSITORY
+from modelexport_operator.status import CONDITIONS, READY, RECONCILING, STALLED, Phase, find_condition, status_of
+from unit.operator.golden import CASES, GOLDEN, read
+
+Body = dict[str, Any]
+ARGOCD = REPOSITORY / "deploy/argocd"
+SCRIPT_FOLDER = ARGOCD / "resource_customizations/modelexport.dev/ModelExport"
+"""Laid out as Argo CD's repository wants it, so that it can be contributed as it is."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Argo CD's health and kstatus's status of an export."""
+
+    argo: str
+    flux: str
+
+
+DELETED_MESSAGE = "Pending deletion"
+"""Argo CD's own words: it looks at no script when an object is being deleted."""
+UNSEEN_MESSAGE = "Waiting for the operator to see this version of the spec"
+PROGRESSING = Verdict("Progressing", "InProgress")
+TERMINATING = Verdict("Progressing", "Terminating")
+VERDICTS: Mapping[Phase, Verdict] = {
+    Phase.INVALID: Verdict("Degraded", "Failed"),
+    Phase.WAITING: PROGRESSING,
+    Phase.PROGRESSING: PROGRESSING,
+    # kstatus knows no such state: what is neither ready nor stalled is on its way.
+    Phase.SUSPENDED: Verdict("Suspended", "InProgress"),
+    Phase.SUCCEEDED: Verdict("Healthy", "Current"),
+    Phase.FAILED: Verdict("Degraded", "Failed"),
+}
+BY_CONDITIONS = {CONDITIONS[phase]: verdict for phase, verdict in VERDICTS.items()}
+
+UNSEEN = {"observedGeneration": -1}
+"""The status that the API server gives to an export that no operator has seen."""
+FIXTURES: Mapping[str, str] = {
+    "progressing_created.yaml": "new-export",
+    "progressing_running.yaml": "pod-running",
+    "progressing_retrying.yaml": "out-of-memory-retrying",
+    "progressing_unschedulable.yaml": "unschedulable",
+    "progressing_failureWhileOthersRun.yaml": "failure-while-others-run",
+    "progressing_classNotFound.yaml": "class-not-found",
+    "suspended_suspended.yaml": "suspended",
+    "healthy_succeeded.yaml": "succeeded",
+    "degraded_verificationFailed.yaml": "verification-failed",
+    "degraded_checkpointNotFound.yaml": "checkpoint-not-found",
+    "degraded_invalidSpec.yaml": "invalid-spec",
+    "degraded_classInvalid.yaml": "class-invalid",
+}
+"""File in ``testdata/`` -> the golden case that it shows."""
+
+
+def body_of(case: str) -> Body:
+    """The export of a golden case, with the status that is decided there."""
+    export: Body = read(GOLDEN / case / "modelexport.yaml")
+    decided = read(GOLDEN / case / "decision.yaml")["status"]
+    return export | ({"status": decided} if decided else {})
+
+
+def verdict_of(body: Body) -> Verdict:
+    """What has to be made of an export."""
+    metadata, status = body["metadata"], status_of(body)
+    if metadata.get("deletionTimestamp"):
+        return TERMINATING
+    if status.get("observedGeneration") != metadata["generation"]:
+        return PROGRESSING
+    ready, reconciling, stalled = (find_condition(status, kind)["status"] for kind in (READY, RECONCILING, STALLED))
+    return BY_CONDITIONS[ready, reconciling, stalled]
+
+
+def argo_message_of(body: Body) -> str:
+    """What Argo CD has to say of an export: the message of its conditions, which is one for all three."""
+    verdict, status = verdict_of(body), status_of(body)
+    if verdict is TERMINATING:
+        return DELETED_MESSAGE
+    if status.get("observedGeneration") != body["metadata"]["generation"]:
+        return UNSEEN_MESSAGE
+    message: str = find_condition(status, READY)["message"]
+    return message
+
+
+def golden_bodies() -> dict[str, Body]:
+    """The exports of all golden cases that the API server could show: those that have a status."""
+    bodies = {case: body_of(case) for case in CASES}
+    return {case: body | {"status": body.get("status", UNSEEN)} for case, body in bodies.items()}
+
+
+def fixtures() -> dict[str, Body]:
+    """What the files in ``testdata/`` hold."""
+    return dict(_between_statuses()) | {name: body_of(case) for name, case in FIXTURES.items()}
+
+
+def _between_statuses() -> Iterator[tuple[str, Body]]:
+    """Moments in which the status does not describe the spec: before the first one, after a change, at the end."""
+    new, done, stopped = body_of("new-export"), body_of("succeeded"), body_of("suspended")
+    yield "progressing_noStatus.yaml", {key: value for key, value in new.items() if key != "status"}
+    yield "progressing_notSeen.yaml", new | {"status": UNSEEN}
+    resumed = {"metadata": stopped["metadata"] | {"generation": 2}, "spec": stopped["spec"] | {"suspend": False}}
+    yield "progressing_resumedNotSeen.yaml", stopped | resumed
+    yield "progressing_deleting.yaml", done | {"metadata": done["metadata"] | _deletion()}
+
+
+def _deletion() -> Body:
+    return {"deletionTimestamp": "2026-01-02T03:05:00Z", "finalizers": ["foregroundDeletion"]}

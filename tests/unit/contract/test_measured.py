@@ -1,0 +1,70 @@
+from typing import Any
+
+import pytest
+
+from modelexport.matrix import Resources, lookup
+from modelexport.measured import Measured, parse
+from modelexport.numbers import explain_failures, record, texts
+from unit.operator.objects import make_target
+
+FULL = {"inputSize": [512, 512], "agreement": 0.98, "seconds": 61.25, "peakMiB": 1900.0, "latencyMs": 310.0, "cores": 1}
+TRAINED = {"scheme": "static_wi8_ai8", "inputSize": [128, 128], "accuracy": {"mIoU": 0.9248}, "agreement": 0.9966}
+CONTENT: dict[str, Any] = {
+    "versions": {"torch": "2.14.1", "onnx": "1.23.2", "coremltools": "9.0"},
+    "references": {"UNet": {"mIoU": 0.9242}},
+    "cells": {
+        "UNet ONNX/FP32": {"fullSize": {**FULL, "sizeBytes": 4 << 20}},
+        "UNet ONNX/INT8": {"trained": TRAINED, "fullSize": {**FULL, "sizeBytes": 1 << 20}},
+        "UNet ONNX/FP16": {"trained": {"failed": "ConversionFailed: no\nspace"}, "fullSize": {**FULL, "sizeBytes": 1}},
+    },
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Measured:
+    run = parse(CONTENT)
+    for module in ("matrix", "numbers"):
+        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: run)
+    return run
+
+
+@pytest.mark.parametrize(("peak", "memory"), [(1, 256), (819.2, 1024), (819.3, 1280), (3000, 3840), (3900, 4096)])
+def test_memory_is_the_peak_and_a_quarter_in_steps_up_to_the_limit(peak: float, memory: int) -> None:
+    assert Resources(memory_mib=3072).for_peak(peak) == Resources(memory_mib=memory, memory_limit_mib=4096)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_cell_asks_for_what_it_was_measured_with_and_one_without_numbers_for_the_default() -> None:
+    assert lookup("UNet", make_target("ONNX/INT8")).resources.memory_mib == 2560
+    assert lookup("UNet", make_target("LiteRT/INT8")).resources.memory_mib == 3072
+
+
+@pytest.mark.usefixtures("run")
+def test_a_measured_cell_is_told_as_texts_and_as_a_record() -> None:
+    cell = lookup("UNet", make_target("ONNX/INT8"))
+    assert texts(cell) == (
+        *("ONNX/INT8", "Stable", "static_wi8_ai8", "mIoU 0.924 → 0.925", "0.9966 ≥ 0.85"),
+        *("1.0", "0.25", "61.2", "1900", "2560", "310.0"),
+    )
+    told = record(cell)
+    assert told["accuracyFP32"] == {"mIoU": 0.9242}
+    assert (told["ratio"], told["seconds"], told["memoryRequestMiB"]) == (0.25, 61.25, 2560)
+    assert told["tools"] == {"torch": "2.14.1", "onnx": "1.23.2"}
+
+
+@pytest.mark.usefixtures("run")
+def test_a_cell_that_failed_says_so_and_why_on_one_line() -> None:
+    cell = lookup("UNet", make_target("ONNX/FP16"))
+    assert texts(cell)[3] == "failed"
+    assert explain_failures(cell) == ["ONNX/FP16 failed: ConversionFailed: no space"]
+
+
+def test_a_result_without_a_number_is_an_error_that_names_it() -> None:
+    with pytest.raises(KeyError, match="sizeBytes"):
+        parse({"cells": {"UNet ONNX/FP32": {"fullSize": FULL}}})
+
+
+@pytest.mark.usefixtures("run")
+def test_what_was_not_measured_is_a_dash() -> None:
+    told = texts(lookup("UNet", make_target("LiteRT/FP16")))
+    assert told[3:] == ("-", "- ≥ 0.99", "-", "-", "-", "-", "3072", "-")
