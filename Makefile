@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-converter test-integration test-e2e lint fmt lock generate cluster cluster-demo cluster-down bench matrix clean
+.PHONY: help install tools gitops-tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom cluster cluster-demo cluster-down bench matrix clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -31,13 +31,16 @@ demo: install ## Export the trained YOLOv8 detector of the repository to all nin
 	@install -D -m 644 tests/models/data/calibration.zip modelexport-store/datasets/shapes/calibration.zip
 	$(BIN)/modelexport run examples/yolov8.yaml
 
-test: lint test-unit test-converter test-integration test-e2e ## Run everything: what CI runs
+test: lint test-unit test-release test-converter test-integration test-e2e ## Run everything: what CI runs
 
 test-unit: install ## Run the tests that need neither torch nor a cluster, in seconds
 	$(PYTEST) tests/unit
 
 tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
 	@$(CLUSTER) tools
+
+test-release: tools ## Test what is shipped beside the images: the Helm chart and the bills of materials
+	$(PYTEST) tests/release
 
 gitops-tools: tools ## Build Argo CD and kstatus, which the tests of GitOps run, once
 	@$(CLUSTER) gitops
@@ -57,6 +60,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m modelexport.render --check
+	$(BIN)/python -m modelexport_operator.render --check
 
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix --quiet .
@@ -72,6 +76,14 @@ lock: install ## Resolve the dependencies again and write requirements/
 
 generate: install ## Write the generated files again
 	$(BIN)/python -m modelexport.render
+	$(BIN)/python -m modelexport_operator.render
+
+SBOM := $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible
+
+sbom: install ## Write a CycloneDX bill of materials for each image into build/sbom
+	@mkdir -p build/sbom
+	$(SBOM) requirements/operator.txt --output-file build/sbom/modelexport-operator.cdx.json
+	$(SBOM) requirements/converter.txt --output-file build/sbom/modelexport-converter.cdx.json
 
 cluster: tools ## Bring up the test cluster
 	$(CLUSTER) up

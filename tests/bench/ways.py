@@ -10,9 +10,10 @@ from copy import deepcopy
 from typing import Any
 
 from bench.jobset import JOBSETS, run_jobset
-from bench.scale_plane import NAMESPACE, REPOSITORY, wait_until_served
+from bench.scale_plane import NAMESPACE, wait_until_served
 from integration.api import CLASSES, EXPORTS, JOBS, Api
 from integration.control_plane import ControlPlane
+from integration.installation import install_definitions
 from integration.process import Operator
 from modelexport.matrix import TARGETS
 from unit.operator.objects import build_all, make_class, make_export
@@ -79,8 +80,7 @@ class ModelExports(Way):
 
     @contextmanager
     def running(self, plane: ControlPlane) -> Iterator[int]:
-        for path in ("crds", "deploy/namespace.yaml", "deploy/rbac.yaml"):
-            plane.kubectl("apply", "-f", str(REPOSITORY / path))
+        install_definitions(plane)
         for path in (CLASSES, self.path):
             wait_until_served(plane, path)
         Api(plane, NAMESPACE).create(CLASSES, make_class())

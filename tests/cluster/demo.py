@@ -14,6 +14,7 @@ from minio import Minio
 
 from cluster import installation
 from cluster.bootstrap import kubectl, store_credentials
+from cluster.installation import RESULTS
 from cluster.layout import KUBECONFIG, MINIO_HOST, REPOSITORY, tool
 from cluster.shell import ClusterError
 
@@ -22,7 +23,6 @@ UPLOADS = {
     "tests/models/weights/yolov8n.pt": ("checkpoints", "shapes/yolov8n.pt"),
     "tests/models/data/calibration.zip": ("datasets", "shapes/calibration.zip"),
 }
-RESULTS = "exports"
 MINUTES = 30
 LOOK_SECONDS = 1.0
 
@@ -51,14 +51,16 @@ def connect_store() -> Minio:
     return Minio(endpoint=MINIO_HOST, access_key=access_key, secret_key=secret_key, secure=False)
 
 
-def install(images: dict[str, str]) -> None:
-    """Install what deploy/ holds, the Secret with MinIO's real keys, and wait for the operator."""
-    show("apply", "-f", "crds/", "-f", "deploy/namespace.yaml", "-f", "deploy/rbac.yaml")
-    pipe("sed 's|replace-me|...|' deploy/secret.example.yaml", installation.build_secret("default"))
-    for path in ("deploy/exportclass.yaml", "deploy/operator.yaml"):
-        edits = [f"s|{name}|{image}|" for name, image in images.items() if name in (REPOSITORY / path).read_text()]
-        pipe(f"sed '{edits[0]}' {path}", installation.read_manifest(path, images))
-    show("rollout", "status", installation.DEPLOYMENT, "-n", installation.SYSTEM_NAMESPACE, "--timeout=120s")
+def install(images: tuple[str, str]) -> None:
+    """Install the chart and the Secret with MinIO's real keys, and wait for the operator."""
+    values = yaml.safe_dump(installation.build_values(*images), sort_keys=False)
+    print(f"\n$ cat values.yaml\n{values}", end="", flush=True)
+    chart = "helm/modelexport-operator --namespace modelexport-system --create-namespace"
+    print(f"\n$ helm upgrade --install modelexport-operator {chart} --values values.yaml --wait", flush=True)
+    installation.install_operator(*images)
+    keys = "--from-literal=AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=..."
+    create = f"kubectl create secret generic {installation.STORE_SECRET} {keys} --dry-run=client -o yaml"
+    pipe(create, installation.build_secret("default"))
 
 
 def upload(store: Minio) -> None:

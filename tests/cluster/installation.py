@@ -1,32 +1,42 @@
-"""The product on the test cluster, installed as users do: from crds/ and deploy/, with the images of this checkout."""
+"""The product on the test cluster, installed as users do: by the chart, with the images of this checkout."""
 
 import json
+from typing import Any
 
 from cluster.bootstrap import build_store_secret, kubectl
+from cluster.chart import CHART, NAMESPACE, RELEASE, helm
 from cluster.images import CONVERTER, OPERATOR, provide
-from cluster.layout import REPOSITORY
+from cluster.layout import KUBECONFIG, MINIO_SERVICE, REPOSITORY
 
-SYSTEM_NAMESPACE = "modelexport-system"
-DEPLOYMENT = "deployment/modelexport-operator"
+SYSTEM_NAMESPACE = NAMESPACE
+DEPLOYMENT = f"deployment/{RELEASE}"
 STORE_SECRET = "modelexport-storage"
-"""The Secret that deploy/exportclass.yaml names."""
+"""The Secret with the store's keys in the namespaces of exports."""
+RESULTS = "exports"
+"""The bucket of the default class."""
 
 
-def provide_images() -> dict[str, str]:
-    """Build and import both images as far as anything changed; return by the name in deploy/ the one to use.
+def provide_images() -> tuple[str, str]:
+    """Build and import the images of operator and converter as far as anything changed; return their names.
 
     Raises:
         ClusterError: a step fails.
     """
-    return {f"modelexport.dev/{recipe.name}:dev": provide(recipe) for recipe in (OPERATOR, CONVERTER)}
+    return provide(OPERATOR), provide(CONVERTER)
 
 
-def read_manifest(path: str, images: dict[str, str]) -> str:
-    """Return a manifest of the repository that names the given images."""
-    text = (REPOSITORY / path).read_text()
-    for name, image in images.items():
-        text = text.replace(name, image)
-    return text
+def build_values(operator: str, converter: str) -> dict[str, Any]:
+    """Return the values of the chart for the test cluster."""
+    repository, _, tag = operator.rpartition(":")
+    storage = {
+        "endpoint": f"http://{MINIO_SERVICE}:9000",
+        "bucket": RESULTS,
+        "credentialsSecretName": STORE_SECRET,
+    }
+    return {
+        "image": {"repository": repository, "tag": tag},
+        "exportClass": {"create": True, "spec": {"storage": storage, "converter": {"image": converter}}},
+    }
 
 
 def build_secret(namespace: str) -> str:
@@ -35,16 +45,24 @@ def build_secret(namespace: str) -> str:
     return json.dumps({**secret, "metadata": {"name": STORE_SECRET, "namespace": namespace}})
 
 
-def install_operator(images: dict[str, str]) -> None:
-    """Install or update custom resources, permissions and the operator, and wait until it is ready.
+def run_helm(*arguments: str, **options: str) -> str:
+    """Run Helm as administrator of the cluster, in the operator's namespace, and return what it prints.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    return helm(*arguments, f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM_NAMESPACE}", **options)
+
+
+def install_operator(operator: str, converter: str) -> None:
+    """Install or update custom resources, the operator and the default class, and wait until it is ready.
 
     Raises:
         subprocess.CalledProcessError: the API server refuses something, or the operator does not become ready.
     """
-    kubectl("apply", f"--filename={REPOSITORY / 'crds'}")
+    kubectl("apply", "--server-side", "--force-conflicts", f"--filename={REPOSITORY / 'crds'}")
     kubectl(
         "wait", "--for=condition=Established", "crd/modelexports.modelexport.dev", "crd/exportclasses.modelexport.dev"
     )
-    for path in ("deploy/namespace.yaml", "deploy/rbac.yaml", "deploy/operator.yaml"):
-        kubectl("apply", "--filename=-", input=read_manifest(path, images))
-    kubectl("rollout", "status", DEPLOYMENT, f"--namespace={SYSTEM_NAMESPACE}", "--timeout=120s")
+    upgrade = ["upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--values=-"]
+    run_helm(*upgrade, "--wait", "--timeout=120s", input=json.dumps(build_values(operator, converter)))

@@ -20,6 +20,7 @@ PACKAGES = {
     "mmdebstrap": "/usr/bin/mmdebstrap",
     "gpg": "/usr/bin/gpg",
     "redis-server": "/usr/bin/redis-server",
+    "prometheus": "/usr/bin/promtool",
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"

@@ -131,6 +131,12 @@ def test_every_stage_is_announced_and_timed(bench: Bench) -> None:
     assert list(bench.report()["seconds"]) == [*stages, "total"]
     assert {(event["export"], event["target"]) for event in answer.events} == {("default/tiny", "ONNX/FP32")}
     assert all(event["time"].endswith("+00:00") and event["level"] == "info" for event in answer.events)
+    assert not any("job" in event for event in answer.events)
+
+
+def test_on_a_cluster_every_line_names_the_job(bench: Bench) -> None:
+    answer = bench(**{names.JOB_ENV: "tiny-onnx-fp32-0123456789"})
+    assert {event["job"] for event in answer.events} == {"tiny-onnx-fp32-0123456789"}
 
 
 def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from converter.cells import ask
 from converter.detector_cells import TRAINED, build, drawn, torchvisions_own, untrained
 from modelexport.reasons import Reason
+from modelexport_converter.architectures import torchvision_boxes, torchvision_rois
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, Candidates, fill_slots, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
     _BOXES,
@@ -44,6 +45,13 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arithmetic of captured networks, whose shapes are fixed, even where nothing is captured."""
+    for module in (torchvision_boxes, torchvision_rois):
+        monkeypatch.setattr(module, "is_captured", lambda: True)
 
 
 def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
@@ -132,8 +140,13 @@ def watch_ties(network: Any) -> list[bool]:
     return found
 
 
+@pytest.mark.parametrize("captured", [True, False])
 @pytest.mark.parametrize("architecture", TRAINED)
-def test_a_trained_model_finds_what_torchvision_finds(architecture: str) -> None:
+def test_a_trained_model_finds_what_torchvision_finds(
+    architecture: str, captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not captured:
+        monkeypatch.undo()
     model = load(read_checkpoint(TRAINED[architecture].weights), ask(architecture))
     network = torchvisions_own(architecture, model.input_size)
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
@@ -250,8 +263,12 @@ def random_boxes(count: int, groups: int = 1) -> torch.Tensor:
     return torch.cat([corners, corners + torch.rand(groups, count, 2, generator=generator) * 60], 2)
 
 
+@pytest.mark.parametrize("captured", [True, False])
 @pytest.mark.parametrize("most_overlap", [0.1, 0.5, 0.9])
-def test_suppression_is_that_of_torchvision(most_overlap: float) -> None:
+def test_suppression_is_that_of_torchvision(
+    most_overlap: float, captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchvision_boxes, "is_captured", lambda: captured)
     boxes, labels = random_boxes(400), torch.arange(400.0)[None] % 3
     stays, settled = suppress(boxes, torch.ones(1, 400), most_overlap, labels)
     expected = batched_nms(boxes[0], torch.arange(400, 0, -1.0), labels[0], most_overlap)

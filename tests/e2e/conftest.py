@@ -79,9 +79,8 @@ def converter_image(cluster: None) -> str:
 
 @pytest.fixture(scope="session")
 def product(operator_image: str, converter_image: str, minio: Minio) -> str:
-    """The operator, installed as deploy/ says, and the files that the tests export; returns the converter's image."""
-    images = {"modelexport.dev/operator:dev": operator_image, "modelexport.dev/converter:dev": converter_image}
-    installation.install_operator(images)
+    """The operator, installed by the chart, and the files that the tests export; returns the converter's image."""
+    installation.install_operator(operator_image, converter_image)
     for bucket in (INPUTS, RESULTS):
         if not minio.bucket_exists(bucket_name=bucket):
             minio.make_bucket(bucket_name=bucket)

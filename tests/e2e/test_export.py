@@ -15,7 +15,6 @@ from e2e.support import INPUTS, Body, Workspace, ask, build_export, find_conditi
 from modelexport.matrix import Format, Precision, Target, lookup
 
 TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
-DEFAULT_BUCKET = "exports"
 MODEL = {
     "architecture": "YOLOv8",
     "checkpoint": {"uri": f"s3://{INPUTS}/yolov8n.pt"},
@@ -28,10 +27,8 @@ METRICS = f"/api/v1/namespaces/{installation.SYSTEM_NAMESPACE}/pods/%s:8080/prox
 @pytest.fixture(scope="module")
 def exported(product: str, minio: Minio) -> Iterator[Workspace]:
     """A namespace in which the export ``model`` has reached its end."""
-    if not minio.bucket_exists(bucket_name=DEFAULT_BUCKET):
-        minio.make_bucket(bucket_name=DEFAULT_BUCKET)
-    manifest = installation.read_manifest("deploy/exportclass.yaml", {"modelexport.dev/converter:dev": product})
-    kubectl("apply", "--filename=-", input=manifest)
+    if not minio.bucket_exists(bucket_name=installation.RESULTS):
+        minio.make_bucket(bucket_name=installation.RESULTS)
     with workspace(product) as space:
         space.apply(build_export("model", *TARGETS, model=MODEL, calibration=PICTURES))
         space.wait("mx/model", "condition=Ready", seconds=900)
@@ -141,14 +138,27 @@ def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         assert lines[-1]["event"] == "finished"
         assert {line["stage"] for line in lines if line["event"] == "stage"} >= {"fetch", "convert", "publish"}
-        assert all(line["export"] == f"{exported.name}/model" for line in lines)
+        told = {(line["export"], line["job"]) for line in lines}
+        assert told == {(f"{exported.name}/model", job["metadata"]["name"])}
+
+
+def test_the_operators_log_names_every_job_and_its_end(exported: Workspace) -> None:
+    log = kubectl("logs", "deployment/modelexport-operator", f"--namespace={installation.SYSTEM_NAMESPACE}")
+    lines = [json.loads(line) for line in log.splitlines()]
+    story = [line for line in lines if line.get("export") == f"{exported.name}/model"]
+    jobs = {job["metadata"]["name"] for job in exported.read_all("jobs")}
+    assert {line["job"] for line in story if line["event"] == "job created"} == jobs
+    published = {(line["job"], line["target"]) for line in story if line.get("reason") == "Succeeded" and "job" in line}
+    assert {job for job, _ in published} == jobs
+    assert {target for _, target in published} == set(TARGETS)
 
 
 def test_the_operator_counts_the_conversions(exported: Workspace) -> None:
     text = read_metrics()
     for name in TARGETS:
         fmt, precision = name.split("/")
-        labels = f'format="{fmt}",outcome="Succeeded",precision="{precision}",reason="Succeeded"'
+        labels = f'fault="None",format="{fmt}",outcome="Succeeded",precision="{precision}",reason="Succeeded"'
+        assert f"modelexport_conversions_total{{{labels}}} 0.0" not in text
         assert f"modelexport_conversions_total{{{labels}}}" in text
     assert 'modelexport_exports{state="Succeeded"}' in text
     assert exported.name not in text

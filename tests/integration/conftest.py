@@ -1,25 +1,21 @@
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.api import CLASSES, Api
 from integration.control_plane import ControlPlane, start_control_plane
+from integration.installation import install_definitions
 from integration.process import Operator
 from integration.proxy import Proxy, start_proxy
 from unit.operator.objects import make_class
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with our definitions and the operator's rights installed."""
     with start_control_plane(tmp_path_factory.mktemp("plane")) as plane:
-        for path in ("crds", "deploy/namespace.yaml", "deploy/rbac.yaml"):
-            plane.kubectl("apply", "-f", str(REPOSITORY / path))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        install_definitions(plane)
         Api(plane, "default").create(CLASSES, make_class())
         yield plane
 

@@ -163,6 +163,8 @@ def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:
         "--service-cluster-ip-range=10.96.0.0/16",
         # Nobody makes service accounts here; Pods would be refused for the lack of theirs.
         "--disable-admission-plugins=ServiceAccount",
+        # Some clusters check who may block the deletion of an owner; on those the operator needs one right more.
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
     ]
 
 

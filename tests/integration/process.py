@@ -28,7 +28,15 @@ class Operator:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run until the context ends, killed or not."""
+        """Run until the context ends, killed or not; it is ready when it begins."""
+        with self.started():
+            wait_until("the operator to be ready", lambda: self.ask("/readyz")[0] == 200 or not self.is_alive())
+            assert self.is_alive(), self.log.read_text()[-2000:]
+            yield
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Run until the context ends, ready or not."""
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELEXPORT_")},
             "KUBECONFIG": str(self._kubeconfig),
@@ -39,8 +47,6 @@ class Operator:
         }
         command = [sys.executable, "-m", "modelexport_operator"]
         with run_process(command, self.log, environment) as self.process:
-            wait_until("the operator to be ready", lambda: self.ask("/readyz")[0] == 200 or not self.is_alive())
-            assert self.is_alive(), self.log.read_text()[-2000:]
             yield
 
     def is_alive(self) -> bool:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.chart import NAMESPACE, load
 from cluster.layout import REPOSITORY
 from health_cases import UNSEEN_MESSAGE
 from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
 from integration.argocd import Application, State, start_argocd
 from integration.control_plane import ControlPlane, start_control_plane
+from integration.installation import render_rights
 from integration.kubelet import play_kubelet, refuse, run
 from integration.process import Operator
 from unit.operator.objects import make_class, make_export
@@ -39,8 +41,9 @@ def consumer() -> Body:
 
 def installation() -> dict[str, Body]:
     """What a repository holds to install everything but the operator's process, by file name."""
-    files = [*(REPOSITORY / "crds").iterdir(), REPOSITORY / "deploy/namespace.yaml", REPOSITORY / "deploy/rbac.yaml"]
-    bodies = [body for path in files for body in yaml.safe_load_all(path.read_text())]
+    definitions = [yaml.safe_load(path.read_text()) for path in (REPOSITORY / "crds").iterdir()]
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    bodies = [*definitions, namespace, *load(render_rights())]
     return {f"{index}-{body['kind'].lower()}.yaml": body for index, body in enumerate(bodies)}
 
 

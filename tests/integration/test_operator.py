@@ -38,7 +38,8 @@ def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPl
     line = plane.kubectl("get", "mx", f"--namespace={api.namespace}").splitlines()[1].split()
     assert line[:4] == ["shapes", "YOLOv8", "9/9", "Succeeded"]
     api.wait_for("the last event", lambda: "Succeeded" in [event["reason"] for event in api.list(EVENTS)])
-    counted = 'modelexport_conversions_total{format="CoreML",outcome="Succeeded",precision="INT8",reason="Succeeded"}'
+    labels = 'fault="None",format="CoreML",outcome="Succeeded",precision="INT8",reason="Succeeded"'
+    counted = f"modelexport_conversions_total{{{labels}}} 1.0"
     assert counted in operator.ask("/metrics")[1]
 
 

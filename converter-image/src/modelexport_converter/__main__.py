@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from modelexport import names
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
@@ -23,7 +24,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.files import run_command
 from modelexport_converter.intake import check_pictures, fetch_inputs, find_earlier
 from modelexport_converter.outcome import Terminated, explain
-from modelexport_converter.progress import Stages, announce, claim_stdout, peak_memory_mib, start_logging
+from modelexport_converter.progress import Stages, claim_stdout, peak_memory_mib, start_logging
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.stores import open_store
 from modelexport_converter.threads import limit_threads
@@ -54,11 +55,17 @@ def _answer(environ: Mapping[str, str], stream: TextIO, stages: Stages, command:
         if command:
             return run_command(command, environ)
         request = _read_request(environ)
-        start_logging(stream, {"export": request.export, "target": str(request.target)})
+        start_logging(stream, _context(environ, request))
         with tempfile.TemporaryDirectory(prefix="conversion-", dir=environ.get(names.WORK_DIR_ENV)) as folder:
             return _convert(environ, request, Path(folder), stages)
     except Exception as error:
         return explain(error)
+
+
+def _context(environ: Mapping[str, str], request: ConversionRequest) -> Mapping[str, str]:
+    """What stands in every line of the log, in the words of the operator; only a conversion on a cluster has a Job."""
+    job = environ.get(names.JOB_ENV)
+    return {"export": request.export, "target": str(request.target), **({"job": job} if job else {})}
 
 
 def _read_request(environ: Mapping[str, str]) -> ConversionRequest:

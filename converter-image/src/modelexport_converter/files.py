@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from modelexport import names
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport.signing import Credentials, presign
 from modelexport_converter.failures import Failure
-from modelexport_converter.progress import announce
 
 
 def run_command(command: str, environ: Mapping[str, str]) -> ConversionResult:

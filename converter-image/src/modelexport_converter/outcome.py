@@ -4,10 +4,10 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from modelexport.logs import log, with_fields
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
-from modelexport_converter.progress import log
 
 BRIEF = 500
 """Characters of a library's message that reach the user; the log has all of it."""
@@ -34,7 +34,7 @@ def library_errors(doing: str, reason: Reason = Reason.CONVERSION_FAILED) -> Ite
     except Exception as error:
         if _is_out_of_memory(error):
             raise
-        log.error("library", exc_info=True, extra={"fields": {"doing": doing}})
+        log.error("library", exc_info=True, extra=with_fields(doing=doing))
         raise Failure(reason, f"cannot {doing}: {brief(error)}") from error
 
 
@@ -42,7 +42,7 @@ def explain(error: Exception) -> ConversionResult:
     """Return the result of a conversion that an exception ended."""
     reason, message = _reason_of(error)
     level = log.warning if isinstance(error, Failure) else log.error
-    level("failure", exc_info=error, extra={"fields": {"reason": reason, "message": message}})
+    level("failure", exc_info=error, extra=with_fields(reason=reason, message=message))
     verification = error.verification if isinstance(error, Failure) else None
     return ConversionResult(reason, message, verification=verification)
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from modelexport.logs import announce
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
@@ -20,7 +21,7 @@ from modelexport_converter.intake import Intake
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
 from modelexport_converter.pictures import Inputs
-from modelexport_converter.progress import Stages, announce, peak_memory_mib
+from modelexport_converter.progress import Stages, peak_memory_mib
 from modelexport_converter.publish import pack, publish_artifact, publish_report
 from modelexport_converter.report import build_report, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder

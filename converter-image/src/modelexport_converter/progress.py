@@ -1,6 +1,5 @@
 """What a conversion tells while it runs: one line of JSON per event, and the seconds of its stages."""
 
-import json
 import logging
 import os
 import resource
@@ -8,33 +7,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
-log = logging.getLogger("modelexport")
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON; ``extra={"fields": {...}}`` adds fields, ``context`` is in every line."""
-
-    def __init__(self, context: Mapping[str, str]) -> None:
-        super().__init__()
-        self._context = context
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record; an event of ours has its own name, a line of a library is a ``log``."""
-        time_text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        ours = record.name == log.name
-        line: dict[str, Any] = {"time": time_text, "level": record.levelname.lower(), **self._context}
-        line |= (
-            {"event": record.getMessage()}
-            if ours
-            else {"event": "log", "logger": record.name, "message": record.getMessage()}
-        )
-        line |= getattr(record, "fields", {})
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+from modelexport.logs import JsonFormatter, announce, log
 
 
 def start_logging(stream: TextIO, context: Mapping[str, str]) -> None:
@@ -52,11 +27,6 @@ def claim_stdout() -> TextIO:
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     return stream
-
-
-def announce(event: str, **fields: Any) -> None:
-    """Log an event with its fields."""
-    log.info(event, extra={"fields": fields})
 
 
 class Stages:

@@ -26,6 +26,8 @@ SPEC_HASH_LABEL = f"{GROUP}/spec-hash"
 
 REQUEST_ENV = "MODELEXPORT_REQUEST"
 """The ConversionRequest as JSON."""
+JOB_ENV = "MODELEXPORT_JOB"
+"""Optional name of the Job in which a conversion runs, for its log."""
 STORE_ENV = "MODELEXPORT_STORE"
 """Endpoint of the S3 server (``http://`` or ``https://``), or a directory that holds one folder per bucket."""
 ACCESS_KEY_ENV = "AWS_ACCESS_KEY_ID"

@@ -33,9 +33,9 @@ def render_api() -> str:
         for part in ("spec", "status"):
             if part in schema["properties"]:
                 fields = schema["properties"][part]
-                parts.append(_table(("field", "type", "meaning"), _fields(part, fields)))
+                parts.append(table(("field", "type", "meaning"), _fields(part, fields)))
                 parts += _rules(fields)
-    return _page(parts)
+    return page(parts)
 
 
 def render_reasons() -> str:
@@ -48,7 +48,7 @@ def render_reasons() -> str:
         "One closed list serves conditions, events, metric labels and the converter's exit code. User faults are for "
         "the author of the ModelExport, system faults for whoever runs the platform."
     )
-    return _page([NOTE, "# Reasons", intro, _table(("reason", "fault", "retried", "what to do"), rows)])
+    return page([NOTE, "# Reasons", intro, table(("reason", "fault", "retried", "what to do"), rows)])
 
 
 def render_matrix() -> str:
@@ -58,9 +58,9 @@ def render_matrix() -> str:
     parts += ["## Measured", EXPLANATION, _run()]
     for row in ARCHITECTURES.values():
         lines = [texts(lookup(row.name, target)) for target in TARGETS]
-        parts += [f"### {row.name}", _describe(row), _table(TITLES, lines, right=len(TITLES) - len(TEXT_TITLES))]
+        parts += [f"### {row.name}", _describe(row), table(TITLES, lines, right=len(TITLES) - len(TEXT_TITLES))]
         parts += [f"- {reason}" for target in TARGETS for reason in explain_failures(lookup(row.name, target))]
-    return _page(parts)
+    return page(parts)
 
 
 _MARKS = {SupportLevel.STABLE: "●", SupportLevel.EXTENDED: "○"}
@@ -81,12 +81,12 @@ def _overview() -> str:
         )
         for row in ARCHITECTURES.values()
     ]
-    return _table(("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS)), rows)
+    return table(("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS)), rows)
 
 
 def _recipes() -> str:
     rows = [(str(target), *_recipe(BACKENDS[target.format], target.precision)) for target in TARGETS]
-    return _table(("target", "recipe", "with calibration pictures", "suits", "converts on"), rows)
+    return table(("target", "recipe", "with calibration pictures", "suits", "converts on"), rows)
 
 
 def _recipe(backend: Backend, precision: Precision) -> tuple[str, ...]:
@@ -171,11 +171,12 @@ def _messages(schema: Any) -> Iterator[str]:
             yield from _messages(value) if isinstance(value, dict) else ()
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
     """A table whose last columns, ``right`` of them, are aligned to the right."""
     lines = [titles, [*["---"] * (len(titles) - right), *["---:"] * right], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _page(parts: Sequence[str]) -> str:
+def page(parts: Sequence[str]) -> str:
+    """Join the paragraphs of a page."""
     return "\n\n".join(parts) + "\n"

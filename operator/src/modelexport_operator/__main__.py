@@ -4,23 +4,31 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import kopf
 
 from modelexport import names
+from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
-from modelexport_operator.cluster import Cluster, GoneError
-from modelexport_operator.controller import Controller
+from modelexport_operator.cluster import Cluster, GoneError, RefusedError
+from modelexport_operator.controller import Controller, now
+from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
 from modelexport_operator.handlers import build_registry, build_settings
 from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import BUSY, EXPORTS, WATCHED
+from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
 from modelexport_operator.settings import Settings, SettingsError
 from modelexport_operator.watches import listen_forever
 
 EXIT_UNUSABLE = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
+EXIT_REFUSED = 77
+"""The API server does not allow what the operator needs (EX_NOPERM of sysexits.h)."""
+EXIT_DEPOSED = 75
+"""Another operator may lead; a new start is a follower (EX_TEMPFAIL of sysexits.h)."""
 
 
 def main() -> int:
@@ -30,46 +38,96 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    _start_logging(settings)
+    status = 0
     try:
         asyncio.run(run(settings))
-    except GoneError as error:
-        print(f"The custom resources are not installed (kubectl apply -f crds/): {error}", file=sys.stderr)
-        return EXIT_UNUSABLE
-    return 0
+    except* GoneError as group:
+        print(f"The custom resources are not installed (kubectl apply -f crds/): {first(group)}", file=sys.stderr)
+        status = EXIT_UNUSABLE
+    except* RefusedError as group:
+        print(f"The API server refuses what the operator needs; see its role: {first(group)}", file=sys.stderr)
+        status = EXIT_REFUSED
+    except* LostLeaseError as group:
+        print(f"The operator does not lead any more and ends: {first(group)}", file=sys.stderr)
+        status = EXIT_DEPOSED
+    return status
+
+
+def first(error: BaseException) -> BaseException:
+    """Return the first of the errors that a group holds, at whatever depth."""
+    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _start_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=settings.log_level)
+    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
 async def run(settings: Settings) -> None:
     """Watch, decide and write until kopf is told to stop."""
     metrics = Metrics()
     async with Cluster.connect() as cluster:
-        for resource in WATCHED:
-            await cluster.list_versions(resource)
+        scopes = scopes_of(WATCHED, settings.namespaces)
+        for scope in scopes:
+            await cluster.list_versions(scope)
+        leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
+        cluster.may_write = lambda: leadership.is_leading
         controller = Controller(cluster, metrics)
-        audit = Audit(cluster, controller, metrics, every=settings.audit_seconds, patience=settings.patience_seconds)
-        metrics.watch_queue(lambda: len(controller.queue))
-        metrics.watch_exports(controller.stores[EXPORTS].values)
-        async with serve_http(audit, metrics, settings.http_host, settings.http_port), asyncio.TaskGroup() as group:
-            watching = group.create_task(_watch(controller))
-            tasks = [group.create_task(listen_forever(cluster, controller, resource)) for resource in BUSY]
-            tasks += [group.create_task(audit.run_forever()), group.create_task(_work(controller, audit, settings))]
+        audit = Audit(
+            cluster, controller, metrics, scopes, every=settings.audit_seconds, patience=settings.patience_seconds
+        )
+        _show(metrics, controller, leadership)
+        async with (
+            _leaving(leadership),
+            serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
+            asyncio.TaskGroup() as group,
+        ):
+            watching = group.create_task(_watch(controller, settings))
+            busy = scopes_of(BUSY, settings.namespaces)
+            tasks = [group.create_task(listen_forever(cluster, controller, scope)) for scope in busy]
+            tasks.append(group.create_task(audit.run_forever()))
+            tasks.append(group.create_task(_lead(leadership, controller, audit, settings)))
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])
 
 
-async def _watch(controller: Controller) -> None:
+@asynccontextmanager
+async def _leaving(leadership: Leadership) -> AsyncIterator[None]:
+    """Let somebody else lead when every task has ended; kopf cancels also tasks that it has not made."""
+    try:
+        yield
+    finally:
+        await leadership.release()
+
+
+def _show(metrics: Metrics, controller: Controller, leadership: Leadership) -> None:
+    """Expose what is; of several operators the one that leads counts the exports, so that sums are right."""
+    metrics.watch_leadership(lambda: leadership.is_leading)
+    metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
+    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], now)
+
+
+async def _watch(controller: Controller, settings: Settings) -> None:
     # Without one kopf looks up the name of the user, and a container's user need not have any.
     identity: Any = names.MANAGED_BY
     await kopf.operator(
-        registry=build_registry(controller), settings=build_settings(), identity=identity, clusterwide=True
+        registry=build_registry(controller),
+        settings=build_settings(),
+        identity=identity,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
     )
 
 
-async def _work(controller: Controller, audit: Audit, settings: Settings) -> None:
-    """Write nothing before everything that exists has been heard of."""
+async def _lead(leadership: Leadership, controller: Controller, audit: Audit, settings: Settings) -> None:
+    """Write nothing before everything that exists has been heard of, and nothing without leading."""
     await audit.primed.wait()
+    await leadership.win()
     async with asyncio.TaskGroup() as group:
+        group.create_task(leadership.hold())
         group.create_task(controller.resync_forever(settings.resync_seconds))
         for _ in range(settings.workers):
             group.create_task(controller.work_forever())

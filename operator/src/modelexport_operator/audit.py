@@ -9,12 +9,14 @@ listed was deleted while nobody heard it, and is forgotten.
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from modelexport_operator.cluster import Cluster, ClusterError, Listing
 from modelexport_operator.controller import Controller
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.pods import Object
-from modelexport_operator.resources import WATCHED, Resource
+from modelexport_operator.resources import WATCHED, Resource, Scope
 from modelexport_operator.stores import version_of
 
 logger = logging.getLogger(__name__)
@@ -26,13 +28,21 @@ class Audit:
     """The comparison, repeated for ever, and its last outcome."""
 
     def __init__(
-        self, cluster: Cluster, controller: Controller, metrics: Metrics, every: float, patience: float
+        self,
+        cluster: Cluster,
+        controller: Controller,
+        metrics: Metrics,
+        scopes: Sequence[Scope],
+        *,
+        every: float,
+        patience: float,
     ) -> None:
         self.primed = asyncio.Event()
         self.lagging: dict[Resource, int] = {}
         self._cluster = cluster
         self._controller = controller
         self._metrics = metrics
+        self._scopes = scopes
         self._every = every
         self._patience = patience
         self._last_listing = time.monotonic()
@@ -52,37 +62,41 @@ class Audit:
             await asyncio.sleep(self._every if self.primed.is_set() else POLL_SECONDS)
 
     async def _audit(self) -> None:
-        listings = await asyncio.gather(*map(self._cluster.list_versions, WATCHED))
+        listings = await asyncio.gather(*map(self._cluster.list_versions, self._scopes))
         self._last_listing = time.monotonic()
-        compared = dict(zip(WATCHED, listings, strict=True))
+        compared = dict(zip(self._scopes, listings, strict=True))
         self.lagging = await self._wait_for_watches(compared)
+        self._metrics.record_audit()
+        for scope, listing in compared.items():
+            self._forget_unlisted(scope, listing)
         for resource in WATCHED:
-            self._forget_unlisted(resource, compared[resource])
             self._metrics.record_lag(resource.plural, self.lagging.get(resource, 0))
         if self.lagging:
             logger.error("watches have fallen behind: %s", {r.plural: count for r, count in self.lagging.items()})
         else:
             self.primed.set()
 
-    async def _wait_for_watches(self, listings: dict[Resource, Listing]) -> dict[Resource, int]:
+    async def _wait_for_watches(self, listings: Mapping[Scope, Listing]) -> dict[Resource, int]:
         """Return how many objects of which kinds are still unknown after the patience is over."""
         end = time.monotonic() + self._patience
         while True:
-            behind = {resource: self._count_behind(resource, listing) for resource, listing in listings.items()}
-            lagging = {resource: count for resource, count in behind.items() if count}
+            behind: Counter[Resource] = Counter()
+            for scope, listing in listings.items():
+                behind[scope.resource] += self._count_behind(scope, listing)
+            lagging = dict(+behind)
             if not lagging or time.monotonic() > end:
                 return lagging
             await asyncio.sleep(POLL_SECONDS)
 
-    def _count_behind(self, resource: Resource, listing: Listing) -> int:
-        store = self._controller.stores[resource]
-        has_passed = store.heard >= listing.version
+    def _count_behind(self, scope: Scope, listing: Listing) -> int:
+        store = self._controller.stores[scope.resource]
+        has_passed = store.heard(scope.namespace) >= listing.version
         return sum(_is_behind(store.get(key), version, has_passed) for key, version in listing.objects.items())
 
-    def _forget_unlisted(self, resource: Resource, listing: Listing) -> None:
-        for key in self._controller.stores[resource]:
-            if key not in listing.objects:
-                self._controller.forget(resource, key, listing.version)
+    def _forget_unlisted(self, scope: Scope, listing: Listing) -> None:
+        for key in self._controller.stores[scope.resource]:
+            if scope.holds(key[0]) and key not in listing.objects:
+                self._controller.forget(scope.resource, key, listing.version)
 
 
 def _is_behind(body: Object | None, version: int, has_passed: bool) -> bool:

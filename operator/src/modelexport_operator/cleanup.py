@@ -192,7 +192,11 @@ class _End:
             names.EXPORT_LABEL: self.export.name,
             names.EXPORT_UID_LABEL: self.export.uid,
         }
-        environment = {names.FILES_ENV: json.dumps(self.files), names.EXPORT_UID_ENV: self.export.uid}
+        environment = {
+            names.FILES_ENV: json.dumps(self.files),
+            names.EXPORT_UID_ENV: self.export.uid,
+            names.JOB_ENV: self.name,
+        }
         container = build_container(self.export_class, environment, RESOURCES) | {"args": [names.CLEAN]}
         architectures = lookup(first.model.architecture, first.target).backend.cpu_architectures
         pod = build_pod(self.export_class, container, architectures, RESOURCES)

@@ -1,4 +1,5 @@
-"""The only place that calls the Kubernetes API by itself: a few writes, two watches, and listings to compare them with.
+"""The only place that calls the Kubernetes API by itself: a few writes, two watches, listings to compare them with,
+and a Lease.
 
 Errors leave as one of four classes, by what can be done about them::
 
@@ -10,7 +11,7 @@ Errors leave as one of four classes, by what can be done about them::
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,7 +21,7 @@ from kubernetes.aio import client, config, watch
 
 from modelexport import names
 from modelexport_operator.pods import Object
-from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, Resource
+from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Resource, Scope
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -79,6 +80,8 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before every write but those of the Lease, however long the process has slept in between."""
 
     @classmethod
     @asynccontextmanager
@@ -128,12 +131,32 @@ class Cluster:
         """Create an event; its name tells its content."""
         await _read(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
 
-    async def list_versions(self, resource: Resource) -> Listing:
-        """List which objects of a kind exist, and in which version; nothing else of them is read."""
+    @property
+    def token(self) -> str:
+        """The token by which the API server knows this process; empty when it is known otherwise."""
+        return str(self._api.configuration.api_key.get("BearerToken", "")).removeprefix("Bearer ")
+
+    async def read_lease(self, namespace: str, name: str) -> Object:
+        """Read a Lease."""
+        return await _read(self._send("GET", LEASES.path(namespace, name)))
+
+    async def create_lease(self, lease: Object) -> Object:
+        """Create a Lease; ``ConflictError`` when it exists."""
+        path = LEASES.path(lease["metadata"]["namespace"])
+        return await _read(self._send("POST", path, lease, is_claim=True))
+
+    async def write_lease(self, lease: Object) -> Object:
+        """Replace a Lease and return its new body; ``ConflictError`` when it has changed."""
+        metadata = lease["metadata"]
+        path = LEASES.path(metadata["namespace"], metadata["name"])
+        return await _read(self._send("PUT", path, lease, is_claim=True))
+
+    async def list_versions(self, scope: Scope) -> Listing:
+        """List which objects of a scope exist, and in which version; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
-        query = {"limit": str(PAGE), **_selection(resource)}
+        query = {"limit": str(PAGE), **_selection(scope.resource)}
         while True:
-            page = await _read(self._send("GET", resource.path(), query=query, accept=METADATA_ONLY))
+            page = await _read(self._send("GET", scope.path, query=query, accept=METADATA_ONLY))
             for item in page.get("items") or ():
                 metadata = item["metadata"]
                 objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
@@ -141,7 +164,7 @@ class Cluster:
                 return Listing(int(page["metadata"]["resourceVersion"]), objects)
             query["continue"] = page["metadata"]["continue"]
 
-    async def watch(self, resource: Resource) -> AsyncIterator[tuple[str, Object]]:
+    async def watch(self, scope: Scope) -> AsyncIterator[tuple[str, Object]]:
         """Tell of every object as if it were new, then of every change (``ADDED``, ``MODIFIED``, ``DELETED``).
 
         Connections that end are followed by others that go on from there. Ends by an exception only.
@@ -151,19 +174,19 @@ class Cluster:
         """
         async with watch.Watch() as stream:
             try:
-                async for event in stream.stream(self._open_watch, resource):
+                async for event in stream.stream(self._open_watch, scope):
                     if event["type"] != "BOOKMARK":
                         yield event["type"], event["raw_object"]
             except client.ApiException as error:
-                raise UnavailableError(f"watch of {resource.plural}: {error.status}: {error.reason}") from error
+                raise UnavailableError(f"watch of {scope.resource.plural}: {error.status}: {error.reason}") from error
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise UnavailableError(f"watch of {resource.plural}: {error!r}") from error
+                raise UnavailableError(f"watch of {scope.resource.plural}: {error!r}") from error
 
-    async def _open_watch(self, resource: Resource, resource_version: str = "", **_: Any) -> Any:
-        query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(resource)}
+    async def _open_watch(self, scope: Scope, resource_version: str = "", **_: Any) -> Any:
+        query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(scope.resource)}
         if resource_version:
             query["resourceVersion"] = resource_version
-        return (await self._send("GET", resource.path(), query=query, seconds=WATCH_SECONDS)).response
+        return (await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS)).response
 
     async def _send(
         self,
@@ -175,8 +198,11 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
         seconds: float | None = None,
+        is_claim: bool = False,
     ) -> Any:
         """Send a request and return the answer, not read yet, if it is a success."""
+        if method != "GET" and not is_claim and not self.may_write():
+            raise UnavailableError(f"{method} {path}: not sent, because this operator does not lead")
         headers = {"Accept": accept, "Content-Type": content_type}
         parameters = list((query or {}).items())
         try:

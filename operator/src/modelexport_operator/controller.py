@@ -4,21 +4,21 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from modelexport import names
+from modelexport.logs import announce, with_fields
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
-from modelexport_operator.events import Event, finished_targets
-from modelexport_operator.manifests import Manifest
+from modelexport_operator.events import Event
+from modelexport_operator.manifests import Manifest, target_of
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import is_finished
 from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
 from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
-from modelexport_operator.status import status_of
 from modelexport_operator.stores import Key, Stores, key_of, version_of
 from modelexport_operator.sync import Decision, format_time, sync
 
@@ -98,11 +98,11 @@ class Controller:
         except ClusterError as problem:
             error = type(problem).__name__
             least = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
-            logger.warning("%s/%s: %s; again in %.1f s", *key, problem, self.queue.fail(key, least))
+            logger.warning("%s; again in %.1f s", problem, self.queue.fail(key, least), extra=_about(key))
         except Exception:
             # A defect of ours that one object brings out must not keep all others waiting.
             error = "Defect"
-            logger.exception("%s/%s: a defect; again in %.1f s", *key, self.queue.fail(key))
+            logger.exception("a defect; again in %.1f s", self.queue.fail(key), extra=_about(key))
         self._metrics.record_sync(time.perf_counter() - started, error)
 
     async def _sync(self, key: Key) -> float | None:
@@ -117,7 +117,7 @@ class Controller:
                 decision = sync(replace(observed, refused=refused), self._clock())
             await self._carry_out(observed.parent, decision)
         except GoneError as error:
-            logger.info("%s/%s: %s; the watch will tell", *key, error)
+            logger.info("%s; the watch will tell", error, extra=_about(key))
         return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
 
     async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
@@ -129,39 +129,68 @@ class Controller:
                 refused[job["metadata"]["name"]] = str(outcome)
             elif outcome is not None:
                 raise outcome
+            else:
+                _announce_job("job created", job)
         return refused
 
     async def _carry_out(self, parent: Object, decision: Decision) -> None:
         for suspension in decision.suspend:
             namespace = parent["metadata"]["namespace"]
             await self._cluster.suspend_job(namespace, suspension.job_name, suspend=suspension.suspend)
+            announce(
+                "job suspended" if suspension.suspend else "job resumed",
+                export=_spell(key_of(parent)),
+                job=suspension.job_name,
+            )
         if decision.finalizers is not None:
             await self._cluster.write_finalizers(parent, decision.finalizers)
-            for event in decision.events:
-                logger.info("%s/%s: %s: %s", *key_of(parent), event.reason, event.message)
             await self._tell(parent, decision.events)
         if decision.delete:
             await self._cluster.delete_export(parent)
+            announce("export deleted", export=_spell(key_of(parent)))
         if decision.status is not None:
             written = await self._cluster.write_status(parent, decision.status)
             self.stores[EXPORTS].update(written)
-            self._record(parent, decision.status)
+            for state in decision.finished:
+                self._metrics.record_conversion(parent["spec"]["model"]["architecture"], state)
             await self._tell(written, decision.events)
 
-    def _record(self, parent: Object, status: Object) -> None:
-        for state in finished_targets(status_of(parent), status):
-            self._metrics.record_conversion(state)
-
     async def _tell(self, export: Object, events: tuple[Event, ...]) -> None:
-        """Create events one after another, as the story goes; one that is lost is not worth another sync."""
+        """Log and create events one after another, as the story goes; one that is lost is not worth another sync."""
         for event in events:
+            _announce_event(key_of(export), event)
             await self._create_event(export, event)
 
     async def _create_event(self, export: Object, event: Event) -> None:
         try:
             await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
         except ClusterError as error:
-            logger.warning("event %s was not created: %s", event.reason, error)
+            logger.warning("event %s was not created: %s", event.reason, error, extra=_about(key_of(export)))
+
+
+def _spell(key: Key) -> str:
+    return "/".join(key)
+
+
+def _about(key: Key) -> Mapping[str, Any]:
+    return with_fields(export=_spell(key))
+
+
+def _announce_job(what: str, job: Manifest) -> None:
+    metadata = job["metadata"]
+    export = metadata["namespace"], metadata["labels"][names.EXPORT_LABEL]
+    announce(what, export=_spell(export), target=target_of(job), job=metadata["name"])
+
+
+def _announce_event(key: Key, event: Event) -> None:
+    """Log an event in one line for each of its targets, so that each can be found with its Job."""
+    level = logging.INFO if event.type == "Normal" else logging.WARNING
+    export, reason = _spell(key), event.reason
+    for state in event.targets:
+        target, job, message = state.target, state.job_name, state.message
+        announce("event", level=level, export=export, target=target, job=job, reason=reason, message=message)
+    if not event.targets:
+        announce("event", level=level, export=export, reason=reason, message=event.message)
 
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:

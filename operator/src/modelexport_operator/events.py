@@ -1,8 +1,8 @@
 """Events: what changed between two statuses, in words for ``kubectl describe``. Pure."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from modelexport.matrix import Target
 from modelexport.reasons import Fault, Reason
@@ -13,11 +13,15 @@ from modelexport_operator.status import READY, find_condition, recorded_targets
 
 @dataclass(frozen=True)
 class Event:
-    """One event on a ModelExport; ``reason`` is the word that the condition or the target carries."""
+    """One event on a ModelExport; ``reason`` is the word that the condition or the target carries.
+
+    ``targets`` are those that it tells of; there are none in an event of the export as a whole.
+    """
 
     type: str
     reason: str
     message: str
+    targets: tuple[TargetState, ...] = ()
 
 
 def compare_statuses(before: Object, after: Object) -> tuple[Event, ...]:
@@ -25,14 +29,10 @@ def compare_statuses(before: Object, after: Object) -> tuple[Event, ...]:
     return (*_target_events(recorded_targets(before), recorded_targets(after)), *_export_events(before, after))
 
 
-def finished_targets(before: Object, after: Object) -> tuple[TargetState, ...]:
-    """Return the targets that reached their end between two statuses."""
+def finished_targets(before: Object, states: Iterable[TargetState]) -> tuple[TargetState, ...]:
+    """Return the targets that have reached an end of which a status does not tell yet."""
     known = recorded_targets(before)
-    return tuple(
-        state
-        for target, state in recorded_targets(after).items()
-        if state.state.is_final and not _is_same_end(known.get(target), state)
-    )
+    return tuple(state for state in states if state.state.is_final and not _is_same_end(known.get(state.target), state))
 
 
 def _is_same_end(before: TargetState | None, after: TargetState) -> bool:
@@ -41,11 +41,16 @@ def _is_same_end(before: TargetState | None, after: TargetState) -> bool:
 
 def _target_events(before: Mapping[Target, TargetState], after: Mapping[Target, TargetState]) -> list[Event]:
     """One event for all targets that share a reason and its words."""
-    news: defaultdict[tuple[Reason, str], list[Target]] = defaultdict(list)
+    news: defaultdict[tuple[Reason, str], list[TargetState]] = defaultdict(list)
     for target, state in after.items():
         if _is_news(state) and (target not in before or before[target].reason is not state.reason):
-            news[state.reason, state.message].append(target)
-    return [_event(reason, f"{', '.join(map(str, targets))}: {message}") for (reason, message), targets in news.items()]
+            news[state.reason, state.message].append(state)
+    return [_target_event(reason, message, states) for (reason, message), states in news.items()]
+
+
+def _target_event(reason: Reason, message: str, states: Sequence[TargetState]) -> Event:
+    event = _event(reason, f"{', '.join(str(state.target) for state in states)}: {message}")
+    return replace(event, targets=tuple(states))
 
 
 def _is_news(state: TargetState) -> bool:

@@ -6,22 +6,26 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from modelexport_operator.audit import Audit
+from modelexport_operator.election import Leadership
 from modelexport_operator.metrics import CONTENT_TYPE, Metrics
 
 
 @asynccontextmanager
-async def serve_http(audit: Audit, metrics: Metrics, host: str, port: int) -> AsyncIterator[None]:
+async def serve_http(
+    audit: Audit, leadership: Leadership, metrics: Metrics, host: str, port: int
+) -> AsyncIterator[None]:
     """Serve while the context lasts.
 
     ``/healthz`` fails when a restart can help: a watch has fallen behind. ``/readyz`` fails when the operator does not
     do its work, for whatever cause: it has not heard everything yet, a watch is behind, or the API server is silent.
+    An operator that waits for its turn to lead is ready.
     """
 
     async def healthz(_: web.Request) -> web.Response:
         return _answer(_explain_lag(audit))
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(_explain_lag(audit) or _explain_unreadiness(audit))
+        return _answer(_explain_lag(audit) or _explain_unreadiness(audit) or leadership.problem)
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -99,7 +99,11 @@ def pod_failure_policy() -> Manifest:
 
 def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    environment = {names.REQUEST_ENV: request.to_json(), names.EXPORT_UID_ENV: export.uid}
+    environment = {
+        names.REQUEST_ENV: request.to_json(),
+        names.EXPORT_UID_ENV: export.uid,
+        names.JOB_ENV: job_name(export, request.target),
+    }
     if export_class.sources:
         environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
     container = build_container(export_class, environment, cell.resources)

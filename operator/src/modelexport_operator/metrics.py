@@ -1,97 +1,175 @@
-"""Prometheus metrics, and the only import of its client. No metric is labelled by the name of an object."""
+"""Prometheus metrics, and the only import of its client. What there is stands in the catalogue."""
 
+import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import product
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client import Counter as CounterMetric
+import prometheus_client as prometheus
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from modelexport import __version__
+from modelexport.matrix import TARGETS
+from modelexport.reasons import Fault, Reason
+from modelexport_operator import catalogue
+from modelexport_operator.catalogue import Kind, Metric
+from modelexport_operator.census import OpenTarget, open_targets
 from modelexport_operator.observe import State, TargetState
 from modelexport_operator.pods import Object
 from modelexport_operator.status import READY, find_condition, status_of
 
-CONVERSION_BUCKETS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0, 2560.0)
-SYNC_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-TARGET = ("format", "precision")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+OPEN_STATES: Mapping[str, Reason] = {
+    State.PENDING: Reason.PENDING,
+    State.QUEUED: Reason.QUEUED,
+    State.RUNNING: Reason.RUNNING,
+    Reason.SUSPENDED: Reason.SUSPENDED,
+}
+"""The states of a target that has not ended, each with its plain reason."""
+_KINDS: dict[Kind, Any] = {Kind.COUNTER: prometheus.Counter, Kind.GAUGE: prometheus.Gauge}
+_ENDS_NO_TARGET = (
+    Reason.CLASS_NOT_FOUND,
+    Reason.FILES_REMAIN,
+    Reason.INVALID_SPEC,
+    Reason.SOURCE_NOT_ALLOWED,
+    Reason.TARGETS_FAILED,
+    Reason.UNSUPPORTED_TARGET,
+)
+
+# The time at which each series began would double the number of series, and nothing here reads it.
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
     """All metrics of one operator process."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._syncs = Histogram(
-            "modelexport_sync_seconds", "Time of one sync of one export", buckets=SYNC_BUCKETS, registry=self._registry
-        )
-        self._errors = CounterMetric(
-            "modelexport_sync_errors", "Syncs that have to be repeated", ["error"], registry=self._registry
-        )
-        self._conversions = CounterMetric(
-            "modelexport_conversions", "Targets that ended", [*TARGET, "outcome", "reason"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "modelexport_conversion_seconds",
-            "Time from the start to the end of the Job of a published target",
-            TARGET,
-            buckets=CONVERSION_BUCKETS,
-            registry=self._registry,
-        )
-        self._lag = Gauge(
-            "modelexport_watch_lag_objects",
-            "Objects that the API server lists and the watch has not told",
-            ["resource"],
-            registry=self._registry,
+        self._registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self._registry)
+        self._build(catalogue.BUILD).labels(__version__, platform.python_version()).set(1)
+        self._sync_seconds = self._build(catalogue.SYNC_SECONDS)
+        self._sync_errors = self._build(catalogue.SYNC_ERRORS)
+        self._last_sync = self._build(catalogue.LAST_SYNC)
+        self._last_sync.set_to_current_time()
+        self._conversions = self._build(catalogue.CONVERSIONS)
+        self._conversion_seconds = self._build(catalogue.CONVERSION_SECONDS)
+        self._target_seconds = self._build(catalogue.TARGET_SECONDS)
+        self._lag = self._build(catalogue.WATCH_LAG)
+        self._last_audit = self._build(catalogue.LAST_AUDIT)
+        self._last_audit.set_to_current_time()
+        self._begin_at_zero()
+
+    def _build(self, metric: Metric) -> Any:
+        if metric.kind is Kind.HISTOGRAM:
+            return prometheus.Histogram(
+                metric.name, metric.meaning, metric.labels, buckets=metric.buckets, registry=self._registry
+            )
+        return _KINDS[metric.kind](metric.name, metric.meaning, metric.labels, registry=self._registry)
+
+    def _begin_at_zero(self) -> None:
+        """Have every counter there before it counts: to Prometheus a series that begins at 1 has not increased."""
+        faults = [reason for reason in Reason if reason.policy.fault is not Fault.NONE]
+        for target, reason in product(TARGETS, [Reason.SUCCEEDED, *faults]):
+            outcome = State.SUCCEEDED if reason is Reason.SUCCEEDED else State.FAILED
+            if reason not in _ENDS_NO_TARGET:
+                self._conversions_of(TargetState(target, outcome, reason, ""))
+        for error in ("UnavailableError", "ConflictError", "RefusedError", "Defect"):
+            self._sync_errors.labels(error)
+
+    def _conversions_of(self, state: TargetState) -> Any:
+        target = state.target
+        return self._conversions.labels(
+            target.format, target.precision, state.state, state.reason, state.reason.policy.fault
         )
 
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Expose how many keys wait."""
-        gauge = Gauge("modelexport_queue_depth", "Exports that wait to be synced", registry=self._registry)
-        gauge.set_function(depth)
+        self._build(catalogue.QUEUE_DEPTH).set_function(depth)
 
-    def watch_exports(self, exports: Callable[[], list[Object]]) -> None:
-        """Expose how many exports there are in each state."""
-        self._registry.register(_ExportCollector(exports))
+    def watch_exports(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
+        """Expose how many exports there are in each state, and what of their targets has not ended."""
+        self._registry.register(_ExportCollector(exports, clock))
+
+    def watch_leadership(self, is_leading: Callable[[], bool]) -> None:
+        """Expose whether this process writes."""
+        self._build(catalogue.LEADER).set_function(is_leading)
 
     def record_sync(self, seconds: float, error: str | None = None) -> None:
         """Record one sync."""
-        self._syncs.observe(seconds)
+        self._sync_seconds.observe(seconds)
         if error:
-            self._errors.labels(error).inc()
+            self._sync_errors.labels(error).inc()
+        else:
+            self._last_sync.set_to_current_time()
+
+    def record_audit(self) -> None:
+        """Record that the watches were compared with a listing."""
+        self._last_audit.set_to_current_time()
 
     def record_lag(self, resource: str, objects: int) -> None:
         """Record how far a watch is behind."""
         self._lag.labels(resource).set(objects)
 
-    def record_conversion(self, state: TargetState) -> None:
+    def record_conversion(self, architecture: str, state: TargetState) -> None:
         """Record a target that ended."""
-        target = (str(state.target.format), str(state.target.precision))
-        self._conversions.labels(*target, str(state.state), str(state.reason)).inc()
-        if state.state is State.SUCCEEDED and state.start_time and state.completion_time:
+        self._conversions_of(state).inc()
+        if state.state is not State.SUCCEEDED:
+            return
+        target = (state.target.format, state.target.precision)
+        if state.start_time and state.completion_time:
             took = datetime.fromisoformat(state.completion_time) - datetime.fromisoformat(state.start_time)
-            self._seconds.labels(*target).observe(took.total_seconds())
+            self._target_seconds.labels(*target).observe(took.total_seconds())
+        if state.result and state.result.seconds is not None and not state.result.reused:
+            self._conversion_seconds.labels(architecture, *target).observe(state.result.seconds)
 
     def render(self) -> bytes:
         """Return the text that Prometheus reads."""
-        return generate_latest(self._registry)
+        return prometheus.generate_latest(self._registry)
 
 
 class _ExportCollector(Collector):
     """Counts when it is asked: no number can drift from what is there."""
 
-    def __init__(self, exports: Callable[[], list[Object]]) -> None:
+    def __init__(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
         self._exports = exports
+        self._clock = clock
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(
-            "modelexport_exports", "ModelExports by the reason of their Ready condition", labels=["state"]
-        )
-        states = Counter(find_condition(status_of(body), READY).get("reason", "New") for body in self._exports())
-        for state, count in sorted(states.items()):
-            family.add_metric([state], count)
-        yield family
+        exports = self._exports()
+        targets = list(open_targets(exports, self._clock()))
+        yield _family(catalogue.EXPORTS, Counter(map(_state_of, exports)))
+        yield _family(catalogue.OPEN_TARGETS, _count_targets(targets))
+        yield _family(catalogue.OLDEST_TARGET, _oldest_targets(targets))
+
+
+def _state_of(export: Object) -> tuple[str, ...]:
+    return (find_condition(status_of(export), READY).get("reason", "New"),)
+
+
+def _count_targets(targets: Sequence[OpenTarget]) -> Mapping[tuple[str, ...], float]:
+    counts: dict[tuple[str, ...], float] = {
+        (target.format, target.precision, state): 0 for target in TARGETS for state in OPEN_STATES
+    }
+    for found in targets:
+        counts[found.target.format, found.target.precision, found.state] += 1
+    return counts
+
+
+def _oldest_targets(targets: Sequence[OpenTarget]) -> Mapping[tuple[str, ...], float]:
+    """The age of the oldest target by state and reason; the plain reasons are there also when no target is."""
+    ages = dict.fromkeys(OPEN_STATES.items(), 0.0)
+    for found in targets:
+        key = found.state, found.reason
+        ages[key] = max(ages.get(key, 0.0), found.age_seconds)
+    return {(state, reason, reason.policy.fault): age for (state, reason), age in ages.items()}
+
+
+def _family(metric: Metric, values: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, value in sorted(values.items()):
+        family.add_metric(labels, value)
+    return family

@@ -1,5 +1,6 @@
-"""The four kinds of objects that the operator watches. Pure."""
+"""The kinds of objects that the operator watches, and where. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelexport import names
@@ -13,6 +14,7 @@ class Resource:
     version: str
     plural: str
     selector: str = ""
+    is_namespaced: bool = True
 
     @property
     def root(self) -> str:
@@ -26,13 +28,40 @@ class Resource:
         return f"{self.root}{scope}/{self.plural}{tail}"
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What one watch hears: the objects of a kind in one namespace, or (empty) all of them."""
+
+    resource: Resource
+    namespace: str = ""
+
+    @property
+    def path(self) -> str:
+        """Path of the list of these objects."""
+        return self.resource.path(self.namespace)
+
+    def holds(self, namespace: str) -> bool:
+        """Whether objects of a namespace belong to it."""
+        return self.namespace in ("", namespace)
+
+
+def scopes_of(resources: Iterable[Resource], namespaces: tuple[str, ...]) -> tuple[Scope, ...]:
+    """What has to be watched: each kind in each of the namespaces (none: everywhere); what is in none, once."""
+    return tuple(
+        Scope(resource, namespace)
+        for resource in resources
+        for namespace in ((resource.is_namespaced and namespaces) or ("",))
+    )
+
+
 OURS = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 
 EXPORTS = Resource(names.GROUP, names.VERSION, names.EXPORT_PLURAL)
-CLASSES = Resource(names.GROUP, names.VERSION, names.CLASS_PLURAL)
+CLASSES = Resource(names.GROUP, names.VERSION, names.CLASS_PLURAL, is_namespaced=False)
 JOBS = Resource("batch", "v1", "jobs", OURS)
 PODS = Resource("", "v1", "pods", OURS)
 EVENTS = Resource("", "v1", "events")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 OWN = (EXPORTS, CLASSES)
 BUSY = (JOBS, PODS)

@@ -21,8 +21,7 @@ class Store:
         self._trim = trim
         self._objects: dict[Key, dict[str, Any]] = {}
         self._by_owner: defaultdict[str, set[Key]] = defaultdict(set)
-        self.heard = 0
-        """The greatest version that the watch has told, of whatever object."""
+        self._heard: defaultdict[str, int] = defaultdict(int)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -44,7 +43,12 @@ class Store:
 
     def hear(self, body: Object) -> None:
         """Note how far the watch has come."""
-        self.heard = max(self.heard, version_of(body))
+        namespace = body["metadata"].get("namespace", "")
+        self._heard[namespace] = max(self._heard[namespace], version_of(body))
+
+    def heard(self, namespace: str = "") -> int:
+        """The greatest version that the watch of a namespace (empty: of all) has told, of whatever object."""
+        return self._heard[namespace] if namespace else max(self._heard.values(), default=0)
 
     def put(self, body: Object) -> bool:
         """Take a body over; ``False`` when it is known already, or a newer one is there."""

@@ -23,7 +23,7 @@ from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport_operator.classes import find_class, output_folder
 from modelexport_operator.cleanup import clean_up, correct_finalizers
-from modelexport_operator.events import Event, compare_statuses
+from modelexport_operator.events import Event, compare_statuses, finished_targets
 from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
 from modelexport_operator.observe import (
     SETTLE_TIME,
@@ -56,6 +56,7 @@ class Decision:
 
     ``status`` describes the world after the Jobs are created; ``None`` means that it has to stay as it is, and so for
     ``finalizers``. A change of these comes alone; the watch tells of it, and the next sync goes on from there.
+    ``finished`` are the targets whose end it is the first to tell.
     """
 
     create: tuple[Manifest, ...] = ()
@@ -64,6 +65,7 @@ class Decision:
     delete: bool = False
     status: dict[str, Any] | None = None
     events: tuple[Event, ...] = ()
+    finished: tuple[TargetState, ...] = ()
     requeue_after: timedelta | None = None
 
 
@@ -222,8 +224,12 @@ def _conclude(observed: Observed, states: tuple[TargetState, ...], summary: Summ
     status = build_status(observed.parent, states, summary, format_time(now))
     if status == previous:
         return Decision(requeue_after=_requeue_after(observed, states))
-    events = compare_statuses(previous, status)
-    return Decision(status=status, events=events, requeue_after=_requeue_after(observed, states))
+    return Decision(
+        status=status,
+        events=compare_statuses(previous, status),
+        finished=finished_targets(previous, states),
+        requeue_after=_requeue_after(observed, states),
+    )
 
 
 def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedelta | None:

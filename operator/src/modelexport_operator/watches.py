@@ -9,7 +9,7 @@ import logging
 
 from modelexport_operator.cluster import Cluster, ClusterError
 from modelexport_operator.controller import Controller
-from modelexport_operator.resources import Resource
+from modelexport_operator.resources import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +17,12 @@ PAUSE_SECONDS = 1.0
 """Before a watch that was lost begins anew."""
 
 
-async def listen_forever(cluster: Cluster, controller: Controller, resource: Resource) -> None:
-    """Hand on every change of a kind, whatever happens to the connection."""
+async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
+    """Hand on every change of what a watch hears, whatever happens to the connection."""
     while True:
         try:
-            async for change, body in cluster.watch(resource):
-                controller.take_over(resource, change, body)
+            async for change, body in cluster.watch(scope):
+                controller.take_over(scope.resource, change, body)
         except ClusterError as error:
             logger.warning("%s; begins anew", error)
             await asyncio.sleep(PAUSE_SECONDS)

@@ -9,7 +9,7 @@ from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Listing, UnavailableError
 from modelexport_operator.controller import Controller
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import EXPORTS, JOBS, WATCHED, Resource
+from modelexport_operator.resources import EXPORTS, JOBS, WATCHED, Resource, Scope, scopes_of
 from modelexport_operator.stores import Key
 from unit.operator.objects import Body, make_export
 
@@ -24,10 +24,11 @@ class FakeCluster:
         self.version = 100
         self.is_down = False
 
-    async def list_versions(self, resource: Resource) -> Listing:
+    async def list_versions(self, scope: Scope) -> Listing:
         if self.is_down:
             raise UnavailableError("down")
-        return Listing(self.version, dict(self.listed[resource]))
+        listed = {key: version for key, version in self.listed[scope.resource].items() if scope.holds(key[0])}
+        return Listing(self.version, listed)
 
 
 def at(version: int) -> Body:
@@ -53,8 +54,21 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def audit(cluster: FakeCluster, controller: Controller, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Audit:
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.005)
-    return Audit(cluster, controller, metrics, every=0.01, patience=0.02)  # type: ignore[arg-type]
+    return make_audit(cluster, controller, metrics, monkeypatch)
+
+
+@pytest.fixture
+def narrow(cluster: FakeCluster, controller: Controller, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    """The audit of an operator that serves two namespaces."""
+    return make_audit(cluster, controller, metrics, monkeypatch, "team", "other")
+
+
+def make_audit(
+    cluster: FakeCluster, controller: Controller, metrics: Metrics, patch: pytest.MonkeyPatch, *namespaces: str
+) -> Audit:
+    patch.setattr(module, "POLL_SECONDS", 0.005)
+    scopes = scopes_of(WATCHED, namespaces)
+    return Audit(cluster, controller, metrics, scopes, every=0.01, patience=0.02)  # type: ignore[arg-type]
 
 
 async def run(audit: Audit, seconds: float = 0.1) -> None:
@@ -66,6 +80,19 @@ async def test_an_empty_cluster_is_heard_at_once(audit: Audit) -> None:
     await run(audit)
     assert audit.primed.is_set()
     assert audit.lagging == {}
+
+
+async def test_an_audit_is_recorded_when_the_api_server_has_answered(
+    audit: Audit, cluster: FakeCluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 300.0)
+    cluster.is_down = True
+    await run(audit)
+    recorded = "modelexport_last_audit_timestamp_seconds 300.0"
+    assert recorded not in metrics.render().decode()
+    cluster.is_down = False
+    await run(audit)
+    assert recorded in metrics.render().decode()
 
 
 async def test_nothing_is_primed_before_everything_was_heard(
@@ -190,3 +217,26 @@ async def test_a_silent_api_server_makes_the_audit_blind_and_accuses_no_watch(
     await run(audit, 0.3)
     assert audit.is_blind
     assert audit.lagging == {}
+
+
+async def test_a_watch_of_one_namespace_that_has_come_far_does_not_excuse_the_one_of_another(
+    narrow: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    elsewhere = at(200)
+    elsewhere["metadata"]["namespace"] = "other"
+    controller.take_over(EXPORTS, "DELETED", elsewhere)
+    await run(narrow)
+    assert narrow.lagging == {EXPORTS: 1}
+
+
+async def test_the_audit_of_one_namespace_forgets_nothing_of_another(
+    narrow: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    elsewhere = at(60)
+    elsewhere["metadata"]["namespace"] = "other"
+    controller.take_over(EXPORTS, None, at(50))
+    controller.take_over(EXPORTS, None, elsewhere)
+    cluster.listed[EXPORTS] = {KEY: 50, ("other", "shapes"): 60}
+    await run(narrow)
+    assert len(controller.stores[EXPORTS]) == 2

@@ -16,7 +16,7 @@ from modelexport_operator.cluster import (
     RefusedError,
     UnavailableError,
 )
-from modelexport_operator.resources import CLASSES, JOBS
+from modelexport_operator.resources import CLASSES, JOBS, Scope, scopes_of
 from unit.operator.objects import Body, build_all, make_class, make_export
 
 JOB = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
@@ -76,6 +76,8 @@ EXPORT = {"metadata": {"namespace": "team", "name": "shapes", "uid": "uid-1", "r
 KIND = {"apiVersion": "modelexport.dev/v1alpha1", "kind": "ModelExport"}
 EXPORT_PATH = "/apis/modelexport.dev/v1alpha1/namespaces/team/modelexports/shapes"
 EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
+LEASE = {"metadata": {"namespace": "system", "name": "operator", "resourceVersion": "7"}, "spec": {}}
+LEASES_PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,8 @@ EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
             {"preconditions": {"uid": "uid-1"}, "propagationPolicy": "Background"},
         ),
         (lambda c: c.create_event(EVENT), "POST /api/v1/namespaces/team/events", "json", EVENT),
+        (lambda c: c.create_lease(LEASE), f"POST {LEASES_PATH}", "json", LEASE),
+        (lambda c: c.write_lease(LEASE), f"PUT {LEASES_PATH}/operator", "json", LEASE),
     ],
 )
 async def test_every_write_goes_to_its_object_and_says_what_it_means(
@@ -115,6 +119,45 @@ async def test_every_write_goes_to_its_object_and_says_what_it_means(
     async with serve(answer) as cluster:
         await call(cluster)
     assert asked == [(request_line, f"application/{content_type}", body)]
+
+
+async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.json_response({"metadata": {"resourceVersion": "1"}})
+
+    async with serve(answer) as cluster:
+        cluster.may_write = lambda: False
+        for write in (
+            cluster.create_job(JOB),
+            cluster.suspend_job("team", "job", suspend=True),
+            cluster.write_status(EXPORT, {}),
+            cluster.delete_export(EXPORT),
+            cluster.create_event(EVENT),
+        ):
+            with pytest.raises(UnavailableError, match="this operator does not lead"):
+                await write
+        await cluster.list_versions(Scope(JOBS))
+        await cluster.read_lease("system", "operator")
+        await cluster.create_lease(LEASE)
+        await cluster.write_lease(LEASE)
+    assert asked == ["GET", "GET", "POST", "PUT"]
+
+
+async def test_a_listing_and_a_watch_of_one_namespace_ask_for_no_other() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"metadata": {"resourceVersion": "1"}})
+
+    async with serve(answer) as cluster:
+        for scope in scopes_of((CLASSES, JOBS), ("team", "other")):
+            await cluster.list_versions(scope)
+    jobs = "/apis/batch/v1/namespaces/{}/jobs"
+    assert asked == ["/apis/modelexport.dev/v1alpha1/exportclasses", jobs.format("team"), jobs.format("other")]
 
 
 async def test_the_new_body_is_what_a_written_status_returns_and_the_token_is_shown() -> None:
@@ -197,7 +240,7 @@ async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() 
         return web.json_response({"metadata": {"resourceVersion": "40", "continue": pages[page]}, "items": [item]})
 
     async with serve(answer) as cluster:
-        listing = await cluster.list_versions(JOBS)
+        listing = await cluster.list_versions(Scope(JOBS))
     assert listing.version == 40
     assert listing.objects == {("team", "job-first"): 10, ("team", "job-next"): 11}
     assert {limit for *_, limit in asked} == {"500"}
@@ -207,7 +250,7 @@ async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() 
 async def test_a_listing_of_a_kind_without_namespaces_has_keys_without_one() -> None:
     item = {"metadata": {"name": "standard", "resourceVersion": "3"}}
     async with serve(always(200, {"metadata": {"resourceVersion": "4"}, "items": [item]})) as cluster:
-        assert (await cluster.list_versions(CLASSES)).objects == {("", "standard"): 3}
+        assert (await cluster.list_versions(Scope(CLASSES))).objects == {("", "standard"): 3}
 
 
 def stream(*connections: list[Any]) -> tuple[Answer, list[dict[str, str]]]:
@@ -234,7 +277,7 @@ def event(kind: str, version: str) -> Body:
 
 async def hear(cluster: Cluster, count: int) -> list[tuple[str, str]]:
     told = []
-    async for change, body in cluster.watch(JOBS):
+    async for change, body in cluster.watch(Scope(JOBS)):
         told.append((change, body["metadata"]["resourceVersion"]))
         if len(told) == count:
             break

@@ -6,13 +6,25 @@ from typing import Any
 
 import pytest
 
+from modelexport.spec import parse_export
 from modelexport_operator import controller as module
 from modelexport_operator.cluster import ClusterError, ConflictError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.controller import Controller, build_event
 from modelexport_operator.events import Event
+from modelexport_operator.manifests import job_name
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
-from unit.operator.objects import Body, complete, ended, make_class, make_export, make_job, make_pod, result_text
+from unit.operator.objects import (
+    Body,
+    complete,
+    ended,
+    make_class,
+    make_export,
+    make_job,
+    make_pod,
+    make_target,
+    result_text,
+)
 
 KEY = ("team", "shapes")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -115,9 +127,9 @@ async def test_what_became_of_the_files_is_told_and_logged_after_the_release(cap
     controller.take_over(CLASSES, "DELETED", at(make_class(), 3))
     await work(controller)
     assert cluster.calls == ["finalizers", "event FilesRemain"]
-    assert (
-        "team/shapes: FilesRemain: Not all files of the deleted export could be removed: No ExportClass" in caplog.text
-    )
+    [record] = [record for record in caplog.records if record.message == "event"]
+    fields = getattr(record, "fields", {})
+    assert (fields["export"], fields["reason"], record.levelname) == ("team/shapes", "FilesRemain", "WARNING")
 
 
 async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureFixture) -> None:
@@ -126,6 +138,57 @@ async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureF
     await work(controller)
     assert len(controller.queue) == 0
     assert "event Progressing was not created: busy" in caplog.text
+
+
+def story(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, str]]]:
+    """What was announced: the event and its fields as text."""
+    ours = [record for record in caplog.records if record.name == "modelexport"]
+    return [(r.message, {key: str(value) for key, value in r.fields.items()}) for r in ours]  # type: ignore[attr-defined]
+
+
+async def test_the_log_tells_the_story_of_the_events_and_names_object_and_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    export = make_export("ONNX/FP16", "ONNX/FP32")
+    controller, _ = make(export)
+    job = make_job(export, "ONNX/FP16", status=complete())
+    pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
+    controller.take_over(JOBS, "ADDED", at(job, 4))
+    controller.take_over(PODS, "ADDED", at(pod, 5))
+    with caplog.at_level(logging.INFO):
+        await work(controller)
+    new = job_name(parse_export(export), make_target("ONNX/FP32"))
+    of_export = {"export": "team/shapes"}
+    assert story(caplog) == [
+        ("job created", {**of_export, "target": "ONNX/FP32", "job": new}),
+        (
+            "event",
+            {
+                **of_export,
+                "target": "ONNX/FP16",
+                "job": job["metadata"]["name"],
+                "reason": "Succeeded",
+                "message": "Published",
+            },
+        ),
+        ("event", {**of_export, "reason": "Progressing", "message": "1 of 2 targets are published"}),
+    ]
+
+
+async def test_an_event_of_several_targets_is_a_line_for_each_with_its_level(caplog: pytest.LogCaptureFixture) -> None:
+    controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
+    cluster.fail = lambda what: RefusedError("exceeded quota") if what.startswith("create") else None
+    with caplog.at_level(logging.INFO):
+        await work(controller)
+    lines = [(r.levelname, *r.fields.values()) for r in caplog.records]  # type: ignore[attr-defined]
+    assert [(level, str(target), reason) for level, _, target, _, reason, _ in lines[:2]] == [
+        ("WARNING", "ONNX/FP16", "JobRefused"),
+        ("WARNING", "ONNX/FP32", "JobRefused"),
+    ]
+    assert [event for event in cluster.calls if event.startswith("event")] == [
+        "event JobRefused",
+        "event TargetsFailed",
+    ]
 
 
 async def test_events_are_told_in_the_order_of_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +239,7 @@ async def test_a_defect_that_one_object_brings_out_stays_with_it(caplog: pytest.
     controller.take_over(JOBS, "ADDED", {**job, "status": {"conditions": [ended]}})
     await work(controller)
     await work(controller)
-    assert "team/broken: a defect" in caplog.text
+    assert [r.fields for r in caplog.records if "a defect" in r.message] == [{"export": "team/broken"}]
     assert "Traceback" in caplog.text
     assert cluster.calls == ["create FP16", "status", "event Progressing"]
 
@@ -194,9 +257,11 @@ async def test_a_conversion_is_counted_once_with_its_outcome() -> None:
     controller.queue.mark(KEY)
     await work(controller)
     text = metrics.render().decode()
-    line = 'modelexport_conversions_total{format="ONNX",outcome="Succeeded",precision="FP16",reason="Succeeded"} 1.0'
-    assert line in text
-    assert 'modelexport_conversion_seconds_sum{format="ONNX",precision="FP16"} 120.0' in text
+    assert 'precision="FP16",reason="Succeeded"} 1.0' in text
+    assert text.count('reason="Succeeded"} 1.0') == 1
+    assert 'modelexport_target_seconds_sum{format="ONNX",precision="FP16"} 120.0' in text
+    labels = 'architecture="YOLOv8",format="ONNX",precision="FP16"'
+    assert f"modelexport_conversion_seconds_sum{{{labels}}} 21.5" in text
 
 
 async def test_a_deleted_export_is_forgotten_and_nothing_is_written() -> None:
@@ -294,21 +359,27 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
 
 
 @pytest.mark.parametrize("suspend", [True, False])
-async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(suspend: bool) -> None:
+async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(
+    suspend: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     export = make_export("ONNX/FP16", suspend=suspend)
     controller, cluster = make(export)
     controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", suspend=not suspend), 4))
-    await work(controller)
+    with caplog.at_level(logging.INFO):
+        await work(controller)
     assert cluster.calls[:2] == [f"suspend {suspend}", "status"]
+    assert story(caplog)[0][0] == ("job suspended" if suspend else "job resumed")
 
 
-async def test_an_export_whose_time_is_over_is_deleted() -> None:
+async def test_an_export_whose_time_is_over_is_deleted(caplog: pytest.LogCaptureFixture) -> None:
     ended = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
     controller, cluster = make({**make_export("ONNX/FP16", ttlSecondsAfterFinished=0), "status": {"targets": [ended]}})
     await work(controller)
     controller.queue.mark(KEY)
-    await work(controller)
+    with caplog.at_level(logging.INFO):
+        await work(controller)
     assert cluster.calls == ["status", "event Succeeded", "delete"]
+    assert story(caplog) == [("export deleted", {"export": "team/shapes"})]
 
 
 async def test_every_export_is_looked_at_now_and_then() -> None:
@@ -331,7 +402,9 @@ async def test_every_sync_is_timed_and_its_error_counted(error: Any, name: str |
     text = metrics.render().decode()
     assert "modelexport_sync_seconds_count 1.0" in text
     told = [line for line in text.splitlines() if line.startswith("modelexport_sync_errors_total")]
-    assert told == ([f'modelexport_sync_errors_total{{error="{name}"}} 1.0'] if name else [])
+    counted = [line for line in told if not line.endswith(" 0.0")]
+    assert counted == ([f'modelexport_sync_errors_total{{error="{name}"}} 1.0'] if name else [])
+    assert len(told) == 4
 
 
 def test_an_event_is_bound_to_its_export_and_fits_into_the_server() -> None:

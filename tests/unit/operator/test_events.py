@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from modelexport_operator.events import compare_statuses, finished_targets
+from modelexport_operator.status import recorded_targets
 from unit.operator.objects import Body
 
 
@@ -39,8 +40,11 @@ def test_a_target_is_told_of_when_it_ends_or_meets_a_problem(before: Body, after
 def test_targets_that_end_in_the_same_way_are_one_event() -> None:
     published = entry("Succeeded", "Succeeded")
     others = [published, {**published, "precision": "INT8"}, {**FAILED, "precision": "FP32"}]
-    told = [(event.reason, event.message) for event in compare_statuses(status(), status(*others))]
+    events = compare_statuses(status(), status(*others))
+    told = [(event.reason, event.message) for event in events]
     assert told == [("Succeeded", "ONNX/FP16, ONNX/INT8: words"), ("OOMKilled", "ONNX/FP32: words")]
+    targets = [[str(state.target) for state in event.targets] for event in events]
+    assert targets == [["ONNX/FP16", "ONNX/INT8"], ["ONNX/FP32"]]
 
 
 @pytest.mark.parametrize(
@@ -66,4 +70,4 @@ def test_an_export_is_told_of_when_its_reason_changes(before: Body, after: Body,
     ],
 )
 def test_every_end_of_a_target_is_counted_once(before: Body, after: Body, count: int) -> None:
-    assert len(finished_targets(status(before), status(after))) == count
+    assert len(finished_targets(status(before), recorded_targets(status(after)).values())) == count

@@ -58,7 +58,7 @@ def render(decision: Decision) -> dict[str, Any]:
         **({} if decision.finalizers is None else {"finalizers": list(decision.finalizers)}),
         "delete": decision.delete,
         "status": decision.status,
-        "events": [asdict(event) for event in decision.events],
+        "events": [{"type": e.type, "reason": e.reason, "message": e.message} for e in decision.events],
         "requeueAfter": decision.requeue_after and decision.requeue_after.total_seconds(),
     }
 

@@ -1,53 +1,183 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
+from modelexport_operator.catalogue import LABELS, METRICS, OWN, Kind
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import State, TargetState
 from unit.operator.objects import Body, make_export, make_target
 
+NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
 TIMES = {"start_time": "2026-01-02T03:00:00Z", "completion_time": "2026-01-02T03:02:00Z"}
 
 
 def lines(metrics: Metrics, name: str) -> list[str]:
-    return [line for line in metrics.render().decode().splitlines() if line.startswith(f"modelexport_{name}")]
+    text = metrics.render().decode().splitlines()
+    return [line for line in text if line.startswith(f"modelexport_{name}") and not line.endswith(" 0.0")]
+
+
+def end(state: str, reason: str, *, seconds: float | None = 21.5, reused: bool = False, **times: Any) -> TargetState:
+    why = Reason(reason)
+    result = ConversionResult(why, "", seconds=seconds, reused=reused)
+    return TargetState(make_target("ONNX/FP16"), State(state), why, "", result=result, **times)
+
+
+def with_targets(*entries: Body, created: str = "2026-01-02T01:00:00Z", **status: Any) -> Body:
+    export = make_export()
+    export["metadata"]["creationTimestamp"] = created
+    return {**export, "status": {"targets": list(entries), **status}}
+
+
+def entry(target: str, state: str, reason: str, **more: Any) -> Body:
+    fmt, precision = target.split("/")
+    return {"format": fmt, "precision": precision, "state": state, "reason": reason, **more}
+
+
+def serve(*exports: Body) -> Metrics:
+    metrics = Metrics()
+    metrics.watch_exports(lambda: list(exports), lambda: NOW)
+    metrics.watch_queue(lambda: 0)
+    metrics.watch_leadership(lambda: True)
+    return metrics
 
 
 @pytest.mark.parametrize(
-    ("state", "reason", "times", "timed"),
-    [
-        ("Succeeded", "Succeeded", TIMES, True),
-        ("Succeeded", "Succeeded", {}, False),
-        ("Succeeded", "Succeeded", {"completion_time": TIMES["completion_time"]}, False),
-        ("Failed", "VerificationFailed", TIMES, False),
-    ],
+    ("state", "reason", "fault"),
+    [("Succeeded", "Succeeded", "None"), ("Failed", "VerificationFailed", "User"), ("Failed", "OOMKilled", "System")],
 )
-def test_an_end_is_counted_with_its_outcome_and_timed_when_a_file_was_published(
-    state: str, reason: str, times: Any, timed: bool
-) -> None:
-    metrics, why = Metrics(), Reason(reason)
-    target = make_target("ONNX/FP16")
-    metrics.record_conversion(TargetState(target, State(state), why, "", result=ConversionResult(why, ""), **times))
-    labels = f'{{format="ONNX",outcome="{state}",precision="FP16",reason="{reason}"}}'
+def test_an_end_is_counted_with_its_outcome_its_reason_and_who_has_to_act(state: str, reason: str, fault: str) -> None:
+    metrics = Metrics()
+    metrics.record_conversion("YOLOv8", end(state, reason))
+    labels = f'{{fault="{fault}",format="ONNX",outcome="{state}",precision="FP16",reason="{reason}"}}'
     assert lines(metrics, "conversions_total") == [f"modelexport_conversions_total{labels} 1.0"]
-    seconds = ['modelexport_conversion_seconds_sum{format="ONNX",precision="FP16"} 120.0']
-    assert lines(metrics, "conversion_seconds_sum") == (seconds if timed else [])
+
+
+def test_every_end_that_a_target_can_have_is_counted_from_zero_on() -> None:
+    metrics = Metrics()
+    series = [line for line in metrics.render().decode().splitlines() if line.startswith("modelexport_conversions_t")]
+    assert len(series) == 9 * 26
+    assert all(line.endswith(" 0.0") for line in series)
+    metrics.record_conversion("YOLOv8", end("Failed", "StorageDenied"))
+    text = metrics.render().decode()
+    assert text.count("\nmodelexport_conversions_total{") == len(series)
+
+
+@pytest.mark.parametrize(
+    ("ended", "target_timed", "conversion_timed"),
+    [
+        (end("Succeeded", "Succeeded", **TIMES), True, True),
+        (end("Succeeded", "Succeeded"), False, True),
+        (end("Succeeded", "Succeeded", completion_time=TIMES["completion_time"]), False, True),
+        (end("Succeeded", "Succeeded", seconds=None, **TIMES), True, False),
+        (end("Succeeded", "Succeeded", reused=True, **TIMES), True, False),
+        (end("Failed", "VerificationFailed", **TIMES), False, False),
+    ],
+    ids=["whole", "without times", "without a start", "without a result", "reused", "failed"],
+)
+def test_only_what_was_published_is_timed_and_only_what_was_converted_counts_as_a_conversion(
+    ended: TargetState, target_timed: bool, conversion_timed: bool
+) -> None:
+    metrics = Metrics()
+    metrics.record_conversion("YOLOv8", ended)
+    target = ['modelexport_target_seconds_sum{format="ONNX",precision="FP16"} 120.0']
+    assert lines(metrics, "target_seconds_sum") == (target if target_timed else [])
+    conversion = ['modelexport_conversion_seconds_sum{architecture="YOLOv8",format="ONNX",precision="FP16"} 21.5']
+    assert lines(metrics, "conversion_seconds_sum") == (conversion if conversion_timed else [])
 
 
 def test_exports_are_counted_by_the_reason_of_their_state_when_somebody_asks() -> None:
-    metrics, exports = Metrics(), list[Body]()
-    metrics.watch_exports(lambda: exports)
     ready = {"conditions": [{"type": "Ready", "reason": "Succeeded"}]}
-    exports += [make_export(), {**make_export(), "status": ready}, {**make_export(), "status": ready}]
-    assert lines(metrics, "exports") == [
+    exports = [make_export(), {**make_export(), "status": ready}, {**make_export(), "status": ready}]
+    assert lines(serve(*exports), "exports") == [
         'modelexport_exports{state="New"} 1.0',
         'modelexport_exports{state="Succeeded"} 2.0',
     ]
+
+
+def test_targets_that_have_not_ended_are_counted_by_their_state() -> None:
+    first = with_targets(
+        entry("ONNX/FP16", "Running", "Running"),
+        entry("ONNX/FP32", "Queued", "Unschedulable"),
+        entry("LiteRT/INT8", "Succeeded", "Succeeded"),
+    )
+    second = with_targets(entry("ONNX/FP16", "Running", "Running"), entry("ONNX/INT8", "Pending", "Suspended"))
+    assert lines(serve(first, second), "targets") == [
+        'modelexport_targets{format="ONNX",precision="FP16",state="Running"} 2.0',
+        'modelexport_targets{format="ONNX",precision="FP32",state="Queued"} 1.0',
+        'modelexport_targets{format="ONNX",precision="INT8",state="Suspended"} 1.0',
+    ]
+
+
+def test_of_an_export_that_has_ended_no_target_is_open() -> None:
+    ended = with_targets(entry("ONNX/FP16", "Running", "Running"), completionTime="2026-01-02T03:00:00Z")
+    assert lines(serve(ended), "targets") == []
+
+
+def test_the_oldest_target_of_a_reason_is_as_old_as_its_job_or_else_as_its_export() -> None:
+    started = entry("ONNX/FP16", "Queued", "Unschedulable", startTime="2026-01-02T03:50:00Z")
+    younger = entry("ONNX/FP32", "Queued", "Unschedulable", startTime="2026-01-02T03:59:00Z")
+    waiting = entry("ONNX/INT8", "Pending", "ClassNotFound")
+    assert lines(serve(with_targets(started, younger, waiting)), "oldest_target") == [
+        'modelexport_oldest_target_seconds{fault="System",reason="ClassNotFound",state="Pending"} 10800.0',
+        'modelexport_oldest_target_seconds{fault="System",reason="Unschedulable",state="Queued"} 600.0',
+    ]
+
+
+def test_a_target_of_the_future_has_no_age() -> None:
+    ahead = with_targets(entry("ONNX/FP16", "Running", "Running", startTime="2026-01-02T04:00:03Z"))
+    assert lines(serve(ahead), "oldest_target") == []
 
 
 def test_the_depth_of_the_queue_is_read_when_somebody_asks() -> None:
     metrics, waiting = Metrics(), [1, 2, 3]
     metrics.watch_queue(lambda: len(waiting))
     assert lines(metrics, "queue_depth") == ["modelexport_queue_depth 3.0"]
+
+
+def test_a_sync_that_succeeds_moves_the_time_of_the_last_one_and_a_failed_one_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 100.0)
+    metrics = Metrics()
+    monkeypatch.setattr("time.time", lambda: 200.0)
+    metrics.record_sync(0.1, "UnavailableError")
+    assert lines(metrics, "last_sync") == ["modelexport_last_sync_timestamp_seconds 100.0"]
+    metrics.record_sync(0.1)
+    metrics.record_audit()
+    assert lines(metrics, "last_") == [
+        "modelexport_last_sync_timestamp_seconds 200.0",
+        "modelexport_last_audit_timestamp_seconds 200.0",
+    ]
+
+
+def test_what_is_served_is_exactly_what_the_catalogue_lists() -> None:
+    metrics = serve(with_targets(entry("ONNX/FP16", "Running", "Running")))
+    metrics.record_conversion("YOLOv8", end("Succeeded", "Succeeded", **TIMES))
+    metrics.record_lag("jobs", 0)
+    families = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family
+        for family in text_string_to_metric_families(metrics.render().decode())
+    }
+    assert {name: family.type for name, family in families.items()} == {
+        metric.name: str(metric.kind) for metric in METRICS
+    }
+    for metric in OWN:
+        labels = {name for sample in families[metric.name].samples for name in sample.labels} - {"le"}
+        assert labels == set(metric.labels), metric.name
+
+
+def test_every_label_is_explained_and_no_label_names_an_object() -> None:
+    used = {label for metric in METRICS for label in metric.labels}
+    assert used == set(LABELS)
+    assert not used & {"export", "job", "name", "namespace", "node", "pod", "uid"}
+
+
+def test_names_keep_the_rules_of_prometheus() -> None:
+    for metric in METRICS:
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
+        if metric.unit.startswith("seconds"):
+            assert "_seconds" in metric.name

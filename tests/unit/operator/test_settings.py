@@ -16,7 +16,7 @@ def test_the_defaults_are_those_that_the_page_for_operators_tells() -> None:
     told = {
         name.strip("|` "): default
         for names, defaults, _ in rows
-        for name, default in zip(names.split(", "), defaults.split(", "), strict=True)
+        for name, default in zip(names.split(", "), defaults.replace("none", "").split(", "), strict=True)
     }
     assert Settings.from_env(told) == Settings()
     assert set(told) == {f"MODELEXPORT_{field.name.upper()}" for field in fields(Settings)}
@@ -31,8 +31,17 @@ def test_every_setting_can_be_set() -> None:
         "MODELEXPORT_AUDIT_SECONDS": "5.5",
         "MODELEXPORT_PATIENCE_SECONDS": "2",
         "MODELEXPORT_LOG_LEVEL": "debug",
+        "MODELEXPORT_LOG_FORMAT": "text",
+        "MODELEXPORT_NAMESPACES": "team-a, team-b,team-a",
+        "MODELEXPORT_LEADER_ELECTION": "True",
+        "MODELEXPORT_LEASE_NAMESPACE": "ml",
+        "MODELEXPORT_LEASE_NAME": "exports",
+        "MODELEXPORT_LEASE_SECONDS": "6",
+        "MODELEXPORT_LEASE_RENEW_SECONDS": "4.5",
+        "MODELEXPORT_LEASE_RETRY_SECONDS": "1",
     }
-    assert Settings.from_env(environ) == Settings(4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG")
+    where = (4, "127.0.0.1", 9000, 60.0, 5.5, 2.0, "DEBUG", "text", ("team-a", "team-b"))
+    assert Settings.from_env(environ) == Settings(*where, True, "ml", "exports", 6, 4.5, 1.0)
 
 
 def test_all_errors_are_told_at_once() -> None:
@@ -41,6 +50,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT": "http",
         "MODELEXPORT_AUDIT_SECONDS": "nan",
         "MODELEXPORT_LOG_LEVEL": "loud",
+        "MODELEXPORT_LOG_FORMAT": "xml",
     }
     with pytest.raises(SettingsError) as error:
         Settings.from_env(environ)
@@ -49,6 +59,7 @@ def test_all_errors_are_told_at_once() -> None:
         "MODELEXPORT_HTTP_PORT='http': not a whole number from 1 to 65535",
         "MODELEXPORT_AUDIT_SECONDS='nan': not a number of seconds greater than 0",
         "MODELEXPORT_LOG_LEVEL='loud': not one of DEBUG, INFO, WARNING, ERROR",
+        "MODELEXPORT_LOG_FORMAT='xml': not one of json, text",
     ]
 
 
@@ -59,6 +70,11 @@ def test_all_errors_are_told_at_once() -> None:
         ("HTTP_PORT", ["1", "65535"], ["0", "65536"]),
         ("RESYNC_SECONDS", ["0.5", "999999"], ["0", "-1", "1000000", "inf", "soon"]),
         ("LOG_LEVEL", ["debug", "ERROR"], ["", "TRACE"]),
+        ("LOG_FORMAT", ["json", "text"], ["", "JSON", "logfmt"]),
+        ("NAMESPACES", ["", "team-a", "a,b"], ["Team", "a b", "-a", "x" * 64]),
+        ("LEADER_ELECTION", ["true", "False"], ["", "yes", "1"]),
+        ("LEASE_NAMESPACE", ["a", "ml-9"], ["", "a.b", "A"]),
+        ("LEASE_SECONDS", ["11", "3600"], ["0", "3601", "11.5"]),
     ],
 )
 def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: list[str], bad: list[str]) -> None:
@@ -67,3 +83,13 @@ def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: lis
     for text in bad:
         with pytest.raises(SettingsError):
             Settings.from_env({f"MODELEXPORT_{name}": text})
+
+
+def test_a_leader_that_would_stop_after_the_next_one_begins_is_refused() -> None:
+    environ = {"MODELEXPORT_LEASE_SECONDS": "10", "MODELEXPORT_LEASE_RETRY_SECONDS": "10"}
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env(environ)
+    assert str(error.value).splitlines() == [
+        "MODELEXPORT_LEASE_RETRY_SECONDS=10: not less than MODELEXPORT_LEASE_RENEW_SECONDS=10",
+        "MODELEXPORT_LEASE_RENEW_SECONDS=10: not less than MODELEXPORT_LEASE_SECONDS=10",
+    ]

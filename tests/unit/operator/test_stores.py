@@ -49,7 +49,8 @@ def test_the_watch_has_come_as_far_as_the_greatest_version_that_it_told() -> Non
     stores, export, *_ = filled()
     for version in (5, 3):
         stores[EXPORTS].hear(at(export, version))
-    assert stores[EXPORTS].heard == 5
+    assert stores[EXPORTS].heard() == 5
+    assert (stores[EXPORTS].heard("team"), stores[EXPORTS].heard("other")) == (5, 0)
 
 
 def test_an_object_that_changed_hands_is_with_its_new_owner_alone() -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
+from modelexport_converter.architectures.capture import is_captured
 from modelexport_converter.architectures.onnx_suppression import SuppressInOnnx
 
 ROUNDS = 32
@@ -83,7 +85,8 @@ def suppress(
     """Greedy non-maximum suppression within each of G groups of N boxes, (G, N, 4), sorted by falling score.
 
     A box stays if no better one that stays overlaps it by more. With ``labels``, (G, N), from 0 to ``classes - 1``,
-    only boxes of one label compete.
+    only boxes of one label compete. A model that is only run, as the original that files are compared with, suppresses
+    by torchvision's own operator.
 
     Returns:
         Which boxes stay, 1 or 0, (G, N), and whether this is the exact answer, 1 or 0, a scalar.
@@ -91,10 +94,23 @@ def suppress(
     if torch.onnx.is_in_onnx_export():
         stays = SuppressInOnnx.apply(boxes, _scores_by_rank(valid, labels, classes), valid * 0, most_overlap)
         return stays, torch.ones(())
+    if not is_captured():
+        return _suppress_eagerly(boxes, valid, most_overlap, labels), torch.ones(())
     beaten = _overlaps(boxes, most_overlap) & _follows(valid)
     if labels is not None:
         beaten = beaten & (labels.unsqueeze(2) == labels.unsqueeze(1))
     return _settle(beaten.float(), valid.unsqueeze(2))
+
+
+def _suppress_eagerly(boxes: Tensor, valid: Tensor, most_overlap: float, labels: Tensor | None) -> Tensor:
+    stays = torch.zeros_like(valid)
+    for group, exists in enumerate(valid > 0):
+        names = torch.zeros_like(valid[group]) if labels is None else labels[group]
+        for label in torch.unique(names):
+            places = (exists & (names == label)).nonzero()[:, 0]
+            kept = nms(boxes[group, places], -places.float(), most_overlap)
+            stays[group, places[kept]] = 1
+    return stays
 
 
 def _settle(beaten: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:

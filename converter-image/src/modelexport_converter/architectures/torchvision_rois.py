@@ -1,4 +1,4 @@
-"""RoIAlign over a feature pyramid, by gathering.
+"""RoIAlign over a feature pyramid: by gathering in files of formats that have no operator for it.
 
 Mask R-CNN, https://arxiv.org/abs/1703.06870, and the choice of the level by equation 1 of Feature Pyramid Networks,
 https://arxiv.org/abs/1612.03144; sampling and borders are those of ``torchvision.ops.roi_align`` with two by two
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
+
+from modelexport_converter.architectures.capture import is_captured
 
 _SAMPLES = 2
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
@@ -45,8 +47,8 @@ class RoIAlign(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """Maps (1, C, height, width), finest first, and boxes (N, 4) in pixels to (N, C, bins, bins)."""
-        if torch.onnx.is_in_onnx_export():
-            return self._align_in_onnx(maps, boxes)
+        if torch.onnx.is_in_onnx_export() or not is_captured():
+            return self._align_by_operator(maps, boxes)
         table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in maps[: self.count]])
         offset, height, width, scale = torch.split(self.levels[self._level_of(boxes)], 1, 1)
         corners = boxes * scale
@@ -60,8 +62,8 @@ class RoIAlign(nn.Module):
                 total = total + table[index.reshape(-1).long()] * weight.reshape(-1, 1)
         return (total / _SAMPLES**2).view(-1, self.bins, self.bins, table.shape[1]).permute(0, 3, 1, 2)
 
-    def _align_in_onnx(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """By ONNX's own operator, which is twice as fast there.
+    def _align_by_operator(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """By the operator that torchvision and ONNX have, and which is twice as fast there.
 
         It takes the map of each region from a batch, for which all are extended to the size of the finest. That their
         borders are repeated changes nothing, as regions lie within the picture.

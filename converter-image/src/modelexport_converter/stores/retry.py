@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.progress import announce
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from modelexport import names
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.progress import announce
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
 from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments

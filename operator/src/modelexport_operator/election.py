@@ -1,0 +1,136 @@
+"""Leader election: of several operators one writes, and the others know all that it knows and wait."""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from modelexport_operator.cluster import Cluster, ClusterError, ConflictError, GoneError
+from modelexport_operator.lease import Sighting, build_lease, claim, look, may_hold, owner_of_token, release
+from modelexport_operator.pods import Object
+from modelexport_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class LostLeaseError(Exception):
+    """This process does not lead any more; what it knows and holds is not worth keeping."""
+
+
+class Alone:
+    """The only operator: it leads from the start and for ever."""
+
+    problem = ""
+    is_leading = True
+
+    async def win(self) -> None:
+        """Lead at once."""
+
+    async def hold(self) -> None:
+        """Lead for ever."""
+        await asyncio.Event().wait()
+
+    async def release(self) -> None:
+        """Leave nothing behind."""
+
+
+class Election:
+    """One candidate for a Lease."""
+
+    def __init__(self, cluster: Cluster, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        self.problem = ""
+        """Why the last try could not even be made; empty when it was, won or not."""
+        self._cluster = cluster
+        self._settings = settings
+        self._clock = clock
+        self._sighting: Sighting | None = None
+        self._renewed: float | None = None
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this process may write now; it stops before any other may begin."""
+        return self._renewed is not None and self._clock() < self._renewed + self._settings.lease_renew_seconds
+
+    async def win(self) -> None:
+        """Wait until this process leads."""
+        while not await self._try():
+            await asyncio.sleep(self._settings.lease_retry_seconds)
+        logger.info("%s leads now", self.identity)
+
+    async def hold(self) -> None:
+        """Go on leading.
+
+        Raises:
+            LostLeaseError: the Lease was taken, or could not be renewed in time.
+        """
+        while True:
+            await asyncio.sleep(self._settings.lease_retry_seconds)
+            try:
+                async with asyncio.timeout(self._seconds_left()):
+                    await self._try()
+            except TimeoutError:
+                self.problem = "the Lease was not renewed in time"
+            if not self.is_leading or self._is_deposed():
+                raise LostLeaseError(self.problem or "another operator leads")
+
+    async def release(self) -> None:
+        """Let somebody else lead at once; whoever calls it has stopped writing."""
+        if self._sighting is None or self._is_deposed() or not self.is_leading:
+            return
+        self._renewed = None
+        try:
+            await self._cluster.write_lease(release(self._sighting.lease))
+        except ClusterError as error:
+            logger.warning("the Lease runs out by itself: %s", error)
+
+    def _seconds_left(self) -> float:
+        return max(0.0, (self._renewed or 0.0) + self._settings.lease_renew_seconds - self._clock())
+
+    def _is_deposed(self) -> bool:
+        return self._sighting is not None and self._sighting.holder != self.identity
+
+    async def _try(self) -> bool:
+        """Take or renew the Lease; ``False`` when that is not possible now."""
+        asked = self._clock()
+        try:
+            lease = await self._read()
+            is_ours = self._take_note(lease) and await self._write(lease)
+        except ConflictError:
+            is_ours = False
+        except ClusterError as error:
+            logger.warning("the Lease cannot be used: %s", error)
+            self.problem = f"the Lease cannot be used: {error}"
+            return False
+        self.problem = ""
+        if is_ours:
+            self._renewed = asked
+        return is_ours
+
+    async def _read(self) -> Object:
+        namespace, name = self._settings.lease_namespace, self._settings.lease_name
+        try:
+            return await self._cluster.read_lease(namespace, name)
+        except GoneError:
+            owner = owner_of_token(self._cluster.token, namespace)
+            return await self._cluster.create_lease(build_lease(namespace, name, owner))
+
+    def _take_note(self, lease: Object) -> bool:
+        """Note the Lease as it was read, and tell whether it may be ours."""
+        before, now = self._sighting, self._clock()
+        self._sighting = look(before, lease, now)
+        if before is None or before.holder != self._sighting.holder:
+            logger.info("the Lease is held by %s", self._sighting.holder or "nobody")
+        return may_hold(self._sighting, self.identity, now)
+
+    async def _write(self, lease: Object) -> bool:
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        written = await self._cluster.write_lease(claim(lease, self.identity, self._settings.lease_seconds, at))
+        self._sighting = look(self._sighting, written, self._clock())
+        return True
+
+
+Leadership = Election | Alone

@@ -1,0 +1,25 @@
+"""Stands in for the converter where only its Job matters: works for a while and says that it has published a file."""
+
+import os
+import time
+from pathlib import Path
+
+from modelexport import names
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import Artifact, ConversionResult, Verification
+
+SECONDS = 20
+
+time.sleep(SECONDS)
+request = ConversionRequest.from_json(os.environ[names.REQUEST_ENV])
+result = ConversionResult(
+    Reason.SUCCEEDED,
+    "pretended",
+    request.scheme,
+    Artifact(f"{request.output}{request.artifact_name}", "0123456789abcdef" * 4, 1),
+    f"{request.output}{names.REPORT_FILE}",
+    Verification("cosine", "1.0", "0.999"),
+    peak_memory_mib=1,
+)
+Path(names.TERMINATION_LOG_DEFAULT).write_text(result.to_json(), encoding="utf-8")

@@ -1,0 +1,180 @@
+"""A release of the chart from its installation to its removal, with the real Helm on the real cluster."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import builder, containerd, oci
+from cluster.bootstrap import kubectl
+from cluster.chart import CHART, RELEASE, helm
+from cluster.installation import build_values
+from cluster.layout import BUILDAH, HERE, KUBECONFIG, digest_of
+from cluster.shell import exclusive, run, scratch_folder, wait_until
+from e2e.support import Body, Workspace, build_export, workspace
+
+FAKE = HERE.parent / "e2e/fake_converter.py"
+OPERATORS = f"--selector=app.kubernetes.io/instance={RELEASE}"
+UNCOUNTED = ("events", "events.events.k8s.io", "componentstatuses")
+"""What comes and goes by itself."""
+
+
+@pytest.fixture(scope="module")
+def fake_converter(operator_image: str) -> str:
+    """The image of a converter that only pretends, on top of the operator's."""
+    image = f"modelexport.dev/fake-converter:{digest_of([FAKE], operator_image)}"
+    with exclusive("images"), scratch_folder("layout") as layout, scratch_folder("fake") as folder:
+        if image not in containerd.images():
+            shutil.copy(FAKE, folder)
+            entrypoint = json.dumps(["python", f"/opt/{FAKE.name}"])
+            recipe = f"FROM {operator_image}\nCOPY {FAKE.name} /opt/{FAKE.name}\nENTRYPOINT {entrypoint}\n"
+            (Path(folder) / "Dockerfile").write_text(recipe)
+            run([*BUILDAH, "bud", f"--tag={image}", folder], env=builder.environment())
+            builder.push(image, layout, "--disable-compression")
+            oci.import_layout(layout, image)
+    return image
+
+
+@pytest.fixture
+def exports(fake_converter: str) -> Iterator[Workspace]:
+    """The namespace in which people export."""
+    with workspace(fake_converter) as made:
+        yield made
+
+
+@pytest.fixture
+def system(cluster: None) -> Iterator[str]:
+    """The namespace of the release."""
+    name = f"chart-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def previous(tmp_path: Path) -> Path:
+    """The chart as it was one version ago, with another default."""
+    chart = tmp_path / CHART.name
+    shutil.copytree(CHART, chart)
+    for name, changes in (("Chart.yaml", {"version": "0.0.9"}), ("values.yaml", {"workers": 4})):
+        content = yaml.safe_load((chart / name).read_text())
+        (chart / name).write_text(yaml.safe_dump({**content, **changes}))
+    return chart
+
+
+class Release:
+    """One release, in its namespace."""
+
+    def __init__(self, namespace: str, values: Body) -> None:
+        self._values = values
+        self._options = [f"--namespace={namespace}", f"--kubeconfig={KUBECONFIG}"]
+        self._namespace = namespace
+
+    def helm(self, command: str, *arguments: str, **values: Any) -> str:
+        """Run a command of Helm about the release, and wait for what follows."""
+        if command in ("install", "upgrade"):
+            arguments = (*arguments, "--values=-")
+        text = json.dumps({**self._values, **values})
+        waits = [] if command == "test" else ["--wait"]
+        return helm(command, RELEASE, *arguments, *waits, "--timeout=120s", *self._options, input=text)
+
+    def read(self, kind: str, *options: str) -> list[Body]:
+        """The objects of a kind in the namespace of the release."""
+        found = kubectl("get", kind, *options, f"--namespace={self._namespace}", "--output=json")
+        items: list[Body] = json.loads(found)["items"]
+        return items
+
+    def environment(self) -> dict[str, str]:
+        """The settings of the operator."""
+        [deployment] = self.read("deployments")
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+    def ready_pods(self) -> list[str]:
+        """The operators that are ready."""
+        pods = self.read("pods", OPERATORS)
+        return [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
+
+
+def is_ready(pod: Body) -> bool:
+    conditions = {condition["type"]: condition["status"] for condition in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def everything() -> set[str]:
+    """The names of all objects of the cluster."""
+    kinds = [
+        kind for kind in kubectl("api-resources", "--verbs=list", "--output=name").split() if kind not in UNCOUNTED
+    ]
+    shown = "custom-columns=KIND:.kind,SPACE:.metadata.namespace,NAME:.metadata.name"
+    lines = kubectl(
+        "get", ",".join(kinds), "--all-namespaces", "--no-headers", "--ignore-not-found", f"--output={shown}"
+    )
+    # The kubelet makes the Lease of its node whenever it comes to it.
+    return {" ".join(line.split()) for line in lines.splitlines() if " kube-node-lease " not in line}
+
+
+def identities(space: Workspace) -> dict[str, str]:
+    """The Jobs and Pods of the exports."""
+    return {body["metadata"]["name"]: body["metadata"]["uid"] for body in space.read_all("jobs,pods")}
+
+
+def test_a_release_is_installed_upgraded_rolled_back_and_removed_while_people_export(
+    operator_image: str, exports: Workspace, system: str, previous: Path
+) -> None:
+    values = build_values(operator_image, exports.image)
+    values["exportClass"] |= {"name": f"{exports.name}-usual", "isDefault": False}
+    values |= {"watch": {"namespaces": [exports.name]}, "rbac": {"userRole": False}}
+    values["leaderElection"] = {"leaseSeconds": 6, "renewSeconds": 4, "retrySeconds": 1}
+    release, before = Release(system, values), everything()
+
+    release.helm("install", str(previous))
+    assert "Phase:          Succeeded" in release.helm("test")
+    assert release.environment()["MODELEXPORT_WORKERS"] == "4"
+    exports.apply(build_export("model", "ONNX/FP32", "ONNX/FP16", className=f"{exports.name}-usual"))
+    exports.wait_for_pod("model")
+    running = identities(exports)
+
+    definitions = helm("show", "crds", str(CHART))
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", input=definitions)
+    release.helm("upgrade", str(CHART), replicas=2)
+    assert "Phase:          Succeeded" in release.helm("test")
+    assert release.environment()["MODELEXPORT_WORKERS"] == "8"
+    assert len(release.ready_pods()) == 2
+    [lease] = release.read("leases")
+    assert lease["spec"]["holderIdentity"].rpartition("_")[0] in release.ready_pods()
+    [budget] = release.read("poddisruptionbudgets")
+    assert budget["status"]["disruptionsAllowed"] == 1
+    exports.wait("mx/model", "condition=Ready")
+    assert running.items() <= identities(exports).items()
+    assert len(exports.read_all("jobs")) == len(exports.read_all("pods")) == 2
+
+    exports.apply(build_export("later", className=f"{exports.name}-usual"))
+    exports.wait_for_pod("later")
+    release.helm("rollback", "1")
+    assert release.environment()["MODELEXPORT_WORKERS"] == "4"
+    assert "MODELEXPORT_LEADER_ELECTION" not in release.environment()
+    exports.wait("mx/later", "condition=Ready")
+    assert len(exports.read_all("jobs")) == 3
+
+    exports.kubectl("delete", "mx", "--all", "--cascade=foreground")
+    release.helm("uninstall")
+    left: set[str] = set()
+
+    def is_gone() -> bool:
+        nonlocal left
+        left = {name for name in everything() - before if "modelexport.dev" not in name}
+        return not left
+
+    try:
+        wait_until("everything to be gone", is_gone, 40)
+    finally:
+        assert left == set()
+    assert "modelexports.modelexport.dev" in kubectl("get", "crds", "--output=name")

@@ -1,0 +1,26 @@
+"""What the operator needs of an API server: its definitions, and its rights as the chart gives them."""
+
+from cluster.chart import NAMESPACE, Body, load, render
+from cluster.layout import REPOSITORY
+from integration.control_plane import ControlPlane
+
+RIGHTS = "templates/rbac.yaml"
+
+
+def install_definitions(plane: ControlPlane) -> None:
+    """Install definitions and rights, those of two operators, and wait until the definitions are served."""
+    plane.kubectl("apply", "--filename", str(REPOSITORY / "crds"))
+    plane.kubectl("create", "namespace", NAMESPACE)
+    plane.kubectl("apply", "--filename=-", text=render_rights())
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+
+
+def render_rights() -> str:
+    """The rights of two operators and of their users, as a manifest."""
+    return render({"replicas": 2}, f"--show-only={RIGHTS}")
+
+
+def rights_of_the_operator() -> list[Body]:
+    """The roles of the operator, without the one of its users."""
+    rendered = load(render({"replicas": 2, "rbac": {"userRole": False}}, f"--show-only={RIGHTS}"))
+    return [body for body in rendered if body["kind"] in ("ClusterRole", "Role")]

@@ -1,0 +1,165 @@
+"""Two operators, one leader: the other one knows everything, writes nothing, and takes over in time."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from integration.api import EVENTS, EXPORTS, JOBS, PODS, Api, Body
+from integration.control_plane import ControlPlane
+from integration.kubelet import play_kubelet, succeed
+from integration.process import Operator
+from integration.proxy import Proxy
+from unit.operator.objects import make_export
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/modelexport-system/leases"
+LEASE_SECONDS, RETRY_SECONDS = 3, 0.3
+TIMES = {
+    "MODELEXPORT_LEADER_ELECTION": "true",
+    "MODELEXPORT_LEASE_SECONDS": str(LEASE_SECONDS),
+    "MODELEXPORT_LEASE_RENEW_SECONDS": "2",
+    "MODELEXPORT_LEASE_RETRY_SECONDS": str(RETRY_SECONDS),
+}
+SLACK = 2.0
+"""For a machine that is busy with other things."""
+TARGETS = ("ONNX/FP16", "ONNX/FP32")
+
+
+@pytest.fixture(autouse=True)
+def lease(plane: ControlPlane) -> Iterator[None]:
+    """No Lease of another test."""
+    yield
+    plane.kubectl("delete", "leases", "--all", "--namespace=modelexport-system")
+
+
+@contextmanager
+def leader_and_follower(
+    plane: ControlPlane, proxy: Proxy, folder: Path, **times: str
+) -> Iterator[tuple[Operator, Operator]]:
+    """A leader that reaches the API server by itself, and a follower whose requests the proxy counts."""
+    first, second = folder / "first", folder / "second"
+    first.mkdir()
+    second.mkdir()
+    leader = Operator(plane.address, first, plane.certificate, **{**TIMES, **times})
+    follower = Operator(proxy.address, second, **{**TIMES, **times})
+    with leader.running():
+        wait_to_lead(Api(plane, "default"), leader)
+        with follower.running():
+            yield leader, follower
+
+
+def wait_to_lead(api: Api, operator: Operator, seconds: float = 10) -> None:
+    api.wait_for("the operator to lead", lambda: leads(operator), seconds)
+
+
+def leads(operator: Operator) -> bool:
+    return "modelexport_leader 1.0" in operator.ask("/metrics")[1]
+
+
+def begin(api: Api, name: str = "shapes") -> None:
+    body = make_export(*TARGETS)
+    body["metadata"] = {"name": name}
+    api.create(EXPORTS, body)
+
+
+def holder(api: Api) -> Body:
+    [lease] = api.list(LEASE)
+    return lease["spec"]  # type: ignore[no-any-return]
+
+
+def test_a_follower_is_ready_and_writes_nothing_while_the_leader_works(
+    api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
+) -> None:
+    with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
+        proxy.watch_over(api.namespace)
+        begin(api)
+        with play_kubelet(api):
+            api.wait_for_reason("Succeeded")
+        assert proxy.writes == []
+        assert follower.ask("/readyz") == (200, "ok\n")
+        assert (leads(leader), leads(follower)) == (True, False)
+        assert "modelexport_queue_depth 0.0" in follower.ask("/metrics")[1]
+        assert 'modelexport_exports{state="Succeeded"}' in leader.ask("/metrics")[1]
+        assert "modelexport_exports{" not in follower.ask("/metrics")[1]
+
+
+def test_a_leader_that_is_killed_is_followed_in_time_and_no_job_is_made_twice(
+    api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
+) -> None:
+    with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
+        proxy.watch_over(api.namespace)
+        begin(api)
+        api.wait_for("the Jobs", lambda: len(api.list(JOBS)) == len(TARGETS))
+        before = {job["metadata"]["uid"] for job in api.list(JOBS)}
+        killed = time.monotonic()
+        leader.kill()
+        begin(api, "more")
+        wait_to_lead(api, follower)
+        assert time.monotonic() - killed < LEASE_SECONDS + RETRY_SECONDS + SLACK
+        with play_kubelet(api):
+            api.wait_for_reason("Succeeded")
+            api.wait_for_reason("Succeeded", "more")
+        jobs = api.list(JOBS)
+        assert before < {job["metadata"]["uid"] for job in jobs}
+        assert len(jobs) == len(api.list(PODS)) == 2 * len(TARGETS)
+        creations = [write for write in proxy.writes if write.startswith("POST") and write.endswith("/jobs")]
+        assert len(creations) == len(TARGETS)
+        assert holder(api)["leaseTransitions"] == 1
+
+
+def test_a_leader_that_is_stopped_gives_the_lease_back_and_is_followed_at_once(
+    api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
+) -> None:
+    # Nobody would lead within this test if the Lease had to run out.
+    with leader_and_follower(plane, proxy, tmp_path, MODELEXPORT_LEASE_SECONDS="300") as (leader, follower):
+        assert leader.process is not None
+        leader.process.send_signal(signal.SIGTERM)
+        assert leader.process.wait(20) == 0
+        wait_to_lead(api, follower)
+
+
+def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_up_and_ends(
+    api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
+) -> None:
+    frozen, other = tmp_path / "frozen", tmp_path / "other"
+    frozen.mkdir()
+    other.mkdir()
+    sleeper, successor = (
+        Operator(proxy.address, frozen, **TIMES),
+        Operator(plane.address, other, plane.certificate, **TIMES),
+    )
+    with sleeper.running():
+        wait_to_lead(api, sleeper)
+        assert sleeper.process is not None
+        with successor.running():
+            begin(api)
+            api.wait_for("the Jobs", lambda: len(api.list(JOBS)) == len(TARGETS))
+            api.wait_for("the first status", api.ready)
+            os.kill(sleeper.process.pid, signal.SIGSTOP)
+            wait_to_lead(api, successor)
+            proxy.watch_over(api.namespace)
+            with play_kubelet(api, succeed):
+                api.wait_for_reason("Succeeded")
+            os.kill(sleeper.process.pid, signal.SIGCONT)
+            assert sleeper.process.wait(10) == 75
+            assert proxy.writes == []
+    assert "does not lead any more" in sleeper.log.read_text()
+    api.wait_for("the last event", lambda: any(e["reason"] == "Succeeded" for e in api.list(EVENTS)))
+
+
+def test_an_operator_of_some_namespaces_serves_these_and_needs_no_other_rights(
+    api: Api, plane: ControlPlane, tmp_path: Path
+) -> None:
+    operator = Operator(plane.address, tmp_path, plane.certificate, MODELEXPORT_NAMESPACES=f"{api.namespace},other")
+    elsewhere = Api(plane, "default")
+    with operator.running():
+        begin(elsewhere)
+        begin(api)
+        with play_kubelet(api):
+            api.wait_for_reason("Succeeded")
+        assert "status" not in elsewhere.get(EXPORTS, "shapes")
+    elsewhere.delete(EXPORTS, "shapes")

@@ -1,0 +1,194 @@
+"""Each right of the operator is needed: without it something fails, and the operator says what."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
+from integration.control_plane import OPERATOR_USER, ControlPlane
+from integration.installation import rights_of_the_operator
+from integration.kubelet import play_kubelet, run, succeed
+from integration.process import Operator
+from unit.operator.objects import make_export
+
+ROLES = {
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}",
+}
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+OFTEN = {"MODELEXPORT_AUDIT_SECONDS": "0.5", "MODELEXPORT_PATIENCE_SECONDS": "1"}
+ELECTED = {"MODELEXPORT_LEADER_ELECTION": "true", **OFTEN}
+
+Right = tuple[str, str]
+"""Resource (with its subresource) and verb."""
+
+
+def begin(api: Api, **spec: object) -> None:
+    body = make_export("ONNX/FP16", **spec)
+    body["metadata"] = {"name": "shapes"}
+    api.create(EXPORTS, body)
+
+
+def end_in_time(api: Api) -> None:
+    """Order an export, and have it end and go."""
+    begin(api, ttlSecondsAfterFinished=1)
+
+
+def bind_files(api: Api) -> None:
+    """Order an export whose files go with it."""
+    begin(api, deletionPolicy="Delete")
+
+
+def suspend(api: Api) -> None:
+    """Order an export, and suspend it as soon as it has a Job."""
+    begin(api)
+    api.wait_for("the Job", lambda: api.list(JOBS))
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
+
+
+AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
+    ("modelexports", "delete"): (end_in_time, 'cannot delete resource "modelexports"'),
+    ("modelexports", "patch"): (bind_files, 'cannot patch resource "modelexports"'),
+    ("modelexports/status", "update"): (begin, 'cannot update resource "modelexports/status"'),
+    ("modelexports/finalizers", "update"): (begin, "cannot set blockOwnerDeletion"),
+    ("jobs", "create"): (begin, 'cannot create resource "jobs"'),
+    ("jobs", "patch"): (suspend, 'cannot patch resource "jobs"'),
+    ("events", "create"): (begin, 'cannot create resource "events"'),
+}
+"""What is needed while exports are served: what has to happen to see it, and what is said then."""
+AT_START: list[Right] = [
+    (resource, verb) for resource in ("modelexports", "exportclasses", "jobs", "pods") for verb in ("list", "watch")
+]
+"""What is needed to become ready, and to stay healthy."""
+TO_LEAD: list[Right] = [("leases", "get"), ("leases", "create"), ("leases", "update")]
+
+
+def rights_in(role: Body) -> set[Right]:
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_every_right_of_the_chart_is_tried_here() -> None:
+    granted = set().union(*map(rights_in, rights_of_the_operator()))
+    assert granted == {*AT_WORK, *AT_START, *TO_LEAD}
+
+
+@contextmanager
+def without(plane: ControlPlane, right: Right) -> Iterator[None]:
+    """Take one right from the operator, and give it back."""
+    api = Api(plane, "default")
+    [role] = [body for body in rights_of_the_operator() if right in rights_in(body)]
+    path = ROLES[role["kind"]].format_map(role["metadata"])
+    api.patch(path, {"rules": [rule for rule in (narrow(rule, right) for rule in role["rules"]) if rule["verbs"]]})
+    try:
+        api.wait_for("the right to be gone", lambda: not is_allowed(api, right))
+        yield
+    finally:
+        api.patch(path, {"rules": role["rules"]})
+        api.wait_for("the right to be back", lambda: is_allowed(api, right))
+
+
+def narrow(rule: Body, right: Right) -> Body:
+    """A rule without a verb on a resource; a rule of these roles is about one resource."""
+    resource, verb = right
+    narrowed = deepcopy(rule)
+    if rule["resources"] == [resource]:
+        narrowed["verbs"] = [kept for kept in rule["verbs"] if kept != verb]
+    return narrowed
+
+
+def is_allowed(api: Api, right: Right) -> bool:
+    """Whether the API server's authorizer has heard of a change: it watches the roles."""
+    resource, _, subresource = right[0].partition("/")
+    group = next(
+        rule["apiGroups"][0]
+        for role in rights_of_the_operator()
+        for rule in role["rules"]
+        if right[0] in rule["resources"]
+    )
+    attributes = {
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "verb": right[1],
+        "namespace": "modelexport-system",
+        "name": "" if right[1] == "create" else "modelexport-operator",
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": OPERATOR_USER, "resourceAttributes": attributes},
+    }
+    return bool(api.create(REVIEWS, review)["status"]["allowed"])
+
+
+def log_of(operator: Operator, begun: int = 0) -> str:
+    """What an operator has logged since a moment; in lines of JSON quotation marks are escaped."""
+    return operator.log.read_bytes()[begun:].decode().replace('\\"', '"')
+
+
+@pytest.mark.parametrize("right", AT_WORK, ids="-".join)
+def test_an_operator_at_work_says_which_right_it_lacks(
+    api: Api, plane: ControlPlane, operator: Operator, right: Right
+) -> None:
+    happen, words = AT_WORK[right]
+    begun = operator.log.stat().st_size
+
+    def is_told() -> bool:
+        return words in log_of(operator, begun) or words in str(api.get(EXPORTS, "shapes").get("status"))
+
+    with without(plane, right), play_kubelet(api, run if happen is suspend else succeed):
+        happen(api)
+        api.wait_for("the lack to be told", is_told)
+
+
+@pytest.fixture(scope="module")
+def busy_namespace(plane: ControlPlane, operator: Operator) -> Iterator[None]:
+    """One object of each kind that the operator watches."""
+    api = Api(plane, "default")
+    begin(api)
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    yield
+    api.delete(EXPORTS, "shapes")
+
+
+@pytest.mark.parametrize("right", AT_START, ids="-".join)
+def test_an_operator_that_cannot_look_is_not_healthy(
+    plane: ControlPlane, tmp_path: Path, busy_namespace: None, right: Right
+) -> None:
+    operator = Operator(plane.address, tmp_path, plane.certificate, **OFTEN)
+    api, changes = Api(plane, "default"), count()
+    deaf = re.compile(rf"the watch has not told of \d+ {right[0]}")
+
+    def has_failed() -> bool:
+        touch(api, right[0], str(next(changes)))
+        return not operator.is_alive() or bool(deaf.search(operator.ask("/healthz")[1]))
+
+    with without(plane, right), operator.started():
+        api.wait_for("the end, or the alarm", has_failed)
+        assert operator.ask("/readyz")[0] != 200
+    assert f'cannot {right[1]} resource "{right[0]}"' in log_of(operator)
+
+
+def touch(api: Api, resource: str, value: str) -> None:
+    """Change every object of a kind a little, for the watch to tell of it."""
+    path = {"modelexports": EXPORTS, "exportclasses": CLASSES, "jobs": JOBS, "pods": PODS}[resource]
+    for body in api.list(path):
+        api.patch(f"{path}/{body['metadata']['name']}", {"metadata": {"annotations": {"touched": value}}})
+
+
+@pytest.mark.parametrize("right", TO_LEAD, ids="-".join)
+def test_an_operator_that_cannot_use_its_lease_is_not_ready(plane: ControlPlane, tmp_path: Path, right: Right) -> None:
+    api = Api(plane, "default")
+    operator = Operator(plane.address, tmp_path, plane.certificate, **ELECTED)
+    words = f'cannot {right[1]} resource "leases"'
+    with without(plane, right), operator.started():
+        api.wait_for("the lack to be told", lambda: words in operator.ask("/readyz")[1])
+        assert operator.ask("/readyz")[0] == 503
+        assert "modelexport_leader 0.0" in operator.ask("/metrics")[1]
+    plane.kubectl("delete", "leases", "--all", "--namespace=modelexport-system")
