@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.reasons import Reason
+from modelexport_converter import checkpoint
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 
@@ -254,3 +255,22 @@ def test_a_module_outside_the_list_is_refused_by_name(tmp_path: Path) -> None:
     assert failure.reason is Reason.CHECKPOINT_UNSAFE
     assert "torch.nn.modules.activation.GELU" in str(failure)
     assert "Sequential" not in str(failure)
+
+
+def test_an_archive_that_unpacks_to_more_than_a_checkpoint_has_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "UNPACKED_LIMIT", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("archive/data.pkl", "archive/version"):
+            archive.writestr(name, bytes(1 << 20))
+    failure = refuse(tmp_path / "bomb.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "it unpacks to 2,097,152 bytes, the limit is 1,048,576" in str(failure)
+
+
+def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "flat.pt")
+    failure = refuse(tmp_path / "flat.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "its tensors come to 4,398,046,511,104 bytes, the limit is 4,294,967,296" in str(failure)

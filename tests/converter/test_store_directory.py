@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from modelexport.reasons import Reason
+from modelexport.sources import public_uri
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, public_uri
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store
 
 LIMIT = 1 << 20
 

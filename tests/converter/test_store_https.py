@@ -10,13 +10,20 @@ from pathlib import Path
 import pytest
 
 from modelexport.reasons import Reason
-from modelexport.spec import DataRef
+from modelexport.spec import Calibration, DataRef
+from modelexport_converter.calibration import open_dataset
 from modelexport_converter.failures import Failure
 from modelexport_converter.fetch import CHECKPOINT, fetch
 from modelexport_converter.stores import ObjectMissing, TooLarge, https, open_store, retry
 
 CONTENT = b"a checkpoint"
-REDIRECTS = {"/moved": "/file", "/downgraded": "http://127.0.0.1:1/file?token=secret", "/loop": "/loop"}
+REDIRECTS = {
+    "/moved": "/file",
+    "/team/moved": "/file",
+    "/team/moved-within": "/team/file",
+    "/downgraded": "http://127.0.0.1:1/file?token=secret",
+    "/loop": "/loop",
+}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -26,14 +33,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", REDIRECTS[path])
             self.send_header("Content-Length", "0")
-        elif path == "/file":
+        elif path.endswith("/file"):
             self.send_response(200)
             self.send_header("Content-Length", str(len(CONTENT)))
         else:
             self.send_response(404 if path == "/nothing" else 500)
             self.send_header("Content-Length", "0")
         self.end_headers()
-        if path == "/file":
+        if path.endswith("/file"):
             self.wfile.write(CONTENT)
 
     def log_message(self, *_: object) -> None:
@@ -93,6 +100,28 @@ def test_a_redirect_to_plain_http_is_refused_without_its_secrets(
         https.download(f"{server}/downgraded", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.INVALID_SPEC
     assert "secret" not in str(caught.value)
+
+
+def test_a_redirect_out_of_the_folders_of_a_class_is_refused(
+    server: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    enclosed = {**environ, "MODELEXPORT_SOURCES": f"s3://checkpoints/team/ {server}/team/"}
+    https.download(f"{server}/team/moved-within", tmp_path / "file", 100, enclosed)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    with pytest.raises(Failure, match=rf"{server}/file is reached by a redirect and is not within s3://") as caught:
+        https.download(f"{server}/team/moved", tmp_path / "other", 100, enclosed)
+    assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_the_operator_let_through_the_converter_still_refuses(tmp_path: Path) -> None:
+    store = open_store({"MODELEXPORT_STORE": str(tmp_path)})
+    enclosed = {"MODELEXPORT_SOURCES": "s3://data/team/"}
+    with pytest.raises(Failure, match=r"spec.model.checkpoint.uri: s3://data/team/../a has a") as caught:
+        fetch(store, enclosed, DataRef("s3://data/team/../a"), CHECKPOINT, tmp_path / "file")
+    assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
+    with pytest.raises(Failure, match=r"spec.calibration.dataset.uri: s3://data/other/ is not within s3://data/team/"):
+        open_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
 
 
 def test_redirects_without_end_are_given_up(server: str, environ: dict[str, str], tmp_path: Path) -> None:

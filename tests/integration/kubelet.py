@@ -91,7 +91,7 @@ def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterat
 
 def _end_once(api: Api, pod: Body, ends: dict[str, list[End]] | End, seen: dict[str, list[str]]) -> None:
     labels = pod["metadata"]["labels"]
-    target = f"{labels['modelexport.dev/format']}/{labels['modelexport.dev/precision']}"
+    target = f"{labels.get('modelexport.dev/format')}/{labels.get('modelexport.dev/precision')}"
     attempts = seen.setdefault(target, [])
     if pod["metadata"].get("deletionTimestamp"):
         _terminate(api, pod)
@@ -99,5 +99,5 @@ def _end_once(api: Api, pod: Body, ends: dict[str, list[End]] | End, seen: dict[
     if pod["metadata"]["uid"] in attempts:
         return
     attempts.append(pod["metadata"]["uid"])
-    choices = ends[target] if isinstance(ends, dict) else [ends]
+    choices = ends.get(target, [succeed]) if isinstance(ends, dict) else [ends]
     choices[min(len(attempts), len(choices)) - 1](api, pod)

@@ -11,6 +11,7 @@ from integration.control_plane import ControlPlane
 from unit.operator.objects import make_class, make_export
 
 SHA = "ab" * 32
+STORAGE = {"endpoint": "http://minio:9000", "bucket": "exports"}
 CHECKPOINT = {"uri": "s3://checkpoints/shapes/yolov8n.pt"}
 
 
@@ -42,6 +43,7 @@ ACCEPTED = {
         "className": "standard",
         "supportLevel": "Extended",
         "calibration": {"dataset": {"uri": "s3://datasets/shapes/calib.zip", "sha256": SHA}, "samples": 32},
+        "deletionPolicy": "Delete",
         "suspend": True,
         "ttlSecondsAfterFinished": 86400,
     },
@@ -107,6 +109,7 @@ REFUSED = {
         {"calibration": {"dataset": {"uri": "s3://datasets/c.zip"}, "samples": 10_001}},
         "should be less than or equal to 10000",
     ),
+    "an unknown deletion policy": ({"deletionPolicy": "Archive"}, 'supported values: "Retain", "Delete"'),
     "a negative TTL": ({"ttlSecondsAfterFinished": -1}, "should be greater than or equal to 0"),
 }
 
@@ -157,6 +160,8 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
     api.create(EXPORTS, export())
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True, "ttlSecondsAfterFinished": 5}})
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": False, "ttlSecondsAfterFinished": None}})
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"deletionPolicy": "Delete"}})
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"deletionPolicy": "Retain"}})
 
 
 @pytest.mark.parametrize(
@@ -171,6 +176,13 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
             'supported values: "Always", "IfNotPresent", "Never"',
         ),
         ({"jobs": {"deadlineSeconds": 0}}, "should be greater than or equal to 1"),
+        ({"storage": {**STORAGE, "prefix": "team/{name}"}}, "no other braces than {namespace} can stand in a prefix"),
+        ({"sources": []}, "should have at least 1 items"),
+        ({"sources": ["s3://checkpoints/{namespace}"]}, "it ends with a slash"),
+        ({"sources": ["s3://checkpoints/{name}/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
+        ({"sources": ["http://models.example/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
+        ({"sources": ["https://user@models.example/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
+        ({"sources": ["s3://checkpoints/%2e%2e/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
         ({"jobs": {"retries": 11}}, "should be less than or equal to 10"),
         ({"jobs": {"parallelism": 0}}, "should be greater than or equal to 1"),
         ({"jobs": {"queueName": ""}}, "should be at least 1 chars long"),
@@ -225,6 +237,12 @@ def test_a_class_with_every_field_is_accepted(api: Api) -> None:
 def test_the_examples_are_accepted(plane: ControlPlane, path: str, made: str) -> None:
     file = Path(__file__).parents[2] / path
     assert made in plane.kubectl("create", "--dry-run=server", f"--filename={file}")
+
+
+def test_a_class_can_give_each_namespace_its_folders(api: Api) -> None:
+    sources = ["s3://checkpoints/{namespace}/", "s3://{namespace}-data/", "https://models.example:8443/{namespace}/a/"]
+    body = make_class("other", storage={**STORAGE, "prefix": "teams/{namespace}"}, sources=sources)
+    assert api.create(f"{CLASSES}?dryRun=All&fieldValidation=Strict", body)["spec"]["sources"] == sources
 
 
 def test_what_the_chart_becomes_is_accepted(plane: ControlPlane) -> None:

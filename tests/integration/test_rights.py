@@ -39,6 +39,11 @@ def end_in_time(api: Api) -> None:
     begin(api, ttlSecondsAfterFinished=1)
 
 
+def bind_files(api: Api) -> None:
+    """Order an export whose files go with it."""
+    begin(api, deletionPolicy="Delete")
+
+
 def suspend(api: Api) -> None:
     """Order an export, and suspend it as soon as it has a Job."""
     begin(api)
@@ -56,6 +61,7 @@ def suspend_in_queue(api: Api) -> None:
 
 AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
     ("modelexports", "delete"): (end_in_time, 'cannot delete resource "modelexports"'),
+    ("modelexports", "patch"): (bind_files, 'cannot patch resource "modelexports"'),
     ("modelexports/status", "update"): (begin, 'cannot update resource "modelexports/status"'),
     ("modelexports/finalizers", "update"): (begin, "cannot set blockOwnerDeletion"),
     ("jobs", "create"): (begin, 'cannot create resource "jobs"'),

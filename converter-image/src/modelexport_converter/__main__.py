@@ -1,10 +1,13 @@
 """One conversion as a process: the request from the environment, the answer as exit code and termination message.
 
+With an argument it is something else that is done, by ``files``, and answered alike.
+
 Standard output carries one line of JSON per event; what libraries print goes to standard error.
 """
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +21,7 @@ from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
+from modelexport_converter.files import run_command
 from modelexport_converter.intake import check_pictures, fetch_inputs, find_earlier
 from modelexport_converter.outcome import Terminated, explain
 from modelexport_converter.progress import Stages, claim_stdout, peak_memory_mib, start_logging
@@ -28,15 +32,15 @@ from modelexport_converter.threads import limit_threads
 TERMINATED = 128 + signal.SIGTERM
 
 
-def main(environ: Mapping[str, str], stream: TextIO) -> int:
-    """Run the conversion that the environment asks for and return the exit code.
+def main(environ: Mapping[str, str], stream: TextIO, command: str | None = None) -> int:
+    """Run the conversion that the environment asks for, or another command, and return the exit code.
 
     A conversion that is asked to end (SIGTERM) leaves no message: whoever asked knows why, and the converter does not.
     """
     start_logging(stream, {})
     stages = Stages()
     try:
-        result = _answer(environ, stream, stages)
+        result = _answer(environ, stream, stages, command)
     except Terminated:
         announce("terminated")
         return TERMINATED
@@ -46,8 +50,10 @@ def main(environ: Mapping[str, str], stream: TextIO) -> int:
     return result.reason.exit_code
 
 
-def _answer(environ: Mapping[str, str], stream: TextIO, stages: Stages) -> ConversionResult:
+def _answer(environ: Mapping[str, str], stream: TextIO, stages: Stages, command: str | None) -> ConversionResult:
     try:
+        if command:
+            return run_command(command, environ)
         request = _read_request(environ)
         start_logging(stream, _context(environ, request))
         with tempfile.TemporaryDirectory(prefix="conversion-", dir=environ.get(names.WORK_DIR_ENV)) as folder:
@@ -103,7 +109,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
     output = claim_stdout()
-    code = main(os.environ, output)
+    code = main(os.environ, output, *sys.argv[1:2])
     output.flush()
     # Not sys.exit: taking torch and its companions down costs seconds, and a crash there would belie the answer.
     os._exit(code)

@@ -8,7 +8,7 @@ from pathlib import Path
 from modelexport.reasons import Reason
 from modelexport.spec import Calibration
 from modelexport_converter.failures import Failure
-from modelexport_converter.fetch import DATASET, fetch, sha256_of
+from modelexport_converter.fetch import DATASET, check_source, fetch, sha256_of
 from modelexport_converter.pictures import PICTURE_LIMIT, Picture, check_found, is_picture, open_archive
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge
 
@@ -36,6 +36,7 @@ def open_dataset(store: Store, environ: Mapping[str, str], calibration: Calibrat
         return Dataset((), tuple(_on_disk(path.name, path) for path in sorted(PACKAGED.glob("*.jpg"))))
     reference, needed = calibration.dataset, calibration.samples + VERIFICATION_COUNT
     if reference.uri.endswith("/"):
+        check_source(environ, reference.uri, DATASET)
         pictures, digest = _download_folder(store, reference.uri, needed, folder)
     else:
         archive = folder / "pictures.zip"

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
+from modelexport_converter.fetch import CHECKPOINT
 from modelexport_converter.program import read_program
 
 Facts = Mapping[str, Any]
@@ -28,6 +29,9 @@ _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _OTHER_ZIP = "it is a zip file, but neither torch.save nor torch.export.save wrote it"
 EPSILON = "batch_norm_epsilon"
 """The one number of a pickled network that changes its results and is in no state dict, as a fact."""
+
+UNPACKED_LIMIT = CHECKPOINT.limit
+"""What no checkpoint unpacks to: torch compresses nothing, and a file of this size is refused itself."""
 
 _MODELS = ("ema", "model_ema", "model", "state_dict", "model_state_dict")
 """Where a checkpoint keeps its weights; averaged ones come first, as they are what their author evaluates."""
@@ -126,19 +130,39 @@ def _open(path: Path) -> io.BufferedReader:
 
 
 def _read_zip(path: Path) -> Checkpoint:
+    _check_unpacked(path)
     try:
         records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
     except RuntimeError as error:
-        cut = "its end is missing or damaged; it was probably cut while it was copied"
-        raise _unreadable(path, _OTHER_ZIP if zipfile.is_zipfile(path) else cut) from error
+        raise _unreadable(path, _OTHER_ZIP) from error
     if "archive_format" in records:
         program = read_program(path)
+        _check_extent(path, program.state_dict)
         return Checkpoint({**program.state_dict, **_tensors_of(program.constants)}, program=program)
     if "constants.pkl" in records:
         raise _unreadable(path, "it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
     if "data.pkl" not in records:
         raise _unreadable(path, _OTHER_ZIP)
     return _read_pickle(path)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Stop at an archive that unpacks to more than a checkpoint may have, before anything of it is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        cut = "its end is missing or damaged; it was probably cut while it was copied"
+        raise _unreadable(path, cut) from error
+    if unpacked > UNPACKED_LIMIT:
+        raise _unreadable(path, f"it unpacks to {unpacked:,} bytes, the limit is {UNPACKED_LIMIT:,}")
+
+
+def _check_extent(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Stop at tensors that repeat a few bytes without end: a step of zero makes any shape of one number."""
+    extent = sum(tensor.numel() * max(tensor.element_size(), 4) for tensor in tensors.values())
+    if extent > UNPACKED_LIMIT:
+        raise _unreadable(path, f"its tensors come to {extent:,} bytes, the limit is {UNPACKED_LIMIT:,}")
 
 
 def _read_pickle(path: Path) -> Checkpoint:
@@ -166,6 +190,7 @@ def _interpret(path: Path, content: Any) -> Checkpoint:
     facts |= {**_plain(attributes.get("yaml")), **_plain(attributes)}
     if isinstance(model, _Node) and (epsilon := model.find("eps")) is not None:
         facts[EPSILON] = epsilon
+    _check_extent(path, tensors)
     return Checkpoint(_to_float(_unwrapped(tensors)), facts)
 
 

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelexport import names
 from modelexport.reasons import Reason
+from modelexport.sources import explain_outside, public_uri
 from modelexport.spec import DataRef
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge, public_uri
+from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge
 
 GIB = 1 << 30
 
@@ -38,6 +40,7 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
     Raises:
         Failure: it is not there, too large, or has another SHA-256 than the request asks for.
     """
+    check_source(environ, ref.uri, role)
     try:
         _download(store, environ, ref.uri, role, path)
     except ObjectMissing as error:
@@ -52,6 +55,16 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
         wanted = f"{role.field_path}.sha256 asks for {ref.sha256}; correct the one that is wrong"
         raise Failure(Reason.DIGEST_MISMATCH, f"{found}, {wanted}")
     return digest
+
+
+def check_source(environ: Mapping[str, str], uri: str, role: Role) -> None:
+    """Refuse a file outside of the folders from which the export's class lets it read; the operator did so before.
+
+    Raises:
+        Failure: ``SourceNotAllowed``.
+    """
+    if problem := explain_outside(uri, environ.get(names.SOURCES_ENV, "").split()):
+        raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{role.field_path}.uri: {public_uri(uri)} {problem}")
 
 
 def _download(store: Store, environ: Mapping[str, str], uri: str, role: Role, path: Path) -> None:

@@ -13,7 +13,7 @@ from modelexport import __version__, names
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import Artifact, ConversionResult, Verification
-from modelexport_converter.stores import public_uri
+from modelexport.sources import public_uri
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts

@@ -22,10 +22,21 @@ from modelexport.schema import (
     record,
     rule,
     text,
+    text_set,
     word_set,
     words,
 )
-from modelexport.spec import DEADLINE_LIMIT, PARALLELISM_LIMIT, RETRIES_LIMIT, JobLimits, Storage
+from modelexport.spec import (
+    DEADLINE_LIMIT,
+    PARALLELISM_LIMIT,
+    PREFIX_PATTERN,
+    RETRIES_LIMIT,
+    SOURCE_PATTERN,
+    SOURCES_LIMIT,
+    URI_LIMIT,
+    JobLimits,
+    Storage,
+)
 
 SECRET_LIMIT = 253
 NAME_LIMIT = 253
@@ -41,8 +52,14 @@ def class_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Store, converter, nodes and limits.",
-                {"storage": _storage(), "converter": _converter(), "nodePools": _pools(), "jobs": _jobs()},
+                "Store, sources, converter, nodes and limits.",
+                {
+                    "storage": _storage(),
+                    "sources": _sources(),
+                    "converter": _converter(),
+                    "nodePools": _pools(),
+                    "jobs": _jobs(),
+                },
                 required=("storage", "converter"),
             ),
         },
@@ -52,6 +69,8 @@ def class_schema() -> Schema:
 
 def _storage() -> Schema:
     url = rule("self.matches('^https?://[^/]+/?$')", "not an S3 endpoint, for example http://minio.default.svc:9000")
+    braces = "no other braces than {namespace} can stand in a prefix"
+    folder = rule(f"self.matches('{PREFIX_PATTERN}')", braces)
     name = rule("self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')", "not the name of an S3 bucket")
     return record(
         "The S3 bucket into which files are published.",
@@ -60,8 +79,10 @@ def _storage() -> Schema:
             "bucket": text("The bucket; it has to exist.", 63, name),
             "prefix": {
                 "type": "string",
-                "description": "Folder in the bucket, without slashes around it.",
+                "description": "Folder in the bucket, without slashes around it; the namespace of the export is a "
+                "folder in it, or stands where it says {namespace}.",
                 "maxLength": 512,
+                "x-kubernetes-validations": [folder],
             },
             "region": text("Region of the bucket.", 63, default=Storage.region),
             "credentialsSecretName": text(
@@ -70,6 +91,18 @@ def _storage() -> Schema:
             "caSecretName": text("Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT),
         },
         required=("endpoint", "bucket"),
+    )
+
+
+def _sources() -> Schema:
+    way_out = "not a folder, for example s3://checkpoints/{namespace}/; it ends with a slash"
+    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", way_out)
+    return text_set(
+        "Folders from which ModelExports may read checkpoints and pictures; {namespace} is the namespace of the "
+        "export. Anywhere when left out.",
+        text("A URI that ends with a slash.", URI_LIMIT, folder),
+        1,
+        SOURCES_LIMIT,
     )
 
 

@@ -12,6 +12,7 @@ from modelexport.spec import (
     INPUT_SIZE_LIMIT,
     SAMPLES_LIMIT,
     URI_LIMIT,
+    DeletionPolicy,
 )
 
 TTL_LIMIT = 2**31 - 1
@@ -42,7 +43,8 @@ def export_schema() -> Schema:
 
 def _spec() -> Schema:
     return record(
-        "What to convert, and into what. Only suspend and ttlSecondsAfterFinished can be changed afterwards.",
+        "What to convert, and into what. Only suspend, deletionPolicy and ttlSecondsAfterFinished "
+        "can be changed afterwards.",
         {
             "className": text("The ExportClass that serves this export; the default class when left out.", 63),
             "model": _model(),
@@ -66,9 +68,15 @@ def _spec() -> Schema:
                 len(TARGETS),
             ),
             "calibration": _calibration(),
+            "deletionPolicy": words(
+                "Whether the published files stay when this object is deleted, or go with it.",
+                list(DeletionPolicy),
+                default=str(DeletionPolicy.RETAIN),
+            ),
             "suspend": flag("Stops the Jobs of this export; what is published stays."),
             "ttlSecondsAfterFinished": integer(
-                "Seconds after its end until this object and its Jobs are deleted; files stay. Never when left out.",
+                "Seconds after its end until this object and its Jobs are deleted, and files as deletionPolicy says. "
+                "Never when left out.",
                 0,
                 TTL_LIMIT,
             ),

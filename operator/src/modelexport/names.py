@@ -12,6 +12,8 @@ EXPORT_SHORT_NAME = "mx"
 CLASS_KIND = "ExportClass"
 CLASS_PLURAL = "exportclasses"
 
+FINALIZER = f"{GROUP}/files"
+"""On an export whose files go with it, until they are gone; the operator adds and removes no other."""
 DEFAULT_CLASS_ANNOTATION = f"{GROUP}/is-default-class"
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -33,8 +35,16 @@ STORE_ENV = "MODELEXPORT_STORE"
 """Endpoint of the S3 server (``http://`` or ``https://``), or a directory that holds one folder per bucket."""
 ACCESS_KEY_ENV = "AWS_ACCESS_KEY_ID"
 SECRET_KEY_ENV = "AWS_SECRET_ACCESS_KEY"
+SESSION_TOKEN_ENV = "AWS_SESSION_TOKEN"
 REGION_ENV = "AWS_REGION"
+REGION_DEFAULT = "us-east-1"
 CA_FILE_ENV = "MODELEXPORT_CA_FILE"
+SOURCES_ENV = "MODELEXPORT_SOURCES"
+"""Optional folders, parted by spaces, from which a conversion may read; each a URI that ends with a slash."""
+EXPORT_UID_ENV = "MODELEXPORT_EXPORT_UID"
+"""The uid of the export: what a conversion publishes carries it, and only what carries it is removed with it."""
+FILES_ENV = "MODELEXPORT_FILES"
+"""The URIs on which the converter's ``clean`` and ``presign`` work, as a list in JSON."""
 WORK_DIR_ENV = "MODELEXPORT_WORK_DIR"
 """Scratch folder of one conversion."""
 SHARED_DIR_ENV = "MODELEXPORT_SHARED_DIR"
@@ -47,6 +57,9 @@ TERMINATION_MESSAGE_LIMIT = 4096
 """Bytes that the kubelet keeps of a termination message."""
 
 REPORT_FILE = "report.json"
+
+CLEAN, PRESIGN = "clean", "presign"
+"""What the converter does, given as its first argument, in the place of a conversion."""
 
 
 class ExitCode(IntEnum):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ from modelexport.fields import InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Cell, SupportLevel, Target, lookup
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
+from modelexport.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.spec import Calibration, Model, ModelExport
 
 HASH_DIGITS = 10
@@ -21,7 +22,8 @@ def plan_export(export: ModelExport, output: str) -> tuple[ConversionRequest, ..
 
     Args:
         export: what the user asked for.
-        output: URI of the folder for all exports of the class, without a slash at its end, e.g. ``s3://exports/team``.
+        output: URI of the folder for all exports of the class, without a slash at its end, e.g. ``s3://exports/team``;
+            where it has ``{namespace}``, that is the folder of the namespace, else the namespace is a folder in it.
 
     Raises:
         InvalidSpec: a target is not in the matrix at the support level of the export; reason ``UnsupportedTarget``.
@@ -45,6 +47,27 @@ def check_support(export: ModelExport) -> None:
             raise InvalidSpec(f"spec.targets[{index}]", row.refusal(asked), Reason.UNSUPPORTED_TARGET)
 
 
+def check_sources(export: ModelExport, sources: Sequence[str]) -> None:
+    """Refuse a checkpoint or pictures outside of the folders from which the export's class lets it read.
+
+    Raises:
+        InvalidSpec: with reason ``SourceNotAllowed``, the folders and the way out.
+    """
+    folders = [expand(source, export.namespace) for source in sources]
+    named = {"spec.model.checkpoint.uri": export.model.checkpoint}
+    if export.calibration:
+        named["spec.calibration.dataset.uri"] = export.calibration.dataset
+    for path, reference in named.items():
+        if problem := explain_outside(reference.uri, folders):
+            raise InvalidSpec(path, f"{public_uri(reference.uri)!r} {problem}", Reason.SOURCE_NOT_ALLOWED)
+
+
+def export_folder(output: str, namespace: str, name: str) -> str:
+    """The URI of the folder of one export, with a slash at its end; ``output`` as for ``plan_export``."""
+    folder = expand(output, namespace) if PLACEHOLDER in output else f"{output}/{namespace}"
+    return f"{folder}/{name}/"
+
+
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
     cell = lookup(export.model.architecture, target)
     scheme = cell.scheme(calibrated=export.calibration is not None)
@@ -57,7 +80,7 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
         scheme=scheme,
         threshold=cell.threshold,
         artifact_name=f"{export.name}-{target.precision.lower()}{cell.backend.suffix}",
-        output=f"{output}/{export.namespace}/{export.name}/{target.slug}-{digest}/",
+        output=f"{export_folder(output, export.namespace, export.name)}{target.slug}-{digest}/",
         spec_hash=digest,
         calibration=export.calibration,
     )

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # The ModelExport itself.
     INVALID_SPEC = "InvalidSpec"
     UNSUPPORTED_TARGET = "UnsupportedTarget"
+    SOURCE_NOT_ALLOWED = "SourceNotAllowed"
     CLASS_NOT_FOUND = "ClassNotFound"
     CLASS_INVALID = "ClassInvalid"
     # The checkpoint.
@@ -64,6 +65,9 @@ class Reason(StrEnum):
     STORAGE_DENIED = "StorageDenied"
     STORAGE_FULL = "StorageFull"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    # The files of an export that was deleted.
+    FILES_REMOVED = "FilesRemoved"
+    FILES_REMAIN = "FilesRemain"
     # The cluster.
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     EVICTED = "Evicted"
@@ -111,6 +115,7 @@ _POLICIES = {
     Reason.TARGETS_FAILED: _user("Read the reason and the message of each failed target in status.targets."),
     Reason.INVALID_SPEC: _user("Correct the field that the message names and apply again."),
     Reason.UNSUPPORTED_TARGET: _user("Ask for a supported target, or set spec.supportLevel: Extended."),
+    Reason.SOURCE_NOT_ALLOWED: _user("Put the file where the message says, or ask for another ExportClass."),
     Reason.CLASS_NOT_FOUND: _system("Create the ExportClass, or name another in spec.className.", retriable=True),
     Reason.CLASS_INVALID: _system("Correct the field of the ExportClass that the message names."),
     Reason.CHECKPOINT_NOT_FOUND: _user("Upload the checkpoint, or correct spec.model.checkpoint.uri."),
@@ -129,6 +134,8 @@ _POLICIES = {
     Reason.STORAGE_DENIED: _system("Correct the credentials in the Secret of the ExportClass, or their permissions."),
     Reason.STORAGE_FULL: _system("Free space in the store or on the node, then apply again."),
     Reason.STORAGE_UNAVAILABLE: _system("Check the endpoint of the ExportClass and the store.", retriable=True),
+    Reason.FILES_REMOVED: Policy(Fault.NONE, "The files went with their ModelExport, as spec.deletionPolicy asked."),
+    Reason.FILES_REMAIN: _system("Remove the files that the message names by hand, if they are not wanted."),
     Reason.DEADLINE_EXCEEDED: _system("Raise spec.jobs.deadlineSeconds of the ExportClass, or give more CPU."),
     Reason.EVICTED: _system("Free what the node ran short of, or add a node.", retriable=True),
     Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),

@@ -72,6 +72,11 @@ def word_set(description: str, allowed: Sequence[str]) -> Schema:
     return {**plain_list(description, items, len(allowed)), "x-kubernetes-list-type": "set"}
 
 
+def text_set(description: str, items: Schema, low: int, high: int) -> Schema:
+    """A list of texts of which none stands twice."""
+    return {**plain_list(description, items, high), "minItems": low, "x-kubernetes-list-type": "set"}
+
+
 def rule(expression: str, message: str, **more: Any) -> Schema:
     """A CEL rule: ``expression`` has to be true, or the API server answers ``message``."""
     return {"rule": expression, "message": message, **more}

@@ -7,13 +7,15 @@ local run has no API server and a CRD may be older than the code.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from modelexport import fields
 from modelexport.fields import Body, InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target
-from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND
+from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
 from modelexport.nodepools import NodePool, parse_pools
+from modelexport.sources import PLACEHOLDER, is_plain
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -27,6 +29,16 @@ DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
 PARALLELISM_LIMIT = 100_000
 DEFAULT_SAMPLES = 64
+PREFIX_PATTERN = r"^([^{}]|[{]namespace[}])*$"
+SOURCE_PATTERN = r"^(s3://([a-z0-9.-]|[{]namespace[}])+|https://[A-Za-z0-9.:-]+)/(([^/{}%\\\s]|[{]namespace[}])+/)*$"
+SOURCES_LIMIT = 32
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of the published files when their ModelExport is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class ModelExport:
     class_name: str | None = None
     support_level: SupportLevel = SupportLevel.STABLE
     calibration: Calibration | None = None
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     suspend: bool = False
     ttl_seconds_after_finished: int | None = None
 
@@ -91,12 +104,13 @@ class Storage:
     """An S3 bucket, how to reach it, and the Secret of the Job's namespace that holds the credentials.
 
     The Secret has the keys ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, and ``ca.crt`` when ``ca`` is set.
+    ``{namespace}`` in ``prefix`` stands for the namespace of the export.
     """
 
     endpoint: str
     bucket: str
     prefix: str = ""
-    region: str = "us-east-1"
+    region: str = REGION_DEFAULT
     credentials_secret: str | None = None
     ca_secret: str | None = None
 
@@ -125,7 +139,10 @@ class Sharing:
 
 @dataclass(frozen=True)
 class ExportClass:
-    """A parsed ExportClass: the platform team's half of an export."""
+    """A parsed ExportClass: the platform team's half of an export.
+
+    ``sources`` are the folders from which exports may read, ``{namespace}`` for the export's own; none means anywhere.
+    """
 
     name: str
     storage: Storage
@@ -136,6 +153,7 @@ class ExportClass:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_pools: tuple[NodePool, ...] = ()
     sharing: Sharing = Sharing()
+    sources: tuple[str, ...] = ()
 
 
 def parse_export(body: Body) -> ModelExport:
@@ -156,6 +174,9 @@ def parse_export(body: Body) -> ModelExport:
         support_level=fields.enum(SupportLevel, spec.get("supportLevel", SupportLevel.STABLE), "spec.supportLevel"),
         targets=_parse_targets(spec.get("targets")),
         calibration=_parse_calibration(fields.optional_mapping(spec, "spec.calibration")),
+        deletion_policy=fields.enum(
+            DeletionPolicy, spec.get("deletionPolicy", DeletionPolicy.RETAIN), "spec.deletionPolicy"
+        ),
         suspend=fields.boolean(spec, "spec.suspend"),
         ttl_seconds_after_finished=fields.optional_int(spec, "spec.ttlSecondsAfterFinished", 0, 2**31 - 1),
     )
@@ -181,6 +202,7 @@ def parse_class(body: Body) -> ExportClass:
         limits=_parse_limits(fields.optional_mapping(spec, "spec.jobs") or {}),
         sharing=_parse_sharing(fields.optional_mapping(spec, "spec.jobs") or {}),
         is_default=annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
+        sources=_parse_sources(spec.get("sources")),
     )
 
 
@@ -296,11 +318,30 @@ def _parse_storage(storage: Body) -> Storage:
     return Storage(
         endpoint=endpoint.rstrip("/"),
         bucket=fields.text(storage, "spec.storage.bucket"),
-        prefix=(fields.optional_text(storage, "spec.storage.prefix") or "").strip("/"),
-        region=fields.optional_text(storage, "spec.storage.region") or "us-east-1",
+        prefix=_parse_prefix((fields.optional_text(storage, "spec.storage.prefix") or "").strip("/")),
+        region=fields.optional_text(storage, "spec.storage.region") or REGION_DEFAULT,
         credentials_secret=storage.get("credentialsSecretName"),
         ca_secret=storage.get("caSecretName"),
     )
+
+
+def _parse_prefix(prefix: str) -> str:
+    if not re.fullmatch(PREFIX_PATTERN, prefix) or not is_plain(f"s3://bucket/{prefix}"):
+        problem = f"{prefix!r} is not a folder; write it without '..' and with no other braces than {PLACEHOLDER}"
+        raise InvalidSpec("spec.storage.prefix", problem)
+    return prefix
+
+
+def _parse_sources(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Sequence) or isinstance(value, str) or not 1 <= len(value) <= SOURCES_LIMIT:
+        raise InvalidSpec("spec.sources", f"{value!r} is not a list of 1 to {SOURCES_LIMIT} folders")
+    for index, source in enumerate(value):
+        if not re.fullmatch(SOURCE_PATTERN, str(source)) or not is_plain(source):
+            problem = f"{source!r} is not a folder, for example s3://checkpoints/{PLACEHOLDER}/; it ends with a slash"
+            raise InvalidSpec(f"spec.sources[{index}]", problem)
+    return tuple(value)
 
 
 def _parse_limits(jobs: Body) -> JobLimits:

@@ -4,12 +4,25 @@ from collections.abc import Sequence
 
 from modelexport.fields import InvalidSpec
 from modelexport.names import DEFAULT_CLASS_ANNOTATION
+from modelexport.plan import check_sources
 from modelexport.reasons import Reason
 from modelexport.spec import ExportClass, ModelExport, parse_class
 from modelexport_operator.pods import Finding, Object
 
 
 def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Finding:
+    """Return the class that serves an export; or why there is none, or why it does not serve this one."""
+    found = choose_class(export, classes)
+    if isinstance(found, Finding):
+        return found
+    try:
+        check_sources(export, found.sources)
+    except InvalidSpec as error:
+        return Finding(error.reason, f"ExportClass {found.name} refuses {error}")
+    return found
+
+
+def choose_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Finding:
     """Return the class that an export names, or the default one; or why there is none.
 
     Of several default classes the newest one serves, as with StorageClasses.
@@ -29,7 +42,7 @@ def pick_class(name: str | None, classes: Sequence[Object]) -> Object | None:
 
 
 def output_folder(export_class: ExportClass) -> str:
-    """The URI of the folder for all exports of a class, without a slash at its end."""
+    """The URI of the folder for all exports of a class, as ``plan_export`` takes it."""
     storage = export_class.storage
     return f"s3://{storage.bucket}/{storage.prefix}".rstrip("/")
 

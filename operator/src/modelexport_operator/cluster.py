@@ -118,6 +118,13 @@ class Cluster:
         body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
         return await _read(self._send("PUT", path, body))
 
+    async def write_finalizers(self, export: Object, finalizers: tuple[str, ...]) -> None:
+        """Replace the finalizers of this very version of an export; ``ConflictError`` when it has changed."""
+        metadata = export["metadata"]
+        path = EXPORTS.path(metadata["namespace"], metadata["name"])
+        change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(finalizers)}
+        await _read(self._send("PATCH", path, {"metadata": change}, MERGE_PATCH))
+
     async def delete_export(self, export: Object) -> None:
         """Delete this very export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]

@@ -165,6 +165,9 @@ class Controller:
         for name in decision.withdraw:
             await self._cluster.delete_job(parent["metadata"]["namespace"], name)
             announce("job withdrawn", export=_spell(key_of(parent)), job=name)
+        if decision.finalizers is not None:
+            await self._cluster.write_finalizers(parent, decision.finalizers)
+            await self._tell(parent, decision.events)
         if decision.delete:
             await self._cluster.delete_export(parent)
             announce("export deleted", export=_spell(key_of(parent)))

@@ -11,6 +11,7 @@ from modelexport import names
 from modelexport.matrix import TARGETS, Resources, Target, lookup
 from modelexport.nodepools import NodePool, Toleration, is_extended
 from modelexport.request import ConversionRequest
+from modelexport.sources import expand
 from modelexport.spec import ExportClass, ModelExport, Storage
 from modelexport_operator.needs import larger, node_selector, resource_requests
 
@@ -62,7 +63,7 @@ def build_job(
             **({"suspend": True} if queue else {}),
             "activeDeadlineSeconds": export_class.limits.deadline_seconds,
             "backoffLimit": export_class.limits.retries,
-            "podFailurePolicy": _pod_failure_policy(),
+            "podFailurePolicy": pod_failure_policy(),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
             "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool)},
@@ -92,7 +93,7 @@ def _owner(export: ModelExport) -> Manifest:
     }
 
 
-def _pod_failure_policy() -> Manifest:
+def pod_failure_policy() -> Manifest:
     """The first rule that fits decides; a failure that fits none counts against the retries."""
     permanent = {"containerName": CONTAINER, "operator": "In", "values": [int(c) for c in names.PERMANENT_EXIT_CODES]}
     return {
@@ -105,8 +106,23 @@ def _pod_failure_policy() -> Manifest:
 
 def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    resources = _resources(cell.resources, pool)
+    environment = {
+        names.REQUEST_ENV: request.to_json(),
+        names.EXPORT_UID_ENV: export.uid,
+        names.JOB_ENV: job_name(export, request.target),
+    }
+    if export_class.sources:
+        environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    container = build_container(export_class, environment, cell.resources, pool)
+    return build_pod(export_class, container, cell.backend.cpu_architectures, pool)
+
+
+def build_pod(
+    export_class: ExportClass, container: Manifest, cpu_architectures: tuple[str, ...], pool: NodePool | None = None
+) -> Manifest:
+    """Build a Pod of the restricted level around a container of ``build_container``."""
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
+    scratch = container["resources"]["limits"]["ephemeral-storage"]
     return {
         **({"priorityClassName": priority} if priority else {}),
         "restartPolicy": "Never",
@@ -120,11 +136,11 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": node_selector(export_class, pool),
-        "affinity": _affinity(cell.backend.cpu_architectures),
+        "affinity": _affinity(cpu_architectures),
         **({"tolerations": [_toleration(toleration) for toleration in pool.tolerations]} if pool else {}),
-        "containers": [_container(export, request, export_class, resources)],
+        "containers": [container],
         "volumes": [
-            {"name": "work", "emptyDir": {"sizeLimit": resources["limits"]["ephemeral-storage"]}},
+            {"name": "work", "emptyDir": {"sizeLimit": scratch}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
         ],
     }
@@ -142,16 +158,17 @@ def _toleration(toleration: Toleration) -> Manifest:
     return {"operator": str(toleration.operator), **{name: word for name, word in words.items() if word}}
 
 
-def _container(
-    export: ModelExport, request: ConversionRequest, export_class: ExportClass, resources: Manifest
+def build_container(
+    export_class: ExportClass, environment: Mapping[str, str], resources: Resources, pool: NodePool | None = None
 ) -> Manifest:
+    """Build the container of the class's converter, with the store and its credentials in the environment."""
     storage = export_class.storage
     return {
         "name": CONTAINER,
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
-        "env": _environment(export, request, storage),
-        "resources": resources,
+        "env": _environment(environment, storage),
+        "resources": _resources(resources, pool),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -166,10 +183,9 @@ def _container(
     }
 
 
-def _environment(export: ModelExport, request: ConversionRequest, storage: Storage) -> list[Manifest]:
+def _environment(own: Mapping[str, str], storage: Storage) -> list[Manifest]:
     plain = {
-        names.REQUEST_ENV: request.to_json(),
-        names.JOB_ENV: job_name(export, request.target),
+        **own,
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         names.WORK_DIR_ENV: WORK_DIR,

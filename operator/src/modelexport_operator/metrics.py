@@ -33,8 +33,10 @@ OPEN_STATES: Mapping[str, Reason] = {
 _KINDS: dict[Kind, Any] = {Kind.COUNTER: prometheus.Counter, Kind.GAUGE: prometheus.Gauge}
 _ENDS_NO_TARGET = (
     Reason.CLASS_NOT_FOUND,
+    Reason.FILES_REMAIN,
     Reason.INVALID_SPEC,
     Reason.NO_SUITABLE_NODE,
+    Reason.SOURCE_NOT_ALLOWED,
     Reason.TARGETS_FAILED,
     Reason.UNSUPPORTED_TARGET,
 )

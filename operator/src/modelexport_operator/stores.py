@@ -159,7 +159,8 @@ def _trim_metadata(body: Object) -> dict[str, Any]:
 def _trim_export(body: Object) -> dict[str, Any]:
     annotations = ("annotations",)
     metadata = {key: value for key, value in _trim_metadata(body).items() if key not in annotations}
-    return {**body, "metadata": metadata}
+    finalizers = {key: value for key, value in body["metadata"].items() if key == "finalizers"}
+    return {**body, "metadata": {**metadata, **finalizers}}
 
 
 def _trim_class(body: Object) -> dict[str, Any]:

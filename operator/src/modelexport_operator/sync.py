@@ -25,6 +25,7 @@ from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport_operator.classes import find_class, output_folder, pick_class
+from modelexport_operator.cleanup import clean_up, correct_finalizers
 from modelexport_operator.events import Event, compare_statuses, finished_targets
 from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
 from modelexport_operator.observe import (
@@ -60,16 +61,18 @@ class Suspension:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to write, in this order: Jobs, suspensions, status, events; or the deletion of the whole export.
+    """What to write, in this order: Jobs, suspensions, finalizers, status, events; or the deletion of the whole export.
 
     ``withdraw`` names Jobs to delete, because Kueue would go on with them. ``status`` describes the world after the
-    Jobs are created; ``None`` means that it has to stay as it is. ``finished`` are the targets whose end it is the
+    Jobs are created; ``None`` means that it has to stay as it is, and so for ``finalizers``. A change of these comes
+    alone; the watch tells of it, and the next sync goes on from there. ``finished`` are the targets whose end it is the
     first to tell.
     """
 
     create: tuple[Manifest, ...] = ()
     suspend: tuple[Suspension, ...] = ()
     withdraw: tuple[str, ...] = ()
+    finalizers: tuple[str, ...] | None = None
     delete: bool = False
     status: dict[str, Any] | None = None
     events: tuple[Event, ...] = ()
@@ -104,9 +107,11 @@ def sync(observed: Observed, now: datetime) -> Decision:
         now: the time, with its zone.
     """
     if observed.parent["metadata"].get("deletionTimestamp"):
-        return Decision()
+        return _end(observed, now)
     try:
         export = parse_export(observed.parent)
+        if (finalizers := correct_finalizers(observed.parent, export)) is not None:
+            return Decision(finalizers=finalizers)
         found = find_class(export, observed.classes)
         requests = plan_export(export, output_folder(found) if isinstance(found, ExportClass) else "")
     except InvalidSpec as error:
@@ -114,6 +119,19 @@ def sync(observed: Observed, now: datetime) -> Decision:
         recorded = recorded_targets(status_of(observed.parent))
         return _conclude(observed, tuple(recorded.values()), summarise((), problem=problem), now)
     return _sync_targets(_Round(observed, export, found, now), requests)
+
+
+def _end(observed: Observed, now: datetime) -> Decision:
+    """Do what an export that is being deleted waits for."""
+    seen = (observed.parent, observed.jobs, observed.pods, observed.classes)
+    step = clean_up(*seen, refused=observed.refused, now=now)
+    return Decision(
+        create=step.create,
+        suspend=tuple(Suspension(name, suspend=True) for name in step.stop),
+        finalizers=step.finalizers,
+        events=step.events,
+        requeue_after=step.requeue_after,
+    )
 
 
 @dataclass(frozen=True)

@@ -318,3 +318,34 @@ def test_no_type_in_any_place_leads_to_another_exception(parse: Any) -> None:
             target[("body", *path)[-1]] = value
             with contextlib.suppress(InvalidSpec):
                 parse(holder["body"])
+
+
+def test_a_class_keeps_its_folders_and_an_export_its_policy() -> None:
+    body = changed(full_class(), "spec.sources", ["s3://checkpoints/{namespace}/", "https://models.example/"])
+    found = parse_class(changed(body, "spec.storage.prefix", "/teams/{namespace}/"))
+    assert found.sources == ("s3://checkpoints/{namespace}/", "https://models.example/")
+    assert found.storage.prefix == "teams/{namespace}"
+    assert parse_class(full_class()).sources == ()
+    assert parse_export(full_export()).deletion_policy == "Retain"
+    assert parse_export(changed(full_export(), "spec.deletionPolicy", "Delete")).deletion_policy == "Delete"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("spec.storage.prefix", "team/{name}", "no other braces than {namespace}"),
+        ("spec.storage.prefix", "a/../b", "write it without '..'"),
+        ("spec.storage.prefix", "a/%2e%2e", "write it without '..'"),
+        ("spec.sources", [], "is not a list of 1 to 32 folders"),
+        ("spec.sources", "s3://a/", "is not a list of 1 to 32 folders"),
+        ("spec.sources", ["s3://checkpoints/{namespace}"], "it ends with a slash"),
+        ("spec.sources", ["s3://checkpoints/../other/"], "it ends with a slash"),
+        ("spec.sources", ["s3://checkpoints//"], "it ends with a slash"),
+        ("spec.sources", ["file:///data/"], "is not a folder, for example s3://checkpoints/{namespace}/"),
+        ("spec.sources", [7], "is not a folder"),
+    ],
+)
+def test_a_folder_that_is_none_is_refused(path: str, value: Any, words: str) -> None:
+    with pytest.raises(InvalidSpec) as refusal:
+        parse_class(changed(full_class(), path, value))
+    assert words in str(refusal.value)

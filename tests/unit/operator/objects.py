@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from datetime import datetime
 from typing import Any
 
 from modelexport import names
@@ -10,6 +11,7 @@ from modelexport.nodepools import NodePool
 from modelexport.plan import plan_export
 from modelexport.spec import parse_class, parse_export
 from modelexport_operator.classes import output_folder
+from modelexport_operator.cleanup import clean_up
 from modelexport_operator.manifests import POD_JOB_LABEL, build_job
 
 Body = dict[str, Any]
@@ -107,6 +109,15 @@ def make_job(export: Body, target: str, export_class: Body | None = None, **chan
         "creationTimestamp": "2026-01-02T03:00:00Z",
         **changes,
     }
+    return job
+
+
+def make_clean_job(export: Body, **changes: Any) -> Body:
+    """The clean-up Job of an export that is being deleted, as observed; ``changes`` as for ``make_job``."""
+    deleted = datetime.fromisoformat(export["metadata"]["deletionTimestamp"])
+    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, now=deleted).create[0])
+    job["status"] = changes.pop("status", {})
+    job["metadata"] |= {"uid": "uid-of-the-clean-up", "creationTimestamp": "2026-01-02T03:04:01Z", **changes}
     return job
 
 

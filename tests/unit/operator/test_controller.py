@@ -30,6 +30,9 @@ KEY = ("team", "shapes")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+FINISHED = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
+
+
 class FakeCluster:
     """Remembers what is written, and fails where it is told to."""
 
@@ -58,6 +61,9 @@ class FakeCluster:
         self.status = status
         version = str(int(export["metadata"]["resourceVersion"]) + 1)
         return {**export, "status": status, "metadata": {**export["metadata"], "resourceVersion": version}}
+
+    async def write_finalizers(self, export: Body, finalizers: tuple[str, ...]) -> None:
+        await self._call(f"finalizers {' '.join(finalizers)}".strip())
 
     async def delete_export(self, export: Body) -> None:
         await self._call("delete")
@@ -107,6 +113,26 @@ async def test_nothing_is_told_when_the_status_was_not_written(error: ClusterErr
     assert cluster.calls == ["create FP16", "status"]
     await work(controller)
     assert cluster.calls[2:] == ["create FP16", "status", "event Progressing"]
+
+
+async def test_the_finalizer_comes_before_everything_else() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", deletionPolicy="Delete"))
+    await work(controller)
+    assert cluster.calls == ["finalizers modelexport.dev/files"]
+
+
+async def test_what_became_of_the_files_is_told_and_logged_after_the_release(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    export = make_export("ONNX/FP16", deletionPolicy="Delete")
+    export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
+    export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
+    controller, cluster = make(export)
+    controller.take_over(CLASSES, "DELETED", at(make_class(), 3))
+    await work(controller)
+    assert cluster.calls == ["finalizers", "event FilesRemain"]
+    [record] = [record for record in caplog.records if record.message == "event"]
+    fields = getattr(record, "fields", {})
+    assert (fields["export"], fields["reason"], record.levelname) == ("team/shapes", "FilesRemain", "WARNING")
 
 
 async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.sync import Decision, Observed, sync
 from modelexport_operator.turns import Demand
 from unit.operator.golden import CASES, GOLDEN, check, read
-from unit.operator.objects import make_class, make_job, make_node, make_pod
+from unit.operator.objects import make_class, make_clean_job, make_job, make_node, make_pod
 
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
@@ -46,6 +46,10 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         job = make_job(parent, target, **entry.get("job", {}))
         jobs.append(job)
         pods += [make_pod(job, index, **pod) for index, pod in enumerate(entry.get("pods", []))]
+    if clean_up := observed.get("cleanUp"):
+        job = make_clean_job(parent, **clean_up.get("job", {}))
+        jobs.append(job)
+        pods += [make_pod(job, index, **pod) for index, pod in enumerate(clean_up.get("pods", []))]
     return Observed(
         parent,
         jobs,
@@ -63,6 +67,7 @@ def render(decision: Decision) -> dict[str, Any]:
         "create": [job["metadata"]["name"] for job in decision.create],
         "suspend": [asdict(suspension) for suspension in decision.suspend],
         **({"withdraw": list(decision.withdraw)} if decision.withdraw else {}),
+        **({} if decision.finalizers is None else {"finalizers": list(decision.finalizers)}),
         "delete": decision.delete,
         "status": decision.status,
         "events": [{"type": e.type, "reason": e.reason, "message": e.message} for e in decision.events],
@@ -99,9 +104,14 @@ def test_a_decision_once_carried_out_is_not_taken_again(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     now = datetime.fromisoformat(observed["now"])
     first = sync(expand(parent, observed), now)
-    second = sync(expand(parent | ({"status": first.status} if first.status else {}), observed), now)
-    assert second.status is None or second.delete
-    assert second.events == ()
+    written = {} if first.finalizers is None else {"finalizers": list(first.finalizers)}
+    status = {"status": first.status} if first.status else {}
+    after = {**parent, **status, "metadata": {**parent["metadata"], **written}}
+    second = sync(replace(expand(parent, observed), parent=after), now)
+    assert second.finalizers is None
+    if first.finalizers is None:
+        assert second.status is None or second.delete
+        assert second.events == ()
 
 
 def test_every_state_and_every_reason_of_the_operator_has_a_case() -> None:

@@ -100,7 +100,7 @@ def test_a_change_concerns_the_export_it_is_labelled_with_and_a_class_concerns_a
 
 def test_what_nobody_reads_is_not_kept() -> None:
     stores, export, job, pod = filled()
-    unread = {"managedFields": [{"manager": "kubectl"}], "ownerReferences": [{}], "finalizers": ["a/b"]}
+    unread = {"managedFields": [{"manager": "kubectl"}], "ownerReferences": [{}]}
     for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod)):
         stores[resource].put(at(body, 30, annotations={"last-applied": "the whole object"}, **unread))
     kept = [stores[resource].get(key_of(body)) for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod))]

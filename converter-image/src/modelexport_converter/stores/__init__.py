@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from modelexport import names
 from modelexport.reasons import Reason
+from modelexport.sources import public_uri
 from modelexport_converter.failures import Failure
 
 CHUNK = 1 << 20
@@ -80,11 +80,3 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not uri.startswith("s3://") or not bucket or not slash:
         raise Failure(Reason.INVALID_SPEC, f"{public_uri(uri)} cannot be read from this store; use s3://bucket/key")
     return bucket, key
-
-
-def public_uri(uri: str) -> str:
-    """Return a URI as it may be shown: without the credentials and the query of a web address."""
-    if not uri.startswith(("http://", "https://")):
-        return uri
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,14 +1,16 @@
-"""Files from the web: ``https://`` only, redirects to ``https://`` only, bounded in size."""
+"""Files from the web: ``https://`` only, redirects to ``https://`` and to allowed folders only, bounded in size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urljoin
 
 import urllib3
 
+from modelexport import names
 from modelexport.reasons import Reason
+from modelexport.sources import explain_outside, public_uri
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, public_uri
+from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge
 from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
@@ -23,29 +25,33 @@ def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> No
     Raises:
         ObjectMissing: the server does not give it out.
         TooLarge: it has more bytes than ``limit``.
-        Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme.
+        Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme; ``SourceNotAllowed`` for one
+            that leaves the folders from which the export's class lets it read.
     """
     # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
     timeout = urllib3.Timeout(connect=10, read=60)
     with urllib3.PoolManager(timeout=timeout, retries=False, **trust_arguments(environ)) as pool:
-        attempt(lambda: _download(pool, uri, path, limit))
+        sources = environ.get(names.SOURCES_ENV, "").split()
+        attempt(lambda: _download(pool, uri, path, limit, sources))
 
 
-def _download(pool: urllib3.PoolManager, uri: str, path: Path, limit: int) -> None:
+def _download(pool: urllib3.PoolManager, uri: str, path: Path, limit: int, sources: Sequence[str]) -> None:
     try:
-        with _follow(pool, uri) as response:
+        with _follow(pool, uri, sources) as response:
             _write(response, path, limit)
     except urllib3.exceptions.HTTPError as error:
         raise Failure(Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {error}") from error
 
 
-def _follow(pool: urllib3.PoolManager, uri: str) -> urllib3.BaseHTTPResponse:
+def _follow(pool: urllib3.PoolManager, uri: str, sources: Sequence[str]) -> urllib3.BaseHTTPResponse:
     for _ in range(REDIRECT_LIMIT + 1):
         if not uri.startswith("https://"):
             raise Failure(
                 Reason.INVALID_SPEC,
                 f"{public_uri(uri)} is reached by a redirect and is not https://; name a URI that stays on https://",
             )
+        if problem := explain_outside(uri, sources):
+            raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{public_uri(uri)} is reached by a redirect and {problem}")
         response = pool.request("GET", uri, preload_content=False, redirect=False)
         if response.status not in REDIRECTS:
             return response

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from modelexport import names
+from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
@@ -22,6 +24,9 @@ T = TypeVar("T")
 PART_SIZE = 64 << 20
 """Bytes of one part: nearly every artifact is smaller and so a single, atomic request with no upload to abort."""
 TIMEOUT = urllib3.Timeout(connect=5, read=60)
+
+OWNER = "export-uid"
+"""Metadata of an object: the uid of the export for which it was published."""
 
 MISSING = ("NoSuchKey", "NoSuchVersion")
 REASONS: Mapping[str, Reason] = {
@@ -65,12 +70,21 @@ REASONS: Mapping[str, Reason] = {
 """What an error code of an S3 server means to us. A code that is not here is a defect of ours or of the server."""
 
 
+class Removal(StrEnum):
+    """What became of an object that was to be removed."""
+
+    REMOVED = "removed"
+    ABSENT = "was not there"
+    FOREIGN = "was published for another ModelExport and stays"
+
+
 class S3Store:
     """See ``Store``."""
 
-    def __init__(self, client: Minio, endpoint: str) -> None:
+    def __init__(self, client: Minio, endpoint: str, owner: str | None = None) -> None:
         self._client = client
         self._endpoint = endpoint
+        self._owner = owner
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Self:
@@ -82,12 +96,13 @@ class S3Store:
             endpoint=endpoint.netloc.rpartition("@")[2],
             access_key=environ.get(names.ACCESS_KEY_ENV),
             secret_key=environ.get(names.SECRET_KEY_ENV),
-            session_token=environ.get("AWS_SESSION_TOKEN"),
+            session_token=environ.get(names.SESSION_TOKEN_ENV),
             secure=endpoint.scheme == "https",
-            region=environ.get(names.REGION_ENV, "us-east-1"),
+            region=environ.get(names.REGION_ENV, names.REGION_DEFAULT),
             http_client=pool,
         )
-        return cls(client, f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}")
+        address = f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}"
+        return cls(client, address, environ.get(names.EXPORT_UID_ENV))
 
     def download(self, uri: str, path: Path, limit: int) -> None:
         """Copy an object to ``path``; see ``Store``."""
@@ -131,16 +146,70 @@ class S3Store:
 
     def _upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
         bucket, key = split_uri(uri)
-        # One part at a time: bounded memory, and an error aborts the upload before anything else happens.
-        sent = self._client.fput_object(
-            bucket, key, str(path), metadata=dict(metadata), part_size=PART_SIZE, num_parallel_uploads=1
-        )
+        owned: dict[str, str | list[str] | tuple[str]] = {**metadata, **({OWNER: self._owner} if self._owner else {})}
+        with self._leaving_no_parts(uri, in_parts=path.stat().st_size > PART_SIZE):
+            # One part at a time: bounded memory, and an error aborts the upload before anything else happens.
+            sent = self._client.fput_object(
+                bucket, key, str(path), metadata=owned, part_size=PART_SIZE, num_parallel_uploads=1
+            )
         found = self._client.stat_object(bucket, key)
         if (found.size, found.etag) != (path.stat().st_size, sent.etag):
             message = (
                 f"{uri} was read back as {found.size} bytes with ETag {found.etag}, not what was sent ({sent.etag})"
             )
             raise Failure(Reason.STORAGE_UNAVAILABLE, message)
+
+    @contextmanager
+    def _leaving_no_parts(self, uri: str, *, in_parts: bool) -> Iterator[None]:
+        """Remove what a killed upload to the same URI left before, and what this one leaves when it is ended.
+
+        The client aborts an upload that fails, but not one that is asked to end, and none of a former process.
+        """
+        if not in_parts:
+            yield
+            return
+        self.abort_uploads(uri)
+        try:
+            yield
+        except BaseException:
+            self.abort_uploads(uri)
+            raise
+
+    def abort_uploads(self, uri: str) -> None:
+        """Remove the parts of unfinished uploads to a URI; those that cannot be removed are announced and left.
+
+        Not every key may list uploads, and whole files are what counts.
+        """
+        try:
+            self._abort_uploads(uri)
+        except Failure as failure:
+            announce("unfinished uploads remain", uri=uri, message=str(failure))
+
+    def _abort_uploads(self, uri: str) -> None:
+        bucket, key = split_uri(uri)
+        with self._translated(uri):
+            # The client has no public call for it; the tests hold these two against a real server.
+            found = self._client._list_multipart_uploads(bucket, prefix=key).uploads
+            for upload in found:
+                if upload.object_name == key:
+                    self._client._abort_multipart_upload(bucket, key, str(upload.upload_id))
+
+    def remove_own(self, uri: str) -> Removal:
+        """Remove an object that was published for the export of this store's environment, and nothing else.
+
+        Raises:
+            Failure: the store does not answer, or does not let us.
+        """
+        bucket, key = split_uri(uri)
+
+        def remove() -> Removal:
+            metadata = self._client.stat_object(bucket, key).metadata or {}
+            if not self._owner or metadata.get(f"x-amz-meta-{OWNER}") != self._owner:
+                return Removal.FOREIGN
+            self._client.remove_object(bucket, key)
+            return Removal.REMOVED
+
+        return self._if_there(uri, remove) or Removal.ABSENT
 
     def _if_there(self, uri: str, operation: Callable[[], T]) -> T | None:
         try:

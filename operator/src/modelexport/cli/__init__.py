@@ -1,11 +1,11 @@
-"""The ``modelexport`` command: exports without a cluster, the support matrix, and a check of files."""
+"""The ``modelexport`` command: exports without a cluster, their files, the support matrix, and checks."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from modelexport import __version__
-from modelexport.cli import matrix, run, validate
+from modelexport.cli import download, get, matrix, run, validate
 from modelexport.cli.documents import BadInput
 
 BAD_INPUT = 2
@@ -13,6 +13,8 @@ BAD_INPUT = 2
 EPILOG = """examples:
   modelexport run examples/yolov8.yaml
   modelexport run export.yaml --store http://127.0.0.1:9000 --output-uri s3://exports/team
+  modelexport get shapes --namespace team
+  modelexport download shapes --namespace team --target LiteRT/INT8
   modelexport validate export.yaml
   modelexport matrix
 """
@@ -42,6 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modelexport {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, validate, matrix):
+    for module in (run, get, download, validate, matrix):
         module.add_parser(commands)
     return parser

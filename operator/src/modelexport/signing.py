@@ -1,0 +1,87 @@
+"""Links to objects of an S3 server that carry their own permission: Signature Version 4 in the query. Pure.
+
+Source: "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" of the Amazon S3 API reference.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+from modelexport import names
+
+EXPIRES_SECONDS = 3600
+ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Whose permission a link carries."""
+
+    access_key: str
+    secret_key: str
+    region: str = names.REGION_DEFAULT
+    session_token: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
+        """Read the usual variables; ``None`` where there are no credentials."""
+        access, secret = environ.get(names.ACCESS_KEY_ENV), environ.get(names.SECRET_KEY_ENV)
+        if not access or not secret:
+            return None
+        region = environ.get(names.REGION_ENV) or names.REGION_DEFAULT
+        return cls(access, secret, region, environ.get(names.SESSION_TOKEN_ENV) or None)
+
+
+def presign(
+    method: str,
+    endpoint: str,
+    uri: str,
+    credentials: Credentials,
+    now: datetime,
+    *,
+    expires: int = EXPIRES_SECONDS,
+) -> str:
+    """Return the URL by which anybody can send one kind of request for an object until it expires.
+
+    Args:
+        method: of the request, in capitals.
+        endpoint: ``http(s)://host[:port]``, exactly as the request will name it.
+        uri: ``s3://bucket/key``.
+        credentials: whose permission it carries.
+        now: the time in UTC.
+        expires: for how many seconds it is valid.
+    """
+    day, at = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{day}/{credentials.region}/s3/aws4_request"
+    query = {
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": f"{credentials.access_key}/{scope}",
+        "X-Amz-Date": at,
+        "X-Amz-Expires": str(expires),
+        **({"X-Amz-Security-Token": credentials.session_token} if credentials.session_token else {}),
+        "X-Amz-SignedHeaders": "host",
+    }
+    path = quote("/" + uri.removeprefix("s3://"), safe="/~")
+    text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
+    request = "\n".join((method, path, text, f"host:{_host(endpoint)}", "", "host", "UNSIGNED-PAYLOAD"))
+    signed = "\n".join((ALGORITHM, at, scope, hashlib.sha256(request.encode()).hexdigest()))
+    signature = hmac.new(_key(credentials, day), signed.encode(), hashlib.sha256).hexdigest()
+    return f"{endpoint.rstrip('/')}{path}?{text}&X-Amz-Signature={signature}"
+
+
+def _host(endpoint: str) -> str:
+    """What a client sends as ``Host``: the port only where it is not the usual one of the scheme."""
+    parts = urlsplit(endpoint)
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return parts.netloc.removesuffix(f":{usual}")
+
+
+def _key(credentials: Credentials, day: str) -> bytes:
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in (day, credentials.region, "s3", "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return key

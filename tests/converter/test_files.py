@@ -1,0 +1,178 @@
+"""Removing what an export published and signing links to it, against a real MinIO server."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from command_line import SOURCES
+from minio_server import MinioServer, free_port, serve
+from modelexport.result import ConversionResult
+from modelexport_converter.__main__ import main
+from modelexport_converter.stores import open_store, retry, s3
+
+FILE, REPORT = "s3://exports/team/shapes/onnx-fp16-1/shapes.onnx", "s3://exports/team/shapes/onnx-fp16-1/report.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    with serve(tmp_path_factory.mktemp("minio") / "data") as server:
+        server.client.make_bucket("exports")
+        yield server
+
+
+@pytest.fixture
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "DELAYS", (0.0,))
+
+
+def environ(server: MinioServer, uid: str = "uid-1", *uris: str) -> dict[str, str]:
+    return {**server.environ, "MODELEXPORT_EXPORT_UID": uid, "MODELEXPORT_FILES": json.dumps(uris)}
+
+
+def publish(server: MinioServer, folder: Path, uid: str, *uris: str) -> None:
+    (folder / "file").write_bytes(b"content")
+    for uri in uris:
+        open_store(environ(server, uid)).upload(folder / "file", uri, {})
+
+
+def run(command: str, environment: dict[str, str], folder: Path) -> tuple[int, ConversionResult, list[dict[str, str]]]:
+    log, message = io.StringIO(), folder / "message"
+    code = main({**environment, "MODELEXPORT_TERMINATION_LOG": str(message)}, log, command)
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    return code, ConversionResult.from_json(message.read_text()), events
+
+
+def keys(server: MinioServer) -> set[str]:
+    return {str(item.object_name) for item in server.client.list_objects("exports", prefix="team/", recursive=True)}
+
+
+def test_the_own_files_of_an_export_are_removed_and_no_others(server: MinioServer, tmp_path: Path) -> None:
+    publish(server, tmp_path, "uid-1", FILE, REPORT)
+    publish(server, tmp_path, "uid-2", "s3://exports/team/shapes/onnx-fp16-1/shapes.onnx.old")
+    before = keys(server)
+    code, result, _ = run("clean", environ(server, "uid-1", FILE, REPORT), tmp_path)
+    assert (code, result.reason, result.message) == (0, "FilesRemoved", "2 files were removed")
+    assert before - keys(server) == {uri.removeprefix("s3://exports/") for uri in (FILE, REPORT)}
+
+
+def test_a_file_that_another_object_of_the_same_name_published_stays(server: MinioServer, tmp_path: Path) -> None:
+    publish(server, tmp_path, "uid-of-the-first", FILE)
+    publish(server, tmp_path, "uid-1", REPORT)
+    code, result, _ = run("clean", environ(server, "uid-1", FILE, REPORT), tmp_path)
+    assert code == 0
+    assert result.message == f"1 files were removed; published for another ModelExport and left: {FILE}"
+    assert FILE.removeprefix("s3://exports/") in keys(server)
+
+
+def test_removing_twice_is_as_good_as_once(server: MinioServer, tmp_path: Path) -> None:
+    publish(server, tmp_path, "uid-1", FILE)
+    assert run("clean", environ(server, "uid-1", FILE), tmp_path)[1].message == "1 files were removed"
+    assert run("clean", environ(server, "uid-1", FILE), tmp_path)[1].message == "0 files were removed"
+
+
+def test_a_store_that_is_gone_is_worth_another_try_and_names_the_files(tmp_path: Path, no_delays: None) -> None:
+    gone = MinioServer(f"127.0.0.1:{free_port()}")
+    code, result, _ = run("clean", environ(gone, "uid-1", FILE, REPORT), tmp_path)
+    assert (code, result.reason) == (75, "StorageUnavailable")
+    assert f"(2 files remain: {FILE}, {REPORT})" in result.message
+
+
+def test_without_the_right_to_remove_the_files_are_named(server: MinioServer, tmp_path: Path, no_delays: None) -> None:
+    wrong = {**environ(server, "uid-1", FILE), "AWS_SECRET_ACCESS_KEY": "not-the-right-one"}
+    code, result, _ = run("clean", wrong, tmp_path)
+    assert (code, result.reason) == (70, "StorageDenied")
+    assert f"1 files remain: {FILE}" in result.message
+
+
+def test_a_signed_link_fetches_the_file_and_nothing_else(server: MinioServer, tmp_path: Path) -> None:
+    uri = "s3://exports/team/shapes/a folder+ä/shapes ~(1).onnx"
+    publish(server, tmp_path, "uid-1", uri, FILE)
+    code, _, events = run("presign", environ(server, "uid-1", uri), tmp_path)
+    (url,) = [event["url"] for event in events if event["event"] == "signed"]
+    assert code == 0
+    http = urllib3.PoolManager()
+    assert http.request("GET", url).data == b"content"
+    assert http.request("GET", url, headers={"Range": "bytes=3-"}).data == b"tent"
+    assert http.request("DELETE", url).status == 403
+    assert http.request("GET", url.replace("%281%29", "%282%29")).status == 403
+    assert server.environ["AWS_SECRET_ACCESS_KEY"] not in url
+
+
+def test_a_class_without_a_secret_signs_nothing_and_says_so(server: MinioServer, tmp_path: Path) -> None:
+    anonymous = {key: value for key, value in environ(server, "uid-1", FILE).items() if not key.startswith("AWS_")}
+    code, result, _ = run("presign", anonymous, tmp_path)
+    assert (code, result.reason) == (70, "StorageDenied")
+    assert "the class names no Secret" in result.message
+
+
+def test_an_argument_of_another_version_is_told(server: MinioServer, tmp_path: Path) -> None:
+    code, result, _ = run("polish", environ(server), tmp_path)
+    assert (code, result.reason) == (70, "ClassInvalid")
+    assert "'polish' is nothing that this converter does" in result.message
+
+
+def unfinished(server: MinioServer) -> list[str]:
+    return [
+        str(upload.object_name) for upload in server.client._list_multipart_uploads("exports", prefix=PARTS).uploads
+    ]
+
+
+PARTS = "team/parts.bin"
+
+
+def begin_upload(server: MinioServer) -> None:
+    upload = server.client._create_multipart_upload("exports", PARTS, {})
+    server.client._upload_part("exports", PARTS, b"x" * (5 << 20), None, upload, 1)
+    assert unfinished(server) == [PARTS]
+
+
+def test_the_next_upload_removes_what_a_killed_one_left(
+    server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_SIZE", 5 << 20)
+    begin_upload(server)
+    (tmp_path / "large").write_bytes(os.urandom(11 << 20))
+    open_store(server.environ).upload(tmp_path / "large", f"s3://exports/{PARTS}", {})
+    assert unfinished(server) == []
+
+
+def test_cleaning_removes_unfinished_uploads_too(server: MinioServer, tmp_path: Path) -> None:
+    begin_upload(server)
+    assert run("clean", environ(server, "uid-1", f"s3://exports/{PARTS}"), tmp_path)[0] == 0
+    assert unfinished(server) == []
+
+
+UPLOAD = """
+import signal, sys
+from pathlib import Path
+from modelexport_converter import __main__, stores
+from modelexport_converter.stores import s3
+s3.PART_SIZE = 5 << 20
+signal.signal(signal.SIGTERM, __main__._terminate)
+import os
+stores.open_store(os.environ).upload(Path(sys.argv[1]), sys.argv[2], {})
+"""
+
+
+def test_an_upload_that_is_asked_to_end_leaves_no_parts(server: MinioServer, tmp_path: Path) -> None:
+    server.client.remove_object("exports", PARTS)
+    (tmp_path / "large").write_bytes(os.urandom(200 << 20))
+    environment = {**os.environ, **server.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
+    command = [sys.executable, "-c", UPLOAD, str(tmp_path / "large"), f"s3://exports/{PARTS}"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 30
+        while not unfinished(server) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) != 0
+    assert unfinished(server) == []
+    assert PARTS not in keys(server)

@@ -1,0 +1,62 @@
+"""Published files on the real cluster: fetched by people without a key, and gone with their export."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from cluster.bootstrap import kubectl
+from cluster.layout import KUBECONFIG, MINIO_HOST, tool
+from command_line import CommandLine
+from e2e.support import RESULTS, Workspace, build_export
+
+FINALIZER = "modelexport.dev/files"
+
+
+def stored(minio: Minio, prefix: str) -> set[str]:
+    """Return the names of the objects below a prefix."""
+    found = minio.list_objects(bucket_name=RESULTS, prefix=prefix, recursive=True)
+    return {str(item.object_name).rpartition("/")[2] for item in found}
+
+
+def publish(space: Workspace) -> str:
+    """Have an export published whose files go with it, and return its class."""
+    class_name = space.create_class(storage={"prefix": "teams/{namespace}"})
+    space.apply(build_export("model", className=class_name, deletionPolicy="Delete"))
+    space.wait("mx/model", "condition=Ready")
+    assert space.read("mx/model")["metadata"]["finalizers"] == [FINALIZER]
+    return class_name
+
+
+def test_files_are_fetched_by_a_pods_links_and_go_with_their_export(
+    space: Workspace, minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(space)
+    assert stored(minio, f"teams/{space.name}/model/") == {"model-fp32.onnx", "report.json"}
+    monkeypatch.setenv("PATH", f"{Path(tool('kubectl')).parent}{os.pathsep}{os.environ['PATH']}")
+    scope = ("model", f"--namespace={space.name}", f"--kubeconfig={KUBECONFIG}")
+    command = CommandLine(tmp_path)
+    listed = json.loads(command("get", *scope, "--output=json").stdout)
+    done = command("download", *scope, f"--endpoint=http://{MINIO_HOST}", "--target=FP32/ONNX")
+    assert done.returncode == 0, done.stderr
+    content = (tmp_path / "model-fp32.onnx").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == listed[0]["artifact"]["sha256"]
+    assert "modelexport-links-" not in space.kubectl("get", "pods", "--field-selector=status.phase=Running")
+    space.kubectl("delete", "mx/model", "--timeout=120s")
+    assert stored(minio, f"teams/{space.name}/") == set()
+    assert ("Normal", "FilesRemoved", "2 files were removed") in space.events("model")
+
+
+def test_a_store_that_is_gone_does_not_keep_its_export(space: Workspace, minio: Minio) -> None:
+    class_name = publish(space)
+    patch = json.dumps({"spec": {"storage": {"endpoint": "http://minio.default.svc.cluster.local:1"}}})
+    kubectl("patch", "exportclass", class_name, "--type=merge", f"--patch={patch}")
+    space.kubectl("delete", "mx/model", "--timeout=300s")
+    assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json"}
+    [(kind, words)] = [(event[0], event[2]) for event in space.events("model") if event[1] == "FilesRemain"]
+    assert kind == "Warning"
+    assert "cannot be reached" in words
+    assert f"s3://{RESULTS}/teams/{space.name}/model/" in words

@@ -1,0 +1,153 @@
+"""Fetching a file from a server that breaks off, starts anew, changes the file or is gone."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelexport.cli import transfer
+from modelexport.cli.transfer import TransferError, fetch, open_file, open_url
+from modelexport.result import Artifact
+
+CONTENT = bytes(range(256)) * 1000
+ARTIFACT = Artifact("s3://exports/a", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``content``; ``breaks`` is after how many bytes each answer is cut, ``ranges`` what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.breaks, self.ranges = CONTENT, list[int](), list[str | None]()
+        self.status, self.knows_ranges = 200, True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/exports/a?X-Amz-Signature=secret"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Any
+
+    def do_GET(self) -> None:
+        server: Server = self.server
+        asked = self.headers.get("Range")
+        server.ranges.append(asked)
+        begin = int(asked[6:-1]) if asked and server.knows_ranges else 0
+        self.send_response(206 if begin and server.status == 200 else server.status)
+        self.send_header("Content-Length", str(len(server.content) - begin))
+        self.end_headers()
+        end = begin + server.breaks.pop(0) if server.breaks else None
+        self.wfile.write(server.content[begin:end])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "DELAY_SECONDS", 0.0)
+
+
+def get(server: Server, path: Path) -> list[int]:
+    told: list[int] = []
+    fetch(ARTIFACT, path, open_url(server.url, None), told.append)
+    return told
+
+
+def test_a_file_is_fetched_whole_and_told_on_the_way(server: Server, tmp_path: Path) -> None:
+    assert get(server, tmp_path / "a")[-1] == len(CONTENT)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_connection_that_breaks_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.breaks = [1000, 5000, 0, 0]
+    get(server, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-", "bytes=6000-", "bytes=6000-", "bytes=6000-"]
+
+
+def test_a_download_that_was_interrupted_goes_on_in_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.breaks = [1000, 0, 0, 0, 0]
+    with pytest.raises(TransferError, match=r"1,000 of 256,000 bytes are here; the same command goes on"):
+        get(server, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    server.breaks = []
+    get(server, tmp_path / "a")
+    assert server.ranges[-1] == "bytes=1000-"
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
+    server.knows_ranges = False
+    (tmp_path / "a.part").write_bytes(CONTENT[:1000])
+    get(server, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("beginning", [b"another file", CONTENT + b"more"])
+def test_the_beginning_of_another_file_is_thrown_away(server: Server, tmp_path: Path, beginning: bytes) -> None:
+    (tmp_path / "a.part").write_bytes(beginning)
+    get(server, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_of_a_file_that_was_replaced_nothing_is_kept(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[::-1]
+    with pytest.raises(TransferError, match=f"does not have the SHA-256 {ARTIFACT.sha256}"):
+        get(server, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_file_that_grew_no_more_is_read_than_was_published(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT + b"x" * (1 << 20)
+    get(server, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_store_that_says_no_is_not_asked_again_and_the_link_stays_secret(
+    server: Server, tmp_path: Path, status: int
+) -> None:
+    server.status = status
+    with pytest.raises(TransferError, match=f"/exports/a: the store answers {status}") as refusal:
+        get(server, tmp_path / "a")
+    assert "secret" not in str(refusal.value)
+    assert len(server.ranges) == 1
+
+
+def test_a_store_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.status = 503
+    with pytest.raises(TransferError, match="the store answers 503"):
+        get(server, tmp_path / "a")
+    assert len(server.ranges) == transfer.ATTEMPTS
+
+
+def test_a_store_that_is_out_of_reach_leads_to_the_endpoint(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match=r"cannot be reached: .*--endpoint"):
+        fetch(ARTIFACT, tmp_path / "a", open_url("http://127.0.0.1:1/a", None), lambda _: None)
+
+
+def test_a_file_of_a_directory_is_copied_from_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(CONTENT)
+    (tmp_path / "a.part").write_bytes(CONTENT[:1000])
+    told: list[int] = []
+    fetch(ARTIFACT, tmp_path / "a", open_file(tmp_path / "source"), told.append)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    with pytest.raises(TransferError, match="No such file or directory; run the export again"):
+        fetch(ARTIFACT, tmp_path / "b", open_file(tmp_path / "nothing"), told.append)
