@@ -73,7 +73,11 @@ def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -
     assert users
     assert all(name.startswith(body) for name in users)
     casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT16]
-    assert len(casts) == 1  # the picture; nothing of the boxes goes back to half precision
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    # The picture and what is cut out of feature maps; nothing of the boxes goes back to half precision.
+    regions = sum(node.op_type == "RoiAlign" for node in graph.node)
+    assert [makers.get(node.input[0]) for node in casts].count("RoiAlign") == regions
+    assert len(casts) == 1 + regions
 
 
 @pytest.mark.parametrize("architecture", made_with(Format.COREML))

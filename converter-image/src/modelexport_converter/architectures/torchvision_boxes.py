@@ -108,7 +108,7 @@ def _suppress_eagerly(boxes: Tensor, valid: Tensor, most_overlap: float, labels:
         names = torch.zeros_like(valid[group]) if labels is None else labels[group]
         for label in torch.unique(names):
             places = (exists & (names == label)).nonzero()[:, 0]
-            kept = nms(boxes[group, places], -places.float(), most_overlap)
+            kept = nms(boxes[group, places], -places.to(boxes.dtype), most_overlap)
             stays[group, places[kept]] = 1
     return stays
 

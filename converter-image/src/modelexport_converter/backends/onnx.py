@@ -36,6 +36,8 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
         # Sizes are constants here, so what tracing makes of them is what is meant.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        # How far a tensor is padded the exporter computes by a slice that it does not fold; ONNX Runtime does.
+        warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
         torch.onnx.export(
             model.module,
             (model.example_input(),),
@@ -158,12 +160,25 @@ def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
     halved: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
     # The library casts what a node outside gives to float16, and back for the next: places of boxes would be rounded
     # to half a pixel, and detections appear that the model does not have.
+    _skip_halves(halved.model.graph)
     halved.remove_cascaded_cast_nodes()
     halved.remove_useless_cast_nodes()
     halved.topological_sort()  # the casts at the input come last
     content = halved.model
     del content.graph.value_info[:]  # some tell the types of before
     return content
+
+
+def _skip_halves(graph: onnx.GraphProto) -> None:
+    """Let casts of what has been cast to float16 begin with the value before: labels and places are whole numbers."""
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    halves = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT16}
+    for node in casts:
+        node.input[0] = halves.get(node.input[0], node.input[0])
+    read = {name for node in graph.node for name in node.input}
+    for node in casts:
+        if node.output[0] in halves and node.output[0] not in read:
+            graph.node.remove(node)
 
 
 def _store_transposed(graph: onnx.GraphProto) -> None:
