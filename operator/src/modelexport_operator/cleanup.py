@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from modelexport import names
 from modelexport.fields import InvalidSpec
 from modelexport.matrix import Resources, lookup
+from modelexport.nodepools import NodePool
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
@@ -199,7 +200,7 @@ class _End:
         }
         container = build_container(self.export_class, environment, RESOURCES) | {"args": [names.CLEAN]}
         architectures = lookup(first.model.architecture, first.target).backend.cpu_architectures
-        pod = build_pod(self.export_class, container, architectures)
+        pod = build_pod(self.export_class, container, architectures, _anywhere(self.export_class))
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -213,6 +214,12 @@ class _End:
                 "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
             },
         }
+
+
+def _anywhere(export_class: ExportClass) -> NodePool:
+    """All nodes of a class: the work is small, and one of its pools may be full or gone."""
+    tolerations = (toleration for pool in export_class.node_pools for toleration in pool.tolerations)
+    return NodePool("anywhere", tolerations=tuple(dict.fromkeys(tolerations)))
 
 
 def _finalizers(parent: Object) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def build_pod(
         },
         "nodeSelector": node_selector(export_class, pool),
         "affinity": _affinity(cpu_architectures),
-        **({"tolerations": [_toleration(toleration) for toleration in pool.tolerations]} if pool else {}),
+        **({"tolerations": list(map(_toleration, pool.tolerations))} if pool and pool.tolerations else {}),
         "containers": [container],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": scratch}},
