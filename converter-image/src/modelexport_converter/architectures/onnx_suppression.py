@@ -1,4 +1,4 @@
-"""Suppression as ONNX's own operator, which is faster there than comparing all pairs of boxes (docs/benchmarks.md)."""
+"""Suppression as ONNX's own operator, where comparing all pairs of boxes costs time and memory that it does not need."""
 
 from typing import Any
 
