@@ -1,4 +1,4 @@
-"""Suppression as ONNX's own operator, where comparing all pairs of boxes costs time and memory that it does not need."""
+"""Suppression as ONNX's own operator: comparing all pairs of boxes would cost it time and memory for nothing."""
 
 from typing import Any
 
