@@ -38,12 +38,13 @@ SIZE = (96, 128)
 PICTURES = 20
 LARGE = (256, 320)
 NETWORKS = [
-    pytest.param(RetinaNet, "retinanet_resnet50_fpn", SIZE, id="retinanet_resnet50_fpn"),
-    pytest.param(SSDlite, "ssdlite320_mobilenet_v3_large", SIZE, id="ssdlite320_mobilenet_v3_large"),
-    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, id="fasterrcnn_resnet50_fpn"),
-    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_fpn"),
-    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
-    pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, id="maskrcnn_resnet50_fpn"),
+    pytest.param(RetinaNet, "retinanet_resnet50_fpn", SIZE, 4, id="retinanet_resnet50_fpn"),
+    pytest.param(SSDlite, "ssdlite320_mobilenet_v3_large", SIZE, 4, id="ssdlite320_mobilenet_v3_large"),
+    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, 4, id="fasterrcnn_resnet50_fpn"),
+    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_fpn", LARGE, 4, id="fasterrcnn_mobilenet_v3_large_fpn"),
+    pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, 4, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
+    pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, 4, id="maskrcnn_resnet50_fpn"),
+    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, 12, id="fasterrcnn_resnet50_fpn-of-many-classes"),
 ]
 
 
@@ -99,10 +100,12 @@ def double_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize(("wrapper", "builder", "size"), NETWORKS)
-def test_the_detections_are_those_of_torchvision(wrapper: Any, builder: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("wrapper", "builder", "size", "classes"), NETWORKS)
+def test_the_detections_are_those_of_torchvision(
+    wrapper: Any, builder: str, size: tuple[int, int], classes: int
+) -> None:
     """In double precision: untrained networks turn the rounding of folded normalisation into up to 1e-4 of a score."""
-    network = untrained(builder, size)
+    network = untrained(builder, size, classes)
     module = freeze(wrapper(copy.deepcopy(network), size))
     outputs = (_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if "mask" in builder else ()))
     normalisation = (tuple(network.transform.image_mean), tuple(network.transform.image_std))

@@ -24,6 +24,8 @@ TIMES = {
     "MODELEXPORT_LEASE_RENEW_SECONDS": "2",
     "MODELEXPORT_LEASE_RETRY_SECONDS": str(RETRY_SECONDS),
 }
+QUIET_SECONDS = 3.0
+"""Longer than the operator waits for other news before it writes a status."""
 SLACK = 2.0
 """For a machine that is busy with other things."""
 TARGETS = ("ONNX/FP16", "ONNX/FP32")
@@ -54,6 +56,16 @@ def leader_and_follower(
 
 def wait_to_lead(api: Api, operator: Operator, seconds: float = 10) -> None:
     api.wait_for("the operator to lead", lambda: leads(operator), seconds)
+
+
+def wait_until_quiet(api: Api, proxy: Proxy) -> None:
+    """Until all is told of the first status: what is on its way when a process freezes, no client can call back."""
+    proxy.watch_over(api.namespace)
+    api.wait_for("the first status", api.ready)
+    told = -1
+    while told != len(proxy.writes):
+        told = len(proxy.writes)
+        time.sleep(QUIET_SECONDS)
 
 
 def leads(operator: Operator) -> bool:
@@ -161,5 +173,5 @@ def test_an_operator_of_some_namespaces_serves_these_and_needs_no_other_rights(
         begin(api)
         with play_kubelet(api):
             api.wait_for_reason("Succeeded")
-        assert "status" not in elsewhere.get(EXPORTS, "shapes")
+        assert elsewhere.get(EXPORTS, "shapes")["status"] == {"observedGeneration": -1}
     elsewhere.delete(EXPORTS, "shapes")

@@ -75,8 +75,8 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def is_larger(boxes: Tensor, side: float) -> Tensor:
-    """Whether both sides of boxes (N, 4) have at least so many pixels: 1 or 0, (N,)."""
-    return ((boxes[:, 2:] - boxes[:, :2]).amin(1) >= side).float()
+    """Whether both sides of boxes (..., 4) have at least so many pixels: 1 or 0, (...)."""
+    return ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= side).float()
 
 
 def suppress(

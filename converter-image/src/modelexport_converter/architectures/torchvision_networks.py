@@ -28,8 +28,8 @@ Answer = tuple[Candidates, Tensor]
 """Detections in their slots, and whether their suppression has settled, 1 or 0."""
 
 MOST_CANDIDATES = 3000
-"""Boxes of all classes that the second stage of R-CNN compares; where more exceed the score's threshold, there is no
-answer, as where the suppression does not settle."""
+"""Boxes that the second stage of R-CNN compares at once; where more exceed the score's threshold, there is no answer,
+as where the suppression does not settle."""
 _UNIT = (1.0, 1.0, 1.0, 1.0)
 _LEAST_PROPOSAL, _LEAST_BOX = 1e-3, 1e-2
 
@@ -115,6 +115,13 @@ def _suppress_labelled(found: Candidates, most_overlap: float, slots: int, class
     return fill_slots(found, stays[0], slots), settled
 
 
+def _suppress_by_class(boxes: Tensor, scores: Tensor, valid: Tensor, most_overlap: float, slots: int) -> Answer:
+    """Suppress among the boxes (C, N, 4) of each class from 1 on, which are sorted, and keep the best of all."""
+    stays, settled = suppress(boxes, valid, most_overlap)
+    labels = (torch.arange(len(scores)) + 1.0).unsqueeze(1).expand_as(scores)
+    return fill_slots(Candidates(boxes, scores, labels, valid).flatten(), stays.reshape(-1), slots), settled
+
+
 class SSDlite(_OneStage):
     """Single shot detector, https://arxiv.org/abs/1512.02325: boxes, scores, labels and count of an image."""
 
@@ -128,10 +135,7 @@ class SSDlite(_OneStage):
         # Row by row the classes but the background, each with candidates of its own.
         scores, index = logits.softmax(1)[:, 1:].t().topk(min(most, len(boxes)))
         candidates = boxes[index.reshape(-1)].view(*index.shape, 4)
-        stays, settled = suppress(candidates, (scores > least_score).float(), most_overlap)
-        labels = (torch.arange(len(scores)) + 1.0).unsqueeze(1).expand_as(scores)
-        flat = (candidates.view(-1, 4), scores.reshape(-1), labels.reshape(-1), stays.reshape(-1))
-        return fill_slots(Candidates(*flat), flat[3], slots), settled
+        return _suppress_by_class(candidates, scores, (scores > least_score).float(), most_overlap, slots)
 
 
 class RCNN(_Anchored):
@@ -189,13 +193,32 @@ class RCNN(_Anchored):
         return proposals.boxes, proposals.valid, settled
 
     def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
-        least_score, most_overlap, slots = self.settings
         scores = logits.softmax(1)[:, 1:] * exist.unsqueeze(1)
+        codes = deltas.view(len(scores), -1, 4)[:, 1:]  # the background has deltas of its own
+        few = scores.numel() * len(scores) <= MOST_CANDIDATES**2
+        return (self._detect_by_class if few else self._detect_at_once)(scores, codes, proposals)
+
+    def _detect_by_class(self, scores: Tensor, codes: Tensor, proposals: Tensor) -> Answer:
+        """Compare the boxes of each class by themselves, for which few classes need fewer pairs, and no limit.
+
+        Scores (P, C) and codes (P, C, 4) of the proposals (P, 4).
+        """
+        least_score, most_overlap, slots = self.settings
+        values, region = scores.t().topk(len(scores))
+        place = (region + torch.arange(len(values)).unsqueeze(1) * len(scores)).reshape(-1)
+        chosen = proposals[region.reshape(-1)]
+        decoded = decode(codes.transpose(0, 1).reshape(-1, 4)[place], chosen, self.weights)
+        boxes = clip(decoded, self.size).view(*values.shape, 4)
+        valid = (values > least_score).float() * is_larger(boxes, _LEAST_BOX)
+        return _suppress_by_class(boxes, values, valid, most_overlap, slots)
+
+    def _detect_at_once(self, scores: Tensor, codes: Tensor, proposals: Tensor) -> Answer:
+        """Compare the best boxes of all classes, (P, C) and (P, C, 4), of the proposals (P, 4)."""
+        least_score, most_overlap, slots = self.settings
         flat, classes = scores.reshape(-1), int(scores.shape[1])
         values, index = flat.topk(min(MOST_CANDIDATES, len(flat)))
         region, label = _divide(index, classes)
-        codes = deltas.reshape(-1, 4)[index + region + 1]  # the background has deltas of its own
-        boxes = clip(decode(codes, proposals[region], self.weights), self.size)
+        boxes = clip(decode(codes.reshape(-1, 4)[index], proposals[region], self.weights), self.size)
         valid = (values > least_score).float() * is_larger(boxes, _LEAST_BOX)
         candidates = Candidates(boxes, values, label + 1, valid)
         answer, settled = _suppress_labelled(candidates, most_overlap, slots, classes + 1)
