@@ -37,6 +37,8 @@ from modelexport_converter.model import LoadedModel, Preprocessing
 SIZE = (96, 128)
 PICTURES = 20
 LARGE = (256, 320)
+MANY = 12
+"""Classes, for which R-CNNs compare the boxes of all at once."""
 NETWORKS = [
     pytest.param(RetinaNet, "retinanet_resnet50_fpn", SIZE, 4, id="retinanet_resnet50_fpn"),
     pytest.param(SSDlite, "ssdlite320_mobilenet_v3_large", SIZE, 4, id="ssdlite320_mobilenet_v3_large"),
@@ -44,7 +46,7 @@ NETWORKS = [
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_fpn", LARGE, 4, id="fasterrcnn_mobilenet_v3_large_fpn"),
     pytest.param(RCNN, "fasterrcnn_mobilenet_v3_large_320_fpn", LARGE, 4, id="fasterrcnn_mobilenet_v3_large_320_fpn"),
     pytest.param(RCNN, "maskrcnn_resnet50_fpn", SIZE, 4, id="maskrcnn_resnet50_fpn"),
-    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, 12, id="fasterrcnn_resnet50_fpn-of-many-classes"),
+    pytest.param(RCNN, "fasterrcnn_resnet50_fpn", SIZE, MANY, id="fasterrcnn_resnet50_fpn-of-many-classes"),
 ]
 
 
@@ -106,6 +108,8 @@ def test_the_detections_are_those_of_torchvision(
 ) -> None:
     """In double precision: untrained networks turn the rounding of folded normalisation into up to 1e-4 of a score."""
     network = untrained(builder, size, classes)
+    if classes == MANY:
+        network.roi_heads.score_thresh = 0.25  # an untrained one is above the usual .05 in more boxes than are compared
     module = freeze(wrapper(copy.deepcopy(network), size))
     outputs = (_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if "mask" in builder else ()))
     normalisation = (tuple(network.transform.image_mean), tuple(network.transform.image_std))
