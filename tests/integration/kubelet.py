@@ -72,13 +72,24 @@ def _full(statuses: list[Body]) -> list[Body]:
 @contextmanager
 def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterator[None]:
     """End every Pod that appears: one end for all, or per target one for each attempt (the last for all further)."""
-    stop = threading.Event()
     seen: dict[str, list[str]] = {}
+
+    def look() -> None:
+        for pod in api.list(PODS):
+            _end_once(api, pod, ends, seen)
+
+    with meanwhile(look):
+        yield
+
+
+@contextmanager
+def meanwhile(look: Callable[[], None]) -> Iterator[None]:
+    """Have a part of Kubernetes that is played look at the world again and again."""
+    stop = threading.Event()
 
     def work() -> None:
         while not stop.wait(0.05):
-            for pod in api.list(PODS):
-                _end_once(api, pod, ends, seen)
+            look()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

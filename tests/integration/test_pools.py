@@ -1,6 +1,5 @@
 """Node pools, queues and limits against a real API server and a real Job controller; nodes are objects like others."""
 
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import pytest
 
 from integration.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
 from integration.control_plane import ControlPlane
-from integration.kubelet import play_kubelet, run, succeed
+from integration.kubelet import meanwhile, play_kubelet, run, succeed
 from integration.process import Operator
 from unit.operator.objects import make_class, make_export, make_node
 
@@ -238,21 +237,14 @@ def test_an_operator_that_starts_counts_what_runs_before_it_starts_more(
 @contextmanager
 def play_kueue(api: Api) -> Iterator[None]:
     """Kueue's part: what stands in a queue is admitted, whoever else suspends it (as its reconciler does)."""
-    stop = threading.Event()
 
-    def work() -> None:
-        while not stop.wait(0.05):
-            for job in api.list(JOBS):
-                if job["spec"].get("suspend") and job["metadata"]["labels"].get(QUEUE):
-                    api.patch(f"{JOBS}/{job['metadata']['name']}", {"spec": {"suspend": False}})
+    def look() -> None:
+        for job in api.list(JOBS):
+            if job["spec"].get("suspend") and job["metadata"]["labels"].get(QUEUE):
+                api.patch(f"{JOBS}/{job['metadata']['name']}", {"spec": {"suspend": False}})
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(look):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_job_of_a_queue_is_made_suspended_and_runs_when_kueue_admits_it(api: Api, new_class: MakeClass) -> None:
