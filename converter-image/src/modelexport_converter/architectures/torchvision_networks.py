@@ -4,7 +4,8 @@ Each takes a detector of ``torchvision.models.detection`` in eval mode, whose se
 of candidates and of detections. Normalising and resizing are left to the preparation of the input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -43,16 +44,23 @@ class _Anchored(nn.Module):
         super().__init__()
         self.size = size
         self.backbone = model.backbone
-        maps = self.features(torch.zeros(1, 3, *size))
-        self.map_sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        self.map_sizes = _map_sizes(model.backbone, size)
         per_cell = generator.num_anchors_per_location()  # type: ignore[operator]
-        self.counts = [count * height * width for count, (height, width) in zip(per_cell, self.map_sizes, strict=True)]
+        sizes = self.map_sizes.values()
+        self.counts = [count * height * width for count, (height, width) in zip(per_cell, sizes, strict=True)]
+        maps = [torch.zeros(1, 1, *each) for each in sizes]
         self.register_buffer("anchors", generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)[0])
         self.anchors: Tensor
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Feature maps, finest first."""
         return list(self.backbone(image).values())
+
+
+def _map_sizes(backbone: nn.Module, size: Size) -> Mapping[str, Size]:
+    """Height and width of each feature map for inputs of a size; torch tells them without computing the maps."""
+    shapes = deepcopy(backbone).to("meta")(torch.zeros(1, 3, *size, device="meta"))
+    return {name: (int(x.shape[2]), int(x.shape[3])) for name, x in shapes.items()}
 
 
 class _OneStage(_Anchored):
@@ -155,15 +163,11 @@ class RCNN(_Anchored):
         self.proposing = rpn.pre_nms_top_n(), rpn.post_nms_top_n(), rpn.nms_thresh, rpn.score_thresh
         self.settings = heads.score_thresh, heads.nms_thresh, heads.detections_per_img
         self.weights = heads.box_coder.weights
-        pooled = self._pooled(heads.box_roi_pool)
+        pooled = [self.map_sizes[name] for name in self.map_sizes if name in heads.box_roi_pool.featmap_names]
         self.box_align = RoIAlign(pooled, size, heads.box_roi_pool.output_size[0])
         self.mask_head, self.mask_predictor = heads.mask_head, heads.mask_predictor
         if heads.has_mask():
             self.mask_align = RoIAlign(pooled, size, heads.mask_roi_pool.output_size[0])
-
-    def _pooled(self, pool: Any) -> list[Size]:
-        names = self.backbone(torch.zeros(1, 3, *self.size))
-        return [size for name, size in zip(names, self.map_sizes, strict=True) if name in pool.featmap_names]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(1, 3, height, width) to (1, D, 4), (1, D), (1, D), (1,) and, with masks, (1, D, 28, 28)."""

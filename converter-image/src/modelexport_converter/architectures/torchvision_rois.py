@@ -17,6 +17,8 @@ from torchvision.ops import roi_align
 from modelexport_converter.architectures.capture import is_captured
 
 _SAMPLES = 2
+_NEIGHBOURS = 2 * _SAMPLES
+"""Cells that a bin reads along one axis."""
 _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
 
 
@@ -50,16 +52,10 @@ class RoIAlign(nn.Module):
         if torch.onnx.is_in_onnx_export() or not is_captured():
             return self._align_by_operator(maps, boxes)
         table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in maps[: self.count]])
-        offset, height, width, scale = torch.split(self.levels[self._level_of(boxes)], 1, 1)
-        corners = boxes * scale
-        rows = self._axis(corners[:, 1:2], corners[:, 3:4], height)
-        columns = self._axis(corners[:, 0:1], corners[:, 2:3], width)
+        index, weight = self._neighbours(boxes)
         total = torch.zeros(())
-        for row, row_weight in rows:
-            for column, column_weight in columns:
-                index = (offset + row * width).unsqueeze(2) + column.unsqueeze(1)
-                weight = row_weight.unsqueeze(2) * column_weight.unsqueeze(1)
-                total = total + table[index.reshape(-1).long()] * weight.reshape(-1, 1)
+        for neighbour in range(_NEIGHBOURS**2):
+            total = total + table[index[neighbour]] * weight[neighbour]
         return (total / _SAMPLES**2).view(-1, self.bins, self.bins, table.shape[1]).permute(0, 3, 1, 2)
 
     def _align_by_operator(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
@@ -82,19 +78,28 @@ class RoIAlign(nn.Module):
         sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
         return (sides.unsqueeze(1) >= self.limits).float().sum(1).long()
 
-    def _axis(self, low: Tensor, high: Tensor, cells: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cells and weights, (N, bins) each, of every sample in a bin and each of its two neighbours, along one axis.
+    def _neighbours(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the table, (16, N * bins * bins), and their weights, (16, N * bins * bins, 1), for boxes (N, 4)."""
+        offset, height, width, scale = torch.split(self.levels[self._level_of(boxes)], 1, 1)
+        corners = boxes * scale
+        rows, row_weights = self._axis(corners[:, 1], corners[:, 3], height)
+        columns, column_weights = self._axis(corners[:, 0], corners[:, 2], width)
+        first = (offset + rows * width)[:, None, :, :, None]
+        index = first + columns[None, :, :, None, :]
+        weight = row_weights[:, None, :, :, None] * column_weights[None, :, :, None, :]
+        return index.long().view(_NEIGHBOURS**2, -1), weight.view(_NEIGHBOURS**2, -1, 1)
 
-        ``low`` and ``high`` are the regions' borders and ``cells`` the size of their maps, (N, 1) each.
+    def _axis(self, low: Tensor, high: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells and weights, (4, N, bins) each: two neighbours of both samples of each bin, on one axis.
+
+        ``low`` and ``high`` are the regions' borders, (N,), and ``cells`` the size of their maps, (N, 1).
         """
         side = (high - low).clamp(min=1) / self.bins
-        terms = []
-        for sample in range(_SAMPLES):
-            place = low + (torch.arange(self.bins) + (sample + 0.5) / _SAMPLES) * side
-            inside = (place <= cells).float()
-            place = torch.minimum(place.clamp(min=0), cells - 1)
-            first = place.floor()
-            part = place - first
-            terms.append((first, (1 - part) * inside))
-            terms.append((torch.minimum(first + 1, cells - 1), part * inside))
-        return terms
+        places = torch.arange(self.bins) + ((torch.arange(_SAMPLES) + 0.5) / _SAMPLES).view(-1, 1, 1)
+        place = low.view(-1, 1) + places * side.view(-1, 1)
+        inside = (place <= cells).float()
+        place = torch.minimum(place.clamp(min=0), cells - 1)
+        first = place.floor()
+        part = place - first
+        neighbours = torch.cat([first, torch.minimum(first + 1, cells - 1)])
+        return neighbours, torch.cat([(1 - part) * inside, part * inside])

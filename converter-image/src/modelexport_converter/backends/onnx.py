@@ -129,7 +129,9 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> An
     """Measure the range of every tensor, one picture at a time."""
     extremes: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        calibrator = quantization.create_calibrator(source, _QUANTISED, f"{folder}/measuring.onnx")
+        measuring = f"{folder}/measuring.onnx"
+        calibrator = quantization.create_calibrator(source, _QUANTISED, measuring)
+        calibrator.infer_session = _open_frugally(measuring)
         for sample in samples:
             calibrator.calibrate_tensors_range = None  # else it would join the ranges of all pictures
             calibrator.collect_data(_Reader(model.input_name, [sample]))
@@ -138,6 +140,20 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> An
     ranges = {name: find_range(found, model.delicate) for name, found in extremes.items()}
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     return TensorsData(quantization.CalibrationMethod.MinMax, data)
+
+
+def _open_frugally(path: str) -> onnxruntime.InferenceSession:
+    """Open a file that measures its own tensors, so that each is measured as soon as it is there.
+
+    By default ONNX Runtime measures at the end and holds every tensor until then: 3.4 GiB for a U-Net of 512 x 512
+    pixels, where this takes 1.1, in the same time.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _last(graph: onnx.GraphProto) -> list[str]:
