@@ -49,7 +49,7 @@ test-converter: tools ## Convert, verify and measure all cells
 	$(PYTEST) -n 2 --dist loadgroup tests/converter
 
 test-integration: gitops-tools ## Run the operator against a real API server
-	$(PYTEST) tests/integration
+	$(PYTEST) -n 3 --dist loadgroup tests/integration
 
 test-e2e: tools ## Run the whole product on the real test cluster
 	$(PYTEST) tests/e2e

@@ -11,7 +11,7 @@ from integration.proxy import Fault, Proxy
 from integration.scenario import ENDS, STEPS, begin_scenario, check_the_end
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [pytest.param(step, marks=pytest.mark.xdist_group(f"step-{step}")) for step in STEPS])
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-write", "after-the-write"])
 def test_a_killed_operator_comes_to_the_same_end(
     api: Api, proxy: Proxy, tmp_path: Path, step: int, after: bool
