@@ -1,0 +1,52 @@
+"""Limits, Kueue's queues and priorities on the real node; Kueue's own part, to admit, is played by kubectl."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.bootstrap import kubectl
+from e2e.support import Workspace, build_export, find_condition
+
+PRIORITY = 1000
+
+
+@pytest.fixture
+def priority_class(space: Workspace) -> Iterator[str]:
+    """A PriorityClass that goes with the test."""
+    kubectl("create", "priorityclass", space.name, f"--value={PRIORITY}")
+    yield space.name
+    kubectl("delete", "priorityclass", space.name)
+
+
+def reasons(space: Workspace) -> dict[str, str]:
+    """The reason of each target by its precision."""
+    return {target["precision"]: target["reason"] for target in space.read("mx/model")["status"]["targets"]}
+
+
+def test_a_limit_of_one_lets_one_target_convert_after_the_other(space: Workspace) -> None:
+    class_name = space.create_class(jobs={"parallelism": 1})
+    space.apply(build_export("model", "ONNX/FP32", "ONNX/FP16", className=class_name))
+    space.wait("mx/model", "jsonpath={.status.targets[1].reason}=LimitReached")
+    assert len(space.read_all("jobs")) == 1
+    space.wait("mx/model", "condition=Ready")
+    first, second = sorted(space.read_all("jobs"), key=lambda job: str(job["metadata"]["creationTimestamp"]))
+    assert second["status"]["startTime"] >= first["status"]["completionTime"]
+
+
+def test_a_job_in_a_queue_converts_when_kueue_has_admitted_it_with_the_priority_of_its_class(
+    space: Workspace, priority_class: str
+) -> None:
+    class_name = space.create_class(jobs={"queueName": "team", "priorityClassName": priority_class})
+    space.apply(build_export("model", className=class_name))
+    space.wait_for_reason("model", "Queued")
+    assert "from the queue team" in find_condition(space.read("mx/model"), "Ready")["message"]
+    [job] = space.read_all("jobs")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert space.read_all("pods") == []
+    admitted = json.dumps({"spec": {"suspend": False}})
+    space.kubectl("patch", "job", job["metadata"]["name"], "--type=merge", f"--patch={admitted}")
+    space.wait("mx/model", "condition=Ready")
+    [pod] = space.read_all("pods")
+    assert pod["spec"]["priority"] == PRIORITY
+    assert reasons(space) == {"FP32": "Succeeded"}
