@@ -16,6 +16,7 @@ from unit.operator.objects import make_class, make_export, make_node
 
 pytestmark = pytest.mark.usefixtures("operator")
 
+PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 POOL, QUEUE = "modelexport.dev/node-pool", "kueue.x-k8s.io/queue-name"
 MakeClass = Callable[..., str]
 MakeNode = Callable[..., str]
@@ -295,3 +296,16 @@ def test_pods_get_the_priority_of_the_class(api: Api, new_class: MakeClass) -> N
     apply(api, "ONNX/FP32", className=new_class(jobs={"priorityClassName": "system-node-critical"}))
     api.wait_for("the Pod", lambda: api.list(PODS))
     assert api.list(PODS)[0]["spec"]["priority"] == 2_000_001_000
+
+
+def test_a_pod_that_the_api_server_refuses_is_told_and_made_when_the_cause_is_gone(
+    api: Api, new_class: MakeClass
+) -> None:
+    priority = f"{api.namespace}-urgent"
+    apply(api, "ONNX/FP32", className=new_class(jobs={"priorityClassName": priority}))
+    api.wait_for("the refusal", lambda: reasons(api) == {"ONNX/FP32": "PodRefused"})
+    assert f"no PriorityClass with name {priority} was found" in api.targets()["ONNX/FP32"]["message"]
+    api.create(PRIORITIES, {"metadata": {"name": priority}, "value": 1000})
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded", seconds=60)
+    api.delete(PRIORITIES, priority)

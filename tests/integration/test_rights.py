@@ -59,6 +59,13 @@ def suspend_in_queue(api: Api) -> None:
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
 
 
+def lack_priority(api: Api) -> None:
+    """Order an export whose Pods are refused."""
+    jobs = {"priorityClassName": "nobody-made-it"}
+    api.create(CLASSES, make_class(api.namespace, default=False, jobs=jobs))
+    begin(api, className=api.namespace)
+
+
 AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
     ("modelexports", "delete"): (end_in_time, 'cannot delete resource "modelexports"'),
     ("modelexports", "patch"): (bind_files, 'cannot patch resource "modelexports"'),
@@ -67,6 +74,7 @@ AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
     ("jobs", "create"): (begin, 'cannot create resource "jobs"'),
     ("jobs", "patch"): (suspend, 'cannot patch resource "jobs"'),
     ("jobs", "delete"): (suspend_in_queue, 'cannot delete resource "jobs"'),
+    ("events", "list"): (lack_priority, 'cannot list resource "events"'),
     ("events", "create"): (begin, 'cannot create resource "events"'),
 }
 """What is needed while exports are served: what has to happen to see it, and what is said then."""

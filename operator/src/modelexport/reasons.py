@@ -75,6 +75,7 @@ class Reason(StrEnum):
     JOB_REFUSED = "JobRefused"
     NO_SUITABLE_NODE = "NoSuitableNode"
     OOM_KILLED = "OOMKilled"
+    POD_REFUSED = "PodRefused"
     POD_START_FAILED = "PodStartFailed"
     UNSCHEDULABLE = "Unschedulable"
     # Anything that has no word of its own: a defect of ours.
@@ -142,6 +143,7 @@ _POLICIES = {
     Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
     Reason.NO_SUITABLE_NODE: _system("Add a node with what is missing, or change the pools.", retriable=True),
     Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
+    Reason.POD_REFUSED: _system("Raise the quota, or create what the message misses.", retriable=True),
     Reason.POD_START_FAILED: _system("Do what the message asks, often for a Secret of the class.", retriable=True),
     Reason.UNSCHEDULABLE: _system("Add a node that satisfies what the message names.", retriable=True),
     Reason.INTERNAL_ERROR: _system("A defect of ModelExport; report it with the message.", retriable=True),

@@ -30,6 +30,8 @@ REQUEST_SECONDS = 30
 WATCH_SECONDS = 300
 """How long one connection of a watch is used: one that was cut without a word is noticed by then."""
 PAGE = 500
+POD_NOT_MADE = "FailedCreate"
+"""Reason of the Job controller's events."""
 
 
 class ClusterError(Exception):
@@ -134,6 +136,14 @@ class Cluster:
     async def create_event(self, event: Object) -> None:
         """Create an event; its name tells its content."""
         await _read(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
+
+    async def find_pod_refusal(self, job: Object) -> str | None:
+        """The Job controller's last words on why it could make no Pod for a Job; ``None`` if it has said nothing."""
+        metadata = job["metadata"]
+        query = {"fieldSelector": f"involvedObject.uid={metadata['uid']},reason={POD_NOT_MADE}"}
+        found = await _read(self._send("GET", EVENTS.path(metadata["namespace"]), query=query))
+        told = sorted(found.get("items") or (), key=lambda event: str(event.get("lastTimestamp") or ""))
+        return str(told[-1].get("message", "")).removeprefix("Error creating: ") if told else None
 
     @property
     def token(self) -> str:

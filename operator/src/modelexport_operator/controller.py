@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
 from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.stores import Key, Stores, key_of, version_of
-from modelexport_operator.sync import Decision, format_time, sync
+from modelexport_operator.sync import Decision, format_time, overdue, sync
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,12 @@ class Controller:
         known = self.stores.observe(key)
         if known is None:
             return None
-        observed = replace(known, others=self.line.others(key), promised=self.line.promised(key))
+        observed = replace(
+            known,
+            others=self.line.others(key),
+            promised=self.line.promised(key),
+            pods_refused=await self._ask_why(key, overdue(known, self._clock())),
+        )
         decision = sync(observed, self._clock())
         self.line.promise(key, _started(decision))
         try:
@@ -139,6 +144,18 @@ class Controller:
         except GoneError as error:
             logger.info("%s; the watch will tell", error, extra=_about(key))
         return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
+
+    async def _ask_why(self, key: Key, jobs: Sequence[Object]) -> dict[str, str]:
+        """Return, by name, why Jobs have no Pod; what cannot be found out is left open."""
+        reasons: dict[str, str] = {}
+        for job in jobs:
+            try:
+                words = await self._cluster.find_pod_refusal(job)
+            except ClusterError as error:
+                logger.warning("why a Job has no Pod is not known: %s", error, extra=_about(key))
+            else:
+                reasons |= {job["metadata"]["name"]: words} if words else {}
+        return reasons
 
     async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
         """Create Jobs and return, by name, why some were refused."""

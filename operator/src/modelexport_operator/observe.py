@@ -60,7 +60,13 @@ class TargetState:
 
 
 def observe_target(
-    target: Target, job: Object, pods: Sequence[Object], now: datetime, was: Finding | None = None
+    target: Target,
+    job: Object,
+    pods: Sequence[Object],
+    now: datetime,
+    *,
+    was: Finding | None = None,
+    refusal: str | None = None,
 ) -> TargetState:
     """Say where a target is.
 
@@ -71,11 +77,12 @@ def observe_target(
         now: the time, with its zone.
         was: what the status said before, if the target was waiting then: a Job that runs into its deadline takes its
             Pods with it, and only the status remembers what they waited for.
+        refusal: the API server's words, if it does not let the Job have a Pod.
     """
     ordered = sorted(pods, key=_created)
     condition = _final_condition(job)
     if condition is None:
-        return _observe_active(target, job, ordered)
+        return _observe_active(target, job, ordered, refusal)
     if not _is_settled(condition, ordered, now):
         return _target_state(target, job, ordered, State.RUNNING, Finding(Reason.RUNNING, "The Job has ended"))
     if condition["type"] == "Complete":
@@ -112,6 +119,12 @@ def is_on_its_way(job: Object) -> bool:
     return not is_finished(job) and not is_stopped(job)
 
 
+def lacks_pod(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether the Job controller has begun with a Job, and none of its ``pods`` has been made yet."""
+    is_begun = "startTime" in job.get("status", {}) and not job["metadata"].get("deletionTimestamp")
+    return is_begun and not pods and not job["spec"].get("suspend") and not is_finished(job)
+
+
 def is_failing(job: Object) -> bool:
     """Whether the Job controller has given a Job up and only waits for its Pods to go."""
     conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
@@ -144,7 +157,7 @@ def _is_settled(condition: Object, pods: Sequence[Object], now: datetime) -> boo
     return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
 
 
-def _observe_active(target: Target, job: Object, pods: Sequence[Object]) -> TargetState:
+def _observe_active(target: Target, job: Object, pods: Sequence[Object], refusal: str | None) -> TargetState:
     if job["metadata"].get("deletionTimestamp"):
         finding = Finding(Reason.PENDING, "Waits until the deleted Job is gone, then starts again")
         return _target_state(target, job, pods, State.PENDING, finding)
@@ -159,7 +172,7 @@ def _observe_active(target: Target, job: Object, pods: Sequence[Object]) -> Targ
         return _target_state(target, job, pods, State.RUNNING, finding)
     if pod is None and pods and not _will_retry(job, pods):
         return _target_state(target, job, pods, State.RUNNING, Finding(Reason.RUNNING, "The converter has ended"))
-    finding = explain_waiting(pod) if pod else _explain_no_pod(pods)
+    finding = explain_waiting(pod) if pod else _explain_no_pod(pods, refusal)
     return _target_state(target, job, pods, State.QUEUED, finding)
 
 
@@ -171,7 +184,9 @@ def _will_retry(job: Object, pods: Sequence[Object]) -> bool:
     return is_retried(pods[-1]) and failures <= (job["spec"].get("backoffLimit") or 0)
 
 
-def _explain_no_pod(pods: Sequence[Object]) -> Finding:
+def _explain_no_pod(pods: Sequence[Object], refusal: str | None) -> Finding:
+    if not pods and refusal:
+        return advise(Finding(Reason.POD_REFUSED, f"The API server refuses the Job's Pod: {refusal}"))
     if not pods:
         return Finding(Reason.QUEUED, describe_start(None))
     failure = explain_pod_failure(pods[-1])
@@ -212,7 +227,7 @@ def _explain_deadline(job: Object, was: Finding | None) -> Finding:
     return advise(Finding(Reason.DEADLINE_EXCEEDED, f"The conversion did not end within {seconds} s{unseen}"))
 
 
-_WAITING_REASONS = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.POD_START_FAILED)
+_WAITING_REASONS = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.POD_START_FAILED, Reason.POD_REFUSED)
 
 
 def _target_state(target: Target, job: Object, pods: Sequence[Object], state: State, finding: Finding) -> TargetState:

@@ -38,6 +38,7 @@ from modelexport_operator.observe import (
     is_finished,
     is_on_its_way,
     is_stopped,
+    lacks_pod,
     observe_target,
     queue_of,
     shorten,
@@ -49,6 +50,8 @@ from modelexport_operator.turns import Demand
 
 REFUSAL_RETRY = timedelta(seconds=60)
 """How soon a Job that the API server refused is offered again: quota and policies change by themselves."""
+POD_PATIENCE = timedelta(seconds=10)
+"""How long a Job may be without its Pod before anybody asks why, and how often."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Observed:
 
     ``nodes`` are those of the cluster. ``others`` are the demands of other exports, of whatever class; ``promised``
     names the Jobs that got their turn in the last sync and may not have been heard of yet. ``refused`` holds, by Job
-    name, the API server's words for Jobs that it has just not accepted.
+    name, the API server's words for Jobs that it has just not accepted, ``pods_refused`` those for Jobs that it lets
+    have no Pod.
     """
 
     parent: Object
@@ -97,6 +101,22 @@ class Observed:
     others: Sequence[Demand] = ()
     promised: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    pods_refused: Mapping[str, str] = field(default_factory=dict)
+
+    def pods_of(self, job: Object) -> list[Object]:
+        """The Pods of a Job."""
+        name = job["metadata"]["name"]
+        return [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
+
+    def jobs_without_pod(self) -> list[Object]:
+        """The Jobs that should have a Pod."""
+        return [job for job in self.jobs if lacks_pod(job, self.pods_of(job))]
+
+
+def overdue(observed: Observed, now: datetime) -> list[Object]:
+    """The Jobs that have been without a Pod for so long that somebody should ask why."""
+    waiting = observed.jobs_without_pod()
+    return [job for job in waiting if now - datetime.fromisoformat(job["status"]["startTime"]) >= POD_PATIENCE]
 
 
 def sync(observed: Observed, now: datetime) -> Decision:
@@ -213,10 +233,9 @@ def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> Ta
     record = turn.recorded.get(request.target)
     if job is None or _is_withdrawn(turn.export, job):
         return record if record is not None and record.state is State.SUCCEEDED else None
-    name = job["metadata"]["name"]
-    pods = [pod for pod in turn.observed.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
+    pods, refusal = turn.observed.pods_of(job), turn.observed.pods_refused.get(job["metadata"]["name"])
     was = Finding(record.reason, record.message) if record is not None and record.state is State.QUEUED else None
-    state = observe_target(request.target, job, pods, turn.now, was)
+    state = observe_target(request.target, job, pods, turn.now, was=was, refusal=refusal)
     if record is not None and state.result is None and _is_record_of(record, job):
         return record
     if was is not None and is_failing(job):
@@ -310,8 +329,9 @@ def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedel
     if observed.refused:
         return REFUSAL_RETRY
     ended = {job["metadata"]["name"] for job in observed.jobs if is_finished(job)}
-    unsettled = any(state.job_name in ended and not state.state.is_final for state in states)
-    return SETTLE_TIME if unsettled else None
+    if any(state.job_name in ended and not state.state.is_final for state in states):
+        return SETTLE_TIME
+    return POD_PATIENCE if observed.jobs_without_pod() else None
 
 
 def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:

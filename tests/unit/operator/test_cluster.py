@@ -182,6 +182,22 @@ async def test_an_answer_without_a_message_is_told_as_it_is(body: Any) -> None:
             await cluster.create_job(JOB)
 
 
+async def test_why_a_job_has_no_pod_is_what_the_job_controller_said_last() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.query["fieldSelector"]))
+        told = [("2026-01-02T03:00:09Z", "Error creating: quota"), ("2026-01-02T03:00:05Z", "Error creating: class")]
+        return web.json_response({"items": [{"lastTimestamp": at, "message": words} for at, words in told]})
+
+    job = {"metadata": {"namespace": "team", "name": "job", "uid": "uid-2"}}
+    async with serve(answer) as cluster:
+        assert await cluster.find_pod_refusal(job) == "quota"
+    assert asked == [("/api/v1/namespaces/team/events", "involvedObject.uid=uid-2,reason=FailedCreate")]
+    async with serve(always(200, {"items": []})) as cluster:
+        assert await cluster.find_pod_refusal(job) is None
+
+
 async def test_a_job_that_exists_already_is_as_good_as_created() -> None:
     async with serve(always(409)) as cluster:
         await cluster.create_job(JOB)

@@ -14,6 +14,7 @@ from modelexport_operator.events import Event
 from modelexport_operator.manifests import job_name
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.sync import POD_PATIENCE
 from unit.operator.objects import (
     Body,
     complete,
@@ -67,6 +68,10 @@ class FakeCluster:
 
     async def delete_export(self, export: Body) -> None:
         await self._call("delete")
+
+    async def find_pod_refusal(self, job: Body) -> str | None:
+        await self._call("ask why")
+        return 'pods "shapes" is forbidden: exceeded quota'
 
     async def create_event(self, event: Body) -> None:
         await self._call(f"event {event['reason']}")
@@ -215,6 +220,42 @@ async def test_jobs_that_are_refused_are_told_in_the_same_status() -> None:
     await work(controller)
     assert [target["reason"] for target in cluster.status["targets"]] == ["JobRefused", "Queued"]
     assert "exceeded quota" in cluster.status["targets"][0]["message"]
+
+
+async def make_without_pod(start: datetime) -> tuple[Controller, FakeCluster]:
+    """An operator that has heard of a Job, but of no Pod."""
+    controller, cluster = make(make_export("ONNX/FP16"))
+    await work(controller)
+    job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status={"startTime": start.isoformat()})
+    controller.take_over(JOBS, "ADDED", at(job, 9))
+    controller.queue.mark(KEY)
+    cluster.calls.clear()
+    return controller, cluster
+
+
+async def test_why_a_job_has_no_pod_is_asked_after_a_while_and_told() -> None:
+    controller, cluster = await make_without_pod(NOW - POD_PATIENCE)
+    await work(controller)
+    assert cluster.calls == ["ask why", "status", "event PodRefused"]
+    [target] = cluster.status["targets"]
+    assert (target["state"], target["reason"]) == ("Queued", "PodRefused")
+    assert "exceeded quota. Raise the quota" in target["message"]
+
+
+async def test_a_job_that_has_just_begun_may_be_without_a_pod() -> None:
+    controller, cluster = await make_without_pod(NOW)
+    await work(controller)
+    assert "ask why" not in cluster.calls
+
+
+async def test_a_reason_that_cannot_be_found_out_keeps_nothing_from_being_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    controller, cluster = await make_without_pod(NOW - POD_PATIENCE)
+    cluster.fail = lambda what: RefusedError("no right") if what == "ask why" else None
+    await work(controller)
+    assert "why a Job has no Pod is not known: no right" in caplog.text
+    assert cluster.status["targets"][0]["reason"] == "Queued"
 
 
 async def test_all_jobs_are_tried_before_a_lost_connection_ends_the_sync() -> None:

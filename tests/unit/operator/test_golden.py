@@ -59,6 +59,7 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         others=[Demand(**{**other, "key": tuple(other["key"])}) for other in observed.get("others", [])],
         promised=observed.get("promised", []),
         refused=observed.get("refused", {}),
+        pods_refused=observed.get("podsRefused", {}),
     )
 
 
@@ -95,7 +96,8 @@ def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) 
     kept = stores.observe(key_of(parent))
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
-    besides = replace(kept, others=given.others, promised=given.promised, refused=given.refused)
+    refused = {"refused": given.refused, "pods_refused": given.pods_refused}
+    besides = replace(kept, others=given.others, promised=given.promised, **refused)
     assert sync(besides, now) == sync(given, now)
 
 

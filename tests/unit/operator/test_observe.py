@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from modelexport.reasons import Reason
-from modelexport_operator.observe import TargetState, observe_target, shorten
+from modelexport_operator.observe import TargetState, lacks_pod, observe_target, shorten
 from modelexport_operator.pods import Finding
 from unit.operator.objects import (
     Body,
@@ -33,7 +33,7 @@ def job_with(**changes: Any) -> Body:
 
 
 def observe(job: Body, *pods: Body, after: float = 0, was: Finding | None = None) -> TargetState:
-    return observe_target(make_target("ONNX/FP16"), job, pods, END + timedelta(seconds=after), was)
+    return observe_target(make_target("ONNX/FP16"), job, pods, END + timedelta(seconds=after), was=was)
 
 
 def observe_phases(status: Body, *phases: str, after: float = 0) -> TargetState:
@@ -95,6 +95,23 @@ def test_no_other_attempt_is_promised_of_a_job_that_was_given_up(status: str, re
     assert observe(job, make_pod(job, phase="Failed", containerStatuses=ended(137))).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"status": {"startTime": "t"}}, True),
+        ({"status": {"startTime": "t", "failed": 1}}, True),
+        ({}, False),
+        ({"status": complete()}, False),
+        ({"status": {"startTime": "t"}, "suspend": True}, False),
+        ({"status": {"startTime": "t"}, "deletionTimestamp": "t"}, False),
+    ],
+)
+def test_a_job_lacks_its_pod_once_the_job_controller_has_begun(changes: Body, expected: bool) -> None:
+    job = job_with(**changes)
+    assert lacks_pod(job, []) is expected
+    assert not lacks_pod(job, [make_pod(job)])
+
+
 @pytest.mark.parametrize("kind", ["Complete", "Failed"])
 def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
     job = job_with(status={"active": 1, "conditions": [{**GIVEN_UP, "type": kind, "status": "False"}]})
@@ -107,6 +124,7 @@ def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
         (Reason.UNSCHEDULABLE, Reason.UNSCHEDULABLE),
         (Reason.IMAGE_PULL_FAILED, Reason.IMAGE_PULL_FAILED),
         (Reason.POD_START_FAILED, Reason.POD_START_FAILED),
+        (Reason.POD_REFUSED, Reason.POD_REFUSED),
         (Reason.QUEUED, Reason.DEADLINE_EXCEEDED),
         (Reason.RETRYING, Reason.DEADLINE_EXCEEDED),
     ],
