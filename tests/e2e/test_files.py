@@ -52,7 +52,7 @@ def test_files_are_fetched_by_a_pods_links_and_go_with_their_export(
 
 def test_a_store_that_is_gone_does_not_keep_its_export(space: Workspace, minio: Minio) -> None:
     class_name = publish(space)
-    patch = json.dumps({"spec": {"storage": {"endpoint": "http://minio.default.svc.cluster.local:1"}}})
+    patch = json.dumps({"spec": {"storage": {"endpoint": "http://127.0.0.1:1"}}})  # where nothing ever listens
     kubectl("patch", "exportclass", class_name, "--type=merge", f"--patch={patch}")
     space.kubectl("delete", "mx/model", "--timeout=300s")
     assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json"}
