@@ -3,11 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+LAUNCHER = Path(__file__).parent / "launcher.py"
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,18 @@ class Child:
 
 def run_child(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Child:
     """Run a command to its end; what it says is collected in files in ``folder``."""
-    output, errors = folder / "stdout", folder / "stderr"
+    output, errors, usage = folder / "stdout", folder / "stderr", folder / "usage.json"
+    launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(usage), *command]
     start = time.monotonic()
     with output.open("wb") as stdout, errors.open("wb") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(launch, stdout=stdout, stderr=stderr, env={**os.environ, **(environment or {})})
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
             process.terminate()
             process.wait()
             raise
-    process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - start
-    cpu_seconds, peak_mib = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-    return Child(seconds, cpu_seconds, peak_mib, process.returncode, output.read_text(), errors.read_text())
+    status, cpu_seconds, peak_kib = json.loads(usage.read_text())
+    exit_code = os.waitstatus_to_exitcode(status)
+    return Child(seconds, cpu_seconds, peak_kib / 1024, exit_code, output.read_text(), errors.read_text())

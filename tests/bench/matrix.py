@@ -111,8 +111,8 @@ def measure_trained(bench: Bench, cell: Cell) -> dict[str, Any]:
         RuntimeError: why nothing was.
     """
     described, artifact = convert(bench, cell, SAMPLES["trained"])
-    described.pop("stages")  # those at full size say more
-    return {**described, "accuracy": measure_accuracy(bench, cell.architecture.name, artifact, cell.target.format)}
+    kept = {name: described[name] for name in ("scheme", "inputSize", "agreement")}  # of the rest, full size says more
+    return {**kept, "accuracy": measure_accuracy(bench, cell.architecture.name, artifact, cell.target.format)}
 
 
 def measure_full_size(bench: Bench, cell: Cell) -> dict[str, Any]:

@@ -86,6 +86,12 @@ def test_a_child_is_measured_with_what_it_needed(tmp_path: Path) -> None:
     assert child.seconds > 0.25
 
 
+def test_what_we_hold_ourselves_is_not_counted_as_a_childs(tmp_path: Path) -> None:
+    ours = bytearray(300 << 20)
+    assert run_child([sys.executable, "-c", "print(1)"], tmp_path).peak_mib < 100
+    del ours
+
+
 def test_a_child_sees_the_variables_that_it_is_given_beside_ours(tmp_path: Path) -> None:
     words = "import json, os; print(json.dumps([os.environ['PATH'], os.environ['EXTRA']]))"
     child = run_child([sys.executable, "-c", words], tmp_path, {"EXTRA": "1"})
