@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from modelexport.measured import Measured
 from modelexport.reasons import Reason
 from modelexport_operator.observe import State
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
@@ -31,12 +30,6 @@ CONVERTERS_WORDS = {
     Reason.WEIGHTS_NOT_FINITE,
 }
 """What only a converter says: the operator passes it on, as in the case verification-failed."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decisions stay the same when `make matrix` measures memory anew."""
-    monkeypatch.setattr("modelexport.matrix.last_run", Measured)
 
 
 def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
