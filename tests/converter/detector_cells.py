@@ -15,7 +15,7 @@ from paste_masks import paste_masks
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.models import detection
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.backends import Array
@@ -65,15 +65,12 @@ TRAINED = {
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
     """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
     make = partial(getattr(detection, builder), weights=None, weights_backbone=None, num_classes=classes)
-    return train_torchvision.build(lambda: make(**_narrow_masks(builder, classes)), size)
+    return train_torchvision.build(lambda: make(**_narrow_masks(builder)), size)
 
 
-def _narrow_masks(builder: str, classes: int) -> dict[str, Any]:
-    """A mask head of few channels: at full width it computes ten times as long as all the rest."""
-    if not builder.startswith("maskrcnn"):
-        return {}
-    predictor = MaskRCNNPredictor(_NARROW, _NARROW, classes)
-    return {"mask_head": MaskRCNNHeads(256, (_NARROW, _NARROW), 1), "mask_predictor": predictor}
+def _narrow_masks(builder: str) -> dict[str, Any]:
+    """A mask head with a narrow place: at full width it computes ten times as long as all the rest."""
+    return {"mask_head": MaskRCNNHeads(256, (_NARROW, 256), 1)} if builder.startswith("maskrcnn") else {}
 
 
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
