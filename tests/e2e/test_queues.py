@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.bootstrap import kubectl
-from e2e.support import Workspace, build_export, find_condition
+from e2e.support import Workspace, build_export
 
 PRIORITY = 1000
 
@@ -39,8 +39,7 @@ def test_a_job_in_a_queue_converts_when_kueue_has_admitted_it_with_the_priority_
 ) -> None:
     class_name = space.create_class(jobs={"queueName": "team", "priorityClassName": priority_class})
     space.apply(build_export("model", className=class_name))
-    space.wait_for_reason("model", "Queued")
-    assert "from the queue team" in find_condition(space.read("mx/model"), "Ready")["message"]
+    assert "from the queue team" in space.wait_for_reason("model", "Queued")["message"]
     [job] = space.read_all("jobs")
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
     assert space.read_all("pods") == []
