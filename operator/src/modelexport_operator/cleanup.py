@@ -24,11 +24,11 @@ from modelexport_operator.events import Event
 from modelexport_operator.manifests import (
     HASH_DIGITS,
     NAME_LIMIT,
-    POD_JOB_LABEL,
     Manifest,
     build_container,
     build_pod,
     pod_failure_policy,
+    pods_of,
 )
 from modelexport_operator.observe import is_finished
 from modelexport_operator.pods import Finding, Object, explain_pod_failure, parse_result, terminated
@@ -156,7 +156,7 @@ class _End:
         return Step(requeue_after=GIVE_UP_TIME - self.waited) if job is not None else None
 
     def _conclude(self, job: Object) -> Step:
-        pods = [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == self.name]
+        pods = pods_of(self.name, self.pods)
         ended = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
         if job.get("status", {}).get("succeeded"):
             results = (parse_result(terminated(pod).get("message", "")) for pod in ended)

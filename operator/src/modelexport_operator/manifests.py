@@ -4,7 +4,7 @@ The entrypoint of the class's converter image is the converter; all that it need
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modelexport import names
@@ -29,6 +29,11 @@ POD_JOB_LABEL = "batch.kubernetes.io/job-name"
 Manifest = dict[str, Any]
 
 _TARGETS = {str(target): target for target in TARGETS}
+
+
+def pods_of(name: str, pods: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Those of the Pods that belong to the Job of a name."""
+    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
 
 
 def job_name(export: ModelExport, target: Target) -> str:

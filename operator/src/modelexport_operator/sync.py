@@ -27,7 +27,7 @@ from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport_operator.classes import find_class, output_folder, pick_class
 from modelexport_operator.cleanup import clean_up, correct_finalizers
 from modelexport_operator.events import Event, compare_statuses, finished_targets
-from modelexport_operator.manifests import POD_JOB_LABEL, Manifest, build_job, job_name, target_of
+from modelexport_operator.manifests import Manifest, build_job, job_name, pods_of, target_of
 from modelexport_operator.observe import (
     SETTLE_TIME,
     State,
@@ -105,8 +105,7 @@ class Observed:
 
     def pods_of(self, job: Object) -> list[Object]:
         """The Pods of a Job."""
-        name = job["metadata"]["name"]
-        return [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
+        return pods_of(job["metadata"]["name"], self.pods)
 
     def jobs_without_pod(self) -> list[Object]:
         """The Jobs that should have a Pod."""
