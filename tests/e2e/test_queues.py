@@ -19,11 +19,6 @@ def priority_class(space: Workspace) -> Iterator[str]:
     kubectl("delete", "priorityclass", space.name)
 
 
-def reasons(space: Workspace) -> dict[str, str]:
-    """The reason of each target by its precision."""
-    return {target["precision"]: target["reason"] for target in space.read("mx/model")["status"]["targets"]}
-
-
 def test_a_limit_of_one_lets_one_target_convert_after_the_other(space: Workspace) -> None:
     class_name = space.create_class(jobs={"parallelism": 1})
     space.apply(build_export("model", "ONNX/FP32", "ONNX/FP16", className=class_name))
@@ -48,4 +43,5 @@ def test_a_job_in_a_queue_converts_when_kueue_has_admitted_it_with_the_priority_
     space.wait("mx/model", "condition=Ready")
     [pod] = space.read_all("pods")
     assert pod["spec"]["priority"] == PRIORITY
-    assert reasons(space) == {"FP32": "Succeeded"}
+    target = space.target("model")
+    assert (target["precision"], target["reason"]) == ("FP32", "Succeeded")
