@@ -1,10 +1,11 @@
-"""The full-size models are the trained ones in other widths."""
+"""The full-size models are the trained ones in other widths, or networks of which nothing has learned."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import untrained
 import widen
 
 from converter.cells import TRAINED, ask, eval_inputs, load, load_model
@@ -21,6 +22,24 @@ def test_a_widened_model_has_the_published_width_and_answers_as_the_thin_one(arc
     with torch.inference_mode():
         for found, expected in zip(wide.module(image), thin.module(image), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "variant", "millions"),
+    [("YOLOv4", "full", 63.9), ("DeepLabV3", "resnet50", 39.6), ("FCN", "resnet50", 33.0)],
+)
+def test_an_untrained_model_is_a_published_one_that_answers_other_pictures_otherwise(
+    architecture: str, variant: str, millions: float, tmp_path: Path
+) -> None:
+    untrained.write_untrained(architecture, TRAINED[architecture].weights, tmp_path / "made-up.pt")
+    made_up, trained = load(read_checkpoint(tmp_path / "made-up.pt"), ask(architecture)), load_model(architecture)
+    assert (made_up.metadata["variant"], made_up.class_names) == (variant, trained.class_names)
+    assert _parameters(made_up.module) / 1e6 == pytest.approx(millions, rel=0.01)
+    images = map(torch.from_numpy, eval_inputs(architecture)[:2])
+    with torch.inference_mode():
+        *_, first, second = (made_up.module(image)[-1] for image in images)
+    assert 0.01 < (first - second).abs().mean() < 0.5
+    assert 0.05 < first.std() < 0.5
 
 
 def _parameters(module: torch.nn.Module) -> int:

@@ -124,6 +124,12 @@ def test_centres_sizes_objectness_and_classes_come_from_convolutions_of_their_ow
     assert last == [6, 6, 3, 9]
 
 
+def test_mish_stays_in_float_between_the_convolutions_of_the_whole_network() -> None:
+    whole, tiny = (load(Checkpoint(weights(variant)), ask("YOLOv4")) for variant in ("full", "tiny"))
+    assert {*whole.body, "decoder"} == {name for name, _ in whole.module.named_children()}
+    assert tiny.body == ()
+
+
 def test_another_variant_is_refused_with_both_names() -> None:
     assert "variant full, the checkpoint has tiny" in refuse(weights("tiny"), variant="full")
 

@@ -59,9 +59,13 @@ def test_outputs_are_those_of_ultralytics(architecture: str, size: tuple[int, in
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
 def test_a_state_dict_alone_gives_the_same_network(architecture: str) -> None:
-    """The number in batch normalisation that is in no state dict is known for each architecture."""
+    """The number in batch normalisation that is in no state dict is known for each architecture.
+
+    Twelve channels fit two shapes of keypoints, so this one has to be told.
+    """
     found = checkpoint(architecture)
-    bare = load(Checkpoint(found.tensors, {"imgsz": 128}), ask(architecture))
+    shape = {"kpt_shape": [4, 3]} if architecture == "YOLOv8-Pose" else {}
+    bare = load(Checkpoint(found.tensors, {"imgsz": 128, **shape}), ask(architecture))
     image = bare.example_input()
     for wanted, given in zip(run_ultralytics(architecture, image), bare.module(image), strict=True):
         torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
@@ -170,6 +174,14 @@ def test_keypoints_without_visibility_are_positions_alone() -> None:
     )
 
 
+def test_weights_that_do_not_tell_their_keypoints_are_refused() -> None:
+    found = Checkpoint(Network("n", 1, (64, 64), keypoints=(6, 2)).state_dict(), {})
+    problem = refuse(found, architecture="YOLOv8-Pose")
+    assert "12 channels are 4 keypoints of x, y and visibility or 6 of x and y" in problem
+    model = load(replace(found, facts={"kpt_shape": [6, 2]}), ask("YOLOv8-Pose"))
+    assert model.outputs[2].name == "keypoints"
+
+
 @pytest.mark.parametrize("names", [None, ["one"], {0: "one", 2: "three"}])
 def test_classes_without_names_get_numbers(names: Any) -> None:
     assert load(checkpoint(names=names), ask("YOLOv8")).class_names == ("class_0", "class_1", "class_2")
@@ -218,6 +230,21 @@ def test_a_program_of_another_size_is_refused(program: Path) -> None:
 def test_a_program_with_other_outputs_is_told_what_is_expected(program: Path) -> None:
     message = refuse(read_checkpoint(program), "YOLOv8-SEG")
     assert "prototypes (batch, mask, row, column)" in message
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outputs"),
+    [("YOLOv8", ((300, 4), (300,))), ("YOLOv8-CLS", ((1000,),)), ("YOLOv8-Pose", ((1, 4, 84), (1, 3, 84), (51,)))],
+)
+def test_a_program_with_outputs_of_too_few_axes_is_told_what_is_expected(
+    architecture: str, outputs: tuple[tuple[int, ...], ...], tmp_path: Path
+) -> None:
+    class Flat(torch.nn.Module):
+        def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(picture.mean() * torch.ones(shape) for shape in outputs)
+
+    torch.export.save(torch.export.export(Flat().eval(), (torch.rand(1, 3, 64, 64),)), tmp_path / "x.pt2")
+    assert "it gives outputs of shapes" in refuse(read_checkpoint(tmp_path / "x.pt2"), architecture)
 
 
 def test_a_program_that_takes_no_picture_is_refused(tmp_path: Path) -> None:

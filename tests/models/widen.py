@@ -4,11 +4,12 @@
 
 Net2WiderNet, Chen et al., 2016, https://arxiv.org/abs/1511.05641: channels are repeated, and whoever reads them divides
 its weights by how often. Copies of a channel lie side by side, so that what is joined, split in halves or added fits
-again, as long as it is widened alike. YOLOv8 and YOLOX nano, SSDlite and FCN have their published widths already.
+again, as long as it is widened alike. YOLOv8 and YOLOX nano and SSDlite have their published widths already. YOLOv4,
+FCN and DeepLabV3 have learned as smaller networks than users have; those of ``untrained.py`` stand for them.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from modelexport_converter.architectures import torchvision_segmenters, yolov4_network
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoint import read_checkpoint
 
@@ -27,29 +27,23 @@ _FLATTENED = {"roi_heads.box_head.fc6.weight": 7 * 7}
 """Linear layers that read maps, and how many places each channel of these has."""
 
 
-def _deeplab() -> nn.Module:
-    backbone, channels = torchvision_segmenters.build_backbone("mobilenet_v3_small")
-    return torchvision_segmenters.Segmenter(backbone, torchvision_segmenters.deeplab_head(channels, 256, 4))
-
-
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "FasterRCNN": partial(detection.fasterrcnn_resnet50_fpn, num_classes=4, **_UNTRAINED),
     "RetinaResNet": partial(detection.retinanet_resnet50_fpn, num_classes=3, **_UNTRAINED),
     "MaskRCNN": partial(detection.maskrcnn_resnet50_fpn, num_classes=4, **_UNTRAINED),
-    "DeepLabV3": _deeplab,
     "UNet": lambda: UNet((64, 128, 256, 512, 1024), 4),
-    "YOLOv4": lambda: yolov4_network.Tiny(32, 3, (416, 416)),
 }
 """Networks in their published width, for the classes of the trained models."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architecture", choices=NETWORKS)
+def run_command(description: str, architectures: Iterable[str], write: Callable[[str, Path, Path], None]) -> None:
+    """Have a checkpoint written by what stands on the command line: ARCHITECTURE SOURCE OUTPUT."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architecture", choices=list(architectures))
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    write_widened(arguments.architecture, arguments.source, arguments.output)
+    write(arguments.architecture, arguments.source, arguments.output)
 
 
 def write_widened(architecture: str, source: Path, path: Path) -> None:
@@ -62,12 +56,11 @@ def write_widened(architecture: str, source: Path, path: Path) -> None:
 
 def widen(tensors: Tensors, network: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a thin network in the widths of ``network``, which has the same layers."""
-    layers, wanted = yolov4_network.rename(tensors), network.state_dict()  # other networks' names it leaves as they are
-    widened = dict(tensors)
-    for name, layer in zip(tensors, layers, strict=True):
-        transposed = isinstance(network.get_submodule(layer.rpartition(".")[0]), nn.ConvTranspose2d)
+    wanted, widened = network.state_dict(), dict(tensors)
+    for name in tensors:
+        transposed = isinstance(network.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d)
         reading = (0 if transposed else 1) if tensors[name].ndim > 1 else None
-        for axis, size in enumerate(wanted[layer].shape):
+        for axis, size in enumerate(wanted[name].shape):
             if size != tensors[name].shape[axis]:
                 places = _FLATTENED.get(name, 1) if axis == reading else 1
                 widened[name] = _repeat(widened[name], axis, size, places, divided=axis == reading)
@@ -86,4 +79,4 @@ def _repeat(value: torch.Tensor, axis: int, size: int, places: int, divided: boo
 
 
 if __name__ == "__main__":
-    main()
+    run_command(__doc__ or "", NETWORKS, write_widened)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,30 @@ def check_asked(what: str, wanted: object, found: object) -> None:
 def mismatch(message: str) -> Failure:
     """The failure of a checkpoint that is not what the export says."""
     return Failure(Reason.CHECKPOINT_MISMATCH, message)
+
+
+def own_weights(tensors: Tensors, *marks: str) -> Tensors:
+    """Take off what is before every name of a network that is a part of another module, as in Lightning: ``model.``.
+
+    The network is told by ``marks``, of which each of its kind has at least one. What has another prefix is left out,
+    e.g. the weights of a loss. Names are left as they are where a mark is among them, or where two parts have it.
+    """
+    marked = [name.removesuffix(mark) for mark in marks for name in tensors if f".{name}".endswith(f".{mark}")]
+    if len(set(marked)) != 1:
+        return tensors
+    prefix = marked[0]
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+class Weights(dict[str, torch.Tensor]):
+    """The weights of a checkpoint by their names; one that is asked for and is not there is a mismatch."""
+
+    def __init__(self, tensors: Tensors, what: str, way_out: str) -> None:
+        super().__init__(tensors)
+        self.what, self.way_out = what, way_out
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        raise mismatch(f"the weights do not fit {self.what}: {name} is missing; {self.way_out}")
 
 
 def trained_size(facts: Facts, stride: int) -> tuple[int, int] | None:
@@ -62,7 +86,7 @@ def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
     return {**facts, "variant": variant} if variant else facts
 
 
-def fill(network: Network, tensors: Tensors, what: str) -> Network:
+def fill(network: Network, tensors: Tensors, what: str, way_out: str = "export a changed network as .pt2") -> Network:
     """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
 
     Raises:
@@ -73,8 +97,7 @@ def fill(network: Network, tensors: Tensors, what: str) -> Network:
         network.load_state_dict({**counters, **tensors})
     except RuntimeError as error:
         first = re.sub(r"\s+", " ", str(error).partition(":")[2])[:300]
-        message = f"the weights do not fit {what}:{first}; export a changed network as .pt2"
-        raise mismatch(message) from error
+        raise mismatch(f"the weights do not fit {what}:{first}; {way_out}") from error
     return network
 
 
@@ -109,6 +132,8 @@ def program_shapes(
     shapes = [_shape(program, name) for name in program.graph_signature.user_inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
         raise unfit(f"it takes inputs of shapes {shapes}, expected one image (1, 3, height, width)")
+    if (kind := _value(program, program.graph_signature.user_inputs[0]).dtype) is not torch.float32:
+        raise unfit(f"it takes {kind}, expected an image of torch.float32 in 0 to 1 as example input")
     height, width = shapes[0][2:]
     check_asked("input size", asked, (height, width))
     return (height, width), [_shape(program, name) for name in program.graph_signature.user_outputs]
@@ -120,6 +145,11 @@ def unfit(problem: str) -> Failure:
 
 
 def _shape(program: torch.export.ExportedProgram, name: object) -> tuple[int, ...]:
-    node = next((node for node in program.graph.nodes if node.name == name), None)
-    value = node.meta.get("val") if node is not None else None
+    value = _value(program, name)
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def _value(program: torch.export.ExportedProgram, name: object) -> Any:
+    """What stands for a value of the graph: its shape and its type without numbers."""
+    node = next((node for node in program.graph.nodes if node.name == name), None)
+    return node.meta.get("val") if node is not None else None

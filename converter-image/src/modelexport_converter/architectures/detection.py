@@ -11,6 +11,7 @@ BOXES = Output(
     "boxes",
     ("batch", "coordinate", "anchor"),
     "Centre x, centre y, width, height, divided by the input's width and height.",
+    exact=True,
 )
 SCORES = Output(
     "scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class."

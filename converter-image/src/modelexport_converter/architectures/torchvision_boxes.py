@@ -102,6 +102,11 @@ def suppress(
     return _settle(beaten.float(), valid.unsqueeze(2))
 
 
+def compares_all_pairs() -> bool:
+    """Whether ``suppress`` compares all pairs of boxes, which sets limits, and has no operator that does better."""
+    return is_captured() and not torch.onnx.is_in_onnx_export()
+
+
 def _suppress_eagerly(boxes: Tensor, valid: Tensor, most_overlap: float, labels: Tensor | None) -> Tensor:
     stays = torch.zeros_like(valid)
     for group, exists in enumerate(valid > 0):

@@ -1,8 +1,8 @@
 """RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
 
-import re
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -11,18 +11,30 @@ from torchvision.models import detection, mobilenet_v3_large
 from torchvision.models.detection import _utils as utils
 from torchvision.models.detection import ssdlite
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.spec import Model, Parameters
 from modelexport_converter.architectures import torchvision_pyramids
-from modelexport_converter.architectures.torchvision_networks import RCNN, RetinaNet, SSDlite
+from modelexport_converter.architectures.torchvision_networks import MOST_CANDIDATES, RCNN, RetinaNet, SSDlite
+from modelexport_converter.architectures.torchvision_pyramids import WAY_OUT, norm_of, pyramid_width
 from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.folding import freeze
-from modelexport_converter.matching import Tensors, check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.matching import (
+    Tensors,
+    Weights,
+    check_asked,
+    class_names,
+    fill,
+    mismatch,
+    own_weights,
+    trained_size,
+)
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 _BOXES = Output(
@@ -35,8 +47,9 @@ _LABELS = Output("labels", ("batch", "detection"), "Class of each detection: its
 _COUNT = Output(
     "count",
     ("batch",),
-    "How many slots are filled, or -1 where the boxes overlap in longer chains than the file resolves: then there is "
-    "no answer, and all else is 0.",
+    "How many slots are filled, or -1 where boxes overlap in longer chains than the file resolves or, in the second "
+    f"stage of an R-CNN of many classes, more than {MOST_CANDIDATES} exceed the score's threshold: then there is no "
+    "answer, and all else is 0. A higher scoreThreshold avoids both; a file in ONNX has neither limit.",
 )
 _MASKS = Output(
     "masks",
@@ -68,8 +81,11 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
     """
     if checkpoint.program is not None:
-        raise mismatch(f"{model.architecture} is not made from a .pt2 archive; give its weights as .pt or .safetensors")
-    tensors, parameters = checkpoint.tensors, model.parameters
+        way_out = "give its weights as .pt or .safetensors, or name the architecture Custom"
+        raise mismatch(f"{model.architecture} is not made from a .pt2 archive; {way_out}")
+    what = f"torchvision's {model.architecture}"
+    own = own_weights(checkpoint.tensors, *(kind.classifier for kind in _KINDS.values()))
+    tensors, parameters = Weights(own, what, WAY_OUT), model.parameters
     check_asked("architecture", model.architecture, _architecture_of(tensors))
     kind = _KINDS[model.architecture]
     variant = _variant_of(tensors, parameters.variant)
@@ -77,7 +93,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     classes = len(tensors[kind.classifier]) // kind.rows
     check_asked("number of classes, counted as torchvision does,", parameters.num_classes, classes)
     detector = kind.build(tensors, variant, classes, parameters).eval()
-    fill(detector, tensors, f"torchvision's {model.architecture} with {classes} classes")
+    _set_epsilon(detector, parameters.norm_epsilon)
+    fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT)
     size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
@@ -89,6 +106,13 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         body=kind.wrapper.BODY,
         delicate=kind.wrapper.DELICATE,
     )
+
+
+def _set_epsilon(detector: nn.Module, epsilon: float | None) -> None:
+    """torchvision sets 0 where it loads the weights ``COCO_V1`` of a ResNet-50 that is not one of v2."""
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d) and epsilon is not None:
+            module.eps = epsilon
 
 
 def _architecture_of(tensors: Tensors) -> str:
@@ -146,9 +170,12 @@ def _thresholds(parameters: Parameters, prefix: str = "") -> dict[str, float]:
 
 
 def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
-    width = torchvision_pyramids.pyramid_width(tensors)
-    backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(width, width))
-    return detection.RetinaNet(backbone, classes, **_thresholds(parameters))
+    """As torchvision's builders do; that of v2 normalises in its head and takes the coarsest maps from the ResNet."""
+    width, inputs = pyramid_width(tensors), tensors["backbone.fpn.extra_blocks.p6.weight"].shape[1]
+    backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(inputs, width))
+    norm = norm_of(tensors, "head.classification_head.conv.0.1")
+    head = RetinaNetHead(width, _KINDS["RetinaResNet"].rows, classes, norm)
+    return detection.RetinaNet(backbone, classes, head=head, **_thresholds(parameters))
 
 
 def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
@@ -179,23 +206,45 @@ def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters:
 
 
 def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, float]) -> Any:
-    """As torchvision's builders do, in the widths of the checkpoint."""
-    backbone = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool())
-    regions, inputs = tensors["roi_heads.box_head.fc6.weight"].shape
+    """As torchvision's builders do, those of v2 too, in the depths and widths of the checkpoint."""
+    backbone, width = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool()), pyramid_width(tensors)
+    depth = len(_widths(tensors, "rpn.head.conv.?.0.weight", "rpn.head.conv.weight"))
     heads: dict[str, Any] = {
-        "box_head": TwoMLPHead(inputs, regions),
-        "box_predictor": FastRCNNPredictor(regions, classes),
+        "rpn_head": RPNHead(width, _ANCHORS, depth),
+        "box_head": _build_box_head(tensors, width),
+        "box_predictor": FastRCNNPredictor(tensors[_REGIONS].shape[1], classes),
     }
     if _MASK_LAYER not in tensors:
         return detection.FasterRCNN(backbone, **heads, **thresholds)
-    layers = [len(tensors[name]) for name in tensors if re.fullmatch(r"roi_heads\.mask_head\.\d\.0\.weight", name)]
-    heads["mask_head"] = MaskRCNNHeads(torchvision_pyramids.pyramid_width(tensors), layers, 1)
+    layers = _widths(tensors, "roi_heads.mask_head.?.0.weight", "roi_heads.mask_head.mask_fcn?.weight")
+    heads["mask_head"] = MaskRCNNHeads(width, layers, 1, norm_of(tensors, "roi_heads.mask_head.0.1"))
     heads["mask_predictor"] = MaskRCNNPredictor(layers[-1], len(tensors[_MASK_BIAS]), classes)
     return detection.MaskRCNN(backbone, **heads, **thresholds)
 
 
+def _build_box_head(tensors: Tensors, width: int) -> Any:
+    """Two linear layers, or those of v2: convolutions and one linear layer."""
+    if _TWO_LAYERS in tensors:
+        return TwoMLPHead(width * _BINS**2, len(tensors[_TWO_LAYERS]))
+    convolutions = _widths(tensors, "roi_heads.box_head.?.0.weight")
+    linear = _widths(tensors, "roi_heads.box_head.?.weight")
+    norm = norm_of(tensors, "roi_heads.box_head.0.1")
+    return FastRCNNConvFCHead((width, _BINS, _BINS), convolutions, linear, norm)
+
+
+def _widths(tensors: Tensors, *patterns: str) -> list[int]:
+    """How many channels the layers give whose weights are named so, by today's names or by earlier ones."""
+    found = [len(tensors[name]) for pattern in patterns for name in tensors if fnmatchcase(name, pattern)]
+    if not found:
+        raise mismatch(f"the checkpoint has no weights named {patterns[0]}; {WAY_OUT}")
+    return found
+
+
 _SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}
+_ANCHORS, _BINS = 3, 7
+"""Of R-CNN: anchors at each place of a map, and places along a side of a region."""
 _REGIONS = "roi_heads.box_predictor.cls_score.weight"
+_TWO_LAYERS = "roi_heads.box_head.fc6.weight"
 _MASK_LAYER = "roi_heads.mask_predictor.mask_fcn_logits.weight"
 _MASK_BIAS = "roi_heads.mask_predictor.conv5_mask.bias"
 _KINDS: Mapping[str, _Kind] = {

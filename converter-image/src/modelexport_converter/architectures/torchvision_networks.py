@@ -15,6 +15,7 @@ from torchvision.models.detection.image_list import ImageList
 from modelexport_converter.architectures.torchvision_boxes import (
     Candidates,
     clip,
+    compares_all_pairs,
     decode,
     fill_slots,
     is_larger,
@@ -29,8 +30,8 @@ Answer = tuple[Candidates, Tensor]
 """Detections in their slots, and whether their suppression has settled, 1 or 0."""
 
 MOST_CANDIDATES = 3000
-"""Boxes that the second stage of R-CNN compares at once; where more exceed the score's threshold, there is no answer,
-as where the suppression does not settle."""
+"""Boxes that the second stage of R-CNN compares at once, if it compares all pairs; where more exceed the score's
+threshold, there is no answer, as where the suppression does not settle."""
 _UNIT = (1.0, 1.0, 1.0, 1.0)
 _LEAST_PROPOSAL, _LEAST_BOX = 1e-3, 1e-2
 
@@ -200,7 +201,8 @@ class RCNN(_Anchored):
         scores = logits.softmax(1)[:, 1:] * exist.unsqueeze(1)
         codes = deltas.view(len(scores), -1, 4)[:, 1:]  # the background has deltas of its own
         few = scores.numel() * len(scores) <= MOST_CANDIDATES**2
-        return (self._detect_by_class if few else self._detect_at_once)(scores, codes, proposals)
+        at_once = compares_all_pairs() and not few
+        return (self._detect_at_once if at_once else self._detect_by_class)(scores, codes, proposals)
 
     def _detect_by_class(self, scores: Tensor, codes: Tensor, proposals: Tensor) -> Answer:
         """Compare the boxes of each class by themselves, for which few classes need fewer pairs, and no limit.

@@ -5,17 +5,23 @@ Depth, width and groups of the ResNet and the width of the pyramid are read from
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from modelexport_converter.matching import Tensors
+from modelexport_converter.matching import Tensors, mismatch
 
+WAY_OUT = (
+    "use a network as torchvision's builders make it, or save the part before the suppression of boxes as .pt2 for the "
+    "architecture Custom"
+)
 _BODY = "backbone.body."
-_WIDTH = "backbone.fpn.layer_blocks.0.0.weight"
+_PYRAMID = "backbone.fpn.layer_blocks.0"
+_GROUPS = 32
 _VARIANTS: Mapping[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -38,7 +44,21 @@ def variant_of(tensors: Tensors) -> str:
 
 def pyramid_width(tensors: Tensors) -> int:
     """Channels of every map of a pyramid."""
-    return len(tensors[_WIDTH])
+    # Checkpoints from before torchvision 0.13 name the convolution itself.
+    return len(tensors[f"{_PYRAMID}.weight" if f"{_PYRAMID}.weight" in tensors else f"{_PYRAMID}.0.weight"])
+
+
+def norm_of(tensors: Tensors, layer: str) -> Callable[..., nn.Module] | None:
+    """The normalisation that a layer is, if it is one: of batches where it has statistics, else of 32 groups."""
+    if f"{layer}.weight" not in tensors:
+        return None
+    if f"{layer}.running_mean" in tensors:
+        return nn.BatchNorm2d
+    if (channels := len(tensors[f"{layer}.weight"])) % _GROUPS:
+        raise mismatch(
+            f"{layer} normalises {channels} channels, no multiple of torchvision's {_GROUPS} groups; {WAY_OUT}"
+        )
+    return partial(nn.GroupNorm, _GROUPS)
 
 
 def build_pyramid(tensors: Tensors, first: int, extra: nn.Module) -> nn.Module:
@@ -47,7 +67,8 @@ def build_pyramid(tensors: Tensors, first: int, extra: nn.Module) -> nn.Module:
     resnet = _build_resnet(tensors)
     channels = [resnet.inplanes >> (4 - layer) for layer in layers]
     taken = {f"layer{layer}": str(index) for index, layer in enumerate(layers)}
-    return cast(nn.Module, BackboneWithFPN(resnet, taken, channels, pyramid_width(tensors), extra))
+    norm = norm_of(tensors, f"{_PYRAMID}.1")
+    return cast(nn.Module, BackboneWithFPN(resnet, taken, channels, pyramid_width(tensors), extra, norm))
 
 
 def _build_resnet(tensors: Tensors) -> ResNet:

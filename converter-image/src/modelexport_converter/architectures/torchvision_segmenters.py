@@ -12,7 +12,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
-from modelexport_converter.matching import Tensors, fill
+from modelexport_converter.matching import Tensors, fill, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
 from modelexport_converter.semantic import Found, check_found, describe, load_program
 
@@ -37,7 +37,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """
     if checkpoint.program is not None:
         return load_program(checkpoint, model, _PREPROCESSING)
-    tensors = {name: value for name, value in checkpoint.tensors.items() if not name.startswith("aux_classifier.")}
+    own = own_weights(checkpoint.tensors, _LAST)
+    tensors = {name: value for name, value in own.items() if not name.startswith("aux_classifier.")}
     found = _recognise(tensors)
     check_found(found, model)
     backbone, channels = build_backbone(str(found.variant))

@@ -13,7 +13,7 @@ from torch import nn
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
-from modelexport_converter.matching import Tensors, fill
+from modelexport_converter.matching import Tensors, fill, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
 from modelexport_converter.semantic import Found, check_found, describe, load_program
 
@@ -32,7 +32,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """
     if checkpoint.program is not None:
         return load_program(checkpoint, model, _PREPROCESSING)
-    tensors = checkpoint.tensors
+    tensors = own_weights(checkpoint.tensors, _LAST)
     found = _recognise(tensors)
     check_found(found, model)
     widths = [len(tensors[name]) for name in _LEVELS]

@@ -1,6 +1,7 @@
 """YOLOv4 and YOLOv4-tiny for detection, from the checkpoints of Tianxiaomo's pytorch-YOLOv4."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,7 +11,7 @@ from modelexport_converter.architectures.detection import describe_detector, loa
 from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov4_network import EPSILON, SHAPES, Network, Prediction, Tiny, rename
 from modelexport_converter.checkpoint import Checkpoint
-from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, own_weights, trained_size
 from modelexport_converter.model import LoadedModel
 
 _VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
@@ -18,6 +19,8 @@ _VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
     "tiny": (Tiny, "models.0.conv.weight", "models.29.conv.weight"),
 }
 """The network of each variant, and the names of its first and last weights."""
+_STEMS = ("down1.conv1.conv.0.weight", "models.0.conv1.weight")
+"""The first weights' names in a checkpoint."""
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
@@ -32,7 +35,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """
     if checkpoint.program is not None:
         return load_detector_program(checkpoint.facts, checkpoint.program, model)
-    tensors = rename(checkpoint.tensors)
+    tensors = rename(own_weights(checkpoint.tensors, *_STEMS))
     variant = _variant_of(tensors)
     check_asked("variant", model.parameters.variant, variant)
     build, first, last = _VARIANTS[variant]
@@ -42,7 +45,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     network = build(len(tensors[first]), classes, size)
     fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
-    return describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
+    described = describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
+    return replace(described, body=network.BODY)
 
 
 def _prepare(network: Network) -> torch.nn.Module:

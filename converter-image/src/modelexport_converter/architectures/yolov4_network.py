@@ -214,6 +214,8 @@ class Network(nn.Module):
         ((142, 110), (192, 243), (459, 401)),
     )
     SCALE = 1.0
+    BODY: tuple[str, ...] = (*(f"down{number}" for number in range(1, 6)), "neck", "head")
+    """Mish between the convolutions needs more than 8 bits, so that these alone are quantised."""
 
     def __init__(self, width: int, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -254,6 +256,7 @@ class Tiny(Network):
     STRIDES = (16, 32)
     ANCHORS = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
     SCALE = 1.05
+    BODY = ()
 
     def build(self, width: int, classes: int) -> None:
         """Make the layers."""

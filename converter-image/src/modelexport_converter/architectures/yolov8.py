@@ -1,6 +1,7 @@
 """YOLOv8 for detection, segmentation, classification and keypoints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,6 +19,7 @@ from modelexport_converter.matching import (
     class_names,
     fill,
     mismatch,
+    own_weights,
     program_shapes,
     row_facts,
     trained_size,
@@ -37,6 +39,7 @@ _KEYPOINTS = Output(
     "keypoints",
     ("batch", "keypoint", "component", "anchor"),
     "x and y divided by the input's width and height and, where there are three components, visibility from 0 to 1.",
+    exact=True,
 )
 _PROBABILITIES = Output("probabilities", ("batch", "class"), "Probability of each class; they add up to 1.")
 
@@ -62,7 +65,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """
     if checkpoint.program is not None:
         return _load_program(checkpoint, checkpoint.program, model)
-    tensors = checkpoint.tensors
+    tensors = own_weights(checkpoint.tensors, _STEM)
+    checkpoint = replace(checkpoint, tensors=tensors)
     check_asked("architecture", model.architecture, _architecture_of(tensors))
     variant = _variant_of(tensors)
     check_asked("variant", model.parameters.variant, variant)
@@ -127,10 +131,20 @@ def _epsilon(facts: Facts, task: Task) -> float:
 
 
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Keypoints and components; where the checkpoint does not say, three components if that divides."""
+    """Keypoints and components; where the checkpoint does not say, three or two components, whichever divides.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: both do.
+    """
     channels, shape = len(checkpoint.tensors[_EXTRAS]), checkpoint.facts.get("kpt_shape")
     if isinstance(shape, Sequence) and len(shape) == 2 and shape[0] * shape[1] == channels:
         return shape[0], shape[1]
+    if channels % 6 == 0:
+        raise mismatch(
+            f"the weights do not tell whether their {channels} channels are {channels // 3} keypoints of x, y and "
+            f"visibility or {channels // 2} of x and y; give ultralytics' .pt, or put kpt_shape, [{channels // 3}, 3] "
+            f"or [{channels // 2}, 2], into the same dict, or into the metadata of the .safetensors"
+        )
     components = 3 if channels % 3 == 0 else 2
     return channels // components, components
 
@@ -161,15 +175,15 @@ def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram,
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:
     """Check an archive's output shapes against the task's and return the number of classes."""
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
-    classes = (
-        found[0 if task is Task.CLASSIFICATION else 1][1] if len(found) == len(_OUTPUTS[task]) and all(found) else 0
-    )
+    has_rank = len(found) == len(_OUTPUTS[task]) and all(len(shape) > 1 for shape in found)
+    classes = found[0 if task is Task.CLASSIFICATION else 1][1] if has_rank else 0
+    last = found[-1] if has_rank else ()
     detected: list[tuple[int, ...]] = [(1, 4, anchors), (1, classes, anchors)]
     expected: dict[Task, list[tuple[int, ...]]] = {
         Task.CLASSIFICATION: [(1, classes)],
         Task.DETECTION: detected,
         Task.INSTANCE_SEGMENTATION: [*detected, (1, MASKS, anchors), (1, MASKS, size[0] // 4, size[1] // 4)],
-        Task.KEYPOINTS: [*detected, found[-1] if len(found[-1]) == 4 and found[-1][::3] == (1, anchors) else ()],
+        Task.KEYPOINTS: [*detected, last if len(last) == 4 and last[::3] == (1, anchors) else ()],
     }
     if not classes or found != expected[task]:
         names = ", ".join(f"{output.name} ({', '.join(output.axes)})" for output in _OUTPUTS[task])

@@ -11,7 +11,7 @@ from modelexport_converter.architectures.detection import describe_detector, loa
 from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, STRIDES, Network
 from modelexport_converter.checkpoint import Checkpoint
-from modelexport_converter.matching import check_asked, class_names, fill, mismatch, trained_size
+from modelexport_converter.matching import check_asked, class_names, fill, mismatch, own_weights, trained_size
 from modelexport_converter.model import LoadedModel
 
 _STEM, _CLASSES = "backbone.backbone.stem.conv.conv.weight", "head.cls_preds.0.weight"
@@ -32,14 +32,15 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """
     if checkpoint.program is not None:
         return load_detector_program(checkpoint.facts, checkpoint.program, model)
-    variant = _variant_of(checkpoint.tensors)
+    tensors = own_weights(checkpoint.tensors, _STEM)
+    variant = _variant_of(tensors)
     check_asked("variant", model.parameters.variant, variant)
-    classes = len(checkpoint.tensors[_CLASSES])
+    classes = len(tensors[_CLASSES])
     check_asked("number of classes", model.parameters.num_classes, classes)
     default = _SMALL.get(variant, ARCHITECTURES[model.architecture].default_input_size)
     size = model.parameters.input_size or trained_size(checkpoint.facts, STRIDES[-1]) or default
     network = Network(variant, classes, size)
-    fill(network, {**checkpoint.tensors, **constants(network)}, f"YOLOX {variant} with {classes} classes")
+    fill(network, {**tensors, **constants(network)}, f"YOLOX {variant} with {classes} classes")
     fuse(network, EPSILON)
     network.backbone.backbone.stem.fold()
     described = describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))

@@ -1,0 +1,50 @@
+"""Names of weights: a network is known as a part of another module, too."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from converter.cells import TRAINED, ask, load, load_model
+from modelexport.reasons import Reason
+from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.failures import Failure
+from modelexport_converter.matching import own_weights
+
+PREFIXES = ("model.", "net.", "detector.model.")
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_a_network_is_known_inside_a_module_of_lightning(architecture: str, tmp_path: Path) -> None:
+    weights = read_checkpoint(TRAINED[architecture].weights).tensors
+    inside = {f"model.{name}": value for name, value in weights.items()}
+    content = {"state_dict": {**inside, "loss.weight": torch.ones(2)}, "pytorch-lightning_version": "2.5.0", "epoch": 3}
+    # Twelve channels are four keypoints of three numbers or six of two.
+    shape = {"kpt_shape": [4, 3]} if architecture == "YOLOv8-Pose" else {}
+    torch.save(content | shape, tmp_path / "x.ckpt")
+    found = load(
+        read_checkpoint(tmp_path / "x.ckpt"), ask(architecture, input_size=load_model(architecture).input_size)
+    )
+    expected = load_model(architecture).module.state_dict()
+    for name, value in found.module.state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_is_taken_off_with_what_has_another_one(prefix: str) -> None:
+    tensors = {f"{prefix}model.0.w": torch.ones(1), f"{prefix}x": torch.ones(1), "loss.x": torch.ones(1)}
+    assert set(own_weights(tensors, "model.0.w")) == {"model.0.w", "x"}
+
+
+@pytest.mark.parametrize("others", [("model.1.w",), ("ema.model.0.w",), ("my_model.0.w",)])
+def test_names_that_are_known_stay_as_they_are(others: tuple[str, ...]) -> None:
+    tensors = dict.fromkeys(("model.0.w", *others), torch.ones(1))
+    assert own_weights(tensors, "model.0.w") == tensors
+
+
+def test_two_networks_of_a_kind_in_one_module_are_refused() -> None:
+    weights = read_checkpoint(TRAINED["UNet"].weights).tensors
+    both = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in weights.items()}
+    with pytest.raises(Failure) as caught:
+        load(Checkpoint(both), ask("UNet"))
+    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
