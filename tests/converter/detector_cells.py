@@ -15,6 +15,7 @@ from paste_masks import paste_masks
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.models import detection
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from converter.trained import MODELS, Outputs, Trained, truth
@@ -65,12 +66,18 @@ TRAINED = {
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
     """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
     make = partial(getattr(detection, builder), weights=None, weights_backbone=None, num_classes=classes)
-    return train_torchvision.build(lambda: make(**_narrow_masks(builder)), size)
+    network = train_torchvision.build(make, size)
+    if "rcnn" in builder:
+        _narrow(network.roi_heads, torch.nn.BatchNorm2d if builder.endswith("_v2") else None)
+    return network
 
 
-def _narrow_masks(builder: str) -> dict[str, Any]:
-    """A mask head with a narrow place: at full width it computes ten times as long as all the rest."""
-    return {"mask_head": MaskRCNNHeads(256, (_NARROW, 256), 1)} if builder.startswith("maskrcnn") else {}
+def _narrow(heads: Any, norm: type[torch.nn.Module] | None) -> None:
+    """Put narrow places into the heads: at full width they compute ten times as long as all the rest."""
+    if heads.has_mask():
+        heads.mask_head = MaskRCNNHeads(256, (_NARROW, 256), 1, norm)
+    if norm is not None:
+        heads.box_head = FastRCNNConvFCHead((256, 7, 7), [_NARROW] * 4, [1024], norm)
 
 
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
@@ -83,14 +90,21 @@ def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
 
 
 def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
-    """A network with random weights that detects much.
+    """A network with random weights that detects much."""
+    return enliven(build(builder, size, classes), size)
 
-    Statistics of its normalisation are those of pictures, and what its last layers say differs from place to place.
+
+def enliven(network: Any, size: tuple[int, int]) -> Any:
+    """Let a network with random weights detect much.
+
+    Statistics of its backbone's normalisation are those of pictures, those of its heads are made up, and what its last
+    layers say differs from place to place.
     """
-    network = build(builder, size, classes)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
     with torch.no_grad():
         network.train().backbone(torch.stack([(picture - 0.45) / 0.25 for picture in drawn(4, size)]))
         for name, layer in network.eval().named_modules():

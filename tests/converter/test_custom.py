@@ -1,21 +1,24 @@
 """Any model as a program: all cells of an architecture of which nothing is known but its input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from converter.cells import FOLDER, TRAINED, ask
+from converter.cells import FOLDER, TRAINED, ask, eval_inputs, inputs, load_model
 from converter.made_up import make_up
+from converter.test_litert_reach import Attention
+from converter.test_verify import quantise_joined
 from converter.trained import MODELS
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.custom import load
-from modelexport_converter.backends import load_backend
+from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.inspection import check_facts
@@ -97,6 +100,70 @@ def pictures(model: LoadedModel, data: str) -> Inputs:
     return Inputs(open_archive(MODELS / f"data/{data}.zip", data)[:8], model.preprocessing, model.input_size)
 
 
+class Joined(nn.Module):
+    """A trained detector with the output that ultralytics gives: boxes in pixels and scores in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = load_model("YOLOv8").module
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        boxes, scores = self.network(image)
+        return torch.cat([boxes * image.shape[3], scores], 1)
+
+
+@cache
+def load_joined() -> LoadedModel:
+    path = save(Joined(), Path(FOLDER.name) / "joined.pt2", load_model("YOLOv8").example_input())
+    return load(read_checkpoint(path), ask("Custom"))
+
+
+@pytest.mark.xdist_group("Custom-joined")
+@pytest.mark.parametrize("scheme", [Scheme.FP32, Scheme.FP16, Scheme.DYNAMIC_WI8_AFP32, Scheme.STATIC_WI8_AI8])
+def test_boxes_in_pixels_joined_with_scores_pass_in_every_precision(scheme: Scheme, tmp_path: Path) -> None:
+    model, backend, path = load_joined(), load_backend(Format.ONNX), tmp_path / "file.onnx"
+    backend.convert(model, Scheme.FP32, tmp_path / "converted.onnx")
+    if scheme is Scheme.FP32:
+        path = tmp_path / "converted.onnx"
+    else:
+        backend.quantise(model, tmp_path / "converted.onnx", scheme, inputs("YOLOv8", "calibration", 16), path)
+    comparison = compare(model, backend.open_file(model, path), eval_inputs("YOLOv8")[:4])
+    least = {Scheme.FP32: 0.99999, Scheme.FP16: 0.999}.get(scheme, 0.95)
+    assert comparison.value > least, comparison
+
+
+def no_scores(rows: Array) -> Array:
+    return np.concatenate([rows[:, :4], np.zeros_like(rows[:, 4:])], 1)
+
+
+def one_class_lost(rows: Array) -> Array:
+    return np.concatenate([rows[:, :6], np.zeros_like(rows[:, 6:])], 1)
+
+
+def rotated_classes(rows: Array) -> Array:
+    return np.concatenate([rows[:, :4], np.roll(rows[:, 4:], 1, 1)], 1)
+
+
+@pytest.mark.xdist_group("Custom-joined")
+@pytest.mark.parametrize("change", [no_scores, one_class_lost, rotated_classes])
+def test_wrong_scores_are_seen_beside_boxes_in_pixels(change: Callable[[Array], Array]) -> None:
+    model = load_joined()
+
+    def run(image: Array) -> tuple[Array, ...]:
+        return (change(model.module(torch.from_numpy(image))[0].detach().numpy()),)
+
+    with pytest.raises(Failure, match="differs most") as caught:
+        check(compare(model, run, eval_inputs("YOLOv8")[:4]), ARCHITECTURES["Custom"].thresholds[Precision.INT8])
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+
+
+@pytest.mark.xdist_group("Custom-joined")
+def test_one_scale_for_joined_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
+    comparison = compare(load_joined(), quantise_joined(tmp_path), eval_inputs("YOLOv8")[:4])
+    with pytest.raises(Failure, match=r"channel [456] of 7 in output_0 differs most"):
+        check(comparison, ARCHITECTURES["Custom"].thresholds[Precision.INT8])
+
+
 def test_the_outputs_are_the_programs_own() -> None:
     model, network = load_network(), Network().eval()
     network.load_state_dict(make_up(network.state_dict()))
@@ -128,6 +195,12 @@ def test_the_values_of_a_dict_are_outputs_in_their_order(tmp_path: Path) -> None
     torch.testing.assert_close(second, image[:, :1])
 
 
+def test_attention_with_a_mask_of_minus_infinity_is_taken(tmp_path: Path) -> None:
+    network, image = Attention(), torch.rand(1, 3, 32, 32)
+    model = load(read_checkpoint(save(network, tmp_path / "x.pt2", image)), ask("Custom"))
+    torch.testing.assert_close(model.module(image), network(image))
+
+
 def test_a_checkpoint_without_a_network_is_refused_with_the_way_out() -> None:
     assert "save the model with torch.export.save" in refuse(TRAINED["YOLOv8"].weights)
 
@@ -145,6 +218,16 @@ def test_a_program_of_two_inputs_is_refused(tmp_path: Path) -> None:
 
     path = save(Sum(), tmp_path / "x.pt2", torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     assert "expected one image (1, 3, height, width)" in refuse(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
+def test_a_program_of_other_numbers_than_the_files_take_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    class Scale(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image / 255
+
+    path = save(Scale(), tmp_path / "x.pt2", torch.ones(1, 3, 8, 8, dtype=dtype))
+    assert f"it takes {dtype}, expected an image of torch.float32 in 0 to 1" in refuse(path)
 
 
 def test_an_output_that_is_a_bare_number_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -
     assert len(casts) == 1 + regions
 
 
+@pytest.mark.parametrize("scheme", [Scheme.FP16, Scheme.WEIGHT_ONLY_WI8_AFP16])
 @pytest.mark.parametrize("architecture", made_with(Format.COREML))
-def test_only_the_body_of_a_core_ml_file_is_in_half_precision(architecture: str) -> None:
-    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, Scheme.FP16))
+def test_only_the_body_of_a_core_ml_file_is_in_half_precision(architecture: str, scheme: Scheme) -> None:
+    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, scheme))
     assert facts.weight_types["float32"] >= load_model(architecture).module.anchors.numel()

@@ -1,6 +1,7 @@
 """Pictures of users: which are read, how they become inputs, and what is refused before it does harm."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -263,12 +264,28 @@ def test_verification_uses_pictures_that_did_not_calibrate_where_there_are_enoug
     enough = open_from(store, tmp_path / "work", uri, 4)
     assert (reds(enough.calibration), reds(enough.verification)) == ([0, 1, 2, 3], [4, 5, 6, 7])
     short = open_from(store, tmp_path / "work", uri, 6)
-    assert (reds(short.calibration), reds(short.verification)) == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3])
+    assert (reds(short.calibration), reds(short.verification)) == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
+
+
+def test_what_is_not_calibrated_is_verified_on_the_first_pictures_and_has_all_of_them(
+    store: Store, tmp_path: Path
+) -> None:
+    reference = Calibration(DataRef("s3://datasets/eight.zip"), 6)
+    (tmp_path / "work").mkdir()
+    found = open_dataset(store, {}, reference, tmp_path / "work", calibrates=False)
+    assert (found.calibration, reds(found.verification)) == ((), list(range(8)))
 
 
 def test_a_local_folder_serves_as_well(store: Store, tmp_path: Path) -> None:
     found = open_from(store, tmp_path / "work", f"file://{tmp_path}/store/datasets/folder/", 2)
     assert reds(found.calibration) == [0, 1]
+
+
+def test_a_name_that_is_no_utf_8_is_no_obstacle(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "latin").mkdir()
+    (tmp_path / os.fsdecode(b"latin/caf\xe9.png")).write_bytes(encoded(flat((7, 0, 0))))
+    found = open_from(store, tmp_path / "work", f"file://{tmp_path}/latin/", 1)
+    assert reds(found.calibration) == [7]
 
 
 def test_the_digest_of_a_folder_changes_with_content_and_name(store: Store, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.slots import SlotSums
 
 OUTPUTS = (_BOXES, _SCORES, _LABELS, _COUNT)
+INPUT_SIZE = (100, 200)
 Answer = tuple[Array, ...]
 
 
@@ -24,7 +25,7 @@ ONE, TWO, FAINT = (0.1, 0.1, 0.3, 0.3, 0.9, 1), (0.5, 0.5, 0.9, 0.9, 0.8, 2), (0
 
 
 def agree(expected: Answer, found: Answer) -> float:
-    sums = SlotSums(OUTPUTS)
+    sums = SlotSums(OUTPUTS, INPUT_SIZE)
     sums.add(expected, found)
     return sums.agreements()["detections"]
 
@@ -43,6 +44,15 @@ def test_a_shifted_box_agrees_by_its_overlap() -> None:
     assert agree(answer(ONE), answer((0.1, 0.2, 0.3, 0.4, 0.9, 1))) == pytest.approx(1 / 3, abs=1e-6)
 
 
+def test_boxes_thinner_than_a_pixel_are_left_out_on_both_sides() -> None:
+    low, thin, thick = (0.1, 0.996, 0.3, 1, 0.9, 1), (0.6, 0.1, 0.604, 0.4, 0.9, 1), (0.1, 0.98, 0.3, 1, 0.9, 1)
+    assert agree(answer(ONE, low), answer(ONE)) == pytest.approx(1, abs=1e-6)
+    assert agree(answer(ONE), answer(ONE, thin)) == pytest.approx(1, abs=1e-6)
+    assert agree(answer(ONE, thick), answer(ONE)) == pytest.approx(2 / 3, abs=1e-6)
+    with pytest.raises(Failure, match="neither the model nor the file detects anything"):
+        agree(answer(low), answer(low))
+
+
 def test_another_class_does_not_agree_at_all() -> None:
     assert agree(answer(ONE), answer((*ONE[:5], 2))) == 0
 
@@ -52,7 +62,7 @@ def test_a_detection_is_compared_with_one_other_only() -> None:
 
 
 def test_masks_are_compared_place_by_place() -> None:
-    sums = SlotSums((*OUTPUTS, _MASKS))
+    sums = SlotSums((*OUTPUTS, _MASKS), INPUT_SIZE)
     full, half = np.ones((1, 8, 4, 4), np.float32), np.ones((1, 8, 4, 4), np.float32)
     half[:, :, 2:] = 0
     sums.add((*answer(ONE), full), (*answer(ONE), half))
@@ -61,7 +71,8 @@ def test_masks_are_compared_place_by_place() -> None:
 
 def test_an_answer_that_has_not_settled_is_refused() -> None:
     broken = (*answer(ONE)[:3], np.array([-1], np.float32))
-    with pytest.raises(Failure, match="longer chains") as caught:
+    causes = "longer chains than the file resolves, or more exceed the score's threshold .*; raise scoreThreshold"
+    with pytest.raises(Failure, match=causes) as caught:
         agree(answer(ONE), broken)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from modelexport_converter.backends import Array, Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
-from modelexport_converter.verify import METRIC, check, compare
+from modelexport_converter.verify import METRIC, UNKNOWN, check, compare
 
 PICTURES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
 Change = Callable[[str, Array], Outputs]
@@ -50,6 +51,39 @@ def test_equal_outputs_agree_by_one() -> None:
     assert compare(model, run_of(model, 0), PICTURES).agreements == {"positions": 1.0}
 
 
+def stumbling(model: LoadedModel, *at: int) -> Callable[[Array], Outputs]:
+    """A file that answers wrong on some of the pictures, counted from 0."""
+    answers = iter(range(100))
+    right, wrong = run_of(model, 0), run_of(model, 5)
+
+    def run(image: Array) -> Outputs:
+        return wrong(image) if next(answers) in at else right(image)
+
+    return run
+
+
+def test_the_first_pictures_are_all_where_they_agree_enough() -> None:
+    model, pictures = model_of(POSITIONS), PICTURES * 4
+    assert compare(model, stumbling(model, 11), pictures, first=3, enough=0.9).pictures == 3
+    assert compare(model, stumbling(model, 11), pictures).pictures == 12
+
+
+def test_a_file_that_falls_short_on_the_first_pictures_is_measured_on_all_and_judged_by_these() -> None:
+    model, pictures = model_of(POSITIONS), PICTURES * 21
+    once, often = stumbling(model, 1), stumbling(model, *range(1, 63, 3))
+    assert compare(model, stumbling(model, 1), pictures[:3], enough=0.5).value < 0
+    found = [compare(model, run, pictures, first=3, enough=0.5) for run in (once, often)]
+    assert [comparison.pictures for comparison in found] == [63, 63]
+    assert found[0].value > 0.5
+    assert found[1].value < 0
+
+
+def test_pictures_without_anything_to_compare_are_followed_by_others() -> None:
+    model = model_of(POSITIONS, CONFIDENCE)
+    pictures = [PICTURES[0], PICTURES[0], PICTURES[1]]
+    assert compare(model, run_of(model, 0, 0), pictures, first=2, enough=0.9).pictures == 3
+
+
 def test_always_answering_the_average_is_no_agreement() -> None:
     model = model_of(POSITIONS)
     average = np.float32(np.mean([np.mean(POSITIONS[2]) * value for value in (0, 1, 2)]))
@@ -71,10 +105,38 @@ def test_an_error_where_the_model_sees_nothing_does_not_count() -> None:
     assert compare(model, run_of(model, seen, 0), PICTURES).agreements["positions"] < 0
 
 
-def test_scores_without_any_object_are_measured_against_one_certain_answer() -> None:
-    faint = ("scores", CONFIDENCE[1], np.full((1, 1, 4), 1e-3, np.float32))
-    model = model_of(faint)
-    assert compare(model, run_of(model, 1e-3), PICTURES).value == pytest.approx(1 - 2e-3)
+def scores_up_to(highest: float) -> LoadedModel:
+    """A model that gives one of four anchors a score, the highest on the last of three pictures."""
+    return model_of(("scores", CONFIDENCE[1], np.array([[[0, 0, 0, highest / 2]]], np.float32)))
+
+
+def test_scores_without_any_sure_object_are_measured_against_one_certain_answer() -> None:
+    model = scores_up_to(0.4)
+    assert compare(model, run_of(model, 0.01), PICTURES).value == pytest.approx(1 - 0.02)
+
+
+def test_errors_in_faint_scores_count_a_quarter_of_what_they_are_beside_them() -> None:
+    model = scores_up_to(2e-4)
+    correct = compare(model, run_of(model, np.array([[[0, 0, 0, 1e-5]]])), PICTURES)
+    assert correct.value == pytest.approx(1 - np.sqrt(3e-10 / 5e-8) / 4, abs=1e-6)
+    assert compare(model, run_of(model, 0), PICTURES).value == 1
+
+
+@pytest.mark.parametrize("highest", [1e-6, 2e-4, 0.05, 0.3, 1.0])
+def test_a_file_without_any_score_is_too_bad_for_every_threshold(highest: float) -> None:
+    model = scores_up_to(highest)
+    comparison = compare(model, lambda image: (np.zeros((1, 1, 4), np.float32),), PICTURES)
+    for row in ARCHITECTURES.values():
+        for threshold in row.thresholds.values():
+            with pytest.raises(Failure, match=f"the model's highest score on them is {highest:.2g}"):
+                check(comparison, threshold)
+
+
+def test_scores_that_are_0_everywhere_verify_nothing() -> None:
+    model = scores_up_to(0)
+    with pytest.raises(Failure, match="scores are 0 everywhere on 3 pictures, so that nothing") as caught:
+        compare(model, run_of(model, 0), PICTURES)
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
 
 
 def test_pixels_of_a_wrong_class_count_by_their_share_and_not_by_their_class() -> None:
@@ -104,9 +166,16 @@ def test_an_output_that_never_varies_has_to_be_equal() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_fail(bad: float) -> None:
     model = model_of(POSITIONS)
-    with pytest.raises(Failure, match="positions holds 1 values that are NaN or infinite") as caught:
+    message = "file's output positions holds 1 values that are NaN or infinite, the model's none; choose a higher"
+    with pytest.raises(Failure, match=message) as caught:
         compare(model, run_of(model, np.array([[[0, bad, 0, 0]]])), PICTURES)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
+
+
+def test_a_model_whose_own_values_are_not_finite_is_told_from_a_wrong_file() -> None:
+    model = model_of(("positions", POSITIONS[1], np.full((1, 1, 4), np.inf, np.float32)))
+    with pytest.raises(Failure, match="model's own output positions holds 4 values that are NaN or infinite; correct"):
+        compare(model, run_of(model, 0), PICTURES)
 
 
 def test_another_shape_fails_with_both_shapes() -> None:
@@ -119,6 +188,92 @@ def test_nothing_is_verified_without_pictures() -> None:
     model = model_of(POSITIONS)
     with pytest.raises(ValueError, match="no pictures"):
         compare(model, run_of(model, 0), [])
+
+
+def unknown(values: Array) -> LoadedModel:
+    return model_of(("output_0", (UNKNOWN,) * values.ndim, values.astype(np.float32)))
+
+
+def joined(classes: int, anchors: int = 400, highest: float = 0.9) -> Array:
+    """Boxes in pixels and, of each class, two scores among many that are all but 0."""
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0, highest * 1e-3, (classes, anchors))
+    scores[np.arange(classes), np.arange(classes) * 2] = scores[np.arange(classes), np.arange(classes) * 2 + 1] = (
+        highest
+    )
+    return np.concatenate([generator.uniform(0, 300, (4, anchors)), scores])[None]
+
+
+def without(values: Array, channels: slice) -> Array:
+    changed = values.copy()
+    changed[:, channels] = 0
+    return changed
+
+
+LENIENT = Threshold(METRIC, min(row.thresholds[Precision.INT8].minimum for row in ARCHITECTURES.values()))
+UNITS = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.9, 1.0)]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("classes", "highest"), [(1, 0.9), (80, 0.9), (80, 2e-4)])
+def test_a_channel_that_is_lost_is_not_hidden_by_others(classes: int, highest: float, transposed: bool) -> None:
+    values = joined(classes, highest=highest)
+    changes = [values, values * (1 + 5e-4), without(values, slice(-1, None)), without(values, slice(4, None))]
+    model, *files = (unknown(change.swapaxes(1, 2) if transposed else change) for change in changes)
+    agreements = [compare(model, run_of(file, 0), UNITS).value for file in files]
+    assert agreements[0] > ARCHITECTURES["Custom"].thresholds[Precision.FP16].minimum
+    assert max(agreements[1:]) <= 0.75 + 1e-6 < LENIENT.minimum
+
+
+def test_the_channel_that_differs_most_is_named() -> None:
+    values = joined(80)
+    comparison = compare(unknown(values), run_of(unknown(without(values, slice(20, 21))), 0), UNITS)
+    with pytest.raises(Failure, match=r"\(channel 20 of 84 in output_0 differs most, by 1 of its spread\)"):
+        check(comparison, LENIENT)
+
+
+def test_faint_scores_of_many_classes_may_be_off_as_8_bits_make_them() -> None:
+    values = joined(80, highest=0.01)
+    blurred = values * np.where(np.arange(84) < 4, 1, np.tile([0.7, 1.3], 42))[:, None]
+    assert compare(unknown(values), run_of(unknown(blurred), 0), UNITS).value > 0.9
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-7, 1.0003, 40.01])
+def test_a_channel_that_is_constant_up_to_rounding_passes_in_half_precision(constant: float) -> None:
+    values = joined(3)
+    values[:, 5] = constant * (1 + np.random.default_rng(1).uniform(0, 1e-6, values.shape[2]))
+    file = unknown(values)
+    comparison = compare(
+        file, lambda image: tuple(x.astype(np.float16).astype(np.float32) for x in run_of(file, 0)(image)), UNITS
+    )
+    check(comparison, ARCHITECTURES["Custom"].thresholds[Precision.FP16])
+
+
+def test_an_output_that_is_tiny_as_a_whole_is_measured_by_its_own_size() -> None:
+    values = joined(3)[:, 4:] * 1e-8
+    assert compare(unknown(values), run_of(unknown(values), 0), UNITS).value == 1
+    assert compare(unknown(values), run_of(unknown(values * 0), 0), UNITS).value <= 0.75
+
+
+@pytest.mark.parametrize(
+    ("shape", "lost", "counted"),
+    [
+        ((1, 7, 50), np.s_[:, 2], True),
+        ((1, 50, 7), np.s_[:, :, 2], True),
+        ((7, 50), np.s_[2], True),
+        ((1, 7, 6, 6), np.s_[:, 2], True),
+        ((1, 6, 6, 7), np.s_[..., 2], True),
+        ((1, 3, 6, 6, 7), np.s_[..., 2], True),
+        ((1, 6, 6), np.s_[:, 2], False),
+        ((1, 40), np.s_[:, 2], False),
+    ],
+)
+def test_channels_are_told_by_the_shape(shape: tuple[int, ...], lost: Any, counted: bool) -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, shape)
+    changed = values.copy()
+    changed[lost] = values[lost].mean()
+    comparison = compare(unknown(values), run_of(unknown(changed), 0), UNITS[1:])
+    assert ("channel 2 of 7 in output_0 differs most, by 1 of" in comparison.remark) is counted
 
 
 def test_a_file_that_agrees_enough_is_verified_with_its_numbers() -> None:
@@ -238,13 +393,19 @@ def test_a_wrong_file_is_not_verified(architecture: str, change: Change, precisi
 
 def test_one_scale_for_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
     """The known-bad recipe: all operators in INT8, boxes in pixels joined with the scores as ultralytics gives them."""
-    run = _quantise_joined(tmp_path)
-    comparison = compare(load_model("YOLOv8"), run, eval_inputs("YOLOv8")[:16])
+    run = quantise_joined(tmp_path)
+
+    def split(image: Array) -> Outputs:
+        joined = run(image)[0]
+        return joined[:, :4] / np.float32(160), joined[:, 4:]
+
+    comparison = compare(load_model("YOLOv8"), split, eval_inputs("YOLOv8")[:16])
     with pytest.raises(Failure, match="scores"):
         check(comparison, ARCHITECTURES["YOLOv8"].thresholds[Precision.INT8])
 
 
-def _quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
+def quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
+    """The file of that recipe, with its one output."""
     import onnxruntime
     from onnxruntime import quantization
 
@@ -268,12 +429,7 @@ def _quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
         folder / "joined.onnx", folder / "int8.onnx", reader, activation_type=quantization.QuantType.QUInt8
     )
     session = onnxruntime.InferenceSession(folder / "int8.onnx")
-
-    def run(image: Array) -> Outputs:
-        (rows,) = session.run(None, {"image": image})
-        return rows[:, :4] / np.float32(160), rows[:, 4:]
-
-    return run
+    return lambda image: tuple(session.run(None, {"image": image}))
 
 
 FACTS = Facts(

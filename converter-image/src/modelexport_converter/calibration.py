@@ -13,7 +13,9 @@ from modelexport_converter.pictures import PICTURE_LIMIT, Picture, check_found, 
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge
 
 VERIFICATION_COUNT = 4
-"""Pictures on which a file is compared with the original model; each costs up to a second at 640 pixels."""
+"""Pictures on which a file is compared with the original model first; each costs up to a second at 640 pixels."""
+VERIFICATION_LIMIT = 64
+"""Pictures on which it is compared at most, where it falls short on the first ones."""
 PACKAGED = Path(__file__).parent / "assets"
 
 
@@ -26,8 +28,10 @@ class Dataset:
     digest: str | None = None
 
 
-def open_dataset(store: Store, environ: Mapping[str, str], calibration: Calibration | None, folder: Path) -> Dataset:
-    """Bring the pictures of a request to ``folder``.
+def open_dataset(
+    store: Store, environ: Mapping[str, str], calibration: Calibration | None, folder: Path, *, calibrates: bool = True
+) -> Dataset:
+    """Bring the pictures of a request to ``folder``; ``calibrates`` says whether its scheme has a use for them.
 
     Raises:
         Failure: they are not there, or not what they should be.
@@ -42,14 +46,14 @@ def open_dataset(store: Store, environ: Mapping[str, str], calibration: Calibrat
         archive = folder / "pictures.zip"
         digest = fetch(store, environ, reference, DATASET, archive)
         pictures = open_archive(archive, reference.uri)
-    return _divide(pictures, calibration.samples, digest)
+    return _divide(pictures, calibration.samples if calibrates else 0, digest)
 
 
 def _divide(pictures: Sequence[Picture], samples: int, digest: str) -> Dataset:
     """Verify on pictures that did not calibrate, where there are enough of them."""
     chosen, rest = tuple(pictures[:samples]), tuple(pictures[samples:])
-    unseen = rest if len(rest) >= VERIFICATION_COUNT else chosen
-    return Dataset(chosen, unseen[:VERIFICATION_COUNT], digest)
+    unseen = rest if len(rest) >= VERIFICATION_COUNT or not chosen else chosen
+    return Dataset(chosen, unseen[:VERIFICATION_LIMIT], digest)
 
 
 def _download_folder(store: Store, uri: str, needed: int, folder: Path) -> tuple[tuple[Picture, ...], str]:
@@ -65,7 +69,7 @@ def _download_folder(store: Store, uri: str, needed: int, folder: Path) -> tuple
     for index, name in enumerate(chosen[:needed]):
         path = folder / f"{index:05d}"
         _download_picture(store, uri + name, path)
-        digest.update(f"{sha256_of(path)}  {name}\n".encode())
+        digest.update(f"{sha256_of(path)}  {name}\n".encode(errors="surrogateescape"))
         pictures.append(_on_disk(uri + name, path))
     return tuple(pictures), digest.hexdigest()
 

@@ -23,11 +23,16 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Output:
-    """One output tensor: its name in every format, its axes, and how to read it in a sentence or two."""
+    """One output tensor: its name in every format, its axes, and how to read it in a sentence or two.
+
+    What is ``exact`` is computed in float32 in every file, from the last operators with weights on: places in a picture
+    of 4096 pixels need more than the 11 bits of a half.
+    """
 
     name: str
     axes: tuple[str, ...]
     meaning: str
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,9 @@ class LoadedModel:
     ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
     tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
     the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
-    there is nothing else to spare but what each format spares by itself. ``delicate`` says that activations of 8 bits
-    need care: the last convolutions stay in float, and before them values that are rare are clipped.
+    there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
+    activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
+    clipped.
     """
 
     module: torch.nn.Module

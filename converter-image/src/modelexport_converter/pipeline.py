@@ -15,6 +15,7 @@ from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.backends import Backend, Facts, load_backend
+from modelexport_converter.calibration import VERIFICATION_COUNT
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
@@ -128,10 +129,11 @@ def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: 
     scheme, dataset = work.request.scheme, work.intake.dataset
     if scheme is _base(work.request):
         return converted
-    samples = dataset.calibration if scheme.needs_calibration else ()
     produced = work.folder / f"produced{_suffix(work.request)}"
     with library_errors(f"quantise the model by {scheme}"):
-        backend.quantise(model, converted, scheme, Inputs(samples, model.preprocessing, model.input_size), produced)
+        backend.quantise(
+            model, converted, scheme, Inputs(dataset.calibration, model.preprocessing, model.input_size), produced
+        )
     return produced
 
 
@@ -147,4 +149,5 @@ def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: P
     """Run the produced file and the model on the same pictures."""
     pictures = Inputs(work.intake.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
-        return compare(model, backend.open_file(model, produced), pictures)
+        run_file = backend.open_file(model, produced)
+        return compare(model, run_file, pictures, first=VERIFICATION_COUNT, enough=work.request.threshold.minimum)

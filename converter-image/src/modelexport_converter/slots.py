@@ -5,6 +5,10 @@ the pairs of an expected and a found detection, the product of their scores and 
 boxes, and ``E·E`` and ``F·F`` are the sums of the squared scores. 1 is equality. A lost, an invented and a misnamed
 detection count by the square of their scores, so that faint ones which come and go by a rounding weigh little.
 
+Boxes that are less than a pixel wide or high show nothing and are left out on both sides. A trained R-CNN sees such
+slivers at the border of a picture, with a constant score, its box head's answer to an empty region; by a rounding of a
+hundredth of a pixel they come and go, or lose half of their overlap.
+
 Masks are measured on the same pairs, each weighted by its product of scores: the sum of the smaller by the sum of the
 larger probabilities, place by place.
 """
@@ -26,9 +30,10 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass
 class SlotSums:
-    """Sums over all pictures, from which the agreements follow."""
+    """Sums over all pictures, each (height, width), from which the agreements follow."""
 
     outputs: Sequence[Output]
+    input_size: tuple[int, int]
     pictures: int = 0
     shared: float = 0.0
     squares: float = 0.0
@@ -42,7 +47,7 @@ class SlotSums:
             Failure: ``VerificationFailed``: the model or the file has no answer.
         """
         self.pictures += 1
-        one, other = (_Slots.read(self.outputs, answer) for answer in (expected, found))
+        one, other = (_Slots.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found))
         self.squares += float((one.scores**2).sum() + (other.scores**2).sum())
         for index, partner, value in _pairs(one, other):
             self.shared += 2 * value
@@ -57,7 +62,7 @@ class SlotSums:
         Raises:
             Failure: ``VerificationFailed``: on no picture is there anything to compare.
         """
-        if not self.squares:
+        if not self.has_content():
             problem = f"neither the model nor the file detects anything on {self.pictures} pictures"
             way_out = "give calibration pictures of the model's own domain"
             raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
@@ -65,6 +70,14 @@ class SlotSums:
         if not any(output.name == "masks" for output in self.outputs):
             return detections
         return {**detections, "masks": self.masks / self.weight if self.weight else 0.0}
+
+    def has_content(self) -> bool:
+        """Whether anything was detected yet."""
+        return self.squares > 0
+
+    def remark(self) -> str:
+        """Nothing that the agreements do not say."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,20 @@ class _Slots:
         named = {output.name: values for output, values in zip(outputs, answer, strict=True)}
         count = round(float(named["count"].reshape(-1)[0]))
         if count < 0:
-            problem = "boxes overlap in longer chains than the file resolves, so that it has no answer to a picture"
-            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}; raise scoreThreshold")
+            chains = "boxes overlap in longer chains than the file resolves"
+            problem = f"{chains}, or more exceed the score's threshold than it compares"
+            raise Failure(
+                Reason.VERIFICATION_FAILED, f"{problem}, so that it has no answer to a picture; raise scoreThreshold"
+            )
         boxes, scores, labels = (named[name][0, :count].astype(np.float64) for name in ("boxes", "scores", "labels"))
         return cls(boxes, scores, labels, named["masks"][0, :count] if "masks" in named else None)
+
+    def visible(self, input_size: tuple[int, int]) -> "_Slots":
+        """Those with a box of at least a pixel, of pictures (height, width)."""
+        sides = (self.boxes[:, 2:] - self.boxes[:, :2]) * input_size[::-1]
+        kept = (sides >= 1).all(1)
+        masks = None if self.masks is None else self.masks[kept]
+        return _Slots(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
 
 
 def _pairs(one: _Slots, other: _Slots) -> Iterator[tuple[int, int, float]]:

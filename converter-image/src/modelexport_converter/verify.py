@@ -11,8 +11,11 @@ positions dominate it. A model's agreement is that of its worst output.
   for the classes of every pixel too: each pixel has a certain answer then, and a file that gives a share s of the
   pixels a wrong class with certainty reaches about ``1 - sqrt(2 s)``, whatever class the others have. Against the
   average per class, a picture that is all background would measure nothing but rounding.
-- Everything else is measured against the average per channel, since positions and masks have no natural zero. Where
-  the axes are unknown, that is one average over everything.
+- Scores of anchors may all be faint: our own pictures show a portrait, on which other detectors see nothing. An error
+  in them counts at least a quarter of what it is beside the scores, so that a file without any score reaches 0.75 at
+  most, too little for every threshold; correct files pass, as their errors are small beside faint scores too.
+- Everything else is measured against the average per channel, since positions and masks have no natural zero.
+- Outputs of which nothing is known but the shape are measured channel by channel, as ``channels`` says.
 - Outputs whose slots hold detections are measured together, as ``slots`` says.
 """
 
@@ -27,6 +30,7 @@ from modelexport.matrix import Threshold
 from modelexport.reasons import Reason
 from modelexport.result import Verification
 from modelexport_converter.backends import Array, Run
+from modelexport_converter.channels import ChannelSums, spread_of_scores
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.slots import AXIS, SlotSums
@@ -34,15 +38,16 @@ from modelexport_converter.slots import AXIS, SlotSums
 METRIC = "agreement"
 UNKNOWN = "unknown"
 """The axes of an output of which nothing is known but its shape."""
-_POSITIONS = {"batch", "anchor", "row", "column", UNKNOWN}
+_POSITIONS = {"batch", "anchor", "row", "column"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement per output, on a number of pictures."""
+    """Agreement per output, on a number of pictures, and what else helps to understand it."""
 
     agreements: Mapping[str, float]
     pictures: int
+    remark: str = ""
 
     @property
     def value(self) -> float:
@@ -50,23 +55,36 @@ class Comparison:
         return min(self.agreements.values())
 
 
-def compare(model: LoadedModel, run: Run, pictures: Sequence[Array]) -> Comparison:
+def compare(
+    model: LoadedModel, run: Run, pictures: Sequence[Array], *, first: int | None = None, enough: float = 0.0
+) -> Comparison:
     """Run model and file on the same inputs, each (1, 3, height, width), and measure how far their outputs agree.
 
+    The first pictures are all where the agreement on them is enough. Where it is not, all are measured once more before
+    a file is refused: a model that decides between near equals, as a detector of two stages does, decides otherwise now
+    and then, and among few pictures one of these weighs more than it should.
+
+    Args:
+        model: the original.
+        run: the file.
+        pictures: the inputs.
+        first: how many of them are the first; all of them unless told otherwise.
+        enough: the agreement that is enough.
+
     Raises:
-        Failure: ``VerificationFailed`` when the file's outputs have other shapes or are not finite.
+        Failure: ``VerificationFailed`` when outputs have other shapes or are not finite, or nothing can be compared.
         ValueError: there are no pictures.
     """
     if not pictures:
         raise ValueError("there are no pictures to verify on")
-    sums = (
-        SlotSums(model.outputs) if any(_has(output, AXIS) for output in model.outputs) else _TensorSums(model.outputs)
-    )
-    for picture in pictures:
+    sums = _start(model)
+    for count, picture in enumerate(pictures, 1):
         expected, found = _run_model(model, picture), run(picture)
         _check_outputs(model, expected, found)
         sums.add(expected, found)
-    return Comparison(sums.agreements(), len(pictures))
+        if count == first and sums.has_content() and min(sums.agreements().values()) >= enough:
+            break
+    return Comparison(sums.agreements(), count, sums.remark())
 
 
 def check(comparison: Comparison, threshold: Threshold) -> Verification:
@@ -83,10 +101,18 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in comparison.agreements.items())
     message = (
         f"the produced file differs from the model in FP32: agreement on {comparison.pictures} pictures is {numbers}, "
-        f"at least {threshold.minimum:g} is asked; give calibration pictures of the model's own domain, "
-        "or choose a higher precision"
+        f"at least {threshold.minimum:g} is asked{comparison.remark and f' ({comparison.remark})'}; "
+        "give calibration pictures of the model's own domain, or choose a higher precision"
     )
     raise Failure(Reason.VERIFICATION_FAILED, message, verification)
+
+
+def _start(model: LoadedModel) -> "SlotSums | ChannelSums | _TensorSums":
+    if any(_has(output, AXIS) for output in model.outputs):
+        return SlotSums(model.outputs, model.input_size)
+    if any(_has(output, UNKNOWN) for output in model.outputs):
+        return ChannelSums(model.outputs, model.input_size)
+    return _TensorSums(model.outputs)
 
 
 class _TensorSums:
@@ -95,16 +121,34 @@ class _TensorSums:
     def __init__(self, outputs: Sequence[Output]) -> None:
         self._sums = [_Sums(output) for output in outputs]
         self._confident = next((index for index, output in enumerate(outputs) if _has(output, "class", "anchor")), None)
+        self._highest = 0.0
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
         """Add one picture: outputs of equal shapes."""
         confidence = None if self._confident is None else expected[self._confident].max(axis=1)
+        self._highest = self._highest if confidence is None else max(self._highest, float(confidence.max()))
         for index, total in enumerate(self._sums):
             total.add(expected[index], found[index], None if index == self._confident else confidence)
 
     def agreements(self) -> dict[str, float]:
-        """Agreement by the name of each output."""
+        """Agreement by the name of each output.
+
+        Raises:
+            Failure: ``VerificationFailed``: the model gives no anchor any score, on no picture.
+        """
+        if not self.has_content():
+            problem = f"the model's scores are 0 everywhere on {self._sums[0].pictures} pictures"
+            way_out = "give calibration pictures of the model's own domain"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
         return {total.output.name: total.agreement() for total in self._sums}
+
+    def has_content(self) -> bool:
+        """Whether there is anything to compare yet."""
+        return self._confident is None or self._highest > 0
+
+    def remark(self) -> str:
+        """Tell how sure the model is of anything at all."""
+        return "" if self._confident is None else f"the model's highest score on them is {self._highest:.2g}"
 
 
 @dataclass
@@ -132,7 +176,9 @@ class _Sums:
 
     def agreement(self) -> float:
         """1 - |error| / |spread|; where there is no spread at all, whether there is no error."""
-        if _has(self.output, "class"):
+        if _has(self.output, "class", "anchor"):
+            spread = float(spread_of_scores(np.asarray(self.square), self.pictures))
+        elif _has(self.output, "class"):
             spread = max(self.square, float(self.pictures))
         else:
             spread = self.square - float((self.linear**2).sum()) / self.weight if self.weight else 0.0
@@ -152,13 +198,17 @@ def _run_model(model: LoadedModel, picture: Array) -> tuple[Array, ...]:
 
 def _check_outputs(model: LoadedModel, expected: Sequence[Array], found: Sequence[Array]) -> None:
     for output, wanted, given in zip(model.outputs, expected, found, strict=True):
+        own, produced = f"the model's own output {output.name}", f"the produced file's output {output.name}"
         if wanted.shape != given.shape:
-            problem = f"has the shape {given.shape} instead of {wanted.shape}"
-        elif not np.isfinite(given).all():
-            problem = f"holds {int((~np.isfinite(given)).sum())} values that are NaN or infinite"
-        else:
-            continue
-        raise Failure(
-            Reason.VERIFICATION_FAILED,
-            f"the produced file's output {output.name} {problem}; this is a defect of the conversion",
-        )
+            shapes = f"has the shape {given.shape} instead of {wanted.shape}"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{produced} {shapes}; this is a defect of the conversion")
+        if lost := _count_lost(wanted):
+            problem = f"holds {lost} values that are NaN or infinite; correct spec.model, or give another checkpoint"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{own} {problem}")
+        if lost := _count_lost(given):
+            problem = f"holds {lost} values that are NaN or infinite, the model's none; choose a higher precision"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{produced} {problem}")
+
+
+def _count_lost(values: Array) -> int:
+    return values.size - int(np.isfinite(values).sum())

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from modelexport import __version__
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
 from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.backends.ranges import trace_back
 from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
 from modelexport_converter.coreml import load_program
 from modelexport_converter.model import LoadedModel
@@ -68,10 +70,20 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
 
 
 def _half(model: LoadedModel) -> Any:
-    """Half precision for all, or for the modules of the body alone."""
-    if not model.body:
-        return ct.precision.FLOAT16
-    return ct.transform.FP16ComputePrecision(op_selector=lambda op: _module(op) in model.body)
+    """Half precision for the modules of the body or, without one, for all but what makes outputs exact."""
+    if model.body:
+        return ct.transform.FP16ComputePrecision(op_selector=lambda op: _module(op) in model.body)
+    exact = cache(partial(_exact, model))  # what it finds first, before operators are replaced
+    return ct.transform.FP16ComputePrecision(op_selector=lambda op: id(op) not in exact(op.enclosing_block))
+
+
+def _exact(model: LoadedModel, block: Any) -> set[int]:
+    """The operators between the last weights and the exact outputs."""
+    sources = {id(op): [id(var.op) for var in op.get_flattened_inputs()] for op in block.operations}
+    weighted = {id(op) for op in block.operations if op.op_type in _QUANTISED}
+    names = {output.name for output in model.outputs if output.exact}
+    following, _ = trace_back((id(var.op) for var in block.outputs if var.name in names), sources, weighted)
+    return following
 
 
 def _module(op: Any) -> str | None:

@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
 from modelexport_converter.backends.ranges import find_range, trace_back
 from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
-from modelexport_converter.model import LoadedModel
+from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
 """Old enough for every runtime in use (ONNX Runtime since 1.12, of 2022), and all that convolutional networks need."""
@@ -117,7 +117,7 @@ def _quantise_static(model: LoadedModel, source: Path, samples: Sequence[Array],
         calibration_cache_path=ranges,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_QUANTISED,
-        nodes_to_exclude=[*_outside(graph, model), *(_last(graph) if model.delicate else ())],
+        nodes_to_exclude=[*_outside(graph, model), *(_trace_back(graph, model.outputs)[1] if model.delicate else ())],
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
@@ -156,12 +156,13 @@ def _open_frugally(path: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _last(graph: onnx.GraphProto) -> list[str]:
-    """Names of the last nodes with weights."""
+def _trace_back(graph: onnx.GraphProto, outputs: Iterable[Output]) -> tuple[list[str], list[str]]:
+    """Names of the nodes between the last weights and some outputs, and of the last nodes with weights."""
     sources = {name: node.input for node in graph.node for name in node.output}
-    weighted = {name: node.name for node in graph.node if node.op_type in _QUANTISED for name in node.output}
-    _, last = trace_back((value.name for value in graph.output), sources, weighted)
-    return [weighted[name] for name in last]
+    names = {name: node.name for node in graph.node for name in node.output}
+    weighted = {name for node in graph.node if node.op_type in _QUANTISED for name in node.output}
+    following, last = trace_back((output.name for output in outputs), sources, weighted)
+    return [names[name] for name in following], [names[name] for name in last]
 
 
 def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
@@ -172,7 +173,8 @@ def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
 
 
 def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
-    outside = _outside(content.graph, model)
+    exact, _ = _trace_back(content.graph, (output for output in model.outputs if output.exact))
+    outside = [*_outside(content.graph, model), *exact]
     halved: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
     # The library casts what a node outside gives to float16, and back for the next: places of boxes would be rounded
     # to half a pixel, and detections appear that the model does not have.
