@@ -106,6 +106,14 @@ def test_what_the_training_scripts_of_torchvision_write_is_read(tmp_path: Path) 
     assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"w"}
 
 
+def test_methods_and_paths_that_ultralytics_keeps_are_inert_data(tmp_path: Path) -> None:
+    kept = {"detect": torch.nn.Conv2d.forward, "train_args": {"project": tmp_path, "imgsz": 320}}
+    torch.save({"model": {"w": torch.ones(1)}, **kept}, tmp_path / "x.pt")
+    checkpoint = read_checkpoint(tmp_path / "x.pt")
+    assert set(checkpoint.tensors) == {"w"}
+    assert checkpoint.facts == {"imgsz": 320}
+
+
 def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:
     facts = {"names": json.dumps({"0": "cat"}), "imgsz": "320", "note": "free text"}
     save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", facts)
@@ -169,6 +177,12 @@ def test_a_zip_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/readme.txt", "hello")
     assert "neither torch.save nor torch.export.save wrote it" in str(refuse(tmp_path / "x.pt"))
+
+
+def test_a_program_of_an_earlier_torch_is_told_the_way_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    assert "export the model again with torch 2.8 or newer" in str(refuse(tmp_path / "x.pt2"))
 
 
 def test_a_torchscript_archive_is_told_the_way_out(tmp_path: Path) -> None:

@@ -149,6 +149,20 @@ def test_a_program_of_dynamic_shape_is_told_to_be_exported_statically(tmp_path: 
     assert "static shapes" in str(failure)
 
 
+@pytest.mark.parametrize("record", ["models/model.json", "data/weights/model_weights_config.json"])
+def test_a_program_of_a_device_is_told_to_be_exported_on_the_cpu(tmp_path: Path, record: str) -> None:
+    write_program(tmp_path / "good.pt2")
+    on_device = (b'"type": "cpu"', b'"type": "cuda"')
+    rewrite(
+        tmp_path / "good.pt2",
+        tmp_path / "x.pt2",
+        lambda name, content: content.replace(*on_device) if name == record else content,
+    )
+    failure = refuse(tmp_path / "x.pt2")
+    assert failure.reason is Reason.CHECKPOINT_MISMATCH
+    assert "was exported on cuda; move the model and its example input to the CPU" in str(failure)
+
+
 def test_a_program_of_an_earlier_layout_does_not_reach_its_unpickler(tmp_path: Path) -> None:
     """torch.export.load falls back to an older layout, whose parts are pickles."""
     payload = Payload(tmp_path / "it-ran")
@@ -165,3 +179,58 @@ def test_a_program_of_an_earlier_layout_does_not_reach_its_unpickler(tmp_path: P
             archive.writestr(f"serialized_{name}.pt", _saved(payload))
     assert refuse(tmp_path / "x.pt2").reason in {Reason.CHECKPOINT_UNREADABLE, Reason.CHECKPOINT_UNSAFE}
     assert not payload.proof.exists()
+
+
+class Masked(torch.nn.Module):
+    """A weight that is trained, beside a mask of -inf and 0 that is not."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.register_buffer("mask", torch.tensor([-torch.inf, 0]), persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.weight + self.get_buffer("mask")).softmax(1)
+
+
+def write_masked(path: Path, module: torch.nn.Module) -> None:
+    torch.export.save(torch.export.export(module.eval(), (torch.zeros(1, 2),)), path)
+
+
+@pytest.mark.parametrize(("persistent", "folder"), [(True, "weights"), (False, "constants")])
+def test_a_program_that_repeats_one_number_without_end_is_refused(
+    tmp_path: Path, persistent: bool, folder: str
+) -> None:
+    """What torch reads of an archive are bytes, shape and steps, each of which may be anything."""
+    write_masked(tmp_path / "good.pt2", Masked(persistent))
+
+    def stretch(name: str, content: bytes) -> bytes:
+        def change(config: Any) -> None:
+            meta = config["config"]["mask"]["tensor_meta"]
+            meta["sizes"], meta["strides"] = [{"as_int": 1 << 40}], [{"as_int": 0}]
+
+        return edit_json(content, change) if name == f"data/{folder}/model_{folder}_config.json" else content
+
+    rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", stretch)
+    failure = refuse(tmp_path / "x.pt2")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert "its tensors come to 4,398,046,511,112 bytes, the limit is 4,294,967,296" in str(failure)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_mask_may_be_infinite_but_not_undefined(tmp_path: Path, persistent: bool) -> None:
+    module = Masked(persistent)
+    write_masked(tmp_path / "x.pt2", module)
+    assert read_checkpoint(tmp_path / "x.pt2").tensors["mask"].tolist() == [-torch.inf, 0]
+    module.get_buffer("mask")[0] = torch.nan
+    write_masked(tmp_path / "x.pt2", module)
+    failure = refuse(tmp_path / "x.pt2")
+    assert failure.reason is Reason.WEIGHTS_NOT_FINITE
+    assert "1 of 2 values of mask" in str(failure)
+
+
+def test_a_weight_of_a_program_may_not_be_infinite(tmp_path: Path) -> None:
+    module = Masked(persistent=True)
+    torch.nn.init.constant_(module.weight, torch.inf)
+    write_masked(tmp_path / "x.pt2", module)
+    assert "2 of 2 values of weight" in str(refuse(tmp_path / "x.pt2"))

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,11 @@ import pytest
 import urllib3
 
 from command_line import SOURCES
-from minio_server import MinioServer, free_port, serve
+from minio_server import MinioServer, serve
 from modelexport.result import ConversionResult
 from modelexport_converter.__main__ import main
 from modelexport_converter.stores import open_store, retry, s3
+from ports import free_port
 
 FILE, REPORT = "s3://exports/team/shapes/onnx-fp16-1/shapes.onnx", "s3://exports/team/shapes/onnx-fp16-1/report.json"
 
@@ -77,6 +77,17 @@ def test_removing_twice_is_as_good_as_once(server: MinioServer, tmp_path: Path) 
     publish(server, tmp_path, "uid-1", FILE)
     assert run("clean", environ(server, "uid-1", FILE), tmp_path)[1].message == "1 files were removed"
     assert run("clean", environ(server, "uid-1", FILE), tmp_path)[1].message == "0 files were removed"
+
+
+def test_published_files_that_are_not_in_the_store_are_told_with_the_store(server: MinioServer, tmp_path: Path) -> None:
+    lost = "s3://exports/team/shapes/onnx-fp16-2/shapes.onnx"
+    publish(server, tmp_path, "uid-1", REPORT)
+    planned = "s3://exports/team/shapes/onnx-fp32-1/report.json"
+    wanted = environ(server, "uid-1", lost, REPORT, planned) | {"MODELEXPORT_PUBLISHED": json.dumps([lost, REPORT])}
+    code, result, _ = run("clean", wanted, tmp_path)
+    assert (code, result.reason) == (70, "FilesRemain")
+    where = server.environ["MODELEXPORT_STORE"]
+    assert result.message == f"1 published files were not found in {where}: {lost} (1 files were removed)"
 
 
 def test_a_store_that_is_gone_is_worth_another_try_and_names_the_files(tmp_path: Path, no_delays: None) -> None:
@@ -152,27 +163,36 @@ def test_cleaning_removes_unfinished_uploads_too(server: MinioServer, tmp_path: 
 
 
 UPLOAD = """
-import signal, sys
+import os, signal, sys, time
 from pathlib import Path
+from minio import Minio
 from modelexport_converter import __main__, stores
 from modelexport_converter.stores import s3
 s3.PART_SIZE = 5 << 20
 signal.signal(signal.SIGTERM, __main__._terminate)
-import os
+send = Minio._upload_part
+
+def send_one(*arguments):
+    send(*arguments)
+    print("one part is there", flush=True)
+    while True:
+        time.sleep(0.1)
+
+Minio._upload_part = send_one
 stores.open_store(os.environ).upload(Path(sys.argv[1]), sys.argv[2], {})
 """
 
 
 def test_an_upload_that_is_asked_to_end_leaves_no_parts(server: MinioServer, tmp_path: Path) -> None:
     server.client.remove_object("exports", PARTS)
-    (tmp_path / "large").write_bytes(os.urandom(200 << 20))
+    (tmp_path / "large").write_bytes(os.urandom(11 << 20))
     environment = {**os.environ, **server.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
     command = [sys.executable, "-c", UPLOAD, str(tmp_path / "large"), f"s3://exports/{PARTS}"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 30
-        while not unfinished(server) and time.monotonic() < end:
-            time.sleep(0.01)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said = process.stdout.readline() if process.stdout else ""
+        begun = unfinished(server)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) != 0
+    assert (said, begun) == ("one part is there\n", [PARTS])
+    assert process.returncode not in (0, -signal.SIGTERM)
     assert unfinished(server) == []
     assert PARTS not in keys(server)

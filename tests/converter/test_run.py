@@ -52,12 +52,12 @@ def test_a_trained_detector_is_exported_verified_and_recognised_again(command_li
 def test_an_interrupted_conversion_leaves_no_half_file_and_no_child(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     running = command_line.start("run", "export.yaml", "--jobs", 2)
-    children = wait_for(lambda: len(children_of(running.pid)) == 2 and children_of(running.pid), "two children", 60)
+    children = wait_for(lambda: len(children_of(running.pid)) == 2 and children_of(running.pid), "two children", 120)
     output = ""
     while "load" not in output:
         output += running.stdout.readline() if running.stdout else ""
     running.send_signal(signal.SIGINT)
-    rest, _ = running.communicate(timeout=60)
+    rest, _ = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "Run the same command again" in rest
     assert not any(is_alive(child) for child in children)

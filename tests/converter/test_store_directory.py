@@ -85,6 +85,32 @@ def test_a_file_uri_is_read_from_a_directory_store_only(store: Store, local: Pat
     assert (tmp_path / "copy").read_bytes() == b"content"
 
 
+def test_a_file_uri_may_be_percent_encoded(store: Store, local: Path, tmp_path: Path) -> None:
+    spaced = local.rename(tmp_path / "my model.pt")
+    store.download(spaced.as_uri(), tmp_path / "copy", LIMIT)
+    assert (tmp_path / "copy").read_bytes() == b"content"
+    (tmp_path / "my%20model.pt").write_bytes(b"of this very name")
+    store.download(spaced.as_uri(), tmp_path / "copy", LIMIT)
+    assert (tmp_path / "copy").read_bytes() == b"of this very name"
+
+
+def test_files_of_an_encoded_folder_are_listed_and_read(store: Store, local: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    local.rename(folder / "a b.png")
+    uri = f"{folder.as_uri()}/"
+    assert store.list_names(uri) == ("a b.png",)
+    store.download(uri + "a b.png", tmp_path / "copy", LIMIT)
+    assert (tmp_path / "copy").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("uri", ["s3://exports/pictures", "file://{root}/exports/pictures"])
+def test_a_folder_without_a_slash_at_its_end_is_told(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
+    (root / "exports/pictures").mkdir()
+    with pytest.raises(ObjectMissing, match="exports/pictures is a folder, and the URI of a folder ends with a slash"):
+        store.download(uri.format(root=root), tmp_path / "copy", LIMIT)
+
+
 def test_hidden_files_are_not_listed(store: Store, root: Path) -> None:
     (root / "exports/.a.partial").touch()
     (root / "exports/b").touch()

@@ -10,10 +10,11 @@ import pytest
 import urllib3
 from minio.error import InvalidResponseError, S3Error, ServerError
 
-from minio_server import MinioServer, free_port, serve
+from minio_server import MinioServer, serve
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, retry, s3
+from ports import free_port
 
 LIMIT = 1 << 30
 
@@ -210,6 +211,7 @@ def test_every_error_code_of_the_table_has_a_reason_that_is_not_ours(code: str) 
         "InternalError",
         "XMinioStorageFull",
         "QuotaExceeded",
+        "XMinioInvalidObjectName",
     ],
 )
 def test_the_codes_that_users_meet_are_in_the_table(code: str) -> None:

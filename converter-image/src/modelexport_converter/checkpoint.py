@@ -26,7 +26,8 @@ from modelexport_converter.program import read_program
 Facts = Mapping[str, Any]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_OTHER_ZIP = "it is a zip file, but neither torch.save nor torch.export.save wrote it"
+_EARLIER_PROGRAM = "serialized_exported_program.json"
+"""What torch.export.save once wrote: a plain zip file with its parts side by side."""
 EPSILON = "batch_norm_epsilon"
 """The one number of a pickled network that changes its results and is in no state dict, as a fact."""
 
@@ -74,6 +75,10 @@ ALLOWED_GLOBALS = (
     *(f"ultralytics.nn.modules.{name}" for names in _LAYERS.values() for name in names),
     *(f"ultralytics.nn.tasks.{name}" for name in _TASKS),
     *(f"torchvision.transforms.{name}" for name in _TRANSFORMS),
+    # Until 2024 ultralytics' modules kept a method and a constant so: Detect.forward, InterpolationMode.BILINEAR.
+    "builtins.getattr",
+    # Folders among the arguments of ultralytics' training; Python 3.13 has moved the classes.
+    *(f"{module}.{system}Path" for module in ("pathlib", "pathlib._local") for system in ("Posix", "Windows")),
     # How torchvision's training scripts were called, which they keep beside the weights.
     "argparse.Namespace",
     # Accuracies, which Megvii's trainer keeps beside the weights as numbers of numpy 1 or 2.
@@ -116,7 +121,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         checkpoint = _read_safetensors(path)
     else:
         raise _unreadable(path, "it is no .pt, .safetensors or .pt2 file")
-    _check_finite(checkpoint.tensors)
+    _check_finite(checkpoint)
     return checkpoint
 
 
@@ -134,16 +139,25 @@ def _read_zip(path: Path) -> Checkpoint:
     try:
         records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
     except RuntimeError as error:
-        raise _unreadable(path, _OTHER_ZIP) from error
+        raise _unreadable(path, _explain_zip(path)) from error
     if "archive_format" in records:
         program = read_program(path)
-        _check_extent(path, program.state_dict)
-        return Checkpoint({**program.state_dict, **_tensors_of(program.constants)}, program=program)
+        tensors = {**program.state_dict, **_tensors_of(program.constants)}
+        _check_extent(path, tensors)
+        return Checkpoint(tensors, program=program)
     if "constants.pkl" in records:
         raise _unreadable(path, "it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
     if "data.pkl" not in records:
-        raise _unreadable(path, _OTHER_ZIP)
+        raise _unreadable(path, _explain_zip(path))
     return _read_pickle(path)
+
+
+def _explain_zip(path: Path) -> str:
+    """Say what a zip file is that torch does not read."""
+    with zipfile.ZipFile(path) as archive:
+        if _EARLIER_PROGRAM in archive.namelist():
+            return "an earlier torch wrote this .pt2; export the model again with torch 2.8 or newer"
+    return "it is a zip file, but neither torch.save nor torch.export.save wrote it"
 
 
 def _check_unpacked(path: Path) -> None:
@@ -312,19 +326,24 @@ def _check_globals(names: list[str]) -> None:
         raise Failure(Reason.CHECKPOINT_UNSAFE, _unsafe(", ".join(sorted(names))))
 
 
-def _check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_finite(checkpoint: Checkpoint) -> None:
+    """Stop at weights that are NaN or infinite, and at NaN in what else a program has: masks of it are infinite."""
+    program, tensors = checkpoint.program, checkpoint.tensors
+    weights = tensors if program is None else program.graph_signature.parameters
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
+        if not tensor.is_floating_point():
+            continue
+        bad = ~torch.isfinite(tensor) if name in weights else torch.isnan(tensor)
+        if bad.any():
             way_out = "use a checkpoint from before training diverged"
-            message = f"{bad} of {tensor.numel()} values of {name} are NaN or infinite; {way_out}"
+            message = f"{int(bad.sum())} of {tensor.numel()} values of {name} are NaN or infinite; {way_out}"
             raise Failure(Reason.WEIGHTS_NOT_FINITE, message)
 
 
 def _unsafe(what: str) -> str:
     return (
-        f"the checkpoint's pickle asks for {what}, which no checkpoint of a supported model needs, so nothing of it "
-        "was run; save the weights as .safetensors, or the model with torch.export.save as .pt2"
+        f"the checkpoint's pickle asks for {what}, which is not among what is known of supported models, so nothing "
+        "of it was run; save the weights as .safetensors, or the model with torch.export.save as .pt2"
     )
 
 

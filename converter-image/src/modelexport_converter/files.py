@@ -29,7 +29,8 @@ def clean(environ: Mapping[str, str]) -> ConversionResult:
     """Remove the files of an export, and what unfinished uploads to them left.
 
     Raises:
-        Failure: the reason of the first file that could not be removed, with all of them.
+        Failure: the reason of the first file that could not be removed, with all of them; or files that were published
+            are not there: the store may be another one than that to which they went.
     """
     from modelexport_converter.stores.s3 import Removal, S3Store  # signing a link needs no client
 
@@ -37,6 +38,7 @@ def clean(environ: Mapping[str, str]) -> ConversionResult:
     outcomes: defaultdict[Removal, list[str]] = defaultdict(list)
     problems: list[Failure] = []
     remaining = []
+    published = set(_read_uris(environ.get(names.PUBLISHED_ENV, "[]"), names.PUBLISHED_ENV))
     for uri in _read_files(environ):
         try:
             store.abort_uploads(uri)
@@ -49,7 +51,11 @@ def clean(environ: Mapping[str, str]) -> ConversionResult:
             remaining.append(uri)
     if problems:
         raise Failure(problems[0].reason, f"{problems[0]} ({len(remaining)} files remain: {', '.join(remaining)})")
-    return ConversionResult(Reason.FILES_REMOVED, _tell(outcomes[Removal.REMOVED], outcomes[Removal.FOREIGN]))
+    words = _tell(outcomes[Removal.REMOVED], outcomes[Removal.FOREIGN])
+    if missing := [uri for uri in outcomes[Removal.ABSENT] if uri in published]:
+        found = f"{len(missing)} published files were not found in {store.endpoint}: {', '.join(missing)}"
+        raise Failure(Reason.FILES_REMAIN, f"{found} ({words})")
+    return ConversionResult(Reason.FILES_REMOVED, words)
 
 
 def _tell(removed: list[str], foreign: list[str]) -> str:
@@ -74,10 +80,14 @@ def sign(environ: Mapping[str, str]) -> ConversionResult:
 
 
 def _read_files(environ: Mapping[str, str]) -> list[str]:
+    return _read_uris(environ.get(names.FILES_ENV, ""), names.FILES_ENV)
+
+
+def _read_uris(text: str, name: str) -> list[str]:
     try:
-        return [str(uri) for uri in json.loads(environ.get(names.FILES_ENV, ""))]
+        return [str(uri) for uri in json.loads(text)]
     except (ValueError, TypeError) as error:
-        raise Failure(Reason.CLASS_INVALID, f"{names.FILES_ENV} is no list of URIs in JSON: {error}") from error
+        raise Failure(Reason.CLASS_INVALID, f"{name} is no list of URIs in JSON: {error}") from error
 
 
 COMMANDS: Mapping[str, Callable[[Mapping[str, str]], ConversionResult]] = {names.CLEAN: clean, names.PRESIGN: sign}

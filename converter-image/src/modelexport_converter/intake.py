@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
-from modelexport_converter.calibration import Dataset, open_dataset
+from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.fetch import CHECKPOINT, fetch
 from modelexport_converter.pictures import check_readable
 from modelexport_converter.report import Sources, read_earlier, report_uri
@@ -33,7 +33,8 @@ def fetch_inputs(store: Store, environ: Mapping[str, str], request: ConversionRe
     """
     checkpoint = folder / "checkpoint"
     digest = fetch(store, environ, request.model.checkpoint, CHECKPOINT, checkpoint)
-    dataset = open_dataset(store, environ, request.calibration, folder)
+    calibrates = request.scheme.needs_calibration
+    dataset = open_dataset(store, environ, request.calibration, folder, calibrates=calibrates)
     return Intake(checkpoint, dataset, Sources(digest, dataset.digest))
 
 
@@ -50,7 +51,6 @@ def check_pictures(request: ConversionRequest, dataset: Dataset) -> None:
     """Refuse a broken picture before anything is converted.
 
     Raises:
-        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge`` for a picture that will be used.
+        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge`` for a picture that is used in any case.
     """
-    used = dataset.calibration if request.scheme.needs_calibration else ()
-    check_readable((*used, *dataset.verification))
+    check_readable((*dataset.calibration, *dataset.verification[:VERIFICATION_COUNT]))

@@ -35,8 +35,8 @@ def read_program(path: Path) -> torch.export.ExportedProgram:
     """Check a ``.pt2`` archive and load it.
 
     Raises:
-        Failure: with reason ``CheckpointUnsafe`` when the archive holds more than tensors and static ATen operators, or
-            ``CheckpointUnreadable`` when torch cannot load it.
+        Failure: with reason ``CheckpointUnsafe`` when the archive holds more than tensors and static ATen operators,
+            ``CheckpointMismatch`` when they are for a device, or ``CheckpointUnreadable`` when torch cannot load it.
     """
     from torch.export.pt2_archive._package import (
         load_pt2,  # brings torch's compiler, seconds that no other checkpoint needs
@@ -63,9 +63,25 @@ def _check_archive(reader: Any) -> None:
     _refuse("operators", (target for target in _values(graph, "target") if not _OPERATORS.fullmatch(str(target))))
     _refuse("symbolic shapes", (text for text in _values(graph, "expr_str")))
     _refuse("guards", graph.get("guards_code") or ())
-    for name in _CONFIGS:
-        _check_payloads(json.loads(reader.get_record(name)))
+    configs = [json.loads(reader.get_record(name)) for name in _CONFIGS]
+    _check_devices([graph, *configs])
+    for config in configs:
+        _check_payloads(config)
     _check_sample_inputs(reader.get_record(_SAMPLE_INPUTS))
+
+
+def _check_devices(contents: list[Any]) -> None:
+    """Stop at a program that lies on a device: torch would look for the like of it here."""
+    named = (*_values(contents, "device"), *_values(contents, "as_device"))
+    devices = (device for device in named if isinstance(device, dict))
+    kinds = sorted({str(device.get("type")) for device in devices} - {"cpu"})
+    if kinds:
+        where = ", ".join(kinds)[:100]
+        message = (
+            f"the .pt2 archive was exported on {where}; move the model and its example input to the CPU before "
+            "torch.export.export"
+        )
+        raise Failure(Reason.CHECKPOINT_MISMATCH, message)
 
 
 def _check_payloads(config: Any) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
@@ -76,6 +77,8 @@ class DirectoryStore:
         path = self._path(uri)
         if not path.is_file():
             self._check_bucket(uri)
+            if path.is_dir():
+                raise ObjectMissing(f"{path} is a folder, and the URI of a folder ends with a slash")
             raise ObjectMissing(f"there is no file {path}")
         return path
 
@@ -89,7 +92,7 @@ class DirectoryStore:
 
     def _path(self, uri: str) -> Path:
         if uri.startswith("file://"):
-            return Path(uri.removeprefix("file://"))
+            return _local_path(uri)
         bucket, key = split_uri(uri)
         path = (self._root / bucket / key).resolve()
         if not path.is_relative_to(self._root / bucket):
@@ -97,6 +100,13 @@ class DirectoryStore:
                 Reason.INVALID_SPEC, f"{uri} leads out of its bucket; use a key without '..' and symbolic links"
             )
         return path
+
+
+def _local_path(uri: str) -> Path:
+    """Tools write a space as ``%20``; a file with that in its very name is found first."""
+    path = Path(uri.removeprefix("file://"))
+    with _translated(uri):
+        return path if path.exists() else Path(unquote(str(path)))
 
 
 @contextmanager

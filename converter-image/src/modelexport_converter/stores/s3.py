@@ -48,6 +48,9 @@ REASONS: Mapping[str, Reason] = {
         Reason.STORAGE_DENIED,
     ),
     **dict.fromkeys(
+        ("KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName"), Reason.INVALID_SPEC
+    ),  # of the name that stands in front of the message
+    **dict.fromkeys(
         ("EntityTooLarge", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"), Reason.STORAGE_FULL
     ),
     **dict.fromkeys(
@@ -83,7 +86,7 @@ class S3Store:
 
     def __init__(self, client: Minio, endpoint: str, owner: str | None = None) -> None:
         self._client = client
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._owner = owner
 
     @classmethod
@@ -230,7 +233,7 @@ class S3Store:
             yield
         except S3Error as error:
             if error.code in MISSING:
-                raise ObjectMissing(f"the store {self._endpoint} has no object of this name") from error
+                raise ObjectMissing(f"the store {self.endpoint} has no object of this name") from error
             reason = REASONS.get(error.code or "", Reason.INTERNAL_ERROR)
             raise self._failure(reason, uri, f"answered {error.code}: {error.message}") from error
         except urllib3.exceptions.SSLError as error:
@@ -246,4 +249,4 @@ class S3Store:
             raise self._failure(Reason.STORAGE_UNAVAILABLE, uri, f"cannot be reached: {error}"[:300]) from error
 
     def _failure(self, reason: Reason, uri: str, found: str, way_out: str | None = None) -> Failure:
-        return Failure(reason, f"{uri}: the store {self._endpoint} {found}. {way_out or reason.policy.advice}")
+        return Failure(reason, f"{uri}: the store {self.endpoint} {found}. {way_out or reason.policy.advice}")
