@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import untrained
 import widen
 from PIL import Image, ImageOps
 
@@ -56,10 +57,13 @@ def _prepare_full_size(store: Path, architecture: str) -> Inputs:
     if architecture == "Custom":
         return Inputs(_write_program(store, "full-size", row.default_input_size), pictures, {})
     source, parameters = trained_model(architecture).weights, {"inputSize": list(row.default_input_size)}
-    if architecture not in widen.NETWORKS:
-        return Inputs(_checkpoint(store, architecture, source), pictures, parameters)
     name = f"{architecture}-full-size.pt"
-    widen.write_widened(architecture, source, _folder(store, "checkpoints") / name)
+    if architecture in untrained.NETWORKS:
+        untrained.write_untrained(architecture, source, _folder(store, "checkpoints") / name)
+    elif architecture in widen.NETWORKS:
+        widen.write_widened(architecture, source, _folder(store, "checkpoints") / name)
+    else:
+        name = _checkpoint(store, architecture, source)
     return Inputs(name, pictures, parameters)
 
 

@@ -22,7 +22,8 @@ from bench.client import is_answering
 from bench.scale_plane import NAMESPACE, wait_until_served
 from cluster.layout import CACHE, digest_of
 from cluster.shell import run, say
-from integration.control_plane import ControlPlane, free_port, run_process, wait_until
+from integration.control_plane import ControlPlane, run_process, wait_until
+from ports import free_port
 
 MODULE = Path(__file__).parent / "jobset"
 JOBSETS = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets"

@@ -4,11 +4,14 @@
 
 Each cell is converted twice by a ``modelexport run`` of its own. First the trained small model at the size that it has
 learned, whose file is measured for its task accuracy; then a model as wide as users have it at the default input size,
-for seconds, memory, size and latency. What is known from the same tools is kept, so that a run that was interrupted
-goes on where it was. A cell that fails is recorded with its reason, and the exit code is 1.
+for seconds, memory, size and latency. A run that was interrupted goes on where it was, with what had failed; a run of
+other sources, tools or machine begins anew, and so does one after a complete one. ``--only`` measures some cells again:
+the file and its page then tell that they are not of one run. A cell that fails is recorded with its reason, and the
+exit code is 1.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -18,11 +21,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import untrained
 import yaml
 
 from bench.children import Child, run_child
@@ -32,6 +37,11 @@ from bench.machine import REPOSITORY, describe_machine
 from modelexport.matrix import Cell, cells
 from modelexport.measured import FILE
 from modelexport_converter.report import tool_versions
+
+SOURCES = tuple(
+    REPOSITORY / name for name in ("converter-image/src", "operator/src/modelexport", "tests/bench", "tests/models")
+)
+"""What is measured and what measures it."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +62,43 @@ def main() -> int:
     """Measure, and keep each result as soon as it is there."""
     options = parse_arguments()
     chosen = [cell for cell in cells() if options.only in str(cell)]
-    ledger = Ledger(FILE, tool_versions())
-    if options.again:
+    started = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    ledger = Ledger(FILE, describe_run(options.cores), started, whole=not options.only)
+    if options.only or options.again:
         ledger.forget(chosen)
-    about = {"machine": describe_machine(), "samples": SAMPLES}
     for part, cores in zip(PARTS, (1, options.cores), strict=True):
         with prepared(ledger.missing(chosen, part), part, cores) as bench:
             for cell, result in measure_all(bench, ledger, chosen, part):
                 ledger.record(cell, part, result)
-                ledger.write(about)
+                ledger.write()
     subprocess.run([sys.executable, "-m", "modelexport.render", REPOSITORY], check=True)  # reads the new numbers
     failures = ledger.failures(chosen)
-    print(f"{len(chosen)} cells in {ledger.seconds:.0f} s, {len(failures)} failures", *failures, sep="\n", flush=True)
+    took = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in ledger.seconds.items())
+    print(f"{len(chosen)} cells ({took}), {len(failures)} failures", *failures, sep="\n", flush=True)
     return 1 if failures else 0
+
+
+def describe_run(cores: int) -> dict[str, Any]:
+    """Return what two runs must have in common to be one."""
+    about = {"source": digest_of(SOURCES), "machine": describe_machine(), "samples": SAMPLES, "cores": cores}
+    return {**about, "versions": tool_versions()}
+
+
+def digest_of(folders: Sequence[Path]) -> str:
+    """The content of all files of folders, but for what Python or a run itself has written there."""
+    found = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in found:
+        if path != FILE and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(REPOSITORY)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return what to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cells whose architecture, format or precision has this in its name")
-    parser.add_argument("--again", action="store_true", help="measure what is known already, too")
+    parser.add_argument("--again", action="store_true", help="begin anew where an interrupted run could go on")
     parser.add_argument("--cores", type=int, default=1, help="cores of each full-size conversion; default: 1")
     return parser.parse_args()
 
@@ -124,7 +151,8 @@ def measure_full_size(bench: Bench, cell: Cell) -> dict[str, Any]:
     described, artifact = convert(bench, cell, SAMPLES["fullSize"])
     latency = run_python(bench, "-m", "bench.latency", artifact).answer["median_ms"]
     artifact.unlink()  # nobody reads it again, and all of them are 6 GB
-    return {**described, "latencyMs": latency, "cores": bench.cores_each}
+    about = {"madeUp": cell.architecture.name in untrained.NETWORKS, "cores": bench.cores_each}
+    return {**described, "latencyMs": latency, **about}
 
 
 def measure_accuracy(bench: Bench, architecture: str, *artifact: object) -> dict[str, float]:
@@ -155,6 +183,7 @@ def convert(bench: Bench, cell: Cell, samples: int) -> tuple[dict[str, Any], Pat
     report = json.loads((bench.store / record["report_uri"].removeprefix("s3://")).read_text())
     described = {
         "scheme": report["scheme"],
+        "variant": report["model"]["metadata"].get("variant"),
         "inputSize": report["model"]["input"]["shape"][2:],
         "agreement": float(report["verification"]["value"]),
         "sizeBytes": report["artifact"]["sizeBytes"],

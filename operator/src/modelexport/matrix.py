@@ -150,6 +150,7 @@ class Architecture:
     ``variants`` are the networks of this name, by size (``n``) or by backbone (``resnet50``); without any, the name
     says it all. ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
     ``suppresses`` says that the files themselves drop faint and overlapping boxes, so that thresholds can be given.
+    ``freezes`` says that its normalisation may be frozen, at an epsilon that no checkpoint tells, which can be given.
     ``resources`` are those of cells that no run has measured.
     """
 
@@ -160,6 +161,7 @@ class Architecture:
     default_input_size: tuple[int, int]
     stride: int
     suppresses: bool = False
+    freezes: bool = False
     extended: frozenset[Target] = frozenset()
     thresholds: Mapping[Precision, Threshold] = field(default_factory=dict)
     resources: Resources = Resources(memory_mib=3072)
@@ -309,6 +311,7 @@ def _torchvision_detector(
         default_input_size=(input_size, input_size),
         stride=32,
         suppresses=True,
+        freezes=True,
         extended=extended,
         thresholds=_DETECTOR_THRESHOLDS,
     )

@@ -17,8 +17,8 @@ from modelexport.matrix import (
     Task,
     lookup,
 )
-from modelexport.measured import last_run
-from modelexport.numbers import EXPLANATION, TEXT_TITLES, TITLES, explain_failures, texts
+from modelexport.measured import FullSize, last_run
+from modelexport.numbers import EXPLANATION, TEXT_TITLES, TITLES, explain_failures, explain_pictures, explain_run, texts
 from modelexport.reasons import Fault, Reason
 from modelexport.schema import Schema
 
@@ -101,19 +101,27 @@ def _run() -> str:
     tools = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     machine = ", ".join(run.machine[key] for key in ("Processor", "Memory", "Kernel"))
     cores = sorted({numbers.full_size.cores for numbers in run.cells.values() if numbers.full_size})
-    how = f"in {run.seconds / 60:.0f} minutes, each full-size conversion on {'/'.join(map(str, cores))} of the cores"
-    return f"{len(run.cells)} cells by `make matrix` on {run.machine['Date']} ({machine}), {how}. Tools: {tools}."
+    trained, full_size = (f"{run.seconds[part] / 60:.0f} minutes" for part in ("trained", "fullSize"))
+    return (
+        f"{len(run.cells)} cells by `make matrix` on {run.machine['Date']} ({machine}): accuracy in {trained}, full "
+        f"size in {full_size} with {'/'.join(map(str, cores))} of the cores for each conversion. "
+        f"{explain_run()} {explain_pictures()} Tools: {tools}."
+    )
 
 
 def _describe(row: Architecture) -> str:
     known = [lookup(row.name, target).numbers for target in TARGETS]
     words = [f"{row.task.capitalize()}." if row.task is not Task.UNKNOWN else "Any program; here a classifier's."]
-    for name, sizes in (
-        ("Trained", {numbers.trained.input_size for numbers in known if numbers.trained}),
-        ("Full-size", {numbers.full_size.input_size for numbers in known if numbers.full_size}),
-    ):
-        words += [f"{name} at {height} x {width} pixels." for height, width in sorted(sizes)]
-    return " ".join(words)
+    trained = {numbers.trained.input_size for numbers in known if numbers.trained}
+    words += [f"Trained at {height} x {width} pixels." for height, width in sorted(trained)]
+    full_size = {_full_size(numbers.full_size) for numbers in known if numbers.full_size}
+    return " ".join((*words, *sorted(full_size)))
+
+
+def _full_size(known: FullSize) -> str:
+    variant = f", variant {known.variant}" if known.variant else ""
+    made_up = ", with made-up weights, which nobody has trained" if known.made_up else ""
+    return f"Full-size at {known.input_size[0]} x {known.input_size[1]} pixels{variant}{made_up}."
 
 
 PAGES = {

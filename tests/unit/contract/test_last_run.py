@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from modelexport.matrix import Cell, cells
+from modelexport.matrix import MOST_MEMORY_MIB, Cell, cells
 from modelexport.measured import last_run
+from modelexport.numbers import MOST_SECONDS
 
 LOCK = Path(__file__).parents[3] / "requirements/converter.txt"
 
@@ -29,4 +30,14 @@ def test_the_numbers_come_from_the_locked_versions_of_the_tools() -> None:
 
 def test_no_conversion_needs_more_memory_than_a_job_may_have() -> None:
     peaks = {str(cell): cell.numbers.full_size.peak_mib for cell in cells() if cell.numbers.full_size}
-    assert {name: peak for name, peak in peaks.items() if peak > 4096} == {}
+    assert {name: peak for name, peak in peaks.items() if peak > MOST_MEMORY_MIB} == {}
+
+
+def test_no_full_size_conversion_takes_longer_than_two_minutes() -> None:
+    seconds = {str(cell): cell.numbers.full_size.seconds for cell in cells() if cell.numbers.full_size}
+    assert {name: taken for name, taken in seconds.items() if taken > MOST_SECONDS} == {}
+
+
+def test_all_rows_are_of_one_run() -> None:
+    assert last_run().run is not None
+    assert last_run().apart == ()

@@ -4,18 +4,32 @@ import pytest
 
 from modelexport.matrix import Resources, lookup
 from modelexport.measured import Measured, parse
-from modelexport.numbers import explain_failures, record, texts
+from modelexport.numbers import explain_failures, explain_pictures, explain_run, record, texts
+from modelexport.reference import render_matrix
 from unit.operator.objects import make_target
 
-FULL = {"inputSize": [512, 512], "agreement": 0.98, "seconds": 61.25, "peakMiB": 1900.0, "latencyMs": 310.0, "cores": 1}
+FULL = {
+    "scheme": "static_wi8_ai8",
+    "inputSize": [512, 512],
+    "agreement": 0.98,
+    "seconds": 61.25,
+    "stages": {"convert": 20.0, "quantise": 24.0},
+    "peakMiB": 1900.0,
+    "latencyMs": 310.0,
+    "cores": 1,
+}
 TRAINED = {"scheme": "static_wi8_ai8", "inputSize": [128, 128], "accuracy": {"mIoU": 0.9248}, "agreement": 0.9966}
 CONTENT: dict[str, Any] = {
     "versions": {"torch": "2.14.1", "onnx": "1.23.2", "coremltools": "9.0"},
+    "samples": {"trained": 60, "fullSize": 8},
     "references": {"UNet": {"mIoU": 0.9242}},
     "cells": {
-        "UNet ONNX/FP32": {"fullSize": {**FULL, "sizeBytes": 4 << 20}},
+        "UNet ONNX/FP32": {"fullSize": {**FULL, "scheme": "fp32", "sizeBytes": 4 << 20}},
         "UNet ONNX/INT8": {"trained": TRAINED, "fullSize": {**FULL, "sizeBytes": 1 << 20}},
-        "UNet ONNX/FP16": {"trained": {"failed": "ConversionFailed: no\nspace"}, "fullSize": {**FULL, "sizeBytes": 1}},
+        "UNet ONNX/FP16": {
+            "trained": {"failed": "ConversionFailed: no\nspace"},
+            "fullSize": {**FULL, "scheme": "fp16", "sizeBytes": 1},
+        },
     },
 }
 
@@ -44,7 +58,7 @@ def test_a_measured_cell_is_told_as_texts_and_as_a_record() -> None:
     cell = lookup("UNet", make_target("ONNX/INT8"))
     assert texts(cell) == (
         *("ONNX/INT8", "Stable", "static_wi8_ai8", "mIoU 0.924 → 0.925", "0.9966 ≥ 0.85"),
-        *("1.0", "0.25", "61.2", "1900", "2560", "310.0"),
+        *("1.0", "0.25", "61.2", "3.00", "1900", "2560", "310.0"),
     )
     told = record(cell)
     assert told["accuracyFP32"] == {"mIoU": 0.9242}
@@ -53,10 +67,69 @@ def test_a_measured_cell_is_told_as_texts_and_as_a_record() -> None:
 
 
 @pytest.mark.usefixtures("run")
+def test_seconds_come_with_the_calibration_pictures_that_they_belong_to_and_what_each_costs() -> None:
+    told = record(lookup("UNet", make_target("ONNX/INT8")))
+    assert (told["calibrationPictures"], told["secondsPerPicture"]) == (8, 3.0)
+    told = record(lookup("UNet", make_target("ONNX/FP32")))
+    assert (told["calibrationPictures"], told["secondsPerPicture"]) == (None, None)
+    assert "With 64, 1 of 3 cells would take more than 120 s, UNet ONNX/INT8 the most: 229 s." in explain_pictures()
+
+
+def test_where_nothing_was_calibrated_nothing_is_told_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport.matrix.last_run", Measured)
+    assert explain_pictures() == ""
+
+
+def test_the_page_tells_which_full_size_model_was_measured_and_that_its_weights_are_made_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell = {"fullSize": {**FULL, "sizeBytes": 1, "variant": "resnet50", "madeUp": True}}
+    monkeypatch.setattr("modelexport.matrix.last_run", lambda: parse({"cells": {"FCN ONNX/FP32": cell}}))
+    monkeypatch.setattr("modelexport.reference.last_run", Measured)
+    words = "Full-size at 512 x 512 pixels, variant resnet50, with made-up weights, which nobody has trained."
+    assert words in render_matrix()
+    told = record(lookup("FCN", make_target("ONNX/FP32")))
+    assert (told["variant"], told["madeUpWeights"]) == ("resnet50", True)
+
+
+@pytest.mark.usefixtures("run")
 def test_a_cell_that_failed_says_so_and_why_on_one_line() -> None:
     cell = lookup("UNet", make_target("ONNX/FP16"))
     assert texts(cell)[3] == "failed"
     assert explain_failures(cell) == ["ONNX/FP16 failed: ConversionFailed: no space"]
+
+
+def marked(*runs: str) -> dict[str, Any]:
+    """The content with the runs of its cells, in their order, and the first of these as its own."""
+    cells = {
+        name: {part: {**result, "run": run} for part, result in cell.items()}
+        for run, (name, cell) in zip(runs, CONTENT["cells"].items(), strict=True)
+    }
+    return {**CONTENT, "run": runs[0], "cells": cells}
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "is_one"),
+    [
+        (CONTENT, "does not tell", False),
+        (marked("monday", "monday", "monday"), "All are of the run monday", True),
+        (marked("monday", "tuesday", "monday"), "apart from that of monday were measured UNet ONNX/INT8.", False),
+    ],
+    ids=["untold", "one", "mixed"],
+)
+def test_the_page_and_the_record_tell_whether_all_rows_are_of_one_run(
+    monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], words: str, is_one: bool
+) -> None:
+    for module in ("matrix", "numbers"):
+        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: parse(content))
+    assert words in explain_run()
+    assert record(lookup("UNet", make_target("ONNX/FP32")))["ofOneRun"] is is_one
+
+
+def test_a_cell_whose_parts_are_of_two_runs_is_of_none() -> None:
+    cell = {"trained": {**TRAINED, "run": "monday"}, "fullSize": {**FULL, "sizeBytes": 1, "run": "tuesday"}}
+    run = parse({"run": "monday", "cells": {"UNet ONNX/FP32": cell}})
+    assert (run.of("UNet ONNX/FP32").run, run.apart) == (None, ("UNet ONNX/FP32",))
 
 
 def test_a_result_without_a_number_is_an_error_that_names_it() -> None:
@@ -67,4 +140,4 @@ def test_a_result_without_a_number_is_an_error_that_names_it() -> None:
 @pytest.mark.usefixtures("run")
 def test_what_was_not_measured_is_a_dash() -> None:
     told = texts(lookup("UNet", make_target("LiteRT/FP16")))
-    assert told[3:] == ("-", "- ≥ 0.99", "-", "-", "-", "-", "3072", "-")
+    assert told[3:] == ("-", "- ≥ 0.99", "-", "-", "-", "-", "-", "3072", "-")

@@ -11,7 +11,16 @@ from modelexport.cli.display import open_console
 from modelexport.cli.documents import BadInput
 from modelexport.matrix import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
 from modelexport.measured import last_run
-from modelexport.numbers import EXPLANATION, TEXT_TITLES, TITLES, explain_failures, record, texts
+from modelexport.numbers import (
+    EXPLANATION,
+    TEXT_TITLES,
+    TITLES,
+    explain_failures,
+    explain_pictures,
+    explain_run,
+    record,
+    texts,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -80,7 +89,8 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         for reason in explain_failures(cell):
             console.print(reason, highlight=False, soft_wrap=True, markup=False)
     versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
-    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}.", highlight=False)
+    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}. {explain_run()}", highlight=False)
+    console.print(explain_pictures(), highlight=False)
 
 
 def _write_markdown(cells: Sequence[Cell]) -> None:
