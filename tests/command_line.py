@@ -67,7 +67,7 @@ class CommandLine:
         return {"cwd": self.folder, "text": True, "env": {**os.environ, **ours}}
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

@@ -30,6 +30,7 @@ from modelexport.spec import (
     DEADLINE_LIMIT,
     PARALLELISM_LIMIT,
     PREFIX_PATTERN,
+    PULL_SECRETS_LIMIT,
     RETRIES_LIMIT,
     SOURCE_PATTERN,
     SOURCES_LIMIT,
@@ -40,6 +41,8 @@ from modelexport.spec import (
 
 SECRET_LIMIT = 253
 NAME_LIMIT = 253
+LABEL_LIMIT = 63
+"""Kueue is told of a queue by a label."""
 QUANTITY_LIMIT = 32
 
 
@@ -114,6 +117,13 @@ def _converter() -> Schema:
             "imagePullPolicy": words(
                 "When the image is pulled.", ("Always", "IfNotPresent", "Never"), default="IfNotPresent"
             ),
+            "imagePullSecrets": keyed_list(
+                "Secrets in the namespace of the export with which the image is pulled, as in a Pod.",
+                ("name",),
+                record("One Secret.", {"name": text("Its name.", SECRET_LIMIT)}, required=("name",)),
+                0,
+                PULL_SECRETS_LIMIT,
+            ),
             "nodeSelector": _selector("Labels that a node must have to convert; those of a node pool are added."),
         },
         required=("image",),
@@ -127,8 +137,8 @@ def _selector(description: str) -> Schema:
 def _pools() -> Schema:
     return keyed_list(
         "Nodes that are alike, the preferred ones first. A conversion goes to the first pool that takes it and has a "
-        "node that could; calibration tries pools with devices first, other work those without. Without pools, the "
-        "scheduler alone decides.",
+        "node that could; large calibrations try pools with devices first, other work those without. Without pools, "
+        "the scheduler alone decides.",
         ("name",),
         _pool(),
         0,
@@ -222,7 +232,11 @@ def _jobs() -> Schema:
             "parallelismPerNamespace": integer("The same for each namespace; all when left out.", 1, PARALLELISM_LIMIT),
             "queueName": text(
                 "LocalQueue of Kueue in the namespace of the export: Jobs are made suspended, and Kueue starts them.",
-                NAME_LIMIT,
+                LABEL_LIMIT,
+                rule(
+                    "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+                    "not a name; use lower-case letters, digits, - and .",
+                ),
             ),
             "priorityClassName": text("PriorityClass of the Pods.", NAME_LIMIT),
         },

@@ -15,6 +15,8 @@ from modelexport.spec import (
     DeletionPolicy,
 )
 
+NAME_LIMIT = 63
+NAME_PROBLEM = f"labels the Jobs; use at most {NAME_LIMIT} characters"
 TTL_LIMIT = 2**31 - 1
 EXACT_LIMIT = 2**53 - 1
 """The API server compares limits as floating-point numbers, which are exact up to here."""
@@ -26,7 +28,7 @@ IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibratio
 
 def export_schema() -> Schema:
     """The schema of the whole object."""
-    name = rule("self.metadata.name.size() <= 63", "metadata.name labels the Jobs; use at most 63 characters")
+    name = rule(f"self.metadata.name.size() <= {NAME_LIMIT}", f"metadata.name {NAME_PROBLEM}")
     return record(
         "An order to convert one trained PyTorch vision model into verified files for several runtimes.",
         {
@@ -132,12 +134,16 @@ def _model() -> Schema:
                     },
                     "scoreThreshold": _fraction("Boxes with a lower score are left out."),
                     "nmsThreshold": _fraction("Of boxes with a larger overlap (IoU), only the best is kept."),
+                    "normEpsilon": _fraction(
+                        "What normalisation adds to variances, which no state dict tells: 0 for a model fine-tuned "
+                        "from torchvision's COCO_V1 weights of a ResNet-50 but not of v2, else what its builder sets."
+                    ),
                 },
             ),
         },
         *_variant_rules(rows),
         *_stride_rules(rows),
-        *_threshold_rules(rows),
+        *_fraction_rules(rows),
         required=("architecture", "checkpoint"),
     )
 
@@ -172,12 +178,16 @@ def _stride_rules(rows: list[Architecture]) -> list[Schema]:
     return rules
 
 
-def _threshold_rules(rows: list[Architecture]) -> list[Schema]:
-    """One rule per threshold for all architectures that leave the suppression of boxes to whoever runs the files."""
-    names = [row.name for row in rows if not row.suppresses]
+def _fraction_rules(rows: list[Architecture]) -> list[Schema]:
+    """Thresholds are for architectures that suppress boxes themselves, an epsilon for those with frozen layers."""
+    others = {
+        "scoreThreshold": [row.name for row in rows if not row.suppresses],
+        "nmsThreshold": [row.name for row in rows if not row.suppresses],
+        "normEpsilon": [row.name for row in rows if not row.freezes],
+    }
     return [
         _parameter_rule(names, parameter, "false", f"{parameter} is not a parameter of {', '.join(names)}; remove it")
-        for parameter in ("scoreThreshold", "nmsThreshold")
+        for parameter, names in others.items()
         if names
     ]
 

@@ -139,8 +139,10 @@ _POLICIES = {
     Reason.FILES_REMAIN: _system("Remove the files that the message names by hand, if they are not wanted."),
     Reason.DEADLINE_EXCEEDED: _system("Raise spec.jobs.deadlineSeconds of the ExportClass, or give more CPU."),
     Reason.EVICTED: _system("Free what the node ran short of, or add a node.", retriable=True),
-    Reason.IMAGE_PULL_FAILED: _system("Correct spec.converter.image of the ExportClass.", retriable=True),
-    Reason.JOB_REFUSED: _system("The API server refused the Job: quota, admission or permissions."),
+    Reason.IMAGE_PULL_FAILED: _system(
+        "Correct spec.converter.image of the ExportClass, or its imagePullSecrets.", retriable=True
+    ),
+    Reason.JOB_REFUSED: _system("Change what refuses the Job: quota, admission or permissions.", retriable=True),
     Reason.NO_SUITABLE_NODE: _system("Add a node with what is missing, or change the pools.", retriable=True),
     Reason.OOM_KILLED: _system("The model needs more memory than its cell asks for; report it.", retriable=True),
     Reason.POD_REFUSED: _system("Raise the quota, or create what the message misses.", retriable=True),

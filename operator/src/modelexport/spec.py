@@ -31,6 +31,7 @@ PARALLELISM_LIMIT = 100_000
 DEFAULT_SAMPLES = 64
 PREFIX_PATTERN = r"^([^{}]|[{]namespace[}])*$"
 SOURCE_PATTERN = r"^(s3://([a-z0-9.-]|[{]namespace[}])+|https://[A-Za-z0-9.:-]+)/(([^/{}%\\\s]|[{]namespace[}])+/)*$"
+PULL_SECRETS_LIMIT = 16
 SOURCES_LIMIT = 32
 
 
@@ -55,6 +56,7 @@ class Parameters:
 
     ``input_size`` is (height, width) in pixels. The thresholds, 0 to 1, are for files that suppress boxes themselves:
     the least score, and the largest intersection over union of two boxes of a class; ``None`` means the architecture's.
+    ``norm_epsilon``, 0 to 1, is what normalisation adds to variances; ``None`` means what the network's builder sets.
     """
 
     variant: str | None = None
@@ -62,6 +64,7 @@ class Parameters:
     input_size: tuple[int, int] | None = None
     score_threshold: float | None = None
     nms_threshold: float | None = None
+    norm_epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,14 @@ class ExportClass:
     """A parsed ExportClass: the platform team's half of an export.
 
     ``sources`` are the folders from which exports may read, ``{namespace}`` for the export's own; none means anywhere.
+    ``image_pull_secrets`` name Secrets of the Job's namespace.
     """
 
     name: str
     storage: Storage
     image: str
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
     limits: JobLimits = JobLimits()
     is_default: bool = False
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -197,6 +202,7 @@ def parse_class(body: Body) -> ExportClass:
         storage=_parse_storage(fields.mapping(spec, "spec.storage")),
         image=fields.text(converter, "spec.converter.image"),
         image_pull_policy=converter.get("imagePullPolicy", "IfNotPresent"),
+        image_pull_secrets=_parse_pull_secrets(converter),
         node_selector=converter.get("nodeSelector") or {},
         node_pools=parse_pools(spec),
         limits=_parse_limits(fields.optional_mapping(spec, "spec.jobs") or {}),
@@ -204,6 +210,19 @@ def parse_class(body: Body) -> ExportClass:
         is_default=annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
         sources=_parse_sources(spec.get("sources")),
     )
+
+
+def _parse_pull_secrets(converter: Body) -> tuple[str, ...]:
+    path = "spec.converter.imagePullSecrets"
+    return tuple(
+        _parse_pull_secret(item, f"{path}[{index}]") for index, item in enumerate(fields.items(converter, path))
+    )
+
+
+def _parse_pull_secret(value: Any, path: str) -> str:
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(path, f"{value!r} is not a reference to a Secret, for example {{name: registry}}")
+    return fields.name(value, f"{path}.name")
 
 
 def _parse_model(model: Body) -> Model:
@@ -224,8 +243,9 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
         variant=_parse_variant(parameters.get("variant"), row, f"{path}.variant"),
         num_classes=fields.optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
         input_size=_parse_input_size(parameters.get("inputSize"), row.stride, f"{path}.inputSize"),
-        score_threshold=_parse_threshold(parameters.get("scoreThreshold"), row, f"{path}.scoreThreshold"),
-        nms_threshold=_parse_threshold(parameters.get("nmsThreshold"), row, f"{path}.nmsThreshold"),
+        score_threshold=_parse_fraction(parameters, f"{path}.scoreThreshold", row, accepted=row.suppresses),
+        nms_threshold=_parse_fraction(parameters, f"{path}.nmsThreshold", row, accepted=row.suppresses),
+        norm_epsilon=_parse_fraction(parameters, f"{path}.normEpsilon", row, accepted=row.freezes),
     )
 
 
@@ -239,10 +259,11 @@ def _parse_variant(value: Any, row: Architecture, path: str) -> str | None:
     return str(value)
 
 
-def _parse_threshold(value: Any, row: Architecture, path: str) -> float | None:
+def _parse_fraction(parameters: Body, path: str, row: Architecture, *, accepted: bool) -> float | None:
+    value = parameters.get(path.rpartition(".")[2])
     if value is None:
         return None
-    if not row.suppresses:
+    if not accepted:
         raise InvalidSpec(path, f"is not a parameter of {row.name}; remove it")
     if not isinstance(value, str) or not re.fullmatch(FRACTION_PATTERN, value):
         raise InvalidSpec(path, f"{value!r} is not a decimal from 0 to 1; {FRACTION_EXAMPLE}")
@@ -296,9 +317,7 @@ def _parse_checkpoint(value: Body, path: str) -> DataRef:
 
 def _parse_data(value: Body, path: str) -> DataRef:
     uri, sha256 = fields.text(value, f"{path}.uri"), value.get("sha256")
-    if len(uri) > URI_LIMIT or not re.fullmatch(URI_PATTERN, uri):
-        problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
-        raise InvalidSpec(f"{path}.uri", problem)
+    _check_uri(uri, f"{path}.uri")
     if sha256 is not None and not re.fullmatch(SHA256_PATTERN, str(sha256)):
         problem = f"{str(sha256)[:80]!r} is not a SHA-256; give 64 hexadecimal digits in lower case"
         raise InvalidSpec(f"{path}.sha256", problem)
@@ -308,6 +327,21 @@ def _parse_data(value: Body, path: str) -> DataRef:
     if uri.endswith("/") and sha256 is not None:
         raise InvalidSpec(f"{path}.sha256", "a folder has no SHA-256; remove it, or name a zip archive")
     return DataRef(uri, sha256)
+
+
+def _check_uri(uri: str, path: str) -> None:
+    if len(uri) > URI_LIMIT:
+        raise InvalidSpec(path, f"has {len(uri)} characters, the limit is {URI_LIMIT}; name a shorter URI")
+    if not re.fullmatch(URI_PATTERN, uri):
+        problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
+        raise InvalidSpec(path, problem + _advise_local(uri))
+
+
+def _advise_local(uri: str) -> str:
+    """Only who wrote a path is told of it: a cluster takes none."""
+    if uri.startswith("/"):
+        return f"; in a local run file://{uri}"
+    return "; in a local run file:// and the whole path" if uri.startswith(".") else ""
 
 
 def _parse_storage(storage: Body) -> Storage:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,11 +23,12 @@ def main() -> int:
     behaviour = json.loads(plan.read_text(encoding="utf-8")).get(str(request.target), {})
     attempt = count(plan.parent / f"{request.target.slug}.attempts")
     print("something that a library prints")
+    tempfile.mkdtemp(prefix="left-by-a-library-")
     for stage in ("fetch", "load", "convert"):
         print(json.dumps({"event": "stage", "stage": stage, "state": "started"}), flush=True)
     if behaviour.get("hang"):
         (plan.parent / f"{request.target.slug}.pid").write_text(str(os.getpid()), encoding="utf-8")
-        time.sleep(120)
+        time.sleep(300)
     if "signal" in behaviour:
         os.kill(os.getpid(), signal.Signals[behaviour["signal"]])
     if behaviour.get("silent"):

@@ -1,14 +1,16 @@
 """Bad input is told with file, field, value and way out; commands that only read."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from command_line import CommandLine, model_export
+from command_line import ROOT, CommandLine, model_export
 from modelexport import __version__
 from modelexport.cli import main
 from modelexport.matrix import ARCHITECTURES, TARGETS, Format, cells
@@ -18,6 +20,10 @@ def change(**fields: Any) -> dict[str, Any]:
     body = model_export("shapes")
     body["spec"].update(fields)
     return body
+
+
+def export_class() -> Any:
+    return yaml.safe_load((ROOT / "examples/exportclass-pools.yaml").read_text(encoding="utf-8"))
 
 
 BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -32,6 +38,44 @@ BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     "a checkpoint without a scheme": (
         lambda: change(model={"architecture": "YOLOv8", "checkpoint": {"uri": "a.pt"}}),
         "spec.model.checkpoint.uri: 'a.pt' is not a URI that can be read; use s3://bucket/key",
+    ),
+    "a misspelt field": (
+        lambda: change(calibrations={"dataset": {"uri": "s3://abc/a.zip"}}),
+        "spec.calibrations: is not known; did you mean calibration?",
+    ),
+    "a misspelt field of the checkpoint": (
+        lambda: change(model={"architecture": "YOLOv8", "checkpoint": {"uri": "s3://abc/a.pt", "sha265": "0" * 64}}),
+        "spec.model.checkpoint.sha265: is not known; did you mean sha256?",
+    ),
+    "a parameter in the spelling of Python": (
+        lambda: change(
+            model={
+                "architecture": "FasterRCNN",
+                "checkpoint": {"uri": "s3://abc/a.pt"},
+                "parameters": {"numClasses": 3, "score_threshold": "0.5"},
+            }
+        ),
+        "spec.model.parameters.score_threshold: is not known; did you mean scoreThreshold?",
+    ),
+    "a misspelt field of a target": (
+        lambda: change(targets=[{"format": "ONNX", "precision": "FP32"}, {"format": "ONNX", "precison": "FP16"}]),
+        "spec.targets[1].precison: is not known; did you mean precision?",
+    ),
+    "a field unlike any other": (
+        lambda: change(calibration={"dataset": {"uri": "s3://abc/a.zip"}, "batch": 8}),
+        "spec.calibration.batch: is not known; use one of dataset, samples",
+    ),
+    "a field that YAML takes for a boolean": (
+        lambda: change(calibration={"dataset": {"uri": "s3://abc/a.zip"}, True: 8}),
+        "spec.calibration.True: is not known; use one of dataset, samples",
+    ),
+    "a misspelt field beside the spec": (
+        lambda: {**model_export("shapes"), "metdata": {"labels": {}}},
+        "metdata: is not known; did you mean metadata?",
+    ),
+    "a name that is too long": (
+        lambda: model_export("a" * 64),
+        "metadata.name: labels the Jobs; use at most 63 characters",
     ),
     "no targets": (lambda: change(targets=[]), "spec.targets: name at least one target"),
     "another kind only": (lambda: {"kind": "ConfigMap"}, "holds no ModelExport; see examples/yolov8.yaml"),
@@ -108,10 +152,50 @@ def test_a_valid_file_is_confirmed_object_by_object(
     assert second.endswith("ConfigMap is not of ModelExport, passed over")
 
 
+@pytest.mark.parametrize(("checkpoint", "pictures"), [("file:///a.pt", "s3://abc/b/"), ("s3://abc/a.pt", "file:///b/")])
+def test_what_only_a_local_run_can_read_is_told(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], checkpoint: str, pictures: str
+) -> None:
+    model = {"architecture": "YOLOv8", "checkpoint": {"uri": checkpoint}}
+    path = command_line.write(change(model=model, calibration={"dataset": {"uri": pictures}}))
+    assert main(["validate", str(path)]) == 0
+    words = "default/shapes is valid for modelexport run, 1 targets; a cluster takes s3:// and https:// only\n"
+    assert capsys.readouterr().out.endswith(words)
+
+
+def test_a_misspelt_field_of_a_class_is_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+    body = export_class()
+    body["spec"]["nodePools"][0]["tolerations"][0]["efect"] = "NoSchedule"
+    path = command_line.write(body)
+    assert main(["validate", str(path)]) == 2
+    words = "spec.nodePools[0].tolerations[0].efect: is not known; did you mean effect?"
+    assert f"modelexport: {path}: {words}" in capsys.readouterr().err
+
+
+def test_labels_resources_and_metadata_hold_what_they_like(command_line: CommandLine) -> None:
+    body = export_class()
+    body["metadata"]["labels"] = {"any": "label"}
+    body["spec"]["nodePools"][0] |= {"nodeSelector": {"any": "label"}, "resources": {"any.domain/device": 1}}
+    applied = {**model_export("shapes" * 10 + "abc"), "status": {"of": "another version"}}
+    assert main(["validate", str(command_line.write(body, applied))]) == 0
+
+
 def test_the_example_of_the_repository_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    example = Path(__file__).parents[3] / "examples/yolov8.yaml"
-    assert main(["validate", str(example)]) == 0
+    assert main(["validate", str(ROOT / "examples/yolov8.yaml")]) == 0
     assert "9 targets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_valid(example: Path) -> None:
+    assert main(["validate", str(example)]) == 0
+
+
+def test_every_object_in_the_readme_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "readme.yaml"
+    path.write_text("---\n".join(block for block in blocks if block.startswith("apiVersion: ")), encoding="utf-8")
+    assert main(["validate", str(path)]) == 0
+    assert "ModelExport default/helmets is valid for modelexport run, 2 targets" in capsys.readouterr().out
 
 
 def test_the_matrix_as_json_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +230,15 @@ def test_an_architecture_that_is_not_in_the_matrix_is_told_with_those_that_are(
 ) -> None:
     assert main(["matrix", "YOLOv9"]) == 2
     assert "'YOLOv9' is not in the matrix; give one of YOLOv8, FasterRCNN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["get", "download"])
+def test_a_server_as_store_of_a_local_run_is_told_with_the_way_out(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, "shapes", "--store", "http://127.0.0.1:9000"]) == 2
+    words = "--store: get and download read a directory, no server; fetch its files with a client of S3"
+    assert words in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,10 +55,11 @@ def test_a_failed_target_is_told_with_reason_message_and_way_out(command_line: C
     assert "something that a library prints" in log.read_text(encoding="utf-8")
 
 
-def test_a_run_that_succeeds_leaves_no_logs(command_line: CommandLine) -> None:
+def test_a_run_that_succeeds_leaves_neither_logs_nor_what_libraries_left(command_line: CommandLine) -> None:
     command_line.write(model_export())
     command_line("run", "export.yaml")
-    assert not list(command_line.folder.glob("modelexport-logs-*"))
+    left = {path.name for path in command_line.folder.iterdir()}
+    assert not {name for name in left if name.startswith(("modelexport-", "left-by-"))} - {"modelexport-store"}, left
 
 
 def test_a_retriable_failure_is_tried_again(command_line: CommandLine) -> None:
@@ -74,15 +78,32 @@ def test_the_fault_of_a_user_is_not_tried_again(command_line: CommandLine) -> No
     assert json.loads(ended.stdout)[0]["attempts"] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_line: CommandLine, number: int) -> None:
+@contextmanager
+def inherited(number: int, action: signal.Handlers) -> Iterator[None]:
+    """What is started here finds a signal ignored, or not, however the tests were started."""
+    before = signal.signal(number, action)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def start_and_hang(command_line: CommandLine) -> tuple["subprocess.Popen[str]", int]:
+    """Start a run of two targets and return it with the process of the second, which does not end by itself."""
     command_line.behaviours["ONNX/FP16"] = {"hang": True}
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     running = command_line.start("run", "export.yaml", "--jobs", 1)
     pid_file = command_line.folder / "onnx-fp16.pid"
-    child = int(wait_for(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"), "the second conversion"))
+    child = wait_for(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"), "the second conversion")
+    return running, int(child)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_line: CommandLine, number: int) -> None:
+    with inherited(signal.SIGHUP, signal.SIG_DFL):
+        running, child = start_and_hang(command_line)
     running.send_signal(number)
-    output, _ = running.communicate(timeout=20)
+    output, _ = running.communicate(timeout=60)
     assert running.returncode == 130
     assert not is_alive(child)
     assert "1 of 2 targets are finished" in output
@@ -90,6 +111,17 @@ def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_lin
     command_line.behaviours.clear()
     again = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert [item["state"] for item in again] == ["reused", "succeeded"]
+
+
+def test_a_run_under_nohup_outlives_its_terminal(command_line: CommandLine) -> None:
+    with inherited(signal.SIGHUP, signal.SIG_IGN):
+        running, child = start_and_hang(command_line)
+    running.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(timeout=1)
+    assert is_alive(child)
+    running.terminate()
+    running.communicate(timeout=20)
 
 
 def test_several_exports_of_one_file_are_all_run(command_line: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.credentials import build_certificate, distinguished_name
 from modelexport.cli import transfer
 from modelexport.cli.transfer import TransferError, fetch, open_file, open_url
 from modelexport.result import Artifact
@@ -141,6 +143,17 @@ def test_a_store_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> No
 def test_a_store_that_is_out_of_reach_leads_to_the_endpoint(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match=r"cannot be reached: .*--endpoint"):
         fetch(ARTIFACT, tmp_path / "a", open_url("http://127.0.0.1:1/a", None), lambda _: None)
+
+
+def test_a_store_whose_certificate_is_not_trusted_leads_to_the_ca_file_at_once(server: Server, tmp_path: Path) -> None:
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    identity = build_certificate(distinguished_name("store"), None)
+    (tmp_path / "own.pem").write_bytes(identity.key_pem() + identity.certificate_pem())
+    own.load_cert_chain(tmp_path / "own.pem")
+    server.socket = own.wrap_socket(server.socket, server_side=True)
+    url = server.url.replace("http://", "https://")
+    with pytest.raises(TransferError, match=r"self-signed certificate; .*--ca-file"):
+        fetch(ARTIFACT, tmp_path / "a", open_url(url, ssl.create_default_context()), lambda _: None)
 
 
 def test_a_file_of_a_directory_is_copied_from_where_it_was(tmp_path: Path) -> None:

@@ -40,7 +40,12 @@ def full_class() -> dict[str, Any]:
         "metadata": {"name": "default", "annotations": {"modelexport.dev/is-default-class": "true"}},
         "spec": {
             "storage": {"endpoint": "http://minio:9000/", "bucket": "exports", "prefix": "/team/", "region": "eu"},
-            "converter": {"image": "converter:1", "imagePullPolicy": "Always", "nodeSelector": {"a": "b"}},
+            "converter": {
+                "image": "converter:1",
+                "imagePullPolicy": "Always",
+                "imagePullSecrets": [{"name": "registry"}, {"name": "mirror"}],
+                "nodeSelector": {"a": "b"},
+            },
             "nodePools": [
                 {
                     "name": "gpu",
@@ -101,6 +106,7 @@ def test_every_field_of_a_class_is_read() -> None:
     assert (found.storage.endpoint, found.storage.prefix, found.storage.region) == ("http://minio:9000", "team", "eu")
     assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (60, 0, True)
     assert (found.image, found.image_pull_policy, found.node_selector) == ("converter:1", "Always", {"a": "b"})
+    assert found.image_pull_secrets == ("registry", "mirror")
     secrets = {**full_class()["spec"]["storage"], "credentialsSecretName": "keys", "caSecretName": "ca"}
     storage = parse_class(changed(full_class(), "spec.storage", secrets)).storage
     assert (storage.credentials_secret, storage.ca_secret) == ("keys", "ca")
@@ -130,7 +136,7 @@ def test_what_a_class_leaves_out_has_its_default() -> None:
     bare = changed(bare, "spec.nodePools", None)
     found = parse_class(changed(bare, "spec.converter", {"image": "converter:1"}))
     assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (3600, 3, False)
-    assert (found.image_pull_policy, found.node_selector) == ("IfNotPresent", {})
+    assert (found.image_pull_policy, found.image_pull_secrets, found.node_selector) == ("IfNotPresent", (), {})
     assert (found.node_pools, found.sharing) == ((), Sharing())
 
 
@@ -171,7 +177,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.model.checkpoint.uri", "http://host/a.pt", "is not a URI that can be read"),
     ("spec.model.checkpoint.uri", "file://host/a.pt", "is not a URI that can be read"),
     ("spec.model.checkpoint.uri", "s3://bucket/a\n", "is not a URI that can be read"),
-    ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1013, "is not a URI that can be read"),
+    ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1013, " has 1025 characters, the limit is 1024; name a"),
+    ("spec.model.checkpoint.uri", "/data/best.pt", "or https://host/path; in a local run file:///data/best.pt"),
+    ("spec.calibration.dataset.uri", "../calib/", "'../calib/' is not a URI that can be read; use s3://bucket/key or"),
+    ("spec.calibration.dataset.uri", "../calib/", "; in a local run file:// and the whole path"),
     ("spec.model.checkpoint.uri", "s3://bucket/a/", "is a folder; name the file of the checkpoint"),
     ("spec.model.checkpoint.uri", "https://host/a", "spec.model.checkpoint.sha256: an https:// URI needs the SHA-256"),
     ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; give 64"),
@@ -211,8 +220,8 @@ def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, valu
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An architecture whose files suppress boxes, and which comes in one variant only."""
-    row = replace(ARCHITECTURES["YOLOv8"], suppresses=True, variants=())
+    """An architecture whose files suppress boxes, with frozen layers, which comes in one variant only."""
+    row = replace(ARCHITECTURES["YOLOv8"], suppresses=True, freezes=True, variants=())
     monkeypatch.setattr("modelexport.spec.ARCHITECTURES", {"YOLOv8": row})
 
 
@@ -222,15 +231,15 @@ def with_parameters(**parameters: Any) -> Parameters:
 
 @pytest.mark.usefixtures("detector")
 @pytest.mark.parametrize(("text", "number"), [("0", 0.0), ("0.05", 0.05), ("1", 1.0), ("1.0", 1.0)])
-def test_thresholds_are_decimals_as_text(text: str, number: float) -> None:
-    assert with_parameters(scoreThreshold=text, nmsThreshold=text) == Parameters(
-        score_threshold=number, nms_threshold=number
+def test_thresholds_and_epsilons_are_decimals_as_text(text: str, number: float) -> None:
+    assert with_parameters(scoreThreshold=text, nmsThreshold=text, normEpsilon=text) == Parameters(
+        score_threshold=number, nms_threshold=number, norm_epsilon=number
     )
 
 
 @pytest.mark.usefixtures("detector")
 @pytest.mark.parametrize("value", [0.5, 1, True, "", "1.5", "-0.1", ".5", "1.", "5e-1", "0.5\n", "nan"])
-@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
 def test_what_is_no_decimal_from_0_to_1_is_refused_with_an_example(parameter: str, value: object) -> None:
     with pytest.raises(InvalidSpec) as caught:
         with_parameters(**{parameter: value})
@@ -244,8 +253,8 @@ def test_a_variant_is_refused_where_there_are_none() -> None:
         with_parameters(variant="n")
 
 
-@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
-def test_a_threshold_is_refused_where_files_do_not_suppress_boxes(parameter: str) -> None:
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
+def test_a_threshold_or_an_epsilon_is_refused_where_it_would_change_nothing(parameter: str) -> None:
     with pytest.raises(InvalidSpec, match=rf"^spec.model.parameters.{parameter}: is not a parameter of YOLOv8; remove"):
         with_parameters(**{parameter: "0.5"})
 
@@ -284,6 +293,9 @@ def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
         ("spec.storage.endpoint", "minio:9000", "spec.storage.endpoint: 'minio:9000' is not an S3 endpoint"),
         ("spec.storage.bucket", "", "spec.storage.bucket: '' is not a text"),
         ("spec.converter.image", None, "spec.converter.image: is missing"),
+        ("spec.converter.imagePullSecrets", "registry", "imagePullSecrets: 'registry' is not a list"),
+        ("spec.converter.imagePullSecrets", ["registry"], "imagePullSecrets[0]: 'registry' is not a reference to a"),
+        ("spec.converter.imagePullSecrets", [{}], "spec.converter.imagePullSecrets[0].name: is missing"),
         ("spec.jobs.retries", 11, "spec.jobs.retries: 11 is not a whole number from 0 to 10"),
         ("spec.jobs", [], "spec.jobs: [] is not an object"),
         ("spec.jobs.parallelism", 0, "spec.jobs.parallelism: 0 is not a whole number from 1 to 100000"),

@@ -88,7 +88,7 @@ def parameter_rules(parameter: str, *rows: matrix.Architecture) -> list[str]:
 
 YOLO = matrix.ARCHITECTURES["YOLOv8"]
 BARE = replace(YOLO, name="Bare", variants=())
-DETECTOR = replace(YOLO, name="Detector", variants=("resnet50", "mobilenet_v3_large"), suppresses=True)
+DETECTOR = replace(YOLO, name="Detector", variants=("resnet50", "mobilenet_v3_large"), suppresses=True, freezes=True)
 
 
 def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> None:
@@ -99,8 +99,8 @@ def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> Non
     assert detector.endswith("variant must be one of resnet50, mobilenet_v3_large for Detector")
 
 
-@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold"])
-def test_thresholds_are_only_for_what_suppresses_boxes(parameter: str) -> None:
+@pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
+def test_thresholds_and_epsilons_are_only_for_what_has_them(parameter: str) -> None:
     (rule,) = parameter_rules(parameter, YOLO, BARE, DETECTOR)
     assert rule.startswith("!(self.architecture in ['YOLOv8', 'Bare']) || ")
     assert rule.endswith(f"|| false: {parameter} is not a parameter of YOLOv8, Bare; remove it")

@@ -78,8 +78,10 @@ def of_directory(options: argparse.Namespace) -> tuple[Published, ...]:
     """Return what local runs of an export published into a directory; of a target, what came last.
 
     Raises:
-        BadInput: nothing is there.
+        BadInput: nothing is there, or the store is a server.
     """
+    if options.store.parts[:1] in (("http:",), ("https:",)):
+        raise BadInput("--store: get and download read a directory, no server; fetch its files with a client of S3")
     uri = export_folder(options.output_uri.rstrip("/"), options.namespace or "default", options.name)
     folder = path_of(options.store, uri)
     reports = sorted(folder.glob(f"*/{names.REPORT_FILE}"), key=lambda path: path.stat().st_mtime)

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from modelexport.cli.strict import read_class, read_export
 from modelexport.fields import InvalidSpec
 from modelexport.names import EXPORT_KIND
-from modelexport.spec import ModelExport, parse_class, parse_export
+from modelexport.spec import ModelExport
 
 
 class BadInput(Exception):  # noqa: N818 - it names what is the case
@@ -83,7 +84,7 @@ def parse_document(document: Document) -> ModelExport:
         BadInput: it is none, or an invalid one.
     """
     try:
-        return parse_export(document.body)
+        return read_export(document.body)
     except InvalidSpec as error:
         raise BadInput(f"{document.where}: {error}") from error
 
@@ -95,6 +96,6 @@ def check_class(document: Document) -> str:
         BadInput: it is an invalid one.
     """
     try:
-        return parse_class(document.body).name
+        return read_class(document.body).name
     except InvalidSpec as error:
         raise BadInput(f"{document.where}: {error}") from error

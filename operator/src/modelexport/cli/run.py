@@ -161,6 +161,7 @@ def _run_all(console: Console, conversions: Sequence[Conversion], store: str, jo
 
 async def _until_signal(runner: Runner, conversions: Sequence[Conversion]) -> None:
     task, loop = asyncio.ensure_future(runner.run(conversions)), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+            loop.add_signal_handler(number, task.cancel)
     await task

@@ -44,6 +44,11 @@ def open_url(url: str, trust: ssl.SSLContext | None) -> Opener:
                 raise ConnectionError(problem) from error
             raise TransferError(problem) from error
         except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                words = (
+                    f"{shown}: {error.reason.verify_message}; name the authority that signs for the store by --ca-file"
+                )
+                raise TransferError(words) from error
             raise ConnectionError(
                 f"{shown} cannot be reached: {error.reason}; name the store as you reach it by --endpoint"
             ) from error

@@ -8,6 +8,7 @@ from modelexport.cli.documents import BadInput, Document, check_class, parse_doc
 from modelexport.fields import InvalidSpec
 from modelexport.names import CLASS_KIND, EXPORT_KIND
 from modelexport.plan import check_support
+from modelexport.spec import ModelExport
 
 
 def add_parser(commands: Any) -> None:
@@ -44,4 +45,13 @@ def _check(document: Document) -> str:
         check_support(export)
     except InvalidSpec as error:
         raise BadInput(f"{document.where}: {error}") from error
-    return f"{EXPORT_KIND} {export.namespace}/{export.name} is valid, {len(export.targets)} targets"
+    name, count = f"{EXPORT_KIND} {export.namespace}/{export.name}", f"{len(export.targets)} targets"
+    if _is_local(export):
+        return f"{name} is valid for modelexport run, {count}; a cluster takes s3:// and https:// only"
+    return f"{name} is valid, {count}"
+
+
+def _is_local(export: ModelExport) -> bool:
+    """The CRD refuses ``file://``, which only a local run can read."""
+    references = [export.model.checkpoint, *([export.calibration.dataset] if export.calibration else [])]
+    return any(reference.uri.startswith("file://") for reference in references)
