@@ -75,7 +75,7 @@ async def run(settings: Settings) -> None:
         for scope in scopes:
             await cluster.list_versions(scope)
         leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
-        cluster.may_write = lambda: leadership.is_leading
+        cluster.seconds_to_write = lambda: leadership.seconds_left
         controller = Controller(cluster, metrics)
         audit = Audit(
             cluster, controller, metrics, scopes, every=settings.audit_seconds, patience=settings.patience_seconds
@@ -126,6 +126,7 @@ async def _lead(leadership: Leadership, controller: Controller, audit: Audit, se
     """Write nothing before everything that exists has been heard of, and nothing without leading."""
     await audit.primed.wait()
     await leadership.win()
+    controller.begin()
     async with asyncio.TaskGroup() as group:
         group.create_task(leadership.hold())
         group.create_task(controller.resync_forever(settings.resync_seconds))

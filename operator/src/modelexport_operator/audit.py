@@ -55,13 +55,17 @@ class Audit:
     async def run_forever(self) -> None:
         """Audit now and then; the first time at once, and soon again until it passes."""
         while True:
-            try:
-                await self._audit()
-            except ClusterError as error:
-                logger.warning("the watches cannot be checked: %s", error)
+            await self.run_once()
             await asyncio.sleep(self._every if self.primed.is_set() else POLL_SECONDS)
 
-    async def _audit(self) -> None:
+    async def run_once(self) -> None:
+        """Compare all stores with a listing, or log why there is none."""
+        try:
+            await self._compare()
+        except ClusterError as error:
+            logger.warning("the watches cannot be checked: %s", error)
+
+    async def _compare(self) -> None:
         listings = await asyncio.gather(*map(self._cluster.list_versions, self._scopes))
         self._last_listing = time.monotonic()
         compared = dict(zip(self._scopes, listings, strict=True))

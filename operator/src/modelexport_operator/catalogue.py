@@ -40,8 +40,9 @@ LABELS: Mapping[str, str] = {
     "precision": "`FP32`, `FP16` or `INT8`",
     "python": "version of Python",
     "reason": "a word of the [closed list](reasons.md)",
-    "resource": "`modelexports`, `exportclasses`, `jobs` or `pods`",
-    "state": "`Pending`, `Queued`, `Running` or `Suspended`; of exports the reason of their Ready condition, or `New`",
+    "resource": "`modelexports`, `exportclasses`, `jobs`, `pods` or `nodes`",
+    "state": "`New`, `Pending`, `Queued`, `Running` or `Suspended`; of exports `New` or the reason of their Ready "
+    "condition; `New` is of what the operator has told nothing yet",
     "version": "version of the operator",
 }
 """What the values of a label are."""
@@ -53,13 +54,19 @@ LEADER = Metric("modelexport_leader", Kind.GAUGE, "", "1 for the operator that w
 EXPORTS = Metric(
     "modelexport_exports", Kind.GAUGE, "ModelExports", "ModelExports by the reason of their Ready condition", ("state",)
 )
-OPEN_TARGETS = Metric("modelexport_targets", Kind.GAUGE, "targets", "Targets that have not ended", (*TARGET, "state"))
+OPEN_TARGETS = Metric(
+    "modelexport_targets",
+    Kind.GAUGE,
+    "targets",
+    "Targets that have not ended, but for those that wait for a correction of their ModelExport",
+    (*TARGET, "state"),
+)
 OLDEST_TARGET = Metric(
     "modelexport_oldest_target_seconds",
     Kind.GAUGE,
     "seconds",
-    "Age of the oldest target that has not ended, by its state and reason: since its Job started, or else since its "
-    "ModelExport was created",
+    "Age of the oldest target of those in modelexport_targets, by its state and reason: since its Job started, or else "
+    "since the Ready or the Reconciling condition of its ModelExport last changed",
     ("state", "reason", "fault"),
 )
 CONVERSIONS = Metric(

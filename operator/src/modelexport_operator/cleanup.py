@@ -2,13 +2,12 @@
 
 With ``deletionPolicy: Delete`` an export carries our finalizer. When it is deleted, its conversions are stopped, a Job
 of the converter's image removes its files, and then the finalizer is released. Whatever goes wrong, it is released: in
-the worst case after ``GIVE_UP_TIME``, with an event that names the files.
+the worst case after an operator has tried for ``GIVE_UP_TIME``, with an event that names the files.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from modelexport import names
@@ -22,16 +21,25 @@ from modelexport.spec import DeletionPolicy, ExportClass, ModelExport, parse_exp
 from modelexport_operator.classes import choose_class, output_folder
 from modelexport_operator.events import Event
 from modelexport_operator.manifests import (
-    HASH_DIGITS,
-    NAME_LIMIT,
     Manifest,
     build_container,
     build_pod,
+    clean_up_name,
     pod_failure_policy,
     pods_of,
+    request_of,
+    storage_of,
 )
-from modelexport_operator.observe import is_finished
-from modelexport_operator.pods import Finding, Object, explain_pod_failure, parse_result, terminated
+from modelexport_operator.observe import SETTLE_TIME, is_finished, is_overdue, is_settled, queue_of
+from modelexport_operator.pods import (
+    Finding,
+    Object,
+    explain_pod_failure,
+    explain_waiting,
+    is_in_trouble,
+    parse_result,
+    terminated,
+)
 from modelexport_operator.status import recorded_targets, status_of
 
 RETRIES = 3
@@ -41,7 +49,7 @@ KEEP_SECONDS = 600
 STOP_TIME = timedelta(minutes=2)
 """For how long running conversions may take to end before their files are removed under them."""
 GIVE_UP_TIME = timedelta(minutes=8)
-"""After so long the export goes in any case; longer than stopping and the deadline of the Job together."""
+"""After so long a try the export goes in any case; longer than stopping and the deadline of the Job together."""
 REFUSAL_RETRY = timedelta(seconds=30)
 TERMINATING = "because it is being terminated"
 """The API server's words for a namespace that takes nothing new: no Job will ever run there."""
@@ -50,13 +58,19 @@ RESOURCES = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_mil
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: Jobs to create and to stop, and the finalizers that are left when all is done."""
+    """What to do next: Jobs to create, to suspend and to delete, and the finalizers that are left when all is done."""
 
     create: tuple[Manifest, ...] = ()
     stop: tuple[str, ...] = ()
+    withdraw: tuple[str, ...] = ()
     finalizers: tuple[str, ...] | None = None
     events: tuple[Event, ...] = ()
     requeue_after: timedelta | None = None
+
+
+def takes_files_along(parent: Object) -> bool:
+    """Whether an export is being deleted, and its files with it."""
+    return bool(parent["metadata"].get("deletionTimestamp")) and names.FINALIZER in _finalizers(parent)
 
 
 def correct_finalizers(parent: Object, export: ModelExport) -> tuple[str, ...] | None:
@@ -75,6 +89,9 @@ def clean_up(
     classes: Sequence[Object],
     *,
     refused: Mapping[str, str],
+    pods_refused: Mapping[str, str],
+    conversions: Sequence[Object] = (),
+    since: datetime | None = None,
     now: datetime,
 ) -> Step:
     """Decide the next step towards the end of an export that is being deleted.
@@ -85,6 +102,10 @@ def clean_up(
         pods: their Pods.
         classes: all ExportClasses.
         refused: the API server's words for Jobs that it has just not accepted, by name.
+        pods_refused: its words for Jobs that it lets have no Pod.
+        conversions: the Jobs of its conversions that are left, in full. They tell where the files went; since then the
+            class may have changed, or another one have become the default.
+        since: when this operator began to work; what happened before is nothing that it has tried.
         now: the time, with its zone.
     """
     if names.FINALIZER not in _finalizers(parent):
@@ -99,8 +120,9 @@ def clean_up(
         requests = plan_export(export, output_folder(found))
     except InvalidSpec as error:
         return _leave(parent, _recorded_files(parent), str(error))
-    end = _End(parent, export, found, requests, jobs, pods, now)
-    return end.release() or end.stop() or end.create(refused)
+    store = _follow_conversions(found, requests, conversions)
+    end = _End(parent, export, *store, jobs, pods, pods_refused, since, now)
+    return end.release() or end.stop() or end.wait() or end.create(refused)
 
 
 @dataclass(frozen=True)
@@ -113,13 +135,14 @@ class _End:
     requests: Sequence[ConversionRequest]
     jobs: Sequence[Object]
     pods: Sequence[Object]
+    pods_refused: Mapping[str, str]
+    since: datetime | None
     now: datetime
 
     @property
     def name(self) -> str:
-        """The name of the clean-up Job, a function of the object's uid as that of every Job."""
-        tail = f"-clean-{hashlib.sha256(self.export.uid.encode()).hexdigest()[:HASH_DIGITS]}"
-        return self.export.name.replace(".", "-")[: NAME_LIMIT - len(tail)] + tail
+        """The name of the clean-up Job."""
+        return clean_up_name(self.export.name, self.export.uid)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -140,49 +163,80 @@ class _End:
         return next((job for job in self.jobs if job["metadata"]["name"] == self.name), None)
 
     @property
+    def job_pods(self) -> list[Object]:
+        """The Pods of the clean-up Job, in the order of their creation."""
+        return sorted(pods_of(self.name, self.pods), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    @property
     def waited(self) -> timedelta:
-        """How long ago the export was deleted."""
-        return self.now - datetime.fromisoformat(self.parent["metadata"]["deletionTimestamp"])
+        """For how long this operator has tried to bring the export to its end."""
+        deleted = datetime.fromisoformat(self.parent["metadata"]["deletionTimestamp"])
+        return self.now - max(deleted, self.since or deleted)
 
     def release(self) -> Step | None:
         """Let the export go when its files are gone, or when it has waited long enough."""
         job = self.job
+        if job is not None and is_overdue(job):
+            return self._leave(f"the clean-up Job did not end within {DEADLINE_SECONDS} s{self._hindrance()}")
         if job is not None and is_finished(job):
-            return self._conclude(job)
+            is_told = is_settled(job, self.job_pods, self.now)
+            return self._conclude(job) if is_told else Step(requeue_after=SETTLE_TIME)
         if self.waited >= GIVE_UP_TIME:
-            stop = (self.name,) if job is not None else ()
-            minutes = int(GIVE_UP_TIME.total_seconds() // 60)
-            return _leave(self.parent, self.files, f"the clean-up did not end within {minutes} minutes", stop)
-        return Step(requeue_after=GIVE_UP_TIME - self.waited) if job is not None else None
+            words = f"the clean-up did not end within {int(GIVE_UP_TIME.total_seconds() // 60)} minutes"
+            return self._leave(words + self._hindrance(), withdraw=() if job is None else (self.name,))
+        return None
+
+    def _leave(self, why: str, withdraw: tuple[str, ...] = ()) -> Step:
+        return _leave(self.parent, self.files, why, withdraw)
+
+    def _hindrance(self) -> str:
+        """What kept the clean-up Job from its work, as far as somebody has said."""
+        if words := self.pods_refused.get(self.name):
+            return f": the API server refuses its Pod: {words}"
+        waiting = [pod for pod in self.job_pods if pod["status"].get("phase") == "Pending" and is_in_trouble(pod)]
+        return f": {explain_waiting(waiting[-1]).message}" if waiting else ""
 
     def _conclude(self, job: Object) -> Step:
-        pods = pods_of(self.name, self.pods)
-        ended = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        ended = self.job_pods
         if job.get("status", {}).get("succeeded"):
             results = (parse_result(terminated(pod).get("message", "")) for pod in ended)
             words = next((result.message for result in results if result and result.reason is Reason.FILES_REMOVED), "")
             return _release(self.parent, Event("Normal", str(Reason.FILES_REMOVED), words or "The files are removed"))
         failed = [pod for pod in ended if pod.get("status", {}).get("phase") == "Failed"]
         if failed:
-            return _leave(self.parent, self.files, explain_pod_failure(failed[-1]).message)
-        return _leave(self.parent, self.files, f"the clean-up Job did not end within {DEADLINE_SECONDS} s")
+            finding = explain_pod_failure(failed[-1])
+            is_unsure = finding.reason is Reason.FILES_REMAIN and len(failed) > 1
+            words = f"{finding.message}; an earlier try may have removed them" if is_unsure else finding.message
+            return self._leave(words)
+        return self._leave(f"the clean-up Job failed, and nothing is left of its Pods{self._hindrance()}")
 
     def stop(self) -> Step | None:
-        """Stop the conversions, and wait for their Pods: one that still runs would publish again."""
-        running = [job for job in self.jobs if not is_finished(job) and not job["metadata"].get("deletionTimestamp")]
-        stop = tuple(job["metadata"]["name"] for job in running if not job["spec"].get("suspend"))
-        alive = [pod for pod in self.pods if pod.get("status", {}).get("phase") in ("Pending", "Running")]
-        if stop or (alive and self.waited < STOP_TIME):
-            return Step(stop=stop, requeue_after=max(STOP_TIME - self.waited, timedelta(seconds=1)))
+        """Stop the conversions, also one that turns up late: one that runs would publish again.
+
+        Those in a queue of Kueue are withdrawn, whether they run or not: it would go on with what it has admitted.
+        """
+        jobs = [job for job in self.jobs if not is_finished(job) and job is not self.job]
+        there = [job for job in jobs if not job["metadata"].get("deletionTimestamp")]
+        withdraw = tuple(job["metadata"]["name"] for job in there if queue_of(job))
+        stop = tuple(job["metadata"]["name"] for job in there if not queue_of(job) and not job["spec"].get("suspend"))
+        if stop or withdraw:
+            return Step(stop=stop, withdraw=withdraw, requeue_after=max(STOP_TIME - self.waited, timedelta(seconds=1)))
         return None
 
+    def wait(self) -> Step | None:
+        """Wait for the clean-up, and before it, for a while, for the Pods of the conversions."""
+        if self.job is not None:
+            return Step(requeue_after=GIVE_UP_TIME - self.waited)
+        alive = [pod for pod in self.pods if pod.get("status", {}).get("phase") in ("Pending", "Running")]
+        return Step(requeue_after=STOP_TIME - self.waited) if alive and self.waited < STOP_TIME else None
+
     def create(self, refused: Mapping[str, str]) -> Step:
-        """Start the clean-up, and again if it was refused, but never where no Job can run any more."""
+        """Start the clean-up, and again while it is refused, but never where no Job can run any more."""
         words = refused.get(self.name)
         if words is None:
             return Step(create=(self._build(),), requeue_after=GIVE_UP_TIME - self.waited)
-        if TERMINATING in words:
-            return _leave(self.parent, self.files, f"the API server refused the clean-up Job: {words}")
+        if TERMINATING in words or self.waited + REFUSAL_RETRY >= GIVE_UP_TIME:
+            return self._leave(f"the API server refused the clean-up Job: {words}")
         return Step(requeue_after=REFUSAL_RETRY)
 
     def _build(self) -> Manifest:
@@ -195,6 +249,7 @@ class _End:
         }
         environment = {
             names.FILES_ENV: json.dumps(self.files),
+            names.PUBLISHED_ENV: json.dumps(_recorded_files(self.parent)),
             names.EXPORT_UID_ENV: self.export.uid,
             names.JOB_ENV: self.name,
         }
@@ -214,6 +269,28 @@ class _End:
                 "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
             },
         }
+
+
+def _follow_conversions(
+    export_class: ExportClass, requests: Sequence[ConversionRequest], conversions: Sequence[Object]
+) -> tuple[ExportClass, Sequence[ConversionRequest]]:
+    """Return the class with the store of the newest conversion, and the requests with their folders there.
+
+    Files that went to another store before are missed in this one, and told.
+    """
+    jobs = sorted(conversions, key=lambda job: str(job["metadata"].get("creationTimestamp", "")))
+    used = [request for job in jobs if (request := request_of(job))]
+    if not used:
+        return export_class, requests
+    folder = _split_folder(used[-1].output)[0]
+    planned = (replace(request, output=f"{folder}/{_split_folder(request.output)[1]}/") for request in requests)
+    storage = storage_of(jobs[-1], export_class.storage)
+    return replace(export_class, storage=storage), (*planned, *used)
+
+
+def _split_folder(uri: str) -> tuple[str, str]:
+    parent, _, name = uri.removesuffix("/").rpartition("/")
+    return parent, name
 
 
 def _anywhere(export_class: ExportClass) -> NodePool:
@@ -241,11 +318,11 @@ def _recorded_files(parent: Object) -> tuple[str, ...]:
     return tuple(uri for uri in uris if uri)
 
 
-def _release(parent: Object, *events: Event, stop: tuple[str, ...] = ()) -> Step:
-    return Step(stop=stop, finalizers=_others(_finalizers(parent)), events=events)
+def _release(parent: Object, *events: Event, withdraw: tuple[str, ...] = ()) -> Step:
+    return Step(withdraw=withdraw, finalizers=_others(_finalizers(parent)), events=events)
 
 
-def _leave(parent: Object, files: Sequence[str], why: str, stop: tuple[str, ...] = ()) -> Step:
+def _leave(parent: Object, files: Sequence[str], why: str, withdraw: tuple[str, ...] = ()) -> Step:
     """Let an export go without its files, and tell where they are."""
     words = f"Not all files of the deleted export could be removed: {why.rstrip(' .')}. Its files: {', '.join(files)}"
-    return _release(parent, Event("Warning", str(Reason.FILES_REMAIN), words), stop=stop)
+    return _release(parent, Event("Warning", str(Reason.FILES_REMAIN), words), withdraw=withdraw)

@@ -5,12 +5,14 @@ Errors leave as one of four classes, by what can be done about them::
 
     ClusterError
       UnavailableError  try again later (connection, 429, 5xx, expired credentials), no sooner than the server asks
-      ConflictError     the object has changed; look again
+      ConflictError     the object, or one that it depends on, has changed; look again
+        ExistsError     there is one of that name already
       GoneError         the object, its namespace or its kind does not exist
       RefusedError      the server understood, and will not do it (400, 403, 413, 422)
 """
 
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ REQUEST_SECONDS = 30
 WATCH_SECONDS = 300
 """How long one connection of a watch is used: one that was cut without a word is noticed by then."""
 PAGE = 500
+ALREADY_EXISTS = "AlreadyExists"
+"""Reason of the API server for one of several kinds of 409 (kubernetes, apimachinery/pkg/apis/meta/v1/types.go)."""
 POD_NOT_MADE = "FailedCreate"
 """Reason of the Job controller's events."""
 
@@ -48,6 +52,10 @@ class UnavailableError(ClusterError):
 
 class ConflictError(ClusterError):
     """The object is not what the caller saw."""
+
+
+class ExistsError(ConflictError):
+    """An object of that name is there already."""
 
 
 class GoneError(ClusterError):
@@ -82,14 +90,18 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
-        self.may_write: Callable[[], bool] = lambda: True
-        """Asked before every write but those of the Lease, however long the process has slept in between."""
+        self.seconds_to_write: Callable[[], float] = lambda: math.inf
+        """Asked before every write but those of the Lease; a write that takes longer is given up.
+
+        A process that was frozen while it connected thereby sends nothing when it wakes up.
+        """
 
     @classmethod
     @asynccontextmanager
     async def connect(cls) -> AsyncIterator[Self]:
         """Connect by the service account of the Pod, or else by the kubeconfig of the user."""
         configuration = client.Configuration()
+        configuration.connection_pool_maxsize = 0  # no limit: watches of many namespaces would leave no room for others
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
@@ -98,11 +110,20 @@ class Cluster:
             yield cls(api)
 
     async def create_job(self, job: Object) -> None:
-        """Create a Job; one that is there already is as good, because its name tells its content."""
+        """Create a Job; one that is there already is as good, because its name tells its content.
+
+        A quota that changes meanwhile is a conflict, too, and then there is no Job.
+        """
         try:
             await _read(self._send("POST", JOBS.path(job["metadata"]["namespace"]), job))
-        except ConflictError:
+        except ExistsError:
             return
+
+    async def read_jobs(self, namespace: str, uid: str) -> list[Object]:
+        """The Jobs that are labelled with an export, in full; of what the watch tells only a part is kept."""
+        query = {"labelSelector": f"{names.EXPORT_UID_LABEL}={uid}"}
+        found = await _read(self._send("GET", JOBS.path(namespace), query=query))
+        return list(found.get("items") or ())
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         """Suspend a Job or let it go on."""
@@ -155,7 +176,7 @@ class Cluster:
         return await _read(self._send("GET", LEASES.path(namespace, name)))
 
     async def create_lease(self, lease: Object) -> Object:
-        """Create a Lease; ``ConflictError`` when it exists."""
+        """Create a Lease; ``ExistsError`` when there is one."""
         path = LEASES.path(lease["metadata"]["namespace"])
         return await _read(self._send("POST", path, lease, is_claim=True))
 
@@ -215,7 +236,8 @@ class Cluster:
         is_claim: bool = False,
     ) -> Any:
         """Send a request and return the answer, not read yet, if it is a success."""
-        if method != "GET" and not is_claim and not self.may_write():
+        may_take = REQUEST_SECONDS if method == "GET" or is_claim else min(REQUEST_SECONDS, self.seconds_to_write())
+        if may_take <= 0:
             raise UnavailableError(f"{method} {path}: not sent, because this operator does not lead")
         headers = {"Accept": accept, "Content-Type": content_type}
         parameters = list((query or {}).items())
@@ -224,7 +246,7 @@ class Cluster:
             _, url, headers, _, _ = await self._api.param_serialize(
                 method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
             )
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=seconds or REQUEST_SECONDS)
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=seconds or may_take)
             if 200 <= response.status < 300:
                 return response
             content = await response.read()
@@ -248,19 +270,21 @@ def _selection(resource: Resource) -> dict[str, str]:
 
 
 def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:
-    message = f"{what}: {status}: {_message(content)}"
-    kind = ERRORS.get(status)
+    words, reason = _words(content)
+    message = f"{what}: {status}: {words}"
+    kind = ExistsError if reason == ALREADY_EXISTS else ERRORS.get(status)
     if kind is not None:
-        return kind(_message(content) if kind is RefusedError else message)
+        return kind(words if kind is RefusedError else message)
     return UnavailableError(message, _seconds(headers.get("Retry-After")))
 
 
-def _message(content: bytes) -> str:
+def _words(content: bytes) -> tuple[str, str]:
+    """The message and the reason of a Status object; of anything else its beginning, and no reason."""
     try:
         answer: Any = json.loads(content)
-        return str(answer["message"])
+        return str(answer["message"]), str(answer.get("reason", ""))
     except (ValueError, TypeError, KeyError):
-        return content[:300].decode(errors="replace")
+        return content[:300].decode(errors="replace"), ""
 
 
 def _seconds(text: str | None) -> float:

@@ -11,17 +11,19 @@ from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
+from modelexport_operator.cleanup import takes_files_along
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.events import Event
 from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import is_finished
+from modelexport_operator.owners import controller_of, select_jobs
 from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
 from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.stores import Key, Stores, key_of, version_of
-from modelexport_operator.sync import Decision, format_time, overdue, sync
+from modelexport_operator.sync import Decision, Observed, format_time, overdue, sync
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,11 @@ class Controller:
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
+        self._since = clock()
+
+    def begin(self) -> None:
+        """Count from now on for how long this operator has tried something: it leads."""
+        self._since = self._clock()
 
     def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
         """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns."""
@@ -126,12 +133,12 @@ class Controller:
         known = self.stores.observe(key)
         if known is None:
             return None
-        observed = replace(
-            known,
-            others=self.line.others(key),
-            promised=self.line.promised(key),
-            pods_refused=await self._ask_why(key, overdue(known, self._clock())),
-        )
+        pods_refused = await self._ask_why(key, overdue(known, self._clock()))
+        conversions = await self._read_conversions(known.parent)
+        observed = self._observe(key)
+        if observed is None:
+            return None
+        observed = replace(observed, pods_refused=pods_refused, conversions=conversions)
         decision = sync(observed, self._clock())
         self.line.promise(key, _started(decision))
         try:
@@ -145,6 +152,14 @@ class Controller:
             logger.info("%s; the watch will tell", error, extra=_about(key))
         return None if decision.requeue_after is None else decision.requeue_after.total_seconds()
 
+    def _observe(self, key: Key) -> Observed | None:
+        """Look at an export and at the line; nothing may be awaited from here to the promise of places."""
+        known = self.stores.observe(key)
+        if known is None:
+            return None
+        others, promised = self.line.others(key), self.line.promised(key)
+        return replace(known, others=others, promised=promised, since=self._since)
+
     async def _ask_why(self, key: Key, jobs: Sequence[Object]) -> dict[str, str]:
         """Return, by name, why Jobs have no Pod; what cannot be found out is left open."""
         reasons: dict[str, str] = {}
@@ -157,9 +172,17 @@ class Controller:
                 reasons |= {job["metadata"]["name"]: words} if words else {}
         return reasons
 
+    async def _read_conversions(self, export: Object) -> list[Object]:
+        """Return, in full, the Jobs of an export that tell where the files are that go with it."""
+        if not takes_files_along(export):
+            return []
+        metadata = export["metadata"]
+        jobs = await self._cluster.read_jobs(metadata["namespace"], metadata["uid"])
+        return [job for job in select_jobs(export, jobs) if target_of(job)]
+
     async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
         """Create Jobs and return, by name, why some were refused."""
-        outcomes = await asyncio.gather(*map(self._cluster.create_job, jobs), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(self._create_job, jobs), return_exceptions=True)
         refused = {}
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, RefusedError):
@@ -169,6 +192,12 @@ class Controller:
             else:
                 _announce_job("job created", job)
         return refused
+
+    async def _create_job(self, job: Manifest) -> None:
+        there = self.stores[JOBS].get(key_of(job))
+        if there is not None and controller_of(there) != controller_of(job):
+            raise RefusedError("one of its name is there that does not belong to this ModelExport; delete that one")
+        await self._cluster.create_job(job)
 
     async def _carry_out(self, parent: Object, decision: Decision) -> None:
         for suspension in decision.suspend:

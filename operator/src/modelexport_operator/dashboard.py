@@ -65,16 +65,25 @@ ROWS = (
     Row(
         "Exports and targets",
         (
-            Panel("ModelExports by state", ((f"max by (state) (modelexport_exports{HERE})", "{{state}}"),)),
+            Panel(
+                "ModelExports by state",
+                ((f"sum by (state) (max by (namespace, state) (modelexport_exports{HERE}))", "{{state}}"),),
+            ),
             Panel(
                 "Open targets by state",
-                ((f"sum by (state) (max by (format, precision, state) (modelexport_targets{HERE}))", "{{state}}"),),
+                (
+                    (
+                        f"sum by (state) (max by (namespace, format, precision, state) (modelexport_targets{HERE}))",
+                        "{{state}}",
+                    ),
+                ),
             ),
             Panel(
                 "Running targets",
                 (
                     (
-                        'max by (format, precision) (modelexport_targets{namespace=~"$namespace", state="Running"})',
+                        "sum by (format, precision) (max by (namespace, format, precision) "
+                        '(modelexport_targets{namespace=~"$namespace", state="Running"}))',
                         "{{format}}/{{precision}}",
                     ),
                 ),
@@ -88,7 +97,7 @@ ROWS = (
                     ),
                 ),
                 "s",
-                meaning="Since the Job of the target started, or else since its ModelExport was created.",
+                meaning="Since the Job of the target started, or else since its ModelExport last changed its state.",
             ),
             Panel(
                 "Ended in an hour by reason",

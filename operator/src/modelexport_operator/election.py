@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import socket
 import time
 import uuid
@@ -25,6 +26,7 @@ class Alone:
 
     problem = ""
     is_leading = True
+    seconds_left = math.inf
 
     async def win(self) -> None:
         """Lead at once."""
@@ -52,8 +54,15 @@ class Election:
 
     @property
     def is_leading(self) -> bool:
-        """Whether this process may write now; it stops before any other may begin."""
-        return self._renewed is not None and self._clock() < self._renewed + self._settings.lease_renew_seconds
+        """Whether this process may write now."""
+        return self.seconds_left > 0
+
+    @property
+    def seconds_left(self) -> float:
+        """For how long this process may write if it does not renew the Lease; it stops before any other may begin."""
+        if self._renewed is None:
+            return 0.0
+        return max(0.0, self._renewed + self._settings.lease_renew_seconds - self._clock())
 
     async def win(self) -> None:
         """Wait until this process leads."""
@@ -70,7 +79,7 @@ class Election:
         while True:
             await asyncio.sleep(self._settings.lease_retry_seconds)
             try:
-                async with asyncio.timeout(self._seconds_left()):
+                async with asyncio.timeout(self.seconds_left):
                     await self._try()
             except TimeoutError:
                 self.problem = "the Lease was not renewed in time"
@@ -86,9 +95,6 @@ class Election:
             await self._cluster.write_lease(release(self._sighting.lease))
         except ClusterError as error:
             logger.warning("the Lease runs out by itself: %s", error)
-
-    def _seconds_left(self) -> float:
-        return max(0.0, (self._renewed or 0.0) + self._settings.lease_renew_seconds - self._clock())
 
     def _is_deposed(self) -> bool:
         return self._sighting is not None and self._sighting.holder != self.identity

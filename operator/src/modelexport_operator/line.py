@@ -14,7 +14,7 @@ from modelexport.spec import parse_class
 from modelexport_operator.classes import pick_class
 from modelexport_operator.observe import is_finished, is_on_its_way
 from modelexport_operator.pods import Object
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS
+from modelexport_operator.resources import CLASSES, EXPORTS
 from modelexport_operator.status import STALLED, find_condition, recorded_targets, status_of
 from modelexport_operator.stores import Stores
 from modelexport_operator.turns import Demand, Key, draw, is_limited
@@ -79,7 +79,7 @@ class Line:
         return Demand(key, _class_name(export), since, running, waiting)
 
     def _count_running(self, export: Object, promised: Collection[str]) -> int:
-        jobs = {job["metadata"]["name"]: job for job in self._stores[JOBS].of_owner(export["metadata"]["uid"])}
+        jobs = {job["metadata"]["name"]: job for job in self._stores.jobs_of(export)}
         kept = sum(name not in jobs or not is_finished(jobs[name]) for name in promised)
         return kept + sum(is_on_its_way(job) for name, job in jobs.items() if name not in promised)
 

@@ -5,6 +5,7 @@ The entrypoint of the class's converter image is the converter; all that it need
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from modelexport import names
@@ -42,10 +43,23 @@ def job_name(export: ModelExport, target: Target) -> str:
     The model of an object never changes, so the spec hash would add nothing but other names by another version's
     matrix, and with them a second Job for a target while two versions of the operator overlap.
     """
-    identity = f"{export.uid}/{target}"
-    tail = f"-{target.slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
-    head = export.name.replace(".", "-")[: NAME_LIMIT - len(tail)]
-    return head + tail
+    return _name_job(export.name, target.slug, f"{export.uid}/{target}")
+
+
+def clean_up_name(name: str, uid: str) -> str:
+    """Name the Job that removes the files of an export with this name and uid."""
+    return _name_job(name, "clean", uid)
+
+
+def own_job_names(name: str, uid: str) -> frozenset[str]:
+    """The names of all Jobs that an export with this name and uid can have."""
+    conversions = (_name_job(name, target.slug, f"{uid}/{target}") for target in TARGETS)
+    return frozenset((clean_up_name(name, uid), *conversions))
+
+
+def _name_job(export: str, slug: str, identity: str) -> str:
+    tail = f"-{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
+    return export.replace(".", "-")[: NAME_LIMIT - len(tail)] + tail
 
 
 def build_job(
@@ -127,9 +141,11 @@ def build_pod(
 ) -> Manifest:
     """Build a Pod of the restricted level around a container of ``build_container``."""
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
+    secrets = [{"name": secret} for secret in export_class.image_pull_secrets]
     scratch = container["resources"]["limits"]["ephemeral-storage"]
     return {
         **({"priorityClassName": priority} if priority else {}),
+        **({"imagePullSecrets": secrets} if secrets else {}),
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -193,10 +209,9 @@ def _environment(own: Mapping[str, str], storage: Storage) -> list[Manifest]:
         **own,
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
-        names.WORK_DIR_ENV: WORK_DIR,
         # The root file system is read-only, and libraries write caches and scratch files where these point.
         "HOME": WORK_DIR,
-        "TMPDIR": WORK_DIR,
+        names.WORK_DIR_ENV: WORK_DIR,
         **({names.CA_FILE_ENV: f"{CA_DIR}/{CA_KEY}"} if storage.ca_secret else {}),
     }
     secret = [_secret_env(key, storage.credentials_secret) for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)]
@@ -217,6 +232,38 @@ def _resources(resources: Resources, pool: NodePool | None) -> Manifest:
     bounded = {name: amount for name, amount in requests.items() if name == "ephemeral-storage" or is_extended(name)}
     memory = larger(f"{resources.memory_limit_mib}Mi", requests["memory"])
     return {"requests": requests, "limits": {"memory": memory, **bounded}}
+
+
+def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
+    """Read back how a conversion reaches its store; what its Job does not say is as in ``default``."""
+    pod = job["spec"].get("template", {}).get("spec", {})
+    environment = _environment_of(job)
+    if names.STORE_ENV not in environment:
+        return default
+    credentials: Manifest = environment.get(names.ACCESS_KEY_ENV, {}).get("valueFrom", {}).get("secretKeyRef", {})
+    volumes: Iterable[Manifest] = pod.get("volumes") or ()
+    authority: Manifest = next((volume.get("secret", {}) for volume in volumes if volume.get("name") == "ca"), {})
+    return replace(
+        default,
+        endpoint=environment[names.STORE_ENV].get("value", default.endpoint),
+        region=environment.get(names.REGION_ENV, {}).get("value", default.region),
+        credentials_secret=credentials.get("name"),
+        ca_secret=authority.get("secretName"),
+    )
+
+
+def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
+    """Read back what a conversion was asked for; ``None`` where this version cannot read it."""
+    try:
+        return ConversionRequest.from_json(_environment_of(job).get(names.REQUEST_ENV, {}).get("value", ""))
+    except ValueError:
+        return None
+
+
+def _environment_of(job: Mapping[str, Any]) -> dict[str, Manifest]:
+    containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or ()
+    entries = next((container.get("env") or () for container in containers if container.get("name") == CONTAINER), ())
+    return {entry["name"]: entry for entry in entries}
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:

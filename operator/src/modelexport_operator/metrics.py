@@ -17,13 +17,14 @@ from modelexport.matrix import TARGETS
 from modelexport.reasons import Fault, Reason
 from modelexport_operator import catalogue
 from modelexport_operator.catalogue import Kind, Metric
-from modelexport_operator.census import OpenTarget, open_targets
+from modelexport_operator.census import NEW, OpenTarget, open_targets
 from modelexport_operator.observe import State, TargetState
 from modelexport_operator.pods import Object
 from modelexport_operator.status import READY, find_condition, status_of
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OPEN_STATES: Mapping[str, Reason] = {
+    NEW: Reason.PENDING,
     State.PENDING: Reason.PENDING,
     State.QUEUED: Reason.QUEUED,
     State.RUNNING: Reason.RUNNING,
@@ -148,7 +149,7 @@ class _ExportCollector(Collector):
 
 
 def _state_of(export: Object) -> tuple[str, ...]:
-    return (find_condition(status_of(export), READY).get("reason", "New"),)
+    return (find_condition(status_of(export), READY).get("reason", NEW),)
 
 
 def _count_targets(targets: Sequence[OpenTarget]) -> Mapping[tuple[str, ...], float]:

@@ -26,6 +26,9 @@ MESSAGE_LIMIT = 1024
 SETTLE_TIME = timedelta(seconds=30)
 """Jobs and Pods come by separate watches: for so long after a Job's end its Pods may not have been heard of yet."""
 
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Reason of the Job controller (kubernetes, staging/src/k8s.io/api/batch/v1/types.go)."""
+
 
 class State(StrEnum):
     """Where a target is; the last two are final."""
@@ -83,7 +86,7 @@ def observe_target(
     condition = _final_condition(job)
     if condition is None:
         return _observe_active(target, job, ordered, refusal)
-    if not _is_settled(condition, ordered, now):
+    if not is_settled(job, ordered, now):
         return _target_state(target, job, ordered, State.RUNNING, Finding(Reason.RUNNING, "The Job has ended"))
     if condition["type"] == "Complete":
         state, finding = _observe_complete(ordered)
@@ -127,9 +130,25 @@ def lacks_pod(job: Object, pods: Sequence[Object]) -> bool:
 
 def is_failing(job: Object) -> bool:
     """Whether the Job controller has given a Job up and only waits for its Pods to go."""
-    conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
-    is_given_up = any(c["type"] == "FailureTarget" and c["status"] == "True" for c in conditions)
-    return is_given_up and not is_finished(job)
+    return _condition(job, "FailureTarget") is not None and not is_finished(job)
+
+
+def is_overdue(job: Object) -> bool:
+    """Whether the Job controller has given a Job up because of its deadline; its Pods may still be there."""
+    condition = _condition(job, "FailureTarget", "Failed")
+    return condition is not None and condition.get("reason") == DEADLINE_EXCEEDED
+
+
+def is_settled(job: Object, pods: Sequence[Object], now: datetime) -> bool:
+    """Whether the Pods in sight are as final as their Job, which has ended, or will not become so."""
+    condition = _final_condition(job)
+    if condition is None or condition.get("reason") == DEADLINE_EXCEEDED:
+        return condition is not None
+    phase = "Succeeded" if condition["type"] == "Complete" else "Failed"
+    phases = [pod.get("status", {}).get("phase") for pod in pods]
+    if phase in phases and not {"Pending", "Running"} & set(phases):
+        return True
+    return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
 
 
 def completion_time(job: Object) -> str | None:
@@ -141,20 +160,13 @@ def completion_time(job: Object) -> str | None:
 
 
 def _final_condition(job: Object) -> Object | None:
+    return _condition(job, "Complete", "Failed")
+
+
+def _condition(job: Object, *types: str) -> Object | None:
+    """The first condition of these types that holds; what made a Job fail is the same in all that tell of it."""
     conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
-    final = (c for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True")
-    return next(final, None)
-
-
-def _is_settled(condition: Object, pods: Sequence[Object], now: datetime) -> bool:
-    """Whether the Pods in sight are as final as their Job, or will not become so."""
-    if condition.get("reason") == "DeadlineExceeded":
-        return True
-    phase = "Succeeded" if condition["type"] == "Complete" else "Failed"
-    phases = [pod.get("status", {}).get("phase") for pod in pods]
-    if phase in phases and not {"Pending", "Running"} & set(phases):
-        return True
-    return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
+    return next((c for c in conditions if c["type"] in types and c["status"] == "True"), None)
 
 
 def _observe_active(target: Target, job: Object, pods: Sequence[Object], refusal: str | None) -> TargetState:
@@ -207,7 +219,7 @@ def _observe_complete(pods: Sequence[Object]) -> tuple[State, Finding]:
 
 
 def _explain_failure(job: Object, condition: Object, pods: Sequence[Object], was: Finding | None) -> Finding:
-    if condition.get("reason") == "DeadlineExceeded":
+    if condition.get("reason") == DEADLINE_EXCEEDED:
         return _explain_deadline(job, was)
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
     if not failed:

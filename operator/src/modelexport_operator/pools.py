@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from modelexport.matrix import Cell, lookup
+from modelexport.matrix import ARCHITECTURES, Cell, lookup
 from modelexport.nodepools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
 from modelexport.quantity import parse_quantity
 from modelexport.reasons import Reason
@@ -19,12 +19,16 @@ ever, and a Pod that waits for their end is told so by the scheduler."""
 SHOWN = 3
 """How many different words of several nodes a message lists."""
 MIB = 2**20
+LARGE_CALIBRATION = 512 * 640 * 640
+"""From how many pixels of calibration on (pictures times those of the input) devices are preferred: what takes a CPU
+about a minute, as 64 pictures of 640 x 640 take it 6 to 12 s (docs/benchmarks.md, YOLOv8n). Less is not worth a device.
+"""
 
 
 def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Object]) -> NodePool | Finding:
     """Return the first pool that takes a conversion and has a node that could, or what is missing.
 
-    Calibration tries pools with devices first, other work those without; a device is a preference, never a demand.
+    A large calibration tries pools with devices first, other work those without; a device is a preference, no demand.
 
     Args:
         request: the conversion.
@@ -33,7 +37,7 @@ def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Se
     """
     cell = lookup(request.model.architecture, request.target)
     work = Work.CALIBRATION if request.scheme.needs_calibration else Work.CONVERSION
-    wants_devices = work is Work.CALIBRATION
+    wants_devices = calibration_pixels(request) >= LARGE_CALIBRATION
     missing = []
     for pool in sorted(export_class.node_pools, key=lambda pool: pool.has_devices is not wants_devices):
         problem = _refusal(pool, cell, work) or _find_missing(pool, cell, export_class, nodes)
@@ -42,6 +46,17 @@ def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Se
         missing.append(f"node pool {pool.name}: {problem}")
     words = f"No node of ExportClass {export_class.name} can take {cell.target}: {'; '.join(missing)}"
     return advise(Finding(Reason.NO_SUITABLE_NODE, words))
+
+
+def calibration_pixels(request: ConversionRequest) -> int:
+    """How many pixels a conversion measures activation ranges on, as ordered.
+
+    The operator opens neither the pictures nor the checkpoint, which may tell another input size.
+    """
+    if request.calibration is None or not request.scheme.needs_calibration:
+        return 0
+    height, width = request.model.parameters.input_size or ARCHITECTURES[request.model.architecture].default_input_size
+    return request.calibration.samples * height * width
 
 
 def _refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
@@ -58,21 +73,25 @@ def _refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
 
 def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: Iterable[Object]) -> str | None:
     """What keeps the nodes that come closest from taking a conversion; ``None`` when a node could take it."""
+    selector, usable = node_selector(export_class, pool), cell.backend.cpu_architectures
     if pool.provisioned is Provisioned.ON_DEMAND:
-        return None
-    selector = node_selector(export_class, pool)
+        ordered = selector.get(ARCHITECTURE_LABEL, usable[0])
+        return None if ordered in usable else _wrong_architecture(usable, ordered)
     labelled = [node for node in nodes if selector.items() <= _labels(node).items()]
     if not labelled:
         return f"no node has the labels {_spell(selector)}" if selector else "the cluster has no nodes"
-    fitting = [node for node in labelled if _labels(node).get(ARCHITECTURE_LABEL) in cell.backend.cpu_architectures]
+    fitting = [node for node in labelled if _labels(node).get(ARCHITECTURE_LABEL) in usable]
     if not fitting:
-        there = _list({_labels(node).get(ARCHITECTURE_LABEL, "unknown") for node in labelled})
-        return f"needs a CPU of {' or '.join(cell.backend.cpu_architectures)}, its nodes have {there}"
+        return _wrong_architecture(usable, *(_labels(node).get(ARCHITECTURE_LABEL, "unknown") for node in labelled))
     open_nodes = [node for node in fitting if not _taints(node, pool.tolerations)]
     if not open_nodes:
         there = _list({taint for node in fitting for taint in _taints(node, pool.tolerations)})
         return f"does not tolerate the taint {there} of its nodes"
     return _find_shortage(resource_requests(cell.resources, pool), [_allocatable(node) for node in open_nodes])
+
+
+def _wrong_architecture(usable: Iterable[str], *there: str) -> str:
+    return f"needs a CPU of {' or '.join(usable)}, its nodes have {_list(set(there))}"
 
 
 def _find_shortage(requests: Mapping[str, str], nodes: Sequence[Mapping[str, str]]) -> str | None:

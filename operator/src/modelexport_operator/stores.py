@@ -7,6 +7,7 @@ from typing import Any
 from modelexport import names
 from modelexport.reasons import Reason
 from modelexport_operator.manifests import POD_JOB_LABEL
+from modelexport_operator.owners import controller_of, select_jobs, select_pods
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource
 from modelexport_operator.status import status_of
@@ -26,7 +27,7 @@ class Store:
         self._trim = trim
         self._is_noisy = is_noisy
         self._objects: dict[Key, dict[str, Any]] = {}
-        self._by_owner: defaultdict[str, set[Key]] = defaultdict(set)
+        self._by_owner: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._heard: defaultdict[str, int] = defaultdict(int)
 
     def __len__(self) -> int:
@@ -43,9 +44,10 @@ class Store:
         """Return all bodies."""
         return list(self._objects.values())
 
-    def of_owner(self, uid: str) -> list[Object]:
-        """Return the bodies that are labelled with an export."""
-        return [self._objects[key] for key in self._by_owner.get(uid, ())]
+    def labelled_with(self, export: Object) -> list[Object]:
+        """Return the bodies in the namespace of an export that are labelled with it, whoever did that."""
+        owner = export["metadata"]["namespace"], export["metadata"]["uid"]
+        return [self._objects[key] for key in self._by_owner.get(owner, ())]
 
     def hear(self, body: Object) -> None:
         """Note how far the watch has come."""
@@ -64,7 +66,7 @@ class Store:
         if known is not None:
             self._unlink(key, known)
         self._objects[key] = self._trim(body)
-        if owner := owner_of(body):
+        if owner := _owner_of(body):
             self._by_owner[owner].add(key)
         is_same = known is not None and _without_version(known) == _without_version(self._objects[key])
         return not (self._is_noisy and is_same)
@@ -84,7 +86,7 @@ class Store:
         return True
 
     def _unlink(self, key: Key, body: Object) -> None:
-        if owner := owner_of(body):
+        if owner := _owner_of(body):
             self._by_owner[owner].discard(key)
             if not self._by_owner[owner]:
                 del self._by_owner[owner]
@@ -104,9 +106,13 @@ class Stores:
         parent = self[EXPORTS].get(key)
         if parent is None:
             return None
-        uid = parent["metadata"]["uid"]
-        jobs, pods = self[JOBS].of_owner(uid), self[PODS].of_owner(uid)
+        jobs = self.jobs_of(parent)
+        pods = select_pods(parent, jobs, self[PODS].labelled_with(parent))
         return Observed(parent, jobs, pods, self[CLASSES].values(), self[NODES].values())
+
+    def jobs_of(self, export: Object) -> list[Object]:
+        """Return the Jobs that belong to an export."""
+        return select_jobs(export, self[JOBS].labelled_with(export))
 
     def job_of(self, pod: Object) -> Object | None:
         """Return the Job of a Pod, if it has been heard of."""
@@ -136,10 +142,10 @@ def version_of(body: Object) -> int:
     return int(body["metadata"]["resourceVersion"])
 
 
-def owner_of(body: Object) -> str | None:
-    """The uid of the export that an object is labelled with."""
-    owner: str | None = (body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL)
-    return owner
+def _owner_of(body: Object) -> tuple[str, str] | None:
+    """Namespace and uid of the export that an object is labelled with."""
+    uid = (body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL)
+    return (body["metadata"].get("namespace", ""), uid) if uid else None
 
 
 def _waits_for_node(export: Object) -> bool:
@@ -156,6 +162,13 @@ def _trim_metadata(body: Object) -> dict[str, Any]:
     return {key: value for key, value in body["metadata"].items() if key not in unread}
 
 
+def _trim_owned(body: Object) -> dict[str, Any]:
+    """Of the owners only the controller is kept, and of it only which object it is."""
+    uid = controller_of(body)
+    owner = {"ownerReferences": [{"uid": uid, "controller": True}]} if uid else {}
+    return {**_trim_metadata(body), **owner}
+
+
 def _trim_export(body: Object) -> dict[str, Any]:
     annotations = ("annotations",)
     metadata = {key: value for key, value in _trim_metadata(body).items() if key not in annotations}
@@ -169,13 +182,13 @@ def _trim_class(body: Object) -> dict[str, Any]:
 
 def _trim_job(body: Object) -> dict[str, Any]:
     spec = {key: body["spec"].get(key) for key in ("suspend", "activeDeadlineSeconds", "backoffLimit")}
-    return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
+    return {"metadata": _trim_owned(body), "spec": spec, "status": body.get("status", {})}
 
 
 def _trim_pod(body: Object) -> dict[str, Any]:
     containers = [{key: c.get(key, {}) for key in ("name", "resources")} for c in body["spec"].get("containers", ())]
     spec = {"nodeName": body["spec"].get("nodeName"), "containers": containers}
-    return {"metadata": _trim_metadata(body), "spec": spec, "status": body.get("status", {})}
+    return {"metadata": _trim_owned(body), "spec": spec, "status": body.get("status", {})}
 
 
 def _trim_node(body: Object) -> dict[str, Any]:

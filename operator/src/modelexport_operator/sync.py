@@ -37,6 +37,7 @@ from modelexport_operator.observe import (
     is_failing,
     is_finished,
     is_on_its_way,
+    is_overdue,
     is_stopped,
     lacks_pod,
     observe_target,
@@ -51,7 +52,7 @@ from modelexport_operator.turns import Demand
 REFUSAL_RETRY = timedelta(seconds=60)
 """How soon a Job that the API server refused is offered again: quota and policies change by themselves."""
 POD_PATIENCE = timedelta(seconds=10)
-"""How long a Job may be without its Pod before anybody asks why, and how often."""
+"""How long a Job may be without its Pod before anybody asks why, and how often until there is an answer."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,11 @@ class Decision:
 class Observed:
     """Everything that is known of one export.
 
-    ``nodes`` are those of the cluster. ``others`` are the demands of other exports, of whatever class; ``promised``
+    ``nodes`` are those of the cluster. ``conversions`` are the Jobs of its targets in full, only where its files are
+    about to go with it. ``others`` are the demands of other exports, of whatever class; ``promised``
     names the Jobs that got their turn in the last sync and may not have been heard of yet. ``refused`` holds, by Job
     name, the API server's words for Jobs that it has just not accepted, ``pods_refused`` those for Jobs that it lets
-    have no Pod.
+    have no Pod. ``since`` is when this operator began to work.
     """
 
     parent: Object
@@ -98,10 +100,12 @@ class Observed:
     pods: Sequence[Object] = ()
     classes: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
+    conversions: Sequence[Object] = ()
     others: Sequence[Demand] = ()
     promised: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     pods_refused: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
 
     def pods_of(self, job: Object) -> list[Object]:
         """The Pods of a Job."""
@@ -113,8 +117,10 @@ class Observed:
 
 
 def overdue(observed: Observed, now: datetime) -> list[Object]:
-    """The Jobs that have been without a Pod for so long that somebody should ask why."""
+    """The Jobs that have been, or were to the end, without a Pod for so long that somebody should ask why."""
     waiting = observed.jobs_without_pod()
+    given_up = (job for job in observed.jobs if target_of(job) is None and is_overdue(job))
+    waiting += [job for job in given_up if job not in waiting and not observed.pods_of(job)]
     return [job for job in waiting if now - datetime.fromisoformat(job["status"]["startTime"]) >= POD_PATIENCE]
 
 
@@ -142,11 +148,21 @@ def sync(observed: Observed, now: datetime) -> Decision:
 
 def _end(observed: Observed, now: datetime) -> Decision:
     """Do what an export that is being deleted waits for."""
-    seen = (observed.parent, observed.jobs, observed.pods, observed.classes)
-    step = clean_up(*seen, refused=observed.refused, now=now)
+    step = clean_up(
+        observed.parent,
+        observed.jobs,
+        observed.pods,
+        observed.classes,
+        refused=observed.refused,
+        pods_refused=observed.pods_refused,
+        conversions=observed.conversions,
+        since=observed.since,
+        now=now,
+    )
     return Decision(
         create=step.create,
         suspend=tuple(Suspension(name, suspend=True) for name in step.stop),
+        withdraw=step.withdraw,
         finalizers=step.finalizers,
         events=step.events,
         requeue_after=step.requeue_after,
@@ -330,15 +346,18 @@ def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedel
     ended = {job["metadata"]["name"] for job in observed.jobs if is_finished(job)}
     if any(state.job_name in ended and not state.state.is_final for state in states):
         return SETTLE_TIME
-    return POD_PATIENCE if observed.jobs_without_pod() else None
+    unexplained = [job for job in observed.jobs_without_pod() if job["metadata"]["name"] not in observed.pods_refused]
+    if unexplained:
+        return POD_PATIENCE
+    return REFUSAL_RETRY if observed.pods_refused else None
 
 
 def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:
     """Delete an export when its time after the end is over; never before its last status was written."""
     ttl = turn.export.ttl_seconds_after_finished
     ended = status_of(turn.observed.parent).get("completionTime")
-    if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED):
-        return decision
+    if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED) or turn.observed.refused:
+        return decision  # What was refused is offered again, so this is no end.
     if decision.status is not None or not isinstance(ended, str):
         return replace(decision, requeue_after=timedelta(seconds=ttl))
     left = datetime.fromisoformat(ended) + timedelta(seconds=ttl) - turn.now

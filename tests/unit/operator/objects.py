@@ -115,7 +115,7 @@ def make_job(export: Body, target: str, export_class: Body | None = None, **chan
 def make_clean_job(export: Body, **changes: Any) -> Body:
     """The clean-up Job of an export that is being deleted, as observed; ``changes`` as for ``make_job``."""
     deleted = datetime.fromisoformat(export["metadata"]["deletionTimestamp"])
-    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, now=deleted).create[0])
+    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, pods_refused={}, now=deleted).create[0])
     job["status"] = changes.pop("status", {})
     job["metadata"] |= {"uid": "uid-of-the-clean-up", "creationTimestamp": "2026-01-02T03:04:01Z", **changes}
     return job
@@ -133,6 +133,7 @@ def make_pod(job: Body, index: int = 0, node: str | None = None, **status: Any) 
             "namespace": job["metadata"]["namespace"],
             "creationTimestamp": f"2026-01-02T03:00:{index:02}Z",
             "labels": {**template["metadata"]["labels"], POD_JOB_LABEL: name},
+            "ownerReferences": [{"kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": True}],
         },
         "spec": {**template["spec"], **({"nodeName": node} if node else {})},
         "status": status,

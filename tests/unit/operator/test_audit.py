@@ -71,13 +71,8 @@ def make_audit(
     return Audit(cluster, controller, metrics, scopes, every=0.01, patience=0.02)  # type: ignore[arg-type]
 
 
-async def run(audit: Audit, seconds: float = 0.1) -> None:
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(audit.run_forever(), seconds)
-
-
 async def test_an_empty_cluster_is_heard_at_once(audit: Audit) -> None:
-    await run(audit)
+    await audit.run_once()
     assert audit.primed.is_set()
     assert audit.lagging == {}
 
@@ -87,11 +82,11 @@ async def test_an_audit_is_recorded_when_the_api_server_has_answered(
 ) -> None:
     monkeypatch.setattr("time.time", lambda: 300.0)
     cluster.is_down = True
-    await run(audit)
+    await audit.run_once()
     recorded = "modelexport_last_audit_timestamp_seconds 300.0"
     assert recorded not in metrics.render().decode()
     cluster.is_down = False
-    await run(audit)
+    await audit.run_once()
     assert recorded in metrics.render().decode()
 
 
@@ -99,11 +94,11 @@ async def test_nothing_is_primed_before_everything_was_heard(
     audit: Audit, cluster: FakeCluster, controller: Controller
 ) -> None:
     cluster.listed[EXPORTS] = {KEY: 50}
-    await run(audit)
+    await audit.run_once()
     assert not audit.primed.is_set()
     assert audit.lagging == {EXPORTS: 1}
     controller.take_over(EXPORTS, None, at(50))
-    await run(audit)
+    await audit.run_once()
     assert audit.primed.is_set()
     assert audit.lagging == {}
 
@@ -113,7 +108,7 @@ async def test_an_object_in_an_older_version_is_a_lag(
 ) -> None:
     controller.take_over(EXPORTS, None, at(50))
     cluster.listed[EXPORTS] = {KEY: 60}
-    await run(audit)
+    await audit.run_once()
     assert audit.lagging == {EXPORTS: 1}
 
 
@@ -123,7 +118,7 @@ async def test_an_object_that_was_deleted_after_the_listing_is_no_lag(
     cluster.listed[EXPORTS] = {KEY: 50}
     controller.take_over(EXPORTS, None, at(50))
     controller.take_over(EXPORTS, "DELETED", at(101))
-    await run(audit)
+    await audit.run_once()
     assert audit.lagging == {}
 
 
@@ -133,36 +128,37 @@ async def test_an_object_that_is_no_longer_listed_is_forgotten_and_its_key_marke
     controller.take_over(EXPORTS, None, at(50))
     await controller.queue.take()
     controller.queue.done(KEY)
-    await run(audit)
+    await audit.run_once()
     assert controller.stores[EXPORTS].get(KEY) is None
     assert len(controller.queue) == 1
 
 
 async def test_an_object_that_is_newer_than_the_listing_is_kept(audit: Audit, controller: Controller) -> None:
     controller.take_over(EXPORTS, None, at(150))
-    await run(audit)
+    await audit.run_once()
     assert controller.stores[EXPORTS].get(KEY) is not None
 
 
 async def test_one_deaf_watch_is_named_and_the_others_are_not(audit: Audit, cluster: FakeCluster) -> None:
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
-    await run(audit)
+    await audit.run_once()
     assert audit.lagging == {JOBS: 2}
 
 
 async def test_a_watch_that_catches_up_within_the_patience_has_not_fallen_behind(
     audit: Audit, cluster: FakeCluster, controller: Controller, caplog: pytest.LogCaptureFixture
 ) -> None:
+    audit._patience = 60
     cluster.listed[EXPORTS] = {KEY: 50}
     asyncio.get_running_loop().call_later(0.01, controller.take_over, EXPORTS, None, at(50))
-    await run(audit)
+    await audit.run_once()
     assert audit.primed.is_set()
     assert caplog.text == ""
 
 
 async def test_an_audit_that_passes_takes_no_longer_than_it_has_to(audit: Audit, cluster: FakeCluster) -> None:
     audit._patience = 60
-    await run(audit)
+    await asyncio.wait_for(audit.run_once(), 30)
     assert audit.primed.is_set()
 
 
@@ -171,16 +167,16 @@ async def test_a_watch_that_has_come_just_as_far_as_the_listing_has_told_of_ever
 ) -> None:
     cluster.listed[EXPORTS] = {KEY: 50}
     controller.take_over(EXPORTS, "DELETED", at(100))
-    await run(audit)
+    await audit.run_once()
     assert audit.lagging == {}
 
 
 async def test_a_lag_is_measured_and_its_end_too(audit: Audit, cluster: FakeCluster, metrics: Metrics) -> None:
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
-    await run(audit)
+    await audit.run_once()
     assert 'modelexport_watch_lag_objects{resource="jobs"} 2.0' in metrics.render().decode()
     cluster.listed[JOBS] = {}
-    await run(audit)
+    await audit.run_once()
     assert 'modelexport_watch_lag_objects{resource="jobs"} 0.0' in metrics.render().decode()
 
 
@@ -189,10 +185,10 @@ async def test_until_it_passes_an_audit_is_repeated_soon(
 ) -> None:
     audit._every = 60
     cluster.listed[EXPORTS] = {KEY: 50}
-    await run(audit)
+    audits = asyncio.create_task(audit.run_forever())
     asyncio.get_running_loop().call_later(0.05, controller.take_over, EXPORTS, None, at(50))
-    await run(audit, 0.2)
-    assert audit.primed.is_set()
+    await asyncio.wait_for(audit.primed.wait(), 30)
+    audits.cancel()
 
 
 async def test_an_audit_is_blind_only_when_three_in_a_row_had_no_answer(
@@ -201,7 +197,7 @@ async def test_an_audit_is_blind_only_when_three_in_a_row_had_no_answer(
     clock = SimpleNamespace(now=time.monotonic() + 100)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     assert audit.is_blind
-    await run(audit)
+    await audit.run_once()
     assert not audit.is_blind
     clock.now += 0.08
     assert not audit.is_blind
@@ -212,9 +208,10 @@ async def test_an_audit_is_blind_only_when_three_in_a_row_had_no_answer(
 async def test_a_silent_api_server_makes_the_audit_blind_and_accuses_no_watch(
     audit: Audit, cluster: FakeCluster
 ) -> None:
-    await run(audit)
+    await audit.run_once()
     cluster.is_down = True
-    await run(audit, 0.3)
+    await asyncio.sleep(3 * (audit._every + audit._patience))
+    await audit.run_once()
     assert audit.is_blind
     assert audit.lagging == {}
 
@@ -226,7 +223,7 @@ async def test_a_watch_of_one_namespace_that_has_come_far_does_not_excuse_the_on
     elsewhere = at(200)
     elsewhere["metadata"]["namespace"] = "other"
     controller.take_over(EXPORTS, "DELETED", elsewhere)
-    await run(narrow)
+    await narrow.run_once()
     assert narrow.lagging == {EXPORTS: 1}
 
 
@@ -238,5 +235,5 @@ async def test_the_audit_of_one_namespace_forgets_nothing_of_another(
     controller.take_over(EXPORTS, None, at(50))
     controller.take_over(EXPORTS, None, elsewhere)
     cluster.listed[EXPORTS] = {KEY: 50, ("other", "shapes"): 60}
-    await run(narrow)
+    await narrow.run_once()
     assert len(controller.stores[EXPORTS]) == 2

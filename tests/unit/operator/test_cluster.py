@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -129,7 +130,7 @@ async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> 
         return web.json_response({"metadata": {"resourceVersion": "1"}})
 
     async with serve(answer) as cluster:
-        cluster.may_write = lambda: False
+        cluster.seconds_to_write = lambda: 0.0
         for write in (
             cluster.create_job(JOB),
             cluster.suspend_job("team", "job", suspend=True),
@@ -144,6 +145,38 @@ async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> 
         await cluster.create_lease(LEASE)
         await cluster.write_lease(LEASE)
     assert asked == ["GET", "GET", "POST", "PUT"]
+
+
+async def test_a_write_is_given_up_when_the_time_to_lead_is_over_and_what_is_read_or_claimed_is_not() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.2)
+        return web.json_response({})
+
+    async with serve(answer) as cluster:
+        cluster.seconds_to_write = lambda: 0.05
+        with pytest.raises(UnavailableError, match="TimeoutError"):
+            await cluster.create_event(EVENT)
+        assert await cluster.write_lease(LEASE) == await cluster.read_lease("system", "operator") == {}
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_a_write_that_was_frozen_on_its_way_is_not_sent_when_the_process_wakes_up(turns: int) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({})
+
+    async with serve(answer) as cluster:
+        cluster.seconds_to_write = lambda: 0.05
+        write = asyncio.create_task(cluster.create_event(EVENT))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.1)  # the whole process stands still, as under SIGSTOP
+        with pytest.raises(UnavailableError, match="TimeoutError"):
+            await write
+        await cluster.read_lease("system", "operator")
+    assert len(asked) == 1
 
 
 async def test_a_listing_and_a_watch_of_one_namespace_ask_for_no_other() -> None:
@@ -198,9 +231,28 @@ async def test_why_a_job_has_no_pod_is_what_the_job_controller_said_last() -> No
         assert await cluster.find_pod_refusal(job) is None
 
 
+async def test_the_jobs_of_an_export_are_read_by_its_label() -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.query["labelSelector"]))
+        return web.json_response({"items": [JOB]})
+
+    async with serve(answer) as cluster:
+        assert await cluster.read_jobs("team", "uid-1") == [JOB]
+    assert asked == [("/apis/batch/v1/namespaces/team/jobs", "modelexport.dev/export-uid=uid-1")]
+
+
 async def test_a_job_that_exists_already_is_as_good_as_created() -> None:
-    async with serve(always(409)) as cluster:
+    async with serve(always(409, {"message": 'jobs.batch "job" already exists', "reason": "AlreadyExists"})) as cluster:
         await cluster.create_job(JOB)
+
+
+async def test_a_job_that_a_changing_quota_kept_out_is_not_taken_for_created() -> None:
+    words = {"message": 'Operation cannot be fulfilled on resourcequotas "jobs"', "reason": "Conflict"}
+    async with serve(always(409, words)) as cluster:
+        with pytest.raises(ConflictError, match="resourcequotas"):
+            await cluster.create_job(JOB)
 
 
 async def test_the_delay_that_the_server_asks_for_is_kept() -> None:
@@ -304,7 +356,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
     first = [event("ADDED", "5"), event("BOOKMARK", "9")]
     answer, asked = stream(first, [event("MODIFIED", "10")])
     async with serve(answer) as cluster:
-        assert await asyncio.wait_for(hear(cluster, 2), 5) == [("ADDED", "5"), ("MODIFIED", "10")]
+        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("ADDED", "5"), ("MODIFIED", "10")]
     assert asked[0]["labelSelector"] == JOBS.selector
     assert [query.get("resourceVersion") for query in asked] == [None, "9"]
 
@@ -314,11 +366,11 @@ async def test_a_watch_that_has_lost_changes_says_so() -> None:
     answer, _ = stream([event("ADDED", "5")], [gone], [gone])
     async with serve(answer) as cluster:
         with pytest.raises(UnavailableError, match="410"):
-            await asyncio.wait_for(hear(cluster, 2), 5)
+            await asyncio.wait_for(hear(cluster, 2), 60)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, RefusedError), (503, UnavailableError)])
 async def test_a_watch_that_is_refused_says_why(status: int, kind: type[ClusterError]) -> None:
     async with serve(always(status)) as cluster:
         with pytest.raises(kind, match="the server's words"):
-            await asyncio.wait_for(hear(cluster, 1), 5)
+            await asyncio.wait_for(hear(cluster, 1), 60)

@@ -20,12 +20,15 @@ from unit.operator.objects import (
     complete,
     ended,
     make_class,
+    make_clean_job,
     make_export,
     make_job,
     make_pod,
     make_target,
     result_text,
 )
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 KEY = ("team", "shapes")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -41,6 +44,8 @@ class FakeCluster:
         self.calls: list[str] = []
         self.fail: Callable[[str], ClusterError | None] = lambda _: None
         self.status: Body = {}
+        self.jobs: list[Body] = []
+        self.created: list[Body] = []
 
     async def _call(self, what: str) -> None:
         self.calls.append(what)
@@ -49,7 +54,11 @@ class FakeCluster:
             raise error
 
     async def create_job(self, job: Body) -> None:
-        await self._call(f"create {job['metadata']['labels']['modelexport.dev/precision']}")
+        await self._call(f"create {job['metadata']['labels'].get('modelexport.dev/precision', 'clean-up')}")
+        self.created.append(job)
+
+    async def read_jobs(self, namespace: str, uid: str) -> list[Body]:
+        return [job for job in self.jobs if job["metadata"]["labels"]["modelexport.dev/export-uid"] == uid]
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         await self._call(f"suspend {suspend}")
@@ -81,9 +90,9 @@ def at(body: Body, version: int) -> Body:
     return {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
 
 
-def make(export: Body) -> tuple[Controller, FakeCluster]:
+def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Controller, FakeCluster]:
     cluster = FakeCluster()
-    controller = Controller(cluster, Metrics(), lambda: NOW)  # type: ignore[arg-type]
+    controller = Controller(cluster, Metrics(), clock)  # type: ignore[arg-type]
     controller.take_over(CLASSES, "ADDED", at(make_class(), 1))
     controller.take_over(EXPORTS, "ADDED", at(export, 2))
     return controller, cluster
@@ -138,6 +147,48 @@ async def test_what_became_of_the_files_is_told_and_logged_after_the_release(cap
     [record] = [record for record in caplog.records if record.message == "event"]
     fields = getattr(record, "fields", {})
     assert (fields["export"], fields["reason"], record.levelname) == ("team/shapes", "FilesRemain", "WARNING")
+
+
+async def test_files_are_removed_from_the_store_to_which_the_own_jobs_took_them() -> None:
+    export = make_export("ONNX/FP16", deletionPolicy="Delete")
+    job = make_job(export, "ONNX/FP16", status=complete())
+    export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
+    export["status"] = {"targets": [{**FINISHED, "jobName": job["metadata"]["name"]}]}
+    controller, cluster = make(export)
+    storage = {"endpoint": "http://new:9000", "bucket": "elsewhere"}
+    controller.take_over(CLASSES, "MODIFIED", at(make_class(storage=storage), 3))
+    controller.take_over(JOBS, "ADDED", at(job, 4))
+    owner = [{"uid": "uid-of-other", "controller": True}]
+    foreign = make_job(export, "ONNX/FP16", make_class(storage=storage), ownerReferences=owner)
+    cluster.jobs = [job, foreign]
+    await work(controller)
+    [clean] = cluster.created
+    environment = {entry["name"]: entry for entry in clean["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert environment["MODELEXPORT_STORE"]["value"] == "http://minio.storage.svc:9000"
+    assert environment["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"] == "modelexport-storage"
+
+
+async def test_an_operator_that_was_away_tries_to_remove_files_before_it_gives_up() -> None:
+    export = make_export("ONNX/FP16", deletionPolicy="Delete")
+    export["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["modelexport.dev/files"]}
+    export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
+    times = iter([NOW - timedelta(hours=1)])
+    controller, cluster = make(export, lambda: next(times, NOW))
+    controller.begin()
+    await work(controller)
+    assert cluster.calls == ["create clean-up"]
+
+
+async def test_why_a_clean_up_never_had_a_pod_is_asked_after_its_end_too() -> None:
+    export = make_export("ONNX/FP16", deletionPolicy="Delete")
+    export["metadata"] |= {"deletionTimestamp": "2026-01-02T02:59:00Z", "finalizers": ["modelexport.dev/files"]}
+    export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
+    controller, cluster = make(export)
+    overdue = [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]
+    status = {"startTime": "2026-01-02T03:00:00Z", "conditions": overdue}
+    controller.take_over(JOBS, "ADDED", at(make_clean_job(export, status=status), 4))
+    await work(controller)
+    assert cluster.calls == ["ask why", "finalizers", "event FilesRemain"]
 
 
 async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureFixture) -> None:
@@ -220,6 +271,19 @@ async def test_jobs_that_are_refused_are_told_in_the_same_status() -> None:
     await work(controller)
     assert [target["reason"] for target in cluster.status["targets"]] == ["JobRefused", "Queued"]
     assert "exceeded quota" in cluster.status["targets"][0]["message"]
+
+
+async def test_a_job_of_somebody_else_in_the_place_of_one_is_told() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete(), ownerReferences=[])
+    pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
+    controller.take_over(JOBS, "ADDED", at(job, 4))
+    controller.take_over(PODS, "ADDED", at(pod, 5))
+    await work(controller)
+    assert not created(cluster)
+    [target] = cluster.status["targets"]
+    assert target["reason"] == "JobRefused"
+    assert "one of its name is there that does not belong to this ModelExport; delete that one" in target["message"]
 
 
 async def make_without_pod(start: datetime) -> tuple[Controller, FakeCluster]:
@@ -424,11 +488,11 @@ async def test_a_job_that_kueue_would_go_on_with_is_deleted_before_the_status_is
     assert cluster.calls[:2] == [f"delete team/{job['metadata']['name']}", "status"]
 
 
-def limited(*names: str) -> tuple[Controller, FakeCluster]:
-    """Exports of two targets each in a class that runs one target at once."""
+def limited(*names: str, parallelism: int = 1) -> tuple[Controller, FakeCluster]:
+    """Exports of two targets each in a class that runs so many targets at once."""
     cluster = FakeCluster()
     controller = Controller(cluster, Metrics(), lambda: NOW)  # type: ignore[arg-type]
-    controller.take_over(CLASSES, "ADDED", at(make_class(jobs={"parallelism": 1}), 1))
+    controller.take_over(CLASSES, "ADDED", at(make_class(jobs={"parallelism": parallelism}), 1))
     for version, name in enumerate(names, start=2):
         body = make_export("ONNX/FP16", "ONNX/FP32", name=name, uid=f"uid-of-{name}")
         controller.take_over(EXPORTS, "ADDED", at(body, version))
@@ -442,6 +506,17 @@ def created(cluster: FakeCluster) -> int:
 async def test_a_place_is_taken_as_soon_as_it_is_given_though_the_watch_has_not_told_of_the_job() -> None:
     controller, cluster = limited("first", "second", "third")
     await asyncio.gather(*(work(controller) for _ in range(3)))
+    assert created(cluster) == 1
+
+
+async def test_a_place_that_another_sync_took_while_the_cluster_was_asked_is_not_given_twice() -> None:
+    controller, cluster = limited("first", "second", parallelism=3)
+    for version, name in enumerate(("first", "second"), start=10):
+        export = make_export("ONNX/FP16", "ONNX/FP32", name=name, uid=f"uid-of-{name}")
+        begun = {"startTime": (NOW - POD_PATIENCE).isoformat()}
+        controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=begun), version))
+    await asyncio.gather(*(work(controller) for _ in range(2)))
+    assert cluster.calls[:2] == ["ask why", "ask why"]
     assert created(cluster) == 1
 
 

@@ -8,6 +8,8 @@ from modelexport_operator.election import Alone, Election, LostLeaseError
 from modelexport_operator.settings import Settings
 from unit.operator.objects import Body
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 SETTINGS = Settings(lease_seconds=15, lease_renew_seconds=10, lease_retry_seconds=0.001)
 
 
@@ -151,7 +153,8 @@ async def test_a_leader_that_slept_too_long_ends(first: Election, clock: Clock, 
 
 async def test_a_leader_whose_renewal_is_not_answered_ends_in_time(cluster: FakeCluster) -> None:
     quick = Settings(lease_seconds=15, lease_renew_seconds=0.1, lease_retry_seconds=0.01)
-    election = Election(cluster, quick)  # type: ignore[arg-type]
+    # The cluster is a fake, as for the fixtures above: of the real one an Election calls just what that has.
+    election = Election(cluster, quick, asyncio.get_running_loop().time)  # type: ignore[arg-type]
     await election.win()
     cluster.hang = True
     with pytest.raises(LostLeaseError, match="not renewed in time"):

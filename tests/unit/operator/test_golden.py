@@ -1,9 +1,9 @@
 """Every case is a folder: a ModelExport and what is observed beside it, and the exact decision that must follow.
 
-As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, the classes, the nodes, the demands of other
-exports, and per target a Job and its Pods, of which only what matters is written). As output: ``decision.yaml``; and,
-where the case has one, ``job.yaml``, the first Job in full. ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to
-be read before they are committed.
+As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, since when the operator is there, the
+classes, the nodes, the demands of other exports, and per target a Job and its Pods, of which only what matters is
+written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``, the first Job in full.
+``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
 """
 
 from dataclasses import asdict, replace
@@ -48,11 +48,13 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         jobs,
         pods,
         classes,
+        conversions=jobs[: len(observed.get("targets", {}))],
         nodes=[make_node(**node) for node in observed.get("nodes", [])],
         others=[Demand(**{**other, "key": tuple(other["key"])}) for other in observed.get("others", [])],
         promised=observed.get("promised", []),
         refused=observed.get("refused", {}),
         pods_refused=observed.get("podsRefused", {}),
+        since=datetime.fromisoformat(observed["since"]) if "since" in observed else None,
     )
 
 
@@ -90,7 +92,8 @@ def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) 
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
     refused = {"refused": given.refused, "pods_refused": given.pods_refused}
-    besides = replace(kept, others=given.others, promised=given.promised, **refused)
+    line = {"others": given.others, "promised": given.promised}
+    besides = replace(kept, conversions=given.conversions, since=given.since, **line, **refused)
     assert sync(besides, now) == sync(given, now)
 
 

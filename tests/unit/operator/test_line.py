@@ -41,6 +41,15 @@ def test_what_runs_comes_from_the_jobs_and_what_waits_from_the_status() -> None:
     assert line.others(key_of(body)) == []
 
 
+def test_a_job_that_somebody_labels_in_another_namespace_takes_no_place_of_an_export() -> None:
+    line, stores = make()
+    body = export(status={"targets": [WAITING]})
+    put(line, stores, EXPORTS, body)
+    put(line, stores, JOBS, make_job(body, "ONNX/FP16", status=ACTIVE, namespace="other"))
+    line.update(key_of(body))
+    assert seen(line) == [("shapes", 0, 1)]
+
+
 def test_an_export_that_neither_runs_nor_waits_is_not_in_the_line() -> None:
     line, stores = make()
     body = export()

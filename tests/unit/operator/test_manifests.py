@@ -8,6 +8,8 @@ from modelexport.matrix import TARGETS
 from modelexport.measured import FullSize, Measured, Numbers
 from modelexport.nodepools import NodePool
 from modelexport.request import ConversionRequest
+from modelexport.spec import Storage
+from modelexport_operator.manifests import request_of, storage_of
 from unit.operator.objects import build_all, make_class, make_export
 
 ALL = [str(target) for target in TARGETS]
@@ -50,6 +52,29 @@ def test_a_job_goes_only_where_its_converter_can_run(target: str, expected: list
     assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == expected
 
 
+def test_the_store_and_the_request_of_a_conversion_are_read_back_from_its_job() -> None:
+    storage = {
+        "endpoint": "https://old",
+        "bucket": "b",
+        "caSecretName": "ca",
+        "region": "eu",
+        "credentialsSecretName": "key",
+    }
+    job = build_all(make_export("CoreML/INT8"), make_class(storage=storage))["CoreML/INT8"]
+    moved = Storage("https://new", "c", region="us", credentials_secret="other")
+    assert storage_of(job, moved) == Storage("https://old", "c", region="eu", credentials_secret="key", ca_secret="ca")
+    request = request_of(job)
+    assert request is not None
+    assert request.output.startswith("s3://b/team/shapes/coreml-int8-")
+
+
+def test_a_job_that_is_not_of_our_making_tells_no_store_and_no_request() -> None:
+    moved = Storage("https://new", "c")
+    for spec in ({}, {"template": {"spec": {"containers": [{"name": "converter"}, {"name": "proxy", "env": [{}]}]}}}):
+        assert storage_of({"spec": spec}, moved) == moved
+        assert request_of({"spec": spec}) is None
+
+
 def test_the_converter_can_read_its_request_from_its_environment() -> None:
     job = build_all(make_export("CoreML/INT8"), make_class())["CoreML/INT8"]
     env = {entry["name"]: entry.get("value") for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
@@ -75,7 +100,7 @@ def test_without_credentials_in_the_class_the_job_asks_for_no_secret() -> None:
 def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_bounded_by_its_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    full = FullSize((640, 640), 1.0, 100, 9.0, 700.0, 1.0, 1)
+    full = FullSize("fp16", (640, 640), 1.0, 100, 9.0, {}, 700.0, 1.0, 1)
     run = Measured(cells={"YOLOv8 ONNX/FP16": Numbers(full_size=full)})
     monkeypatch.setattr("modelexport.matrix.last_run", lambda: run)
     jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())

@@ -117,6 +117,49 @@ def test_of_an_export_that_has_ended_no_target_is_open() -> None:
     assert lines(serve(ended), "targets") == []
 
 
+def conditions(**times: str) -> list[Body]:
+    """Ready and Reconciling as they are while a target waits; ``times`` are of their last change."""
+    return [{"type": kind, "status": "Unknown", "lastTransitionTime": time} for kind, time in times.items()]
+
+
+def stalled_by(reason: str) -> Body:
+    stalled = [{"type": "Stalled", "status": "True", "reason": reason}]
+    return with_targets(entry("ONNX/FP16", "Pending", reason), conditions=stalled)
+
+
+def test_targets_that_wait_for_a_correction_of_their_export_are_no_backlog() -> None:
+    refused = stalled_by("SourceNotAllowed")
+    assert lines(serve(refused), "targets") == lines(serve(refused), "oldest_target") == []
+
+
+def test_a_reason_that_only_another_version_knows_does_not_keep_the_metrics_back() -> None:
+    body = stalled_by("ReasonOfTomorrow")
+    assert lines(serve(body, with_targets(entry("ONNX/FP32", "Running", "Running"))), "targets") == [
+        'modelexport_targets{format="ONNX",precision="FP32",state="Running"} 1.0'
+    ]
+
+
+def test_targets_that_wait_for_a_correction_of_their_class_are_somebody_elses_to_let_go_on() -> None:
+    [line] = lines(serve(stalled_by("ClassInvalid")), "oldest_target")
+    assert 'fault="System",reason="ClassInvalid"' in line
+
+
+@pytest.mark.parametrize(
+    ("times", "age"),
+    [
+        ({"Ready": "2026-01-02T03:50:00Z", "Reconciling": "2026-01-02T03:50:00Z"}, 600),
+        ({"Ready": "2026-01-02T01:00:00Z", "Reconciling": "2026-01-02T03:50:00Z"}, 600),
+        ({"Ready": "2026-01-02T03:50:00Z", "Reconciling": "2026-01-02T01:00:00Z"}, 600),
+        ({}, 10800),
+    ],
+    ids=["resumed into the line", "resumed without a node", "its class is there now", "no condition"],
+)
+def test_a_target_without_a_job_is_as_old_as_the_last_change_of_its_export(times: dict[str, str], age: int) -> None:
+    waiting = with_targets(entry("ONNX/FP16", "Pending", "LimitReached"), conditions=conditions(**times))
+    labels = '{fault="None",reason="LimitReached",state="Pending"}'
+    assert lines(serve(waiting), "oldest_target") == [f"modelexport_oldest_target_seconds{labels} {age:.1f}"]
+
+
 def test_the_oldest_target_of_a_reason_is_as_old_as_its_job_or_else_as_its_export() -> None:
     started = entry("ONNX/FP16", "Queued", "Unschedulable", startTime="2026-01-02T03:50:00Z")
     younger = entry("ONNX/FP32", "Queued", "Unschedulable", startTime="2026-01-02T03:59:00Z")
@@ -125,6 +168,20 @@ def test_the_oldest_target_of_a_reason_is_as_old_as_its_job_or_else_as_its_expor
         'modelexport_oldest_target_seconds{fault="System",reason="ClassNotFound",state="Pending"} 10800.0',
         'modelexport_oldest_target_seconds{fault="System",reason="Unschedulable",state="Queued"} 600.0',
     ]
+
+
+def test_the_targets_of_an_export_of_which_nothing_was_told_are_new_and_as_old_as_it_is() -> None:
+    export = {**make_export("ONNX/FP16", "CoreML/INT8"), "status": {}}
+    export["metadata"]["creationTimestamp"] = "2026-01-02T03:50:00Z"
+    assert lines(serve(export), "oldest_target") == [
+        'modelexport_oldest_target_seconds{fault="None",reason="Pending",state="New"} 600.0'
+    ]
+    assert lines(serve(export), "targets") == [
+        'modelexport_targets{format="CoreML",precision="INT8",state="New"} 1.0',
+        'modelexport_targets{format="ONNX",precision="FP16",state="New"} 1.0',
+    ]
+    export["metadata"]["deletionTimestamp"] = "2026-01-02T03:55:00Z"
+    assert lines(serve(export), "targets") == []
 
 
 def test_a_target_of_the_future_has_no_age() -> None:

@@ -8,7 +8,9 @@ from modelexport.spec import parse_class, parse_export
 from modelexport_operator.pools import choose_pool
 from unit.operator.objects import Body, make_class, make_export, make_node
 
-CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}}
+PICTURES = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}}
+CALIBRATION = {**PICTURES, "samples": 512}
+"""Large at 640 x 640, the size of YOLOv8."""
 
 
 def choose(target: str, pools: list[Body], *nodes: Body, selector: Body | None = None, **export: Any) -> str:
@@ -41,15 +43,40 @@ def test_a_target_goes_where_its_converter_can_run(target: str, pool: str) -> No
     ("target", "calibration", "pool"),
     [
         ("ONNX/INT8", CALIBRATION, "gpu"),
+        ("ONNX/INT8", {**PICTURES, "samples": 511}, "cpu"),
+        ("ONNX/INT8", PICTURES, "cpu"),
         ("ONNX/INT8", None, "cpu"),
         ("ONNX/FP16", CALIBRATION, "cpu"),
         # Core ML's INT8 is of weights alone, and calibrates nothing.
         ("CoreML/INT8", CALIBRATION, "cpu"),
     ],
 )
-def test_only_static_calibration_prefers_a_pool_with_devices(target: str, calibration: Any, pool: str) -> None:
+def test_only_a_large_static_calibration_prefers_a_pool_with_devices(target: str, calibration: Any, pool: str) -> None:
     pools = [{"name": "gpu", "resources": {"nvidia.com/gpu": 1}}, {"name": "cpu"}]
     assert choose(target, pools, make_node(gpu=1), calibration=calibration) == pool
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "samples", "pool"),
+    [
+        ("YOLOv8", [320, 320], 512, "cpu"),
+        ("YOLOv8", [320, 320], 2048, "gpu"),
+        ("YOLOv8", [1280, 1280], 128, "gpu"),
+        ("YOLOv8-CLS", None, 512, "cpu"),
+        ("YOLOv8-CLS", None, 4180, "gpu"),
+    ],
+)
+def test_how_large_a_calibration_is_goes_by_its_pictures_and_by_the_size_of_the_input(
+    architecture: str, size: list[int] | None, samples: int, pool: str
+) -> None:
+    pools = [{"name": "gpu", "resources": {"nvidia.com/gpu": 1}}, {"name": "cpu"}]
+    model = {
+        "architecture": architecture,
+        "checkpoint": {"uri": "s3://checkpoints/a.pt"},
+        "parameters": {"inputSize": size} if size else {},
+    }
+    calibration = {**PICTURES, "samples": samples}
+    assert choose("ONNX/INT8", pools, make_node(gpu=1), model=model, calibration=calibration) == pool
 
 
 def test_a_gpu_is_a_preference_and_not_a_demand() -> None:
@@ -87,6 +114,13 @@ def test_without_any_node_that_is_what_is_missing() -> None:
 
 def test_a_pool_on_demand_needs_no_node() -> None:
     assert choose("ONNX/FP16", [{"name": "pool", "provisioned": "OnDemand"}]) == "pool"
+
+
+def test_a_pool_on_demand_gets_nothing_that_cannot_run_on_the_nodes_that_it_orders() -> None:
+    arm = {"name": "arm", "provisioned": "OnDemand", "nodeSelector": {"kubernetes.io/arch": "arm64"}}
+    assert choose("ONNX/FP32", [arm]) == "arm"
+    assert choose("LiteRT/FP32", [arm, {"name": "any", "provisioned": "OnDemand"}]) == "any"
+    assert "node pool arm: needs a CPU of amd64, its nodes have arm64" in choose("LiteRT/FP32", [arm])
 
 
 def test_a_node_without_a_label_for_its_cpu_takes_nothing() -> None:

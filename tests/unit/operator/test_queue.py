@@ -5,6 +5,8 @@ import pytest
 from modelexport_operator import queue as module
 from modelexport_operator.queue import DirtyQueue
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:

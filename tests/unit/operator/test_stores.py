@@ -5,7 +5,9 @@ import pytest
 from modelexport import names
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
 from modelexport_operator.stores import Stores, key_of
-from unit.operator.objects import Body, make_class, make_export, make_job, make_node, make_pod
+from unit.operator.objects import Body, make_class, make_clean_job, make_export, make_job, make_node, make_pod
+
+TARGET = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
 
 
 def at(body: Body, version: int, **metadata: Any) -> Body:
@@ -54,10 +56,63 @@ def test_the_watch_has_come_as_far_as_the_greatest_version_that_it_told() -> Non
 
 
 def test_an_object_that_changed_hands_is_with_its_new_owner_alone() -> None:
-    stores, _, job, _ = filled()
+    stores, export, job, _ = filled()
     labels = {**job["metadata"]["labels"], names.EXPORT_UID_LABEL: "uid-2"}
-    stores[JOBS].put(at(job, 10, labels=labels))
-    assert [len(stores[JOBS].of_owner(uid)) for uid in ("uid-1", "uid-2")] == [0, 1]
+    owner = [{"kind": "ModelExport", "uid": "uid-2", "controller": True}]
+    stores[JOBS].put(at(job, 10, labels=labels, ownerReferences=owner))
+    assert [len(stores.jobs_of(at(export, 1, uid=uid))) for uid in ("uid-1", "uid-2")] == [0, 1]
+
+
+def observed_names(stores: Stores, export: Body) -> tuple[list[str], list[str]]:
+    observed = stores.observe(key_of(export))
+    assert observed is not None
+    return [job["metadata"]["name"] for job in observed.jobs], [pod["metadata"]["name"] for pod in observed.pods]
+
+
+def without_owner(body: Body) -> Body:
+    return {**body, "metadata": {**body["metadata"], "ownerReferences": []}}
+
+
+def test_what_others_label_with_an_export_does_not_belong_to_it() -> None:
+    stores, export, job, pod = filled()
+    ours = observed_names(stores, export)
+    label = {names.EXPORT_LABEL: "shapes", names.EXPORT_UID_LABEL: "uid-1"}
+    elsewhere = at(job, 20, namespace="other", uid="uid-of-other")
+    owner = [{"uid": "uid-of-other", "controller": True}]
+    guest = [{"uid": "uid-1", "controller": False}]
+    for stranger in (
+        elsewhere,
+        at(job, 21, name="of-nobody", uid="21", ownerReferences=[]),
+        at(job, 22, name="of-a-guest", uid="22", ownerReferences=guest),
+        at(job, 23, name="of-a-workflow", uid="23", ownerReferences=[*guest, *owner]),
+    ):
+        assert stranger["metadata"]["labels"].items() >= label.items()
+        stores[JOBS].put(stranger)
+        stores[PODS].put(at(make_pod(stranger, phase="Running"), 30))
+    stores[PODS].put(at(without_owner(pod), 31, name="of-nobody"))
+    assert observed_names(stores, export) == ours
+    assert stores.jobs_of(export) == [stores[JOBS].get(key_of(job))]
+
+
+def test_while_an_export_is_deleted_its_jobs_and_their_pods_are_known_by_their_names_too() -> None:
+    stores, export, job, pod = filled()
+    ended = at(make_export("ONNX/FP16", deletionPolicy="Delete"), 9, deletionTimestamp="2026-01-02T03:04:00Z")
+    ended["metadata"]["finalizers"] = [names.FINALIZER]
+    ended["status"] = {"targets": [{**TARGET, "jobName": job["metadata"]["name"]}]}
+    clean = at(make_clean_job(ended), 5)
+    orphan, stranger = without_owner(at(job, 6)), without_owner(at(job, 7, name="stranger"))
+    left = without_owner(at(make_pod(make_job(make_export("ONNX/FP32"), "ONNX/FP32")), 8))
+    posing = without_owner(at(make_pod(clean, 1), 8))
+    for resource, body in ((JOBS, clean), (JOBS, orphan), (JOBS, stranger), (PODS, left), (PODS, posing)):
+        stores[resource].put(body)
+    assert observed_names(stores, export) == ([], [])
+    stores[EXPORTS].put(ended)
+    jobs, pods = observed_names(stores, export)
+    assert sorted(jobs) == sorted((clean["metadata"]["name"], job["metadata"]["name"]))
+    assert sorted(pods) == sorted((pod["metadata"]["name"], left["metadata"]["name"]))
+    foreign = at(clean, 10, ownerReferences=[{"uid": "uid-of-other", "controller": True}])
+    stores[JOBS].put(foreign)
+    assert observed_names(stores, export)[0] == [job["metadata"]["name"]]
 
 
 @pytest.mark.parametrize(("version", "is_gone"), [(19, False), (20, True), (21, True)])
@@ -85,7 +140,7 @@ def test_the_answer_to_a_write_does_not_bring_a_deleted_object_back() -> None:
 def test_a_removed_job_no_longer_belongs_to_its_export() -> None:
     stores, export, job, _ = filled()
     stores[JOBS].remove(key_of(job), 9)
-    assert stores[JOBS].of_owner(export["metadata"]["uid"]) == []
+    assert stores.jobs_of(export) == []
 
 
 def test_a_change_concerns_the_export_it_is_labelled_with_and_a_class_concerns_all() -> None:
@@ -100,11 +155,14 @@ def test_a_change_concerns_the_export_it_is_labelled_with_and_a_class_concerns_a
 
 def test_what_nobody_reads_is_not_kept() -> None:
     stores, export, job, pod = filled()
-    unread = {"managedFields": [{"manager": "kubectl"}], "ownerReferences": [{}]}
+    owner = {"kind": "ModelExport", "name": "shapes", "uid": "uid-1", "controller": True, "blockOwnerDeletion": True}
+    unread = {"managedFields": [{"manager": "kubectl"}], "ownerReferences": [{"uid": "uid-2"}, owner]}
     for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod)):
         stores[resource].put(at(body, 30, annotations={"last-applied": "the whole object"}, **unread))
     kept = [stores[resource].get(key_of(body)) for resource, body in ((EXPORTS, export), (JOBS, job), (PODS, pod))]
-    assert all(body is not None and not unread.keys() & body["metadata"].keys() for body in kept)
+    assert all(body is not None and "managedFields" not in body["metadata"] for body in kept)
+    owners = [(body or {})["metadata"].get("ownerReferences") for body in kept]
+    assert owners == [None, [{"uid": "uid-1", "controller": True}], [{"uid": "uid-1", "controller": True}]]
     assert "annotations" not in (kept[0] or {})["metadata"]
     assert "MODELEXPORT_REQUEST" not in str(kept)
 

@@ -2,7 +2,7 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelexport.spec import Sharing
@@ -25,6 +25,9 @@ DEMANDS = st.lists(
     unique_by=lambda demand: demand.key,
 )
 LIMITS = st.builds(Sharing, st.none() | st.integers(1, 9), st.none() | st.integers(1, 4))
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""An example that takes long says something of the machine, not of the line."""
 
 
 def running_in(demands: list[Demand]) -> Counter[str]:
@@ -74,6 +77,7 @@ def test_a_limit_that_was_lowered_below_what_runs_starts_nothing() -> None:
     assert draw([demand("team", running=5, waiting=1)], Sharing(parallelism=2))[0] == []
 
 
+@patient
 @given(DEMANDS, LIMITS)
 def test_limits_hold_and_no_place_stays_free_that_somebody_could_take(demands: list[Demand], limits: Sharing) -> None:
     starting, staying = draw(demands, limits)
@@ -87,6 +91,7 @@ def test_limits_hold_and_no_place_stays_free_that_somebody_could_take(demands: l
     assert total >= most or not could
 
 
+@patient
 @given(DEMANDS, LIMITS, st.randoms())
 def test_the_order_does_not_depend_on_the_order_in_which_exports_are_known(
     demands: list[Demand], limits: Sharing, random: Random
@@ -96,6 +101,7 @@ def test_the_order_does_not_depend_on_the_order_in_which_exports_are_known(
     assert draw(shuffled, limits) == draw(demands, limits)
 
 
+@patient
 @given(DEMANDS, LIMITS)
 def test_everybody_gets_a_turn_when_what_runs_ends(demands: list[Demand], limits: Sharing) -> None:
     rounds = sum(one.waiting for one in demands)
