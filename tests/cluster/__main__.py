@@ -1,11 +1,11 @@
-"""The command line: ``python -m cluster tools | gitops | up | down | status | images | demo | kwok N | kubeconfig``."""
+"""The command line of the test cluster: ``python -m cluster COMMAND``; ``--help`` lists the commands."""
 
 import argparse
 import sys
 
-from cluster import demo, kwok, lifecycle, tools
+from cluster import bill, demo, kwok, lifecycle, tools
 from cluster.bootstrap import store_credentials
-from cluster.images import CONVERTER, OPERATOR, provide
+from cluster.images import CONVERTER, OPERATOR, build, provide
 from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
 from cluster.processes import servers
 from cluster.servers import SERVER_NAMES
@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     commands.add_parser("down", help="end it and leave nothing behind but the cache")
     commands.add_parser("status", help="print what runs and how to use it")
     commands.add_parser("images", help="build and import the images of the project and print their names")
+    commands.add_parser("sbom", help="write a bill of materials of what is in each image into build/sbom")
     commands.add_parser("demo", help="install the operator and export the trained detector of the repository")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     kwok_parser = commands.add_parser("kwok", help="have N nodes that only pretend")
@@ -48,6 +49,9 @@ def execute(arguments: argparse.Namespace) -> None:
             require_cluster()
             for recipe in (OPERATOR, CONVERTER):
                 print(provide(recipe), flush=True)
+        case "sbom":
+            for recipe in (OPERATOR, CONVERTER):
+                print(bill.write(recipe.name, build(recipe)), flush=True)
         case "demo":
             require_cluster()
             demo.run_demo()

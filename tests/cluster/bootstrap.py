@@ -51,14 +51,14 @@ def wait_until_ready() -> None:
     """
     wait_until("MinIO", is_store_ready)
     wait_until(f"DNS to know {MINIO_SERVICE}", lambda: is_resolved(MINIO_SERVICE))
-    kubectl("wait", "--for=create", f"node/{NODE_NAME}", "serviceaccount/default", "--timeout=60s")
-    kubectl("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=60s")
+    kubectl("wait", "--for=create", f"node/{NODE_NAME}", "serviceaccount/default", "--timeout=180s")
+    kubectl("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=180s")
 
 
 def is_store_ready() -> bool:
     """Tell whether MinIO can write."""
     try:
-        with urllib.request.urlopen(f"http://{MINIO_HOST}/minio/health/cluster", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{MINIO_HOST}/minio/health/cluster", timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

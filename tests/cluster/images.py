@@ -19,6 +19,7 @@ class Recipe:
 
     name: str
     dockerfile: Path
+    base: builder.Base
     lock: Path
     sources: tuple[Path, ...]
     gib: float
@@ -26,7 +27,7 @@ class Recipe:
     @property
     def dependencies(self) -> str:
         """The name of the image that holds the locked dependencies only."""
-        digest = digest_of([self.dockerfile, self.lock], builder.base_image())
+        digest = digest_of([self.dockerfile, self.lock], self.base.image)
         return f"modelexport.dev/{self.name}-dependencies:{digest}"
 
     @property
@@ -39,6 +40,7 @@ class Recipe:
 OPERATOR = Recipe(
     "operator",
     REPOSITORY / "operator/Dockerfile",
+    builder.PYTHON_ONLY,
     REPOSITORY / "requirements/operator.txt",
     (REPOSITORY / "operator/src",),
     gib=3,
@@ -46,6 +48,7 @@ OPERATOR = Recipe(
 CONVERTER = Recipe(
     "converter",
     REPOSITORY / "converter-image/Dockerfile",
+    builder.WITH_SHELL,
     REPOSITORY / "requirements/converter.txt",
     (REPOSITORY / "operator/src/modelexport", REPOSITORY / "converter-image/src/modelexport_converter"),
     gib=18,
@@ -73,15 +76,33 @@ def provide(recipe: Recipe) -> str:
     return image
 
 
+def build(recipe: Recipe) -> str:
+    """Build an image unless buildah has it, without a node, and return its name.
+
+    Raises:
+        ClusterError: there is no room, or a step fails; the message ends with its last lines.
+    """
+    with exclusive("images"):
+        image = recipe.image
+        if image not in builder.images():
+            build_from_lock(recipe, image)
+    return image
+
+
+def build_from_lock(recipe: Recipe, image: str, target: str | None = None) -> None:
+    """Build an image, or one stage of it, with everything that it is made from."""
+    require_disk(CACHE, recipe.gib, f"the {recipe.name} image")
+    builder.provide_base(recipe.base)
+    with timed(f"building {image}"):
+        builder.fill_cache(recipe.lock)
+        builder.build(recipe.dockerfile, recipe.base, image, target)
+
+
 def provide_dependencies(recipe: Recipe, dependencies: str) -> None:
     """Build and import the image with the locked dependencies; those of the lock before go first, they are large."""
     drop(f"modelexport.dev/{recipe.name}-dependencies:")
     drop(f"modelexport.dev/{recipe.name}:")
-    require_disk(CACHE, recipe.gib, f"the {recipe.name} image")
-    builder.provide_base()
-    with timed(f"building the dependencies of the {recipe.name} image"):
-        builder.fill_cache(recipe.lock)
-        builder.build(recipe.dockerfile, dependencies, target="dependencies")
+    build_from_lock(recipe, dependencies, target="dependencies")
     with timed(f"importing the dependencies of the {recipe.name} image"), scratch_folder("layout") as layout:
         builder.push(dependencies, layout, "--compression-format=zstd", "--compression-level=3")
         oci.import_layout(layout, dependencies)
@@ -90,7 +111,7 @@ def provide_dependencies(recipe: Recipe, dependencies: str) -> None:
 def provide_code(recipe: Recipe, image: str, dependencies: str) -> None:
     """Build the image with the code on top of the dependencies and import what it adds."""
     with timed(f"building and importing {image}"), scratch_folder("layout") as layout:
-        builder.build(recipe.dockerfile, image)
+        builder.build(recipe.dockerfile, recipe.base, image)
         oci.expect_layers(layout, dependencies)
         builder.push(image, layout, "--disable-compression")
         oci.share_layers(layout, dependencies)

@@ -65,4 +65,4 @@ def install_operator(operator: str, converter: str) -> None:
         "wait", "--for=condition=Established", "crd/modelexports.modelexport.dev", "crd/exportclasses.modelexport.dev"
     )
     upgrade = ["upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--values=-"]
-    run_helm(*upgrade, "--wait", "--timeout=120s", input=json.dumps(build_values(operator, converter)))
+    run_helm(*upgrade, "--wait", "--timeout=300s", input=json.dumps(build_values(operator, converter)))

@@ -41,7 +41,7 @@ def add_nodes(*nodes: dict[str, object]) -> None:
         subprocess.CalledProcessError: the API server refuses one, or they do not become ready.
     """
     kubectl("create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(nodes)}))
-    kubectl("wait", "--for=condition=Ready", "nodes", f"--selector={LABEL}", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "nodes", f"--selector={LABEL}", "--timeout=180s")
 
 
 def set_nodes(count: int, architecture: str = "arm64") -> None:

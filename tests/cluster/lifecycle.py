@@ -19,7 +19,7 @@ from cluster.tools import install
 NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
 CGROUPS = Path("/sys/fs/cgroup")
 WORKING_GIB = 3
-START_SECONDS = 180
+START_SECONDS = 600
 
 
 def up() -> bool:

@@ -115,7 +115,7 @@ def is_api_ready(server: subprocess.Popen[bytes]) -> bool:
         raise ClusterError("the API server ended while it started")
     context = ssl.create_default_context(cafile=str(CA_FILE))
     try:
-        with urllib.request.urlopen(f"{API_SERVER}/readyz", context=context, timeout=5) as answer:
+        with urllib.request.urlopen(f"{API_SERVER}/readyz", context=context, timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

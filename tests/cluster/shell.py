@@ -61,7 +61,7 @@ def output(command: list[str], **options: Any) -> str:
     return str(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **options).stdout).strip()
 
 
-def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 180) -> None:
     """Ask until the answer is yes.
 
     Raises:

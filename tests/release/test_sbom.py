@@ -1,4 +1,4 @@
-"""The bills of materials: what is locked is listed, with its digests, and nothing else."""
+"""The bills of materials: of a lock, with its digests, and of what is in a root file system."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cluster.bill import describe
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("operator", "converter")
@@ -48,3 +50,54 @@ def test_the_operator_brings_no_torch_and_the_converter_no_framework_of_operator
     operator, converter = ({package.split("/")[1].split("@")[0] for package in locked(image)} for image in IMAGES)
     assert "torch" in converter - operator
     assert "kopf" in operator - converter
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    """Lay files out as they are in the root file system of an image."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+def package(name: str, version: str, status: str = "") -> str:
+    return (
+        f"Package: {name}\n{status}Architecture: amd64\nVersion: {version}\nDescription: what it is\n more of it\n .\n"
+    )
+
+
+LIBRARY = {
+    "opt/venv/lib/python3.11/site-packages/Some_Library-1.2.dist-info/METADATA": "Name: Some_Library\nVersion: 1.2\n"
+}
+GONE = package("gone", "1", "Status: deinstall ok not-installed\n")
+HEADER = '#define PY_MAJOR_VERSION 3\n#define PY_VERSION             "3.11.9"\n'
+ROOTS = {
+    "Debian's": (
+        {"var/lib/dpkg/status": f"{package('libc6', '2.36-9+deb12u9')}\n{GONE}\n{package('zlib1g', '1:1.2.13')}"},
+        {"pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64", "pkg:deb/debian/zlib1g@1:1.2.13?arch=amd64"},
+    ),
+    "a distroless one": (
+        {
+            "var/lib/dpkg/status": "",
+            "var/lib/dpkg/status.d/libssl3": package("libssl3", "3.0.15"),
+            "var/lib/dpkg/status.d/libssl3.md5sums": "d41d8cd98f00b204e9800998ecf8427e  usr/lib/libssl.so.3\n",
+        },
+        {"pkg:deb/debian/libssl3@3.0.15?arch=amd64"},
+    ),
+    "one with a Python of its own": (
+        {"usr/local/include/python3.11/patchlevel.h": HEADER},
+        {"pkg:generic/python@3.11.9"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_the_bill_of_an_image_lists_what_is_in_it_whoever_brought_it(name: str, tmp_path: Path) -> None:
+    files, expected = ROOTS[name]
+    root = lay(tmp_path, {**LIBRARY, **files})
+    text = describe("modelexport-operator", root)
+    bill = json.loads(text)
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "modelexport-operator"
+    assert {part["purl"] for part in bill["components"]} == {"pkg:pypi/some-library@1.2", *expected}
+    assert describe("modelexport-operator", root) == text

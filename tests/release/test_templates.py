@@ -14,6 +14,9 @@ import yaml
 from cluster.chart import CHART, RELEASE, Body, helm, load, render
 from cluster.layout import REPOSITORY, tool
 from cluster.tools import install
+from modelexport import names
+from modelexport.cli.links import signing_pod
+from unit.operator.objects import build_all, make_class, make_export
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [path.name.removesuffix(".values.yaml") for path in sorted(GOLDEN.glob("*.values.yaml"))]
@@ -83,8 +86,22 @@ def test_every_pod_is_restricted(name: str) -> None:
 def test_what_is_said_after_the_installation_names_the_next_steps() -> None:
     options = [RELEASE, str(CHART), "--namespace=ml", "--dry-run=client"]
     notes = subprocess.run([tool("helm"), "install", *options], capture_output=True, text=True, check=True).stdout
-    for words in ("helm test modelexport-operator --namespace ml", "there is an ExportClass", "--force-conflicts"):
+    for words in (
+        "helm test modelexport-operator --namespace ml",
+        "there is an ExportClass",
+        "--force-conflicts",
+        "Before helm uninstall delete the ModelExports with deletionPolicy: Delete, or set Retain",
+    ):
         assert words in notes
+
+
+def test_the_notes_and_the_page_know_the_same_way_out_for_exports_that_outlive_their_operator() -> None:
+    """tests/integration/test_uninstalled.py goes it."""
+    notes = (CHART / "templates/NOTES.txt").read_text()
+    page = (REPOSITORY / "docs/operator.md").read_text()
+    operations = [[line.strip() for line in text.splitlines() if '"op":' in line] for text in (notes, page)]
+    assert operations[0] == operations[1]
+    assert names.FINALIZER in operations[0][0]
 
 
 def test_the_chart_has_the_version_of_the_application() -> None:
@@ -111,6 +128,32 @@ def test_releases_of_two_teams_share_no_name() -> None:
         }
 
     assert cluster_wide("team-a") & cluster_wide("team-b") == set()
+
+
+def test_the_policy_of_a_namespace_holds_for_every_pod_that_gets_the_keys_of_the_store() -> None:
+    [policy] = [body for name, body in objects(values_of("everything")).items() if name.endswith("-operator-jobs")]
+    [expression] = policy["spec"]["podSelector"]["matchExpressions"]
+    export = make_export("ONNX/FP16")
+    job = build_all(export, make_class())["ONNX/FP16"]
+    pods = [job["spec"]["template"], signing_pod(export, job, ["s3://exports/a"], "http://minio:9000")]
+    assert {pod["metadata"]["labels"][expression["key"]] for pod in pods} == set(expression["values"])
+
+
+def test_the_chart_takes_the_values_that_argo_cd_gives_it() -> None:
+    application = yaml.safe_load((REPOSITORY / "deploy/argocd/operator.yaml").read_text())
+    rendered = objects(application["spec"]["source"]["helm"]["valuesObject"], "--include-crds")
+    assert {"CustomResourceDefinition/modelexports.modelexport.dev", "ExportClass/default"} <= rendered.keys()
+    [container] = rendered[f"Deployment/{RELEASE}"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/modelexport-operator:0.1.0"
+
+
+@pytest.mark.parametrize("folder", ["https://wiki.example/runbooks", "https://wiki.example/runbooks/"])
+def test_every_alert_refers_to_the_runbooks_that_a_team_keeps(folder: str) -> None:
+    rendered = objects({"metrics": {"prometheusRule": {"enabled": True, "runbookUrl": folder}}})
+    [group] = rendered[f"PrometheusRule/{RELEASE}"]["spec"]["groups"]
+    alerts = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in group["rules"] if "alert" in rule}
+    assert alerts == {name: f"https://wiki.example/runbooks/{name}.md" for name in alerts}
+    assert len(alerts) == len(list((REPOSITORY / "docs/runbooks").iterdir()))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +193,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an unknown level": ({"logLevel": "TRACE"}, "at '/logLevel'"),
     "a variable without a name": ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     "a port that is none": ({"networkPolicy": {"apiServerPorts": [0]}}, "at '/networkPolicy/apiServerPorts/0'"),
+    "an address without its length": (
+        {"networkPolicy": {"apiServerCIDRs": ["192.0.2.10"]}},
+        "at '/networkPolicy/apiServerCIDRs/0'",
+    ),
+    "a place of runbooks that is none": (
+        {"metrics": {"prometheusRule": {"runbookUrl": "docs/runbooks"}}},
+        "at '/metrics/prometheusRule/runbookUrl'",
+    ),
     "a class without a store": (
         {"exportClass": {"create": True, "spec": {"converter": {"image": "c"}}}},
         "at '/exportClass/spec': missing property 'storage'",

@@ -1,0 +1,63 @@
+"""What ``helm test`` runs in a Pod of the release."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from cluster.chart import RELEASE, load, render
+from cluster.tools import install
+
+ADDRESS = f"http://{RELEASE}.modelexport-system.svc:8080"
+
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def closed_server() -> Iterator[HTTPServer]:
+    """A server that has its port, and refuses everybody until it is activated."""
+    with HTTPServer(("127.0.0.1", 0), Ready, bind_and_activate=False) as server:
+        server.server_bind()
+        server.timeout = 0.1
+        yield server
+
+
+def ask(server: HTTPServer, patience: int = 60) -> "subprocess.Popen[str]":
+    """Run the part of the script that asks the operator, which is a server of ours."""
+    install()
+    [pod] = [body for body in load(render()) if body["kind"] == "Pod" and body["metadata"]["name"] == f"{RELEASE}-test"]
+    script = pod["spec"]["containers"][0]["args"][0]
+    kept = [line for line in script.splitlines() if not line.startswith(("kinds", "with", "    kinds", "trust"))]
+    asking = "\n".join(kept[: 1 + next(at for at, line in enumerate(kept) if line.startswith('print("operator'))])
+    asking = asking.replace(ADDRESS, f"http://127.0.0.1:{server.server_port}")
+    asking = asking.replace("patience=60", f"patience={patience}")
+    command = [sys.executable, "-u", "-c", asking]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_an_operator_whose_service_is_not_known_everywhere_yet_is_asked_again() -> None:
+    with closed_server() as server, ask(server) as asking:
+        said = asking.stdout.readline() if asking.stdout else ""
+        server.server_activate()
+        while asking.poll() is None:
+            server.handle_request()
+        answer, problems = asking.communicate()
+    assert said.startswith("no answer yet")
+    assert asking.returncode == 0, problems
+    assert answer.endswith("operator: ok\n")
+
+
+def test_an_operator_that_never_answers_fails_the_test_with_the_reason() -> None:
+    with closed_server() as server, ask(server, patience=2) as asking:
+        _, problems = asking.communicate()
+    assert asking.returncode == 1
+    assert "Connection refused" in problems
