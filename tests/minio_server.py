@@ -1,7 +1,6 @@
 """A real MinIO server on loopback, for tests of the store; `make tools` builds its binary."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import urllib3
 from minio import Minio
 
 from cluster.layout import tool
+from ports import free_port
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
-START_SECONDS = 30
+START_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,6 @@ class MinioServer:
         return Minio(endpoint=self.address, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serve(folder: Path) -> Iterator[MinioServer]:
     """Run a server that keeps its objects in ``folder``, and end it."""
@@ -52,21 +47,29 @@ def serve(folder: Path) -> Iterator[MinioServer]:
     command = [tool("minio"), "server", "--quiet", "--address", address, "--console-address", console, str(folder)]
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=settings, stdout=log, stderr=log)
+    server = MinioServer(address)
     try:
-        _wait_for(address)
-        yield MinioServer(address)
+        _wait_for(server, process)
+        yield server
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_for(address: str) -> None:
-    host, port = address.split(":")
+def _wait_for(server: MinioServer, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the server does what it is asked: it listens before it has read its folder, and refuses meanwhile."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host, int(port)), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError(f"MinIO does not listen on {address} after {START_SECONDS} s")
+    while process.poll() is None and time.monotonic() < deadline:
+        if _answers(server):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"MinIO does not answer on {server.address} after {START_SECONDS} s, or has ended")
+
+
+def _answers(server: MinioServer) -> bool:
+    """A request that comes too early may never be answered, so none is waited for long."""
+    try:
+        answer = urllib3.request("GET", f"http://{server.address}/minio/health/cluster", timeout=2, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return False
+    return answer.status == 200

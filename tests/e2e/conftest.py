@@ -53,7 +53,7 @@ def namespace(cluster: None) -> Iterator[str]:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     kubectl("create", "--filename=-", input=json.dumps(body))
     kubectl("create", "--filename=-", input=json.dumps(build_store_secret(name)))
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

@@ -20,7 +20,7 @@ INPUTS, RESULTS = "e2e-inputs", "e2e-exports"
 """Buckets: what the exports read, and where they publish."""
 CLASSIFIER = f"s3://{INPUTS}/yolov8n-cls.pt"
 ENDPOINT = f"http://{MINIO_SERVICE}:9000"
-SECONDS = 240
+SECONDS = 600
 """How long a single conversion may take here, its turn on a busy machine included."""
 LOOK_SECONDS = 0.3
 
@@ -37,7 +37,7 @@ def build_class(name: str, image: str, **changes: Any) -> Body:
             "credentialsSecretName": installation.STORE_SECRET,
         },
         "converter": {"image": image, "imagePullPolicy": "Never"},
-        "jobs": {"deadlineSeconds": 600, "retries": 3},
+        "jobs": {"deadlineSeconds": 3600, "retries": 3},
     }
     spec = changes | {part: {**usual[part], **changes.get(part, {})} for part in usual}
     return {"apiVersion": names.API_VERSION, "kind": names.CLASS_KIND, "metadata": {"name": name}, "spec": spec}
@@ -147,7 +147,7 @@ def workspace(image: str) -> Iterator[Workspace]:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     kubectl("create", "--filename=-", input=json.dumps(body))
     kubectl("create", "--filename=-", input=installation.build_secret(name))
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
     try:
         yield Workspace(name, image)
     finally:

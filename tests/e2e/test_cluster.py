@@ -19,11 +19,11 @@ Kubectl = Callable[..., str]
 Body = dict[str, Any]
 
 FILL_MEMORY = "data = bytearray(200 << 20)"
-FILL_DISK = "import time; open('/tmp/data', 'wb').write(bytes(60 << 20)); time.sleep(120)"
+FILL_DISK = "import time; open('/tmp/data', 'wb').write(bytes(60 << 20)); time.sleep(600)"
 ASK_STORE = """
 import socket, urllib.request
 print(socket.gethostbyname("minio.default.svc.cluster.local"))
-print(urllib.request.urlopen("http://minio.default.svc.cluster.local:9000/minio/health/live", timeout=10).status)
+print(urllib.request.urlopen("http://minio.default.svc.cluster.local:9000/minio/health/live", timeout=60).status)
 """
 ASK_API = """
 import ssl, urllib.request
@@ -31,7 +31,7 @@ account = "/var/run/secrets/kubernetes.io/serviceaccount"
 request = urllib.request.Request("https://kubernetes.default.svc/api")
 request.add_header("Authorization", "Bearer " + open(account + "/token").read())
 context = ssl.create_default_context(cafile=account + "/ca.crt")
-print(urllib.request.urlopen(request, context=context, timeout=10).status)
+print(urllib.request.urlopen(request, context=context, timeout=60).status)
 """
 
 
@@ -68,7 +68,7 @@ def run_job(kubectl: Kubectl, job: Body, condition: str) -> Body:
     """Create a Job, wait for a condition of it, and return its only Pod."""
     in_namespace = f"--namespace={job['metadata']['namespace']}"
     kubectl("create", "--filename=-", input=json.dumps(job))
-    kubectl("wait", f"--for=condition={condition}", "job/job", in_namespace, "--timeout=120s")
+    kubectl("wait", f"--for=condition={condition}", "job/job", in_namespace, "--timeout=300s")
     [pod] = json.loads(kubectl("get", "pods", in_namespace, "--output=json"))["items"]
     return pod
 
@@ -76,9 +76,11 @@ def run_job(kubectl: Kubectl, job: Body, condition: str) -> Body:
 def test_a_restricted_job_completes_and_goes_when_its_time_is_over(
     kubectl: Kubectl, namespace: str, operator_image: str
 ) -> None:
-    job = build_job(namespace, operator_image, "import kopf", ttlSecondsAfterFinished=2)
-    run_job(kubectl, job, "Complete")
-    kubectl("wait", "--for=delete", "job/job", f"--namespace={namespace}", "--timeout=30s")
+    run_job(kubectl, build_job(namespace, operator_image, "import kopf"), "Complete")
+    # With so short a time from the start it would at times be gone before anybody has seen it complete.
+    patch = json.dumps({"spec": {"ttlSecondsAfterFinished": 1}})
+    kubectl("patch", "job/job", f"--namespace={namespace}", "--type=merge", f"--patch={patch}")
+    kubectl("wait", "--for=delete", "job/job", f"--namespace={namespace}", "--timeout=120s")
 
 
 def test_a_pod_finds_minio_by_its_name(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
@@ -130,7 +132,7 @@ def test_a_pod_that_may_become_root_is_not_admitted(kubectl: Kubectl, namespace:
 def test_nothing_is_left_when_the_cluster_ends_after_etcd_was_killed(kubectl: Kubectl, operator_image: str) -> None:
     job = build_job("default", operator_image, "import time; time.sleep(600)")
     kubectl("create", "--filename=-", input=json.dumps(job))
-    kubectl("wait", "--for=jsonpath={.status.ready}=1", "job/job", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.ready}=1", "job/job", "--timeout=120s")
     processes = node_processes()
     assert ["python", "-c", "import time; time.sleep(600)"] in map(command_of, processes)
     os.kill(servers()["etcd"], signal.SIGKILL)

@@ -11,6 +11,7 @@ from minio import Minio
 from cluster import installation
 from cluster.bootstrap import kubectl
 from cluster.layout import REPOSITORY
+from cluster.shell import wait_until
 from e2e.support import INPUTS, Body, Workspace, ask, build_export, find_condition, workspace
 from modelexport.matrix import Format, Precision, Target, lookup
 
@@ -31,7 +32,7 @@ def exported(product: str, minio: Minio) -> Iterator[Workspace]:
         minio.make_bucket(bucket_name=installation.RESULTS)
     with workspace(product) as space:
         space.apply(build_export("model", *TARGETS, model=MODEL, calibration=PICTURES))
-        space.wait("mx/model", "condition=Ready", seconds=900)
+        space.wait("mx/model", "condition=Ready", seconds=1800)
         yield space
 
 
@@ -123,6 +124,8 @@ def test_the_jobs_belong_to_the_export(exported: Workspace) -> None:
 
 
 def test_the_events_tell_the_story(exported: Workspace) -> None:
+    # The operator tells the end a moment after it has written it.
+    wait_until("the end to be told", lambda: exported.events("model")[-1][2].startswith("9 of 9"))
     events = exported.events("model")
     assert events[0][:2] == ("Normal", "Progressing")
     assert events[-1] == ("Normal", "Succeeded", "9 of 9 targets are published")

@@ -149,7 +149,7 @@ def failed(product: str, minio: Minio) -> Iterator[Workspace]:
             for name, fault in FAULTS.items()
         )
         space.apply(*exports)
-        space.wait("mx", "condition=Stalled", seconds=600)
+        space.wait("mx", "condition=Stalled", seconds=1800)
         yield space
 
 

@@ -5,27 +5,44 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster import containerd
-from cluster.images import CONVERTER, OPERATOR, provide
+from cluster import bill, containerd
+from cluster.images import CONVERTER, OPERATOR, build, provide
 from e2e.test_cluster import build_job, run_job
 
 LOOK = """
 import importlib.util, json, os
+size = 0
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if not os.path.ismount(os.path.join(folder, name))]
+    size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
 there = {name: importlib.util.find_spec(name) is not None for name in ("kopf", "torch")}
-print(json.dumps({"user": os.getuid(), **there}))
+print(json.dumps({"user": os.getuid(), "shell": os.path.exists("/bin/sh"), "size": size, **there}))
 """
 MEGABYTE = 1_000_000
 
 
-def test_the_operator_image_is_small(operator_image: str) -> None:
-    transferred = sum(layer["size"] for layer in containerd.manifest_of(operator_image)["layers"])
-    assert 20 * MEGABYTE < transferred < 200 * MEGABYTE
-
-
-def test_the_operator_image_has_no_torch(kubectl: Callable[..., str], namespace: str, operator_image: str) -> None:
+def test_the_operator_image_is_small_and_has_neither_torch_nor_a_shell(
+    kubectl: Callable[..., str], namespace: str, operator_image: str
+) -> None:
     run_job(kubectl, build_job(namespace, operator_image, LOOK), "Complete")
     found = json.loads(kubectl("logs", "job/job", f"--namespace={namespace}"))
-    assert found == {"user": 65532, "kopf": True, "torch": False}
+    assert 100 * MEGABYTE < found.pop("size") < 200 * MEGABYTE
+    assert found == {"user": 65532, "kopf": True, "torch": False, "shell": False}
+    transferred = sum(layer["size"] for layer in containerd.manifest_of(operator_image)["layers"])
+    assert 20 * MEGABYTE < transferred < 80 * MEGABYTE
+
+
+def test_the_bill_of_the_operator_image_lists_the_lock_and_what_lies_below_it() -> None:
+    parts = json.loads(bill.write("operator", build(OPERATOR)).read_text())["components"]
+    python, debian = (
+        {f"{part['name']}=={part['version']}" for part in parts if part["purl"].startswith(f"pkg:{kind}/")}
+        for kind in ("pypi", "deb")
+    )
+    lines = OPERATOR.lock.read_text().splitlines()
+    assert python == {line.split()[0] for line in lines if "==" in line and not line.startswith(" ")}
+    found = {name.split("==")[0] for name in debian}
+    assert found >= {"libc6", "libssl3", "python3.11-minimal", "zlib1g"}
+    assert not found & {"dpkg", "tar"}
 
 
 def test_with_nothing_changed_nothing_is_built_or_imported(

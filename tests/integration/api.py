@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from integration.control_plane import TOKEN, ControlPlane, wait_until
+from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
 
 Body = dict[str, Any]
 EXPORTS = "/apis/modelexport.dev/v1alpha1/namespaces/{0}/modelexports"
@@ -33,14 +33,15 @@ class Api:
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self.namespace = namespace
         self._address = plane.address
+        self._token = plane.token
         self._trust = ssl.create_default_context(cafile=plane.certificate)
 
     def call(self, method: str, path: str, body: Body | None = None, content_type: str = "application/json") -> Body:
-        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content_type}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._address + path.format(self.namespace), data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, context=self._trust, timeout=30) as response:
+            with urllib.request.urlopen(request, context=self._trust, timeout=60) as response:
                 answer: Body = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:
@@ -72,10 +73,14 @@ class Api:
         entries = self.get(EXPORTS, name).get("status", {}).get("targets", [])
         return {f"{entry['format']}/{entry['precision']}": entry for entry in entries}
 
-    def wait_for_reason(self, reason: str, name: str = "shapes", seconds: float = 30) -> Body:
+    def wait_for_reason(self, reason: str, name: str = "shapes") -> Body:
         """Wait until the Ready condition has a reason, and return the export."""
-        wait_until(f"{name} to be {reason}", lambda: self.ready(name).get("reason") == reason, seconds)
+        wait_until(f"{name} to be {reason}", lambda: self.ready(name).get("reason") == reason)
         return self.get(EXPORTS, name)
 
-    def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = 30) -> None:
+    def reasons_of_events(self) -> set[str]:
+        """The reasons that events have told."""
+        return {event["reason"] for event in self.list(EVENTS)}
+
+    def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
         wait_until(what, is_true, seconds)

@@ -16,7 +16,8 @@ from cluster.layout import gitops_dir
 from cluster.tools import install_gitops
 from health_cases import ARGOCD
 from integration.api import Api, Body
-from integration.control_plane import ControlPlane, free_port, run_process, wait_until
+from integration.control_plane import PATIENCE_SECONDS, ControlPlane, run_process, wait_until
+from ports import free_port
 
 NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"
@@ -32,6 +33,12 @@ PROJECT = {
 }
 """What Argo CD's own server makes at its first start."""
 REFRESH = "argocd.argoproj.io/refresh"
+
+
+def in_wave(wave: int, body: Body) -> Body:
+    """Say when a sync comes to an object: after all of the waves before are healthy."""
+    annotations = {**body["metadata"].get("annotations", {}), "argocd.argoproj.io/sync-wave": str(wave)}
+    return body | {"metadata": body["metadata"] | {"annotations": annotations}}
 
 
 def run_argocd(*arguments: str) -> str:
@@ -154,7 +161,7 @@ class Application:
         state: dict[str, Any] = self.body().get("status", {}).get("operationState", {})
         return state
 
-    def wait_for(self, sync: str, health: str, seconds: float = 60) -> None:
+    def wait_for(self, sync: str, health: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a state."""
         wanted = State(sync, health)
         try:
@@ -164,7 +171,7 @@ class Application:
 
     @contextmanager
     def recorded(self) -> Iterator[list[State]]:
-        """Record every state that is seen, each once in a row, the last one included."""
+        """Record every state that is seen, each once in a row, the first and the last one included."""
         stop, seen = threading.Event(), list[State]()
 
         def look() -> None:
@@ -176,6 +183,7 @@ class Application:
             while not stop.wait(0.05):
                 look()
 
+        look()
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:

@@ -5,7 +5,6 @@ The tests play the kubelet: they write the status of Pods. Everything listens on
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -22,19 +21,22 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cluster.layout import tool
 from cluster.tools import install
+from ports import free_port
 
 TOKEN = "integration-admin"
 OPERATOR_TOKEN = "integration-operator"
 OPERATOR_USER = "system:serviceaccount:modelexport-system:modelexport-operator"
-START_SECONDS = 60
+PATIENCE_SECONDS = 120
+"""Longer than a busy machine takes for anything: what comes at last is not late."""
 
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """A running control plane."""
+    """A running control plane, and the token of its administrator."""
 
     address: str
     folder: Path
+    token: str = TOKEN
 
     @property
     def kubeconfig(self) -> Path:
@@ -85,7 +87,7 @@ def write_kubeconfig(path: Path, address: str, certificate: Path | None = None, 
     path.write_text(yaml.safe_dump(config))
 
 
-def wait_until(what: str, is_true: Callable[[], object], seconds: float = START_SECONDS) -> None:
+def wait_until(what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     """Return when something has come true.
 
     Raises:
@@ -96,12 +98,6 @@ def wait_until(what: str, is_true: Callable[[], object], seconds: float = START_
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds} s for {what}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -199,7 +195,7 @@ def _is_ready(plane: ControlPlane) -> bool:
         return False
     request = urllib.request.Request(f"{plane.address}/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
     try:
-        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=plane.certificate), timeout=5):
+        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=plane.certificate), timeout=30):
             return True
     except (urllib.error.URLError, OSError):
         return False

@@ -2,7 +2,7 @@
 
 from cluster.chart import NAMESPACE, Body, load, render
 from cluster.layout import REPOSITORY
-from integration.control_plane import ControlPlane
+from integration.control_plane import ControlPlane, wait_until
 
 RIGHTS = "templates/rbac.yaml"
 
@@ -12,7 +12,17 @@ def install_definitions(plane: ControlPlane) -> None:
     plane.kubectl("apply", "--filename", str(REPOSITORY / "crds"))
     plane.kubectl("create", "namespace", NAMESPACE)
     plane.kubectl("apply", "--filename=-", text=render_rights())
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    # The API server says so a moment before it does.
+    wait_until("the definitions to be served", lambda: _is_served(plane, "modelexports,exportclasses"))
+
+
+def _is_served(plane: ControlPlane, kinds: str) -> bool:
+    try:
+        plane.kubectl("get", kinds, "--all-namespaces")
+    except AssertionError:
+        return False
+    return True
 
 
 def render_rights() -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from integration.control_plane import OPERATOR_TOKEN, free_port, run_process, wait_until, write_kubeconfig
+from integration.control_plane import OPERATOR_TOKEN, run_process, wait_until, write_kubeconfig
+from ports import free_port
 
 SOURCES = Path(__file__).parents[2] / "operator/src"
 
@@ -62,7 +63,7 @@ class Operator:
     def ask(self, path: str) -> tuple[int, str]:
         """Ask the operator's HTTP server; status 0 when it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

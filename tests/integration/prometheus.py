@@ -1,10 +1,10 @@
-"""A real Prometheus on a free port of loopback, which scrapes one operator every second."""
+"""A real Prometheus on a free port of loopback, which scrapes operators every second."""
 
 import json
 import math
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from integration.control_plane import free_port, run_process, wait_until
+from integration.control_plane import run_process, wait_until
+from ports import free_port
 
 PROGRAM = "/usr/bin/prometheus"
 NAMESPACE = "modelexport-system"
@@ -29,7 +30,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: object) -> Any:
         """Ask its API and return the data of the answer."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=60) as response:
             return json.load(response)["data"]
 
     def values(self, query: str) -> list[float]:
@@ -51,11 +52,17 @@ class Prometheus:
 
 
 @contextmanager
-def start_prometheus(folder: Path, target: int, rules: str) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes a port of loopback and evaluates rules, and end it; its data go with the folder."""
+def start_prometheus(folder: Path, discovery: Mapping[str, Any], rules: str) -> Iterator[Prometheus]:
+    """Run a Prometheus and end it; its data go with the folder.
+
+    Args:
+        folder: an empty folder.
+        discovery: the part of a ``scrape_config`` that says what is scraped, and how.
+        rules: a file of rules, which it evaluates.
+    """
     address = f"127.0.0.1:{free_port()}"
     (folder / "rules.yaml").write_text(rules)
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(target)))
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(discovery)))
     command = [
         PROGRAM,
         f"--config.file={folder / 'prometheus.yaml'}",
@@ -69,18 +76,22 @@ def start_prometheus(folder: Path, target: int, rules: str) -> Iterator[Promethe
         yield prometheus
 
 
-def _config(target: int) -> dict[str, Any]:
-    scraped = {"targets": [f"127.0.0.1:{target}"], "labels": {"namespace": NAMESPACE}}
+def scrape_port(port: int) -> Mapping[str, Any]:
+    """Discover one operator, which is a process of this machine."""
+    return {"static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": NAMESPACE}}]}
+
+
+def _config(discovery: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": ["rules.yaml"],
-        "scrape_configs": [{"job_name": "modelexport", "static_configs": [scraped]}],
+        "scrape_configs": [{"job_name": "modelexport", **discovery}],
     }
 
 
 def _is_ready(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5):
+        with urllib.request.urlopen(f"http://{address}/-/ready", timeout=30):
             return True
     except OSError:
         return False

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-from integration.control_plane import ControlPlane, free_port
+from integration.control_plane import ControlPlane
+from ports import free_port
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 HOP_HEADERS = ("Host", "Transfer-Encoding", "Connection", "Content-Length", "Content-Encoding")
@@ -39,6 +40,8 @@ class Proxy:
     namespace: str = ""
     fault: Fault | None = None
     writes: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    """Everything that was ever asked for, in all namespaces."""
     deaf_to: str = ""
     """Watches of this plural are kept open, and nothing of them is passed on."""
 
@@ -84,6 +87,7 @@ async def _serve(proxy: Proxy, plane: ControlPlane, port: int, started: threadin
 
 async def _handle(proxy: Proxy, upstream: ClientSession, address: str, request: web.Request) -> web.StreamResponse:
     body = await request.read()
+    proxy.asked.append(f"{request.method} {request.path}")
     fault = _count(proxy, request)
     if fault is not None and not fault.after:
         return _strike(fault, request)

@@ -20,7 +20,7 @@ def run_scenario(api: Api) -> None:
     """Tell the whole story."""
     with play_kubelet(api, ENDS):
         begin_scenario(api)
-        api.wait_for_reason("TargetsFailed", seconds=60)
+        api.wait_for_reason("TargetsFailed")
 
 
 def check_the_end(api: Api) -> None:

@@ -94,6 +94,10 @@ REFUSED = {
         model(parameters={"nmsThreshold": "0.5"}),
         "nmsThreshold is not a parameter of YOLOv8, ",
     ),
+    "an epsilon where nothing is frozen": (
+        model(parameters={"normEpsilon": "0"}),
+        "normEpsilon is not a parameter of YOLOv8, ",
+    ),
     "a threshold as a number": (model(parameters={"nmsThreshold": 0.5}), "must be of type string"),
     "a threshold above 1": (
         model(parameters={"scoreThreshold": "1.5"}),
@@ -175,6 +179,7 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
             {"converter": {"image": "c", "imagePullPolicy": "Often"}},
             'supported values: "Always", "IfNotPresent", "Never"',
         ),
+        ({"converter": {"image": "c", "imagePullSecrets": [{}]}}, "imagePullSecrets[0].name: Required value"),
         ({"jobs": {"deadlineSeconds": 0}}, "should be greater than or equal to 1"),
         ({"storage": {**STORAGE, "prefix": "team/{name}"}}, "no other braces than {namespace} can stand in a prefix"),
         ({"sources": []}, "should have at least 1 items"),
@@ -186,6 +191,8 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
         ({"jobs": {"retries": 11}}, "should be less than or equal to 10"),
         ({"jobs": {"parallelism": 0}}, "should be greater than or equal to 1"),
         ({"jobs": {"queueName": ""}}, "should be at least 1 chars long"),
+        ({"jobs": {"queueName": "q" * 64}}, "may not be more than 63"),
+        ({"jobs": {"queueName": "my queue"}}, "not a name; use lower-case letters, digits, - and ."),
         (pools({}), "spec.nodePools[0].name: Required value"),
         (pools({"name": "GPU"}), "not a name; use lower-case letters, digits and -"),
         (pools({"name": "a"}, {"name": "a"}), 'Duplicate value: {"name":"a"}'),
@@ -249,7 +256,10 @@ def test_what_the_chart_becomes_is_accepted(plane: ControlPlane) -> None:
     storage = {"endpoint": "https://s3.example", "bucket": "exports"}
     values = {
         "replicas": 2,
-        "networkPolicy": {"jobs": {"namespaces": ["default"], "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}},
+        "networkPolicy": {
+            "apiServerCIDRs": ["192.0.2.10/32"],
+            "jobs": {"namespaces": ["default"], "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]},
+        },
         "exportClass": {"create": True, "spec": {"storage": storage, "converter": {"image": "converter"}}},
         "credentials": {"create": True, "namespaces": ["default"], "accessKeyId": "a", "secretAccessKey": "b"},
     }

@@ -12,7 +12,7 @@ from cluster.chart import NAMESPACE, load
 from cluster.layout import REPOSITORY
 from health_cases import UNSEEN_MESSAGE
 from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
-from integration.argocd import Application, State, start_argocd
+from integration.argocd import Application, State, in_wave, start_argocd
 from integration.control_plane import ControlPlane, start_control_plane
 from integration.installation import render_rights
 from integration.kubelet import play_kubelet, refuse, run
@@ -22,11 +22,6 @@ from unit.operator.objects import make_class, make_export
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CONFIG_MAPS = "/api/v1/namespaces/{0}/configmaps"
 PROGRESSING, HEALTHY, DEGRADED, SUSPENDED = "Progressing", "Healthy", "Degraded", "Suspended"
-
-
-def in_wave(wave: int, body: Body) -> Body:
-    annotations = {**body["metadata"].get("annotations", {}), "argocd.argoproj.io/sync-wave": str(wave)}
-    return body | {"metadata": body["metadata"] | {"annotations": annotations}}
 
 
 def order(*targets: str, name: str = "shapes", **spec: Any) -> Body:
@@ -63,7 +58,7 @@ def platform(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> I
     application = Application(plane, "platform", tmp_path_factory.mktemp("platform"))
     application.commit({**installation(), "class.yaml": in_wave(1, make_class()), "export.yaml": order()})
     application.create()
-    application.wait_for("Synced", PROGRESSING, seconds=120)
+    application.wait_for("Synced", PROGRESSING)
     assert application.health_of("shapes") == {"status": PROGRESSING, "message": UNSEEN_MESSAGE}
     with Operator(plane.address, tmp_path_factory.mktemp("operator"), plane.certificate).running():
         yield application
@@ -90,7 +85,7 @@ def wait_for_running(api: Api) -> None:
 
 def wait_for_failed_sync(application: Application, words: str) -> None:
     """Wait until a sync has failed with these words; Argo CD tries it again, and calls it running."""
-    application.api.wait_for("the failure", lambda: words in str(application.operation()), seconds=60)
+    application.api.wait_for("the failure", lambda: words in str(application.operation()))
 
 
 def created(api: Api, path: str, name: str) -> str:
@@ -110,8 +105,8 @@ def test_definitions_come_before_the_class_before_the_export_which_becomes_healt
 
 def test_an_export_stays_synced_because_the_operator_writes_nothing_but_its_status(team: Application) -> None:
     team.commit({"export.yaml": order("ONNX/FP16", "LiteRT/INT8")})
+    team.create()
     with team.recorded() as states:
-        team.create()
         with play_kubelet(team.api, run):
             wait_for_running(team.api)
             team.wait_for("Synced", PROGRESSING)

@@ -62,7 +62,8 @@ def test_a_refused_job_is_told_and_offered_again(api: Api, proxy: Proxy, disturb
     assert {target["reason"] for target in api.targets().values()} == {"JobRefused"}
     assert "injected by the test" in api.targets()["ONNX/FP16"]["message"]
     api.patch(f"{EXPORTS}/shapes", {"spec": {"ttlSecondsAfterFinished": 9999}})
-    api.wait_for("the Jobs", lambda: len(api.list(JOBS)) == 2)
+    # Without the change it would take 60 s.
+    api.wait_for("the Jobs", lambda: len(api.list(JOBS)) == 2, seconds=50)
 
 
 def test_two_operators_at_once_do_nothing_twice(

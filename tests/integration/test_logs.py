@@ -13,13 +13,18 @@ def log_of(operator: Operator) -> list[dict[str, str]]:
     return [json.loads(line) for line in operator.log.read_text().splitlines()]
 
 
+def wait_for_the_last_event(api: Api) -> None:
+    """Wait until the operator has told everything, which it does after it has written the status."""
+    api.wait_for("the last event", lambda: "TargetsFailed" in api.reasons_of_events())
+
+
 def test_every_event_is_in_the_log_with_the_object_the_job_and_the_reason(
     api: Api, plane: ControlPlane, tmp_path: Path
 ) -> None:
     operator = Operator(plane.address, tmp_path, plane.certificate)
     with operator.running():
         run_scenario(api)
-        api.wait_for("the last event", lambda: "TargetsFailed" in [event["reason"] for event in api.list(EVENTS)])
+        wait_for_the_last_event(api)
     export = f"{api.namespace}/shapes"
     lines = [line for line in log_of(operator) if line.get("export") == export]
     told = {
@@ -39,5 +44,6 @@ def test_text_is_one_line_per_event_for_people(api: Api, plane: ControlPlane, tm
     operator = Operator(plane.address, tmp_path, plane.certificate, MODELEXPORT_LOG_FORMAT="text")
     with operator.running():
         run_scenario(api)
+        wait_for_the_last_event(api)
     [line] = [line for line in operator.log.read_text().splitlines() if "reason=VerificationFailed" in line]
     assert f" WARNING modelexport: event export={api.namespace}/shapes target=ONNX/FP32 job=shapes-onnx-fp32-" in line

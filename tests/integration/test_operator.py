@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.api import CLASSES, EVENTS, EXPORTS, JOBS, PODS, Api, ApiError, Body
+from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, ApiError, Body
 from integration.control_plane import ControlPlane
 from integration.kubelet import End, fail, find_no_node, play_kubelet, refuse, run, succeed
 from integration.process import Operator
@@ -26,7 +26,7 @@ def apply(api: Api, *targets: str, **spec: object) -> Body:
 def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPlane, operator: Operator) -> None:
     apply(api, *ALL)
     with play_kubelet(api):
-        plane.kubectl("wait", "mx/shapes", "--for=condition=Ready", "--timeout=60s", f"--namespace={api.namespace}")
+        plane.kubectl("wait", "mx/shapes", "--for=condition=Ready", "--timeout=120s", f"--namespace={api.namespace}")
     assert len(api.list(JOBS)) == 9
     assert len(api.list(PODS)) == 9
     body = api.get(EXPORTS, "shapes")
@@ -37,10 +37,10 @@ def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPl
     assert "kopf" not in json.dumps(body)
     line = plane.kubectl("get", "mx", f"--namespace={api.namespace}").splitlines()[1].split()
     assert line[:4] == ["shapes", "YOLOv8", "9/9", "Succeeded"]
-    api.wait_for("the last event", lambda: "Succeeded" in [event["reason"] for event in api.list(EVENTS)])
+    api.wait_for("the last event", lambda: "Succeeded" in api.reasons_of_events())
     labels = 'fault="None",format="CoreML",outcome="Succeeded",precision="INT8",reason="Succeeded"'
     counted = f"modelexport_conversions_total{{{labels}}} 1.0"
-    assert counted in operator.ask("/metrics")[1]
+    api.wait_for("the conversion to be counted", lambda: counted in operator.ask("/metrics")[1])
 
 
 def test_a_failure_of_the_user_is_final_and_stalls(api: Api) -> None:
@@ -59,8 +59,9 @@ def test_a_failure_of_the_user_is_final_and_stalls(api: Api) -> None:
 def test_a_passing_failure_is_tried_again(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, {"ONNX/FP16": [fail(137, "", "OOMKilled"), succeed]}):
-        api.wait_for("the retry to be told", lambda: api.targets().get("ONNX/FP16", {}).get("reason") == "Retrying")
-        api.wait_for_reason("Succeeded", seconds=60)
+        api.wait_for_reason("Succeeded")
+    # The status tells of it for ten seconds, which a test that has to stand still overlooks; the event stays.
+    assert "Retrying" in api.reasons_of_events()
     assert api.targets()["ONNX/FP16"]["attempts"] == 2
 
 
@@ -132,10 +133,12 @@ def test_a_conversion_that_takes_too_long_is_ended_and_told(api: Api, hasty: str
     assert "Raise spec.jobs.deadlineSeconds" in target["message"]
 
 
-def test_what_a_pod_waited_for_until_the_deadline_is_the_reason(api: Api, hasty: str) -> None:
-    apply(api, "ONNX/FP16", className=hasty)
+def test_what_a_pod_waited_for_until_the_deadline_is_the_reason(api: Api) -> None:
+    apply(api, "ONNX/FP16")
     with play_kubelet(api, find_no_node):
         api.wait_for("the wait to be told", lambda: api.targets().get("ONNX/FP16", {}).get("reason") == "Unschedulable")
+        # With so short a deadline from the start a busy machine would not have told it in time.
+        api.patch(f"{JOBS}/{api.targets()['ONNX/FP16']['jobName']}", {"spec": {"activeDeadlineSeconds": 4}})
         api.wait_for_reason("TargetsFailed")
     target = api.targets()["ONNX/FP16"]
     assert target["reason"] == "Unschedulable"
@@ -156,10 +159,10 @@ def test_deleting_an_export_ends_its_running_jobs(api: Api) -> None:
 def test_a_finished_export_is_deleted_after_its_time(api: Api) -> None:
     apply(api, "ONNX/FP16", ttlSecondsAfterFinished=2)
     with play_kubelet(api):
-        api.wait_for_reason("Succeeded")
-        api.wait_for("the export to go", lambda: not api.list(EXPORTS), seconds=15)
+        api.wait_for("the export to go", lambda: not api.list(EXPORTS))
+        assert "Succeeded" in api.reasons_of_events()
         # Kubernetes' collector looks for new kinds every 30 s, and collects nothing of a kind that it does not know.
-        api.wait_for("its Jobs to be collected", lambda: not api.list(JOBS), seconds=60)
+        api.wait_for("its Jobs to be collected", lambda: not api.list(JOBS))
 
 
 def test_a_running_job_that_is_deleted_by_hand_comes_back_under_its_name(api: Api) -> None:

@@ -12,6 +12,7 @@ from integration.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
 from integration.control_plane import ControlPlane
 from integration.kubelet import meanwhile, play_kubelet, run, succeed
 from integration.process import Operator
+from integration.test_deletion import CLEAN, is_gone, removed, story
 from unit.operator.objects import make_class, make_export, make_node
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -20,7 +21,8 @@ PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 POOL, QUEUE = "modelexport.dev/node-pool", "kueue.x-k8s.io/queue-name"
 MakeClass = Callable[..., str]
 MakeNode = Callable[..., str]
-CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}}
+CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}, "samples": 512}
+"""Large enough to prefer a pool with devices."""
 
 
 @pytest.fixture
@@ -165,7 +167,8 @@ def test_no_more_targets_are_on_their_way_than_the_class_allows_and_all_get_thei
     name = new_class(jobs={"parallelism": 2})
     for index in range(3):
         apply(api, *THREE, name=f"shapes-{index}", className=name)
-    most = 0
+    api.wait_for("the first Jobs", lambda: len(api.list(JOBS)) >= 2)  # None ends before the kubelet is played.
+    most = len(api.list(JOBS))
     with play_kubelet(api):
         while not all(api.ready(f"shapes-{index}").get("reason") == "Succeeded" for index in range(3)):
             most = max(most, sum(not job["status"].get("completionTime") for job in api.list(JOBS)))
@@ -281,6 +284,19 @@ def test_an_export_in_a_queue_stops_and_goes_on_though_kueue_would_resume_its_jo
             api.wait_for_reason("Succeeded")
 
 
+def test_an_export_in_a_queue_goes_with_its_files_though_kueue_would_resume_its_job(
+    api: Api, new_class: MakeClass
+) -> None:
+    apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}), deletionPolicy="Delete")
+    with play_kueue(api), play_kubelet(api, {"ONNX/FP32": [run], CLEAN: [removed]}):
+        api.wait_for("it to run", lambda: reasons(api) == {"ONNX/FP32": "Running"})
+        api.delete(EXPORTS, "shapes")
+        api.wait_for("the export to go", lambda: is_gone(api))
+    api.wait_for("the end to be told", lambda: story(api))
+    assert story(api) == {"FilesRemoved": "2 files were removed"}
+    assert not [job for job in api.list(JOBS) if job["metadata"]["labels"].get(QUEUE)]
+
+
 def test_a_job_that_kueue_stops_again_waits_for_its_next_admission(api: Api, new_class: MakeClass) -> None:
     apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}))
     with play_kubelet(api, run):
@@ -307,5 +323,5 @@ def test_a_pod_that_the_api_server_refuses_is_told_and_made_when_the_cause_is_go
     assert f"no PriorityClass with name {priority} was found" in api.targets()["ONNX/FP32"]["message"]
     api.create(PRIORITIES, {"metadata": {"name": priority}, "value": 1000})
     with play_kubelet(api):
-        api.wait_for_reason("Succeeded", seconds=60)
+        api.wait_for_reason("Succeeded")
     api.delete(PRIORITIES, priority)
