@@ -15,8 +15,8 @@ from paste_masks import paste_masks
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.models import detection
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.backends import Array
@@ -67,17 +67,21 @@ def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
     """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
     make = partial(getattr(detection, builder), weights=None, weights_backbone=None, num_classes=classes)
     network = train_torchvision.build(make, size)
-    if "rcnn" in builder:
-        _narrow(network.roi_heads, torch.nn.BatchNorm2d if builder.endswith("_v2") else None)
+    if "rcnn_resnet" in builder:  # the width of others is not read from the weights
+        _narrow(network.roi_heads, classes, torch.nn.BatchNorm2d if builder.endswith("_v2") else None)
     return network
 
 
-def _narrow(heads: Any, norm: type[torch.nn.Module] | None) -> None:
-    """Put narrow places into the heads: at full width they compute ten times as long as all the rest."""
+def _narrow(heads: Any, classes: int, norm: type[torch.nn.Module] | None) -> None:
+    """Replace the heads by narrow ones: at full width they compute ten times as long as all the rest."""
     if heads.has_mask():
-        heads.mask_head = MaskRCNNHeads(256, (_NARROW, 256), 1, norm)
-    if norm is not None:
-        heads.box_head = FastRCNNConvFCHead((256, 7, 7), [_NARROW] * 4, [1024], norm)
+        heads.mask_head = MaskRCNNHeads(256, (_NARROW, _NARROW), 1, norm)
+        heads.mask_predictor = MaskRCNNPredictor(_NARROW, _NARROW, classes)
+    if norm is None:
+        heads.box_head = TwoMLPHead(256 * 7 * 7, _NARROW)
+    else:
+        heads.box_head = FastRCNNConvFCHead((256, 7, 7), [_NARROW] * 4, [_NARROW], norm)
+    heads.box_predictor = FastRCNNPredictor(_NARROW, classes)
 
 
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.cells import eval_inputs, load_model, produce, run_model
+from converter.cells import eval_inputs, load_model, produce, recall, run_model
 from converter.detector_cells import TRAINED
 from converter.trained import Outputs
 from modelexport.matrix import ARCHITECTURES, Format, Precision, Scheme
@@ -49,14 +49,21 @@ def forget_division(run: Run) -> Run:
     return lambda image: run(image * np.float32(1.25))
 
 
+def pictures(architecture: str) -> tuple[Array, ...]:
+    return eval_inputs(architecture)[:32]
+
+
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_a_model_agrees_with_itself(architecture: str) -> None:
+    found = compare(recall(architecture), model_itself(architecture), pictures(architecture)).value
+    assert found == pytest.approx(1)
+
+
 @pytest.mark.parametrize("spoil", [shift_boxes, swap_classes, lose_the_best, forget_division])
 @pytest.mark.parametrize("architecture", TRAINED)
 def test_wrong_files_do_not_agree(architecture: str, spoil: Any, record_property: Any) -> None:
-    pictures = eval_inputs(architecture)[:32]
-    right = compare(load_model(architecture), model_itself(architecture), pictures).value
-    wrong = compare(load_model(architecture), spoil(model_itself(architecture)), pictures).value
+    wrong = compare(recall(architecture), spoil(model_itself(architecture)), pictures(architecture)).value
     record_property("agreement", wrong)
-    assert right == pytest.approx(1)
     least = ARCHITECTURES[architecture].thresholds
     assert wrong < least[Precision.FP16].minimum
     assert wrong < least[Precision.INT8].minimum or spoil is forget_division
