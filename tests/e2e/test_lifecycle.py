@@ -15,6 +15,8 @@ from cluster.layout import NODE_NAME
 from e2e.support import RESULTS, Body, Workspace, build_export, find_condition
 
 THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
+LONG = "LiteRT/FP32"
+"""Its libraries alone take seconds to load, so that there is time to do something to it while it converts."""
 OPERATOR = f"--namespace={installation.SYSTEM_NAMESPACE}"
 OPERATOR_PODS = "--selector=app.kubernetes.io/name=modelexport-operator"
 
@@ -43,7 +45,7 @@ def expect_ready(space: Workspace, targets: int = 1) -> None:
 
 
 def test_a_job_that_was_deleted_by_hand_is_made_again(space: Workspace) -> None:
-    start(space)
+    start(space, LONG)
     space.wait_for_pod("model")
     before = job_uids(space)
     space.kubectl("delete", "jobs", "--all")
@@ -54,7 +56,7 @@ def test_a_job_that_was_deleted_by_hand_is_made_again(space: Workspace) -> None:
 
 
 def test_a_pod_that_was_evicted_is_replaced(space: Workspace) -> None:
-    start(space)
+    start(space, LONG)
     pod = space.wait_for_pod("model")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": space.name}}
     path = f"/api/v1/namespaces/{space.name}/pods/{pod}/eviction"
@@ -153,7 +155,7 @@ def test_an_export_waits_for_its_class(space: Workspace) -> None:
 
 
 def test_an_export_can_be_suspended_and_resumed(space: Workspace) -> None:
-    start(space, suspend=True)
+    start(space, LONG, suspend=True)
     space.wait("mx/model", "jsonpath={.status.conditions[0].reason}=Suspended")
     assert job_uids(space) == {}
     suspend(space, suspended=False)
