@@ -1,9 +1,9 @@
 """The schema of an ExportClass. Pure."""
 
 from modelexport.matrix import Format, Precision
+from modelexport.names import LABEL_LIMIT
 from modelexport.nodepools import (
     OWN_RESOURCES,
-    POOL_NAME_LIMIT,
     POOLS_LIMIT,
     RESOURCES_LIMIT,
     TOLERATIONS_LIMIT,
@@ -41,8 +41,6 @@ from modelexport.spec import (
 
 SECRET_LIMIT = 253
 NAME_LIMIT = 253
-LABEL_LIMIT = 63
-"""Kueue is told of a queue by a label."""
 QUANTITY_LIMIT = 32
 
 
@@ -131,7 +129,7 @@ def _converter() -> Schema:
 
 
 def _selector(description: str) -> Schema:
-    return mapping(description, 32, {"type": "string", "maxLength": 63})
+    return mapping(description, 32, {"type": "string", "maxLength": LABEL_LIMIT})
 
 
 def _pools() -> Schema:
@@ -151,7 +149,7 @@ def _pool() -> Schema:
     return record(
         "One pool.",
         {
-            "name": text("Its name, which labels the Jobs that run there.", POOL_NAME_LIMIT, label),
+            "name": text("Its name, which labels the Jobs that run there.", LABEL_LIMIT, label),
             "nodeSelector": _selector("Labels that its nodes have."),
             "tolerations": plain_list("Taints that Pods bear there.", _toleration(), TOLERATIONS_LIMIT),
             "resources": _resources(),

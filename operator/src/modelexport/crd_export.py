@@ -3,6 +3,7 @@
 from itertools import groupby
 
 from modelexport.matrix import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel
+from modelexport.names import LABEL_LIMIT
 from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, record, rule, text, time, words
 from modelexport.spec import (
     CLASS_COUNT_LIMIT,
@@ -15,8 +16,7 @@ from modelexport.spec import (
     DeletionPolicy,
 )
 
-NAME_LIMIT = 63
-NAME_PROBLEM = f"labels the Jobs; use at most {NAME_LIMIT} characters"
+NAME_PROBLEM = f"labels the Jobs; use at most {LABEL_LIMIT} characters"
 TTL_LIMIT = 2**31 - 1
 EXACT_LIMIT = 2**53 - 1
 """The API server compares limits as floating-point numbers, which are exact up to here."""
@@ -28,7 +28,7 @@ IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibratio
 
 def export_schema() -> Schema:
     """The schema of the whole object."""
-    name = rule(f"self.metadata.name.size() <= {NAME_LIMIT}", f"metadata.name {NAME_PROBLEM}")
+    name = rule(f"self.metadata.name.size() <= {LABEL_LIMIT}", f"metadata.name {NAME_PROBLEM}")
     return record(
         "An order to convert one trained PyTorch vision model into verified files for several runtimes.",
         {

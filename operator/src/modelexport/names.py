@@ -16,6 +16,8 @@ FINALIZER = f"{GROUP}/files"
 """On an export whose files go with it, until they are gone; the operator adds and removes no other."""
 DEFAULT_CLASS_ANNOTATION = f"{GROUP}/is-default-class"
 
+LABEL_LIMIT = 63
+"""Characters of a label's value, and of every name that becomes one (kubernetes, apimachinery/pkg/util/validation)."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "modelexport-operator"
 EXPORT_LABEL = f"{GROUP}/export"

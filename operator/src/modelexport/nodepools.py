@@ -13,7 +13,6 @@ from modelexport.quantity import parse_quantity
 POOLS_LIMIT = 16
 TOLERATIONS_LIMIT = 16
 RESOURCES_LIMIT = 16
-POOL_NAME_LIMIT = 63
 OWN_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 """What every node has; anything else is an extended resource and named with a domain, as ``nvidia.com/gpu``."""
 

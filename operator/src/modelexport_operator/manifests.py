@@ -22,8 +22,6 @@ CA_DIR = "/etc/modelexport/ca"
 CA_KEY = "ca.crt"
 NON_ROOT_ID = 65532
 """User and group of the distroless images' ``nonroot``; any image runs under it."""
-NAME_LIMIT = 63
-"""A Job's name becomes a label of its Pods, and a label's value has at most 63 characters."""
 HASH_DIGITS = 10
 POD_JOB_LABEL = "batch.kubernetes.io/job-name"
 
@@ -59,7 +57,8 @@ def own_job_names(name: str, uid: str) -> frozenset[str]:
 
 def _name_job(export: str, slug: str, identity: str) -> str:
     tail = f"-{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
-    return export.replace(".", "-")[: NAME_LIMIT - len(tail)] + tail
+    # The name becomes a label of the Job's Pods.
+    return export.replace(".", "-")[: names.LABEL_LIMIT - len(tail)] + tail
 
 
 def build_job(

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from modelexport.crd_class import class_schema
-from modelexport.crd_export import NAME_LIMIT, NAME_PROBLEM, export_schema
+from modelexport.crd_export import NAME_PROBLEM, export_schema
 from modelexport.fields import Body, InvalidSpec, check_kind
-from modelexport.names import CLASS_KIND, EXPORT_KIND
+from modelexport.names import CLASS_KIND, EXPORT_KIND, LABEL_LIMIT
 from modelexport.schema import Schema
 from modelexport.spec import ExportClass, ModelExport, parse_class, parse_export
 
@@ -24,7 +24,7 @@ def read_export(body: Body) -> ModelExport:
     check_kind(body, EXPORT_KIND)
     _check_fields(body, export_schema())
     export = parse_export(body)
-    if len(export.name) > NAME_LIMIT:
+    if len(export.name) > LABEL_LIMIT:
         raise InvalidSpec("metadata.name", NAME_PROBLEM)
     return export
 
