@@ -7,7 +7,7 @@ from modelexport.names import DEFAULT_CLASS_ANNOTATION
 from modelexport.plan import check_sources
 from modelexport.reasons import Reason
 from modelexport.spec import ExportClass, ModelExport, parse_class
-from modelexport_operator.pods import Finding, Object
+from modelexport_operator.pods import Finding, Object, created
 
 
 def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Finding:
@@ -53,16 +53,12 @@ def _named(name: str, classes: Sequence[Object]) -> Object | None:
 
 def _default(classes: Sequence[Object]) -> Object | None:
     defaults = [body for body in classes if _is_default(body)]
-    return max(defaults, key=_age, default=None)
+    return max(defaults, key=created, default=None)
 
 
 def _is_default(body: Object) -> bool:
     annotations = body["metadata"].get("annotations") or {}
     return bool(annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
-
-
-def _age(body: Object) -> tuple[str, str]:
-    return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
 
 
 def _explain_missing(name: str | None, classes: Sequence[Object]) -> str:

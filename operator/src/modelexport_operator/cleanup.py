@@ -34,6 +34,7 @@ from modelexport_operator.observe import SETTLE_TIME, is_finished, is_overdue, i
 from modelexport_operator.pods import (
     Finding,
     Object,
+    created,
     explain_pod_failure,
     explain_waiting,
     is_in_trouble,
@@ -165,7 +166,7 @@ class _End:
     @property
     def job_pods(self) -> list[Object]:
         """The Pods of the clean-up Job, in the order of their creation."""
-        return sorted(pods_of(self.name, self.pods), key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        return sorted(pods_of(self.name, self.pods), key=created)
 
     @property
     def waited(self) -> timedelta:
@@ -278,7 +279,7 @@ def _follow_conversions(
 
     Files that went to another store before are missed in this one, and told.
     """
-    jobs = sorted(conversions, key=lambda job: str(job["metadata"].get("creationTimestamp", "")))
+    jobs = sorted(conversions, key=created)
     used = [request for job in jobs if (request := request_of(job))]
     if not used:
         return export_class, requests

@@ -13,6 +13,7 @@ from modelexport_operator.pods import (
     Finding,
     Object,
     advise,
+    created,
     explain_pod_failure,
     explain_waiting,
     is_retried,
@@ -82,7 +83,7 @@ def observe_target(
             Pods with it, and only the status remembers what they waited for.
         refusal: the API server's words, if it does not let the Job have a Pod.
     """
-    ordered = sorted(pods, key=_created)
+    ordered = sorted(pods, key=created)
     condition = _final_condition(job)
     if condition is None:
         return _observe_active(target, job, ordered, refusal)
@@ -261,10 +262,6 @@ def _target_state(target: Target, job: Object, pods: Sequence[Object], state: St
 def _attempts(job: Object) -> int:
     status = job.get("status", {})
     return sum(status.get(key) or 0 for key in ("active", "succeeded", "failed"))
-
-
-def _created(pod: Object) -> tuple[str, str]:
-    return pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]
 
 
 def shorten(text: str) -> str:

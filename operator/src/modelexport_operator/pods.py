@@ -46,6 +46,11 @@ class Finding:
     result: ConversionResult | None = None
 
 
+def created(body: Object) -> tuple[str, str]:
+    """The order in which objects were created; of those of one second by name."""
+    return body["metadata"].get("creationTimestamp", ""), body["metadata"]["name"]
+
+
 def explain_waiting(pod: Object) -> Finding:
     """Say what a Pod waits for; what a person has to solve gets a reason of its own, and the way out."""
     for condition in pod["status"].get("conditions") or ():

@@ -44,7 +44,7 @@ from modelexport_operator.observe import (
     queue_of,
     shorten,
 )
-from modelexport_operator.pods import Finding, Object
+from modelexport_operator.pods import Finding, Object, created
 from modelexport_operator.starts import Starts, Wishes, decide_starts
 from modelexport_operator.status import Phase, Summary, build_status, recorded_targets, status_of, summarise
 from modelexport_operator.turns import Demand
@@ -239,7 +239,7 @@ def _hold(state: TargetState, starts: Starts) -> TargetState:
 
 def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
     """The newest Job of each target; there is one as a rule."""
-    ordered = sorted(jobs, key=lambda job: job["metadata"].get("creationTimestamp", ""))
+    ordered = sorted(jobs, key=created)
     return {target: job for job in ordered if (target := target_of(job)) is not None}
 
 
