@@ -63,9 +63,7 @@ class SlotSums:
             Failure: ``VerificationFailed``: on no picture is there anything to compare.
         """
         if not self.has_content():
-            problem = f"neither the model nor the file detects anything on {self.pictures} pictures"
-            way_out = "give calibration pictures of the model's own domain"
-            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
+            raise incomparable(f"neither the model nor the file detects anything on {self.pictures} pictures")
         detections = {"detections": self.shared / self.squares}
         if not any(output.name == "masks" for output in self.outputs):
             return detections
@@ -78,6 +76,12 @@ class SlotSums:
     def remark(self) -> str:
         """Nothing that the agreements do not say."""
         return ""
+
+
+def incomparable(problem: str) -> Failure:
+    """The failure for a model that says nothing on any picture."""
+    way_out = "give calibration pictures of the model's own domain"
+    return Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
 
 
 @dataclass(frozen=True)

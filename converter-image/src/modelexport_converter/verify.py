@@ -33,7 +33,7 @@ from modelexport_converter.backends import Array, Run
 from modelexport_converter.channels import ChannelSums, spread_of_scores
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
-from modelexport_converter.slots import AXIS, SlotSums
+from modelexport_converter.slots import AXIS, SlotSums, incomparable
 
 METRIC = "agreement"
 UNKNOWN = "unknown"
@@ -137,9 +137,7 @@ class _TensorSums:
             Failure: ``VerificationFailed``: the model gives no anchor any score, on no picture.
         """
         if not self.has_content():
-            problem = f"the model's scores are 0 everywhere on {self._sums[0].pictures} pictures"
-            way_out = "give calibration pictures of the model's own domain"
-            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
+            raise incomparable(f"the model's scores are 0 everywhere on {self._sums[0].pictures} pictures")
         return {total.output.name: total.agreement() for total in self._sums}
 
     def has_content(self) -> bool:
