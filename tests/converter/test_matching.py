@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from converter.cells import TRAINED, ask, load, load_model
+from converter.yolov8_cells import UNTOLD
 from modelexport.reasons import Reason
 from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
@@ -19,9 +20,7 @@ def test_a_network_is_known_inside_a_module_of_lightning(architecture: str, tmp_
     weights = read_checkpoint(TRAINED[architecture].weights).tensors
     inside = {f"model.{name}": value for name, value in weights.items()}
     content = {"state_dict": {**inside, "loss.weight": torch.ones(2)}, "pytorch-lightning_version": "2.5.0", "epoch": 3}
-    # Twelve channels are four keypoints of three numbers or six of two.
-    shape = {"kpt_shape": [4, 3]} if architecture == "YOLOv8-Pose" else {}
-    torch.save(content | shape, tmp_path / "x.ckpt")
+    torch.save(content | UNTOLD.get(architecture, {}), tmp_path / "x.ckpt")
     found = load(
         read_checkpoint(tmp_path / "x.ckpt"), ask(architecture, input_size=load_model(architecture).input_size)
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from converter.cells import ask, eval_inputs, load_model, run_model
-from converter.yolov8_cells import CLASSES, WEIGHTS
+from converter.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.architectures.yolov8_network import Classifier, Network
@@ -59,13 +59,9 @@ def test_outputs_are_those_of_ultralytics(architecture: str, size: tuple[int, in
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
 def test_a_state_dict_alone_gives_the_same_network(architecture: str) -> None:
-    """The number in batch normalisation that is in no state dict is known for each architecture.
-
-    Twelve channels fit two shapes of keypoints, so this one has to be told.
-    """
+    """The number in batch normalisation that is in no state dict is known for each architecture."""
     found = checkpoint(architecture)
-    shape = {"kpt_shape": [4, 3]} if architecture == "YOLOv8-Pose" else {}
-    bare = load(Checkpoint(found.tensors, {"imgsz": 128, **shape}), ask(architecture))
+    bare = load(Checkpoint(found.tensors, {"imgsz": 128, **UNTOLD.get(architecture, {})}), ask(architecture))
     image = bare.example_input()
     for wanted, given in zip(run_ultralytics(architecture, image), bare.module(image), strict=True):
         torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)

@@ -40,4 +40,6 @@ TRAINED = {
         MODELS / "weights/yolov8n-pose.pt", measure_boxes("keypoints", keypoint=accuracy.keypoint_map)
     ),
 }
+UNTOLD = {"YOLOv8-Pose": {"kpt_shape": [4, 3]}}
+"""What no weights tell: twelve channels are four keypoints of three numbers or six of two."""
 WEIGHTS = {name: trained.weights for name, trained in TRAINED.items()}
