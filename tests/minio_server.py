@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import urllib3
 from minio import Minio
 
+from cluster.bootstrap import is_store_ready
 from cluster.layout import tool
 from ports import free_port
 
@@ -60,16 +60,7 @@ def _wait_for(server: MinioServer, process: "subprocess.Popen[bytes]") -> None:
     """Wait until the server does what it is asked: it listens before it has read its folder, and refuses meanwhile."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if _answers(server):
+        if is_store_ready(server.address, seconds=2):  # one that comes too early may never be answered
             return
         time.sleep(0.05)
     raise TimeoutError(f"MinIO does not answer on {server.address} after {START_SECONDS} s, or has ended")
-
-
-def _answers(server: MinioServer) -> bool:
-    """A request that comes too early may never be answered, so none is waited for long."""
-    try:
-        answer = urllib3.request("GET", f"http://{server.address}/minio/health/cluster", timeout=2, retries=False)
-    except urllib3.exceptions.HTTPError:
-        return False
-    return answer.status == 200

@@ -3,8 +3,8 @@
 import json
 import socket
 import struct
-import urllib.error
-import urllib.request
+
+import urllib3
 
 from cluster.layout import DNS_SERVICE_ADDRESS, HERE, KUBECONFIG, MINIO_HOST, MINIO_SERVICE, NODE_NAME, tool
 from cluster.servers import STORE_PASSWORD_FILE, STORE_USER
@@ -55,13 +55,13 @@ def wait_until_ready() -> None:
     kubectl("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=180s")
 
 
-def is_store_ready() -> bool:
-    """Tell whether MinIO can write."""
+def is_store_ready(address: str = MINIO_HOST, seconds: float = 30) -> bool:
+    """Tell whether a MinIO can write; one that does not say so within so many seconds cannot."""
     try:
-        with urllib.request.urlopen(f"http://{MINIO_HOST}/minio/health/cluster", timeout=30) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        answer = urllib3.request("GET", f"http://{address}/minio/health/cluster", timeout=seconds, retries=False)
+    except urllib3.exceptions.HTTPError:
         return False
+    return answer.status == 200
 
 
 def is_resolved(name: str) -> bool:

@@ -92,6 +92,7 @@ def at(body: Body, version: int) -> Body:
 
 def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Controller, FakeCluster]:
     cluster = FakeCluster()
+    # The fake has just what a Controller calls of the real one, so that mypy takes it for another type.
     controller = Controller(cluster, Metrics(), clock)  # type: ignore[arg-type]
     controller.take_over(CLASSES, "ADDED", at(make_class(), 1))
     controller.take_over(EXPORTS, "ADDED", at(export, 2))
