@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from modelexport.result import Reference
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -44,7 +46,8 @@ class LoadedModel:
     the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
     there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
     activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
-    clipped.
+    clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
+    phrase each, e.g. ``activation SiLU``.
     """
 
     module: torch.nn.Module
@@ -56,6 +59,8 @@ class LoadedModel:
     input_name: str = "image"
     body: tuple[str, ...] = ()
     delicate: bool = False
+    reference: Reference = Reference.REBUILT
+    assumptions: tuple[str, ...] = ()
 
     def example_input(self) -> torch.Tensor:
         """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""

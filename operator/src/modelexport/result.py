@@ -5,12 +5,26 @@ A termination message holds at most 4096 bytes, so a result is short; the long f
 
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, Self
 
 from modelexport.names import TERMINATION_MESSAGE_LIMIT
 from modelexport.reasons import Reason
 
 SCHEMA_VERSION = 1
+
+
+class Reference(StrEnum):
+    """Where the network comes from against which a produced file is compared.
+
+    ``CHECKPOINT``: built layer by layer from the module tree in the checkpoint. ``PROGRAM``: the graph of a ``.pt2``
+    archive. ``REBUILT``: the stock network of the architecture, filled with the checkpoint's weights; what the weights
+    do not say (activations, strides, pooling) is assumed.
+    """
+
+    CHECKPOINT = "Checkpoint"
+    PROGRAM = "Program"
+    REBUILT = "Rebuilt"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import torch
 from torch.utils._pytree import tree_leaves
 
+from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import ProgramModule, check_asked, mismatch, program_shapes, unfit
@@ -34,6 +35,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         class_names=(),
         preprocessing=Preprocessing("letterbox"),
         metadata={"architecture": model.architecture},
+        reference=Reference.PROGRAM,
     )
 
 
