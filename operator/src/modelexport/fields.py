@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 from modelexport.names import API_VERSION
 from modelexport.reasons import Reason
+from modelexport.text import clean
 
+PROBLEM_LIMIT = 2048
+"""Characters of what is said of a field: some show its value, which can be as large as an object."""
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 NAME_LIMIT = 253
 
@@ -22,7 +25,7 @@ class InvalidSpec(ValueError):  # noqa: N818 - what it says is not an error of o
     """A field holds a value that cannot be accepted; ``str()`` names the field, the value and the way out."""
 
     def __init__(self, field_path: str, problem: str, reason: Reason = Reason.INVALID_SPEC) -> None:
-        super().__init__(f"{field_path}: {problem}")
+        super().__init__(clean(f"{field_path}: {problem}", PROBLEM_LIMIT))
         self.field_path = field_path
         self.reason = reason
 

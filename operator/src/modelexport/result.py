@@ -91,13 +91,14 @@ class ConversionResult:
         return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message}, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str, output: str | None = None) -> Self:
+    def from_json(cls, text: str, *, output: str | None = None, exit_code: int | None = None) -> Self:
         """Read what ``to_json`` wrote.
 
         Args:
             text: the message.
             output: URI of the folder that the request named, with its slash. What succeeded has a file, a report and
                 its numbers, and both files lie in this folder; ``None`` where no file was asked for.
+            exit_code: with which the converter ended, if that is known: it follows from the reason.
 
         Raises:
             ValueError: the text is no result, one of another schema version, or one that cannot be.
@@ -111,6 +112,8 @@ class ConversionResult:
         if unknown := fields.keys() - _READERS.keys():
             raise ValueError(f"not a conversion result: {clean(min(unknown), 40)!r} is not known")
         result = cls(**{name: _READERS[name](value, name) for name, value in fields.items()})
+        if exit_code is not None and exit_code != result.reason.exit_code:
+            raise ValueError(f"the reason {result.reason} does not end with exit code {exit_code}")
         result._check(output)
         return result
 

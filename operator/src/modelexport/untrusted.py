@@ -18,6 +18,7 @@ URI_LIMIT = 2048
 WORD_LIMIT = 63
 EXACT_LIMIT = 2**53 - 1
 """The greatest whole number that every reader of JSON takes as it is (RFC 8259, section 6)."""
+YEARS = range(1970, 3000)
 SHOWN = 60
 """Characters of a value that an error shows."""
 
@@ -117,12 +118,12 @@ def flag(value: Any, name: str) -> bool:
 
 
 def moment(value: Any) -> datetime | None:
-    """A time with its zone, from RFC 3339 text; ``None`` for anything else."""
+    """A time with its zone, from RFC 3339 text; ``None`` for anything else, and for one with which nobody can count."""
     try:
         at = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
-    return at if at.tzinfo else None
+    return at if at.tzinfo and at.year in YEARS else None
 
 
 def _refuse(name: str, value: Any, expected: str) -> NoReturn:

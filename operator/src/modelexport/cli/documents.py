@@ -11,10 +11,14 @@ from modelexport.cli.strict import read_class, read_export
 from modelexport.fields import InvalidSpec
 from modelexport.names import EXPORT_KIND
 from modelexport.spec import ModelExport
+from modelexport.text import clean_lines
 
 
 class BadInput(Exception):  # noqa: N818 - it names what is the case
-    """The user's input cannot be used; ``str()`` says which, why, and the way out."""
+    """The user's input cannot be used; ``str()`` says which, why, and the way out, cleaned, as it shows the input."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(clean_lines(message))
 
 
 @dataclass(frozen=True)
