@@ -13,6 +13,7 @@ from modelexport.nodepools import (
     Work,
 )
 from modelexport.schema import (
+    HIDDEN_PROBLEM,
     Schema,
     cel_list,
     integer,
@@ -23,6 +24,7 @@ from modelexport.schema import (
     rule,
     text,
     text_set,
+    visible,
     word_set,
     words,
 )
@@ -38,6 +40,7 @@ from modelexport.spec import (
     JobLimits,
     Storage,
 )
+from modelexport.text import HIDDEN
 
 SECRET_LIMIT = 253
 NAME_LIMIT = 253
@@ -76,20 +79,22 @@ def _storage() -> Schema:
     return record(
         "The S3 bucket into which files are published.",
         {
-            "endpoint": text("URL of the S3 server, without a path.", 1024, url),
+            "endpoint": visible("URL of the S3 server, without a path.", 1024, url),
             "bucket": text("The bucket; it has to exist.", 63, name),
             "prefix": {
                 "type": "string",
                 "description": "Folder in the bucket, without slashes around it; the namespace of the export is a "
                 "folder in it, or stands where it says {namespace}.",
                 "maxLength": 512,
-                "x-kubernetes-validations": [folder],
+                "x-kubernetes-validations": [rule(f"!self.matches(r'{HIDDEN}')", HIDDEN_PROBLEM), folder],
             },
-            "region": text("Region of the bucket.", 63, default=Storage.region),
-            "credentialsSecretName": text(
+            "region": visible("Region of the bucket.", 63, default=Storage.region),
+            "credentialsSecretName": visible(
                 "Secret in the namespace of the export with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", SECRET_LIMIT
             ),
-            "caSecretName": text("Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT),
+            "caSecretName": visible(
+                "Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT
+            ),
         },
         required=("endpoint", "bucket"),
     )
@@ -101,7 +106,7 @@ def _sources() -> Schema:
     return text_set(
         "Folders from which ModelExports may read checkpoints and pictures; {namespace} is the namespace of the "
         "export. Anywhere when left out.",
-        text("A URI that ends with a slash.", URI_LIMIT, folder),
+        visible("A URI that ends with a slash.", URI_LIMIT, folder),
         1,
         SOURCES_LIMIT,
     )
@@ -111,14 +116,14 @@ def _converter() -> Schema:
     return record(
         "What runs in the Jobs.",
         {
-            "image": text("The converter's image; name it by digest in production.", 1024),
+            "image": visible("The converter's image; name it by digest in production.", 1024),
             "imagePullPolicy": words(
                 "When the image is pulled.", ("Always", "IfNotPresent", "Never"), default="IfNotPresent"
             ),
             "imagePullSecrets": keyed_list(
                 "Secrets in the namespace of the export with which the image is pulled, as in a Pod.",
                 ("name",),
-                record("One Secret.", {"name": text("Its name.", SECRET_LIMIT)}, required=("name",)),
+                record("One Secret.", {"name": visible("Its name.", SECRET_LIMIT)}, required=("name",)),
                 0,
                 PULL_SECRETS_LIMIT,
             ),
@@ -180,9 +185,9 @@ def _toleration() -> Schema:
     return record(
         "One toleration, as in a Pod.",
         {
-            "key": text("Key of the taint; every key when left out.", 316),
+            "key": visible("Key of the taint; every key when left out.", 316),
             "operator": words("How it compares.", list(TolerationOperator), default=str(TolerationOperator.EQUAL)),
-            "value": text("Value of the taint.", 63),
+            "value": visible("Value of the taint.", 63),
             "effect": words("Effect of the taint; every effect when left out.", list(TaintEffect)),
         },
         no_value,
@@ -236,6 +241,6 @@ def _jobs() -> Schema:
                     "not a name; use lower-case letters, digits, - and .",
                 ),
             ),
-            "priorityClassName": text("PriorityClass of the Pods.", NAME_LIMIT),
+            "priorityClassName": visible("PriorityClass of the Pods.", NAME_LIMIT),
         },
     )

@@ -16,6 +16,7 @@ from modelexport.matrix import ARCHITECTURES, Architecture, Format, Precision, S
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
 from modelexport.nodepools import NodePool, parse_pools
 from modelexport.sources import PLACEHOLDER, is_plain
+from modelexport.text import is_clean
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -200,8 +201,8 @@ def parse_class(body: Body) -> ExportClass:
     return ExportClass(
         name=fields.text(metadata, "metadata.name"),
         storage=_parse_storage(fields.mapping(spec, "spec.storage")),
-        image=fields.text(converter, "spec.converter.image"),
-        image_pull_policy=converter.get("imagePullPolicy", "IfNotPresent"),
+        image=fields.visible(fields.text(converter, "spec.converter.image"), "spec.converter.image"),
+        image_pull_policy=fields.optional_text(converter, "spec.converter.imagePullPolicy") or "IfNotPresent",
         image_pull_secrets=_parse_pull_secrets(converter),
         node_selector=converter.get("nodeSelector") or {},
         node_pools=parse_pools(spec),
@@ -335,6 +336,7 @@ def _check_uri(uri: str, path: str) -> None:
     if not re.fullmatch(URI_PATTERN, uri):
         problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
         raise InvalidSpec(path, problem + _advise_local(uri))
+    fields.visible(uri, path)
 
 
 def _advise_local(uri: str) -> str:
@@ -350,12 +352,12 @@ def _parse_storage(storage: Body) -> Storage:
         problem = f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000"
         raise InvalidSpec("spec.storage.endpoint", problem)
     return Storage(
-        endpoint=endpoint.rstrip("/"),
-        bucket=fields.text(storage, "spec.storage.bucket"),
+        endpoint=fields.visible(endpoint.rstrip("/"), "spec.storage.endpoint"),
+        bucket=fields.visible(fields.text(storage, "spec.storage.bucket"), "spec.storage.bucket"),
         prefix=_parse_prefix((fields.optional_text(storage, "spec.storage.prefix") or "").strip("/")),
         region=fields.optional_text(storage, "spec.storage.region") or REGION_DEFAULT,
-        credentials_secret=storage.get("credentialsSecretName"),
-        ca_secret=storage.get("caSecretName"),
+        credentials_secret=fields.optional_text(storage, "spec.storage.credentialsSecretName"),
+        ca_secret=fields.optional_text(storage, "spec.storage.caSecretName"),
     )
 
 
@@ -372,7 +374,7 @@ def _parse_sources(value: Any) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not 1 <= len(value) <= SOURCES_LIMIT:
         raise InvalidSpec("spec.sources", f"{value!r} is not a list of 1 to {SOURCES_LIMIT} folders")
     for index, source in enumerate(value):
-        if not re.fullmatch(SOURCE_PATTERN, str(source)) or not is_plain(source):
+        if not re.fullmatch(SOURCE_PATTERN, str(source)) or not is_plain(source) or not is_clean(source):
             problem = f"{source!r} is not a folder, for example s3://checkpoints/{PLACEHOLDER}/; it ends with a slash"
             raise InvalidSpec(f"spec.sources[{index}]", problem)
     return tuple(value)

@@ -39,6 +39,11 @@ _INVISIBLE = frozenset(
     )
 )
 """What shows as nothing and is no format character: fillers, an empty Braille cell, tags, variation selectors."""
+HIDDEN = (
+    r"[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\x{00A0}\x{034F}\x{115F}\x{1160}\x{1680}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
+    r"\x{2000}-\x{200A}\x{202F}\x{205F}\x{2800}\x{3000}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0000}-\x{E0FFF}]"
+)
+"""A character that ``clean`` takes out or replaces, in the language of RE2, as a rule of the API server has it."""
 _DROPPED, _REPLACED, _SPACES, _MARKS = ("Cc", "Cf"), ("Cs", "Co", "Cn"), ("Zs", "Zl", "Zp"), ("Mn", "Me")
 
 
