@@ -126,11 +126,12 @@ class ConversionResult:
             return
         if self.succeeded and (len(files) < 2 or self.verification is None):
             raise ValueError("a result that succeeded has a file, a report and its verification")
-        if outside := [uri for uri in files if not _is_file_in(uri, output)]:
+        if outside := [uri for uri in files if not is_file_in(uri, output)]:
             raise ValueError(f"{outside[0]!r} is not within {output}, where this conversion publishes")
 
 
-def _is_file_in(uri: str, folder: str) -> bool:
+def is_file_in(uri: str, folder: str) -> bool:
+    """Whether a URI is that of a file which lies in a folder, whose URI ends with a slash, and in none below it."""
     return uri.startswith(folder) and "/" not in uri.removeprefix(folder) and is_plain(uri)
 
 

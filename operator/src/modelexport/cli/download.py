@@ -27,6 +27,7 @@ from modelexport.cli.documents import BadInput
 from modelexport.cli.links import Signer
 from modelexport.cli.transfer import Opener, TransferError, fetch, matches, open_file, open_url
 from modelexport.result import Artifact
+from modelexport.text import clean
 
 FAILED = 1
 PLAIN_SECONDS = 10.0
@@ -74,7 +75,7 @@ def download(options: argparse.Namespace) -> int:
         try:
             _fetch(target, artifact, options.output / file_name(artifact.uri), opener)
         except TransferError as error:
-            print(f"{target}: {error}", file=sys.stderr)
+            print(f"{target}: {clean(str(error))}", file=sys.stderr)
             failed = True
         except OSError as error:
             raise BadInput(f"--output: {options.output}: {error.strerror}; give another folder") from error
@@ -146,7 +147,7 @@ def _progress(label: str, size: int) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield _Lines(label, size).tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=size)
         yield lambda have: progress.update(task, completed=have)

@@ -89,7 +89,7 @@ class Runner:
                 code = await child.wait()
             finally:
                 await end(child)
-        return read_result(message, code, conversion.log)
+        return read_result(message, code, conversion.log, conversion.request.output)
 
     def _environment(self, conversion: Conversion, message: Path) -> Mapping[str, str]:
         return {
@@ -156,10 +156,12 @@ async def end(child: asyncio.subprocess.Process) -> None:
         return
 
 
-def read_result(message: Path, code: int, log: Path) -> ConversionResult:
-    """Return what a child answered, or what its end says where it could not answer."""
+def read_result(message: Path, code: int, log: Path, output: str | None = None) -> ConversionResult:
+    """Return what a child that publishes into ``output`` answered, or what its end says where it could not answer."""
     try:
-        return ConversionResult.from_json(message.read_text(encoding="utf-8"))
+        with message.open(encoding="utf-8") as file:
+            text = file.read(names.TERMINATION_MESSAGE_LIMIT + 1)
+        return ConversionResult.from_json(text, output=output, exit_code=code)
     except (OSError, ValueError):
         return _explain_end(code, log)
 

@@ -9,6 +9,7 @@ from modelexport.fields import InvalidSpec
 from modelexport.names import CLASS_KIND, EXPORT_KIND
 from modelexport.plan import check_support
 from modelexport.spec import ModelExport
+from modelexport.text import clean
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +40,7 @@ def _check(document: Document) -> str:
     if document.kind == CLASS_KIND:
         return f"{CLASS_KIND} {check_class(document)} is valid"
     if document.kind != EXPORT_KIND:
-        return f"{document.kind} is not of ModelExport, passed over"
+        return f"{clean(document.kind, 80)} is not of ModelExport, passed over"
     export = parse_document(document)
     try:
         check_support(export)
