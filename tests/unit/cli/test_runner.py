@@ -11,7 +11,7 @@ import pytest
 
 from command_line import FAKE_CONVERTER, model_export
 from modelexport.cli.conversions import Conversion
-from modelexport.cli.runner import ATTEMPTS, Runner, in_order, parse_event, pick
+from modelexport.cli.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, parse_event, pick, read_lines
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
@@ -88,6 +88,26 @@ def test_a_conversion_that_would_wait_for_the_file_of_another_is_put_off(tmp_pat
     assert pick([half, quantised], [litert, onnx]) is half
 
 
-@pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b""])
+def test_a_line_of_any_length_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = run_one(tmp_path, monkeypatch, {"long_line": (16 << 20) + 1, "reason": "CheckpointNotFound"})
+    assert conversion.result is not None
+    assert conversion.result.reason is Reason.CHECKPOINT_NOT_FOUND
+    log = conversion.log.read_bytes()
+    assert b"something that a library prints\n" in log
+    assert b"x [...]\n" in log
+    assert b'{"event": "stage", "stage": "convert", "state": "started"}\n' in log
+    assert len(log) < LINE_LIMIT + 1000
+
+
+async def test_lines_come_whole_however_they_are_cut_into_chunks() -> None:
+    stream = asyncio.StreamReader()
+    for part in (b"a", b"b\nc", b"\n\n", b"d" * LINE_LIMIT, b"\n", b"e" * LINE_LIMIT, b"e\n", b"end"):
+        stream.feed_data(part)
+    stream.feed_eof()
+    kept = [b"ab\n", b"c\n", b"\n", b"d" * LINE_LIMIT + b"\n", b"e" * LINE_LIMIT + b" [...]\n", b"end\n"]
+    assert [line async for line in read_lines(stream)] == kept
+
+
+@pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b"", b"[" * LINE_LIMIT])
 def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
     assert parse_event(line) == {}

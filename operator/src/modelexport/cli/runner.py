@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,9 @@ CONVERTER_ENV = "MODELEXPORT_CONVERTER"
 ATTEMPTS = 3
 GRACE_SECONDS = 10
 """From SIGTERM to SIGKILL: native code sees a signal only when it returns to Python."""
-LINE_LIMIT = 1 << 24
+LINE_LIMIT = 1 << 16
+"""Bytes of a line of a child that are kept; no event of the converter comes near."""
+CUT = b" [...]\n"
 
 Changed = Callable[[Conversion], None]
 
@@ -79,11 +81,10 @@ class Runner:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                limit=LINE_LIMIT,
                 start_new_session=True,
             )
             try:
-                async for line in cast(asyncio.StreamReader, child.stdout):
+                async for line in read_lines(cast(asyncio.StreamReader, child.stdout)):
                     log.write(line)
                     self._follow(conversion, line)
                 code = await child.wait()
@@ -106,6 +107,23 @@ class Runner:
         if event.get("event") == "stage" and event.get("state") == "started":
             conversion.phase = str(event.get("stage"))
             self.changed(conversion)
+
+
+async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a child; of one that is longer than ``LINE_LIMIT`` the beginning, whatever its length."""
+    line = b""
+    while chunk := await stream.read(LINE_LIMIT):
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            yield _cut(line + part)
+            line = b""
+        line = (line + rest)[: LINE_LIMIT + 1]
+    if line:
+        yield _cut(line)
+
+
+def _cut(line: bytes) -> bytes:
+    return line[:LINE_LIMIT] + CUT if len(line) > LINE_LIMIT else line + b"\n"
 
 
 def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
@@ -137,7 +155,7 @@ def parse_event(line: bytes) -> dict[str, Any]:
     """Return the event that a line of the converter tells; empty for a line that is none."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 
