@@ -30,6 +30,9 @@ from modelexport.schema import (
 )
 from modelexport.spec import (
     DEADLINE_LIMIT,
+    NAMESPACES_LIMIT,
+    NETWORK_PATTERN,
+    NETWORKS_LIMIT,
     PARALLELISM_LIMIT,
     PREFIX_PATTERN,
     PULL_SECRETS_LIMIT,
@@ -56,10 +59,12 @@ def class_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Store, sources, converter, nodes and limits.",
+                "Whom it serves, store, sources, converter, nodes and limits.",
                 {
+                    "allowedNamespaces": _namespaces(),
                     "storage": _storage(),
                     "sources": _sources(),
+                    "https": _https(),
                     "converter": _converter(),
                     "nodePools": _pools(),
                     "jobs": _jobs(),
@@ -110,6 +115,28 @@ def _sources() -> Schema:
         1,
         SOURCES_LIMIT,
     )
+
+
+def _namespaces() -> Schema:
+    name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
+    return text_set(
+        "Namespaces whose ModelExports may use this class; all when left out.",
+        text("The name of a namespace.", LABEL_LIMIT, name),
+        1,
+        NAMESPACES_LIMIT,
+    )
+
+
+def _https() -> Schema:
+    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
+    networks = text_set(
+        "Networks to which https:// URIs, and redirects of theirs, may lead beside public addresses; a private, "
+        "loopback or link-local address in none of them is refused.",
+        text("A network in CIDR notation.", 43, network),
+        0,
+        NETWORKS_LIMIT,
+    )
+    return record("What may be read from the web.", {"allowedNetworks": networks})
 
 
 def _converter() -> Schema:

@@ -134,6 +134,8 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
     }
     if export_class.sources:
         environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    if export_class.https_networks:
+        environment[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     container = build_container(export_class, environment, cell.resources, pool)
     return build_pod(export_class, container, cell.backend.cpu_architectures, pool)
 

@@ -37,6 +37,7 @@ OTHER = "Other"
 _EXPORT_REASONS = frozenset((NEW, *Reason))
 _KINDS: dict[Kind, Any] = {Kind.COUNTER: prometheus.Counter, Kind.GAUGE: prometheus.Gauge}
 _ENDS_NO_TARGET = (
+    Reason.CLASS_NOT_ALLOWED,
     Reason.CLASS_NOT_FOUND,
     Reason.FILES_REMAIN,
     Reason.INVALID_SPEC,

@@ -20,7 +20,14 @@ from modelexport.signing import Credentials, presign
 
 PATIENCE_SECONDS = 180
 POLL_SECONDS = 1.0
-NOT_FOR_PODS = (names.REQUEST_ENV, names.STORE_ENV, names.SOURCES_ENV, names.EXPORT_UID_ENV, names.JOB_ENV)
+NOT_FOR_PODS = (
+    names.REQUEST_ENV,
+    names.STORE_ENV,
+    names.SOURCES_ENV,
+    names.HTTPS_NETWORKS_ENV,
+    names.EXPORT_UID_ENV,
+    names.JOB_ENV,
+)
 RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
 
 

@@ -96,6 +96,8 @@ class Runner:
         return {
             names.REQUEST_ENV: conversion.request.to_json(),
             names.STORE_ENV: self.store,
+            # Whoever runs this reads what their machine reaches, as with curl.
+            names.HTTPS_NETWORKS_ENV: "0.0.0.0/0 ::/0",
             names.WORK_DIR_ENV: str(self.folder),
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
             names.TERMINATION_LOG_ENV: str(message),
