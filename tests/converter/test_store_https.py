@@ -233,18 +233,18 @@ def test_a_name_without_a_certificate_of_its_own_is_not_trusted(
     server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve(monkeypatch, other=["127.0.0.1"])
-    with pytest.raises(Failure, match="certificate is not valid for 'other.example'"):
+    with pytest.raises(Failure, match=r"certificate is not valid for 'other\.example'"):
         https.download(f"https://other.example:{port_of(server)}/file", tmp_path / "file", 100, environ)
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254"])
 @pytest.mark.parametrize("path", ["", "/to-metadata"])
 def test_a_name_that_leads_into_the_cluster_is_refused_also_by_a_redirect(
-    server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, address: str
+    server: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, path: str, address: str
 ) -> None:
     resolve(monkeypatch, metadata=[address])
-    with pytest.raises(Failure, match="metadata.example leads to an address that is not public") as caught:
-        https.download(server + path if path else "https://metadata.example/", tmp_path / "file", 100, environ)
+    with pytest.raises(Failure, match=r"metadata\.example leads to an address that is not public") as caught:
+        https.download(server + path if path else "https://metadata.example/", Path("/nowhere"), 100, environ)
     assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
     assert "secret" not in str(caught.value)
     assert address not in str(caught.value)
@@ -306,6 +306,6 @@ def test_a_name_that_leads_nowhere_is_unavailable(
         raise socket.gaierror("Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(Failure, match="the name models.example leads to no address: Name or service") as caught:
+    with pytest.raises(Failure, match=r"the name models\.example leads to no address: Name or service") as caught:
         https.download("https://models.example/file", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
