@@ -18,7 +18,7 @@ from minio.credentials import StaticProvider
 from cluster.bootstrap import store_credentials
 from cluster.layout import MINIO_HOST, NODE_ADDRESS
 from e2e.support import CLASSIFIER, INPUTS, Body, Workspace, build_export, find_condition, workspace
-from e2e.support_inputs import MARK, WEIGHTS, build_attack
+from e2e.support_inputs import MARK, build_attack
 
 WRONG_DIGEST = "0" * 64
 FULL_BUCKET = "e2e-full"
