@@ -136,6 +136,8 @@ HOSTILE: dict[str, str] = {
     # Files of this machine.
     "file:///data/../etc/shadow": PATH,
     "file:///data/./a.pt": PATH,
+    "file:///data/%2e%2e/etc/shadow": PATH,
+    "file:///data/..%2fetc/shadow": PATH,
     "file://evil.example/data/a.pt": SCHEME,
     "file://localhost/data/a.pt": SCHEME,
     "file:/data/a.pt": SCHEME,

@@ -64,7 +64,9 @@ def explain_unreadable(uri: str) -> str | None:
     bucket = uri.removeprefix("s3://").partition("/")[0] if uri.startswith("s3://") else ""
     if ".." in bucket or ".-" in bucket or "-." in bucket or _NUMERIC.fullmatch(bucket):
         return "names no S3 bucket; correct the part behind s3://"
-    if {".", ".."} & set(uri.partition("://")[2].split("/")):
+    path = uri.partition("://")[2]
+    # What has no file of its name on this machine is looked for decoded.
+    if {".", ".."} & {*path.split("/"), *(unquote(path).split("/") if uri.startswith("file://") else ())}:
         return "has a '.' or a '..' in its path; write the path without"
     return None
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from command_line import FAKE_CONVERTER, model_export
+from modelexport import names
 from modelexport.cli.conversions import Conversion
 from modelexport.cli.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, parse_event, pick, read_lines
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport.spec import parse_export
+from modelexport_converter.stores.addresses import is_allowed, parse_networks
 
 DONE = ConversionResult(Reason.SUCCEEDED, "verified and published")
 
@@ -111,3 +113,10 @@ async def test_lines_come_whole_however_they_are_cut_into_chunks() -> None:
 @pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b"", b"[" * LINE_LIMIT])
 def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
     assert parse_event(line) == {}
+
+
+def test_a_local_run_reads_what_its_machine_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_one(tmp_path, monkeypatch, {"tell": names.HTTPS_NETWORKS_ENV})
+    told = (tmp_path / "onnx-fp32.told").read_text(encoding="utf-8")
+    for address in ("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "8.8.8.8"):
+        assert is_allowed(address, parse_networks(told))
