@@ -167,11 +167,18 @@ def order(api: Api, class_name: str, uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["other/best.pt", "{0}/../other/best.pt", "{0}/%2e%2e/other/best.pt", "{0}//other/best.pt", "{0}-2/best.pt"]
+    ("key", "reason"),
+    [
+        ("other/best.pt", "SourceNotAllowed"),
+        ("{0}/../other/best.pt", "InvalidSpec"),
+        ("{0}/%2e%2e/other/best.pt", "SourceNotAllowed"),
+        ("{0}//other/best.pt", "SourceNotAllowed"),
+        ("{0}-2/best.pt", "SourceNotAllowed"),
+    ],
 )
-def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, key: str) -> None:
+def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, key: str, reason: str) -> None:
     order(api, enclosed, f"s3://checkpoints/{key.format(api.namespace)}")
-    api.wait_for_reason("SourceNotAllowed")
+    api.wait_for_reason(reason)
     ready = api.ready()
     assert "spec.model.checkpoint.uri" in ready["message"]
     assert ready["status"] == "False"

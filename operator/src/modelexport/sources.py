@@ -48,7 +48,7 @@ def _parts(uri: str) -> set[str]:
     *folders, last = path.split("/")[1:] or [""]
     # Some servers take what follows a semicolon for parameters of that part of the path.
     parts = {part.partition(";")[0] for part in (*folders, *([last] if last else []))}
-    return parts | {".."} if _HARMFUL.search(path) else parts
+    return parts | {".."} if _HARMFUL.search(path) or not is_clean(path) else parts
 
 
 def explain_unreadable(uri: str) -> str | None:
