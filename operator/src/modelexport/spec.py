@@ -207,7 +207,7 @@ def parse_class(body: Body) -> ExportClass:
     converter = fields.mapping(spec, "spec.converter")
     annotations = fields.optional_mapping(metadata, "metadata.annotations") or {}
     return ExportClass(
-        name=fields.text(metadata, "metadata.name"),
+        name=fields.name(metadata, "metadata.name"),
         storage=_parse_storage(fields.mapping(spec, "spec.storage")),
         image=fields.visible(fields.text(converter, "spec.converter.image"), "spec.converter.image"),
         image_pull_policy=fields.optional_text(converter, "spec.converter.imagePullPolicy") or "IfNotPresent",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelexport.cli.documents import BadInput
+from modelexport.cli.download import file_name
 from modelexport.cli.links import Signer, is_job_of, signing_pod
 from unit.operator.objects import build_all, make_class, make_export
 
@@ -161,3 +162,9 @@ def test_an_endpoint_that_is_none_is_not_used(endpoint: str) -> None:
             entry["value"] = endpoint
     with pytest.raises(BadInput, match=r"is no URL of a store, .*; give it by --endpoint"):
         Signer(FakeKubectl([job]), export, None).sign([URI])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\\b", "a\0", "a\x1b[2J", "\u202etp.a", "a\nb", "a\u200b"])
+def test_a_file_gets_no_name_that_harms(name: str) -> None:
+    with pytest.raises(BadInput, match="names no file"):
+        file_name(f"s3://exports/{name}")

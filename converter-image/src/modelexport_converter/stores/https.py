@@ -128,9 +128,7 @@ def _request(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.Ba
     pool = stack.enter_context(
         _Pool(url.host or "", url.port, timeout=TIMEOUT, retries=False, networks=rules.networks, **rules.trust)
     )
-    return pool.urlopen(
-        "GET", url.request_uri, preload_content=False, redirect=False, headers={"Host": url.netloc or ""}
-    )
+    return pool.urlopen("GET", url.request_uri, preload_content=False, redirect=False)
 
 
 def _next_of(rules: _Rules, uri: str, location: str) -> str:

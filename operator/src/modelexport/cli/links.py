@@ -44,7 +44,7 @@ CONTAINER_SECURITY = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-ENDPOINT_PATTERN = r"https?://[A-Za-z0-9.:\[\]-]+/?"
+ENDPOINT_PATTERN = r"https?://[A-Za-z0-9_.:\[\]-]+/?"
 RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
 
 
