@@ -44,7 +44,10 @@ def check_that_work_goes_on(api: Api, operator: Operator) -> None:
 
 def test_a_pod_with_a_large_environment_does_not_end_the_operator(api: Api, operator: Operator) -> None:
     # A byte that JSON spells in six: the line of the watch is several times as long as the object.
-    pod = {"metadata": {"name": "large", "labels": OURS}, "spec": pod_spec(env=[{"name": "A", "value": "<" * 1_000_000}])}
+    pod = {
+        "metadata": {"name": "large", "labels": OURS},
+        "spec": pod_spec(env=[{"name": "A", "value": "<" * 1_000_000}]),
+    }
     api.create(PODS, pod)
     check_that_work_goes_on(api, operator)
 

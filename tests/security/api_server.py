@@ -5,10 +5,9 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -119,14 +118,10 @@ def served(api: ApiServer) -> Iterator[ApiServer]:
         thread.join(30)
 
 
-def peak_mib(operator: Operator) -> float:
-    """The largest resident set of an operator so far."""
-    assert operator.process is not None
-    status = Path(f"/proc/{operator.process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-def stays(operator: Operator, seconds: float) -> bool:
-    """Whether an operator still runs after a while."""
-    time.sleep(seconds)
-    return operator.is_alive()
+def wait_for(is_true: Callable[[], bool], operator: Operator, seconds: float = 60) -> None:
+    """Wait for something that an operator, which has to live, brings about."""
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert operator.is_alive(), operator.log.read_text()[-2000:]
+        assert time.monotonic() < end, operator.log.read_text()[-2000:]
+        time.sleep(0.1)

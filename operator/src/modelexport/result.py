@@ -12,11 +12,13 @@ from typing import Any, Self
 
 from modelexport import untrusted
 from modelexport.names import TERMINATION_MESSAGE_LIMIT
-from modelexport.reasons import Reason
+from modelexport.reasons import Fault, Reason
 from modelexport.sources import is_plain
 from modelexport.text import clean
 
 SCHEMA_VERSION = 1
+ENDS = (Reason.SUCCEEDED, Reason.FILES_REMOVED)
+"""The good ends that a converter can tell."""
 MOST_SECONDS = 1e7
 """Of a conversion, about four months; the deadline of a Job is at most a week."""
 MOST_MEMORY_MIB = 1 << 24
@@ -119,6 +121,8 @@ class ConversionResult:
 
     def _check(self, output: str | None) -> None:
         """Refuse what no conversion answers: each field is right, and together they are not."""
+        if self.reason.policy.fault is Fault.NONE and self.reason not in ENDS:
+            raise ValueError(f"the reason {self.reason} is no end")
         files = [uri for uri in (self.artifact and self.artifact.uri, self.report_uri) if uri]
         if files and not self.succeeded:
             raise ValueError(f"a result with the reason {self.reason} has no files")
@@ -132,7 +136,8 @@ class ConversionResult:
 
 def is_file_in(uri: str, folder: str) -> bool:
     """Whether a URI is that of a file which lies in a folder, whose URI ends with a slash, and in none below it."""
-    return uri.startswith(folder) and "/" not in uri.removeprefix(folder) and is_plain(uri)
+    name = uri.removeprefix(folder)
+    return uri.startswith(folder) and name != "" and "/" not in name and is_plain(uri)
 
 
 def read_reason(value: Any, name: str = "reason") -> Reason:

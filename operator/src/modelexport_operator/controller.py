@@ -271,8 +271,8 @@ def _started(decision: Decision) -> frozenset[str]:
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
     """Build an event on an export; the version of the export makes its name new for every status."""
-    metadata = export["metadata"]
-    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, event.message))
+    metadata, message = export["metadata"], clean(event.message)
+    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, message))
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -290,7 +290,7 @@ def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": clean(event.message)[:EVENT_MESSAGE_LIMIT],
+        "message": message[:EVENT_MESSAGE_LIMIT],
         "source": {"component": names.MANAGED_BY},
         "reportingComponent": names.MANAGED_BY,
         "reportingInstance": names.MANAGED_BY,

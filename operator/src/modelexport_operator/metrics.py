@@ -156,7 +156,7 @@ class _ExportCollector(Collector):
 
 def _state_of(export: Object) -> tuple[str, ...]:
     reason = find_condition(status_of(export), READY).get("reason", NEW)
-    return (reason if reason in _EXPORT_REASONS else OTHER,)
+    return (reason if isinstance(reason, str) and reason in _EXPORT_REASONS else OTHER,)
 
 
 def _count_targets(targets: Sequence[OpenTarget]) -> Mapping[tuple[str, ...], float]:

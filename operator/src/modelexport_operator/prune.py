@@ -12,10 +12,10 @@ from modelexport_operator.manifests import OUTPUT_KEY, POD_JOB_LABEL, output_of
 from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
 
-TEXT_LIMIT = 4096
-"""Characters of a text that is kept: a termination message has no more bytes."""
-LIST_LIMIT = 64
-"""Items of a list that are kept; a Pod of ours has one container and about ten conditions."""
+TEXT_LIMIT = 1024
+"""Characters of a text that is kept; no message of a status of ours has more."""
+LIST_LIMIT = 16
+"""Items of a list that are kept; a Pod of ours has a few containers and about ten conditions."""
 OUR_LABELS = (
     names.MANAGED_BY_LABEL,
     names.EXPORT_LABEL,
@@ -29,8 +29,8 @@ OUR_LABELS = (
 )
 
 Shape = Any
-"""``None`` keeps a text, a number or a truth value; a mapping keeps its keys, each in a shape; a list of one shape
-keeps a list of it."""
+"""``None`` keeps a text, a number or a truth value, a number a text of so many characters. A mapping keeps its keys,
+each in a shape; a list of one shape keeps a list of it."""
 
 _METADATA: Shape = {
     **dict.fromkeys(("name", "namespace", "uid", "resourceVersion", "generation")),
@@ -38,13 +38,11 @@ _METADATA: Shape = {
     "labels": dict.fromkeys(OUR_LABELS),
 }
 _CONDITIONS: Shape = [dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"))]
-_ENDED: Shape = dict.fromkeys(("exitCode", "reason", "message", "startedAt", "finishedAt"))
+_ENDED: Shape = {**dict.fromkeys(("exitCode", "reason")), "message": names.TERMINATION_MESSAGE_LIMIT}
 _CONTAINER_STATUSES: Shape = [
     {
         "name": None,
-        "restartCount": None,
         "state": {"waiting": dict.fromkeys(("reason", "message")), "running": {}, "terminated": _ENDED},
-        "lastState": {"terminated": _ENDED},
     }
 ]
 _CONTAINERS: Shape = [{"name": None, "resources": {"limits": {"memory": None}}}]
@@ -78,7 +76,7 @@ def prune(value: Any, shape: Shape) -> Any:
     if isinstance(shape, list):
         return [prune(item, shape[0]) for item in value[:LIST_LIMIT]] if isinstance(value, list) else []
     if isinstance(value, str):
-        return value[:TEXT_LIMIT]
+        return value[: shape or TEXT_LIMIT]
     return value if isinstance(value, int | float) else None
 
 

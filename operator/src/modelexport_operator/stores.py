@@ -151,7 +151,7 @@ def _owner_of(body: Object) -> tuple[str, str] | None:
 
 def _waits_for_node(export: Object) -> bool:
     targets = status_of(export).get("targets") or ()
-    return any(target.get("reason") == Reason.NO_SUITABLE_NODE for target in targets)
+    return any(isinstance(t, Mapping) and t.get("reason") == Reason.NO_SUITABLE_NODE for t in targets)
 
 
 def _without_version(body: Object) -> dict[str, Any]:
