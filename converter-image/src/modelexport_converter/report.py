@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # both import torch, which a conversion that is reused never 
     from modelexport_converter.backends import Facts
     from modelexport_converter.model import LoadedModel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
 REPORT_LIMIT = 1 << 24
 """Characters of an earlier report that are read: whoever may write into the bucket can have written it."""
 PACKAGES = (
