@@ -107,7 +107,10 @@ def _check_png(content: bytes) -> None:
 
 
 def _check_bmp(content: bytes) -> None:
-    if len(content) < 34 or content[14:18] == b"\x0c\x00\x00\x00":  # the oldest header knows no compression
+    if len(content) < 34:
+        return
+    if content[14:18] == b"\x0c\0\0\0":  # the oldest header, which knows no compression
+        check_pixels(*struct.unpack_from("<HH", content, 18))
         return
     width, height, compression = struct.unpack_from("<ii4xI", content, 18)
     check_pixels(abs(width), abs(height))
@@ -119,6 +122,9 @@ def _check_bmp(content: bytes) -> None:
 def _check_webp(content: bytes) -> None:
     if content[12:16] == b"VP8X" and len(content) >= 30:
         check_pixels(*(1 + int.from_bytes(content[at : at + 3], "little") for at in (24, 27)))
+    if content[12:16] == b"VP8L" and len(content) >= 25:
+        sizes = int.from_bytes(content[21:25], "little")
+        check_pixels(1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF))
     _limit(content.count(b"ANMF"), FRAME_LIMIT, "frames")
 
 

@@ -58,6 +58,8 @@ DIRECTORY_LIMIT = 24 * MIB
 """Bytes of an archive's directory; an entry takes 46, its name, and up to 40 for times and the like."""
 RATIO_LIMIT = 200
 """A photo hardly shrinks in an archive, a drawn BMP a hundredfold; beyond that an archive is made to do harm."""
+_IN_DIRECTORY = b"PK\1\2"
+"""How every record of a directory begins."""
 _ENCRYPTED = 1
 _HEADER_BYTES = 30
 """The least that stands before the bytes of an entry, its name aside."""
@@ -91,26 +93,29 @@ def open_archive(path: Path, uri: str) -> tuple[Picture, ...]:
 
 
 class _Bounded(io.FileIO):
-    """A file of which ``limit`` bytes are read at once, at most: ``zipfile`` reads a directory whole.
+    """An archive whose directory is bounded before ``zipfile`` makes records of it, each of about a KiB.
 
     It is closed with the last picture that is read from it.
     """
 
-    limit = DIRECTORY_LIMIT
+    is_open = False
 
     def __del__(self) -> None:
         self.close()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """See ``io.FileIO``.
+        """See ``io.FileIO``; a directory is read whole, before the archive is open.
 
         Raises:
-            Excessive: more than ``limit`` bytes are asked for.
+            Excessive: it has too many bytes or too many files.
         """
-        asked = self.limit + 1 if size is None or size < 0 else size
-        if asked > self.limit and os.fstat(self.fileno()).st_size - self.tell() > self.limit:
-            raise Excessive(f"a directory of more than {self.limit >> 20:,} MiB")
-        return super().read(size) or b""
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        if not self.is_open and min(left, left if size is None or size < 0 else size) > DIRECTORY_LIMIT:
+            raise Excessive(f"a directory of more than {DIRECTORY_LIMIT // MIB:,} MiB")
+        content = super().read(size) or b""
+        if not self.is_open and (count := content.count(_IN_DIRECTORY)) > ENTRY_LIMIT:
+            raise Excessive(f"{count:,} files, the limit is {ENTRY_LIMIT:,}")
+        return content
 
 
 def _open_zip(path: Path, uri: str) -> zipfile.ZipFile:
@@ -119,7 +124,7 @@ def _open_zip(path: Path, uri: str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(file)
     except Excessive as error:
         file.close()
-        raise Failure(Reason.CALIBRATION_TOO_LARGE, f"{uri} has {error}; give fewer pictures") from error
+        raise Failure(Reason.CALIBRATION_TOO_LARGE, f"{uri} holds {error}; give fewer or smaller pictures") from error
     except MemoryError:
         file.close()
         raise
@@ -129,7 +134,7 @@ def _open_zip(path: Path, uri: str) -> zipfile.ZipFile:
         problem = clean(str(error), BRIEF) or type(error).__name__
         message = f"{uri} is not a zip archive ({problem}); give a zip of pictures or a folder"
         raise Failure(Reason.CALIBRATION_INVALID, message) from error
-    file.limit = PICTURE_LIMIT
+    file.is_open = True
     return archive
 
 
@@ -151,7 +156,6 @@ def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
     packed = sum(entry.compress_size for entry in entries)
     largest = max((entry.file_size for entry in entries), default=0)
     for found, limit, what in (
-        (len(entries), ENTRY_LIMIT, "files"),
         (-(-largest // MIB), PICTURE_LIMIT // MIB, "MiB in one file"),
         (-(-total // MIB), TOTAL_LIMIT // MIB, "MiB unpacked"),
         (total // max(packed, 1), RATIO_LIMIT, "times its packed size"),

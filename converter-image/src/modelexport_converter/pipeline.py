@@ -69,6 +69,7 @@ def run(work: Conversion) -> ConversionResult:
         verification = check(comparison, request.threshold)
     with stage("publish"):
         artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
+    told = tuple(remarks(work.dataset, comparison))
     report = {
         **build_report(request, work.intake.sources, artifact, verification),
         "agreements": dict(comparison.agreements),
@@ -77,13 +78,14 @@ def run(work: Conversion) -> ConversionResult:
             "verified": comparison.pictures,
             "withEvidence": comparison.evidence,
         },
+        "remarks": told,
         "model": describe_model(model, facts),
         "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
         "peakMemoryMiB": peak_memory_mib(),
     }
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="; ".join(["verified and published", *remarks(work.dataset, comparison)]),
+        message="; ".join(["verified and published", *told]),
         scheme=request.scheme,
         artifact=artifact,
         report_uri=publish_report(work.store, request, report, work.folder),

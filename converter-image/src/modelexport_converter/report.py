@@ -22,6 +22,8 @@ SCHEMA_VERSION = 2
 """2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
 REPORT_LIMIT = 1 << 24
 """Characters of an earlier report that are read: whoever may write into the bucket can have written it."""
+REMARKS, REMARK_LIMIT = 4, 1000
+"""How many remarks a report has at most, and the characters of each."""
 PACKAGES = (
     "ai-edge-litert",
     "ai-edge-quantizer",
@@ -117,9 +119,10 @@ def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> Con
         artifact = read_artifact(report["artifact"], size="sizeBytes")
         if artifact.uri != f"{request.output}{request.artifact_name}" or report["scheme"] != request.scheme:
             return None
+        remarks = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="an equal conversion had published this file already",
+            message="; ".join(["an equal conversion had published this file already", *remarks]),
             scheme=str(request.scheme),
             artifact=artifact,
             report_uri=report_uri(request),

@@ -67,6 +67,13 @@ def text(value: Any, name: str, limit: int) -> str:
     return clean(value, limit)
 
 
+def texts(value: Any, name: str, count: int, limit: int) -> tuple[str, ...]:
+    """A list of at most ``count`` texts for people, each as ``text`` reads it."""
+    if not isinstance(value, list) or len(value) > count:
+        _refuse(name, value, f"a list of at most {count} texts")
+    return tuple(text(item, name, limit) for item in value)
+
+
 def word(value: Any, name: str, limit: int = WORD_LIMIT) -> str:
     """A name of letters, digits, ``_``, ``.`` and ``-``."""
     if not isinstance(value, str) or len(value) > limit or not _WORD.fullmatch(value):
