@@ -203,7 +203,7 @@ def _calibration() -> Schema:
         "Pictures on which activation ranges are measured; INT8 is then static where the format can, else data-free.",
         {
             "dataset": _data("A zip of pictures, or a prefix (it ends in a slash) that holds them."),
-            "samples": integer("How many pictures are read at most.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
+            "samples": integer("How many pictures calibrate at most.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
         },
         required=("dataset",),
     )
