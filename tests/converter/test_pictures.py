@@ -170,6 +170,59 @@ def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], expected
         assert image.getpixel((0, 0)) == expected
 
 
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", {"quality": 95}, (255, 0, 0)),
+        (Image.new("L", (16, 16), 90), "JPEG", {"quality": 95}, (90, 90, 90)),
+        (flat((200, 100, 50), (16, 16)), "JPEG", {"quality": 95, "progressive": True}, (200, 100, 50)),
+        (Image.new("RGBA", (16, 16), (10, 20, 30, 128)), "WEBP", {"lossless": True}, (10, 20, 30)),
+        (Image.new("RGBA", (16, 16), (10, 20, 30, 128)), "BMP", {}, (10, 20, 30)),
+        (Image.new("1", (16, 16), 0), "BMP", {}, (0, 0, 0)),
+        (Image.new("P", (16, 16), 0), "PNG", {"transparency": 0}, (0, 0, 0)),
+    ],
+    ids=["CMYK", "grey JPEG", "progressive", "WebP with alpha", "BMP with alpha", "two colours", "palette with alpha"],
+)
+def test_every_kind_of_picture_becomes_rgb(
+    image: Image.Image, kind: str, options: dict[str, object], expected: tuple[int, int, int]
+) -> None:
+    found = decode(picture(encoded(image, kind, **options)))
+    assert found.mode == "RGB"
+    assert np.abs(np.subtract(found.getpixel((8, 8)), expected)).max() <= 2
+
+
+def test_sixteen_bits_of_a_colour_become_eight() -> None:
+    samples = struct.pack(">3H", 0xC801, 0x6402, 0x3203) * 4
+    rows = b"".join(b"\0" + samples for _ in range(4))
+    bodies = (b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND")
+    chunks = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
+    assert decode(picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))).getpixel((1, 1)) == (200, 100, 50)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_made_upright(kind: str, turn: int) -> None:
+    image = Image.new("RGB", (32, 16), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 16, 8))
+    exif = image.getexif()
+    exif[0x0112] = turn
+    found = decode(picture(encoded(image, kind, exif=exif)))
+    expected = {1: (4, 4), 2: (-4, 4), 3: (-4, -4), 4: (4, -4), 5: (4, 4), 6: (-4, 4), 7: (-4, -4), 8: (4, -4)}[turn]
+    assert found.size == ((32, 16) if turn < 5 else (16, 32))
+    at = tuple(place % side for place, side in zip(expected, found.size, strict=True))
+    assert found.getpixel(at)[0] > 200  # type: ignore[index, operator]
+
+
+@pytest.mark.parametrize("size", [(200_000, 3), (3, 200_000)])
+def test_the_centre_of_a_strip_is_cut_in_little_memory(size: tuple[int, int]) -> None:
+    strip = Image.new("RGB", size, (255, 0, 0))
+    middle = tuple(side // 2 for side in size)
+    strip.paste((0, 255, 0), (middle[0] - 9, middle[1] - 9, middle[0] + 9, middle[1] + 9))
+    cut = np.asarray(centre_crop(strip, (512, 512)))
+    assert cut.shape == (512, 512, 3)
+    assert (cut == (0, 255, 0)).all()
+
+
 # Sizes and paddings that ultralytics 8.4.190 computes: LetterBox(new_shape, auto=False).
 @pytest.mark.parametrize(
     ("size", "input_size", "box"),
