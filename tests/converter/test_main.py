@@ -185,7 +185,7 @@ def test_the_report_says_which_pictures_were_used(bench: Bench) -> None:
 
 
 def test_pictures_that_were_left_out_are_told_everywhere(bench: Bench) -> None:
-    bench.put("torn.zip", [noise(index) for index in range(70)], broken=1)
+    bench.put("torn.zip", [noise(index) for index in range(110)], broken=1)
     answer = bench(own("torn.zip"))
     left_out = "broken-0.png in s3://datasets/torn.zip cannot be read as a picture (it is not of the kinds BMP"
     assert answer.result is not None
@@ -194,7 +194,8 @@ def test_pictures_that_were_left_out_are_told_everywhere(bench: Bench) -> None:
     assert event["message"].startswith(left_out)
     found = bench.report()["pictures"]
     assert [text[: len(left_out)] for text in found["unreadable"]] == [left_out]
-    assert (found["calibrated"], found["verified"], found["apart"]) == (62, 8, True)
+    assert (found["calibrated"], found["apart"]) == (64, True)
+    assert found["verified"] >= found["withEvidence"] >= 8
 
 
 @pytest.mark.parametrize("request_", [STATIC, REQUEST], ids=["INT8", "FP32"])

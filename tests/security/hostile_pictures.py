@@ -281,10 +281,12 @@ def linked() -> bytes:
 
 
 def lying() -> bytes:
-    """64 MiB of zeros that are said to be 100 bytes."""
-    content = packed({"a.png": bytes(1 << 26)}, zipfile.ZIP_DEFLATED)
-    for signature, offset in ((LOCAL, 22), (CENTRAL, 24)):
-        content = patched(content, signature, offset, "I", 100)
+    """1.5 GiB of zeros that are said to be 100 bytes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    content = packed({"a.png": block * 96})
+    for signature, method, size in ((LOCAL, 8, 22), (CENTRAL, 10, 24)):
+        content = patched(patched(content, signature, method, "H", zipfile.ZIP_DEFLATED), signature, size, "I", 100)
     return content
 
 

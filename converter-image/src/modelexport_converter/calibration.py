@@ -35,8 +35,8 @@ them. Each costs 0.15 to 0.25 seconds for a YOLOv8n of 640 x 640 pixels, on one 
 """
 SPARE = 4
 """A data set of fewer than SPARE times VERIFICATION_COUNT pictures is too small to keep some from the calibration."""
-TOLERANT = 64
-"""Pictures from which on one may be unreadable: as many as are looked at for an export that says nothing of samples."""
+MANY = 100
+"""Pictures of a data set from which on one in a hundred may be unreadable, and one in any case."""
 NAMED = 3
 """Pictures that a refusal names."""
 BUILT_IN, OWN = "built-in", "spec.calibration.dataset"
@@ -93,7 +93,9 @@ def open_dataset(
             Picture(f"{uri}{clean(name, SHOWN)}", (folder / file_of(index)).read_bytes, name)
             for index, name in enumerate(found.names)
         ]
-    readable = _read(pictures[: count_candidates(calibration, calibrates=calibrates)])
+    candidates = pictures[: count_candidates(calibration, calibrates=calibrates)]
+    is_large = max(found.count, len(pictures)) >= MANY
+    readable = _read(candidates, max(1, len(candidates) // 100) if is_large else 0)
     for message in readable.unreadable:
         announce("picture left out", message=message)
     return _divide(readable, calibration.samples if calibrates else 0)
@@ -108,15 +110,12 @@ class _Readable:
     repeated: int
 
 
-def _read(pictures: Sequence[Picture]) -> _Readable:
-    """Decode every picture.
-
-    Of many pictures one in a hundred may be unreadable, and one of TOLERANT; of few, none.
+def _read(pictures: Sequence[Picture], allowed: int) -> _Readable:
+    """Decode every picture, of which some may be unreadable.
 
     Raises:
         Failure: more are, by the reason of the first.
     """
-    allowed = max(1, len(pictures) // 100) if len(pictures) >= TOLERANT else 0
     seen: dict[bytes, Picture] = {}
     failures: list[Failure] = []
     for picture in pictures:
@@ -135,7 +134,7 @@ def _refuse(failures: Sequence[Failure], count: int) -> Failure:
     if len(failures) == 1:
         return first
     named = "; ".join(str(failure) for failure in failures[:NAMED])
-    return Failure(first.reason, f"of {count} pictures more than one in a hundred cannot be used: {named}")
+    return Failure(first.reason, f"more of {count} pictures than one in a hundred cannot be used: {named}")
 
 
 def _digest(picture: Picture) -> bytes:

@@ -36,11 +36,13 @@ class Found:
     """What lies on the disk: the archive, where ``names`` is ``None``, else a file for each name, in order of choice.
 
     ``digest`` names the content: the SHA-256 of the archive, or of the lines that ``sha256sum`` would print for the
-    files. With the numbers of the request, which pictures are used follows from what it names.
+    files. With the numbers of the request, which pictures are used follows from what it names. ``count`` is how many
+    pictures the folder has, with those that were not chosen.
     """
 
     digest: str
     names: tuple[str, ...] | None = None
+    count: int = 0
 
 
 def place_of(name: str) -> bytes:
@@ -113,7 +115,7 @@ def _fetch_folder(store: Store, uri: str, needed: int, folder: Path) -> Found:
         _fetch_picture(store, uri, name, path, left)
         left -= path.stat().st_size
         digest.update(f"{sha256_of(path)}  {name}\n".encode(errors="surrogateescape"))
-    return Found(digest.hexdigest(), kept)
+    return Found(digest.hexdigest(), kept, len(chosen))
 
 
 def _fetch_picture(store: Store, uri: str, name: str, path: Path, left: int) -> None:
