@@ -15,7 +15,8 @@ from PIL import Image
 from modelexport.reasons import Reason
 from modelexport.spec import Calibration, DataRef
 from modelexport_converter import pictures
-from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
+from modelexport_converter.calibration import Dataset, open_dataset
+from modelexport_converter.datasets import VERIFICATION_COUNT, fetch_dataset
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Preprocessing
 from modelexport_converter.pictures import (
@@ -250,7 +251,8 @@ def store(tmp_path: Path) -> Store:
 
 def open_from(store: Store, folder: Path, uri: str, samples: int) -> Dataset:
     folder.mkdir(exist_ok=True)
-    return open_dataset(store, {}, Calibration(DataRef(uri), samples), folder)
+    reference = Calibration(DataRef(uri), samples)
+    return open_dataset(reference, fetch_dataset(store, {}, reference, folder), folder)
 
 
 def reds(found: tuple[Picture, ...]) -> list[int]:
@@ -272,7 +274,8 @@ def test_what_is_not_calibrated_is_verified_on_the_first_pictures_and_has_all_of
 ) -> None:
     reference = Calibration(DataRef("s3://datasets/eight.zip"), 6)
     (tmp_path / "work").mkdir()
-    found = open_dataset(store, {}, reference, tmp_path / "work", calibrates=False)
+    fetched = fetch_dataset(store, {}, reference, tmp_path / "work")
+    found = open_dataset(reference, fetched, tmp_path / "work", calibrates=False)
     assert (found.calibration, reds(found.verification)) == ((), list(range(8)))
 
 
@@ -289,8 +292,10 @@ def test_a_name_that_is_no_utf_8_is_no_obstacle(store: Store, tmp_path: Path) ->
 
 
 def test_the_digest_of_a_folder_changes_with_content_and_name(store: Store, tmp_path: Path) -> None:
-    def digest() -> str | None:
-        return open_from(store, tmp_path / "work", "s3://datasets/folder/", 8).digest
+    def digest() -> str:
+        found = fetch_dataset(store, {}, Calibration(DataRef("s3://datasets/folder/"), 8), tmp_path)
+        assert found
+        return found.digest
 
     first, folder = digest(), tmp_path / "store/datasets/folder"
     assert digest() == first
@@ -317,6 +322,7 @@ def test_pictures_that_are_not_there_are_told(
 
 
 def test_a_model_is_verified_on_packaged_pictures_where_the_user_names_none(store: Store, tmp_path: Path) -> None:
-    found = open_dataset(store, {}, None, tmp_path)
-    assert (found.calibration, found.digest, len(found.verification)) == ((), None, VERIFICATION_COUNT)
+    assert fetch_dataset(store, {}, None, tmp_path) is None
+    found = open_dataset(None, None, tmp_path)
+    assert (found.calibration, len(found.verification)) == ((), VERIFICATION_COUNT)
     pictures.check_readable(found.verification)

@@ -11,7 +11,7 @@ import pytest
 
 from modelexport.reasons import Reason
 from modelexport.spec import Calibration, DataRef
-from modelexport_converter.calibration import open_dataset
+from modelexport_converter.datasets import fetch_dataset
 from modelexport_converter.failures import Failure
 from modelexport_converter.fetch import CHECKPOINT, fetch
 from modelexport_converter.stores import ObjectMissing, TooLarge, https, open_store, retry
@@ -121,7 +121,7 @@ def test_what_the_operator_let_through_the_converter_still_refuses(tmp_path: Pat
         fetch(store, enclosed, DataRef("s3://data/team/../a"), CHECKPOINT, tmp_path / "file")
     assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
     with pytest.raises(Failure, match=r"spec.calibration.dataset.uri: s3://data/other/ is not within s3://data/team/"):
-        open_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
+        fetch_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
 
 
 def test_redirects_without_end_are_given_up(server: str, environ: dict[str, str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from modelexport.reasons import Reason
+from modelexport_converter.datasets import PICTURE_LIMIT, check_found, is_picture
 from modelexport_converter.failures import Failure
 
 if TYPE_CHECKING:  # the module of models imports torch, which a conversion that is reused never needs
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # the module of models imports torch, which a conversion that
 
 Array = npt.NDArray[np.float32]
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 DECODERS = tuple(
     str(decoder.format)
     for decoder in (
@@ -40,7 +40,6 @@ LETTERBOX_GREY = 114
 
 MIB = 1 << 20
 ENTRY_LIMIT = 100_000
-PICTURE_LIMIT = 64 * MIB
 TOTAL_LIMIT = 8192 * MIB
 RATIO_LIMIT = 200
 """A photo hardly shrinks in an archive, a drawn BMP a hundredfold; beyond that an archive is made to do harm."""
@@ -52,13 +51,6 @@ class Picture:
 
     name: str
     read: Callable[[], bytes]
-
-
-def is_picture(name: str) -> bool:
-    """Whether a name is that of a picture; hidden files and what macOS adds to archives are not."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def open_archive(path: Path, uri: str) -> tuple[Picture, ...]:
@@ -98,18 +90,6 @@ def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
         if found > limit:
             message = f"{uri} holds {found:,} {what}, the limit is {limit:,}; give fewer or smaller pictures"
             raise Failure(Reason.CALIBRATION_TOO_LARGE, message)
-
-
-def check_found(chosen: Sequence[object], names: Sequence[str], uri: str) -> None:
-    """Refuse a data set without a picture and say what it holds instead.
-
-    Raises:
-        Failure: ``CalibrationInvalid``.
-    """
-    if not chosen:
-        held = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-        message = f"{uri} holds no picture ({', '.join(SUFFIXES)}); it holds {len(names)} files: {held}"
-        raise Failure(Reason.CALIBRATION_INVALID, message)
 
 
 def decode(picture: Picture) -> Image.Image:

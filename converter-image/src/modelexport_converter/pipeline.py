@@ -1,4 +1,4 @@
-"""The straight line of a conversion: load, convert, quantise, inspect, verify, publish.
+"""The straight line of a conversion: load, convert, quantise, inspect, verify.
 
 What differs between formats is in ``backends``, what differs between architectures in ``architectures``.
 """
@@ -13,20 +13,20 @@ from modelexport.logs import announce
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
 from modelexport_converter.backends import Backend, Facts, load_backend
-from modelexport_converter.calibration import VERIFICATION_COUNT
+from modelexport_converter.calibration import Dataset, open_dataset
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.datasets import VERIFICATION_COUNT
+from modelexport_converter.handover import write_draft
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
-from modelexport_converter.pictures import Inputs
-from modelexport_converter.progress import Stages, peak_memory_mib
-from modelexport_converter.publish import pack, publish_artifact, publish_report
-from modelexport_converter.report import build_report, describe_model, tool_versions
+from modelexport_converter.packing import pack
+from modelexport_converter.pictures import Inputs, check_readable
+from modelexport_converter.progress import Stages
+from modelexport_converter.report import describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
-from modelexport_converter.stores import Store
 from modelexport_converter.verify import Comparison, check, compare
 
 
@@ -34,19 +34,33 @@ from modelexport_converter.verify import Comparison, check, compare
 class Conversion:
     """One conversion: what is asked, what it starts from, and where it may write.
 
-    ``folder`` is its own scratch space; ``shared`` holds converted files, from which targets of an export start.
+    ``folder`` is its own scratch space, ``outputs`` takes what is to be published; ``shared`` holds converted files,
+    from which targets of an export start.
     """
 
     request: ConversionRequest
     intake: Intake
-    store: Store
+    dataset: Dataset
     folder: Path
+    outputs: Path
     shared: SharedFolder
     stages: Stages
 
 
-def run(work: Conversion) -> ConversionResult:
-    """Make, prove and publish the file that a request asks for.
+def open_pictures(request: ConversionRequest, intake: Intake) -> Dataset:
+    """Open the pictures of a request, and refuse a broken one before anything is converted.
+
+    Raises:
+        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge`` for a picture that is used in any case.
+    """
+    calibrates = request.scheme.needs_calibration
+    dataset = open_dataset(request.calibration, intake.pictures, intake.folder, calibrates=calibrates)
+    check_readable((*dataset.calibration, *dataset.verification[:VERIFICATION_COUNT]))
+    return dataset
+
+
+def run(work: Conversion) -> None:
+    """Make and prove the file that a request asks for, and leave it with the draft of its report.
 
     Raises:
         Failure: with the reason that the user is told.
@@ -63,24 +77,13 @@ def run(work: Conversion) -> ConversionResult:
     with stage("verify"):
         comparison = run_both(work, backend, model, produced)
         verification = check(comparison, request.threshold)
-    with stage("publish"):
-        artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
-    report = {
-        **build_report(request, work.intake.sources, artifact, verification),
+    pack(produced, work.outputs / request.artifact_name)
+    findings = {
         "agreements": dict(comparison.agreements),
         "pictures": comparison.pictures,
         "model": describe_model(model, facts),
-        "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
-        "peakMemoryMiB": peak_memory_mib(),
     }
-    return ConversionResult(
-        reason=Reason.SUCCEEDED,
-        message="verified and published",
-        scheme=request.scheme,
-        artifact=artifact,
-        report_uri=publish_report(work.store, request, report, work.folder),
-        verification=verification,
-    )
+    write_draft(work.outputs, verification, work.stages.effort(), findings)
 
 
 def load_model(work: Conversion) -> LoadedModel:
@@ -126,7 +129,7 @@ def _suffix(request: ConversionRequest) -> str:
 
 def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: Path) -> Path:
     """Return the file in the scheme of the request; the converted one itself where that is its scheme."""
-    scheme, dataset = work.request.scheme, work.intake.dataset
+    scheme, dataset = work.request.scheme, work.dataset
     if scheme is _base(work.request):
         return converted
     produced = work.folder / f"produced{_suffix(work.request)}"
@@ -147,7 +150,7 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Pa
 
 def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> Comparison:
     """Run the produced file and the model on the same pictures."""
-    pictures = Inputs(work.intake.dataset.verification, model.preprocessing, model.input_size)
+    pictures = Inputs(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = backend.open_file(model, produced)
         return compare(model, run_file, pictures, first=VERIFICATION_COUNT, enough=work.request.threshold.minimum)

@@ -13,7 +13,7 @@ from modelexport import __version__, names
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import Artifact, ConversionResult, Verification
-from modelexport.sources import public_uri
+from modelexport_converter.checks import integer, parse, record, text
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts
@@ -32,6 +32,10 @@ PACKAGES = (
     "torch",
     "torchvision",
 )
+
+
+check_verification = record(metric=text(64), value=text(32), threshold=text(32))
+_check_artifact = record(uri=text(2048), sha256=text(64), sizeBytes=integer(1 << 53))
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def artifact_uri(request: ConversionRequest) -> str:
+    """Return the URI of what a conversion publishes."""
+    return f"{request.output}{request.artifact_name}"
+
+
 def report_uri(request: ConversionRequest) -> str:
     """Return the URI of a conversion's report."""
     return f"{request.output}{names.REPORT_FILE}"
@@ -64,14 +73,10 @@ def build_report(
     request: ConversionRequest, sources: Sources, artifact: Artifact, verification: Verification
 ) -> dict[str, Any]:
     """Return the part of a report by which an equal conversion recognises its work."""
-    asked = json.loads(request.to_json())
-    asked["model"]["checkpoint"]["uri"] = public_uri(request.model.checkpoint.uri)
-    if request.calibration:
-        asked["calibration"]["dataset"]["uri"] = public_uri(request.calibration.dataset.uri)
     return {
         "schemaVersion": SCHEMA_VERSION,
         "specHash": request.spec_hash,
-        "request": asked,
+        "request": json.loads(request.public().to_json()),
         "scheme": str(request.scheme),
         "versions": tool_versions(),
         "sources": asdict(sources),
@@ -101,22 +106,26 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
     }
 
 
-def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
+def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
     """Return the result of an earlier, equal conversion from the text of its report.
 
     ``None`` where it was another: other content, other tools, or no report of this version at all.
     """
     try:
-        report: Mapping[str, Any] = json.loads(text)
+        report: Mapping[str, Any] = parse(content.encode())
         expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None
         artifact = report["artifact"]
+        _check_artifact(artifact, "artifact")
+        check_verification(report["verification"], "verification")
+        if artifact["uri"] != artifact_uri(request):
+            return None
         return ConversionResult(
             reason=Reason.SUCCEEDED,
             message="an equal conversion had published this file already",
-            scheme=report["scheme"],
+            scheme=request.scheme,
             artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
             report_uri=report_uri(request),
             verification=Verification(**report["verification"]),
