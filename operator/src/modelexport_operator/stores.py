@@ -186,8 +186,9 @@ def _trim_job(body: Object) -> dict[str, Any]:
 
 
 def _trim_pod(body: Object) -> dict[str, Any]:
-    containers = [{key: c.get(key, {}) for key in ("name", "resources")} for c in body["spec"].get("containers", ())]
-    spec = {"nodeName": body["spec"].get("nodeName"), "containers": containers}
+    spec = {"nodeName": body["spec"].get("nodeName")}
+    for kind in ("initContainers", "containers"):
+        spec[kind] = [{key: c.get(key, {}) for key in ("name", "resources")} for c in body["spec"].get(kind) or ()]
     return {"metadata": _trim_owned(body), "spec": spec, "status": body.get("status", {})}
 
 

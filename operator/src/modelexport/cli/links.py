@@ -16,6 +16,7 @@ from modelexport import names
 from modelexport.cli.documents import BadInput
 from modelexport.cli.kubectl import Body, Kubectl
 from modelexport.cli.runner import parse_event
+from modelexport.environment import escape, unescape
 from modelexport.signing import Credentials, presign
 
 PATIENCE_SECONDS = 180
@@ -90,11 +91,11 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
         uris: what to sign links for.
         endpoint: for which the links are signed.
     """
-    template = job["spec"]["template"]["spec"]
+    template = {key: part for key, part in job["spec"]["template"]["spec"].items() if key != "initContainers"}
     container = template["containers"][0]
     kept = [entry for entry in container["env"] if entry["name"] not in NOT_FOR_PODS]
     own = {names.FILES_ENV: json.dumps(list(uris)), names.STORE_ENV: endpoint}
-    environment = [*kept, *({"name": name, "value": value} for name, value in own.items())]
+    environment = [*kept, *({"name": name, "value": escape(value)} for name, value in own.items())]
     signing = {"args": [names.PRESIGN], "env": environment, "resources": RESOURCES}
     owner = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND}
     return {
@@ -111,7 +112,7 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
 
 def _plain_environment(job: Body) -> Mapping[str, str]:
     container = job["spec"]["template"]["spec"]["containers"][0]
-    return {entry["name"]: entry["value"] for entry in container.get("env") or () if "value" in entry}
+    return {entry["name"]: unescape(entry["value"]) for entry in container.get("env") or () if "value" in entry}
 
 
 def _last_words(status: Body) -> str:
