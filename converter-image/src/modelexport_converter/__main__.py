@@ -6,6 +6,7 @@ step that is followed by another leaves no message.
 Standard output carries one line of JSON per event; what libraries print goes to standard error.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -98,7 +99,8 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 def _leave(code: int) -> NoReturn:
     """End at once: taking torch and its companions down costs seconds, and a crash there would belie the answer."""
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other effect anyway
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 

@@ -135,15 +135,22 @@ def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
         descriptor = os.open(folder / name, flags)
     except OSError as error:
         raise ValueError(f"{name} cannot be opened as a file: {error.strerror}") from error
+    try:
+        _check_file(os.fstat(descriptor), name, limit)
+    except ValueError:
+        os.close(descriptor)
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{name} is no regular file")
-        if status.st_nlink != 1:
-            raise ValueError(f"{name} is a hard link")
-        if status.st_size > limit:
-            raise ValueError(f"{name} has {status.st_size:,} bytes, at most {limit:,} are taken")
         yield file
+
+
+def _check_file(status: os.stat_result, name: str, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} is no regular file")
+    if status.st_nlink != 1:
+        raise ValueError(f"{name} is a hard link")
+    if status.st_size > limit:
+        raise ValueError(f"{name} has {status.st_size:,} bytes, at most {limit:,} are taken")
 
 
 def _read_draft(file: BinaryIO) -> dict[str, Any]:
@@ -154,10 +161,11 @@ def _read_draft(file: BinaryIO) -> dict[str, Any]:
 
 def _check_verification(found: Verification, request: ConversionRequest) -> None:
     """What is published must have reached what was asked; that it really has, only its conversion knows."""
-    asked = request.threshold
-    number(asked.minimum, 1)(float(found.value), "draft.verification.value")
-    if (found.metric, found.threshold) != (asked.metric, f"{asked.minimum:g}"):
-        raise ValueError(f"draft.verification is by {found.metric} {found.threshold}, {asked.metric} is asked")
+    asked, value = request.threshold, float(found.value)
+    number(asked.minimum, 1)(value, "draft.verification.value")
+    expected = Verification(asked.metric, f"{value:.6f}", f"{asked.minimum:g}")
+    if found != expected:
+        raise ValueError(f"draft.verification is {found}, not {expected}")
 
 
 def _copy(source: BinaryIO, copy: BinaryIO, limit: int) -> tuple[str, int]:
