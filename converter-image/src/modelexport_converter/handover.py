@@ -14,21 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from modelexport import untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import Verification
 from modelexport.text import clean
-from modelexport_converter.checks import (
-    each,
-    integer,
-    mapping,
-    number,
-    optional,
-    parse,
-    record,
-    simple,
-    text,
-)
+from modelexport_converter.checks import each, mapping, number, optional, record, simple, text, whole
 from modelexport_converter.failures import Failure
 from modelexport_converter.progress import Effort
 from modelexport_converter.report import check_verification
@@ -43,22 +34,22 @@ LARGEST = 4 << 30
 WEEK = 7 * 24 * 3600.0
 _COUNT = 1 << 53
 _AXES = each(text(64), 16)
-_SHAPE = each(integer(1 << 31), 16)
+_SHAPE = each(whole(1 << 31), 16)
 
 _check_draft = record(
     verification=check_verification,
-    agreements=mapping(number(-1e9, 1), 1024),
-    pictures=integer(1 << 20),
+    agreements=mapping(number(1), 1024),
+    pictures=whole(1 << 20),
     model=record(
         input=record(name=text(256), shape=_SHAPE, axes=_AXES),
         preprocessing=simple(3),
         outputs=each(record(name=text(256), shape=optional(_SHAPE), axes=_AXES, meaning=text(4096)), 1024),
         classNames=each(text(256), 100_000),
         metadata=mapping(text(4096), 256),
-        weightTypes=mapping(integer(_COUNT), 64),
-        opTypes=mapping(integer(_COUNT), 4096),
+        weightTypes=mapping(whole(_COUNT), 64),
+        opTypes=mapping(whole(_COUNT), 4096),
     ),
-    effort=record(seconds=mapping(number(0, WEEK), 64), total=number(0, WEEK), peak_memory_mib=integer(1 << 24)),
+    effort=record(seconds=mapping(number(WEEK), 64), total=number(WEEK), peak_memory_mib=whole(1 << 24)),
 )
 
 
@@ -154,15 +145,16 @@ def _check_file(status: os.stat_result, name: str, limit: int) -> None:
 
 
 def _read_draft(file: BinaryIO) -> dict[str, Any]:
-    draft: dict[str, Any] = parse(file.read(DRAFT_LIMIT))
+    draft = untrusted.load(file.read(DRAFT_LIMIT).decode(), DRAFT_LIMIT)
     _check_draft(draft, "draft")
-    return draft
+    return dict(draft)
 
 
 def _check_verification(found: Verification, request: ConversionRequest) -> None:
     """What is published must have reached what was asked; that it really has, only its conversion knows."""
     asked, value = request.threshold, float(found.value)
-    number(asked.minimum, 1)(value, "draft.verification.value")
+    if not asked.minimum <= value <= 1:
+        raise ValueError(f"draft.verification.value is {found.value}, {asked.minimum:g} to 1 is asked")
     expected = Verification(asked.metric, f"{value:.6f}", f"{asked.minimum:g}")
     if found != expected:
         raise ValueError(f"draft.verification is {found}, not {expected}")

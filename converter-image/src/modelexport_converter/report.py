@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from modelexport import __version__, names
+from modelexport import __version__, names, untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import Artifact, ConversionResult, Verification
-from modelexport_converter.checks import integer, parse, record, text
+from modelexport_converter.checks import record, text
+from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts
@@ -35,7 +36,7 @@ PACKAGES = (
 
 
 check_verification = record(metric=text(64), value=text(32), threshold=text(32))
-_check_artifact = record(uri=text(2048), sha256=text(64), sizeBytes=integer(1 << 53))
+_check_artifact = record(uri=untrusted.uri, sha256=untrusted.digest, sizeBytes=untrusted.whole)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
     ``None`` where it was another: other content, other tools, or no report of this version at all.
     """
     try:
-        report: Mapping[str, Any] = parse(content.encode())
+        report: Mapping[str, Any] = untrusted.load(content, TEXT_LIMIT)
         expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
