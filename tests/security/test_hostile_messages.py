@@ -30,7 +30,7 @@ from modelexport_operator.resources import EXPORTS, JOBS, PODS
 from modelexport_operator.status import recorded_targets
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.stream import Line, LineReader, UnreadableError, parse_event, read_lines
-from modelexport_operator.sync import Observed, sync
+from modelexport_operator.sync import Observed, overdue, sync
 from unit.operator.objects import (
     complete,
     ended,
@@ -457,6 +457,33 @@ def test_any_status_is_synced_and_measured(fields: dict[str, Any], more: dict[st
     metrics = Metrics()
     metrics.watch_exports(lambda: [parent], lambda: NOW)
     metrics.render()
+
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "no time": {"lastTransitionTime": None},
+    "a time that is none": {"lastTransitionTime": "soon"},
+    "a time without a zone": {"lastTransitionTime": "2026-01-02T03:00:00"},
+    "no message": {"message": None},
+    "a message with an escape": {"message": "\x1b[31m"},
+    "an unknown reason": {"reason": "\u202e"},
+}
+
+
+@pytest.mark.parametrize("change", CONDITIONS.values(), ids=CONDITIONS)
+@pytest.mark.parametrize("status", [complete(), failed("BackoffLimitExceeded"), failed("DeadlineExceeded")])
+def test_a_job_whose_status_somebody_wrote_is_observed(status: dict[str, Any], change: dict[str, Any]) -> None:
+    conditions = [{**condition, **change} for condition in status["conditions"]]
+    bare = {key: value for key, value in status.items() if key not in ("completionTime", "startTime")}
+    job = make_job(EXPORT, "ONNX/FP16", status={**bare, "conditions": conditions})
+    stores = Stores()
+    for resource, body in ((EXPORTS, EXPORT), (JOBS, job)):
+        stores[resource].put(versioned(body))
+    for observed in (Observed(EXPORT, [job], [], [make_class()]), stores.observe(key_of(EXPORT))):
+        assert observed is not None
+        overdue(observed, NOW)
+        written = sync(observed, NOW).status
+        assert written is not None
+        assert all(is_shown_as_it_is(condition["message"]) for condition in written["conditions"])
 
 
 def test_words_of_a_user_make_no_series_of_a_metric() -> None:

@@ -192,9 +192,7 @@ async def test_what_is_kept_is_counted_and_a_crowd_is_told(
     monkeypatch.setattr("modelexport_operator.audit.CROWD", 1)
     await audit.run_once()
     assert 'modelexport_kept_objects{resource="jobs"} 3.0' in metrics.render().decode()
-    assert [record.message for record in caplog.records] == [
-        "namespace team has 2 jobs of ours; a quota bounds them"
-    ]
+    assert [record.message for record in caplog.records] == ["namespace team has 2 jobs of ours; a quota bounds them"]
 
 
 async def test_until_it_passes_an_audit_is_repeated_soon(
