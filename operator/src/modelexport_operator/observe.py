@@ -10,7 +10,6 @@ from modelexport.names import QUEUE_LABEL
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport.text import clean
-from modelexport.untrusted import moment
 from modelexport_operator.manifests import output_of
 from modelexport_operator.pods import (
     Finding,
@@ -153,8 +152,8 @@ def is_settled(job: Object, pods: Sequence[Object], now: datetime) -> bool:
     phases = [pod.get("status", {}).get("phase") for pod in pods]
     if phase in phases and not {"Pending", "Running"} & set(phases):
         return True
-    changed = moment(condition.get("lastTransitionTime"))
-    return changed is None or now - changed > SETTLE_TIME
+    changed = condition.get("lastTransitionTime")
+    return changed is None or now - datetime.fromisoformat(changed) > SETTLE_TIME
 
 
 def completion_time(job: Object) -> str | None:
@@ -162,9 +161,9 @@ def completion_time(job: Object) -> str | None:
     condition = _final_condition(job)
     if condition is None:
         return None
-    told = (job["status"].get("completionTime"), condition.get("lastTransitionTime"))
+    told = job["status"].get("completionTime") or condition.get("lastTransitionTime")
     # Whoever may write the status of a Job can leave both out; when it was made is then the best that is known.
-    return next((str(at) for at in told if moment(at)), str(job["metadata"].get("creationTimestamp")))
+    return str(told or job["metadata"].get("creationTimestamp"))
 
 
 def _final_condition(job: Object) -> Object | None:
