@@ -14,15 +14,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from modelexport import names
+from modelexport.cli.runner import parse_event as parse_event_line
 from modelexport.fields import InvalidSpec
 from modelexport.logs import JsonFormatter, TextFormatter, with_fields
 from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport.spec import parse_class, parse_export
 from modelexport.text import clean, clean_lines, is_clean
 from modelexport_operator.controller import build_event
 from modelexport_operator.events import Event
-from modelexport_operator.manifests import output_of
+from modelexport_operator.manifests import output_of, request_of
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import State, observe_target
 from modelexport_operator.pods import explain_pod_failure
@@ -30,7 +33,7 @@ from modelexport_operator.resources import EXPORTS, JOBS, PODS
 from modelexport_operator.status import recorded_targets
 from modelexport_operator.stores import Stores, key_of
 from modelexport_operator.stream import Line, LineReader, UnreadableError, parse_event, read_lines
-from modelexport_operator.sync import Observed, sync
+from modelexport_operator.sync import Observed, overdue, sync
 from unit.operator.objects import (
     complete,
     ended,
@@ -390,6 +393,39 @@ def believe(text: str) -> None:
     assert result.artifact is None or result.artifact.uri.startswith(OUTPUT)
 
 
+REQUESTS = {"nested": "[" * 100_000, "deep": DEEP, "a list": "[]", "nothing": "{}", "no JSON": "x"}
+INNER = {"output": 5, "artifact_name": ["a"], "export": None, "spec_hash": {}, "model": "a", "target": [], "scheme": {}}
+
+
+@pytest.mark.parametrize("text", REQUESTS.values(), ids=REQUESTS)
+def test_a_job_with_a_request_that_is_none_publishes_nowhere(text: str) -> None:
+    check_that_it_publishes_nowhere(text)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_a_job_with_a_request_of_wrong_types_is_not_followed(name: str) -> None:
+    job = make_job(EXPORT, "ONNX/FP16")
+    (entry,) = (e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == names.REQUEST_ENV)
+    text = json.dumps({**json.loads(entry["value"]), name: INNER[name]})
+    with pytest.raises(ValueError, match=r".+"):
+        ConversionRequest.from_json(text)
+    if name == "output":
+        check_that_it_publishes_nowhere(text)
+
+
+def check_that_it_publishes_nowhere(text: str) -> None:
+    job = make_job(EXPORT, "ONNX/FP16", status=complete())
+    job["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": names.REQUEST_ENV, "value": text}]
+    assert (request_of(job), output_of(job)) == (None, "")
+    pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, json.dumps(GOOD), "Completed"))
+    assert observe_target(make_target("ONNX/FP16"), job, [pod], NOW).state is State.FAILED
+
+
+@pytest.mark.parametrize("line", [b"", b"[1]", b"5", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
+def test_a_line_of_a_child_that_is_no_event_is_none(line: bytes) -> None:
+    assert parse_event_line(line) == {}
+
+
 # --- Statuses --------------------------------------------------------------------------------------------------------
 
 ENTRY = {
@@ -457,6 +493,31 @@ def test_any_status_is_synced_and_measured(fields: dict[str, Any], more: dict[st
     metrics = Metrics()
     metrics.watch_exports(lambda: [parent], lambda: NOW)
     metrics.render()
+
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "no time": {"lastTransitionTime": None},
+    "no message": {"message": None},
+    "a message with an escape": {"message": "\x1b[31m"},
+    "an unknown reason": {"reason": "\u202e"},
+}
+
+
+@pytest.mark.parametrize("change", CONDITIONS.values(), ids=CONDITIONS)
+@pytest.mark.parametrize("status", [complete(), failed("BackoffLimitExceeded"), failed("DeadlineExceeded")])
+def test_a_job_whose_status_somebody_wrote_is_observed(status: dict[str, Any], change: dict[str, Any]) -> None:
+    conditions = [{**condition, **change} for condition in status["conditions"]]
+    bare = {key: value for key, value in status.items() if key not in ("completionTime", "startTime")}
+    job = make_job(EXPORT, "ONNX/FP16", status={**bare, "conditions": conditions})
+    stores = Stores()
+    for resource, body in ((EXPORTS, EXPORT), (JOBS, job)):
+        stores[resource].put(versioned(body))
+    for observed in (Observed(EXPORT, [job], [], [make_class()]), stores.observe(key_of(EXPORT))):
+        assert observed is not None
+        overdue(observed, NOW)
+        written = sync(observed, NOW).status
+        assert written is not None
+        assert all(is_shown_as_it_is(condition["message"]) for condition in written["conditions"])
 
 
 def test_words_of_a_user_make_no_series_of_a_metric() -> None:

@@ -6,6 +6,7 @@ the closed list: one query finds the whole story of an object. What a line says 
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -62,8 +63,8 @@ def _fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
 
 
 def _cleaned(value: Any) -> Any:
-    """A value of a field without what must not be shown: whatever is no number is text, or holds some."""
-    if value is None or isinstance(value, bool | int | float):
+    """A value of a field without what must not be shown: whatever is no number that JSON has is text, or holds some."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
         return {clean(str(key)): _cleaned(item) for key, item in value.items()}

@@ -66,6 +66,7 @@ class Metrics:
         self._conversion_seconds = self._build(catalogue.CONVERSION_SECONDS)
         self._target_seconds = self._build(catalogue.TARGET_SECONDS)
         self._lag = self._build(catalogue.WATCH_LAG)
+        self._kept = self._build(catalogue.KEPT_OBJECTS)
         self._last_audit = self._build(catalogue.LAST_AUDIT)
         self._last_audit.set_to_current_time()
         self._begin_at_zero()
@@ -120,6 +121,10 @@ class Metrics:
     def record_lag(self, resource: str, objects: int) -> None:
         """Record how far a watch is behind."""
         self._lag.labels(resource).set(objects)
+
+    def record_kept(self, resource: str, objects: int) -> None:
+        """Record how many objects are kept."""
+        self._kept.labels(resource).set(objects)
 
     def record_conversion(self, architecture: str, state: TargetState) -> None:
         """Record a target that ended."""

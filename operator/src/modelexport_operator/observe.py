@@ -153,7 +153,8 @@ def is_settled(job: Object, pods: Sequence[Object], now: datetime) -> bool:
     phases = [pod.get("status", {}).get("phase") for pod in pods]
     if phase in phases and not {"Pending", "Running"} & set(phases):
         return True
-    return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
+    changed = condition.get("lastTransitionTime")
+    return changed is None or now - datetime.fromisoformat(changed) > SETTLE_TIME
 
 
 def completion_time(job: Object) -> str | None:
@@ -161,7 +162,9 @@ def completion_time(job: Object) -> str | None:
     condition = _final_condition(job)
     if condition is None:
         return None
-    return str(job["status"].get("completionTime") or condition["lastTransitionTime"])
+    told = job["status"].get("completionTime") or condition.get("lastTransitionTime")
+    # Whoever may write the status of a Job can leave both out; when it was made is then the best that is known.
+    return str(told or job["metadata"].get("creationTimestamp"))
 
 
 def _final_condition(job: Object) -> Object | None:

@@ -122,7 +122,8 @@ def overdue(observed: Observed, now: datetime) -> list[Object]:
     waiting = observed.jobs_without_pod()
     given_up = (job for job in observed.jobs if target_of(job) is None and is_overdue(job))
     waiting += [job for job in given_up if job not in waiting and not observed.pods_of(job)]
-    return [job for job in waiting if now - datetime.fromisoformat(job["status"]["startTime"]) >= POD_PATIENCE]
+    starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
+    return [job for job, start in starts if start and now - start >= POD_PATIENCE]
 
 
 def sync(observed: Observed, now: datetime) -> Decision:
