@@ -14,6 +14,7 @@ from modelexport.logs import announce
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
+from modelexport.text import clean
 from modelexport_converter.backends import Backend, Facts, load_backend
 from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.checkpoint import read_checkpoint
@@ -25,7 +26,7 @@ from modelexport_converter.outcome import library_errors
 from modelexport_converter.packing import pack
 from modelexport_converter.pictures import Inputs
 from modelexport_converter.progress import Stages
-from modelexport_converter.report import describe_model, tool_versions
+from modelexport_converter.report import REMARK_LIMIT, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.verify import Comparison, check, check_evidence, compare
 
@@ -85,7 +86,7 @@ def run(work: Conversion) -> None:
             "verified": comparison.pictures,
             "withEvidence": comparison.evidence,
         },
-        "remarks": tuple(remarks(work.dataset, comparison)),
+        "remarks": tuple(clean(remark, REMARK_LIMIT) for remark in remarks(work.dataset, comparison)),
         "model": describe_model(model, facts),
     }
     write_draft(work.outputs, verification, work.stages.effort(), findings)

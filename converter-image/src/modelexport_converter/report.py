@@ -36,7 +36,6 @@ PACKAGES = (
 )
 
 
-
 @dataclass(frozen=True)
 class Sources:
     """The SHA-256 of the bytes from which a file is made; ``calibration`` is ``None`` without pictures of the user."""

@@ -34,7 +34,7 @@ def pod(**status: Any) -> Body:
         (in_convert(70, result_text()), "InternalError", "with exit code 70 and without a result"),
         (in_convert(128, "no such file", "StartError"), "PodStartFailed", "no such file"),
         ({**in_convert(75, ANSWER), "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
-        ({"initContainerStatuses": [SIDECAR, *ended(75, ANSWER, container="fetch")]}, "CheckpointUnreadable", "no"),
+        ({"initContainerStatuses": [SIDECAR, *ended(65, ANSWER, container="fetch")]}, "CheckpointUnreadable", "no"),
         ({"containerStatuses": ended(65, ANSWER, container="converter")}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": ended(137, "", "OOMKilled"), "conditions": DRAINED}, "OOMKilled", "was killed"),
         ({"containerStatuses": CUT_OFF, "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
