@@ -43,7 +43,16 @@ def good_draft() -> dict[str, Any]:
     return {
         "verification": {"metric": "agreement", "value": "0.990000", "threshold": "0.9"},
         "agreements": {"scores": 0.99},
-        "pictures": 4,
+        "pictures": {
+            "source": "built-in",
+            "calibrated": 0,
+            "apart": True,
+            "unreadable": [],
+            "repeated": 0,
+            "verified": 4,
+            "withEvidence": 4,
+        },
+        "remarks": ["a remark"],
         "model": {
             "input": {"name": "image", "shape": [1, 3, 32, 32], "axes": ["batch", "RGB", "height", "width"]},
             "preprocessing": {"resize": "letterbox", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
@@ -269,6 +278,12 @@ def test_a_file_that_grows_while_it_is_read_is_refused(pod: Pod, monkeypatch: py
 Change = Callable[[dict[str, Any]], Any]
 ESCAPE, TURN, HIDDEN = "\x1b]0;owned\x07", "\u202egnp.exe", "a\u200bb"
 DRAFTS: dict[str, Change] = {
+    "negative pictures": lambda d: d["pictures"].update(verified=-1),
+    "pictures as a number": lambda d: d.update(pictures=4),
+    "escape in an unreadable picture": lambda d: d["pictures"].update(unreadable=[ESCAPE]),
+    "escape in a remark": lambda d: d.update(remarks=[ESCAPE]),
+    "too many remarks": lambda d: d.update(remarks=["more"] * 5),
+    "a remark that is too long": lambda d: d.update(remarks=["x" * 1001]),
     "NaN agreement": lambda d: d["agreements"].update(scores=float("nan")),
     "infinite agreement": lambda d: d["agreements"].update(scores=float("-inf")),
     "agreement over one": lambda d: d["agreements"].update(scores=1.5),
@@ -341,9 +356,9 @@ TEXTS = {
     "UTF-16": "{}".encode("utf-16"),
     "a key twice": json.dumps(good_draft()).encode()[:-1] + b', "pictures": 5}',
     "two documents": json.dumps(good_draft()).encode() * 2,
-    "Infinity": json.dumps(good_draft()).replace('"pictures": 4', '"pictures": Infinity').encode(),
+    "Infinity": json.dumps(good_draft()).replace('"verified": 4', '"verified": Infinity').encode(),
     "a float beyond all": json.dumps(good_draft()).replace("0.99}", "1e999}").encode(),
-    "a long number": json.dumps(good_draft()).replace('"pictures": 4', '"pictures": ' + "9" * 5000).encode(),
+    "a long number": json.dumps(good_draft()).replace('"verified": 4', '"verified": ' + "9" * 5000).encode(),
     "deep lists": b"[" * 100_000,
     "deep maps": b'{"a":' * 100_000,
     "deep where depth is taken": json.dumps(good_draft()).replace('"letterbox"', "[" * 50_000 + "]" * 50_000).encode(),
