@@ -139,7 +139,7 @@ def _read_zip(path: Path) -> Checkpoint:
     _check_unpacked(path)
     try:
         records = set(torch._C.PyTorchFileReader(str(path)).get_all_records())
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise _unreadable(path, _explain_zip(path)) from error
     if "archive_format" in records:
         program = read_program(path)

@@ -20,6 +20,7 @@ from modelexport_converter.matching import (
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 PROBABILITIES = Output(
     "probabilities",
@@ -88,7 +89,7 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
     described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
-    return replace(described, reference=Reference.PROGRAM)
+    return check_program(replace(described, reference=Reference.PROGRAM))
 
 
 def _describe(

@@ -11,6 +11,7 @@ from modelexport_converter.matching import check_asked, class_names, program_sha
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 BOXES = Output(
     "boxes",
@@ -50,4 +51,4 @@ def load_detector_program(facts: Facts, program: Program, model: Model) -> Loade
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(facts, classes)
     described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
-    return replace(described, reference=Reference.PROGRAM)
+    return check_program(replace(described, reference=Reference.PROGRAM))

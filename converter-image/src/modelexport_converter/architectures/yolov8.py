@@ -28,6 +28,7 @@ from modelexport_converter.matching import (
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -171,7 +172,7 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
-    return replace(described, reference=Reference.PROGRAM)
+    return check_program(replace(described, reference=Reference.PROGRAM))
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

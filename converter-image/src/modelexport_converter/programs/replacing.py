@@ -6,7 +6,7 @@ from typing import Any
 from modelexport_converter.programs.building import Builder
 from modelexport_converter.programs.graph import Ref
 from modelexport_converter.programs.operators import CHANGED, PURE, RESHAPED, SAME
-from modelexport_converter.programs.refusals import unfit, unreadable
+from modelexport_converter.programs.refusals import trained, unfit, unreadable
 
 Arguments = Mapping[str, Any]
 Results = tuple[Ref | None, ...]
@@ -46,8 +46,7 @@ def _check_mode(builder: Builder, name: str, arguments: Arguments) -> None:
     trains = any(arguments.get(key) is True for key in _TRAINING) and not _has_own_statistics(arguments)
     if trains or arguments.get("dropout_p") or name == "_native_batch_norm_legit_functional.default":
         what = "statistics of the single image" if "momentum" in arguments else "randomness"
-        problem = f"it was exported in training mode: {name.partition('.')[0]}{builder.line} uses {what}"
-        raise unfit(problem, "call model.eval() before torch.export.export")
+        raise trained(f"{name.partition('.')[0]}{builder.line} uses {what}")
 
 
 def _has_own_statistics(arguments: Arguments) -> bool:
