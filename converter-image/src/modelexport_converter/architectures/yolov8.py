@@ -11,7 +11,7 @@ from modelexport_converter.architectures.detection import BOXES, SCORES
 from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
-from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
+from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
     ProgramModule,
     Tensors,
@@ -126,7 +126,7 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
 
 def _epsilon(facts: Facts, task: Task) -> float:
     """Of batch normalisation; where the checkpoint does not say, ultralytics' number: torch's own for classifiers."""
-    found = facts.get(EPSILON)
+    found = facts.get("batch_norm_epsilon")
     return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
