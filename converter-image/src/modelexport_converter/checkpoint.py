@@ -24,6 +24,7 @@ from modelexport_converter.checkpoints.archive import MIB, PICKLE_LIMIT, Archive
 from modelexport_converter.checkpoints.choice import choose, unwrapped
 from modelexport_converter.checkpoints.errors import Unreadable, Unsafe
 from modelexport_converter.checkpoints.pickles import Node, harmful_names, read_pickle
+from modelexport_converter.checkpoints.tree import Module
 from modelexport_converter.checkpoints.weights import Weights, check_finite, read_stored
 from modelexport_converter.failures import Failure
 from modelexport_converter.program import read_program
@@ -58,7 +59,7 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor]
     facts: Facts = field(default_factory=dict)
     program: torch.export.ExportedProgram | None = None
-    module: Node | None = None
+    module: Module | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -122,9 +123,12 @@ def _interpret(archive: Archive, content: Any) -> Checkpoint:
     choice = choose(content)
     beside = content if isinstance(content, dict) else {}
     facts = {**_plain(beside), **_plain(beside.get("train_args"))}
-    if choice.module is not None:
-        facts |= {**_plain(choice.module.state.get("yaml")), **_plain(choice.module)}
-    return Checkpoint(read_stored(archive, choice.stored), facts, module=choice.module)
+    weights = read_stored(archive, choice.stored)
+    if choice.module is None:
+        return Checkpoint(weights, facts)
+    facts |= {**_plain(choice.module.state.get("yaml")), **_plain(choice.module)}
+    module = Module("", choice.module, weights, lambda stored: read_stored(archive, {"": stored})[""])
+    return Checkpoint(weights, facts, module=module)
 
 
 def _looks_like_text_pickle(head: bytes) -> bool:
