@@ -123,6 +123,8 @@ def _interpret(archive: Archive, content: Any) -> Checkpoint:
     choice = choose(content)
     beside = content if isinstance(content, dict) else {}
     facts = {**_plain(beside), **_plain(beside.get("train_args"))}
+    if choice.module is not None:
+        facts = {**_plain(choice.module.state.get("args")), **facts}
     weights = read_stored(archive, choice.stored)
     if choice.module is None:
         return Checkpoint(weights, facts)
