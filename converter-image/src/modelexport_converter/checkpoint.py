@@ -74,10 +74,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         if head.startswith(_ZIP):
             return _read_zip(path)
+        if head[5:9] == b"\0\0\0{":  # a length, whose first bytes can be those of a pickle, and JSON
+            return _read_safetensors(path)
         if head.startswith(_PICKLE) or head[_TAR_AT:] == _TAR or _looks_like_text_pickle(head):
             raise _explain_legacy(path)
-        if head[8:9] == b"{":
-            return _read_safetensors(path)
         raise Unreadable("it is no .pt, .safetensors or .pt2 file")
     except Unreadable as error:
         raise _unreadable(path, str(error)) from error
