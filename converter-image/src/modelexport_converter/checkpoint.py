@@ -27,7 +27,8 @@ from modelexport_converter.checkpoints.pickles import Node, harmful_names, read_
 from modelexport_converter.checkpoints.tree import Module
 from modelexport_converter.checkpoints.weights import Weights, check_finite, read_stored
 from modelexport_converter.failures import Failure
-from modelexport_converter.program import read_program
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.reading import read_program
 
 Facts = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ class Checkpoint:
 
     tensors: Mapping[str, torch.Tensor]
     facts: Facts = field(default_factory=dict)
-    program: torch.export.ExportedProgram | None = None
+    program: Program | None = None
     module: Module | None = None
 
 
@@ -98,9 +99,8 @@ def _read_zip(path: Path) -> Checkpoint:
     archive = Archive(path)
     if "archive_format" in archive.names:
         program = read_program(path)
-        tensors = {**program.state_dict, **_tensors_of(program.constants)}
-        _check_finite(program, tensors)
-        return Checkpoint(tensors, program=program)
+        _check_finite(program)
+        return Checkpoint(program.tensors, program=program)
     if "constants.pkl" in archive.names:
         raise Unreadable("it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
     if "data.pkl" not in archive.names:
@@ -180,10 +180,6 @@ def _decoded(text: str) -> Any:
         return text
 
 
-def _tensors_of(content: Any) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-
-
 def _plain(content: Any) -> dict[str, Any]:
     """The part of an object's or a dict's content that is plain data of a size that somebody wrote by hand."""
     items = {**content.items, **content.state} if isinstance(content, Node) else content
@@ -212,12 +208,11 @@ def _count(value: Any, left: int, depth: int) -> int | None:
     return left - 1
 
 
-def _check_finite(program: torch.export.ExportedProgram, tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_finite(program: Program) -> None:
     """Stop at weights that are NaN or infinite, and at NaN in what else a program has: masks of it are infinite."""
-    for name, tensor in tensors.items():
+    for name, tensor in program.tensors.items():
         if tensor.is_floating_point():
-            is_weight = name in program.graph_signature.parameters
-            check_finite(name, torch.isfinite(tensor) if is_weight else ~torch.isnan(tensor))
+            check_finite(name, torch.isfinite(tensor) if name in program.parameters else ~torch.isnan(tensor))
 
 
 def _unsafe(what: str) -> str:

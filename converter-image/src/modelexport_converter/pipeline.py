@@ -6,6 +6,7 @@ What differs between formats is in ``backends``, what differs between architectu
 import hashlib
 import importlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.backends import Backend, Facts, load_backend
-from modelexport_converter.calibration import VERIFICATION_COUNT
+from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
@@ -27,7 +28,7 @@ from modelexport_converter.publish import pack, publish_artifact, publish_report
 from modelexport_converter.report import build_report, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.stores import Store
-from modelexport_converter.verify import Comparison, check, compare
+from modelexport_converter.verify import Comparison, check, check_evidence, compare
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Conversion:
 
     request: ConversionRequest
     intake: Intake
+    dataset: Dataset
     store: Store
     folder: Path
     shared: SharedFolder
@@ -62,25 +64,42 @@ def run(work: Conversion) -> ConversionResult:
         facts = inspect(work, backend, model, produced)
     with stage("verify"):
         comparison = run_both(work, backend, model, produced)
+        if work.dataset.is_own:
+            check_evidence(comparison)
         verification = check(comparison, request.threshold)
     with stage("publish"):
         artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
+    told = tuple(remarks(work.dataset, comparison))
     report = {
         **build_report(request, work.intake.sources, artifact, verification),
         "agreements": dict(comparison.agreements),
-        "pictures": comparison.pictures,
+        "pictures": {
+            **work.dataset.describe(),
+            "verified": comparison.pictures,
+            "withEvidence": comparison.evidence,
+        },
+        "remarks": told,
         "model": describe_model(model, facts),
         "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
         "peakMemoryMiB": peak_memory_mib(),
     }
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="verified and published",
+        message="; ".join(["verified and published", *told]),
         scheme=request.scheme,
         artifact=artifact,
         report_uri=publish_report(work.store, request, report, work.folder),
         verification=verification,
     )
+
+
+def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
+    """What a user should know of the pictures although a file was published, a phrase each."""
+    if dataset.unreadable:
+        yield dataset.remark()
+    if not comparison.evidence:
+        found = f"{comparison.nothing}, which are {comparison.pictures} built-in ones and prove little therefore"
+        yield f"{found}: name pictures of what the model has learned in spec.calibration"
 
 
 def load_model(work: Conversion) -> LoadedModel:
@@ -126,7 +145,7 @@ def _suffix(request: ConversionRequest) -> str:
 
 def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: Path) -> Path:
     """Return the file in the scheme of the request; the converted one itself where that is its scheme."""
-    scheme, dataset = work.request.scheme, work.intake.dataset
+    scheme, dataset = work.request.scheme, work.dataset
     if scheme is _base(work.request):
         return converted
     produced = work.folder / f"produced{_suffix(work.request)}"
@@ -147,7 +166,7 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Pa
 
 def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> Comparison:
     """Run the produced file and the model on the same pictures."""
-    pictures = Inputs(work.intake.dataset.verification, model.preprocessing, model.input_size)
+    pictures = Inputs(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = backend.open_file(model, produced)
         return compare(model, run_file, pictures, first=VERIFICATION_COUNT, enough=work.request.threshold.minimum)

@@ -33,10 +33,17 @@ _SEQUENCE = re.compile(
 )
 _BREAK = re.compile("\r\n|[\t-\r\x1c-\x1f\x85\u2028\u2029]")
 _INVISIBLE = frozenset(
-    (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)
-    + (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000))
+    (
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *(*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)),
+    )
 )
 """What shows as nothing and is no format character: fillers, an empty Braille cell, tags, variation selectors."""
+HIDDEN = (
+    r"[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\x{00A0}\x{034F}\x{115F}\x{1160}\x{1680}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
+    r"\x{2000}-\x{200A}\x{202F}\x{205F}\x{2800}\x{3000}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0000}-\x{E0FFF}]"
+)
+"""A character that ``clean`` takes out or replaces, in the language of RE2, as a rule of the API server has it."""
 _DROPPED, _REPLACED, _SPACES, _MARKS = ("Cc", "Cf"), ("Cs", "Co", "Cn"), ("Zs", "Zl", "Zp"), ("Mn", "Me")
 
 
@@ -60,7 +67,7 @@ def clean_lines(text: str) -> str:
 
 
 def is_clean(text: str) -> bool:
-    """Whether a text holds nothing that ``clean`` would change: a name or a URI is refused, as a changed one is another."""
+    """Whether ``clean`` would change nothing. A name or a URI that it would change is refused: it would be another."""
     return clean(text) == text
 
 

@@ -82,12 +82,12 @@ def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
     message = ConversionResult.from_json(text).message
     assert message.endswith("…")
     assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
-    assert set(message[:-1]) == {letter}
+    assert set(message[:-1]) == {" " if letter == "\n" else letter}
 
 
 def test_a_result_that_is_too_long_by_itself_keeps_nothing_of_its_message() -> None:
     long = replace(RESULT, report_uri="s3://" + "a" * 5000)
-    assert ConversionResult.from_json(long.to_json()).message == ""
+    assert json.loads(long.to_json())["message"] == ""
 
 
 def test_a_message_is_cut_at_the_very_byte_and_written_as_it_reads() -> None:

@@ -1,11 +1,16 @@
 """What the detectors have in common that give boxes and scores for every anchor."""
 
+from dataclasses import replace
+
 import torch
 
+from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Facts
-from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, row_facts, unfit
+from modelexport_converter.matching import check_asked, class_names, program_shapes, row_facts, unfit
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.module import ProgramModule
 
 BOXES = Output(
     "boxes",
@@ -32,7 +37,7 @@ def describe_detector(
     )
 
 
-def load_detector_program(facts: Facts, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
+def load_detector_program(facts: Facts, program: Program, model: Model) -> LoadedModel:
     """Use the program of a ``.pt2`` archive as it is; its outputs must be boxes (1, 4, N) and scores (1, classes, N).
 
     Raises:
@@ -43,4 +48,6 @@ def load_detector_program(facts: Facts, program: torch.export.ExportedProgram, m
     if not classes or outputs != [(1, 4, anchors), (1, classes, anchors)]:
         raise unfit(f"it gives outputs of shapes {outputs}, expected boxes (1, 4, N) and scores (1, classes, N)")
     check_asked("number of classes", model.parameters.num_classes, classes)
-    return describe_detector(ProgramModule(program), model, model.parameters.variant, size, class_names(facts, classes))
+    names = class_names(facts, classes)
+    described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
+    return replace(described, reference=Reference.PROGRAM)

@@ -16,7 +16,6 @@ from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Cl
 from modelexport_converter.architectures.yolov8_tree import Tree, build
 from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
-    ProgramModule,
     Tensors,
     check_asked,
     class_names,
@@ -29,6 +28,8 @@ from modelexport_converter.matching import (
     unfit,
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.module import ProgramModule
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -214,7 +215,7 @@ def _describe(
     )
 
 
-def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
+def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> LoadedModel:
     size, outputs = program_shapes(program, model.parameters.input_size)
     classes = _check_outputs(outputs, _task(model), size)
     check_asked("number of classes", model.parameters.num_classes, classes)
