@@ -118,36 +118,39 @@ def build(tree: Tree, size: tuple[int, int]) -> nn.Module:
     Raises:
         Failure: ``CheckpointMismatch``, naming the layer that is not known, or is not what its class says.
     """
-    body = Routed([build_layer(layer, tree.module) for layer in tree.layers[:-1]], _routes(tree))
-    maps = _run_without_numbers(body, tree, size)
-    network: _Classifier | _Detector
+    layers, routes = [build_layer(layer, tree.module) for layer in tree.layers[:-1]], _routes(tree)
+    maps = _run_without_numbers(Routed(layers, routes), tree, size)
+    network: Routed
     check_own(tree.head)
     if tree.task is Task.CLASSIFICATION:
-        network = _Classifier(body, _classification(tree))
+        network = _Classifier([*layers, _classification(tree)], routes)
     else:
         if not isinstance(maps, list) or len(maps) != len(tree.strides):
             raise tree.head.refuse(f"takes another number of maps than its {len(tree.strides)} strides")
         shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
         decoder = Decoder(size, tree.strides, shapes, _bins(tree))
         keypoints = keypoint_shape(tree.head) if tree.task is Task.KEYPOINTS else None
-        network = _Detector(body, _head(tree), decoder, keypoints)
+        network = _Detector([*layers, _head(tree)], routes, decoder, keypoints)
     network.eval().requires_grad_(False)
     _run_without_numbers(network, tree, size)
     return network
 
 
 class Routed(nn.Module):
-    """Layers, each of which takes the output of one or several before it; -1 is the picture."""
+    """Layers, each of which takes the output of one or several before it; -1 is the picture.
+
+    They are called as in ultralytics' networks, ``model.0`` and on.
+    """
 
     def __init__(self, layers: Sequence[nn.Module], routes: Sequence[int | list[int]]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.model = nn.ModuleList(layers)
         self.routes = tuple(routes)
 
     def forward(self, image: torch.Tensor) -> Any:
-        """(1, channels, height, width) to what the last route asks for, a map or a list of maps."""
+        """(1, channels, height, width) to what the last layer takes, a map or a list of maps."""
         outputs = [image]
-        for layer, route in zip(self.layers, self.routes, strict=False):
+        for layer, route in zip(self.model, self.routes[:-1], strict=False):
             outputs.append(layer(_pick(outputs, route)))
         return _pick(outputs, self.routes[-1])
 
@@ -156,36 +159,38 @@ def _pick(outputs: list[torch.Tensor], route: int | list[int]) -> Any:
     return outputs[route + 1] if isinstance(route, int) else [outputs[index + 1] for index in route]
 
 
-class _Detector(nn.Module):
-    """Body and head of a detector."""
+class _Detector(Routed):
+    """A detector; its last layer is the head."""
 
-    def __init__(self, body: Routed, head: Head, decoder: Decoder, keypoints: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.body, self.head, self.decoder, self.keypoints = body, head, decoder, keypoints
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        routes: Sequence[int | list[int]],
+        decoder: Decoder,
+        keypoints: tuple[int, int] | None,
+    ) -> None:
+        super().__init__(layers, routes)
+        self.decoder, self.keypoints = decoder, keypoints
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return boxes, scores, and what the task has beside them."""
-        maps = self.body(image)
-        boxes, scores, *extra = self.head(maps)
+        maps, head = super().forward(image), self.model[-1]
+        boxes, scores, *extra = head(maps)
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
-        if isinstance(self.head.proto, nn.Module):
-            return (*outputs, extra[0], self.head.proto(maps[0]))
+        if isinstance(head.proto, nn.Module):
+            return (*outputs, extra[0], head.proto(maps[0]))
         if self.keypoints:
             return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
         return outputs
 
 
-class _Classifier(nn.Module):
-    """Body and head of a classifier."""
-
-    def __init__(self, body: Routed, head: Classification) -> None:
-        super().__init__()
-        self.body, self.head = body, head
+class _Classifier(Routed):
+    """A classifier; its last layer is the head."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         """Return the probabilities."""
-        features = self.body(image)
-        return (self.head(torch.cat(features, 1) if isinstance(features, list) else features),)
+        features = super().forward(image)
+        return (self.model[-1](torch.cat(features, 1) if isinstance(features, list) else features),)
 
 
 def _routes(tree: Tree) -> list[int | list[int]]:
