@@ -132,7 +132,7 @@ def test_other_networks_of_ultralytics_are_refused(other: str) -> None:
 
 
 def test_weights_of_anything_else_are_refused() -> None:
-    assert "none of ultralytics' networks" in refuse(Checkpoint({"w": torch.ones(1)}))
+    assert "no network of ultralytics" in refuse(Checkpoint({"w": torch.ones(1)}))
 
 
 def test_another_number_of_classes_is_refused_with_both_numbers() -> None:

@@ -15,6 +15,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
+CHANGED = "save a changed network with torch.export.save as .pt2, and export that with the architecture Custom"
+"""The way out for weights of a network that is not the one of its name."""
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
@@ -100,7 +102,7 @@ def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
     return {**facts, "variant": variant} if variant else facts
 
 
-def fill(network: Network, tensors: Tensors, what: str, way_out: str = "export a changed network as .pt2") -> Network:
+def fill(network: Network, tensors: Tensors, what: str, way_out: str = CHANGED) -> Network:
     """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
 
     Raises:
@@ -143,13 +145,19 @@ def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tup
     """
     inputs = [program.shapes[value] for value in program.inputs]
     shapes = [given.sizes for given in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
-        raise unfit(f"it takes inputs of shapes {shapes}, expected one image (1, 3, height, width)")
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] not in ((1, 3), (1, 1)):
+        expected = "expected one image (1, 3, height, width), or (1, 1, height, width) in grey"
+        raise unfit(f"it takes inputs of shapes {shapes}, {expected}")
     if inputs[0].dtype is not torch.float32:
         raise unfit(f"it takes {inputs[0].dtype}, expected an image of torch.float32 in 0 to 1 as example input")
     height, width = shapes[0][2:]
     check_asked("input size", asked, (height, width))
     return (height, width), [program.shapes[value].sizes for value in program.outputs]
+
+
+def program_channels(program: Program) -> int:
+    """How many channels the picture has that a program takes: 3 (RGB) or 1 (grey)."""
+    return program.shapes[program.inputs[0]].sizes[1]
 
 
 def unfit(problem: str) -> Failure:

@@ -12,6 +12,7 @@ from modelexport.spec import Model
 from modelexport_converter.architectures.detection import BOXES, SCORES
 from modelexport_converter.architectures.layers import constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
+from modelexport_converter.architectures.yolov8_families import WAY_OUT
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.architectures.yolov8_tree import Tree, build
 from modelexport_converter.checkpoint import Checkpoint, Facts
@@ -22,6 +23,7 @@ from modelexport_converter.matching import (
     fill,
     mismatch,
     own_weights,
+    program_channels,
     program_shapes,
     row_facts,
     trained_size,
@@ -112,7 +114,9 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """The published network with the weights of a checkpoint that holds nothing else."""
     tensors = own_weights(checkpoint.tensors, _STEM)
     checkpoint = replace(checkpoint, tensors=tensors)
-    check_asked("architecture", model.architecture, _architecture_of(tensors))
+    if (found := _architecture_of(tensors)) not in _NAMES.values():
+        raise mismatch(f"the weights are those of {found}; {WAY_OUT}")
+    check_asked("architecture", model.architecture, found)
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
         problem = f"the first layer has {width} channels, which no variant of YOLOv8 has"
@@ -148,7 +152,7 @@ def _task(model: Model) -> Task:
 def _architecture_of(tensors: Tensors) -> str:
     """Tell the architecture by the names and shapes of the weights."""
     if _STEM not in tensors:
-        return "none of ultralytics' networks"
+        return "no network of ultralytics"
     if _CLASSIFIER in tensors:
         return "YOLOv8-CLS"
     if _CLASSES not in tensors or "model.22.cv3.0.0.conv.weight" not in tensors:
@@ -222,7 +226,8 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
-    return check_program(replace(described, reference=Reference.PROGRAM))
+    preprocessing = replace(described.preprocessing, channels=program_channels(program))
+    return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

@@ -8,8 +8,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.matching import mismatch
 
 WAY_OUT = (
-    "set export = True on its last layer, save it with torch.export.save as .pt2, and export that with the "
-    "architecture Custom"
+    "save the model with torch.export.save as .pt2 (one of ultralytics after model.model[-1].export = True and a first "
+    "call), and export that with the architecture Custom"
 )
 
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
