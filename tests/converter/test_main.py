@@ -195,7 +195,17 @@ def upgrade(bench: Bench) -> None:
     bench.monkeypatch.setattr(report, "__version__", "99.0")
 
 
-@pytest.mark.parametrize("happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade])
+def forget_reference(bench: Bench) -> None:
+    """As a version wrote it that did not say where the original model comes from."""
+    path = next(bench.store.rglob("report.json"))
+    content = json.loads(path.read_text())
+    del content["verification"]["reference"]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade, forget_reference]
+)
 def test_a_conversion_is_repeated_when_something_changed(bench: Bench, happen: Callable[[Bench], None]) -> None:
     bench()
     happen(bench)

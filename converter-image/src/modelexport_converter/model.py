@@ -47,7 +47,7 @@ class LoadedModel:
     there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
     activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
     clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
-    phrase each, e.g. ``activation SiLU``.
+    phrase each, e.g. ``activation SiLU``. ``warnings`` are signs that this is not the network of the checkpoint.
     """
 
     module: torch.nn.Module
@@ -61,6 +61,7 @@ class LoadedModel:
     delicate: bool = False
     reference: Reference = Reference.REBUILT
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def example_input(self) -> torch.Tensor:
         """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""

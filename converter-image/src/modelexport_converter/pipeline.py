@@ -75,7 +75,7 @@ def run(work: Conversion) -> ConversionResult:
     }
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="verified and published",
+        message=verification.add_warnings("verified and published"),
         scheme=request.scheme,
         artifact=artifact,
         report_uri=publish_report(work.store, request, report, work.folder),

@@ -76,7 +76,7 @@ def build_report(
         "versions": tool_versions(),
         "sources": asdict(sources),
         "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
-        "verification": asdict(verification),
+        "verification": verification.to_dict(),
     }
 
 
@@ -112,14 +112,16 @@ def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> Con
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None
-        artifact = report["artifact"]
+        artifact, verification = report["artifact"], Verification.from_dict(report["verification"])
+        if verification.reference is None:
+            return None  # of a version that did not say what it was compared with
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="an equal conversion had published this file already",
+            message=verification.add_warnings("an equal conversion had published this file already"),
             scheme=report["scheme"],
             artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
             report_uri=report_uri(request),
-            verification=Verification(**report["verification"]),
+            verification=verification,
             reused=True,
         )
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,12 +1,13 @@
 """What every network has in common that gives each pixel a class: its output, its sizes, and archives of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from modelexport.matrix import ARCHITECTURES
+from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import (
@@ -86,7 +87,8 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
         raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
-    return _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
+    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
+    return replace(described, reference=Reference.PROGRAM)
 
 
 def _describe(

@@ -28,7 +28,7 @@ import torch
 
 from modelexport.matrix import Threshold
 from modelexport.reasons import Reason
-from modelexport.result import Verification
+from modelexport.result import Reference, Verification
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.channels import ChannelSums, spread_of_scores
 from modelexport_converter.failures import Failure
@@ -43,11 +43,14 @@ _POSITIONS = {"batch", "anchor", "row", "column"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement per output, on a number of pictures, and what else helps to understand it."""
+    """Agreement per output, on a number of pictures, what else helps to understand it, and the model's origin."""
 
     agreements: Mapping[str, float]
     pictures: int
     remark: str = ""
+    reference: Reference = Reference.REBUILT
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:
@@ -84,7 +87,8 @@ def compare(
         sums.add(expected, found)
         if count == first and sums.has_content() and min(sums.agreements().values()) >= enough:
             break
-    return Comparison(sums.agreements(), count, sums.remark())
+    origin = model.reference, model.assumptions, model.warnings
+    return Comparison(sums.agreements(), count, sums.remark(), *origin)
 
 
 def check(comparison: Comparison, threshold: Threshold) -> Verification:
@@ -93,7 +97,14 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
     Raises:
         Failure: ``VerificationFailed``, with the numbers of every output.
     """
-    verification = Verification(METRIC, f"{comparison.value:.6f}", f"{threshold.minimum:g}")
+    verification = Verification(
+        METRIC,
+        f"{comparison.value:.6f}",
+        f"{threshold.minimum:g}",
+        comparison.reference,
+        comparison.assumptions,
+        comparison.warnings,
+    )
     if threshold.metric != METRIC:
         raise ValueError(f"the matrix asks for {threshold.metric}, this converter measures {METRIC}")
     if comparison.value >= threshold.minimum:

@@ -4,7 +4,14 @@ from itertools import groupby
 
 from modelexport.matrix import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel
 from modelexport.names import LABEL_LIMIT
-from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, record, rule, text, time, words
+from modelexport.result import (
+    ASSUMPTION_LENGTH,
+    ASSUMPTIONS_LIMIT,
+    WARNING_LENGTH,
+    WARNINGS_LIMIT,
+    Reference,
+)
+from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, plain_list, record, rule, text, time, words
 from modelexport.spec import (
     CLASS_COUNT_LIMIT,
     DEFAULT_SAMPLES,
@@ -299,11 +306,27 @@ def _target_status() -> Schema:
             ),
             "reportURI": text("The long form of all this, beside the file.", MESSAGE_LIMIT),
             "verification": record(
-                "How close the file came to the original model in FP32; decimals as text.",
+                "How close the file came to the original model in FP32, and where that comes from; decimals as text.",
                 {
                     "metric": text("What was compared.", 63),
                     "value": text("What was reached.", 63),
                     "threshold": text("What had to be reached.", 63),
+                    "reference": words(
+                        "Where the original model comes from: Checkpoint, built from the layers that the checkpoint "
+                        "lists; Program, the graph of a .pt2 archive; Rebuilt, the stock network of the architecture, "
+                        "filled with the checkpoint's weights.",
+                        list(Reference),
+                    ),
+                    "assumptions": plain_list(
+                        "What of the original model the checkpoint does not say, so that it was assumed.",
+                        text("A phrase, for example activation SiLU.", ASSUMPTION_LENGTH),
+                        ASSUMPTIONS_LIMIT,
+                    ),
+                    "warnings": plain_list(
+                        "Signs that the original model is not the one that was trained.",
+                        text("A sentence.", WARNING_LENGTH),
+                        WARNINGS_LIMIT,
+                    ),
                 },
                 required=("metric", "value", "threshold"),
             ),

@@ -4,6 +4,7 @@ A termination message holds at most 4096 bytes, so a result is short; the long f
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -12,6 +13,9 @@ from modelexport.names import TERMINATION_MESSAGE_LIMIT
 from modelexport.reasons import Reason
 
 SCHEMA_VERSION = 1
+ASSUMPTIONS_LIMIT, ASSUMPTION_LENGTH = 12, 96
+WARNINGS_LIMIT, WARNING_LENGTH = 4, 240
+"""How many a result has at most and their characters, so that it fits into a termination message."""
 
 
 class Reference(StrEnum):
@@ -38,14 +42,64 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Verification:
-    """How close the produced file came to the original model, and what was asked.
+    """How close the produced file came to the original model, what was asked, and where that model comes from.
 
-    ``value`` and ``threshold`` are decimals as text, as Kubernetes wants them in a status.
+    ``value`` and ``threshold`` are decimals as text, as Kubernetes wants them in a status. ``reference`` is ``None`` in
+    what an earlier version wrote. ``assumptions`` are what of the model its checkpoint does not say, a phrase each;
+    ``warnings`` are signs that something of it is wrong.
     """
 
     metric: str
     value: str
     threshold: str
+    reference: Reference | None = None
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a status, a report or a message: lists in place of tuples, and nothing that is empty."""
+        numbers = {"metric": self.metric, "value": self.value, "threshold": self.threshold}
+        origin = {
+            "reference": self.reference and str(self.reference),
+            "assumptions": _phrases(self.assumptions, ASSUMPTIONS_LIMIT, ASSUMPTION_LENGTH),
+            "warnings": _phrases(self.warnings, WARNINGS_LIMIT, WARNING_LENGTH),
+        }
+        return {**numbers, **{name: value for name, value in origin.items() if value}}
+
+    def add_warnings(self, message: str) -> str:
+        """A message with the warnings after it, if there are any."""
+        return "; ".join((message, *(f"warning: {warning}" for warning in self.warnings)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote, in this version or an earlier one.
+
+        Raises:
+            KeyError: a number is missing.
+            TypeError: something is not of its type.
+            ValueError: the reference is none that is known.
+        """
+        metric, value, threshold = (_text(data[name]) for name in ("metric", "value", "threshold"))
+        reference = data.get("reference")
+        return cls(
+            metric,
+            value,
+            threshold,
+            reference=None if reference is None else Reference(reference),
+            assumptions=tuple(_phrases(data.get("assumptions"), ASSUMPTIONS_LIMIT, ASSUMPTION_LENGTH)),
+            warnings=tuple(_phrases(data.get("warnings"), WARNINGS_LIMIT, WARNING_LENGTH)),
+        )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _phrases(value: Any, most: int, length: int) -> list[str]:
+    """The first texts of a list, each cut to a length."""
+    return [_text(phrase)[:length] for phrase in list(value or ())[:most]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +133,9 @@ class ConversionResult:
         return text
 
     def _dump(self, message: str) -> str:
-        return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message}, ensure_ascii=False)
+        verification = self.verification and self.verification.to_dict()
+        content = {"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message, "verification": verification}
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -97,7 +153,7 @@ class ConversionResult:
             typed = {
                 "reason": Reason(data["reason"]),
                 "artifact": artifact and Artifact(**artifact),
-                "verification": verification and Verification(**verification),
+                "verification": verification and Verification.from_dict(verification),
             }
             return cls(**{**data, **typed})
         except (AttributeError, KeyError, TypeError) as error:

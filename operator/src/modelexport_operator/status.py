@@ -5,7 +5,7 @@ Conditions keep the rules of kstatus, so ``kubectl wait``, Flux and Argo CD unde
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -176,7 +176,7 @@ def _target_entry(state: TargetState) -> dict[str, Any]:
             "completionTime": state.completion_time,
             "artifact": result and result.artifact and _artifact_entry(result.artifact),
             "reportURI": result and result.report_uri,
-            "verification": result and result.verification and asdict(result.verification),
+            "verification": result and result.verification and result.verification.to_dict(),
         }
     )
 
@@ -221,7 +221,7 @@ def _recorded_result(entry: Object, reason: Reason, message: str) -> ConversionR
         scheme=entry.get("scheme"),
         artifact=artifact and Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
         report_uri=entry.get("reportURI"),
-        verification=verification and Verification(**verification),
+        verification=verification and Verification.from_dict(verification),
     )
 
 

@@ -14,7 +14,16 @@ from modelexport.names import ExitCode
 from modelexport.plan import plan_export, spec_hash
 from modelexport.reasons import Fault, Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.result import (
+    ASSUMPTION_LENGTH,
+    ASSUMPTIONS_LIMIT,
+    WARNING_LENGTH,
+    WARNINGS_LIMIT,
+    Artifact,
+    ConversionResult,
+    Reference,
+    Verification,
+)
 from modelexport.spec import parse_export
 
 CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip", "sha256": "0" * 64}, "samples": 7}
@@ -63,7 +72,9 @@ RESULT = ConversionResult(
     scheme="fp16",
     artifact=Artifact("s3://exports/a.onnx", "0" * 64, 123),
     report_uri="s3://exports/report.json",
-    verification=Verification("agreement", "0.9999", "0.99"),
+    verification=Verification(
+        "agreement", "0.9999", "0.99", Reference.REBUILT, ("activation SiLU", "strides of YOLOv8"), ("it looks wrong",)
+    ),
     seconds=1.5,
     peak_memory_mib=900,
     reused=True,
@@ -83,6 +94,53 @@ def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
     assert message.endswith("…")
     assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
     assert set(message[:-1]) == {letter}
+
+
+def test_as_many_assumptions_and_warnings_as_can_be_leave_room_for_the_rest() -> None:
+    verification = Verification(
+        "agreement",
+        "0.999999",
+        "0.9999",
+        Reference.REBUILT,
+        ("ü" * 200,) * (ASSUMPTIONS_LIMIT + 3),
+        ("w" * 500,) * (WARNINGS_LIMIT + 3),
+    )
+    text = replace(RESULT, verification=verification, message="m" * 9000).to_json()
+    assert len(text.encode()) <= names.TERMINATION_MESSAGE_LIMIT
+    found = ConversionResult.from_json(text).verification
+    assert found is not None
+    assert found.assumptions == ("ü" * ASSUMPTION_LENGTH,) * ASSUMPTIONS_LIMIT
+    assert found.warnings == ("w" * WARNING_LENGTH,) * WARNINGS_LIMIT
+
+
+def test_numbers_of_an_earlier_version_have_no_reference() -> None:
+    numbers = {"metric": "agreement", "value": "1", "threshold": "0.9"}
+    assert Verification.from_dict(numbers) == Verification("agreement", "1", "0.9")
+    assert Verification.from_dict(numbers).to_dict() == numbers
+
+
+WRONG_NUMBERS = [
+    {"reference": "Guessed"},
+    {"reference": ["Rebuilt"]},
+    {"assumptions": 1},
+    {"assumptions": [1]},
+    {"warnings": [{}]},
+    {"value": 0.5},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_NUMBERS)
+def test_a_result_with_numbers_of_other_types_is_no_result(wrong: dict[str, object]) -> None:
+    content = json.loads(RESULT.to_json())
+    content["verification"] |= wrong
+    with pytest.raises(ValueError, match=r".+"):
+        ConversionResult.from_json(json.dumps(content))
+
+
+def test_warnings_stand_in_the_message() -> None:
+    assert RESULT.verification is not None
+    assert RESULT.verification.add_warnings("published") == "published; warning: it looks wrong"
+    assert Verification("agreement", "1", "0.9").add_warnings("published") == "published"
 
 
 def test_a_result_that_is_too_long_by_itself_keeps_nothing_of_its_message() -> None:

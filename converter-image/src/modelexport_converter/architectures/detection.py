@@ -1,7 +1,10 @@
 """What the detectors have in common that give boxes and scores for every anchor."""
 
+from dataclasses import replace
+
 import torch
 
+from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Facts
 from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, row_facts, unfit
@@ -43,4 +46,6 @@ def load_detector_program(facts: Facts, program: torch.export.ExportedProgram, m
     if not classes or outputs != [(1, 4, anchors), (1, classes, anchors)]:
         raise unfit(f"it gives outputs of shapes {outputs}, expected boxes (1, 4, N) and scores (1, classes, N)")
     check_asked("number of classes", model.parameters.num_classes, classes)
-    return describe_detector(ProgramModule(program), model, model.parameters.variant, size, class_names(facts, classes))
+    names = class_names(facts, classes)
+    described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
+    return replace(described, reference=Reference.PROGRAM)

@@ -1,6 +1,6 @@
 """RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -95,6 +95,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     detector = kind.build(tensors, variant, classes, parameters).eval()
     _set_epsilon(detector, parameters.norm_epsilon)
     fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT)
+    assumptions = _assumptions(detector)  # while its normalisation is not yet folded
     size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
@@ -105,7 +106,47 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         metadata=_metadata(model, variant, detector),
         body=kind.wrapper.BODY,
         delicate=kind.wrapper.DELICATE,
+        assumptions=assumptions,
     )
+
+
+def _assumptions(detector: Any) -> tuple[str, ...]:
+    """What of a detector is not in its weights, as torchvision's builders set it."""
+    stage = getattr(detector, "roi_heads", detector)
+    generator = detector.rpn.anchor_generator if hasattr(detector, "rpn") else detector.anchor_generator
+    epsilon = next((module.eps for module in detector.modules() if isinstance(module, nn.BatchNorm2d)), None)
+    two_stages = () if stage is detector else _second_stage_assumptions(detector)
+    return (
+        *_anchor_assumptions(generator),
+        f"image_mean {_numbers(detector.transform.image_mean)}",
+        f"image_std {_numbers(detector.transform.image_std)}",
+        "pictures stretched to the input, not scaled by min_size",
+        f"at most {stage.detections_per_img} detections",
+        *two_stages,
+        *(() if epsilon is None else (f"normalisation epsilon {epsilon:g}",)),
+    )
+
+
+def _anchor_assumptions(generator: Any) -> tuple[str, ...]:
+    if isinstance(generator, DefaultBoxGenerator):
+        scales, ratios = _numbers(generator.scales), _numbers(generator.aspect_ratios[0])
+        return f"default boxes of scales {scales}", f"aspect ratios 1, {ratios} and inverse"
+    sizes = " / ".join(_numbers(level) for level in generator.sizes)
+    return f"anchor sizes {sizes}", f"aspect ratios {_numbers(generator.aspect_ratios[0])}"
+
+
+def _second_stage_assumptions(detector: Any) -> tuple[str, ...]:
+    heads, rpn = detector.roi_heads, detector.rpn
+    regions = [heads.box_roi_pool, *([heads.mask_roi_pool] if heads.has_mask() else [])]
+    sides = " and ".join(f"{pool.output_size[0]}x{pool.output_size[0]}" for pool in regions)
+    return (
+        f"{rpn.post_nms_top_n()} proposals of {rpn.pre_nms_top_n()}, overlap {rpn.nms_thresh:g}",
+        f"regions of {sides}, {heads.box_roi_pool.sampling_ratio} samples a side",
+    )
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _set_epsilon(detector: nn.Module, epsilon: float | None) -> None:

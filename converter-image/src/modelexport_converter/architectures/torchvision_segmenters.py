@@ -4,6 +4,8 @@ The backbone, the width of DeepLabV3's pyramid and the number of classes are rea
 classifier is for training only and left out.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torchvision.models import mobilenetv3, resnet
@@ -47,7 +49,21 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     else:
         head = deeplab_head(channels, len(tensors[_PYRAMID]), found.classes)
     network = fill(Segmenter(backbone, head), tensors, f"{found.architecture} with {found.variant}")
-    return describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    described = describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    return replace(described, assumptions=_assumptions(found))
+
+
+def _assumptions(found: Found) -> tuple[str, ...]:
+    stride = 8 if str(found.variant).startswith("resnet") else 16
+    pyramid = (f"pyramid rates {', '.join(map(str, RATES))}",) if found.architecture == "DeepLabV3" else ()
+    activation = "activation ReLU" if stride == 8 else "activations of MobileNetV3"
+    return (
+        activation,
+        f"output stride {stride}",
+        *pyramid,
+        "normalisation epsilon 1e-05",
+        "pixels RGB, ImageNet mean and std",
+    )
 
 
 def _recognise(tensors: Tensors) -> Found:

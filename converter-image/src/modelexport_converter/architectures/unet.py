@@ -6,6 +6,7 @@ how many classes there are, is read from the checkpoint.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -39,7 +40,13 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
     weights = {name: value for name, value in tensors.items() if name != "mask_values"}
     network = fill(UNet(widths, found.classes, bilinear, bias), weights, f"a U-Net of widths {widths}")
-    return describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    described = describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    assumptions = (
+        "activation ReLU",
+        "maximum pooling 2x2",
+        *(("bilinear upsampling, align_corners",) if bilinear else ()),
+    )
+    return replace(described, assumptions=(*assumptions, "normalisation epsilon 1e-05", "pixels RGB, 0 to 1"))
 
 
 def _recognise(tensors: Tensors) -> Found:

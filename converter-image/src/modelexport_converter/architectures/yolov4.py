@@ -46,7 +46,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     network = build(len(tensors[first]), classes, size)
     fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
     described = describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, body=network.BODY)
+    return replace(described, body=network.BODY, assumptions=network.ASSUMPTIONS)
 
 
 def _prepare(network: Network) -> torch.nn.Module:

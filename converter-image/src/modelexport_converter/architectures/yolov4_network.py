@@ -214,6 +214,14 @@ class Network(nn.Module):
         ((142, 110), (192, 243), (459, 401)),
     )
     SCALE = 1.0
+    ASSUMPTIONS: tuple[str, ...] = (
+        "activation Mish in the backbone, LeakyReLU 0.1 after it",
+        "anchors as published for 512 x 512",
+        "scale_x_y 1",
+        "pooling 5, 9, 13",
+        f"normalisation epsilon {EPSILON:g}",
+        "pixels RGB, 0 to 1",
+    )
     BODY: tuple[str, ...] = (*(f"down{number}" for number in range(1, 6)), "neck", "head")
     """Mish between the convolutions needs more than 8 bits, so that these alone are quantised."""
 
@@ -256,6 +264,13 @@ class Tiny(Network):
     STRIDES = (16, 32)
     ANCHORS = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
     SCALE = 1.05
+    ASSUMPTIONS = (
+        "activation LeakyReLU 0.1",
+        "anchors of yolov4-tiny.cfg",
+        "scale_x_y 1.05",
+        f"normalisation epsilon {EPSILON:g}",
+        "pixels RGB, 0 to 1",
+    )
     BODY = ()
 
     def build(self, width: int, classes: int) -> None:

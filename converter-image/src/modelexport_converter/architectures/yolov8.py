@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from modelexport.matrix import ARCHITECTURES, Task
+from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.architectures.detection import BOXES, SCORES
 from modelexport_converter.architectures.layers import constants, fuse
@@ -78,7 +79,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         or ARCHITECTURES[model.architecture].default_input_size
     )
     network = _build(checkpoint, _task(model), variant, classes, size)
-    return _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
+    described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
+    return replace(described, assumptions=_assumptions(checkpoint.facts, _task(model)))
 
 
 def _task(model: Model) -> Task:
@@ -130,6 +132,17 @@ def _epsilon(facts: Facts, task: Task) -> float:
     return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
+def _assumptions(facts: Facts, task: Task) -> tuple[str, ...]:
+    """What of a network is not in its weights."""
+    return (
+        "activation SiLU",
+        "convolution strides, padding and shortcuts of YOLOv8",
+        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
+        *(() if isinstance(facts.get(EPSILON), float) else (f"normalisation epsilon {_epsilon(facts, task):g}",)),
+        "pixels RGB, 0 to 1",
+    )
+
+
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
     """Keypoints and components; where the checkpoint does not say, three or two components, whichever divides.
 
@@ -167,9 +180,10 @@ def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram,
     size, outputs = program_shapes(program, model.parameters.input_size)
     classes = _check_outputs(outputs, _task(model), size)
     check_asked("number of classes", model.parameters.num_classes, classes)
-    return _describe(
+    described = _describe(
         ProgramModule(program), model, model.parameters.variant, size, class_names(checkpoint.facts, classes)
     )
+    return replace(described, reference=Reference.PROGRAM)
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

@@ -18,6 +18,13 @@ _STEM, _CLASSES = "backbone.backbone.stem.conv.conv.weight", "head.cls_preds.0.w
 _DEPTHWISE = "backbone.backbone.dark2.0.dconv.conv.weight"
 _SMALL = {"nano": (416, 416), "tiny": (416, 416)}
 """Input sizes of the variants that Megvii trains at another size than the rest."""
+_ASSUMPTIONS = (
+    "activation SiLU",
+    "pixels BGR, 0 to 255",
+    "pooling 5, 9, 13",
+    "nearest upsampling",
+    f"normalisation epsilon {EPSILON:g}",
+)
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
@@ -46,7 +53,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     described = describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
     # Depthwise convolutions pass the coarse steps of a few far values on, where ordinary ones average over them: with
     # the ranges of all values the trained nano network loses .04 mAP.
-    return replace(described, delicate=variant == "nano")
+    return replace(described, delicate=variant == "nano", assumptions=_ASSUMPTIONS)
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str:

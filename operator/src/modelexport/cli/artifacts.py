@@ -70,7 +70,7 @@ def _from_status(entry: Body) -> Published:
         message=entry.get("message", ""),
         scheme=entry.get("scheme", ""),
         artifact=artifact and Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
-        verification=verification and Verification(**verification),
+        verification=verification and Verification.from_dict(verification),
     )
 
 
@@ -104,7 +104,7 @@ def _from_report(path: Path) -> Published:
             state=SUCCEEDED,
             scheme=report["scheme"],
             artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
-            verification=Verification(**report["verification"]),
+            verification=Verification.from_dict(report["verification"]),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} is no report of this version ({error!r}); run the export again") from error
