@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
-from modelexport.spec import INPUT_SIZE_LIMIT
+from modelexport.spec import INPUT_SIZE_LIMIT, Parameters
 from modelexport_converter.checkpoint import Facts
 from modelexport_converter.failures import Failure
+from modelexport_converter.model import Preprocessing
 
 Tensors = Mapping[str, torch.Tensor]
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -43,6 +45,35 @@ def own_weights(tensors: Tensors, *marks: str) -> Tensors:
         return tensors
     prefix = marked[0]
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def check_program_parameters(parameters: Parameters) -> None:
+    """Refuse what an export says of a network that a ``.pt2`` archive brings itself.
+
+    Raises:
+        Failure: ``CheckpointMismatch``, naming the parameter.
+    """
+    for name, field in _OF_THE_NETWORK.items():
+        if getattr(parameters, field) is not None:
+            raise mismatch(
+                f"spec.model.parameters.{name} changes nothing in a .pt2 archive, whose program says it; remove it"
+            )
+
+
+_OF_THE_NETWORK = {
+    "activation": "activation",
+    "colorOrder": "color_order",
+    "pixelRange": "pixel_range",
+    "anchors": "anchors",
+    "alignCorners": "align_corners",
+}
+"""Parameters of networks that are taken from archives too, and their fields."""
+
+
+def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
+    """A preprocessing with the mean and the deviation that an export gives."""
+    given = {"mean": parameters.image_mean, "std": parameters.image_std}
+    return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 class Weights(dict[str, torch.Tensor]):

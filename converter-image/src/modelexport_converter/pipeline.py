@@ -19,6 +19,7 @@ from modelexport_converter.calibration import VERIFICATION_COUNT
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
+from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
 from modelexport_converter.pictures import Inputs
@@ -87,7 +88,10 @@ def load_model(work: Conversion) -> LoadedModel:
     """Read the checkpoint and build the model that the request describes."""
     model = work.request.model
     architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
-    loaded: LoadedModel = architecture.load(read_checkpoint(work.intake.checkpoint), model)
+    checkpoint = read_checkpoint(work.intake.checkpoint)
+    if checkpoint.program is not None:
+        check_program_parameters(model.parameters)
+    loaded: LoadedModel = architecture.load(checkpoint, model)
     return loaded
 
 

@@ -8,12 +8,13 @@ from torch.nn import functional
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.result import Reference
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import (
     ProgramModule,
     check_asked,
     class_names,
+    normalised,
     program_shapes,
     row_facts,
     trained_size,
@@ -65,6 +66,16 @@ def check_found(found: Found, model: Model) -> None:
     check_asked("number of classes", model.parameters.num_classes, found.classes)
 
 
+def assumed_normalisation(preprocessing: Preprocessing, parameters: Parameters) -> tuple[str, ...]:
+    """How pictures come to a network, as far as an export does not say, in a phrase or two."""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    return (
+        "pixels RGB, 0 to 1",
+        *(() if parameters.image_mean else (f"image_mean {mean}",)),
+        *(() if parameters.image_std else (f"image_std {std}",)),
+    )
+
+
 def describe(
     network: nn.Module, found: Found, checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing
 ) -> LoadedModel:
@@ -72,7 +83,7 @@ def describe(
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     module = Probabilities(network, size).eval()  # exporters restore the mode that they find, dropout with it
-    return _describe(module, size, found, checkpoint, preprocessing)
+    return _describe(module, size, found, checkpoint, normalised(preprocessing, model.parameters))
 
 
 def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:
@@ -87,7 +98,8 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
         raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
-    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
+    prepared = normalised(preprocessing, model.parameters)
+    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, prepared)
     return replace(described, reference=Reference.PROGRAM)
 
 

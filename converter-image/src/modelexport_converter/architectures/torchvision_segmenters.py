@@ -11,12 +11,12 @@ from torch import nn
 from torchvision.models import mobilenetv3, resnet
 from torchvision.models._utils import IntermediateLayerGetter
 
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
 from modelexport_converter.matching import Tensors, fill, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
-from modelexport_converter.semantic import Found, check_found, describe, load_program
+from modelexport_converter.semantic import Found, assumed_normalisation, check_found, describe, load_program
 
 RATES = (12, 24, 36)
 """Dilations of the pyramid, those of torchvision."""
@@ -50,19 +50,18 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         head = deeplab_head(channels, len(tensors[_PYRAMID]), found.classes)
     network = fill(Segmenter(backbone, head), tensors, f"{found.architecture} with {found.variant}")
     described = describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
-    return replace(described, assumptions=_assumptions(found))
+    return replace(described, assumptions=_assumptions(found, model.parameters))
 
 
-def _assumptions(found: Found) -> tuple[str, ...]:
-    stride = 8 if str(found.variant).startswith("resnet") else 16
+def _assumptions(found: Found, parameters: Parameters) -> tuple[str, ...]:
+    stride, activation = (8, "ReLU") if str(found.variant).startswith("resnet") else (16, "those of MobileNetV3")
     pyramid = (f"pyramid rates {', '.join(map(str, RATES))}",) if found.architecture == "DeepLabV3" else ()
-    activation = "activation ReLU" if stride == 8 else "activations of MobileNetV3"
     return (
-        activation,
+        f"activation {activation}",
         f"output stride {stride}",
         *pyramid,
         "normalisation epsilon 1e-05",
-        "pixels RGB, ImageNet mean and std",
+        *assumed_normalisation(_PREPROCESSING, parameters),
     )
 
 

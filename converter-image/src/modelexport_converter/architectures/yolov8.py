@@ -9,7 +9,7 @@ from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.layers import activate, constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
@@ -80,7 +80,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     )
     network = _build(checkpoint, _task(model), variant, classes, size)
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, assumptions=_assumptions(checkpoint.facts, _task(model)))
+    activate(network, model.parameters.activation)
+    return replace(described, assumptions=_assumptions(checkpoint.facts, model))
 
 
 def _task(model: Model) -> Task:
@@ -132,10 +133,11 @@ def _epsilon(facts: Facts, task: Task) -> float:
     return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
-def _assumptions(facts: Facts, task: Task) -> tuple[str, ...]:
+def _assumptions(facts: Facts, model: Model) -> tuple[str, ...]:
     """What of a network is not in its weights."""
+    task = _task(model)
     return (
-        "activation SiLU",
+        *(() if model.parameters.activation else ("activation SiLU",)),
         "convolution strides, padding and shortcuts of YOLOv8",
         *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
         *(() if isinstance(facts.get(EPSILON), float) else (f"normalisation epsilon {_epsilon(facts, task):g}",)),
