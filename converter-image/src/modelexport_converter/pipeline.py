@@ -14,9 +14,11 @@ from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
+from modelexport.spec import Model
 from modelexport_converter.backends import Backend, Facts, load_backend
 from modelexport_converter.calibration import VERIFICATION_COUNT
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.doubts import check_network
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
 from modelexport_converter.matching import check_program_parameters
@@ -27,6 +29,7 @@ from modelexport_converter.progress import Stages, peak_memory_mib
 from modelexport_converter.publish import pack, publish_artifact, publish_report
 from modelexport_converter.report import build_report, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
+from modelexport_converter.statistics import ENOUGH_PICTURES
 from modelexport_converter.stores import Store
 from modelexport_converter.verify import Comparison, check, compare
 
@@ -54,7 +57,7 @@ def run(work: Conversion) -> ConversionResult:
     """
     request, stage = work.request, work.stages.stage
     with stage("load"):
-        backend, model = load_backend(request.target.format), load_model(work)
+        backend, model = load_backend(request.target.format), check_model(work, load_model(work))
     with stage("convert"):
         converted = convert(work, backend, model)
     with stage("quantise"):
@@ -86,13 +89,28 @@ def run(work: Conversion) -> ConversionResult:
 
 def load_model(work: Conversion) -> LoadedModel:
     """Read the checkpoint and build the model that the request describes."""
-    model = work.request.model
+    return _load(work, work.request.model)
+
+
+def _load(work: Conversion, model: Model) -> LoadedModel:
     architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
     checkpoint = read_checkpoint(work.intake.checkpoint)
     if checkpoint.program is not None:
         check_program_parameters(model.parameters)
     loaded: LoadedModel = architecture.load(checkpoint, model)
     return loaded
+
+
+def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:
+    """Refuse a rebuilt network that its statistics of normalisation give away, and note what is doubtful."""
+    dataset = work.intake.dataset
+
+    def prepare(model: LoadedModel) -> Inputs:
+        return Inputs(dataset.verification[:ENOUGH_PICTURES], model.preprocessing, model.input_size)
+
+    return check_network(
+        model, work.request.model, lambda asked: _load(work, asked), prepare, own=dataset.digest is not None
+    )
 
 
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:

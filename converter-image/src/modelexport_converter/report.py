@@ -4,6 +4,7 @@ It is written last, so a file without a report was never published. The next, eq
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,6 +19,7 @@ from modelexport.sources import public_uri
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts
     from modelexport_converter.model import LoadedModel
+    from modelexport_converter.statistics import Fit
 
 SCHEMA_VERSION = 1
 PACKAGES = (
@@ -95,10 +97,19 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
         "classNames": model.class_names,
+        "normalisation": model.fit and describe_fit(model.fit),
         "metadata": dict(model.metadata),
         "weightTypes": dict(facts.weight_types),
         "opTypes": dict(facts.op_types),
     }
+
+
+def describe_fit(fit: "Fit") -> dict[str, Any]:
+    """Return how far a network is from its statistics of normalisation; what is infinite is no number in JSON."""
+    worst = fit.worst
+    numbers = {"mean": fit.mean, "spread": fit.spread, "firstSpread": fit.first_spread, "worstMean": worst.mean}
+    rounded = {name: round(value, 4) if math.isfinite(value) else None for name, value in numbers.items()}
+    return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "pictures": fit.pictures}
 
 
 def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
