@@ -155,6 +155,22 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     assert {"modelexport", "torch"} <= set(found["versions"])
 
 
+def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None:
+    model = replace(tiny_model(), assumptions=("activation SiLU",), warnings=("it looks wrong",))
+    bench.monkeypatch.setattr(pipeline, "check_model", lambda work, _: model)
+    for text in ("verified and published", "an equal conversion had published this file already"):
+        result = bench().result
+        assert result is not None
+        assert result.verification is not None
+        assert result.message == f"{text}; warning: it looks wrong"
+        assert result.verification.to_dict() == bench.report()["verification"]
+        assert (result.verification.reference, result.verification.assumptions) == ("Rebuilt", ("activation SiLU",))
+    failed = bench(replace(REQUEST, output="s3://exports/b/"), TinyBackend(noise=0.5)).result
+    assert failed is not None
+    assert failed.verification is not None
+    assert failed.verification.reference == "Rebuilt"
+
+
 def test_calibration_pictures_reach_a_static_scheme_only(bench: Bench) -> None:
     static, half = TinyBackend(), TinyBackend()
     bench(STATIC, static)

@@ -47,6 +47,31 @@ def test_a_request_with_an_input_size_survives_its_way_through_json() -> None:
     assert ConversionRequest.from_json(request.to_json()).model.parameters.input_size == (320, 640)
 
 
+STATED = {
+    "imageMean": ["0.1", "0.2", "0.3"],
+    "detectionsPerImage": 7,
+    "anchorSizes": [[8], [16], [32], [64], [128]],
+    "aspectRatios": ["0.5"],
+}
+
+
+def test_stated_parameters_survive_their_way_and_name_another_file() -> None:
+    body = model_export()
+    body["spec"]["model"] |= {"architecture": "FasterRCNN", "parameters": STATED}
+    (request,) = plan_export(parse_export(body), "s3://exports")
+    assert ConversionRequest.from_json(request.to_json()) == request
+    assert request.model.parameters.anchor_sizes == ((8,), (16,), (32,), (64,), (128,))
+    for name in STATED:
+        body["spec"]["model"]["parameters"] = {key: value for key, value in STATED.items() if key != name}
+        (other,) = plan_export(parse_export(body), "s3://exports")
+        assert other.spec_hash != request.spec_hash
+
+
+def test_a_request_names_only_the_parameters_that_are_given() -> None:
+    (request,) = requests_of("ONNX/FP32")
+    assert json.loads(request.to_json())["model"]["parameters"] == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"schemaVersion": 1}', "1", '"text"'])
 def test_what_is_no_message_is_refused_as_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
