@@ -22,8 +22,8 @@ from modelexport_converter.checkpoint import read_checkpoint
 
 SOURCE = "YOLOv8-CLS"
 """The trained model that stands for all that come as programs, without their source."""
-SAMPLES = {"trained": 60, "fullSize": 8}
-"""Pictures that calibrate: 60 of 64, so that four are left to verify; at full size fewer, as each is a mosaic of many,
+SAMPLES = {"trained": 64 - VERIFICATION_COUNT, "fullSize": 8}
+"""Pictures that calibrate: those of 64 that are not left to verify; at full size fewer, as each is a mosaic of many,
 and as memory does not depend on them."""
 Size = tuple[int, int]
 

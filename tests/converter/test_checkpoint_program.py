@@ -14,6 +14,7 @@ import torch
 from converter.test_checkpoint import Payload, refuse
 from modelexport.reasons import Reason
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.programs.module import ProgramModule
 
 Edit = Callable[[str, bytes, Payload], bytes]
 
@@ -51,7 +52,7 @@ def test_a_program_is_read_and_runs_as_it_was_saved(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(tmp_path / "x.pt2")
     assert checkpoint.program is not None
     weight, bias = (checkpoint.tensors[name] for name in ("linear.weight", "linear.bias"))
-    found = checkpoint.program.module()(torch.ones(1, 3))
+    (found,) = ProgramModule(checkpoint.program)(torch.ones(1, 3))
     torch.testing.assert_close(found, (torch.ones(1, 3) @ weight.T + bias).relu())
 
 
@@ -116,7 +117,6 @@ def _saved(payload: Payload) -> bytes:
         (_symbolic_expression, "symbolic shapes"),
         (_pickled_weight, "linear.weight"),
         (_pickled_object, "opaque_obj_0"),
-        (_sample_inputs, "example inputs"),
         (_guard, "guards"),
     ],
 )
@@ -128,6 +128,14 @@ def test_a_malicious_program_never_runs(tmp_path: Path, edit: Edit, named: str) 
     assert not payload.proof.exists()
     assert failure.reason is Reason.CHECKPOINT_UNSAFE, failure
     assert named in str(failure)
+
+
+def test_example_inputs_are_not_read(tmp_path: Path) -> None:
+    write_program(tmp_path / "good.pt2")
+    payload = Payload(tmp_path / "it-ran")
+    rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda name, content: _sample_inputs(name, content, payload))
+    assert read_checkpoint(tmp_path / "x.pt2").program is not None
+    assert not payload.proof.exists()
 
 
 @pytest.mark.parametrize("record", ["data/aotinductor/model/evil.so", "data/constants/opaque_obj_0"])
@@ -145,8 +153,8 @@ def test_a_program_of_dynamic_shape_is_told_to_be_exported_statically(tmp_path: 
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "x.pt2")
     failure = refuse(tmp_path / "x.pt2")
-    assert failure.reason is Reason.CHECKPOINT_UNSAFE
-    assert "static shapes" in str(failure)
+    assert failure.reason is Reason.CHECKPOINT_MISMATCH
+    assert "static shapes, without dynamic_shapes" in str(failure)
 
 
 @pytest.mark.parametrize("record", ["models/model.json", "data/weights/model_weights_config.json"])

@@ -78,6 +78,7 @@ class World:
         fp16 |= {"artifact": artifact, "verification": {"metric": "cosine", "value": "0.9999", "threshold": "0.999"}}
         int8 = {"format": "ONNX", "precision": "INT8", "state": "Failed", "reason": "VerificationFailed"}
         export["status"] = {"targets": [fp16, {**int8, "message": "cosine 0.91 is below 0.95"}]}
+        fp16["jobName"] = make_job(export, "ONNX/FP16")["metadata"]["name"]
         storage = {"endpoint": f"http://{server.address}", "bucket": "exports", "credentialsSecretName": "s3"}
         job = make_job(export, "ONNX/FP16", make_class(storage=storage))
         secret = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
@@ -230,3 +231,21 @@ def test_what_a_local_run_published_is_listed_and_copied(command: CommandLine, t
     done = command("download", "shapes", "--store", "store", "--output", "here")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here/shapes-fp16.onnx").read_bytes() == CONTENT
+
+
+def test_a_job_that_only_looks_like_one_of_the_export_is_not_believed(command: CommandLine, world: World) -> None:
+    before = world.read()
+    job = before["jobs"][0]
+    forged = {**job, "metadata": {**job["metadata"], "ownerReferences": []}}
+    world.write({**before, "jobs": [forged]})
+    done = command("download", "shapes")
+    assert done.returncode == 2
+    assert "no Job of the export is left to tell where its store is; give its URL by --endpoint" in done.stderr
+    assert world.read()["pods"] == {}
+    container = forged["spec"]["template"]["spec"]["containers"][0]
+    evil = json.loads(json.dumps(forged))
+    evil["spec"]["template"]["spec"]["containers"] = [{**container, "image": "evil"}]
+    world.write({**before, "jobs": [evil, job]})
+    assert command("download", "shapes").returncode == 0
+    (pod,) = world.read()["pods"].values()
+    assert pod["spec"]["containers"][0]["image"] == container["image"]

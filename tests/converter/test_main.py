@@ -5,11 +5,12 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -83,6 +84,16 @@ class Bench:
         result = ConversionResult.from_json(message.read_text(encoding="utf-8")) if message.exists() else None
         return Answer(code, result, [json.loads(line) for line in stream.getvalue().splitlines()])
 
+    def put(self, name: str, pictures: Sequence[Image.Image], broken: int = 0) -> None:
+        """Write an archive of pictures, and of some that are none."""
+        with zipfile.ZipFile(self.store / "datasets" / name, "w") as archive:
+            for index, image in enumerate(pictures):
+                picture = io.BytesIO()
+                image.save(picture, "PNG")
+                archive.writestr(f"{index}.png", picture.getvalue())
+            for index in range(broken):
+                archive.writestr(f"broken-\x1b[2J{index}.png", b"nothing")
+
     def published(self) -> list[str]:
         return sorted(
             str(path.relative_to(self.store)) for path in (self.store / "exports").rglob("*") if path.is_file()
@@ -93,17 +104,18 @@ class Bench:
         return content
 
 
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8))
+
+
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     for folder in ("store/checkpoints", "store/datasets", "work"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "store/checkpoints/tiny.pt").write_bytes(b"weights")
-    with zipfile.ZipFile(tmp_path / "store/datasets/five.zip", "w") as archive:
-        for index in range(5):
-            picture = io.BytesIO()
-            Image.effect_noise((40, 30), 50 + index).save(picture, "PNG")
-            archive.writestr(f"{index}.png", picture.getvalue())
-    return Bench(tmp_path, monkeypatch)
+    bench = Bench(tmp_path, monkeypatch)
+    bench.put("five.zip", [noise(index) for index in range(5)])
+    return bench
 
 
 def test_a_conversion_publishes_artifact_and_report_and_answers_with_them(bench: Bench) -> None:
@@ -142,7 +154,7 @@ def test_on_a_cluster_every_line_names_the_job(bench: Bench) -> None:
 def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     bench(STATIC)
     found = bench.report()
-    assert found["schemaVersion"] == 1
+    assert found["schemaVersion"] == 2
     assert found["scheme"] == "static_wi8_ai8"
     assert found["model"]["classNames"] == ["a", "b", "c", "d"]
     assert found["model"]["outputs"] == [
@@ -169,6 +181,72 @@ def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None
     assert failed is not None
     assert failed.verification is not None
     assert failed.verification.reference == "Rebuilt"
+
+
+def own(name: str, samples: int = 64, request: ConversionRequest = STATIC) -> ConversionRequest:
+    return replace(request, calibration=Calibration(DataRef(f"s3://datasets/{name}"), samples))
+
+
+def test_the_report_says_which_pictures_were_used(bench: Bench) -> None:
+    assert bench(STATIC).code == 0
+    assert bench.report()["pictures"] == {
+        "source": "spec.calibration.dataset",
+        "calibrated": 5,
+        "apart": False,
+        "unreadable": [],
+        "repeated": 0,
+        "verified": 5,
+        "withEvidence": 3,
+    }
+
+
+def test_pictures_that_were_left_out_are_told_everywhere(bench: Bench) -> None:
+    bench.put("torn.zip", [noise(index) for index in range(110)], broken=1)
+    answer = bench(own("torn.zip"))
+    left_out = "broken-0.png in s3://datasets/torn.zip cannot be read as a picture (it is not of the kinds BMP"
+    assert answer.result is not None
+    assert answer.result.message.startswith(f"verified and published; left out 1 of the pictures: {left_out}")
+    (event,) = (event for event in answer.events if event["event"] == "picture left out")
+    assert event["message"].startswith(left_out)
+    found = bench.report()["pictures"]
+    assert [text[: len(left_out)] for text in found["unreadable"]] == [left_out]
+    assert (found["calibrated"], found["apart"]) == (64, True)
+    assert found["verified"] >= found["withEvidence"] >= 8
+
+
+@pytest.mark.parametrize("request_", [STATIC, REQUEST], ids=["INT8", "FP32"])
+def test_pictures_on_which_the_model_sees_nothing_are_refused(bench: Bench, request_: ConversionRequest) -> None:
+    black = [Image.new("RGB", (32, 32 + index)) for index in range(8)]
+    bench.put("black.zip", black)
+    bench.put("mixed.zip", [*black, noise(1), noise(2)])
+    answer = bench(own("black.zip", request=request_))
+    assert answer.result is not None
+    assert answer.result.reason is Reason.VERIFICATION_FAILED
+    assert "the model gives all of the pictures the same answer (1 different ones), so that" in answer.result.message
+    assert bench.published() == []
+    assert bench(own("mixed.zip", request=request_)).code == 0, "the way out that the message names"
+
+
+def test_built_in_pictures_without_evidence_are_no_obstacle_but_told(bench: Bench) -> None:
+    answer = bench()
+    assert answer.result is not None
+    assert answer.result.message.startswith("verified and published; the model gives all of the pictures the same")
+    assert answer.result.message.endswith("name pictures of what the model has learned in spec.calibration")
+    found = bench.report()["pictures"]
+    assert (found["source"], found["verified"], found["withEvidence"]) == ("built-in", 4, 0)
+    again = bench()
+    assert again.result is not None
+    assert again.result.reused
+    assert "4 built-in ones and prove little" in again.result.message
+
+
+def test_a_report_of_an_earlier_choice_is_no_reason_to_reuse(bench: Bench) -> None:
+    bench(STATIC)
+    path = next(bench.store.rglob("report.json"))
+    path.write_text(path.read_text("utf-8").replace('"schemaVersion": 2', '"schemaVersion": 1', 1), "utf-8")
+    answer = bench(STATIC)
+    assert answer.result is not None
+    assert not answer.result.reused
 
 
 def test_calibration_pictures_reach_a_static_scheme_only(bench: Bench) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from modelexport.reasons import Reason
 from modelexport.spec import Calibration, DataRef
-from modelexport_converter import pictures
-from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
+from modelexport_converter import datasets, pictures
+from modelexport_converter.calibration import SPARE, VERIFICATION_COUNT, Dataset, open_dataset
+from modelexport_converter.datasets import VERIFICATION_LIMIT, fetch_dataset, place_of
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Preprocessing
 from modelexport_converter.pictures import (
@@ -28,7 +29,7 @@ from modelexport_converter.pictures import (
     prepare,
     stretch,
 )
-from modelexport_converter.stores import Store, open_store
+from modelexport_converter.stores import open_store
 
 URI = "s3://datasets/pictures.zip"
 
@@ -130,14 +131,6 @@ def test_an_entry_that_lies_about_its_size_is_read_no_further(tmp_path: Path) ->
         decode(found)
 
 
-def test_one_broken_picture_is_named(tmp_path: Path) -> None:
-    files = {"good.png": encoded(flat()), "torn.jpg": encoded(flat((1, 2, 3), (640, 480)), "JPEG")[:900]}
-    found = open_archive(archive(tmp_path / "a.zip", files), URI)
-    with pytest.raises(Failure, match=rf"torn.jpg in {URI} cannot be read as a picture") as caught:
-        pictures.check_readable(found)
-    assert caught.value.reason is Reason.CALIBRATION_INVALID
-
-
 def test_a_picture_of_another_kind_under_a_known_suffix_is_refused() -> None:
     with pytest.raises(Failure, match="cannot be read as a picture"):
         decode(picture(encoded(flat(), "GIF")))
@@ -175,6 +168,59 @@ def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], expected
     assert image.mode == "RGB"
     if expected:
         assert image.getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", {"quality": 95}, (255, 0, 0)),
+        (Image.new("L", (16, 16), 90), "JPEG", {"quality": 95}, (90, 90, 90)),
+        (flat((200, 100, 50), (16, 16)), "JPEG", {"quality": 95, "progressive": True}, (200, 100, 50)),
+        (Image.new("RGBA", (16, 16), (10, 20, 30, 128)), "WEBP", {"lossless": True}, (10, 20, 30)),
+        (Image.new("RGBA", (16, 16), (10, 20, 30, 128)), "BMP", {}, (10, 20, 30)),
+        (Image.new("1", (16, 16), 0), "BMP", {}, (0, 0, 0)),
+        (Image.new("P", (16, 16), 0), "PNG", {"transparency": 0}, (0, 0, 0)),
+    ],
+    ids=["CMYK", "grey JPEG", "progressive", "WebP with alpha", "BMP with alpha", "two colours", "palette with alpha"],
+)
+def test_every_kind_of_picture_becomes_rgb(
+    image: Image.Image, kind: str, options: dict[str, object], expected: tuple[int, int, int]
+) -> None:
+    found = decode(picture(encoded(image, kind, **options)))
+    assert found.mode == "RGB"
+    assert np.abs(np.subtract(found.getpixel((8, 8)), expected)).max() <= 2
+
+
+def test_sixteen_bits_of_a_colour_become_eight() -> None:
+    samples = struct.pack(">3H", 0xC801, 0x6402, 0x3203) * 4
+    rows = b"".join(b"\0" + samples for _ in range(4))
+    bodies = (b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND")
+    chunks = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
+    assert decode(picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))).getpixel((1, 1)) == (200, 100, 50)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_made_upright(kind: str, turn: int) -> None:
+    image = Image.new("RGB", (32, 16), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 16, 8))
+    exif = image.getexif()
+    exif[0x0112] = turn
+    found = decode(picture(encoded(image, kind, exif=exif)))
+    expected = {1: (4, 4), 2: (-4, 4), 3: (-4, -4), 4: (4, -4), 5: (4, 4), 6: (-4, 4), 7: (-4, -4), 8: (4, -4)}[turn]
+    assert found.size == ((32, 16) if turn < 5 else (16, 32))
+    at = tuple(place % side for place, side in zip(expected, found.size, strict=True))
+    assert found.getpixel(at)[0] > 200  # type: ignore[index, operator]
+
+
+@pytest.mark.parametrize("size", [(200_000, 3), (3, 200_000)])
+def test_the_centre_of_a_strip_is_cut_in_little_memory(size: tuple[int, int]) -> None:
+    strip = Image.new("RGB", size, (255, 0, 0))
+    middle = tuple(side // 2 for side in size)
+    strip.paste((0, 255, 0), (middle[0] - 9, middle[1] - 9, middle[0] + 9, middle[1] + 9))
+    cut = np.asarray(centre_crop(strip, (512, 512)))
+    assert cut.shape == (512, 512, 3)
+    assert (cut == (0, 255, 0)).all()
 
 
 # Sizes and paddings that ultralytics 8.4.190 computes: LetterBox(new_shape, auto=False).
@@ -238,66 +284,245 @@ def test_inputs_are_prepared_only_when_they_are_asked_for() -> None:
     assert (len(list(inputs[1:3])), read) == (2, [3, 1, 2])
 
 
+class Data:
+    """Data sets in a directory store; each picture is a colour by which it is told."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("store/datasets", "work"):
+            (root / folder).mkdir(parents=True)
+        self.store = open_store({"MODELEXPORT_STORE": str(root / "store")})
+
+    def put(self, name: str, files: Mapping[str, bytes]) -> str:
+        """Lay files out as an archive, or as a folder where the name ends with a slash."""
+        path = self.root / "store/datasets" / name
+        if not name.endswith("/"):
+            archive(path, files)
+        for entry, content in files.items() if name.endswith("/") else ():
+            (path / entry).parent.mkdir(parents=True, exist_ok=True)
+            (path / entry).write_bytes(content)
+        return f"s3://datasets/{name}"
+
+    def open(self, uri: str, samples: int, *, calibrates: bool = True) -> Dataset:
+        calibration = Calibration(DataRef(uri), samples)
+        found = fetch_dataset(self.store, {}, calibration, self.root / "work", calibrates=calibrates)
+        return open_dataset(calibration, found, self.root / "work", calibrates=calibrates)
+
+    def digest(self, uri: str, samples: int) -> str | None:
+        found = fetch_dataset(self.store, {}, Calibration(DataRef(uri), samples), self.root / "work")
+        return found and found.digest
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    folder = tmp_path / "store/datasets/folder"
-    folder.mkdir(parents=True)
-    for index in range(8):
-        (folder / f"{index}.png").write_bytes(encoded(flat((index, 0, 0))))
-    archive(folder.parent / "eight.zip", {f"{index}.png": encoded(flat((index, 0, 0))) for index in range(8)})
-    return open_store({"MODELEXPORT_STORE": str(tmp_path / "store")})
+def data(tmp_path: Path) -> Data:
+    return Data(tmp_path)
 
 
-def open_from(store: Store, folder: Path, uri: str, samples: int) -> Dataset:
-    folder.mkdir(exist_ok=True)
-    return open_dataset(store, {}, Calibration(DataRef(uri), samples), folder)
+KINDS = pytest.mark.parametrize("name", ["set.zip", "set/"])
+
+
+def named(count: int, prefix: str = "", blue: int = 0) -> dict[str, bytes]:
+    """Pictures with numbers for names, each of its own red and green."""
+    return {f"{prefix}{i:04d}.png": encoded(flat((i % 256, i // 256, blue))) for i in range(count)}
 
 
 def reds(found: tuple[Picture, ...]) -> list[int]:
     return [decode(item).getpixel((0, 0))[0] for item in found]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("uri", ["s3://datasets/eight.zip", "s3://datasets/folder/"])
-def test_verification_uses_pictures_that_did_not_calibrate_where_there_are_enough(
-    store: Store, tmp_path: Path, uri: str
+def blues(found: tuple[Picture, ...]) -> list[int]:
+    return [decode(item).getpixel((0, 0))[2] for item in found]  # type: ignore[index]
+
+
+def in_order(count: int) -> list[int]:
+    return sorted(range(count), key=lambda index: place_of(f"{index:04d}.png"))
+
+
+@KINDS
+def test_pictures_are_taken_in_the_order_of_digests(data: Data, name: str) -> None:
+    found, expected = data.open(data.put(name, named(200)), 40), in_order(200)
+    assert reds(found.calibration) == expected[:40]
+    assert sorted(reds(found.verification)) == sorted(expected[40 : 40 + VERIFICATION_LIMIT])
+    assert expected[:6] == [115, 51, 19, 132, 165, 74], "the order is another than that of earlier versions"
+
+
+@pytest.mark.parametrize("count", [8, 9, 31, 64])
+def test_the_first_pictures_that_verify_are_spread_over_the_names(data: Data, count: int) -> None:
+    found = reds(data.open(data.put("set.zip", named(count)), 1, calibrates=False).verification)
+    assert sorted(found) == list(range(count))
+    gaps = np.diff([0, *sorted(found[:VERIFICATION_COUNT]), count])
+    assert max(gaps) <= count / 4
+
+
+@KINDS
+@pytest.mark.parametrize(("nights", "days"), [(100, 128), (300, 100), (100, 300), (20, 120)])
+def test_what_sorts_first_fills_no_sample(data: Data, name: str, nights: int, days: int) -> None:
+    files = {**named(nights, "cam1/", blue=10), **named(days, "cam2/", blue=200)}
+    found, share = data.open(data.put(name, files), 64), days / (nights + days)
+    for chosen in (found.calibration, found.verification):
+        by_day = blues(chosen).count(200) / len(chosen)
+        assert abs(by_day - share) < 3 * (share * (1 - share) / len(chosen)) ** 0.5
+    assert set(blues(found.verification[:VERIFICATION_COUNT])) == {10, 200}
+
+
+def test_a_folder_and_its_archive_give_the_same_choice(data: Data) -> None:
+    one, other = (data.open(data.put(name, named(150, "a/")), 32) for name in ("set.zip", "set/"))
+    assert reds(one.calibration) == reds(other.calibration)
+    assert reds(one.verification) == reds(other.verification)
+
+
+def test_of_a_folder_only_the_chosen_pictures_are_downloaded(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, asked = data.put("set/", named(200)), []
+    download = type(data.store).download
+    monkeypatch.setattr(type(data.store), "download", lambda *a: (asked.append(a[1]), download(*a))[1])
+    data.open(uri, 8)
+    assert asked == [f"{uri}{index:04d}.png" for index in in_order(200)[: 8 + VERIFICATION_LIMIT]]
+    asked.clear()
+    data.open(uri, 8, calibrates=False)
+    assert len(asked) == VERIFICATION_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("count", "samples", "calibrated", "verified", "apart"),
+    [
+        (200, 64, 64, 64, True),
+        (72, 64, 64, 8, True),
+        (64, 64, 56, 8, True),
+        (64, 60, 56, 8, True),
+        (32, 64, 24, 8, True),
+        (31, 64, 31, 31, False),
+        (16, 8, 8, 8, True),
+        (8, 6, 6, 8, False),
+        (1, 64, 1, 1, False),
+    ],
+)
+def test_verification_is_apart_where_there_are_enough(
+    data: Data, count: int, samples: int, calibrated: int, verified: int, *, apart: bool
 ) -> None:
-    enough = open_from(store, tmp_path / "work", uri, 4)
-    assert (reds(enough.calibration), reds(enough.verification)) == ([0, 1, 2, 3], [4, 5, 6, 7])
-    short = open_from(store, tmp_path / "work", uri, 6)
-    assert (reds(short.calibration), reds(short.verification)) == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5])
+    assert SPARE * VERIFICATION_COUNT == 32
+    found = data.open(data.put("set.zip", named(count)), samples)
+    assert (len(found.calibration), len(found.verification)) == (calibrated, verified)
+    assert set(reds(found.calibration)).isdisjoint(reds(found.verification)) is apart
+    assert found.describe() == {
+        "source": "spec.calibration.dataset",
+        "calibrated": calibrated,
+        "apart": apart,
+        "unreadable": (),
+        "repeated": 0,
+    }
 
 
-def test_what_is_not_calibrated_is_verified_on_the_first_pictures_and_has_all_of_them(
-    store: Store, tmp_path: Path
-) -> None:
-    reference = Calibration(DataRef("s3://datasets/eight.zip"), 6)
-    (tmp_path / "work").mkdir()
-    found = open_dataset(store, {}, reference, tmp_path / "work", calibrates=False)
-    assert (found.calibration, reds(found.verification)) == ((), list(range(8)))
+def test_too_few_pictures_verify_with_those_first_that_did_not_calibrate(data: Data) -> None:
+    found = data.open(data.put("set.zip", named(8)), 6)
+    assert set(reds(found.verification[:2])) == set(in_order(8)[6:])
+    assert set(reds(found.verification[2:])) == set(in_order(8)[:6])
 
 
-def test_a_local_folder_serves_as_well(store: Store, tmp_path: Path) -> None:
-    found = open_from(store, tmp_path / "work", f"file://{tmp_path}/store/datasets/folder/", 2)
-    assert reds(found.calibration) == [0, 1]
+def test_what_is_not_calibrated_is_verified_on_all_pictures(data: Data) -> None:
+    found = data.open(data.put("set.zip", named(40)), 6, calibrates=False)
+    assert (found.calibration, sorted(reds(found.verification))) == ((), list(range(40)))
 
 
-def test_a_name_that_is_no_utf_8_is_no_obstacle(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "latin").mkdir()
-    (tmp_path / os.fsdecode(b"latin/caf\xe9.png")).write_bytes(encoded(flat((7, 0, 0))))
-    found = open_from(store, tmp_path / "work", f"file://{tmp_path}/latin/", 1)
+@KINDS
+def test_a_picture_under_two_names_is_one(data: Data, name: str) -> None:
+    twice = {f"copy-of-{entry}": content for entry, content in named(60).items()}
+    found = data.open(data.put(name, {**named(60), **twice}), 40)
+    calibrated, verified = (reds(chosen) for chosen in (found.calibration, found.verification))
+    assert len({*calibrated, *verified}) == len(calibrated) + len(verified)
+    assert (len(calibrated), len(verified), found.repeated) == (40, 19, 45)
+
+
+def test_pictures_that_show_the_same_are_one_whatever_their_bytes(data: Data) -> None:
+    noise = Image.effect_noise((20, 20), 80)
+    files = {"a.png": encoded(noise), "b.bmp": encoded(noise, "BMP"), "c.png": encoded(noise.convert("RGB"))}
+    black = {f"black-{i}.png": encoded(Image.new("RGB", (8 + i, 9))) for i in range(5)}
+    found = data.open(data.put("set.zip", {**files, **black}), 64)
+    assert (len(found.verification), found.repeated) == (2, 6)
+
+
+TORN = encoded(flat((1, 2, 3), (640, 480)), "JPEG")[:900]
+
+
+@KINDS
+@pytest.mark.parametrize(("count", "broken"), [(100, 1), (120, 1), (250, 2)])
+def test_one_unreadable_picture_in_a_hundred_is_left_out(data: Data, name: str, count: int, broken: int) -> None:
+    files = named(count)
+    lost = in_order(count)[3 : 3 + broken]
+    files.update({f"{index:04d}.png": TORN for index in lost})
+    found = data.open(data.put(name, files), count - VERIFICATION_LIMIT)
+    expected = [index for index in in_order(count) if index not in lost]
+    assert reds(found.calibration) == expected[: len(found.calibration)]
+    assert sorted(reds(found.verification)) == sorted(expected[len(found.calibration) :])
+    assert [f"{index:04d}.png" in message for index, message in zip(lost, found.unreadable, strict=True)] == (
+        [True] * broken
+    )
+    assert f"left out {broken} of the pictures: " in found.remark()
+
+
+@KINDS
+@pytest.mark.parametrize(("count", "broken"), [(8, 1), (99, 1), (100, 2), (120, 2), (250, 3)])
+def test_more_unreadable_pictures_are_refused_by_name(data: Data, name: str, count: int, broken: int) -> None:
+    files = named(count)
+    lost = [f"{index:04d}.png" for index in in_order(count)[:broken]]
+    files.update(dict.fromkeys(lost, TORN))
+    with pytest.raises(Failure, match=r"cannot be read as a picture \(.*\); repair or remove it") as caught:
+        data.open(data.put(name, files), count)
+    assert caught.value.reason is Reason.CALIBRATION_INVALID
+    assert all(entry in str(caught.value) for entry in lost)
+
+
+@KINDS
+def test_one_of_a_large_set_may_be_unreadable_in_every_precision(data: Data, name: str) -> None:
+    files = {**named(200), f"{in_order(200)[1]:04d}.png": TORN}
+    found = data.open(data.put(name, files), 8, calibrates=False)
+    assert (len(found.verification), len(found.unreadable)) == (63, 1)
+
+
+def test_a_refusal_names_the_first_few_of_many_broken_pictures(data: Data) -> None:
+    files = {f"{index:04d}.png": TORN for index in range(400)}
+    with pytest.raises(Failure, match="more of 364 pictures than one in a hundred cannot be used") as caught:
+        data.open(data.put("set.zip", files), 300)
+    assert str(caught.value).count("cannot be read") == 3
+
+
+def test_a_local_folder_serves_as_well(data: Data) -> None:
+    data.put("set/", named(8))
+    found = data.open(f"file://{data.root}/store/datasets/set/", 2)
+    assert reds(found.calibration) == in_order(8)[:2]
+
+
+def test_a_name_that_is_no_utf_8_is_no_obstacle(data: Data) -> None:
+    (data.root / "latin").mkdir()
+    (data.root / os.fsdecode(b"latin/caf\xe9.png")).write_bytes(encoded(flat((7, 0, 0))))
+    found = data.open(f"file://{data.root}/latin/", 1)
     assert reds(found.calibration) == [7]
+    assert found.calibration[0].name.endswith("caf\ufffd.png")
 
 
-def test_the_digest_of_a_folder_changes_with_content_and_name(store: Store, tmp_path: Path) -> None:
-    def digest() -> str | None:
-        return open_from(store, tmp_path / "work", "s3://datasets/folder/", 8).digest
-
-    first, folder = digest(), tmp_path / "store/datasets/folder"
-    assert digest() == first
-    (folder / "0.png").rename(folder / "00.png")
-    renamed = digest()
+def test_the_digest_of_a_folder_changes_with_content_and_name(data: Data) -> None:
+    uri, folder = data.put("set/", named(8)), data.root / "store/datasets/set"
+    first = data.digest(uri, 8)
+    assert data.digest(uri, 8) == first
+    (folder / "0000.png").rename(folder / "00.png")
+    renamed = data.digest(uri, 8)
     (folder / "00.png").write_bytes(encoded(flat((99, 0, 0))))
-    assert len({first, renamed, digest()}) == 3
+    assert len({first, renamed, data.digest(uri, 8)}) == 3
+
+
+def test_the_digest_of_a_folder_covers_what_is_chosen(data: Data) -> None:
+    uri, folder = data.put("set/", named(200)), data.root / "store/datasets/set"
+    first, order = data.digest(uri, 8), in_order(200)
+    (folder / f"{order[-1]:04d}.png").write_bytes(b"changed")
+    assert data.digest(uri, 8) == first
+    (folder / f"{order[8 + VERIFICATION_LIMIT - 1]:04d}.png").write_bytes(b"changed")
+    assert data.digest(uri, 8) != first
+
+
+def test_pictures_of_a_folder_are_bounded_in_all(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "TOTAL_LIMIT", 3 * len(encoded(flat())))
+    with pytest.raises(Failure, match=r"have more than .* MiB; ask for fewer samples") as caught:
+        data.open(data.put("set/", named(8)), 4)
+    assert caught.value.reason is Reason.CALIBRATION_TOO_LARGE
 
 
 @pytest.mark.parametrize(
@@ -308,15 +533,15 @@ def test_the_digest_of_a_folder_changes_with_content_and_name(store: Store, tmp_
         ("s3://absent/folder/", Reason.BUCKET_NOT_FOUND, "bucket absent"),
     ],
 )
-def test_pictures_that_are_not_there_are_told(
-    store: Store, tmp_path: Path, uri: str, reason: Reason, message: str
-) -> None:
+def test_pictures_that_are_not_there_are_told(data: Data, uri: str, reason: Reason, message: str) -> None:
     with pytest.raises(Failure, match=message) as caught:
-        open_from(store, tmp_path / "work", uri, 4)
+        data.open(uri, 4)
     assert caught.value.reason is reason
 
 
-def test_a_model_is_verified_on_packaged_pictures_where_the_user_names_none(store: Store, tmp_path: Path) -> None:
-    found = open_dataset(store, {}, None, tmp_path)
-    assert (found.calibration, found.digest, len(found.verification)) == ((), None, VERIFICATION_COUNT)
-    pictures.check_readable(found.verification)
+def test_a_model_is_verified_on_packaged_pictures_where_the_user_names_none(data: Data) -> None:
+    assert fetch_dataset(data.store, {}, None, data.root) is None
+    found = open_dataset(None, None, data.root)
+    assert (found.calibration, found.is_own, len(found.verification)) == ((), False, 4)
+    assert len({decode(picture).tobytes() for picture in found.verification}) == 4
+    assert found.describe()["source"] == "built-in"

@@ -1,15 +1,20 @@
 """``modelexport run`` with the real converter on a trained detector: one cell, an interruption, and the way on."""
 
+import io
 import json
 import shutil
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageEnhance
 
 from command_line import CommandLine, is_alive, model_export, wait_for
 from minio_server import serve
+from modelexport_converter.calibration import VERIFICATION_COUNT
+from modelexport_converter.datasets import VERIFICATION_LIMIT
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -47,6 +52,36 @@ def test_a_trained_detector_is_exported_verified_and_recognised_again(command_li
     (again,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert again["state"] == "reused"
     assert again["artifact"] == found["artifact"]
+
+
+def test_night_shots_that_sort_first_do_not_fill_the_sample(command_line: CommandLine) -> None:
+    archive_nights(command_line.folder / "modelexport-store/datasets/a.zip", days=64)
+    command_line.write(model_export("shapes", "ONNX/INT8", calibration={"dataset": {"uri": "s3://datasets/a.zip"}}))
+    ended = command_line("run", "export.yaml", "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    report: dict[str, Any] = json.loads(next(command_line.folder.rglob("report.json")).read_text(encoding="utf-8"))
+    found = report["pictures"]
+    assert (found["calibrated"], found["apart"], found["unreadable"]) == (64, True, [])
+    assert VERIFICATION_COUNT <= found["withEvidence"] < found["verified"] < VERIFICATION_LIMIT
+
+
+def test_pictures_by_night_alone_are_refused(command_line: CommandLine) -> None:
+    archive_nights(command_line.folder / "modelexport-store/datasets/a.zip", days=0)
+    command_line.write(model_export("shapes", "ONNX/INT8", calibration={"dataset": {"uri": "s3://datasets/a.zip"}}))
+    (found,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
+    assert found["reason"] == "VerificationFailed"
+    assert "the model detects nothing with a score of 0.25 or more on any of the pictures" in found["message"]
+
+
+def archive_nights(path: Path, days: int) -> None:
+    """An archive of 100 dark pictures whose names come first, and of some by day."""
+    with zipfile.ZipFile(MODELS / "data/eval.zip") as source, zipfile.ZipFile(path, "w") as archive:
+        for index, name in enumerate(sorted(source.namelist())[:100]):
+            image = Image.open(io.BytesIO(source.read(name))).convert("RGB")
+            for prefix, brightness in (("cam1", 0.06), *([("cam2", 1)] if index < days else [])):
+                encoded = io.BytesIO()
+                ImageEnhance.Brightness(image).enhance(brightness).save(encoded, "JPEG", quality=92)
+                archive.writestr(f"{prefix}_{index:04d}.jpg", encoded.getvalue())
 
 
 def test_an_interrupted_conversion_leaves_no_half_file_and_no_child(command_line: CommandLine) -> None:

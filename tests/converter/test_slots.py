@@ -61,6 +61,14 @@ def test_a_detection_is_compared_with_one_other_only() -> None:
     assert agree(answer(ONE), answer(ONE, ONE)) == pytest.approx(2 / 3, abs=1e-6)
 
 
+def test_a_picture_is_evidence_by_a_sure_detection_that_is_seen() -> None:
+    sums = SlotSums(OUTPUTS, INPUT_SIZE)
+    low, thin = (*ONE[:4], 0.24, 1), (0.1, 0.996, 0.3, 1, 0.9, 1)
+    for rows, expected in (((FAINT, low), 0), ((thin,), 0), ((ONE,), 1), ((), 1), ((FAINT, (*TWO[:4], 0.25, 1)), 2)):
+        sums.add(answer(*rows), answer(*rows))
+        assert sums.evidence() == expected
+
+
 def test_masks_are_compared_place_by_place() -> None:
     sums = SlotSums((*OUTPUTS, _MASKS), INPUT_SIZE)
     full, half = np.ones((1, 8, 4, 4), np.float32), np.ones((1, 8, 4, 4), np.float32)

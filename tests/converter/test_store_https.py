@@ -1,17 +1,20 @@
 """Files from the web, from a real server with a certificate of its own authority."""
 
+import hashlib
 import http.server
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from modelexport.reasons import Reason
 from modelexport.spec import Calibration, DataRef
-from modelexport_converter.calibration import open_dataset
+from modelexport_converter.datasets import fetch_dataset
 from modelexport_converter.failures import Failure
 from modelexport_converter.fetch import CHECKPOINT, fetch
 from modelexport_converter.stores import ObjectMissing, TooLarge, https, open_store, retry
@@ -23,19 +26,29 @@ REDIRECTS = {
     "/team/moved-within": "/team/file",
     "/downgraded": "http://127.0.0.1:1/file?token=secret",
     "/loop": "/loop",
+    "/to-metadata": "https://metadata.example/latest?token=secret",
+    "/to-credentials": "https://user:secret@models.example/file",
+    "/to-fragment": "/file#part",
+    "/to-no-address": "https://[::1/file",
+    "/to-short-address": "https://127.1/file",
+    "/to-nowhere": "",
+    "/to-a-file": "file:///etc/passwd",
 }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    hosts: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
+        self.hosts.append(self.headers["Host"])
         if path in REDIRECTS:
             self.send_response(302)
             self.send_header("Location", REDIRECTS[path])
             self.send_header("Content-Length", "0")
         elif path.endswith("/file"):
             self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT)))
+            self.send_header("Content-Length", str(len(CONTENT) + path.endswith("/short/file")))
         else:
             self.send_response(404 if path == "/nothing" else 500)
             self.send_header("Content-Length", "0")
@@ -50,7 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "server.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:models.example"]
     key = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(path), "-out", f"{path}.crt"]
     subprocess.run(["openssl", *key, *subject], check=True, capture_output=True)
     return path
@@ -72,7 +85,7 @@ def server(certificate: Path) -> Iterator[str]:
 
 @pytest.fixture
 def environ(certificate: Path) -> dict[str, str]:
-    return {"MODELEXPORT_CA_FILE": f"{certificate}.crt"}
+    return {"MODELEXPORT_CA_FILE": f"{certificate}.crt", "MODELEXPORT_HTTPS_NETWORKS": "127.0.0.0/8"}
 
 
 @pytest.fixture(autouse=True)
@@ -119,9 +132,9 @@ def test_what_the_operator_let_through_the_converter_still_refuses(tmp_path: Pat
     enclosed = {"MODELEXPORT_SOURCES": "s3://data/team/"}
     with pytest.raises(Failure, match=r"spec.model.checkpoint.uri: s3://data/team/../a has a") as caught:
         fetch(store, enclosed, DataRef("s3://data/team/../a"), CHECKPOINT, tmp_path / "file")
-    assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
+    assert caught.value.reason is Reason.INVALID_SPEC
     with pytest.raises(Failure, match=r"spec.calibration.dataset.uri: s3://data/other/ is not within s3://data/team/"):
-        open_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
+        fetch_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
 
 
 def test_redirects_without_end_are_given_up(server: str, environ: dict[str, str], tmp_path: Path) -> None:
@@ -143,17 +156,156 @@ def test_a_server_in_trouble_is_unavailable(server: str, environ: dict[str, str]
 
 def test_a_certificate_of_an_unknown_authority_is_not_trusted(server: str, tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
-        https.download(f"{server}/file", tmp_path / "file", 100, {})
+        https.download(f"{server}/file", tmp_path / "file", 100, {"MODELEXPORT_HTTPS_NETWORKS": "127.0.0.1/32"})
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert "certificate verify failed" in str(caught.value)
     assert not (tmp_path / "file").exists()
 
 
-def test_another_digest_than_asked_for_is_a_mismatch_with_both(
+@pytest.mark.parametrize("scheme", ["https", "s3", "file"])
+def test_another_digest_than_asked_for_does_not_tell_the_found_one(
+    server: str, environ: dict[str, str], tmp_path: Path, scheme: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_bytes(CONTENT)
+    uri = {"https": f"{server}/file", "s3": "s3://data/file", "file": f"file://{tmp_path}/data/file"}[scheme]
+    store = open_store({"MODELEXPORT_STORE": str(tmp_path)})
+    with pytest.raises(Failure, match="run sha256sum on yours and correct the digest, or upload it again") as caught:
+        fetch(store, environ, DataRef(uri, "0" * 64), CHECKPOINT, tmp_path / "file")
+    assert caught.value.reason is Reason.DIGEST_MISMATCH
+    assert f"spec.model.checkpoint.sha256 asks for ({'0' * 64})" in str(caught.value)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert digest not in str(caught.value)
+    assert fetch(store, environ, DataRef(uri, digest), CHECKPOINT, tmp_path / "file") == digest
+
+
+class Names:
+    """A resolver that answers what a test says, and counts how often it is asked."""
+
+    def __init__(self, addresses: dict[str, list[str]]) -> None:
+        self.asked: list[str] = []
+        self._addresses = addresses
+
+    def __call__(self, host: str, port: int, *_: Any, **options: Any) -> list[Any]:
+        self.asked.append(host)
+        found = self._addresses.get(host, [host])
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, options["type"], 6, "", (one, port)) for one in found
+        ]
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, **addresses: list[str]) -> Names:
+    names = Names({f"{host}.example": found for host, found in addresses.items()})
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    return names
+
+
+def port_of(server: str) -> str:
+    return server.rpartition(":")[2]
+
+
+def test_an_address_of_this_machine_is_refused_unless_allowed(
     server: str, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    store = open_store({"MODELEXPORT_STORE": str(tmp_path)})
-    with pytest.raises(Failure, match=f"{'0' * 64}; correct the one that is wrong") as caught:
-        fetch(store, environ, DataRef(f"{server}/file", "0" * 64), CHECKPOINT, tmp_path / "file")
-    assert caught.value.reason is Reason.DIGEST_MISMATCH
-    digest = fetch(store, environ, DataRef(f"{server}/file"), CHECKPOINT, tmp_path / "file")
-    assert digest in str(caught.value)
+    del environ["MODELEXPORT_HTTPS_NETWORKS"]
+    Handler.hosts.clear()
+    with pytest.raises(Failure, match=r"127\.0\.0\.1 leads to an address that is not public") as caught:
+        https.download(f"{server}/file", tmp_path / "file", 100, environ)
+    assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
+    assert "have its network added to spec.https.allowedNetworks" in str(caught.value)
+    assert Handler.hosts == []
+    https.download(f"{server}/file", tmp_path / "file", 100, {**environ, "MODELEXPORT_HTTPS_NETWORKS": "127.0.0.1/32"})
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_name_is_resolved_once_and_keeps_its_host_and_certificate(
+    server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = resolve(monkeypatch, models=["10.1.2.3", "127.0.0.1"])
+    Handler.hosts.clear()
+    https.download(f"https://models.example:{port_of(server)}/file", tmp_path / "file", 100, environ)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert Handler.hosts == [f"models.example:{port_of(server)}"]
+    assert names.asked == ["models.example"]
+
+
+def test_a_name_without_a_certificate_of_its_own_is_not_trusted(
+    server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve(monkeypatch, other=["127.0.0.1"])
+    with pytest.raises(Failure, match=r"certificate is not valid for 'other\.example'"):
+        https.download(f"https://other.example:{port_of(server)}/file", tmp_path / "file", 100, environ)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254"])
+@pytest.mark.parametrize("path", ["", "/to-metadata"])
+def test_a_name_that_leads_into_the_cluster_is_refused_also_by_a_redirect(
+    server: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, path: str, address: str
+) -> None:
+    resolve(monkeypatch, metadata=[address])
+    with pytest.raises(Failure, match=r"metadata\.example leads to an address that is not public") as caught:
+        https.download(server + path if path else "https://metadata.example/", Path("/nowhere"), 100, environ)
+    assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
+    assert "secret" not in str(caught.value)
+    assert address not in str(caught.value)
+
+
+def test_a_redirect_to_a_fragment_leads_to_the_file(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+    https.download(f"{server}/to-fragment", tmp_path / "file", 100, environ)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/to-credentials", "https://models.example/file is reached by a redirect and carries credentials"),
+        ("/to-no-address", "https://… is reached by a redirect and names no host and port"),
+        ("/to-short-address", "is reached by a redirect and has a host that is nearly an address"),
+        ("/to-a-file", "file:///etc/passwd is reached by a redirect and is not https://"),
+        ("/to-nowhere", "redirects more than 5 times"),
+    ],
+)
+def test_a_redirect_that_nobody_should_follow_is_refused(
+    server: str, environ: dict[str, str], tmp_path: Path, path: str, words: str
+) -> None:
+    with pytest.raises(Failure) as caught:
+        https.download(server + path, tmp_path / "file", 100, environ)
+    assert words in str(caught.value)
+    assert caught.value.reason is Reason.INVALID_SPEC
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_of_the_environment_is_not_used(
+    server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    https.download(f"{server}/file", tmp_path / "file", 100, environ)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_file_that_comes_too_slowly_is_given_up(
+    server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(https, "TOTAL_SECONDS", 0.0)
+    with pytest.raises(Failure, match="12 bytes came in 0 s; that is too slow") as caught:
+        https.download(f"{server}/file", tmp_path / "file", 100, environ)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+
+
+def test_a_file_that_ends_early_is_not_taken(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="IncompleteRead") as caught:
+        https.download(f"{server}/short/file", tmp_path / "file", 100, environ)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+
+
+def test_a_name_that_leads_nowhere_is_unavailable(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(Failure, match=r"the name models\.example leads to no address: Name or service") as caught:
+        https.download("https://models.example/file", tmp_path / "file", 100, environ)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE

@@ -1,6 +1,6 @@
 """Verification: what agreement means, that correct files reach it and that files known to be wrong do not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from converter.cells import TRAINED, eval_inputs, inputs, load_model, run_model
 from converter.trained import Outputs
@@ -17,7 +18,8 @@ from modelexport_converter.backends import Array, Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
-from modelexport_converter.verify import METRIC, UNKNOWN, check, compare
+from modelexport_converter.pictures import prepare
+from modelexport_converter.verify import METRIC, UNKNOWN, check, check_evidence, compare
 
 PICTURES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
 Change = Callable[[str, Array], Outputs]
@@ -82,6 +84,97 @@ def test_pictures_without_anything_to_compare_are_followed_by_others() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
     pictures = [PICTURES[0], PICTURES[0], PICTURES[1]]
     assert compare(model, run_of(model, 0, 0), pictures, first=2, enough=0.9).pictures == 3
+
+
+def test_pictures_without_evidence_are_followed_by_others() -> None:
+    model = model_of(POSITIONS, CONFIDENCE)
+    dark, bright = np.full((1, 3, 2, 2), 0.2, np.float32), np.full((1, 3, 2, 2), 0.3, np.float32)
+    found = compare(model, run_of(model, 0, 0), [dark, dark, bright, dark, bright, bright], first=2, enough=0.9)
+    assert (found.pictures, found.evidence) == (5, 2)
+
+
+def test_a_file_that_falls_short_is_not_judged_again_until_the_end() -> None:
+    model, pictures = model_of(POSITIONS), PICTURES * 4
+    found = compare(model, stumbling(model, 1), pictures, first=3, enough=0.5)
+    assert (found.pictures, found.evidence) == (12, 9)
+
+
+def evidence(output: tuple[str, tuple[str, ...], Array], *answers: Sequence[Any]) -> int:
+    """Of how many pictures the model says something, by its answers to them."""
+    values = iter(np.array(answer, np.float32)[None] for answer in answers)
+
+    class Answering(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (torch.from_numpy(next(values)),)
+
+    model = replace(model_of(output), module=Answering())
+    same = iter(np.array(answer, np.float32)[None] for answer in answers)
+    return compare(model, lambda _: (next(same),), [PICTURES[0]] * len(answers)).evidence
+
+
+SCORES = ("scores", ("batch", "class", "anchor"), np.zeros((1, 2, 2)))
+CLASSES = ("probabilities", ("batch", "class"), np.zeros((1, 3)))
+PIXELS = ("probabilities", ("batch", "class", "row", "column"), np.zeros((1, 2, 1, 2)))
+UNKNOWNS = ("output_0", (UNKNOWN,) * 3, np.zeros((1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("output", "answers", "expected"),
+    [
+        (SCORES, [[[0.2, 0], [0, 0.1]], [[0.26, 0], [0, 0]], [[0, 0], [0, 0.9]]], 2),
+        (SCORES, [[[0.24, 0], [0, 0]]] * 3, 0),
+        (CLASSES, [[1, 0, 0], [0, 1, 0], [0, 0, 1]], 3),
+        (CLASSES, [[0.9, 0.05, 0.05], [0.91, 0.05, 0.04], [0.89, 0.06, 0.05]], 0),
+        (CLASSES, [[1, 0, 0]] * 9 + [[0, 1, 0]], 10),
+        (CLASSES, [[1, 0, 0]] * 99 + [[0, 1, 0]], 1),
+        (CLASSES, [[1, 0, 0]], 0),
+        (PIXELS, [[[[1, 1]], [[0, 0]]]] * 3, 0),
+        (PIXELS, [[[[1, 0.1]], [[0, 0.9]]]], 1),
+        (PIXELS, [[[[1, 1]], [[0, 0]]], [[[0, 0]], [[1, 1]]]], 2),
+        (("probabilities", PIXELS[1], PIXELS[2][:, :1]), [[[[0.1, 0.1]]], [[[0.12, 0.1]]]], 0),
+        (("probabilities", PIXELS[1], PIXELS[2][:, :1]), [[[[0.1, 0.7]]], [[[0.1, 0.1]]]], 2),
+        (UNKNOWNS, [[[1, 2], [3, 4]]] * 3, 0),
+        (UNKNOWNS, [[[1, 2], [3, 4]], [[1, 2], [3, 4.001]]], 0),
+        (UNKNOWNS, [[[1, 2], [3, 4]], [[1, 2], [3, 4]], [[1, 2], [3, 5]]], 2),
+        (UNKNOWNS, [[[100, 200, 300], [0, 0, 0]], [[100, 200, 300], [0, 0, 1e-3]]], 2),
+        (POSITIONS, [[[0, 1, 2, 3]], [[0, 1, 2, 4]]], 2),
+        (POSITIONS, [[[0, 1, 2, 3]]] * 2, 0),
+    ],
+)
+def test_a_picture_is_evidence_where_the_answer_says_something(
+    output: tuple[str, tuple[str, ...], Array], answers: list[Any], expected: int
+) -> None:
+    assert evidence(output, *answers) == expected
+
+
+def test_no_evidence_is_refused_with_what_the_model_sees() -> None:
+    model = scores_up_to(0.2)
+    comparison = compare(model, run_of(model, 0), PICTURES)
+    assert (comparison.evidence, comparison.value) == (0, 1)
+    found = r"detects nothing with a score of 0.25 .* \(3 different ones, the model's highest score on them is 0.2\)"
+    with pytest.raises(Failure, match=found) as caught:
+        check_evidence(comparison)
+    assert caught.value.reason is Reason.VERIFICATION_FAILED
+    model = scores_up_to(0.3)
+    check_evidence(compare(model, run_of(model, 0), PICTURES))
+
+
+NOTHING_SEEN = {
+    "black": [Image.new("RGB", size) for size in ((160, 160), (320, 240), (100, 300))],
+    "of one colour": [Image.new("RGB", (200, 160), colour) for colour in ("white", "red", (114, 114, 114))],
+    "dark": [Image.fromarray(np.random.default_rng(i).integers(0, 5, (160, 200, 3), np.uint8)) for i in range(3)],
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING_SEEN)
+@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-CLS", "UNet", "MobileNet"])
+def test_trained_models_see_nothing_where_there_is_nothing(architecture: str, kind: str) -> None:
+    model = load_model(architecture)
+    pictures = [prepare(image, model.preprocessing, model.input_size) for image in NOTHING_SEEN[kind]]
+    seen = [*eval_inputs(architecture)[:3]]
+    run = lambda image: run_model(architecture, image)  # noqa: E731
+    assert compare(model, run, seen).evidence == 3
+    assert compare(model, run, pictures).evidence == 0
 
 
 def test_always_answering_the_average_is_no_agreement() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from integration.api import PODS, Api, ApiError, Body
-from unit.operator.objects import ended, result_text
+from modelexport_operator.manifests import output_of
+from unit.operator.objects import ended, publish_into, result_text
 
 End = Callable[[Api, Body], None]
 
@@ -25,7 +26,8 @@ def run(api: Api, pod: Body) -> None:
 
 
 def succeed(api: Api, pod: Body, answer: str = result_text()) -> None:
-    """Let a Pod publish its file, or end as well with another answer."""
+    """Let a Pod publish its file where it was asked to, or end as well with another answer."""
+    answer = publish_into(output_of({"spec": {"template": pod}}), answer)
     set_status(api, pod, phase="Succeeded", containerStatuses=_full(ended(0, answer, "Completed")))
 
 

@@ -88,6 +88,14 @@ REFUSED = {
     "a local file": (model(checkpoint={"uri": "file:///tmp/x.pt"}), "file:// is for local runs; upload the file"),
     "a bare path": (model(checkpoint={"uri": "yolov8n.pt"}), "use s3://bucket/key or https://host/path"),
     "a bad bucket": (model(checkpoint={"uri": "s3://Bad_Bucket/x.pt"}), "use s3://bucket/key or https://host/path"),
+    "a URI that turns round": (
+        model(checkpoint={"uri": "s3://checkpoints/\u202etp.a"}),
+        "holds a character that cannot be seen",
+    ),
+    "a URI that acts on the terminal": (
+        model(checkpoint={"uri": "s3://checkpoints/a\x1b[2J.pt"}),
+        "holds a character that cannot be seen",
+    ),
     "http": (model(checkpoint={"uri": "http://host/x.pt"}), "use s3://bucket/key or https://host/path"),
     "https without a digest": (
         model(checkpoint={"uri": "https://host/x.pt"}),
@@ -230,6 +238,11 @@ def test_what_does_not_define_the_files_can_be_changed(api: Api) -> None:
         ({"sources": ["s3://checkpoints/{name}/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
         ({"sources": ["http://models.example/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
         ({"sources": ["https://user@models.example/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
+        ({"allowedNamespaces": []}, "should have at least 1 items"),
+        ({"allowedNamespaces": ["Team"]}, "not the name of a namespace"),
+        ({"allowedNamespaces": ["team", "team"]}, "Duplicate value"),
+        ({"https": {"allowedNetworks": ["10.0.0.0"]}}, "not a network, for example 10.0.0.0/8"),
+        ({"https": {"allowedNetworks": ["example.com/8"]}}, "not a network, for example 10.0.0.0/8"),
         ({"sources": ["s3://checkpoints/%2e%2e/"]}, "not a folder, for example s3://checkpoints/{namespace}/"),
         ({"jobs": {"retries": 11}}, "should be less than or equal to 10"),
         ({"jobs": {"parallelism": 0}}, "should be greater than or equal to 1"),

@@ -68,8 +68,9 @@ def test_the_files_are_removed_and_then_the_export_goes(api: Api, cascade: str) 
     container = job["spec"]["template"]["spec"]["containers"][0]
     files = json.loads(next(entry["value"] for entry in container["env"] if entry["name"] == "MODELEXPORT_FILES"))
     assert container["args"] == ["clean"]
-    assert "s3://exports/team-a/team/shapes/onnx-fp16/shapes-fp16.onnx" in files
-    assert len(files) == 4
+    folder = f"s3://exports/team-a/{api.namespace}/shapes/onnx-fp16-"
+    assert [uri.startswith(folder) for uri in files] == [True, True]
+    assert [uri.rpartition("/")[2] for uri in files] == ["shapes-fp16.onnx", "report.json"]
     api.wait_for("the end to be told", lambda: story(api))
     assert story(api) == {"FilesRemoved": "2 files were removed"}
 
@@ -101,7 +102,7 @@ def test_an_export_whose_files_cannot_be_removed_goes_and_says_where_they_are(
         api.wait_for("the export to go", lambda: is_gone(api))
     api.wait_for("the end to be told", lambda: story(api))
     assert words in story(api)["FilesRemain"]
-    assert "s3://exports/team-a/team/shapes/onnx-fp16/shapes-fp16.onnx" in story(api)["FilesRemain"]
+    assert f"s3://exports/team-a/{api.namespace}/shapes/onnx-fp16-" in story(api)["FilesRemain"]
     assert words in operator.log.read_text()
 
 
@@ -166,11 +167,18 @@ def order(api: Api, class_name: str, uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["other/best.pt", "{0}/../other/best.pt", "{0}/%2e%2e/other/best.pt", "{0}//other/best.pt", "{0}-2/best.pt"]
+    ("key", "reason"),
+    [
+        ("other/best.pt", "SourceNotAllowed"),
+        ("{0}/../other/best.pt", "InvalidSpec"),
+        ("{0}/%2e%2e/other/best.pt", "SourceNotAllowed"),
+        ("{0}//other/best.pt", "SourceNotAllowed"),
+        ("{0}-2/best.pt", "SourceNotAllowed"),
+    ],
 )
-def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, key: str) -> None:
+def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, key: str, reason: str) -> None:
     order(api, enclosed, f"s3://checkpoints/{key.format(api.namespace)}")
-    api.wait_for_reason("SourceNotAllowed")
+    api.wait_for_reason(reason)
     ready = api.ready()
     assert "spec.model.checkpoint.uri" in ready["message"]
     assert ready["status"] == "False"

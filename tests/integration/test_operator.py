@@ -114,6 +114,18 @@ def test_an_export_waits_for_its_class(api: Api) -> None:
     api.delete(CLASSES, name)
 
 
+def test_an_export_starts_when_its_class_serves_the_namespace(api: Api) -> None:
+    name = f"closed-{uuid.uuid4().hex[:8]}"
+    api.create(CLASSES, make_class(name, default=False, allowedNamespaces=["another"]))
+    apply(api, "ONNX/FP16", className=name)
+    api.wait_for_reason("ClassNotAllowed")
+    assert f"ExportClass {name} does not serve namespace {api.namespace}" in api.ready()["message"]
+    assert api.list(JOBS) == []
+    api.patch(f"{CLASSES}/{name}", {"spec": {"allowedNamespaces": ["another", api.namespace]}})
+    api.wait_for("the Job", lambda: api.list(JOBS))
+    api.delete(CLASSES, name)
+
+
 @pytest.fixture
 def hasty(api: Api) -> Iterator[str]:
     """A class whose Jobs have four seconds."""

@@ -5,23 +5,36 @@ import os
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cluster.chart import CHART, RELEASE, Body, helm, load, render
+from cluster.chart import CHART, NAMESPACE, RELEASE, Body, helm, load, render
 from cluster.layout import REPOSITORY, tool
 from cluster.tools import install
 from modelexport import names
 from modelexport.cli.links import signing_pod
+from modelexport_converter.stores.addresses import is_allowed
 from unit.operator.objects import build_all, make_class, make_export
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [path.name.removesuffix(".values.yaml") for path in sorted(GOLDEN.glob("*.values.yaml"))]
 WORKLOADS = ("Deployment", "Pod")
 DIGEST = "sha256:" + "ab" * 32
+KEYS = {"create": True, "accessKeyId": "a", "secretAccessKey": "b"}
+SPECIAL = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
+            *("::1/128", "fc00::/7", "fe80::/10", "ff00::/8", "2001:db8::/32", "2002::/16", "::ffff:10.0.0.0/104"),
+        ),
+    )
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +103,8 @@ def test_what_is_said_after_the_installation_names_the_next_steps() -> None:
         "helm test modelexport-operator --namespace ml",
         "there is an ExportClass",
         "--force-conflicts",
+        "converters reach DNS, public addresses and the store only, in\nml.",
+        "serves all namespaces and cannot know them",
         "Before helm uninstall delete the ModelExports with deletionPolicy: Delete, or set Retain",
     ):
         assert words in notes
@@ -131,12 +146,60 @@ def test_releases_of_two_teams_share_no_name() -> None:
 
 
 def test_the_policy_of_a_namespace_holds_for_every_pod_that_gets_the_keys_of_the_store() -> None:
-    [policy] = [body for name, body in objects(values_of("everything")).items() if name.endswith("-operator-jobs")]
+    [policy] = job_policies({})
     [expression] = policy["spec"]["podSelector"]["matchExpressions"]
     export = make_export("ONNX/FP16")
     job = build_all(export, make_class())["ONNX/FP16"]
     pods = [job["spec"]["template"], signing_pod(export, job, ["s3://exports/a"], "http://minio:9000")]
     assert {pod["metadata"]["labels"][expression["key"]] for pod in pods} == set(expression["values"])
+
+
+def job_policies(values: Body) -> list[Body]:
+    return [body for body in load(render(values)) if body["metadata"]["name"].endswith("-jobs")]
+
+
+@pytest.mark.parametrize(
+    ("values", "namespaces"),
+    [
+        ({}, [NAMESPACE]),
+        ({"watch": {"namespaces": ["a", "b"]}}, ["a", "b"]),
+        ({"networkPolicy": {"jobs": {"namespaces": ["a", NAMESPACE]}}}, [NAMESPACE, "a"]),
+        ({"credentials": {**KEYS, "namespaces": ["a", "b"]}}, [NAMESPACE, "a", "b"]),
+        ({"credentials": {**KEYS, "create": False, "namespaces": ["a"]}}, [NAMESPACE]),
+        ({"networkPolicy": {"enabled": False}}, [NAMESPACE]),
+        ({"networkPolicy": {"jobs": {"enabled": False, "namespaces": ["a"]}}}, []),
+    ],
+)
+def test_jobs_are_isolated_in_every_namespace_that_is_known(values: Body, namespaces: list[str]) -> None:
+    policies = job_policies(values)
+    assert [policy["metadata"]["namespace"] for policy in policies] == namespaces
+    for policy in policies:
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert "ingress" not in policy["spec"], "nobody reaches a converter"
+
+
+def test_jobs_reach_public_addresses_and_no_others_unless_named() -> None:
+    [policy] = job_policies({"networkPolicy": {"jobs": {"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]}}})
+    dns, web, store = policy["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert web["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert store["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    blocks = [
+        (ip_network(peer["ipBlock"]["cidr"]), list(map(ip_network, peer["ipBlock"]["except"]))) for peer in web["to"]
+    ]
+    for block, excepted in blocks:
+        assert all(inner.subnet_of(block) for inner in excepted), "the API server refuses the policy"
+
+    def is_reached(address: str) -> bool:
+        one = ip_address(address)
+        return any(one in block and not any(one in inner for inner in excepted) for block, excepted in blocks)
+
+    probes = [str(network[offset]) for network in SPECIAL for offset in (0, -1)]
+    assert not [address for address in probes if is_reached(address)]
+    for address in ("8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111"):
+        assert is_reached(address)
+    for address in probes:
+        assert not is_allowed(address, ()), "the converter agrees"
 
 
 def test_the_chart_takes_the_values_that_argo_cd_gives_it() -> None:
@@ -193,6 +256,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an unknown level": ({"logLevel": "TRACE"}, "at '/logLevel'"),
     "a variable without a name": ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     "a port that is none": ({"networkPolicy": {"apiServerPorts": [0]}}, "at '/networkPolicy/apiServerPorts/0'"),
+    "a port of the web that is none": (
+        {"networkPolicy": {"jobs": {"httpsPorts": ["https"]}}},
+        "at '/networkPolicy/jobs/httpsPorts/0'",
+    ),
     "an address without its length": (
         {"networkPolicy": {"apiServerCIDRs": ["192.0.2.10"]}},
         "at '/networkPolicy/apiServerCIDRs/0'",

@@ -22,7 +22,7 @@ from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
 from modelexport_converter.files import run_command
-from modelexport_converter.intake import check_pictures, fetch_inputs, find_earlier
+from modelexport_converter.intake import fetch_inputs, find_earlier, open_pictures
 from modelexport_converter.outcome import Terminated, explain
 from modelexport_converter.progress import Stages, claim_stdout, peak_memory_mib, start_logging
 from modelexport_converter.shared import SharedFolder
@@ -84,14 +84,14 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, folder: Pat
         earlier = find_earlier(store, request, intake.sources)
         if earlier is not None:
             return earlier
-        check_pictures(request, intake.dataset)
+        dataset = open_pictures(request, intake)
     with stages.stage("start"):
         limit_threads(environ)
         # Imports torch, which a conversion that finds its work done never needs.
         from modelexport_converter import pipeline
 
     shared = SharedFolder(Path(environ.get(names.SHARED_DIR_ENV, folder / "shared")))
-    return pipeline.run(pipeline.Conversion(request, intake, store, folder, shared, stages))
+    return pipeline.run(pipeline.Conversion(request, intake, dataset, store, folder, shared, stages))
 
 
 def _write_message(environ: Mapping[str, str], result: ConversionResult) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelexport_converter.backends import Array
+from modelexport_converter.evidence import SAME_ANSWER, Variation
 from modelexport_converter.model import Output
 
 Numbers = npt.NDArray[np.float64]
@@ -37,11 +38,16 @@ _RESOLVED = 2.0**-20
 class ChannelSums:
     """Sums over all pictures of every output by itself."""
 
+    nothing = SAME_ANSWER
+
     def __init__(self, outputs: Sequence[Output], input_size: tuple[int, int]) -> None:
+        self._input_size = input_size
+        self._variation = Variation()
         self._sums = {output.name: _Sums(input_size) for output in outputs}
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
         """Add one picture: outputs of equal shapes."""
+        self._variation.add([_by_channel(values, self._input_size) for values in expected])
         for total, one, other in zip(self._sums.values(), expected, found, strict=True):
             total.add(one, other)
 
@@ -52,6 +58,10 @@ class ChannelSums:
     def has_content(self) -> bool:
         """Always: every output says something."""
         return True
+
+    def evidence(self) -> int:
+        """How many pictures are told apart."""
+        return self._variation.count()
 
     def remark(self) -> str:
         """Name the channel that differs most, in the output that does."""

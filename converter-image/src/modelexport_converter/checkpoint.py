@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.fetch import CHECKPOINT
-from modelexport_converter.program import read_program
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.reading import read_program
 
 Facts = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ class Checkpoint:
 
     tensors: Mapping[str, torch.Tensor]
     facts: Facts = field(default_factory=dict)
-    program: torch.export.ExportedProgram | None = None
+    program: Program | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -142,9 +143,7 @@ def _read_zip(path: Path) -> Checkpoint:
         raise _unreadable(path, _explain_zip(path)) from error
     if "archive_format" in records:
         program = read_program(path)
-        tensors = {**program.state_dict, **_tensors_of(program.constants)}
-        _check_extent(path, tensors)
-        return Checkpoint(tensors, program=program)
+        return Checkpoint(program.tensors, program=program)
     if "constants.pkl" in records:
         raise _unreadable(path, "it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
     if "data.pkl" not in records:
@@ -329,7 +328,7 @@ def _check_globals(names: list[str]) -> None:
 def _check_finite(checkpoint: Checkpoint) -> None:
     """Stop at weights that are NaN or infinite, and at NaN in what else a program has: masks of it are infinite."""
     program, tensors = checkpoint.program, checkpoint.tensors
-    weights = tensors if program is None else program.graph_signature.parameters
+    weights = tensors if program is None else program.parameters
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from modelexport import names
 from modelexport.reasons import Reason
-from modelexport.sources import explain_outside, public_uri
+from modelexport.sources import explain_outside, explain_unreadable, public_uri
 from modelexport.spec import DataRef
+from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge
 
@@ -38,7 +39,8 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
     """Download a file to ``path`` and return its SHA-256 (64 hex digits).
 
     Raises:
-        Failure: it is not there, too large, or has another SHA-256 than the request asks for.
+        Failure: it is not there, too large, or has another SHA-256 than the request asks for. Which one it has is not
+            told: the credentials of the store, and the network of the Pod, may reach what the user may not.
     """
     check_source(environ, ref.uri, role)
     try:
@@ -51,18 +53,20 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
         raise Failure(role.too_large, f"{role.name} {public_uri(ref.uri)} {error}") from error
     digest = sha256_of(path)
     if ref.sha256 not in (None, digest):
-        found = f"{role.name} {public_uri(ref.uri)} has SHA-256 {digest}"
-        wanted = f"{role.field_path}.sha256 asks for {ref.sha256}; correct the one that is wrong"
-        raise Failure(Reason.DIGEST_MISMATCH, f"{found}, {wanted}")
+        problem = f"{role.name} {public_uri(ref.uri)} is not the file that {role.field_path}.sha256 asks for"
+        way_out = "run sha256sum on yours and correct the digest, or upload it again"
+        raise Failure(Reason.DIGEST_MISMATCH, f"{problem} ({ref.sha256}); {way_out}")
     return digest
 
 
 def check_source(environ: Mapping[str, str], uri: str, role: Role) -> None:
-    """Refuse a file outside of the folders from which the export's class lets it read; the operator did so before.
+    """Refuse what the operator refused before: a URI that nobody reads, or one outside of the folders of the class.
 
     Raises:
-        Failure: ``SourceNotAllowed``.
+        Failure: ``InvalidSpec`` or ``SourceNotAllowed``.
     """
+    if problem := explain_unreadable(uri):
+        raise Failure(Reason.INVALID_SPEC, f"{role.field_path}.uri: {clean(public_uri(uri))} {problem}")
     if problem := explain_outside(uri, environ.get(names.SOURCES_ENV, "").split()):
         raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{role.field_path}.uri: {public_uri(uri)} {problem}")
 

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
-from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
+from modelexport_converter.calibration import Dataset, open_dataset
+from modelexport_converter.datasets import Found, fetch_dataset
 from modelexport_converter.fetch import CHECKPOINT, fetch
-from modelexport_converter.pictures import check_readable
 from modelexport_converter.report import Sources, read_earlier, report_uri
 from modelexport_converter.stores import Store
 
 
 @dataclass(frozen=True)
 class Intake:
-    """What a conversion starts from, all of it on this disk."""
+    """What a conversion starts from, all of it in ``folder``."""
 
+    folder: Path
     checkpoint: Path
-    dataset: Dataset
+    pictures: Found | None
     sources: Sources
 
 
@@ -34,8 +35,8 @@ def fetch_inputs(store: Store, environ: Mapping[str, str], request: ConversionRe
     checkpoint = folder / "checkpoint"
     digest = fetch(store, environ, request.model.checkpoint, CHECKPOINT, checkpoint)
     calibrates = request.scheme.needs_calibration
-    dataset = open_dataset(store, environ, request.calibration, folder, calibrates=calibrates)
-    return Intake(checkpoint, dataset, Sources(digest, dataset.digest))
+    pictures = fetch_dataset(store, environ, request.calibration, folder, calibrates=calibrates)
+    return Intake(folder, checkpoint, pictures, Sources(digest, pictures.digest if pictures else None))
 
 
 def find_earlier(store: Store, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
@@ -47,10 +48,11 @@ def find_earlier(store: Store, request: ConversionRequest, sources: Sources) -> 
     return earlier if store.size_of(earlier.artifact.uri) == earlier.artifact.size_bytes else None
 
 
-def check_pictures(request: ConversionRequest, dataset: Dataset) -> None:
-    """Refuse a broken picture before anything is converted.
+def open_pictures(request: ConversionRequest, intake: Intake) -> Dataset:
+    """Open the pictures of a request and choose among them, before anything is converted.
 
     Raises:
-        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge`` for a picture that is used in any case.
+        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge``, they are not what they should be.
     """
-    check_readable((*dataset.calibration, *dataset.verification[:VERIFICATION_COUNT]))
+    calibrates = request.scheme.needs_calibration
+    return open_dataset(request.calibration, intake.pictures, intake.folder, calibrates=calibrates)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from modelexport.spec import INPUT_SIZE_LIMIT, Parameters
 from modelexport_converter.checkpoint import Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Preprocessing
+from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -132,55 +133,23 @@ def fill(network: Network, tensors: Tensors, what: str, way_out: str = "export a
     return network
 
 
-class ProgramModule(torch.nn.Module):
-    """A program as a module like any other: exporters set it to eval mode, of which a program does not want to hear."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        super().__init__()
-        self.network = program.module(check_guards=False)  # shapes are static and have been checked
-        self.training = False
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "ProgramModule":
-        """Stay as the program was captured."""
-        return self
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the program's outputs, a single one too as a tuple."""
-        outputs = self.network(image)
-        return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
-
-
-def program_shapes(
-    program: torch.export.ExportedProgram, asked: tuple[int, int] | None
-) -> tuple[tuple[int, int], list[tuple[int, ...]]]:
+def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tuple[int, int], list[tuple[int, ...]]]:
     """Return the input size of a program that takes one picture, and the shapes of its outputs.
 
     Raises:
         Failure: ``CheckpointMismatch``: it takes something else, or another size than the export asks for.
     """
-    shapes = [_shape(program, name) for name in program.graph_signature.user_inputs]
+    inputs = [program.shapes[value] for value in program.inputs]
+    shapes = [given.sizes for given in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
         raise unfit(f"it takes inputs of shapes {shapes}, expected one image (1, 3, height, width)")
-    if (kind := _value(program, program.graph_signature.user_inputs[0]).dtype) is not torch.float32:
-        raise unfit(f"it takes {kind}, expected an image of torch.float32 in 0 to 1 as example input")
+    if inputs[0].dtype is not torch.float32:
+        raise unfit(f"it takes {inputs[0].dtype}, expected an image of torch.float32 in 0 to 1 as example input")
     height, width = shapes[0][2:]
     check_asked("input size", asked, (height, width))
-    return (height, width), [_shape(program, name) for name in program.graph_signature.user_outputs]
+    return (height, width), [program.shapes[value].sizes for value in program.outputs]
 
 
 def unfit(problem: str) -> Failure:
     """The failure of an archive that is not of the architecture."""
     return mismatch(f"the .pt2 archive does not fit: {problem}")
-
-
-def _shape(program: torch.export.ExportedProgram, name: object) -> tuple[int, ...]:
-    value = _value(program, name)
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def _value(program: torch.export.ExportedProgram, name: object) -> Any:
-    """What stands for a value of the graph: its shape and its type without numbers."""
-    node = next((node for node in program.graph.nodes if node.name == name), None)
-    return node.meta.get("val") if node is not None else None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from modelexport.logs import log, with_fields
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
+from modelexport.text import clean
 from modelexport_converter.failures import Failure
 
 BRIEF = 500
@@ -67,5 +68,4 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def brief(error: Exception) -> str:
     """Return the message of an exception on one line, cut to what a status can hold."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= BRIEF else text[: BRIEF - 1] + "…"
+    return clean(" ".join(str(error).split()) or type(error).__name__, BRIEF)

@@ -5,26 +5,38 @@ Nothing of an archive is unpacked to disk, so its names can do no harm; what it 
 
 import io
 import math
+import os
+import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import BmpImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from modelexport.reasons import Reason
+from modelexport.text import clean
+from modelexport_converter.datasets import PICTURE_LIMIT, SHOWN, TOTAL_LIMIT, check_found, is_picture
 from modelexport_converter.failures import Failure
+from modelexport_converter.picture_bounds import PIXEL_LIMIT, Excessive, check_bytes, check_pixels
 
 if TYPE_CHECKING:  # the module of models imports torch, which a conversion that is reused never needs
     from modelexport_converter.model import Preprocessing
 
 Array = npt.NDArray[np.float32]
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 DECODERS = tuple(
     str(decoder.format)
     for decoder in (
@@ -35,30 +47,31 @@ DECODERS = tuple(
     )
 )
 """The decoders that untrusted bytes may reach; naming their modules loads them."""
+BRIEF = 200
+"""Characters of a decoder's message that reach the user."""
 LETTERBOX_GREY = 114
 """The value with which YOLO models were padded in training."""
 
 MIB = 1 << 20
 ENTRY_LIMIT = 100_000
-PICTURE_LIMIT = 64 * MIB
-TOTAL_LIMIT = 8192 * MIB
+DIRECTORY_LIMIT = 24 * MIB
+"""Bytes of an archive's directory; an entry takes 46, its name, and up to 40 for times and the like."""
 RATIO_LIMIT = 200
 """A photo hardly shrinks in an archive, a drawn BMP a hundredfold; beyond that an archive is made to do harm."""
+_IN_DIRECTORY = b"PK\1\2"
+"""How every record of a directory begins."""
+_ENCRYPTED = 1
+_HEADER_BYTES = 30
+"""The least that stands before the bytes of an entry, its name aside."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: the name to show to the user, and how to read its bytes."""
+    """One picture: the name to show to the user, how to read its bytes, and its name within its archive or folder."""
 
     name: str
     read: Callable[[], bytes]
-
-
-def is_picture(name: str) -> bool:
-    """Whether a name is that of a picture; hidden files and what macOS adds to archives are not."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    entry: str = ""
 
 
 def open_archive(path: Path, uri: str) -> tuple[Picture, ...]:
@@ -67,22 +80,75 @@ def open_archive(path: Path, uri: str) -> tuple[Picture, ...]:
     Raises:
         Failure: ``CalibrationInvalid`` for what is no archive or has no picture, ``CalibrationTooLarge`` for a bomb.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise Failure(
-            Reason.CALIBRATION_INVALID, f"{uri} is not a zip archive ({error}); give a zip of pictures or a folder"
-        ) from error
+    archive = _open_zip(path, uri)
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     _check_bounds(entries, uri)
+    _check_entries(entries, path.stat().st_size, uri)
     # A name can stand twice in an archive, so an entry is read by its record and not by its name.
-    chosen = sorted((entry for entry in entries if is_picture(entry.filename)), key=lambda entry: entry.filename)
+    chosen = sorted(filter(_is_picture, entries), key=lambda entry: entry.filename)
     check_found(chosen, [entry.filename for entry in entries], uri)
-    return tuple(Picture(f"{entry.filename} in {uri}", _reader(archive, entry)) for entry in chosen)
+    return tuple(
+        Picture(f"{clean(entry.filename, SHOWN)} in {uri}", _reader(archive, entry), entry.filename) for entry in chosen
+    )
+
+
+class _Bounded(io.FileIO):
+    """An archive whose directory is bounded before ``zipfile`` makes records of it, each of about a KiB.
+
+    It is closed with the last picture that is read from it.
+    """
+
+    is_open = False
+
+    def __del__(self) -> None:
+        self.close()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See ``io.FileIO``; a directory is read whole, before the archive is open.
+
+        Raises:
+            Excessive: it has too many bytes or too many files.
+        """
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        if not self.is_open and min(left, left if size is None or size < 0 else size) > DIRECTORY_LIMIT:
+            raise Excessive(f"a directory of more than {DIRECTORY_LIMIT // MIB:,} MiB")
+        content = super().read(size) or b""
+        if not self.is_open and (count := content.count(_IN_DIRECTORY)) > ENTRY_LIMIT:
+            raise Excessive(f"{count:,} files, the limit is {ENTRY_LIMIT:,}")
+        return content
+
+
+def _open_zip(path: Path, uri: str) -> zipfile.ZipFile:
+    file = _Bounded(path)
+    try:
+        archive = zipfile.ZipFile(file)
+    except Excessive as error:
+        file.close()
+        raise Failure(Reason.CALIBRATION_TOO_LARGE, f"{uri} holds {error}; give fewer or smaller pictures") from error
+    except MemoryError:
+        file.close()
+        raise
+    except Exception as error:
+        # What is broken ends in whatever exception its reader comes upon, beside BadZipFile.
+        file.close()
+        problem = clean(str(error), BRIEF) or type(error).__name__
+        message = f"{uri} is not a zip archive ({problem}); give a zip of pictures or a folder"
+        raise Failure(Reason.CALIBRATION_INVALID, message) from error
+    file.is_open = True
+    return archive
+
+
+def _is_picture(entry: zipfile.ZipInfo) -> bool:
+    return is_picture(entry.filename) and not stat.S_ISLNK(entry.external_attr >> 16)
 
 
 def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
-    return lambda: archive.read(entry)
+    def read() -> bytes:
+        """No more than the entry says that it holds: without a size, ``zipfile`` unpacks all that there is."""
+        with archive.open(entry) as file:
+            return file.read(entry.file_size)
+
+    return read
 
 
 def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
@@ -90,9 +156,8 @@ def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
     packed = sum(entry.compress_size for entry in entries)
     largest = max((entry.file_size for entry in entries), default=0)
     for found, limit, what in (
-        (len(entries), ENTRY_LIMIT, "files"),
-        (largest // MIB, PICTURE_LIMIT // MIB, "MiB in one file"),
-        (total // MIB, TOTAL_LIMIT // MIB, "MiB unpacked"),
+        (-(-largest // MIB), PICTURE_LIMIT // MIB, "MiB in one file"),
+        (-(-total // MIB), TOTAL_LIMIT // MIB, "MiB unpacked"),
         (total // max(packed, 1), RATIO_LIMIT, "times its packed size"),
     ):
         if found > limit:
@@ -100,40 +165,52 @@ def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
             raise Failure(Reason.CALIBRATION_TOO_LARGE, message)
 
 
-def check_found(chosen: Sequence[object], names: Sequence[str], uri: str) -> None:
-    """Refuse a data set without a picture and say what it holds instead.
-
-    Raises:
-        Failure: ``CalibrationInvalid``.
-    """
-    if not chosen:
-        held = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-        message = f"{uri} holds no picture ({', '.join(SUFFIXES)}); it holds {len(names)} files: {held}"
-        raise Failure(Reason.CALIBRATION_INVALID, message)
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, uri: str) -> None:
+    """Refuse entries that cannot be read, and such as share bytes, of which a small archive can hold any number."""
+    end = size
+    for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):
+        if entry.flag_bits & _ENCRYPTED:
+            problem = "is encrypted; give an archive without a password"
+        elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            problem = f"is packed by method {entry.compress_type}; pack it by deflate, as zip does, or not at all"
+        elif entry.header_offset + _HEADER_BYTES + entry.compress_size > end:
+            problem = "shares bytes with another file or reaches beyond the archive; pack it anew"
+        else:
+            end = entry.header_offset
+            continue
+        raise Failure(Reason.CALIBRATION_INVALID, f"{clean(entry.filename, SHOWN)} in {uri} {problem}")
 
 
 def decode(picture: Picture) -> Image.Image:
-    """Return a picture in RGB and upright, as its EXIF orientation says.
+    """Return a picture in RGB and upright, as its EXIF orientation says; of an animation the first frame.
 
     Raises:
-        Failure: ``CalibrationInvalid`` for a broken picture, ``CalibrationTooLarge`` for one of too many pixels.
+        Failure: ``CalibrationInvalid`` for a broken picture, ``CalibrationTooLarge`` for one that asks for too much.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(picture.read()), formats=DECODERS)))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise Failure(
-            Reason.CALIBRATION_TOO_LARGE, f"{picture.name} has more than {limit}; make it smaller or remove it"
-        ) from error
+            warnings.simplefilter("ignore")  # what decoders say of a picture that they read all the same
+            return _decode(picture.read())
+    except (Excessive, Image.DecompressionBombError) as error:
+        message = f"{picture.name} has {clean(str(error), BRIEF)}; make it smaller, save it anew, or remove it"
+        raise Failure(Reason.CALIBRATION_TOO_LARGE, message) from error
     except (Failure, MemoryError):
         raise
     except Exception as error:
         # Decoders fail on broken data with whatever exception they come upon.
-        raise Failure(
-            Reason.CALIBRATION_INVALID, f"{picture.name} cannot be read as a picture ({error}); repair or remove it"
-        ) from error
+        problem = clean(str(error), BRIEF) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            problem = f"it is not of the kinds {', '.join(DECODERS)}"
+        message = f"{picture.name} cannot be read as a picture ({problem}); repair or remove it"
+        raise Failure(Reason.CALIBRATION_INVALID, message) from error
+
+
+def _decode(content: bytes) -> Image.Image:
+    check_bytes(content)
+    image = Image.open(io.BytesIO(content), formats=DECODERS)
+    check_pixels(*image.size)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image if image.mode == "RGB" else _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -142,16 +219,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def check_readable(pictures: Iterable[Picture]) -> None:
-    """Decode every picture once, so that a broken one is told before minutes are spent on a conversion.
-
-    Raises:
-        Failure: as ``decode``.
-    """
-    for picture in pictures:
-        decode(picture)
 
 
 class Inputs(Sequence[Array]):
@@ -205,6 +272,10 @@ def centre_crop(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
     scale = max(height / image.height, width / image.width)
     size = (max(width, math.floor(image.width * scale)), max(height, math.floor(image.height * scale)))
     left, top = (round((inner - outer) / 2) for inner, outer in zip(size, (width, height), strict=True))
+    if size[0] * size[1] > PIXEL_LIMIT:  # of a strip, most of which is cut away, only the rest is scaled
+        across, down = image.width / size[0], image.height / size[1]
+        kept = (left * across, top * down, (left + width) * across, (top + height) * down)
+        return image.resize((width, height), Image.Resampling.BILINEAR, box=kept)
     return image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
 
 

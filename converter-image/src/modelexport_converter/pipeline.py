@@ -6,6 +6,7 @@ What differs between formats is in ``backends``, what differs between architectu
 import hashlib
 import importlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport.spec import Model
 from modelexport_converter.backends import Backend, Facts, load_backend
-from modelexport_converter.calibration import VERIFICATION_COUNT
+from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset
 from modelexport_converter.checkpoint import read_checkpoint
 from modelexport_converter.doubts import check_network
 from modelexport_converter.inspection import check_facts
@@ -31,7 +32,7 @@ from modelexport_converter.report import build_report, describe_model, tool_vers
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.statistics import ENOUGH_PICTURES
 from modelexport_converter.stores import Store
-from modelexport_converter.verify import Comparison, check, compare
+from modelexport_converter.verify import Comparison, check, check_evidence, compare
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Conversion:
 
     request: ConversionRequest
     intake: Intake
+    dataset: Dataset
     store: Store
     folder: Path
     shared: SharedFolder
@@ -66,25 +68,44 @@ def run(work: Conversion) -> ConversionResult:
         facts = inspect(work, backend, model, produced)
     with stage("verify"):
         comparison = run_both(work, backend, model, produced)
+        if work.dataset.is_own:
+            check_evidence(comparison)
         verification = check(comparison, request.threshold)
     with stage("publish"):
         artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
+    told = tuple(remarks(work.dataset, comparison))
     report = {
         **build_report(request, work.intake.sources, artifact, verification),
         "agreements": dict(comparison.agreements),
-        "pictures": comparison.pictures,
+        "pictures": {
+            **work.dataset.describe(),
+            "verified": comparison.pictures,
+            "withEvidence": comparison.evidence,
+        },
+        "remarks": told,
         "model": describe_model(model, facts),
         "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
         "peakMemoryMiB": peak_memory_mib(),
     }
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message=verification.add_warnings("verified and published"),
+        message="; ".join(["verified and published", *told]),
         scheme=request.scheme,
         artifact=artifact,
         report_uri=publish_report(work.store, request, report, work.folder),
         verification=verification,
     )
+
+
+def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
+    """What a user should know of the model and the pictures although a file was published, a phrase each."""
+    for warning in comparison.warnings:
+        yield f"warning: {warning}"
+    if dataset.unreadable:
+        yield dataset.remark()
+    if not comparison.evidence:
+        found = f"{comparison.nothing}, which are {comparison.pictures} built-in ones and prove little therefore"
+        yield f"{found}: name pictures of what the model has learned in spec.calibration"
 
 
 def load_model(work: Conversion) -> LoadedModel:
@@ -103,14 +124,12 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
 
 def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:
     """Refuse a rebuilt network that its statistics of normalisation give away, and note what is doubtful."""
-    dataset = work.intake.dataset
+    dataset = work.dataset
 
     def prepare(model: LoadedModel) -> Inputs:
         return Inputs(dataset.verification[:ENOUGH_PICTURES], model.preprocessing, model.input_size)
 
-    return check_network(
-        model, work.request.model, lambda asked: _load(work, asked), prepare, own=dataset.digest is not None
-    )
+    return check_network(model, work.request.model, lambda asked: _load(work, asked), prepare, own=dataset.is_own)
 
 
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
@@ -148,7 +167,7 @@ def _suffix(request: ConversionRequest) -> str:
 
 def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: Path) -> Path:
     """Return the file in the scheme of the request; the converted one itself where that is its scheme."""
-    scheme, dataset = work.request.scheme, work.intake.dataset
+    scheme, dataset = work.request.scheme, work.dataset
     if scheme is _base(work.request):
         return converted
     produced = work.folder / f"produced{_suffix(work.request)}"
@@ -169,7 +188,7 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Pa
 
 def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> Comparison:
     """Run the produced file and the model on the same pictures."""
-    pictures = Inputs(work.intake.dataset.verification, model.preprocessing, model.input_size)
+    pictures = Inputs(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = backend.open_file(model, produced)
         return compare(model, run_file, pictures, first=VERIFICATION_COUNT, enough=work.request.threshold.minimum)

@@ -5,15 +5,14 @@ It is written last, so a file without a report was never published. The next, eq
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from modelexport import __version__, names
+from modelexport import __version__, names, untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.result import Artifact, ConversionResult, Verification, read_artifact, read_verification
 from modelexport.sources import public_uri
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
@@ -21,7 +20,12 @@ if TYPE_CHECKING:  # both import torch, which a conversion that is reused never 
     from modelexport_converter.model import LoadedModel
     from modelexport_converter.statistics import Fit
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
+REPORT_LIMIT = 1 << 24
+"""Characters of an earlier report that are read: whoever may write into the bucket can have written it."""
+REMARKS, REMARK_LIMIT = 8, 1000
+"""How many remarks a report has at most, and the characters of each."""
 PACKAGES = (
     "ai-edge-litert",
     "ai-edge-quantizer",
@@ -118,22 +122,26 @@ def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> Con
     ``None`` where it was another: other content, other tools, or no report of this version at all.
     """
     try:
-        report: Mapping[str, Any] = json.loads(text)
+        report = untrusted.load(text, REPORT_LIMIT)
         expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None
-        artifact, verification = report["artifact"], Verification.from_dict(report["verification"])
+        artifact = read_artifact(report["artifact"], size="sizeBytes")
+        if artifact.uri != f"{request.output}{request.artifact_name}" or report["scheme"] != request.scheme:
+            return None
+        verification = read_verification(report["verification"])
         if verification.reference is None:
             return None  # of a version that did not say what it was compared with
+        remarks = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message=verification.add_warnings("an equal conversion had published this file already"),
-            scheme=report["scheme"],
-            artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
+            message="; ".join(["an equal conversion had published this file already", *remarks]),
+            scheme=str(request.scheme),
+            artifact=artifact,
             report_uri=report_uri(request),
             verification=verification,
             reused=True,
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         return None  # not a report that this version could have written, so it is made anew

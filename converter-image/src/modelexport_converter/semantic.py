@@ -11,7 +11,6 @@ from modelexport.result import Reference
 from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import (
-    ProgramModule,
     check_asked,
     class_names,
     normalised,
@@ -21,6 +20,7 @@ from modelexport_converter.matching import (
     unfit,
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.module import ProgramModule
 
 PROBABILITIES = Output(
     "probabilities",

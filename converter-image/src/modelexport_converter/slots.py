@@ -15,12 +15,14 @@ larger probabilities, place by place.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from modelexport.reasons import Reason
 from modelexport_converter.backends import Array
+from modelexport_converter.evidence import DETECTED, NO_DETECTION
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Output
 
@@ -39,6 +41,8 @@ class SlotSums:
     squares: float = 0.0
     masks: float = 0.0
     weight: float = 0.0
+    evident: int = 0
+    nothing: ClassVar[str] = NO_DETECTION
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
         """Add one picture: the outputs of the model and of the file, in their order.
@@ -48,6 +52,7 @@ class SlotSums:
         """
         self.pictures += 1
         one, other = (_Slots.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found))
+        self.evident += bool((one.scores >= DETECTED).any())
         self.squares += float((one.scores**2).sum() + (other.scores**2).sum())
         for index, partner, value in _pairs(one, other):
             self.shared += 2 * value
@@ -72,6 +77,10 @@ class SlotSums:
     def has_content(self) -> bool:
         """Whether anything was detected yet."""
         return self.squares > 0
+
+    def evidence(self) -> int:
+        """How many pictures show the model something."""
+        return self.evident
 
     def remark(self) -> str:
         """Nothing that the agreements do not say."""

@@ -31,6 +31,7 @@ from modelexport.reasons import Reason
 from modelexport.result import Reference, Verification
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.channels import ChannelSums, spread_of_scores
+from modelexport_converter.evidence import DETECTED, NO_DETECTION, SAME_ANSWER, Probabilities, Variation
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.slots import AXIS, SlotSums, incomparable
@@ -43,10 +44,16 @@ _POSITIONS = {"batch", "anchor", "row", "column"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement per output, on a number of pictures, what else helps to understand it, and the model's origin."""
+    """Agreement per output, on a number of pictures, what else helps to understand it, and the model's origin.
+
+    ``evidence`` is on how many of them the model sees something, as ``evidence`` says; ``nothing`` is a sentence for
+    the case that there are none.
+    """
 
     agreements: Mapping[str, float]
     pictures: int
+    evidence: int
+    nothing: str
     remark: str = ""
     reference: Reference = Reference.REBUILT
     assumptions: tuple[str, ...] = ()
@@ -63,15 +70,16 @@ def compare(
 ) -> Comparison:
     """Run model and file on the same inputs, each (1, 3, height, width), and measure how far their outputs agree.
 
-    The first pictures are all where the agreement on them is enough. Where it is not, all are measured once more before
-    a file is refused: a model that decides between near equals, as a detector of two stages does, decides otherwise now
-    and then, and among few pictures one of these weighs more than it should.
+    The first pictures are all where they show the model something and the agreement on them is enough. Where it is not,
+    all are measured before a file is refused: a model that decides between near equals, as a detector of two stages
+    does, decides otherwise now and then, and among few pictures one of these weighs more than it should. There is no
+    stop between: to end at the first picture after which a file happens to be good enough would flatter it.
 
     Args:
         model: the original.
         run: the file.
         pictures: the inputs.
-        first: how many of them are the first; all of them unless told otherwise.
+        first: how many of them, of those that show the model something, are the first; all unless told otherwise.
         enough: the agreement that is enough.
 
     Raises:
@@ -80,15 +88,33 @@ def compare(
     """
     if not pictures:
         raise ValueError("there are no pictures to verify on")
-    sums = _start(model)
-    for count, picture in enumerate(pictures, 1):
+    sums, wanted = _start(model), len(pictures) + 1 if first is None else first
+    for count, picture in enumerate(pictures, 1):  # noqa: B007 - the last one is told
         expected, found = _run_model(model, picture), run(picture)
         _check_outputs(model, expected, found)
         sums.add(expected, found)
-        if count == first and sums.has_content() and min(sums.agreements().values()) >= enough:
-            break
+        if sums.evidence() >= wanted:
+            wanted = len(pictures) + 1
+            if sums.has_content() and min(sums.agreements().values()) >= enough:
+                break
     origin = model.reference, model.assumptions, model.warnings
-    return Comparison(sums.agreements(), count, sums.remark(), *origin)
+    return Comparison(sums.agreements(), count, sums.evidence(), sums.nothing, sums.remark(), *origin)
+
+
+def check_evidence(comparison: Comparison) -> None:
+    """Refuse pictures of a user on none of which the model sees anything: whatever agrees there, proves nothing.
+
+    Raises:
+        Failure: ``VerificationFailed``.
+    """
+    if comparison.evidence:
+        return
+    details = ", ".join(filter(None, (f"{comparison.pictures} different ones", comparison.remark)))
+    found = f"{comparison.nothing} ({details})"
+    way_out = "give calibration pictures of what the model has learned, such as those that it was trained on"
+    raise Failure(
+        Reason.VERIFICATION_FAILED, f"{found}, so that they are no evidence that the file is right; {way_out}"
+    )
 
 
 def check(comparison: Comparison, threshold: Threshold) -> Verification:
@@ -133,13 +159,38 @@ class _TensorSums:
         self._sums = [_Sums(output) for output in outputs]
         self._confident = next((index for index, output in enumerate(outputs) if _has(output, "class", "anchor")), None)
         self._highest = 0.0
+        self._detections = 0
+        self._classes = next((index for index, output in enumerate(outputs) if _has(output, "class")), None)
+        self._probabilities, self._variation = Probabilities(), Variation()
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
         """Add one picture: outputs of equal shapes."""
         confidence = None if self._confident is None else expected[self._confident].max(axis=1)
-        self._highest = self._highest if confidence is None else max(self._highest, float(confidence.max()))
+        self._note(expected, confidence)
         for index, total in enumerate(self._sums):
             total.add(expected[index], found[index], None if index == self._confident else confidence)
+
+    def _note(self, expected: Sequence[Array], confidence: Array | None) -> None:
+        """What a picture shows the model."""
+        if confidence is not None:
+            highest = float(confidence.max())
+            self._highest = max(self._highest, highest)
+            self._detections += highest >= DETECTED
+        elif self._classes is not None:
+            self._probabilities.add(expected[self._classes])
+        else:
+            self._variation.add([values.astype(np.float64).reshape(1, -1) for values in expected])
+
+    @property
+    def nothing(self) -> str:
+        """What is said of the model where no picture shows it anything."""
+        return SAME_ANSWER if self._confident is None else NO_DETECTION
+
+    def evidence(self) -> int:
+        """How many pictures show the model something."""
+        if self._confident is not None:
+            return self._detections
+        return self._variation.count() if self._classes is None else self._probabilities.count()
 
     def agreements(self) -> dict[str, float]:
         """Agreement by the name of each output.

@@ -60,3 +60,40 @@ capabilities:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
 {{- end -}}
+
+{{/* The namespaces that the release knows to have Jobs in, as a list in JSON. */}}
+{{- define "operator.jobNamespaces" -}}
+{{- $served := .Values.watch.namespaces | default (list .Release.Namespace) -}}
+{{- $keyed := ternary .Values.credentials.namespaces list .Values.credentials.create -}}
+{{- concat $served $keyed .Values.networkPolicy.jobs.namespaces | uniq | toJson -}}
+{{- end -}}
+
+{{/* Addresses beyond private networks; as the converter has them (stores/addresses.py), which also looks into NAT64. */}}
+{{- define "operator.publicPeers" -}}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    except:
+      - 0.0.0.0/8
+      - 10.0.0.0/8
+      - 100.64.0.0/10
+      - 127.0.0.0/8
+      - 168.63.129.16/32
+      - 169.254.0.0/16
+      - 172.16.0.0/12
+      - 192.0.0.0/24
+      - 192.0.2.0/24
+      - 192.88.99.0/24
+      - 192.168.0.0/16
+      - 198.18.0.0/15
+      - 198.51.100.0/24
+      - 203.0.113.0/24
+      - 224.0.0.0/4
+      - 240.0.0.0/4
+- ipBlock:
+    cidr: 2000::/3
+    except:
+      - 2001::/23
+      - 2001:db8::/32
+      - 2002::/16
+      - 3fff::/20
+{{- end -}}

@@ -13,6 +13,7 @@ from modelexport.nodepools import (
     Work,
 )
 from modelexport.schema import (
+    HIDDEN_PROBLEM,
     Schema,
     cel_list,
     integer,
@@ -23,11 +24,15 @@ from modelexport.schema import (
     rule,
     text,
     text_set,
+    visible,
     word_set,
     words,
 )
 from modelexport.spec import (
     DEADLINE_LIMIT,
+    NAMESPACES_LIMIT,
+    NETWORK_PATTERN,
+    NETWORKS_LIMIT,
     PARALLELISM_LIMIT,
     PREFIX_PATTERN,
     PULL_SECRETS_LIMIT,
@@ -38,6 +43,7 @@ from modelexport.spec import (
     JobLimits,
     Storage,
 )
+from modelexport.text import HIDDEN
 
 SECRET_LIMIT = 253
 NAME_LIMIT = 253
@@ -53,10 +59,12 @@ def class_schema() -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Store, sources, converter, nodes and limits.",
+                "Whom it serves, store, sources, converter, nodes and limits.",
                 {
+                    "allowedNamespaces": _namespaces(),
                     "storage": _storage(),
                     "sources": _sources(),
+                    "https": _https(),
                     "converter": _converter(),
                     "nodePools": _pools(),
                     "jobs": _jobs(),
@@ -76,20 +84,22 @@ def _storage() -> Schema:
     return record(
         "The S3 bucket into which files are published.",
         {
-            "endpoint": text("URL of the S3 server, without a path.", 1024, url),
+            "endpoint": visible("URL of the S3 server, without a path.", 1024, url),
             "bucket": text("The bucket; it has to exist.", 63, name),
             "prefix": {
                 "type": "string",
                 "description": "Folder in the bucket, without slashes around it; the namespace of the export is a "
                 "folder in it, or stands where it says {namespace}.",
                 "maxLength": 512,
-                "x-kubernetes-validations": [folder],
+                "x-kubernetes-validations": [rule(f"!self.matches(r'{HIDDEN}')", HIDDEN_PROBLEM), folder],
             },
-            "region": text("Region of the bucket.", 63, default=Storage.region),
-            "credentialsSecretName": text(
+            "region": visible("Region of the bucket.", 63, default=Storage.region),
+            "credentialsSecretName": visible(
                 "Secret in the namespace of the export with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", SECRET_LIMIT
             ),
-            "caSecretName": text("Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT),
+            "caSecretName": visible(
+                "Secret in the namespace of the export with ca.crt, for a private CA.", SECRET_LIMIT
+            ),
         },
         required=("endpoint", "bucket"),
     )
@@ -101,24 +111,46 @@ def _sources() -> Schema:
     return text_set(
         "Folders from which ModelExports may read checkpoints and pictures; {namespace} is the namespace of the "
         "export. Anywhere when left out.",
-        text("A URI that ends with a slash.", URI_LIMIT, folder),
+        visible("A URI that ends with a slash.", URI_LIMIT, folder),
         1,
         SOURCES_LIMIT,
     )
+
+
+def _namespaces() -> Schema:
+    name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
+    return text_set(
+        "Namespaces whose ModelExports may use this class; all when left out.",
+        text("The name of a namespace.", LABEL_LIMIT, name),
+        1,
+        NAMESPACES_LIMIT,
+    )
+
+
+def _https() -> Schema:
+    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
+    networks = text_set(
+        "Networks to which https:// URIs, and redirects of theirs, may lead beside public addresses; a private, "
+        "loopback or link-local address in none of them is refused.",
+        text("A network in CIDR notation.", 43, network),
+        0,
+        NETWORKS_LIMIT,
+    )
+    return record("What may be read from the web.", {"allowedNetworks": networks})
 
 
 def _converter() -> Schema:
     return record(
         "What runs in the Jobs.",
         {
-            "image": text("The converter's image; name it by digest in production.", 1024),
+            "image": visible("The converter's image; name it by digest in production.", 1024),
             "imagePullPolicy": words(
                 "When the image is pulled.", ("Always", "IfNotPresent", "Never"), default="IfNotPresent"
             ),
             "imagePullSecrets": keyed_list(
                 "Secrets in the namespace of the export with which the image is pulled, as in a Pod.",
                 ("name",),
-                record("One Secret.", {"name": text("Its name.", SECRET_LIMIT)}, required=("name",)),
+                record("One Secret.", {"name": visible("Its name.", SECRET_LIMIT)}, required=("name",)),
                 0,
                 PULL_SECRETS_LIMIT,
             ),
@@ -180,9 +212,9 @@ def _toleration() -> Schema:
     return record(
         "One toleration, as in a Pod.",
         {
-            "key": text("Key of the taint; every key when left out.", 316),
+            "key": visible("Key of the taint; every key when left out.", 316),
             "operator": words("How it compares.", list(TolerationOperator), default=str(TolerationOperator.EQUAL)),
-            "value": text("Value of the taint.", 63),
+            "value": visible("Value of the taint.", 63),
             "effect": words("Effect of the taint; every effect when left out.", list(TaintEffect)),
         },
         no_value,
@@ -236,6 +268,6 @@ def _jobs() -> Schema:
                     "not a name; use lower-case letters, digits, - and .",
                 ),
             ),
-            "priorityClassName": text("PriorityClass of the Pods.", NAME_LIMIT),
+            "priorityClassName": visible("PriorityClass of the Pods.", NAME_LIMIT),
         },
     )

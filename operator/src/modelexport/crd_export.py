@@ -11,7 +11,20 @@ from modelexport.result import (
     WARNINGS_LIMIT,
     Reference,
 )
-from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, plain_list, record, rule, text, time, words
+from modelexport.schema import (
+    Schema,
+    cel_list,
+    flag,
+    integer,
+    keyed_list,
+    plain_list,
+    record,
+    rule,
+    text,
+    time,
+    visible,
+    words,
+)
 from modelexport.spec import (
     ANCHOR_NUMBERS,
     CLASS_COUNT_LIMIT,
@@ -65,7 +78,7 @@ def _spec() -> Schema:
         "What to convert, and into what. Only suspend, deletionPolicy and ttlSecondsAfterFinished "
         "can be changed afterwards.",
         {
-            "className": text("The ExportClass that serves this export; the default class when left out.", 63),
+            "className": visible("The ExportClass that serves this export; the default class when left out.", 63),
             "model": _model(),
             "supportLevel": words(
                 "Which part of the support matrix may be asked for.",
@@ -303,7 +316,7 @@ def _calibration() -> Schema:
         "Pictures on which activation ranges are measured; INT8 is then static where the format can, else data-free.",
         {
             "dataset": _data("A zip of pictures, or a prefix (it ends in a slash) that holds them."),
-            "samples": integer("How many pictures are read at most.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
+            "samples": integer("How many pictures calibrate at most.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
         },
         required=("dataset",),
     )
@@ -325,7 +338,7 @@ def _data(description: str) -> Schema:
     return record(
         description,
         {
-            "uri": text(
+            "uri": visible(
                 "s3://bucket/key in the store of the class, or https:// with a sha256.", URI_LIMIT, local, known
             ),
             # Longer than a digest is, so that the rule and not the limit answers to one with a prefix.
@@ -365,7 +378,7 @@ def _condition() -> Schema:
             "type": text("Ready, Reconciling or Stalled.", 316),
             "status": words("Whether it holds.", ("True", "False", "Unknown")),
             "reason": text("Why, in one word of a closed list.", 1024),
-            "message": {"type": "string", "description": "Why, in words.", "maxLength": 32768},
+            "message": {"type": "string", "description": "Why, in words.", "maxLength": MESSAGE_LIMIT},
             "observedGeneration": integer("The generation of the spec that it describes.", 0, EXACT_LIMIT),
             "lastTransitionTime": time("When its status last changed."),
         },

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 from modelexport.names import API_VERSION
 from modelexport.reasons import Reason
+from modelexport.text import clean, is_clean
 
+PROBLEM_LIMIT = 2048
+"""Characters of what is said of a field: some show its value, which can be as large as an object."""
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 NAME_LIMIT = 253
 
@@ -22,7 +25,7 @@ class InvalidSpec(ValueError):  # noqa: N818 - what it says is not an error of o
     """A field holds a value that cannot be accepted; ``str()`` names the field, the value and the way out."""
 
     def __init__(self, field_path: str, problem: str, reason: Reason = Reason.INVALID_SPEC) -> None:
-        super().__init__(f"{field_path}: {problem}")
+        super().__init__(clean(f"{field_path}: {problem}", PROBLEM_LIMIT))
         self.field_path = field_path
         self.reason = reason
 
@@ -52,14 +55,21 @@ def text(parent: Body, path: str) -> str:
     return value
 
 
+def visible(value: str, path: str) -> str:
+    """Return a text that is shown as it is."""
+    if not is_clean(value):
+        raise InvalidSpec(path, f"{value[:80]!r} holds a character that cannot be seen; type it anew")
+    return value
+
+
 def optional_mapping(parent: Body, path: str) -> Body | None:
     """Return a field that is an object, ``None`` where it is missing."""
     return None if parent.get(_last(path)) is None else mapping(parent, path)
 
 
 def optional_text(parent: Body, path: str) -> str | None:
-    """Return a field that is a text, ``None`` where it is missing or empty."""
-    return text(parent, path) if parent.get(_last(path)) else None
+    """Return a field that is a text and shown as it is, ``None`` where it is missing or empty."""
+    return visible(text(parent, path), path) if parent.get(_last(path)) else None
 
 
 def name(parent: Body, path: str) -> str:

@@ -1,14 +1,17 @@
 """How operator and converter log: as events with fields, the same words in both, one line of JSON or of text each.
 
 ``export`` is always namespace/name, ``target`` format/precision, ``job`` the name of the Job and ``reason`` a word of
-the closed list: one query finds the whole story of an object.
+the closed list: one query finds the whole story of an object. What a line says is cleaned, wherever it comes from.
 """
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from modelexport.text import clean, clean_lines
 
 log = logging.getLogger("modelexport")
 
@@ -32,14 +35,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record; an event of ours has its own name, any other line is a ``log``."""
-        ours = {"event": record.getMessage()}
-        others = {"event": "log", "logger": record.name, "message": record.getMessage()}
+        message = clean_lines(record.getMessage())
+        ours = {"event": message}
+        others = {"event": "log", "logger": record.name, "message": message}
         line = {"time": _time_of(record), "level": record.levelname.lower(), **self._context}
         line |= ours if record.name == log.name else others
         line |= _fields_of(record)
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["traceback"] = clean_lines(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -47,14 +51,26 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record, and the lines of its traceback."""
-        words = [_time_of(record), record.levelname, f"{record.name}:", " ".join(record.getMessage().splitlines())]
+        words = [_time_of(record), record.levelname, f"{record.name}:", clean(record.getMessage())]
         words += [f"{key}={_quote(str(value))}" for key, value in _fields_of(record).items()]
-        return "\n".join([" ".join(words), *([self.formatException(record.exc_info)] if record.exc_info else [])])
+        traceback = [clean_lines(self.formatException(record.exc_info))] if record.exc_info else []
+        return "\n".join([" ".join(words), *traceback])
 
 
 def _fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = getattr(record, "fields", {})
-    return fields
+    return {clean(key): _cleaned(value) for key, value in fields.items()}
+
+
+def _cleaned(value: Any) -> Any:
+    """A value of a field without what must not be shown: whatever is no number that JSON has is text, or holds some."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {clean(str(key)): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return clean(str(value))
 
 
 def _time_of(record: logging.LogRecord) -> str:

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     SOURCE_NOT_ALLOWED = "SourceNotAllowed"
     CLASS_NOT_FOUND = "ClassNotFound"
     CLASS_INVALID = "ClassInvalid"
+    CLASS_NOT_ALLOWED = "ClassNotAllowed"
     # The checkpoint.
     CHECKPOINT_NOT_FOUND = "CheckpointNotFound"
     CHECKPOINT_UNREADABLE = "CheckpointUnreadable"
@@ -119,6 +120,9 @@ _POLICIES = {
     Reason.SOURCE_NOT_ALLOWED: _user("Put the file where the message says, or ask for another ExportClass."),
     Reason.CLASS_NOT_FOUND: _system("Create the ExportClass, or name another in spec.className.", retriable=True),
     Reason.CLASS_INVALID: _system("Correct the field of the ExportClass that the message names."),
+    Reason.CLASS_NOT_ALLOWED: _user(
+        "Name a class that serves the namespace, or have the namespace added to the class."
+    ),
     Reason.CHECKPOINT_NOT_FOUND: _user("Upload the checkpoint, or correct spec.model.checkpoint.uri."),
     Reason.CHECKPOINT_UNREADABLE: _user("Upload the whole file again: .pt, .safetensors or .pt2."),
     Reason.CHECKPOINT_UNSAFE: _user("Save the model as .safetensors or .pt2: this pickle could run code."),

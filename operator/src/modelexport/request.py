@@ -8,6 +8,7 @@ from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
 from modelexport.spec import Calibration, DataRef, Model, Parameters
 
 SCHEMA_VERSION = 1
+TEXTS = ("export", "artifact_name", "output", "spec_hash")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class ConversionRequest:
             version = data.pop("schemaVersion")
             if version != SCHEMA_VERSION:
                 raise ValueError(f"request has schemaVersion {version}, this converter reads {SCHEMA_VERSION}")
+            if not all(isinstance(data[name], str) for name in TEXTS):
+                raise ValueError(f"{', '.join(TEXTS)} have to be texts")
             return cls(**{**data, **_typed(data)})
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a conversion request: {error!r}") from error
 
 

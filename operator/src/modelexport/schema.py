@@ -7,12 +7,20 @@ rules could cost too much.
 from collections.abc import Sequence
 from typing import Any
 
+from modelexport.text import HIDDEN
+
 Schema = dict[str, Any]
+HIDDEN_PROBLEM = "holds a character that cannot be seen; type it anew"
 
 
 def text(description: str, limit: int, *rules: Schema, **more: Any) -> Schema:
     """A non-empty text of at most ``limit`` characters."""
     return {"type": "string", "description": description, "minLength": 1, "maxLength": limit, **more, **_rules(rules)}
+
+
+def visible(description: str, limit: int, *rules: Schema, **more: Any) -> Schema:
+    """A non-empty text that is shown as it is: a name or a URI."""
+    return text(description, limit, rule(f"!self.matches(r'{HIDDEN}')", HIDDEN_PROBLEM), *rules, **more)
 
 
 def words(description: str, allowed: Sequence[str], **more: Any) -> Schema:

@@ -65,12 +65,21 @@ def presign(
         **({"X-Amz-Security-Token": credentials.session_token} if credentials.session_token else {}),
         "X-Amz-SignedHeaders": "host",
     }
-    path = quote("/" + uri.removeprefix("s3://"), safe="/~")
+    path = _path(uri)
     text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
     request = "\n".join((method, path, text, f"host:{_host(endpoint)}", "", "host", "UNSIGNED-PAYLOAD"))
     signed = "\n".join((ALGORITHM, at, scope, hashlib.sha256(request.encode()).hexdigest()))
     signature = hmac.new(_key(credentials, day), signed.encode(), hashlib.sha256).hexdigest()
-    return f"{endpoint.rstrip('/')}{path}?{text}&X-Amz-Signature={signature}"
+    return f"{object_url(endpoint, uri)}?{text}&X-Amz-Signature={signature}"
+
+
+def object_url(endpoint: str, uri: str) -> str:
+    """Return where an object is, without any permission to read it; arguments as for ``presign``."""
+    return f"{endpoint.rstrip('/')}{_path(uri)}"
+
+
+def _path(uri: str) -> str:
+    return quote("/" + uri.removeprefix("s3://"), safe="/~")
 
 
 def _host(endpoint: str) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Any
 
 from modelexport import fields
@@ -15,7 +16,8 @@ from modelexport.fields import Body, InvalidSpec
 from modelexport.matrix import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
 from modelexport.nodepools import NodePool, parse_pools
-from modelexport.sources import PLACEHOLDER, is_plain
+from modelexport.sources import PLACEHOLDER, explain_unreadable, is_plain, public_uri
+from modelexport.text import is_clean
 
 URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+)$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -57,6 +59,9 @@ PREFIX_PATTERN = r"^([^{}]|[{]namespace[}])*$"
 SOURCE_PATTERN = r"^(s3://([a-z0-9.-]|[{]namespace[}])+|https://[A-Za-z0-9.:-]+)/(([^/{}%\\\s]|[{]namespace[}])+/)*$"
 PULL_SECRETS_LIMIT = 16
 SOURCES_LIMIT = 32
+NETWORK_PATTERN = r"^[0-9a-f.:]{2,39}/[0-9]{1,3}$"
+NETWORKS_LIMIT = 32
+NAMESPACES_LIMIT = 1000
 
 
 class DeletionPolicy(StrEnum):
@@ -184,6 +189,8 @@ class ExportClass:
     """A parsed ExportClass: the platform team's half of an export.
 
     ``sources`` are the folders from which exports may read, ``{namespace}`` for the export's own; none means anywhere.
+    ``https_networks`` are those to which ``https://`` sources may lead beside public addresses. ``allowed_namespaces``
+    are those whose exports the class serves; none means all.
     ``image_pull_secrets`` name Secrets of the Job's namespace.
     """
 
@@ -198,6 +205,8 @@ class ExportClass:
     node_pools: tuple[NodePool, ...] = ()
     sharing: Sharing = Sharing()
     sources: tuple[str, ...] = ()
+    https_networks: tuple[str, ...] = ()
+    allowed_namespaces: tuple[str, ...] = ()
 
 
 def parse_export(body: Body) -> ModelExport:
@@ -237,10 +246,10 @@ def parse_class(body: Body) -> ExportClass:
     converter = fields.mapping(spec, "spec.converter")
     annotations = fields.optional_mapping(metadata, "metadata.annotations") or {}
     return ExportClass(
-        name=fields.text(metadata, "metadata.name"),
+        name=fields.name(metadata, "metadata.name"),
         storage=_parse_storage(fields.mapping(spec, "spec.storage")),
-        image=fields.text(converter, "spec.converter.image"),
-        image_pull_policy=converter.get("imagePullPolicy", "IfNotPresent"),
+        image=fields.visible(fields.text(converter, "spec.converter.image"), "spec.converter.image"),
+        image_pull_policy=fields.optional_text(converter, "spec.converter.imagePullPolicy") or "IfNotPresent",
         image_pull_secrets=_parse_pull_secrets(converter),
         node_selector=converter.get("nodeSelector") or {},
         node_pools=parse_pools(spec),
@@ -248,6 +257,8 @@ def parse_class(body: Body) -> ExportClass:
         sharing=_parse_sharing(fields.optional_mapping(spec, "spec.jobs") or {}),
         is_default=annotations.get(DEFAULT_CLASS_ANNOTATION) == "true",
         sources=_parse_sources(spec.get("sources")),
+        https_networks=_parse_networks(fields.optional_mapping(spec, "spec.https") or {}),
+        allowed_namespaces=_parse_namespaces(spec),
     )
 
 
@@ -438,8 +449,10 @@ def _check_uri(uri: str, path: str) -> None:
     if len(uri) > URI_LIMIT:
         raise InvalidSpec(path, f"has {len(uri)} characters, the limit is {URI_LIMIT}; name a shorter URI")
     if not re.fullmatch(URI_PATTERN, uri):
-        problem = f"{uri[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
+        problem = f"{public_uri(uri)[:80]!r} is not a URI that can be read; use s3://bucket/key or https://host/path"
         raise InvalidSpec(path, problem + _advise_local(uri))
+    if problem := explain_unreadable(uri) or "":
+        raise InvalidSpec(path, f"{public_uri(uri)[:80]!r} {problem}")
 
 
 def _advise_local(uri: str) -> str:
@@ -455,12 +468,12 @@ def _parse_storage(storage: Body) -> Storage:
         problem = f"{endpoint!r} is not an S3 endpoint, for example http://minio.default.svc:9000"
         raise InvalidSpec("spec.storage.endpoint", problem)
     return Storage(
-        endpoint=endpoint.rstrip("/"),
-        bucket=fields.text(storage, "spec.storage.bucket"),
+        endpoint=fields.visible(endpoint.rstrip("/"), "spec.storage.endpoint"),
+        bucket=fields.visible(fields.text(storage, "spec.storage.bucket"), "spec.storage.bucket"),
         prefix=_parse_prefix((fields.optional_text(storage, "spec.storage.prefix") or "").strip("/")),
         region=fields.optional_text(storage, "spec.storage.region") or REGION_DEFAULT,
-        credentials_secret=storage.get("credentialsSecretName"),
-        ca_secret=storage.get("caSecretName"),
+        credentials_secret=fields.optional_text(storage, "spec.storage.credentialsSecretName"),
+        ca_secret=fields.optional_text(storage, "spec.storage.caSecretName"),
     )
 
 
@@ -477,10 +490,36 @@ def _parse_sources(value: Any) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not 1 <= len(value) <= SOURCES_LIMIT:
         raise InvalidSpec("spec.sources", f"{value!r} is not a list of 1 to {SOURCES_LIMIT} folders")
     for index, source in enumerate(value):
-        if not re.fullmatch(SOURCE_PATTERN, str(source)) or not is_plain(source):
+        if not re.fullmatch(SOURCE_PATTERN, str(source)) or not is_plain(source) or not is_clean(source):
             problem = f"{source!r} is not a folder, for example s3://checkpoints/{PLACEHOLDER}/; it ends with a slash"
             raise InvalidSpec(f"spec.sources[{index}]", problem)
     return tuple(value)
+
+
+def _parse_networks(https: Body) -> tuple[str, ...]:
+    path = "spec.https.allowedNetworks"
+    return tuple(_parse_network(item, f"{path}[{index}]") for index, item in enumerate(fields.items(https, path)))
+
+
+def _parse_network(value: Any, path: str) -> str:
+    try:
+        return str(ip_network(value if isinstance(value, str) and "/" in value else ""))
+    except ValueError as error:
+        problem = f"{str(value)[:80]!r} is not a network, for example 10.0.0.0/8; no bits may be set behind its length"
+        raise InvalidSpec(path, problem) from error
+
+
+def _parse_namespaces(spec: Body) -> tuple[str, ...]:
+    path = "spec.allowedNamespaces"
+    if spec.get("allowedNamespaces") is None:
+        return ()
+    found = tuple(
+        fields.name({f"allowedNamespaces[{index}]": item}, f"{path}[{index}]")
+        for index, item in enumerate(fields.items(spec, path))
+    )
+    if not found:
+        raise InvalidSpec(path, "holds no namespace; name those that the class serves, or leave it out for all")
+    return found
 
 
 def _parse_limits(jobs: Body) -> JobLimits:

@@ -6,17 +6,13 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-import kopf
-
-from modelexport import names
 from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
 from modelexport_operator.cluster import Cluster, GoneError, RefusedError
 from modelexport_operator.controller import Controller, now
 from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
-from modelexport_operator.handlers import build_registry, build_settings
+from modelexport_operator.handlers import watch_forever
 from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
@@ -86,7 +82,7 @@ async def run(settings: Settings) -> None:
             serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
             asyncio.TaskGroup() as group,
         ):
-            watching = group.create_task(_watch(controller, settings))
+            watching = group.create_task(watch_forever(controller, settings.namespaces))
             busy = scopes_of(BUSY, settings.namespaces)
             tasks = [group.create_task(listen_forever(cluster, controller, scope)) for scope in busy]
             tasks.append(group.create_task(audit.run_forever()))
@@ -96,7 +92,7 @@ async def run(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _leaving(leadership: Leadership) -> AsyncIterator[None]:
-    """Let somebody else lead when every task has ended; kopf cancels also tasks that it has not made."""
+    """Let somebody else lead when every task has ended."""
     try:
         yield
     finally:
@@ -108,18 +104,6 @@ def _show(metrics: Metrics, controller: Controller, leadership: Leadership) -> N
     metrics.watch_leadership(lambda: leadership.is_leading)
     metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
     metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], now)
-
-
-async def _watch(controller: Controller, settings: Settings) -> None:
-    # Without one kopf looks up the name of the user, and a container's user need not have any.
-    identity: Any = names.MANAGED_BY
-    await kopf.operator(
-        registry=build_registry(controller),
-        settings=build_settings(),
-        identity=identity,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-    )
 
 
 async def _lead(leadership: Leadership, controller: Controller, audit: Audit, settings: Settings) -> None:

@@ -22,6 +22,8 @@ from modelexport_operator.stores import version_of
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+CROWD = 5000
+"""Objects of a kind in one namespace: nine targets each of more than five hundred exports."""
 
 
 class Audit:
@@ -75,6 +77,7 @@ class Audit:
             self._forget_unlisted(scope, listing)
         for resource in WATCHED:
             self._metrics.record_lag(resource.plural, self.lagging.get(resource, 0))
+            self._count_kept(resource)
         if self.lagging:
             logger.error("watches have fallen behind: %s", {r.plural: count for r, count in self.lagging.items()})
         else:
@@ -96,6 +99,14 @@ class Audit:
         store = self._controller.stores[scope.resource]
         has_passed = store.heard(scope.namespace) >= listing.version
         return sum(_is_behind(store.get(key), version, has_passed) for key, version in listing.objects.items())
+
+    def _count_kept(self, resource: Resource) -> None:
+        """Tell how many objects are kept, and of which namespace there are more than anybody should need."""
+        store = self._controller.stores[resource]
+        self._metrics.record_kept(resource.plural, len(store))
+        for namespace, count in Counter(namespace for namespace, _ in store).items():
+            if namespace and count > CROWD:
+                logger.warning("namespace %s has %d %s of ours; a quota bounds them", namespace, count, resource.plural)
 
     def _forget_unlisted(self, scope: Scope, listing: Listing) -> None:
         for key in self._controller.stores[scope.resource]:

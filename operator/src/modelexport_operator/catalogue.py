@@ -32,7 +32,7 @@ class Metric:
 
 
 LABELS: Mapping[str, str] = {
-    "architecture": "architecture of the model: a row of the support matrix",
+    "architecture": "architecture of the model: a row of the support matrix, or `Other`",
     "error": "`UnavailableError`, `ConflictError` or `RefusedError` of the API server, or `Defect`: ours",
     "fault": "who has to act, by the reason: `None`, `User` or `System`",
     "format": "`LiteRT`, `ONNX` or `CoreML`",
@@ -42,7 +42,7 @@ LABELS: Mapping[str, str] = {
     "reason": "a word of the [closed list](reasons.md)",
     "resource": "`modelexports`, `exportclasses`, `jobs`, `pods` or `nodes`",
     "state": "`New`, `Pending`, `Queued`, `Running` or `Suspended`; of exports `New` or the reason of their Ready "
-    "condition; `New` is of what the operator has told nothing yet",
+    "condition, `Other` where that is no word of ours; `New` is of what the operator has told nothing yet",
     "version": "version of the operator",
 }
 """What the values of a label are."""
@@ -117,6 +117,13 @@ WATCH_LAG = Metric(
     "Objects that the API server lists and the watch has not told",
     ("resource",),
 )
+KEPT_OBJECTS = Metric(
+    "modelexport_kept_objects",
+    Kind.GAUGE,
+    "objects",
+    "Objects of which the operator keeps what it reads; whoever may label a Pod or a Job as ours adds to them",
+    ("resource",),
+)
 LAST_AUDIT = Metric(
     "modelexport_last_audit_timestamp_seconds",
     Kind.GAUGE,
@@ -138,6 +145,7 @@ OWN = (
     LAST_SYNC,
     QUEUE_DEPTH,
     WATCH_LAG,
+    KEPT_OBJECTS,
     LAST_AUDIT,
 )
 PROCESS = (

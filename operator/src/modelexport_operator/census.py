@@ -6,6 +6,7 @@ from datetime import datetime
 
 from modelexport.matrix import Format, Precision, Target
 from modelexport.reasons import Fault, Reason
+from modelexport.untrusted import moment
 from modelexport_operator.pods import Object
 from modelexport_operator.status import READY, RECONCILING, STALLED, find_condition, recorded_targets, status_of
 
@@ -48,16 +49,20 @@ def _new_targets(export: Object, now: datetime) -> Iterator[OpenTarget]:
     """The targets of an export of which nothing has been told: if that lasts, its syncs fail."""
     age = _age(export["metadata"].get("creationTimestamp"), now)
     for asked in export["spec"]["targets"]:
-        target = Target(Format(asked["format"]), Precision(asked["precision"]))
+        try:
+            target = Target(Format(asked["format"]), Precision(asked["precision"]))
+        except ValueError:
+            continue  # a word of another version, which the sync of this export tells
         yield OpenTarget(target, NEW, Reason.PENDING, age)
 
 
 def _last_change(export: Object) -> str | None:
     """When an export last began to progress, to wait or to be suspended."""
     conditions = (find_condition(status_of(export), kind) for kind in (READY, RECONCILING))
-    changes = [str(condition["lastTransitionTime"]) for condition in conditions if "lastTransitionTime" in condition]
+    changes = [str(c["lastTransitionTime"]) for c in conditions if moment(c.get("lastTransitionTime"))]
     return max(changes, default=export["metadata"].get("creationTimestamp"))
 
 
 def _age(since: str | None, now: datetime) -> float:
-    return max((now - datetime.fromisoformat(since)).total_seconds(), 0.0) if since else 0.0
+    at = moment(since)
+    return max((now - at).total_seconds(), 0.0) if at else 0.0

@@ -15,6 +15,9 @@ def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | 
     found = choose_class(export, classes)
     if isinstance(found, Finding):
         return found
+    if found.allowed_namespaces and export.namespace not in found.allowed_namespaces:
+        problem = f"ExportClass {found.name} does not serve namespace {export.namespace} (spec.allowedNamespaces)"
+        return Finding(Reason.CLASS_NOT_ALLOWED, f"{problem}; name another class in spec.className")
     try:
         check_sources(export, found.sources)
     except InvalidSpec as error:

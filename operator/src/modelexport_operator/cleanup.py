@@ -200,7 +200,7 @@ class _End:
     def _conclude(self, job: Object) -> Step:
         ended = self.job_pods
         if job.get("status", {}).get("succeeded"):
-            results = (parse_result(terminated(pod).get("message", "")) for pod in ended)
+            results = (parse_result(terminated(pod)) for pod in ended)
             words = next((result.message for result in results if result and result.reason is Reason.FILES_REMOVED), "")
             return _release(self.parent, Event("Normal", str(Reason.FILES_REMOVED), words or "The files are removed"))
         failed = [pod for pod in ended if pod.get("status", {}).get("phase") == "Failed"]

@@ -1,4 +1,4 @@
-"""The only place that calls the Kubernetes API by itself: a few writes, two watches, listings to compare them with,
+"""The only place that calls the Kubernetes API by itself: a few writes, some watches, listings to compare them with,
 and a Lease.
 
 Errors leave as one of four classes, by what can be done about them::
@@ -11,19 +11,26 @@ Errors leave as one of four classes, by what can be done about them::
       RefusedError      the server understood, and will not do it (400, 403, 413, 422)
 """
 
+import asyncio
 import json
+import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
-from kubernetes.aio import client, config, watch
+from kubernetes.aio import client, config
 
 from modelexport import names
+from modelexport.text import clean
+from modelexport_operator import stream
+from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Resource, Scope
+
+logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -31,7 +38,17 @@ METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 REQUEST_SECONDS = 30
 WATCH_SECONDS = 300
 """How long one connection of a watch is used: one that was cut without a word is noticed by then."""
+RECONNECT_SECONDS = 1.0
+"""Before a watch is opened again whose connection ended without a word."""
 PAGE = 500
+PAGE_BYTES = 8 << 20
+"""Of a page of a list. Labels and annotations are the users', up to 1.5 MiB for each object (etcd's limit)."""
+MOST_JOBS = 30
+"""Labelled with one export, of which nine can be its own: each is kept in full for a moment."""
+WORDS_LIMIT = 4096
+"""Characters of the API server's words; some of them are a user's, such as the name of a webhook's object."""
+SHOWN = 300
+"""Characters of an answer that nobody understands."""
 ALREADY_EXISTS = "AlreadyExists"
 """Reason of the API server for one of several kinds of 409 (kubernetes, apimachinery/pkg/apis/meta/v1/types.go)."""
 POD_NOT_MADE = "FailedCreate"
@@ -48,6 +65,10 @@ class UnavailableError(ClusterError):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TooLargeError(UnavailableError):
+    """An answer has more bytes than are read."""
 
 
 class ConflictError(ClusterError):
@@ -120,10 +141,19 @@ class Cluster:
             return
 
     async def read_jobs(self, namespace: str, uid: str) -> list[Object]:
-        """The Jobs that are labelled with an export, in full; of what the watch tells only a part is kept."""
+        """The Jobs that are labelled with an export, in full; of what the watch tells only a part is kept.
+
+        Those that something else controls are left out, and of the rest what comes after ``MOST_JOBS``: anybody in the
+        namespace can label a Job like this.
+        """
         query = {"labelSelector": f"{names.EXPORT_UID_LABEL}={uid}"}
-        found = await _read(self._send("GET", JOBS.path(namespace), query=query))
-        return list(found.get("items") or ())
+        found: list[Object] = []
+        async for page in self._pages(JOBS.path(namespace), query):
+            found += (job for job in page.get("items") or () if controller_of(job) in (None, uid))
+            if len(found) > MOST_JOBS:
+                logger.warning("more than %d Jobs in %s are labelled with one export", MOST_JOBS, namespace)
+                break
+        return found[:MOST_JOBS]
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         """Suspend a Job or let it go on."""
@@ -162,9 +192,11 @@ class Cluster:
         """The Job controller's last words on why it could make no Pod for a Job; ``None`` if it has said nothing."""
         metadata = job["metadata"]
         query = {"fieldSelector": f"involvedObject.uid={metadata['uid']},reason={POD_NOT_MADE}"}
-        found = await _read(self._send("GET", EVENTS.path(metadata["namespace"]), query=query))
-        told = sorted(found.get("items") or (), key=lambda event: str(event.get("lastTimestamp") or ""))
-        return str(told[-1].get("message", "")).removeprefix("Error creating: ") if told else None
+        told: list[tuple[str, str]] = []
+        async for page in self._pages(EVENTS.path(metadata["namespace"]), query):
+            told += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.get("items") or ()]
+            told = sorted(told, key=lambda pair: pair[0])[-1:]
+        return clean(told[0][1].removeprefix("Error creating: "), WORDS_LIMIT) if told else None
 
     @property
     def token(self) -> str:
@@ -189,39 +221,71 @@ class Cluster:
     async def list_versions(self, scope: Scope) -> Listing:
         """List which objects of a scope exist, and in which version; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
-        query = {"limit": str(PAGE), **_selection(scope.resource)}
-        while True:
-            page = await _read(self._send("GET", scope.path, query=query, accept=METADATA_ONLY))
-            for item in page.get("items") or ():
-                metadata = item["metadata"]
-                objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
-            if not page["metadata"].get("continue"):
-                return Listing(int(page["metadata"]["resourceVersion"]), objects)
-            query["continue"] = page["metadata"]["continue"]
+        version = 0
+        try:
+            async for page in self._pages(scope.path, _selection(scope.resource), METADATA_ONLY):
+                version = int(page["metadata"]["resourceVersion"])
+                for item in page.get("items") or ():
+                    metadata = item["metadata"]
+                    objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UnavailableError(f"listing of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+        return Listing(version, objects)
 
     async def watch(self, scope: Scope) -> AsyncIterator[tuple[str, Object]]:
         """Tell of every object as if it were new, then of every change (``ADDED``, ``MODIFIED``, ``DELETED``).
 
-        Connections that end are followed by others that go on from there. Ends by an exception only.
+        Connections that end are followed by others that go on from there. An object that cannot be read is told as
+        deleted, with nothing but its name and version, and logged. Ends by an exception only.
 
         Raises:
             ClusterError: the changes are lost; a new watch tells of everything again.
         """
-        async with watch.Watch() as stream:
-            try:
-                async for event in stream.stream(self._open_watch, scope):
-                    if event["type"] != "BOOKMARK":
-                        yield event["type"], event["raw_object"]
-            except client.ApiException as error:
-                raise UnavailableError(f"watch of {scope.resource.plural}: {error.status}: {error.reason}") from error
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise UnavailableError(f"watch of {scope.resource.plural}: {error!r}") from error
+        version = ""
+        while True:
+            is_new = True
+            async with aclosing(self._hear(scope, version)) as events:
+                async for change, body in events:
+                    version, is_new = body["metadata"]["resourceVersion"], False
+                    if change != stream.BOOKMARK:
+                        yield change, body
+            if is_new:
+                await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _open_watch(self, scope: Scope, resource_version: str = "", **_: Any) -> Any:
+    async def _hear(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
+        """Tell what one connection of a watch tells, bookmarks too."""
         query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(scope.resource)}
-        if resource_version:
-            query["resourceVersion"] = resource_version
-        return (await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS)).response
+        if version:
+            query["resourceVersion"] = version
+        sent = await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS)
+        async with sent.response as response:
+            try:
+                async for line in stream.read_lines(response.content.iter_any()):
+                    event = _parse(line, scope)
+                    if event is not None:
+                        yield event
+            except TimeoutError:
+                return  # it was open for as long as one is used
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise UnavailableError(f"watch of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+
+    async def _pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Object]:
+        """Read a list page by page. Where objects are large a page has fewer: its bytes are bounded, not its number."""
+        size, token = PAGE, ""
+        while True:
+            asked = {**query, "limit": str(size), **({"continue": token} if token else {})}
+            most = PAGE_BYTES if size > 1 else stream.OBJECT_LIMIT
+            try:
+                page = await _read(self._send("GET", path, query=asked, accept=accept), most)
+            except TooLargeError:
+                if size == 1:
+                    raise
+                size = max(1, size // 8)
+                continue
+            yield page
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return
 
     async def _send(
         self,
@@ -255,14 +319,45 @@ class Cluster:
         raise _map_error(f"{method} {path}", response.status, response.headers, content)
 
 
-async def _read(sent: Awaitable[Any]) -> Object:
-    """Return what a request was answered; reading to the end is also what frees its connection."""
-    response = await sent
-    try:
-        answer: Object = json.loads(await response.read())
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise UnavailableError(f"{response.response.method} {response.response.url.path}: {error!r}") from error
+async def _read(sent: Awaitable[Any], most: int = stream.OBJECT_LIMIT) -> Object:
+    """Return what a request was answered, an object of at most so many bytes.
+
+    Reading to the end is also what frees its connection.
+    """
+    response = (await sent).response
+    what = f"{response.method} {response.url.path}"
+    content = bytearray()
+    async with response:
+        try:
+            async for piece in response.content.iter_any():
+                content += piece
+                if len(content) > most:
+                    raise TooLargeError(f"{what}: the answer has more than {most} bytes")
+            answer = json.loads(content)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+            raise UnavailableError(f"{what}: {clean(repr(error), SHOWN)}") from error
+    if not isinstance(answer, Mapping):
+        raise UnavailableError(f"{what}: the answer is no object")
     return answer
+
+
+def _parse(line: stream.Line, scope: Scope) -> tuple[str, Object] | None:
+    """Return the event that a line tells; ``None`` where it tells of an object that cannot even be named.
+
+    Raises:
+        UnavailableError: the server says that the watch is lost.
+        ValueError: the line is no event.
+    """
+    try:
+        change, body = stream.parse_event(line)
+    except stream.UnreadableError as error:
+        name = "/".join(error.stub["metadata"][key] for key in ("namespace", "name")) if error.stub else "an object"
+        logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)
+        return ("DELETED", error.stub) if error.stub else None
+    if change == stream.ERROR:
+        words = ": ".join(str(body[key]) for key in ("code", "reason", "message") if key in body)
+        raise UnavailableError(f"watch of {scope.resource.plural}: {clean(words, SHOWN) or 'an error without a word'}")
+    return change, body
 
 
 def _selection(resource: Resource) -> dict[str, str]:
@@ -282,9 +377,9 @@ def _words(content: bytes) -> tuple[str, str]:
     """The message and the reason of a Status object; of anything else its beginning, and no reason."""
     try:
         answer: Any = json.loads(content)
-        return str(answer["message"]), str(answer.get("reason", ""))
-    except (ValueError, TypeError, KeyError):
-        return content[:300].decode(errors="replace"), ""
+        return clean(str(answer["message"]), WORDS_LIMIT), str(answer.get("reason", ""))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return clean(content[:SHOWN].decode(errors="replace")), ""
 
 
 def _seconds(text: str | None) -> float:

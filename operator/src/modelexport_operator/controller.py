@@ -11,6 +11,7 @@ from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
+from modelexport.text import clean
 from modelexport_operator.cleanup import takes_files_along
 from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
 from modelexport_operator.events import Event
@@ -270,8 +271,8 @@ def _started(decision: Decision) -> frozenset[str]:
 
 def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
     """Build an event on an export; the version of the export makes its name new for every status."""
-    metadata = export["metadata"]
-    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, event.message))
+    metadata, message = export["metadata"], clean(event.message)
+    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, message))
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -289,7 +290,7 @@ def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:EVENT_MESSAGE_LIMIT],
+        "message": message[:EVENT_MESSAGE_LIMIT],
         "source": {"component": names.MANAGED_BY},
         "reportingComponent": names.MANAGED_BY,
         "reportingInstance": names.MANAGED_BY,

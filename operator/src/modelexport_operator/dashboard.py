@@ -183,6 +183,7 @@ ROWS = (
                 "Objects of which the watches have not told",
                 ((f"max by (resource) (modelexport_watch_lag_objects{HERE})", "{{resource}}"),),
             ),
+            Panel("Objects kept", ((f"max by (resource) (modelexport_kept_objects{HERE})", "{{resource}}"),)),
             Panel(
                 "Time since",
                 (

@@ -4,6 +4,7 @@ The entrypoint of the class's converter image is the converter; all that it need
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,8 @@ NON_ROOT_ID = 65532
 """User and group of the distroless images' ``nonroot``; any image runs under it."""
 HASH_DIGITS = 10
 POD_JOB_LABEL = "batch.kubernetes.io/job-name"
+OUTPUT_KEY = "output"
+"""Of a Job as the store keeps it: the folder into which it publishes."""
 
 Manifest = dict[str, Any]
 
@@ -131,6 +134,8 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
     }
     if export_class.sources:
         environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    if export_class.https_networks:
+        environment[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     container = build_container(export_class, environment, cell.resources, pool)
     return build_pod(export_class, container, cell.backend.cpu_architectures, pool)
 
@@ -257,6 +262,20 @@ def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
         return ConversionRequest.from_json(_environment_of(job).get(names.REQUEST_ENV, {}).get("value", ""))
     except ValueError:
         return None
+
+
+def output_of(job: Mapping[str, Any]) -> str:
+    """The folder into which a conversion publishes, as it was asked; empty where no version has written that.
+
+    Of a request the store keeps nothing else, so there it stands by itself.
+    """
+    if OUTPUT_KEY in job:
+        return str(job[OUTPUT_KEY])
+    try:
+        output = json.loads(_environment_of(job)[names.REQUEST_ENV]["value"])["output"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ""
+    return output if isinstance(output, str) else ""
 
 
 def _environment_of(job: Mapping[str, Any]) -> dict[str, Manifest]:

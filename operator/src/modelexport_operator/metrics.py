@@ -13,8 +13,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from modelexport import __version__
-from modelexport.matrix import TARGETS
+from modelexport.matrix import ARCHITECTURES, TARGETS
 from modelexport.reasons import Fault, Reason
+from modelexport.untrusted import moment
 from modelexport_operator import catalogue
 from modelexport_operator.catalogue import Kind, Metric
 from modelexport_operator.census import NEW, OpenTarget, open_targets
@@ -31,8 +32,12 @@ OPEN_STATES: Mapping[str, Reason] = {
     Reason.SUSPENDED: Reason.SUSPENDED,
 }
 """The states of a target that has not ended, each with its plain reason."""
+OTHER = "Other"
+"""Stands for every word that is none of ours: a series for each word that somebody writes would fill the memory."""
+_EXPORT_REASONS = frozenset((NEW, *Reason))
 _KINDS: dict[Kind, Any] = {Kind.COUNTER: prometheus.Counter, Kind.GAUGE: prometheus.Gauge}
 _ENDS_NO_TARGET = (
+    Reason.CLASS_NOT_ALLOWED,
     Reason.CLASS_NOT_FOUND,
     Reason.FILES_REMAIN,
     Reason.INVALID_SPEC,
@@ -61,6 +66,7 @@ class Metrics:
         self._conversion_seconds = self._build(catalogue.CONVERSION_SECONDS)
         self._target_seconds = self._build(catalogue.TARGET_SECONDS)
         self._lag = self._build(catalogue.WATCH_LAG)
+        self._kept = self._build(catalogue.KEPT_OBJECTS)
         self._last_audit = self._build(catalogue.LAST_AUDIT)
         self._last_audit.set_to_current_time()
         self._begin_at_zero()
@@ -116,16 +122,21 @@ class Metrics:
         """Record how far a watch is behind."""
         self._lag.labels(resource).set(objects)
 
+    def record_kept(self, resource: str, objects: int) -> None:
+        """Record how many objects are kept."""
+        self._kept.labels(resource).set(objects)
+
     def record_conversion(self, architecture: str, state: TargetState) -> None:
         """Record a target that ended."""
         self._conversions_of(state).inc()
         if state.state is not State.SUCCEEDED:
             return
         target = (state.target.format, state.target.precision)
-        if state.start_time and state.completion_time:
-            took = datetime.fromisoformat(state.completion_time) - datetime.fromisoformat(state.start_time)
-            self._target_seconds.labels(*target).observe(took.total_seconds())
+        started, ended = moment(state.start_time), moment(state.completion_time)
+        if started and ended:
+            self._target_seconds.labels(*target).observe(max((ended - started).total_seconds(), 0.0))
         if state.result and state.result.seconds is not None and not state.result.reused:
+            architecture = architecture if architecture in ARCHITECTURES else OTHER
             self._conversion_seconds.labels(architecture, *target).observe(state.result.seconds)
 
     def render(self) -> bytes:
@@ -149,7 +160,8 @@ class _ExportCollector(Collector):
 
 
 def _state_of(export: Object) -> tuple[str, ...]:
-    return (find_condition(status_of(export), READY).get("reason", NEW),)
+    reason = find_condition(status_of(export), READY).get("reason", NEW)
+    return (reason if isinstance(reason, str) and reason in _EXPORT_REASONS else OTHER,)
 
 
 def _count_targets(targets: Sequence[OpenTarget]) -> Mapping[tuple[str, ...], float]:

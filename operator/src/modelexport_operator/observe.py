@@ -9,11 +9,14 @@ from modelexport.matrix import Target
 from modelexport.names import QUEUE_LABEL
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
+from modelexport.text import clean
+from modelexport_operator.manifests import output_of
 from modelexport_operator.pods import (
     Finding,
     Object,
     advise,
     created,
+    explain_disbelief,
     explain_pod_failure,
     explain_waiting,
     is_retried,
@@ -90,7 +93,7 @@ def observe_target(
     if not is_settled(job, ordered, now):
         return _target_state(target, job, ordered, State.RUNNING, Finding(Reason.RUNNING, "The Job has ended"))
     if condition["type"] == "Complete":
-        state, finding = _observe_complete(ordered)
+        state, finding = _observe_complete(job, ordered)
     else:
         state, finding = State.FAILED, _explain_failure(job, condition, ordered, was)
     return replace(_target_state(target, job, ordered, state, finding), completion_time=completion_time(job))
@@ -149,7 +152,8 @@ def is_settled(job: Object, pods: Sequence[Object], now: datetime) -> bool:
     phases = [pod.get("status", {}).get("phase") for pod in pods]
     if phase in phases and not {"Pending", "Running"} & set(phases):
         return True
-    return now - datetime.fromisoformat(condition["lastTransitionTime"]) > SETTLE_TIME
+    changed = condition.get("lastTransitionTime")
+    return changed is None or now - datetime.fromisoformat(changed) > SETTLE_TIME
 
 
 def completion_time(job: Object) -> str | None:
@@ -157,7 +161,9 @@ def completion_time(job: Object) -> str | None:
     condition = _final_condition(job)
     if condition is None:
         return None
-    return str(job["status"].get("completionTime") or condition["lastTransitionTime"])
+    told = job["status"].get("completionTime") or condition.get("lastTransitionTime")
+    # Whoever may write the status of a Job can leave both out; when it was made is then the best that is known.
+    return str(told or job["metadata"].get("creationTimestamp"))
 
 
 def _final_condition(job: Object) -> Object | None:
@@ -206,15 +212,16 @@ def _explain_no_pod(pods: Sequence[Object], refusal: str | None) -> Finding:
     return Finding(Reason.RETRYING, f"Tries again after {failure.reason}: {failure.message}")
 
 
-def _observe_complete(pods: Sequence[Object]) -> tuple[State, Finding]:
+def _observe_complete(job: Object, pods: Sequence[Object]) -> tuple[State, Finding]:
     pod = next((pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"), None)
     if pod is None:
         lost = "The conversion ended well, but its Pod was gone before its result was read; delete the Job to repeat it"
         return State.FAILED, Finding(Reason.INTERNAL_ERROR, lost)
-    text = terminated(pod).get("message", "")
-    result = parse_result(text)
+    ended, output = terminated(pod), output_of(job)
+    result = parse_result(ended, output)
     if result is None or not result.succeeded:
-        silent = f"The converter ended well, but left no result: {tail(text)}"
+        left = f"no result{explain_disbelief(ended, output)}: {tail(ended.get('message') or '')}"
+        silent = f"The converter ended well, but left {left}"
         return State.FAILED, advise(Finding(Reason.INTERNAL_ERROR, silent))
     return State.SUCCEEDED, Finding(Reason.SUCCEEDED, result.message, result)
 
@@ -265,5 +272,5 @@ def _attempts(job: Object) -> int:
 
 
 def shorten(text: str) -> str:
-    """Cut a message to what a status may hold."""
-    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+    """Clean a message, and cut it to what a status may hold."""
+    return clean(text, MESSAGE_LIMIT)

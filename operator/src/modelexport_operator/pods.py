@@ -7,6 +7,7 @@ from typing import Any
 from modelexport.names import PERMANENT_EXIT_CODES
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
+from modelexport.text import clean
 from modelexport_operator.manifests import CONTAINER
 
 Object = Mapping[str, Any]
@@ -103,7 +104,7 @@ def _disrupted(pod: Object) -> Finding | None:
 
 
 def _answered(pod: Object) -> Finding | None:
-    result = parse_result(terminated(pod).get("message", ""))
+    result = parse_result(terminated(pod))
     return Finding(result.reason, result.message, result) if result is not None and not result.succeeded else None
 
 
@@ -118,8 +119,9 @@ def _not_started(pod: Object) -> Finding | None:
 
 def _died_silently(pod: Object) -> Finding:
     ended = terminated(pod)
-    code, text = ended.get("exitCode", "unknown"), tail(ended.get("message", ""))
-    return Finding(Reason.INTERNAL_ERROR, f"The converter ended with exit code {code} and without a result: {text}")
+    code, text = ended.get("exitCode", "unknown"), tail(ended.get("message") or "")
+    left = f"without a result{explain_disbelief(ended)}: {text}"
+    return Finding(Reason.INTERNAL_ERROR, f"The converter ended with exit code {code} and {left}")
 
 
 def advise(finding: Finding) -> Finding:
@@ -129,12 +131,26 @@ def advise(finding: Finding) -> Finding:
     return Finding(finding.reason, f"{finding.message.rstrip(' .:')}. {finding.reason.policy.advice}")
 
 
-def parse_result(text: str) -> ConversionResult | None:
-    """Read a termination message; ``None`` if it is no result."""
+def parse_result(ended: Object, output: str | None = None) -> ConversionResult | None:
+    """Read the termination message of a container, as ``ConversionResult.from_json``; ``None`` if it is no result."""
     try:
-        return ConversionResult.from_json(text)
+        return _read_result(ended, output)
     except ValueError:
         return None
+
+
+def explain_disbelief(ended: Object, output: str | None = None) -> str:
+    """Say, behind the word ``result``, why what a container left is none; empty where it is nothing like one."""
+    text = ended.get("message") or ""
+    try:
+        _read_result(ended, output)
+    except ValueError as error:
+        return f" that can be believed ({error})" if text.lstrip().startswith("{") else ""
+    return " of a file"
+
+
+def _read_result(ended: Object, output: str | None) -> ConversionResult:
+    return ConversionResult.from_json(ended.get("message") or "", output=output, exit_code=ended.get("exitCode"))
 
 
 def terminated(pod: Object) -> Object:
@@ -155,5 +171,5 @@ def _memory_limit(pod: Object) -> str:
 
 def tail(text: str) -> str:
     """The end of a log, where the error is, on one line."""
-    words = " ".join(text.split())
+    words = " ".join(clean(text).split())
     return ("…" + words[-300:]) if len(words) > 300 else words or "(nothing)"

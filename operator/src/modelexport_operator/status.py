@@ -4,16 +4,21 @@ Conditions keep the rules of kstatus, so ``kubectl wait``, Flux and Argo CD unde
 ``Stalled`` are abnormal when true, ``Ready`` is derived from the same summary and never set by a step.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from modelexport.matrix import Format, Precision, Target
 from modelexport.reasons import Reason
-from modelexport.result import Artifact, ConversionResult, Verification
-from modelexport_operator.observe import State, TargetState, shorten
+from modelexport.result import Artifact, ConversionResult, read_artifact, read_reason, read_verification
+from modelexport.untrusted import moment, text, uri, whole, word
+from modelexport_operator.observe import MESSAGE_LIMIT, State, TargetState, shorten
 from modelexport_operator.pods import Finding, Object
+
+NAME_LIMIT = 253
+MOST_ATTEMPTS = 2**31 - 1
+V = TypeVar("V")
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
 
@@ -115,7 +120,7 @@ def build_status(parent: Object, states: Sequence[TargetState], summary: Summary
             "observedGeneration": generation,
             "ready": f"{succeeded}/{_count_targets(parent)}",
             "startTime": started,
-            "completionTime": (ended or previous.get("completionTime") or now) if finished else None,
+            "completionTime": (ended or _kept_time(previous, "completionTime") or now) if finished else None,
             "conditions": _conditions(generation, summary, previous, now),
             "targets": [_target_entry(state) for state in states],
         }
@@ -156,7 +161,12 @@ def find_condition(status: Object, kind: str) -> Object:
 
 
 def _transition(before: Object, status: str, now: str) -> str:
-    return str(before.get("lastTransitionTime") or now) if before.get("status") == status else now
+    kept = _kept_time(before, "lastTransitionTime") if before.get("status") == status else None
+    return kept or now
+
+
+def _kept_time(entry: Object, key: str) -> str | None:
+    return str(entry[key]) if moment(entry.get(key)) else None
 
 
 def _target_entry(state: TargetState) -> dict[str, Any]:
@@ -192,19 +202,20 @@ def recorded_targets(status: Object) -> dict[Target, TargetState]:
 
 
 def _recorded(entry: Object) -> TargetState | None:
+    """Read one entry as strictly as a stranger's: whoever may write statuses can have written it."""
     try:
-        reason, message = Reason(entry["reason"]), str(entry.get("message", ""))
+        reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
         return TargetState(
             target=Target(Format(entry["format"]), Precision(entry["precision"])),
             state=State(entry["state"]),
             reason=reason,
             message=message,
-            attempts=int(entry.get("attempts", 0)),
-            scheme=entry.get("scheme"),
-            job_name=entry.get("jobName"),
-            node_name=entry.get("nodeName"),
-            start_time=entry.get("startTime"),
-            completion_time=entry.get("completionTime"),
+            attempts=whole(entry.get("attempts", 0), "attempts", MOST_ATTEMPTS),
+            scheme=_optional(word, entry, "scheme"),
+            job_name=_optional(word, entry, "jobName", NAME_LIMIT),
+            node_name=_optional(word, entry, "nodeName", NAME_LIMIT),
+            start_time=_optional(_time, entry, "startTime"),
+            completion_time=_optional(_time, entry, "completionTime"),
             result=_recorded_result(entry, reason, message),
         )
     except (KeyError, TypeError, ValueError):
@@ -212,17 +223,27 @@ def _recorded(entry: Object) -> TargetState | None:
 
 
 def _recorded_result(entry: Object, reason: Reason, message: str) -> ConversionResult | None:
-    artifact, verification = entry.get("artifact"), entry.get("verification")
-    if artifact is None and verification is None:
+    if entry.get("artifact") is None and entry.get("verification") is None:
         return None
     return ConversionResult(
         reason=reason,
         message=message,
-        scheme=entry.get("scheme"),
-        artifact=artifact and Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
-        report_uri=entry.get("reportURI"),
-        verification=verification and Verification.from_dict(verification),
+        scheme=_optional(word, entry, "scheme"),
+        artifact=_optional(read_artifact, entry, "artifact", "sizeBytes"),
+        report_uri=_optional(uri, entry, "reportURI"),
+        verification=_optional(read_verification, entry, "verification"),
     )
+
+
+def _optional(read: Callable[..., V], entry: Object, key: str, *limits: Any) -> V | None:
+    value = entry.get(key)
+    return None if value is None else read(value, key, *limits)
+
+
+def _time(value: Any, name: str) -> str:
+    if moment(value) is None:
+        raise ValueError(f"{name} is no time")
+    return str(value)
 
 
 def _mappings(value: Any) -> list[Object]:

@@ -7,8 +7,9 @@ from typing import Any
 from modelexport import names
 from modelexport.reasons import Reason
 from modelexport_operator.manifests import POD_JOB_LABEL
-from modelexport_operator.owners import controller_of, select_jobs, select_pods
+from modelexport_operator.owners import select_jobs, select_pods
 from modelexport_operator.pods import Object
+from modelexport_operator.prune import prune_class, prune_export, prune_job, prune_node, prune_pod
 from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource
 from modelexport_operator.status import status_of
 from modelexport_operator.sync import Observed
@@ -65,10 +66,10 @@ class Store:
             return False
         if known is not None:
             self._unlink(key, known)
-        self._objects[key] = self._trim(body)
-        if owner := _owner_of(body):
+        kept = self._objects[key] = self._trim(body)
+        if owner := _owner_of(kept):
             self._by_owner[owner].add(key)
-        is_same = known is not None and _without_version(known) == _without_version(self._objects[key])
+        is_same = known is not None and _without_version(known) == _without_version(kept)
         return not (self._is_noisy and is_same)
 
     def update(self, body: Object) -> None:
@@ -116,7 +117,7 @@ class Stores:
 
     def job_of(self, pod: Object) -> Object | None:
         """Return the Job of a Pod, if it has been heard of."""
-        name = pod["metadata"].get("labels", {}).get(POD_JOB_LABEL)
+        name = (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL)
         return self[JOBS].get((pod["metadata"]["namespace"], name)) if name else None
 
     def exports_of(self, resource: Resource, body: Object) -> Iterable[Key]:
@@ -128,7 +129,7 @@ class Stores:
         if resource is NODES:
             return [key for key in self[EXPORTS] if _waits_for_node(self[EXPORTS].get(key) or {})]
         metadata = body["metadata"]
-        export = metadata.get("labels", {}).get(names.EXPORT_LABEL)
+        export = (metadata.get("labels") or {}).get(names.EXPORT_LABEL)
         return ((metadata["namespace"], export),) if export else ()
 
 
@@ -150,62 +151,17 @@ def _owner_of(body: Object) -> tuple[str, str] | None:
 
 def _waits_for_node(export: Object) -> bool:
     targets = status_of(export).get("targets") or ()
-    return any(target.get("reason") == Reason.NO_SUITABLE_NODE for target in targets)
+    return any(isinstance(t, Mapping) and t.get("reason") == Reason.NO_SUITABLE_NODE for t in targets)
 
 
 def _without_version(body: Object) -> dict[str, Any]:
     return {**body, "metadata": {**body["metadata"], "resourceVersion": None}}
 
 
-def _trim_metadata(body: Object) -> dict[str, Any]:
-    unread = ("managedFields", "ownerReferences", "finalizers")
-    return {key: value for key, value in body["metadata"].items() if key not in unread}
-
-
-def _trim_owned(body: Object) -> dict[str, Any]:
-    """Of the owners only the controller is kept, and of it only which object it is."""
-    uid = controller_of(body)
-    owner = {"ownerReferences": [{"uid": uid, "controller": True}]} if uid else {}
-    return {**_trim_metadata(body), **owner}
-
-
-def _trim_export(body: Object) -> dict[str, Any]:
-    annotations = ("annotations",)
-    metadata = {key: value for key, value in _trim_metadata(body).items() if key not in annotations}
-    finalizers = {key: value for key, value in body["metadata"].items() if key == "finalizers"}
-    return {**body, "metadata": {**metadata, **finalizers}}
-
-
-def _trim_class(body: Object) -> dict[str, Any]:
-    return {**body, "metadata": _trim_metadata(body)}
-
-
-def _trim_job(body: Object) -> dict[str, Any]:
-    spec = {key: body["spec"].get(key) for key in ("suspend", "activeDeadlineSeconds", "backoffLimit")}
-    return {"metadata": _trim_owned(body), "spec": spec, "status": body.get("status", {})}
-
-
-def _trim_pod(body: Object) -> dict[str, Any]:
-    containers = [{key: c.get(key, {}) for key in ("name", "resources")} for c in body["spec"].get("containers", ())]
-    spec = {"nodeName": body["spec"].get("nodeName"), "containers": containers}
-    return {"metadata": _trim_owned(body), "spec": spec, "status": body.get("status", {})}
-
-
-def _trim_node(body: Object) -> dict[str, Any]:
-    """What pools ask for: a node's heartbeats, images and conditions are most of it, and change all the time."""
-    metadata = {key: body["metadata"].get(key) for key in ("name", "labels", "resourceVersion")}
-    allocatable = body.get("status", {}).get("allocatable")
-    return {
-        "metadata": metadata,
-        "spec": {"taints": body.get("spec", {}).get("taints")},
-        "status": {"allocatable": allocatable},
-    }
-
-
 _TRIMS: Mapping[Resource, Callable[[Object], dict[str, Any]]] = {
-    EXPORTS: _trim_export,
-    CLASSES: _trim_class,
-    JOBS: _trim_job,
-    PODS: _trim_pod,
-    NODES: _trim_node,
+    EXPORTS: prune_export,
+    CLASSES: prune_class,
+    JOBS: prune_job,
+    PODS: prune_pod,
+    NODES: prune_node,
 }

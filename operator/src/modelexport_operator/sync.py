@@ -24,6 +24,7 @@ from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, parse_export
+from modelexport.untrusted import moment
 from modelexport_operator.classes import find_class, output_folder, pick_class
 from modelexport_operator.cleanup import clean_up, correct_finalizers
 from modelexport_operator.events import Event, compare_statuses, finished_targets
@@ -121,7 +122,8 @@ def overdue(observed: Observed, now: datetime) -> list[Object]:
     waiting = observed.jobs_without_pod()
     given_up = (job for job in observed.jobs if target_of(job) is None and is_overdue(job))
     waiting += [job for job in given_up if job not in waiting and not observed.pods_of(job)]
-    return [job for job in waiting if now - datetime.fromisoformat(job["status"]["startTime"]) >= POD_PATIENCE]
+    starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
+    return [job for job, start in starts if start and now - start >= POD_PATIENCE]
 
 
 def sync(observed: Observed, now: datetime) -> Decision:
@@ -355,15 +357,15 @@ def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedel
 def _expire(turn: _Round, decision: Decision, summary: Summary) -> Decision:
     """Delete an export when its time after the end is over; never before its last status was written."""
     ttl = turn.export.ttl_seconds_after_finished
-    ended = status_of(turn.observed.parent).get("completionTime")
+    ended = moment(status_of(turn.observed.parent).get("completionTime"))
     if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED) or turn.observed.refused:
         return decision  # What was refused is offered again, so this is no end.
-    if decision.status is not None or not isinstance(ended, str):
+    if decision.status is not None or ended is None:
         return replace(decision, requeue_after=timedelta(seconds=ttl))
-    left = datetime.fromisoformat(ended) + timedelta(seconds=ttl) - turn.now
+    left = ended + timedelta(seconds=ttl) - turn.now
     return Decision(delete=True) if left <= timedelta(0) else replace(decision, requeue_after=left)
 
 
-def format_time(moment: datetime) -> str:
+def format_time(at: datetime) -> str:
     """Write a time as Kubernetes does: RFC 3339 in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

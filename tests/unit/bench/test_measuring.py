@@ -18,8 +18,8 @@ KWOK = Path(__file__).parents[2] / "bench/kwok.yaml"
 def test_a_pretended_pod_answers_what_the_operator_takes_for_a_success() -> None:
     (stage,) = (s for s in yaml.safe_load_all(KWOK.read_text()) if s["metadata"]["name"] == "job-pod-succeed")
     folded = stage["spec"]["next"]["statusTemplate"].partition("message: >-\n")[2].partition("\n{{ end }}")[0]
-    text = yaml.safe_load("message: >-\n" + folded)["message"].replace("{{ $pod }}", "pod-1")
-    result = ConversionResult.from_json(text)
+    text = yaml.safe_load("message: >-\n" + folded)["message"].replace("{{ $output }}", "s3://exports/pod-1/")
+    result = ConversionResult.from_json(text, output="s3://exports/pod-1/", exit_code=0)
     assert result.succeeded
     assert result.artifact is not None
     assert result.artifact.uri.endswith("/pod-1/shapes-fp16.onnx")

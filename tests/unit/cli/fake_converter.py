@@ -24,9 +24,12 @@ def main() -> int:
     behaviour = json.loads(plan.read_text(encoding="utf-8")).get(str(request.target), {})
     attempt = count(plan.parent / f"{request.target.slug}.attempts")
     print("something that a library prints")
+    print("x" * behaviour.get("long_line", 0))
     tempfile.mkdtemp(prefix="left-by-a-library-")
     for stage in ("fetch", "load", "convert"):
         print(json.dumps({"event": "stage", "stage": stage, "state": "started"}), flush=True)
+    if "tell" in behaviour:
+        (plan.parent / f"{request.target.slug}.told").write_text(os.environ[behaviour["tell"]], encoding="utf-8")
     if behaviour.get("hang"):
         (plan.parent / f"{request.target.slug}.pid").write_text(str(os.getpid()), encoding="utf-8")
         time.sleep(300)

@@ -26,6 +26,7 @@ def export_class() -> Any:
     return yaml.safe_load((ROOT / "examples/exportclass-pools.yaml").read_text(encoding="utf-8"))
 
 
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
 BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown format": (
         lambda: change(targets=[{"format": "TFLite", "precision": "INT8"}]),
@@ -78,7 +79,11 @@ BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
         "metadata.name: labels the Jobs; use at most 63 characters",
     ),
     "no targets": (lambda: change(targets=[]), "spec.targets: name at least one target"),
-    "another kind only": (lambda: {"kind": "ConfigMap"}, "holds no ModelExport; see examples/yolov8.yaml"),
+    "another kind only": (lambda: dict(CONFIG_MAP), "holds no ModelExport; see examples/yolov8.yaml"),
+    "a list of objects": (
+        lambda: {"apiVersion": "v1", "kind": "List", "items": [model_export()]},
+        "holds no ModelExport (the items of a List are not looked at: write each as a document of its own",
+    ),
     "a list": (lambda: [1, 2], "holds '[1, 2]', which is no Kubernetes object"),
     "nothing": (lambda: None, "holds no object"),
 }
@@ -145,11 +150,65 @@ def test_two_exports_of_one_name_are_refused(command_line: CommandLine, capsys: 
 def test_a_valid_file_is_confirmed_object_by_object(
     command_line: CommandLine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = command_line.write(model_export("good", "ONNX/FP32", "ONNX/INT8"), {"kind": "ConfigMap"})
+    path = command_line.write(model_export("good", "ONNX/FP32", "ONNX/INT8"), CONFIG_MAP)
     assert main(["validate", str(path)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("ModelExport default/good is valid, 2 targets")
     assert second.endswith("ConfigMap is not of ModelExport, passed over")
+
+
+OURS = "modelexport.dev/v1alpha1"
+BAD_KINDS: dict[str, tuple[Any, Any, str]] = {
+    "another case": (OURS, "Modelexport", "kind: 'Modelexport' is not known; did you mean ModelExport?"),
+    "the plural": (OURS, "ModelExports", "kind: 'ModelExports' is not known; did you mean ModelExport?"),
+    "a slip": (OURS, "ModelExprot", "kind: 'ModelExprot' is not known; did you mean ModelExport?"),
+    "a slip in the class": (OURS, "ExportClas", "kind: 'ExportClas' is not known; did you mean ExportClass?"),
+    "unlike ours": (OURS, "Conversion", "kind: 'Conversion' is not known; use one of ModelExport, ExportClass"),
+    "a slip with another version": ("v1", "modelexport", "kind: 'modelexport' is not known; did you mean ModelExport?"),
+    "another version": (
+        "modelexport.dev/v1",
+        "ModelExport",
+        f"apiVersion: 'modelexport.dev/v1' is not that of ModelExport; did you mean {OURS}?",
+    ),
+    "a slip in the group": (
+        "modelexports.dev/v1alpha1",
+        "ExportClass",
+        f"apiVersion: 'modelexports.dev/v1alpha1' is not that of ExportClass; did you mean {OURS}?",
+    ),
+    "another case of the group": ("ModelExport.dev/v1alpha1", "Job", "kind: 'Job' is not known; use one of"),
+    "no kind": (OURS, None, f"kind: is missing; write apiVersion: {OURS} and kind: ModelExport"),
+    "no version": (None, "ModelExport", f"apiVersion: is missing; write apiVersion: {OURS} and kind: ModelExport"),
+    "nothing of both": (None, None, "apiVersion: is missing; "),
+    "a list as kind": (OURS, ["ModelExport"], "kind: \"['ModelExport']\" is not a text"),
+    "a number as version": (1, "ModelExport", "apiVersion: '1' is not a text"),
+    "an empty kind": (OURS, "", "kind: '' is not a text"),
+    "a kind that acts on the terminal": ("v1", "\x1b[2JModelExport", "apiVersion: 'v1' is not that of ModelExport"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KINDS)
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_an_object_of_no_kind_that_exists_is_refused(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], command: str, case: str
+) -> None:
+    version, kind, message = BAD_KINDS[case]
+    named = {"apiVersion": version, "kind": kind}
+    body = {**model_export(), **named}
+    path = command_line.write({key: value for key, value in body.items() if value is not None}, model_export("good"))
+    assert main([command, str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"modelexport: {path}, document 1: {message}" in said
+    assert "\x1b" not in said
+
+
+def test_a_file_with_none_of_our_objects_is_not_valid(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = command_line.write(CONFIG_MAP)
+    assert main(["validate", str(path)]) == 2
+    told = capsys.readouterr()
+    assert f"{path}: ConfigMap is not of ModelExport, passed over" in told.out
+    assert f"{path}: holds neither a ModelExport nor an ExportClass; see examples/yolov8.yaml" in told.err
 
 
 @pytest.mark.parametrize(("checkpoint", "pictures"), [("file:///a.pt", "s3://abc/b/"), ("s3://abc/a.pt", "file:///b/")])

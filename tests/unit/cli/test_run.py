@@ -125,6 +125,17 @@ def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_lin
     assert [item["state"] for item in again] == ["reused", "succeeded"]
 
 
+def test_an_interrupted_run_still_tells_what_had_failed(command_line: CommandLine) -> None:
+    command_line.behaviours["ONNX/FP32"] = {"reason": "CheckpointNotFound"}
+    running, _ = start_and_hang(command_line)
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "ONNX/FP32: CheckpointNotFound" in output
+    assert "Upload the checkpoint" in output
+    assert "0 of 2 targets are finished" in output
+
+
 def test_a_run_under_nohup_outlives_its_terminal(command_line: CommandLine) -> None:
     with inherited(signal.SIGHUP, signal.SIG_IGN):
         running, child = start_and_hang(command_line)
@@ -137,11 +148,12 @@ def test_a_run_under_nohup_outlives_its_terminal(command_line: CommandLine) -> N
 
 
 def test_several_exports_of_one_file_are_all_run(command_line: CommandLine) -> None:
-    command_line.write(model_export("one"), {"kind": "ConfigMap"}, model_export("two"))
+    command_line.write(model_export("one"), {"apiVersion": "v1", "kind": "ConfigMap"}, model_export("two"))
     ended = command_line("run", "export.yaml")
     assert ended.returncode == 0
     assert "default/one ONNX/FP32" in ended.stdout
     assert "default/two ONNX/FP32" in ended.stdout
+    assert "document 2: ConfigMap is no ModelExport, passed over" in ended.stdout
 
 
 def test_a_suspended_export_is_not_run_and_told(command_line: CommandLine) -> None:

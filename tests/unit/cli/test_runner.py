@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from command_line import FAKE_CONVERTER, model_export
+from modelexport import names
 from modelexport.cli.conversions import Conversion
-from modelexport.cli.runner import ATTEMPTS, Runner, in_order, parse_event, pick
+from modelexport.cli.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, parse_event, pick, read_lines
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport.spec import parse_export
+from modelexport_converter.stores.addresses import is_allowed, parse_networks
 
 DONE = ConversionResult(Reason.SUCCEEDED, "verified and published")
 
@@ -88,6 +90,33 @@ def test_a_conversion_that_would_wait_for_the_file_of_another_is_put_off(tmp_pat
     assert pick([half, quantised], [litert, onnx]) is half
 
 
-@pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b""])
+def test_a_line_of_any_length_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = run_one(tmp_path, monkeypatch, {"long_line": (16 << 20) + 1, "reason": "CheckpointNotFound"})
+    assert conversion.result is not None
+    assert conversion.result.reason is Reason.CHECKPOINT_NOT_FOUND
+    log = conversion.log.read_bytes()
+    assert b"something that a library prints\n" in log
+    assert b"x [...]\n" in log
+    assert b'{"event": "stage", "stage": "convert", "state": "started"}\n' in log
+    assert len(log) < LINE_LIMIT + 1000
+
+
+async def test_lines_come_whole_however_they_are_cut_into_chunks() -> None:
+    stream = asyncio.StreamReader()
+    for part in (b"a", b"b\nc", b"\n\n", b"d" * LINE_LIMIT, b"\n", b"e" * LINE_LIMIT, b"e\n", b"end"):
+        stream.feed_data(part)
+    stream.feed_eof()
+    kept = [b"ab\n", b"c\n", b"\n", b"d" * LINE_LIMIT + b"\n", b"e" * LINE_LIMIT + b" [...]\n", b"end\n"]
+    assert [line async for line in read_lines(stream)] == kept
+
+
+@pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b"", b"[" * LINE_LIMIT])
 def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
     assert parse_event(line) == {}
+
+
+def test_a_local_run_reads_what_its_machine_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_one(tmp_path, monkeypatch, {"tell": names.HTTPS_NETWORKS_ENV})
+    told = (tmp_path / "onnx-fp32.told").read_text(encoding="utf-8")
+    for address in ("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "8.8.8.8"):
+        assert is_allowed(address, parse_networks(told))

@@ -41,6 +41,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.ranges.append(asked)
         begin = int(asked[6:-1]) if asked and server.knows_ranges else 0
         self.send_response(206 if begin and server.status == 200 else server.status)
+        if server.status in (301, 302, 303, 307, 308):
+            self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", str(len(server.content) - begin))
         self.end_headers()
         end = begin + server.breaks.pop(0) if server.breaks else None
@@ -164,3 +166,11 @@ def test_a_file_of_a_directory_is_copied_from_where_it_was(tmp_path: Path) -> No
     assert (tmp_path / "a").read_bytes() == CONTENT
     with pytest.raises(TransferError, match="No such file or directory; run the export again"):
         fetch(ARTIFACT, tmp_path / "b", open_file(tmp_path / "nothing"), told.append)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_link_leads_to_no_other_place(server: Server, tmp_path: Path, status: int) -> None:
+    server.status = status
+    with pytest.raises(TransferError, match=f"/exports/a: the store answers {status} "):
+        fetch(ARTIFACT, tmp_path / "a", open_url(server.url, None), lambda have: None)
+    assert len(server.ranges) == 1, "nobody asked elsewhere"

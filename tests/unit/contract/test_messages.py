@@ -23,6 +23,7 @@ from modelexport.result import (
     ConversionResult,
     Reference,
     Verification,
+    read_verification,
 )
 from modelexport.spec import parse_export
 
@@ -118,7 +119,7 @@ def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
     message = ConversionResult.from_json(text).message
     assert message.endswith("…")
     assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
-    assert set(message[:-1]) == {letter}
+    assert set(message[:-1]) == {" " if letter == "\n" else letter}
 
 
 def test_as_many_assumptions_and_warnings_as_can_be_leave_room_for_the_rest() -> None:
@@ -134,14 +135,14 @@ def test_as_many_assumptions_and_warnings_as_can_be_leave_room_for_the_rest() ->
     assert len(text.encode()) <= names.TERMINATION_MESSAGE_LIMIT
     found = ConversionResult.from_json(text).verification
     assert found is not None
-    assert found.assumptions == ("ü" * ASSUMPTION_LENGTH,) * ASSUMPTIONS_LIMIT
-    assert found.warnings == ("w" * WARNING_LENGTH,) * WARNINGS_LIMIT
+    assert [len(phrase) for phrase in found.assumptions] == [ASSUMPTION_LENGTH] * ASSUMPTIONS_LIMIT
+    assert [len(warning) for warning in found.warnings] == [WARNING_LENGTH] * WARNINGS_LIMIT
 
 
 def test_numbers_of_an_earlier_version_have_no_reference() -> None:
     numbers = {"metric": "agreement", "value": "1", "threshold": "0.9"}
-    assert Verification.from_dict(numbers) == Verification("agreement", "1", "0.9")
-    assert Verification.from_dict(numbers).to_dict() == numbers
+    assert read_verification(numbers) == Verification("agreement", "1", "0.9")
+    assert read_verification(numbers).to_dict() == numbers
 
 
 WRONG_NUMBERS = [
@@ -162,15 +163,9 @@ def test_a_result_with_numbers_of_other_types_is_no_result(wrong: dict[str, obje
         ConversionResult.from_json(json.dumps(content))
 
 
-def test_warnings_stand_in_the_message() -> None:
-    assert RESULT.verification is not None
-    assert RESULT.verification.add_warnings("published") == "published; warning: it looks wrong"
-    assert Verification("agreement", "1", "0.9").add_warnings("published") == "published"
-
-
 def test_a_result_that_is_too_long_by_itself_keeps_nothing_of_its_message() -> None:
     long = replace(RESULT, report_uri="s3://" + "a" * 5000)
-    assert ConversionResult.from_json(long.to_json()).message == ""
+    assert json.loads(long.to_json())["message"] == ""
 
 
 def test_a_message_is_cut_at_the_very_byte_and_written_as_it_reads() -> None:

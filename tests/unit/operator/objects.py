@@ -12,9 +12,11 @@ from modelexport.plan import plan_export
 from modelexport.spec import parse_class, parse_export
 from modelexport_operator.classes import output_folder
 from modelexport_operator.cleanup import clean_up
-from modelexport_operator.manifests import POD_JOB_LABEL, build_job
+from modelexport_operator.manifests import POD_JOB_LABEL, build_job, output_of
 
 Body = dict[str, Any]
+SOME_OUTPUT = "s3://exports/team-a/team/shapes/onnx-fp16/"
+"""Stands in termination messages for the folder of the Job."""
 
 
 def make_target(text: str) -> Target:
@@ -121,8 +123,14 @@ def make_clean_job(export: Body, **changes: Any) -> Body:
     return job
 
 
+def publish_into(output: str, text: str) -> str:
+    """A termination message whose files lie where a request asks for them."""
+    return text.replace(SOME_OUTPUT, output)
+
+
 def make_pod(job: Body, index: int = 0, node: str | None = None, **status: Any) -> Body:
-    """A Pod of a Job as observed."""
+    """A Pod of a Job as observed; what it says to have published lies in the folder of the Job."""
+    status = json.loads(publish_into(output_of(job), json.dumps(status)))
     template = job["spec"]["template"]
     name = job["metadata"]["name"]
     return {
@@ -156,11 +164,11 @@ def result_text(reason: str = "Succeeded", message: str = "Published", **fields:
     succeeded = {
         "scheme": "fp16",
         "artifact": {
-            "uri": "s3://exports/team-a/team/shapes/onnx-fp16/shapes-fp16.onnx",
+            "uri": f"{SOME_OUTPUT}shapes-fp16.onnx",
             "sha256": "ab" * 32,
             "size_bytes": 6_400_000,
         },
-        "report_uri": "s3://exports/team-a/team/shapes/onnx-fp16/report.json",
+        "report_uri": f"{SOME_OUTPUT}report.json",
         "verification": {"metric": "cosine", "value": "0.999998", "threshold": "0.999"},
         "seconds": 21.5,
         "peak_memory_mib": 900,

@@ -180,6 +180,21 @@ async def test_a_lag_is_measured_and_its_end_too(audit: Audit, cluster: FakeClus
     assert 'modelexport_watch_lag_objects{resource="jobs"} 0.0' in metrics.render().decode()
 
 
+async def test_what_is_kept_is_counted_and_a_crowd_is_told(
+    cluster: FakeCluster, controller: Controller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    audit = make_audit(cluster, controller, metrics, monkeypatch)
+    cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2, ("other", "c"): 3}
+    for (namespace, name), version in cluster.listed[JOBS].items():
+        metadata = {"namespace": namespace, "name": name, "resourceVersion": str(version)}
+        controller.take_over(JOBS, "ADDED", {"metadata": metadata, "spec": {}})
+    monkeypatch.setattr("modelexport_operator.audit.CROWD", 1)
+    await audit.run_once()
+    assert 'modelexport_kept_objects{resource="jobs"} 3.0' in metrics.render().decode()
+    assert [record.message for record in caplog.records] == ["namespace team has 2 jobs of ours; a quota bounds them"]
+
+
 async def test_until_it_passes_an_audit_is_repeated_soon(
     audit: Audit, cluster: FakeCluster, controller: Controller
 ) -> None:

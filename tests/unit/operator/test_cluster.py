@@ -10,6 +10,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from modelexport_operator.cluster import (
+    MOST_JOBS,
     Cluster,
     ClusterError,
     ConflictError,
@@ -18,6 +19,7 @@ from modelexport_operator.cluster import (
     UnavailableError,
 )
 from modelexport_operator.resources import CLASSES, JOBS, Scope, scopes_of
+from modelexport_operator.stream import OBJECT_LIMIT
 from unit.operator.objects import Body, build_all, make_class, make_export
 
 JOB = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
@@ -367,6 +369,106 @@ async def test_a_watch_that_has_lost_changes_says_so() -> None:
     async with serve(answer) as cluster:
         with pytest.raises(UnavailableError, match="410"):
             await asyncio.wait_for(hear(cluster, 2), 60)
+
+
+def raw(*connections: list[bytes]) -> Answer:
+    """As ``stream``, byte by byte as the test wants it."""
+    waiting = list(connections)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in waiting.pop(0):
+            await response.write(piece)
+        if not waiting:
+            await asyncio.sleep(60)
+        return response
+
+    return answer
+
+
+def line(kind: str, version: str, **more: Any) -> bytes:
+    body = {"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "job", "resourceVersion": version}, **more}
+    return json.dumps({"type": kind, "object": body}, separators=(",", ":")).encode() + b"\n"
+
+
+@pytest.mark.parametrize("size", [200_000, 5_000_000, 12_000_000])
+async def test_a_watch_reads_objects_of_any_size(size: int) -> None:
+    async with serve(raw([line("ADDED", "5", spec="x" * size), line("ADDED", "6")])) as cluster:
+        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
+
+
+async def test_an_object_that_is_larger_than_any_is_told_as_gone_and_the_watch_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    large = line("MODIFIED", "5", spec="x" * (OBJECT_LIMIT + 1))
+    async with serve(raw([large, line("ADDED", "6")])) as cluster:
+        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("DELETED", "5"), ("ADDED", "6")]
+    assert "jobs: /job is larger than what is read; it is left out" in caplog.text
+
+
+async def test_half_a_line_is_told_when_the_watch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.cluster.RECONNECT_SECONDS", 0.01)
+    whole = line("ADDED", "6")
+    connections = ([line("ADDED", "5"), whole[:20]], [whole[:-30]], [], [whole])
+    async with serve(raw(*connections)) as cluster:
+        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (b"<html>\n", "JSONDecodeError"),
+        (b"[]\n", "no event"),
+        (b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}\n', "no version"),
+        (b'{"type":"ERROR","object":{}}\n', "an error without a word"),
+        (b'{"type":"ERROR","object":{"code":500}}\n', "500"),
+        (b'{"type":"ERROR","object":{"code":504,"message":"\\u001b[31mslow"}}\n', "504: slow"),
+        (b'{"type":"ERROR","object":{"reason":"Expired"}}\n', "Expired"),
+        (b'{"type":"BOOKMARK","object":{}}\n', "no version"),
+    ],
+)
+async def test_a_word_that_ends_a_watch_is_worth_another_try(word: bytes, told: str) -> None:
+    async with serve(raw([line("ADDED", "5"), word])) as cluster:
+        with pytest.raises(UnavailableError, match=told):
+            await asyncio.wait_for(hear(cluster, 2), 60)
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", "null", "5", '{"metadata": []}', "[" * 100_000, ""])
+async def test_an_answer_that_is_no_object_is_worth_another_try(text: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    async with serve(answer) as cluster:
+        with pytest.raises(UnavailableError):
+            await cluster.list_versions(Scope(JOBS))
+
+
+async def test_a_page_of_large_objects_is_read_in_smaller_pages() -> None:
+    items = [
+        {"metadata": {"name": f"job-{i}", "resourceVersion": "5", "labels": {"a": "x" * 500_000}}} for i in range(40)
+    ]
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        begin, limit = int(request.query.get("continue") or 0), int(request.query["limit"])
+        asked.append(limit)
+        rest = str(begin + limit) if begin + limit < len(items) else ""
+        metadata = {"resourceVersion": "9", "continue": rest}
+        return web.json_response({"metadata": metadata, "items": items[begin : begin + limit]})
+
+    async with serve(answer) as cluster:
+        listing = await cluster.list_versions(Scope(JOBS))
+    assert len(listing.objects) == 40
+    assert asked[:3] == [500, 62, 7]
+    assert set(asked[2:]) == {7}
+
+
+async def test_of_the_jobs_of_an_export_those_of_others_are_left_out_and_not_all_are_read() -> None:
+    owner = {"uid": "uid-2", "controller": True}
+    foreign = {**JOB, "metadata": {**JOB["metadata"], "ownerReferences": [owner]}}
+    async with serve(always(200, {"items": [foreign] * 50 + [JOB] * 50})) as cluster:
+        assert await cluster.read_jobs("team", "uid-1") == [JOB] * MOST_JOBS
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, RefusedError), (503, UnavailableError)])

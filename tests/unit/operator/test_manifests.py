@@ -1,5 +1,6 @@
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,13 @@ def test_only_the_job_and_not_its_pods_stands_in_the_queue() -> None:
 
 def make_pool(**resources: object) -> NodePool:
     return NodePool("pool", resources={name: str(amount) for name, amount in resources.items()})
+
+
+def test_the_networks_of_a_class_are_told_to_its_conversions_only_where_there_are_some() -> None:
+    def told(**spec: Any) -> list[str]:
+        job = build_all(make_export(), make_class(**spec))["ONNX/FP16"]
+        entries = json.dumps(job["spec"]["template"]["spec"])
+        return re.findall(r'"MODELEXPORT_HTTPS_NETWORKS", "value": "([^"]*)"', entries)
+
+    assert told() == told(https={}) == told(https={"allowedNetworks": []}) == []
+    assert set(told(https={"allowedNetworks": ["10.0.0.0/8", "fd00::/8"]})) == {"10.0.0.0/8 fd00::/8"}

@@ -215,6 +215,7 @@ def test_what_is_served_is_exactly_what_the_catalogue_lists() -> None:
     metrics = serve(with_targets(entry("ONNX/FP16", "Running", "Running")))
     metrics.record_conversion("YOLOv8", end("Succeeded", "Succeeded", **TIMES))
     metrics.record_lag("jobs", 0)
+    metrics.record_kept("jobs", 0)
     families = {
         f"{family.name}_total" if family.type == "counter" else family.name: family
         for family in text_string_to_metric_families(metrics.render().decode())

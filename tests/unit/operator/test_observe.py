@@ -24,7 +24,7 @@ POD_STATUS = {
     "Pending": {"phase": "Pending"},
     "Running": {"phase": "Running"},
     "Succeeded": {"phase": "Succeeded", "containerStatuses": ended(0, result_text())},
-    "Failed": {"phase": "Failed", "containerStatuses": ended(65, result_text("ConversionFailed", "cannot"))},
+    "Failed": {"phase": "Failed", "containerStatuses": ended(70, result_text("ConversionFailed", "cannot"))},
 }
 
 

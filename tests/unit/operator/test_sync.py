@@ -263,7 +263,7 @@ def test_a_status_of_nonsense_is_replaced() -> None:
 def test_a_long_message_is_cut() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy"))
-    pods = [make_pod(job, phase="Failed", containerStatuses=ended(65, result_text("ConversionFailed", "x" * 3000)))]
+    pods = [make_pod(job, phase="Failed", containerStatuses=ended(70, result_text("ConversionFailed", "x" * 3000)))]
     status = decide(parent, job, pods=pods).status
     assert len(target_of(status)["message"]) == 1024
     assert len(ready_of(status)["message"]) == 1024

@@ -1,13 +1,13 @@
 """Any model as a ``.pt2`` archive, which brings its own network."""
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Checkpoint
-from modelexport_converter.matching import ProgramModule, check_asked, mismatch, program_shapes, unfit
+from modelexport_converter.matching import check_asked, mismatch, program_shapes, unfit
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.verify import UNKNOWN
 
 
@@ -44,8 +44,8 @@ def _describe(index: int, shape: tuple[int, ...]) -> Output:
 
 
 class _FloatOutputs(ProgramModule):
-    """A program whose outputs, flattened where they are a dict, are float32, as those of every model here."""
+    """A program whose outputs are float32, as those of every model here."""
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the program's outputs."""
-        return tuple(output.float() for output in tree_leaves(self.network(image)))
+        return tuple(output.float() for output in super().forward(*images))

@@ -7,8 +7,10 @@ import torch
 from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Facts
-from modelexport_converter.matching import ProgramModule, check_asked, class_names, program_shapes, row_facts, unfit
+from modelexport_converter.matching import check_asked, class_names, program_shapes, row_facts, unfit
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.module import ProgramModule
 
 BOXES = Output(
     "boxes",
@@ -35,7 +37,7 @@ def describe_detector(
     )
 
 
-def load_detector_program(facts: Facts, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
+def load_detector_program(facts: Facts, program: Program, model: Model) -> LoadedModel:
     """Use the program of a ``.pt2`` archive as it is; its outputs must be boxes (1, 4, N) and scores (1, classes, N).
 
     Raises:

@@ -14,7 +14,6 @@ from modelexport_converter.architectures.yolov8_decoder import STRIDES
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
 from modelexport_converter.matching import (
-    ProgramModule,
     Tensors,
     check_asked,
     class_names,
@@ -27,6 +26,8 @@ from modelexport_converter.matching import (
     unfit,
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.programs.graph import Program
+from modelexport_converter.programs.module import ProgramModule
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -178,13 +179,12 @@ def _describe(
     )
 
 
-def _load_program(checkpoint: Checkpoint, program: torch.export.ExportedProgram, model: Model) -> LoadedModel:
+def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> LoadedModel:
     size, outputs = program_shapes(program, model.parameters.input_size)
     classes = _check_outputs(outputs, _task(model), size)
     check_asked("number of classes", model.parameters.num_classes, classes)
-    described = _describe(
-        ProgramModule(program), model, model.parameters.variant, size, class_names(checkpoint.facts, classes)
-    )
+    names = class_names(checkpoint.facts, classes)
+    described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
     return replace(described, reference=Reference.PROGRAM)
 
 

@@ -1,22 +1,39 @@
-"""Files from the web: ``https://`` only, redirects to ``https://`` and to allowed folders only, bounded in size."""
+"""Files from the web: ``https://`` only, redirects to ``https://`` and to allowed folders only, bounded in size.
 
+A name is resolved once. The address that it leads to is checked, and that very address is connected to, under the name
+of the URI (SNI, certificate, ``Host``): a name that answers with another address the next time changes nothing. Proxies
+are not used, whatever ``HTTPS_PROXY`` says: a proxy resolves names by itself, where nobody checks the address.
+"""
+
+import contextlib
+import socket
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin
+from typing import Any
+from urllib.parse import urldefrag, urljoin
 
 import urllib3
 
 from modelexport import names
 from modelexport.reasons import Reason
-from modelexport.sources import explain_outside, public_uri
+from modelexport.sources import explain_outside, explain_unreadable, public_uri
+from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge
+from modelexport_converter.stores.addresses import Network, is_allowed, parse_networks
 from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
 REDIRECT_LIMIT = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 GONE = (401, 403, 404, 410)
+CONNECT_SECONDS = 10
+TIMEOUT = urllib3.Timeout(connect=CONNECT_SECONDS, read=60)
+TOTAL_SECONDS = 3600.0
+"""Of one download: a server may send a byte a minute for ever."""
+SHOWN_LIMIT = 200
 
 
 def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> None:
@@ -25,41 +42,117 @@ def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> No
     Raises:
         ObjectMissing: the server does not give it out.
         TooLarge: it has more bytes than ``limit``.
-        Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme; ``SourceNotAllowed`` for one
-            that leaves the folders from which the export's class lets it read.
+        Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme; ``SourceNotAllowed`` for an
+            address, or a redirect out of the folders, that the export's class does not allow.
     """
-    # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
-    timeout = urllib3.Timeout(connect=10, read=60)
-    with urllib3.PoolManager(timeout=timeout, retries=False, **trust_arguments(environ)) as pool:
-        sources = environ.get(names.SOURCES_ENV, "").split()
-        attempt(lambda: _download(pool, uri, path, limit, sources))
+    rules = _Rules(
+        tuple(environ.get(names.SOURCES_ENV, "").split()),
+        parse_networks(environ.get(names.HTTPS_NETWORKS_ENV, "")),
+        trust_arguments(environ),
+    )
+    attempt(lambda: _download(rules, uri, path, limit))
 
 
-def _download(pool: urllib3.PoolManager, uri: str, path: Path, limit: int, sources: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class _Rules:
+    """What a source may be: its folders, the networks beside public addresses, and the trusted authorities."""
+
+    sources: Sequence[str]
+    networks: Sequence[Network]
+    trust: Mapping[str, Any]
+
+
+class _Connection(urllib3.connection.HTTPSConnection):
+    """Connects to an address that was checked, and to no other that its name may have."""
+
+    def __init__(self, *arguments: Any, networks: Sequence[Network], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._networks = networks
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise urllib3.exceptions.HTTPError(f"the name {self.host} leads to no address: {error}") from error
+        allowed = [(family, address) for family, *_, address in found if is_allowed(str(address[0]), self._networks)]
+        if not allowed:
+            problem = f"{self.host} leads to an address that is not public, which the ExportClass does not allow"
+            way_out = "put the file into the store, or have its network added to spec.https.allowedNetworks"
+            raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{problem}; {way_out}")
+        return self._connect(allowed)
+
+    def _connect(self, addresses: Sequence[tuple[int, Any]]) -> socket.socket:
+        problem = None
+        for family, address in addresses:
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                connection.settimeout(CONNECT_SECONDS)
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                problem = error
+            else:
+                return connection
+        raise urllib3.exceptions.HTTPError(f"{self.host} does not answer: {problem}") from problem
+
+
+class _Pool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Connection
+
+
+def _download(rules: _Rules, uri: str, path: Path, limit: int) -> None:
     try:
-        with _follow(pool, uri, sources) as response:
-            _write(response, path, limit)
+        with contextlib.ExitStack() as stack:
+            _write(_follow(rules, uri, stack), path, limit)
     except urllib3.exceptions.HTTPError as error:
-        raise Failure(Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {error}") from error
+        problem = clean(str(error), SHOWN_LIMIT)
+        raise Failure(Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {problem}") from error
 
 
-def _follow(pool: urllib3.PoolManager, uri: str, sources: Sequence[str]) -> urllib3.BaseHTTPResponse:
+def _follow(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.BaseHTTPResponse:
+    """Return the answer that is no redirect; ``stack`` closes what was opened for it."""
     for _ in range(REDIRECT_LIMIT + 1):
-        if not uri.startswith("https://"):
-            raise Failure(
-                Reason.INVALID_SPEC,
-                f"{public_uri(uri)} is reached by a redirect and is not https://; name a URI that stays on https://",
-            )
-        if problem := explain_outside(uri, sources):
-            raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{public_uri(uri)} is reached by a redirect and {problem}")
-        response = pool.request("GET", uri, preload_content=False, redirect=False)
+        response = stack.enter_context(_request(rules, uri, stack))
         if response.status not in REDIRECTS:
             return response
         response.close()
-        uri = urljoin(uri, response.headers.get("location", ""))
+        uri = _next_of(rules, uri, response.headers.get("location", ""))
     raise Failure(
-        Reason.INVALID_SPEC, f"{public_uri(uri)} redirects more than {REDIRECT_LIMIT} times; name the last address"
+        Reason.INVALID_SPEC, f"{_shown(uri)} redirects more than {REDIRECT_LIMIT} times; name the last address"
     )
+
+
+def _request(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.BaseHTTPResponse:
+    url = urllib3.util.parse_url(uri)
+    # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
+    pool = stack.enter_context(
+        _Pool(url.host or "", url.port, timeout=TIMEOUT, retries=False, networks=rules.networks, **rules.trust)
+    )
+    return pool.urlopen("GET", url.request_uri, preload_content=False, redirect=False)
+
+
+def _next_of(rules: _Rules, uri: str, location: str) -> str:
+    """Return where a redirect leads.
+
+    Raises:
+        Failure: nobody may go there.
+    """
+    try:
+        found = urldefrag(urljoin(uri, location)).url
+    except ValueError:
+        found = location
+    if not found.startswith("https://"):
+        problem = "is reached by a redirect and is not https://; name a URI that stays on https://"
+        raise Failure(Reason.INVALID_SPEC, f"{_shown(found)} {problem}")
+    if problem := explain_unreadable(found) or "":
+        raise Failure(Reason.INVALID_SPEC, f"{_shown(found)} is reached by a redirect and {problem}")
+    if problem := explain_outside(found, rules.sources) or "":
+        raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{_shown(found)} is reached by a redirect and {problem}")
+    return found
+
+
+def _shown(uri: str) -> str:
+    return clean(public_uri(uri), SHOWN_LIMIT)
 
 
 def _write(response: urllib3.BaseHTTPResponse, path: Path, limit: int) -> None:
@@ -67,9 +160,11 @@ def _write(response: urllib3.BaseHTTPResponse, path: Path, limit: int) -> None:
         raise ObjectMissing(f"the server answered {response.status}")
     if response.status != 200:
         raise urllib3.exceptions.HTTPError(f"status {response.status}")
-    written = 0
+    written, end = 0, time.monotonic() + TOTAL_SECONDS
     with path.open("wb") as writer:
-        for chunk in response.stream(CHUNK, decode_content=False):
+        while chunk := response.read1(CHUNK, decode_content=False):
             written += writer.write(chunk)
             if written > limit:
                 raise TooLarge(written, limit)
+            if time.monotonic() > end:
+                raise urllib3.exceptions.HTTPError(f"{written:,} bytes came in {TOTAL_SECONDS:.0f} s; that is too slow")

@@ -1,20 +1,24 @@
 """What an export published: told by its status on a cluster, or by the reports in the directory of a local run."""
 
 import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from modelexport import names
+from modelexport import names, untrusted
 from modelexport.cli.documents import BadInput
 from modelexport.cli.kubectl import Body, Kubectl
 from modelexport.cli.run import DEFAULT_OUTPUT
 from modelexport.plan import export_folder
-from modelexport.result import Artifact, Verification
+from modelexport.result import Artifact, Verification, is_file_in, read_artifact, read_verification
 
 EXPORTS = f"{names.EXPORT_PLURAL}.{names.GROUP}"
 SUCCEEDED = "Succeeded"
+MESSAGE_LIMIT = 2048
+"""Characters of a message of a status, as the definition has it."""
+REPORT_LIMIT = 1 << 24
+"""Characters of a report; one of a model with a thousand classes and as many outputs has less than a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +61,34 @@ def read_export(kubectl: Kubectl, name: str) -> Body:
 
 
 def of_cluster(export: Body) -> tuple[Published, ...]:
-    """Return the targets in the status of an export."""
-    return tuple(map(_from_status, export.get("status", {}).get("targets") or ()))
+    """Return the targets in the status of an export.
+
+    Raises:
+        BadInput: the status is none that the operator has written.
+    """
+    try:
+        status = untrusted.record(export.get("status") or {}, "status")
+        return tuple(map(_from_status, status.get("targets") or ()))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the status of the export cannot be read: {error}; the operator writes it anew") from error
 
 
-def _from_status(entry: Body) -> Published:
-    artifact, verification = entry.get("artifact"), entry.get("verification")
-    state, reason = entry["state"], entry.get("reason", "")
+def _from_status(entry: Any) -> Published:
+    fields = untrusted.record(entry, "a target")
+    state, reason = (_word(fields, key) for key in ("state", "reason"))
+    artifact, verification = fields.get("artifact"), fields.get("verification")
     return Published(
-        target=f"{entry['format']}/{entry['precision']}",
+        target=f"{_word(fields, 'format')}/{_word(fields, 'precision')}",
         state=state if state == reason else f"{state} ({reason})",
-        message=entry.get("message", ""),
-        scheme=entry.get("scheme", ""),
-        artifact=artifact and Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
-        verification=verification and Verification.from_dict(verification),
+        message=untrusted.text(fields.get("message", ""), "message", MESSAGE_LIMIT),
+        scheme=_word(fields, "scheme") if "scheme" in fields else "",
+        artifact=None if artifact is None else read_artifact(artifact, size="sizeBytes"),
+        verification=None if verification is None else read_verification(verification),
     )
+
+
+def _word(fields: Mapping[str, Any], key: str) -> str:
+    return untrusted.word(fields.get(key), key)
 
 
 def of_directory(options: argparse.Namespace) -> tuple[Published, ...]:
@@ -87,7 +104,8 @@ def of_directory(options: argparse.Namespace) -> tuple[Published, ...]:
     reports = sorted(folder.glob(f"*/{names.REPORT_FILE}"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise BadInput(f"--store: {folder} holds no report of an export; name the --store of the run, and --namespace")
-    return tuple({found.target: found for found in map(_from_report, reports)}.values())
+    found = (_from_report(path, f"{uri}{path.parent.name}/") for path in reports)
+    return tuple({one.target: one for one in found}.values())
 
 
 def path_of(store: Path, uri: str) -> Path:
@@ -95,19 +113,24 @@ def path_of(store: Path, uri: str) -> Path:
     return store / uri.removeprefix("s3://")
 
 
-def _from_report(path: Path) -> Published:
+def _from_report(path: Path, folder: str) -> Published:
+    """Read the report in a folder; the file that it tells of has to lie beside it."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        artifact, target = report["artifact"], report["request"]["target"]
+        with path.open(encoding="utf-8") as file:
+            report = untrusted.load(file.read(REPORT_LIMIT + 1), REPORT_LIMIT)
+        target = untrusted.record(untrusted.record(report.get("request"), "request").get("target"), "request.target")
+        artifact = read_artifact(report.get("artifact"), size="sizeBytes")
+        if not is_file_in(artifact.uri, folder):
+            raise ValueError(f"{artifact.uri!r} is not in {folder}")
         return Published(
-            target=f"{target['format']}/{target['precision']}",
+            target=f"{_word(target, 'format')}/{_word(target, 'precision')}",
             state=SUCCEEDED,
-            scheme=report["scheme"],
-            artifact=Artifact(artifact["uri"], artifact["sha256"], artifact["sizeBytes"]),
-            verification=Verification.from_dict(report["verification"]),
+            scheme=_word(report, "scheme"),
+            artifact=artifact,
+            verification=read_verification(report.get("verification")),
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} is no report of this version ({error!r}); run the export again") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is no report of this version ({error}); run the export again") from error
 
 
 def choose(found: Iterable[Published], wanted: str | None) -> tuple[Published, ...]:

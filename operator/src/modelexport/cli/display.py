@@ -8,8 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modelexport.cli.conversions import FAILED, REUSED, SUCCEEDED, WAITING, Conversion
+from modelexport.text import clean
 
 PLAIN_WIDTH = 140
+PHASE_LIMIT = 40
+"""Characters of a phase: a converter names it, and what it opens may have made it say anything."""
 STYLES = {WAITING: "dim", SUCCEEDED: "green", REUSED: "green", FAILED: "bold red"}
 
 
@@ -34,13 +37,15 @@ class Display:
         if self._console.is_terminal:
             return  # the live table reads the conversions by itself
         seconds = f"{conversion.elapsed:6.1f} s"
-        self._console.print(f"{seconds}  {conversion.label:<14} {conversion.phase}", highlight=False)
+        line = f"{seconds}  {conversion.label:<14} {clean(conversion.phase, PHASE_LIMIT)}"
+        self._console.print(line, highlight=False, markup=False)
 
     def _table(self) -> Table:
         table = Table("Target", "Stage", "Seconds", box=None, pad_edge=False)
         for conversion in self._conversions:
             seconds = "" if conversion.phase == WAITING else f"{conversion.elapsed:.0f}"
-            table.add_row(conversion.label, Text(conversion.phase, STYLES.get(conversion.phase, "cyan")), seconds)
+            phase = Text(clean(conversion.phase, PHASE_LIMIT), STYLES.get(conversion.phase, "cyan"))
+            table.add_row(Text(conversion.label), phase, seconds)
         return table
 
 

@@ -27,8 +27,11 @@ from modelexport.cli.documents import BadInput
 from modelexport.cli.links import Signer
 from modelexport.cli.transfer import Opener, TransferError, fetch, matches, open_file, open_url
 from modelexport.result import Artifact
+from modelexport.text import clean, is_clean
 
 FAILED = 1
+MESSAGE_LIMIT = 1000
+"""Characters of a message: a store chooses the words of its answers."""
 PLAIN_SECONDS = 10.0
 """How often a long download is told where nobody watches."""
 
@@ -74,7 +77,7 @@ def download(options: argparse.Namespace) -> int:
         try:
             _fetch(target, artifact, options.output / file_name(artifact.uri), opener)
         except TransferError as error:
-            print(f"{target}: {error}", file=sys.stderr)
+            print(clean(f"{target}: {error}", MESSAGE_LIMIT), file=sys.stderr)
             failed = True
         except OSError as error:
             raise BadInput(f"--output: {options.output}: {error.strerror}; give another folder") from error
@@ -122,7 +125,7 @@ def file_name(uri: str) -> str:
         BadInput: the URI ends in none.
     """
     name = uri.rpartition("/")[2]
-    if name in ("", ".", "..") or "\\" in name or "\0" in name:
+    if name in ("", ".", "..") or "\\" in name or not is_clean(name):
         raise BadInput(f"{uri!r} names no file")
     return name
 
@@ -146,7 +149,7 @@ def _progress(label: str, size: int) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield _Lines(label, size).tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=size)
         yield lambda have: progress.update(task, completed=have)

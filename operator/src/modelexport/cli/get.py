@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from modelexport.cli.artifacts import Published, add_arguments, choose_kubectl, of_cluster, of_directory, read_export
 from modelexport.cli.display import open_console
@@ -52,7 +53,7 @@ def _show(found: Sequence[Published]) -> None:
     console = open_console(error_stream=False)
     table = Table("Target", "State", "Scheme", "MiB", "SHA-256", "Verification", "Reference", box=None, pad_edge=False)
     for one in found:
-        table.add_row(one.target, one.state, one.scheme, *_cells(one))
+        table.add_row(*map(Text, (one.target, one.state, one.scheme, *_cells(one))))
     console.print(table)
     for one in found:
         if one.artifact:

@@ -2,10 +2,15 @@
 
 The Pod is made by the user, with the user's own rights, from the template of a conversion: its image, its Secret and
 its restrictions. It prints the links and is deleted. Whoever may read its log can use them for an hour.
+
+Anybody who may create Jobs in the namespace can label one as ours. Only those are believed that have the export as
+their controller and that its status, which the operator writes, names; of them the Pod takes the image, the place to
+run and the names of Secrets, never a volume, an account or a right. A link has to lead to the store that was asked for.
 """
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +21,30 @@ from modelexport import names
 from modelexport.cli.documents import BadInput
 from modelexport.cli.kubectl import Body, Kubectl
 from modelexport.cli.runner import parse_event
-from modelexport.signing import Credentials, presign
+from modelexport.signing import Credentials, object_url, presign
 
 PATIENCE_SECONDS = 180
 POLL_SECONDS = 1.0
-NOT_FOR_PODS = (names.REQUEST_ENV, names.STORE_ENV, names.SOURCES_ENV, names.EXPORT_UID_ENV, names.JOB_ENV)
+LOG_LIMIT = 1 << 20
+"""Bytes of a Pod's log that are read."""
+FOR_PODS = (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV, names.SESSION_TOKEN_ENV, names.REGION_ENV)
+"""What of a conversion's environment the Pod that signs needs; of Secrets the reference, not the value."""
+PLACE_FIELDS = ("affinity", "imagePullSecrets", "nodeSelector", "priorityClassName", "tolerations")
+WORK_DIR = "/work"
+NON_ROOT_ID = 65532
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": NON_ROOT_ID,
+    "runAsGroup": NON_ROOT_ID,
+    "fsGroup": NON_ROOT_ID,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+ENDPOINT_PATTERN = r"https?://[A-Za-z0-9_.:\[\]-]+/?"
 RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -41,6 +65,10 @@ class Signer:
         job = self._find_job()
         environment = _plain_environment(job) if job else {}
         endpoint = self.endpoint or environment.get(names.STORE_ENV)
+        if endpoint and not re.fullmatch(ENDPOINT_PATTERN, endpoint):
+            raise BadInput(
+                f"{endpoint!r} is no URL of a store, for example http://127.0.0.1:9000; give it by --endpoint"
+            )
         if not endpoint:
             raise BadInput("no Job of the export is left to tell where its store is; give its URL by --endpoint")
         region = {names.REGION_ENV: environment.get(names.REGION_ENV, names.REGION_DEFAULT)}
@@ -50,23 +78,24 @@ class Signer:
         if job is None:
             way_out = f"set {names.ACCESS_KEY_ENV} and {names.SECRET_KEY_ENV}"
             raise BadInput(f"no Job of the export is left whose Secret and image could sign links; {way_out}")
-        return self._sign_in_pod(signing_pod(self.export, job, uris, endpoint), uris)
+        return self._sign_in_pod(signing_pod(self.export, job, uris, endpoint), uris, endpoint)
 
     def _find_job(self) -> Body | None:
         selector = f"{names.EXPORT_UID_LABEL}={self.export['metadata']['uid']},{names.FORMAT_LABEL}"
         jobs = self.kubectl.read("jobs.batch", f"--selector={selector}")["items"]
-        return next(iter(jobs), None)
+        return next((job for job in jobs if is_job_of(job, self.export)), None)
 
-    def _sign_in_pod(self, pod: Body, uris: Sequence[str]) -> Mapping[str, str]:
+    def _sign_in_pod(self, pod: Body, uris: Sequence[str], endpoint: str) -> Mapping[str, str]:
         name = pod["metadata"]["name"]
         self.kubectl.run("create", "--filename=-", text=json.dumps(pod))
         try:
             self._wait(name)
-            lines = self.kubectl.run("logs", name).encode().splitlines()
+            lines = self.kubectl.run("logs", name, f"--limit-bytes={LOG_LIMIT}").encode().splitlines()
         finally:
             self.kubectl.run("delete", "pod", name, "--wait=false", "--ignore-not-found")
         events = [event for event in map(parse_event, lines) if event.get("event") == "signed"]
-        links = {str(event["uri"]): str(event["url"]) for event in events}
+        signed = [(str(event.get("uri")), str(event.get("url"))) for event in events]
+        links = {uri: url for uri, url in signed if url.partition("?")[0] == object_url(endpoint, uri)}
         if missing := set(uris) - links.keys():
             raise BadInput(f"Pod {name} signed no link for {', '.join(sorted(missing))}; is its image of this version?")
         return links
@@ -81,8 +110,16 @@ class Signer:
             time.sleep(POLL_SECONDS)
 
 
+def is_job_of(job: Body, export: Body) -> bool:
+    """Whether a Job is one that the operator made for an export, as far as its owner and the status of that tell."""
+    metadata, owned = job["metadata"], {"kind": names.EXPORT_KIND, "uid": export["metadata"]["uid"], "controller": True}
+    recorded = {target.get("jobName") for target in export.get("status", {}).get("targets") or ()}
+    owners = metadata.get("ownerReferences") or ()
+    return metadata["name"] in recorded and any(owned.items() <= owner.items() for owner in owners)
+
+
 def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> Body:
-    """Build the Pod that signs, from the Job of a conversion.
+    """Build the Pod that signs, of the restricted Pod Security level, with the image and the Secret of a conversion.
 
     Args:
         export: the body of the export; the Pod goes with it if nobody deletes it.
@@ -92,10 +129,14 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
     """
     template = job["spec"]["template"]["spec"]
     container = template["containers"][0]
-    kept = [entry for entry in container["env"] if entry["name"] not in NOT_FOR_PODS]
-    own = {names.FILES_ENV: json.dumps(list(uris)), names.STORE_ENV: endpoint}
+    kept = [entry for entry in container.get("env") or () if entry["name"] in FOR_PODS]
+    own = {
+        names.FILES_ENV: json.dumps(list(uris)),
+        names.STORE_ENV: endpoint,
+        names.WORK_DIR_ENV: WORK_DIR,
+        "HOME": WORK_DIR,
+    }
     environment = [*kept, *({"name": name, "value": value} for name, value in own.items())]
-    signing = {"args": [names.PRESIGN], "env": environment, "resources": RESOURCES}
     owner = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND}
     return {
         "apiVersion": "v1",
@@ -105,7 +146,30 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
             "labels": {names.MANAGED_BY_LABEL: "modelexport-cli"},
             "ownerReferences": [{**owner, **{key: export["metadata"][key] for key in ("name", "uid")}}],
         },
-        "spec": {**template, "activeDeadlineSeconds": PATIENCE_SECONDS, "containers": [{**container, **signing}]},
+        "spec": {
+            **{field: template[field] for field in PLACE_FIELDS if field in template},
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": PATIENCE_SECONDS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": POD_SECURITY,
+            "containers": [_signing_container(container, environment)],
+            "volumes": [{"name": "work", "emptyDir": {"sizeLimit": "64Mi"}}],
+        },
+    }
+
+
+def _signing_container(container: Body, environment: Sequence[Body]) -> Body:
+    return {
+        "name": "converter",
+        "image": container["image"],
+        "imagePullPolicy": container.get("imagePullPolicy", "IfNotPresent"),
+        "args": [names.PRESIGN],
+        "env": environment,
+        "resources": RESOURCES,
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": "work", "mountPath": WORK_DIR}],
     }
 
 

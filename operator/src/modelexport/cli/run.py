@@ -19,6 +19,7 @@ from modelexport.cli.documents import BadInput, read_exports
 from modelexport.cli.runner import Runner, usable_cpus
 from modelexport.fields import InvalidSpec
 from modelexport.matrix import lookup
+from modelexport.names import EXPORT_KIND
 from modelexport.plan import plan_export
 from modelexport.request import ConversionRequest
 from modelexport.spec import ModelExport
@@ -65,10 +66,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BadInput: the file, an export or an option cannot be used.
     """
-    exports = read_exports(options.file)
+    exports, others = read_exports(options.file)
     requests = [request for export in exports for request in _plan(options, export)]
     store, jobs = prepare_store(options.store), choose_jobs(options.jobs, requests)
     console = open_console(error_stream=options.output == "json")
+    for document in others:
+        console.print(f"{document.where}: {document.kind} is no {EXPORT_KIND}, passed over", markup=False)
     for export in exports:
         if export.suspend:
             console.print(f"{export.namespace}/{export.name} is suspended and not run; set spec.suspend to false")
@@ -81,14 +84,14 @@ def run(options: argparse.Namespace) -> int:
         print(summary.as_json(conversions))
     else:
         summary.show(console, conversions, store)
-    if not completed:
-        summary.tell_interrupted(console, conversions)
-        return INTERRUPTED
-    if all(conversion.succeeded for conversion in conversions):
+    if completed and all(conversion.succeeded for conversion in conversions):
         shutil.rmtree(logs)
         return 0
     summary.tell_failures(console, conversions)
-    return FAILED
+    if completed:
+        return FAILED
+    summary.tell_interrupted(console, conversions)
+    return INTERRUPTED
 
 
 def _plan(options: argparse.Namespace, export: ModelExport) -> Sequence[ConversionRequest]:

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,9 @@ CONVERTER_ENV = "MODELEXPORT_CONVERTER"
 ATTEMPTS = 3
 GRACE_SECONDS = 10
 """From SIGTERM to SIGKILL: native code sees a signal only when it returns to Python."""
-LINE_LIMIT = 1 << 24
+LINE_LIMIT = 1 << 16
+"""Bytes of a line of a child that are kept; no event of the converter comes near."""
+CUT = b" [...]\n"
 
 Changed = Callable[[Conversion], None]
 
@@ -79,22 +81,23 @@ class Runner:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                limit=LINE_LIMIT,
                 start_new_session=True,
             )
             try:
-                async for line in cast(asyncio.StreamReader, child.stdout):
+                async for line in read_lines(cast(asyncio.StreamReader, child.stdout)):
                     log.write(line)
                     self._follow(conversion, line)
                 code = await child.wait()
             finally:
                 await end(child)
-        return read_result(message, code, conversion.log)
+        return read_result(message, code, conversion.log, conversion.request.output)
 
     def _environment(self, conversion: Conversion, message: Path) -> Mapping[str, str]:
         return {
             names.REQUEST_ENV: conversion.request.to_json(),
             names.STORE_ENV: self.store,
+            # Whoever runs this reads what their machine reaches, as with curl.
+            names.HTTPS_NETWORKS_ENV: "0.0.0.0/0 ::/0",
             names.WORK_DIR_ENV: str(self.folder),
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
             names.TERMINATION_LOG_ENV: str(message),
@@ -106,6 +109,23 @@ class Runner:
         if event.get("event") == "stage" and event.get("state") == "started":
             conversion.phase = str(event.get("stage"))
             self.changed(conversion)
+
+
+async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a child; of one that is longer than ``LINE_LIMIT`` the beginning, whatever its length."""
+    line = b""
+    while chunk := await stream.read(LINE_LIMIT):
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            yield _cut(line + part)
+            line = b""
+        line = (line + rest)[: LINE_LIMIT + 1]
+    if line:
+        yield _cut(line)
+
+
+def _cut(line: bytes) -> bytes:
+    return line[:LINE_LIMIT] + CUT if len(line) > LINE_LIMIT else line + b"\n"
 
 
 def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
@@ -137,7 +157,7 @@ def parse_event(line: bytes) -> dict[str, Any]:
     """Return the event that a line of the converter tells; empty for a line that is none."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 
@@ -156,10 +176,12 @@ async def end(child: asyncio.subprocess.Process) -> None:
         return
 
 
-def read_result(message: Path, code: int, log: Path) -> ConversionResult:
-    """Return what a child answered, or what its end says where it could not answer."""
+def read_result(message: Path, code: int, log: Path, output: str | None = None) -> ConversionResult:
+    """Return what a child that publishes into ``output`` answered, or what its end says where it could not answer."""
     try:
-        return ConversionResult.from_json(message.read_text(encoding="utf-8"))
+        with message.open(encoding="utf-8") as file:
+            text = file.read(names.TERMINATION_MESSAGE_LIMIT + 1)
+        return ConversionResult.from_json(text, output=output, exit_code=code)
     except (OSError, ValueError):
         return _explain_end(code, log)
 

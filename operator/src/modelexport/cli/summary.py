@@ -92,7 +92,7 @@ def results_table(conversions: Sequence[Conversion]) -> Table:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name == "Target")
     sizes = full_sizes(conversions)
     for conversion in conversions:
-        table.add_row(*_cells(conversion, sizes), Text(conversion.phase, STYLES.get(conversion.phase, "")))
+        table.add_row(*map(Text, _cells(conversion, sizes)), Text(conversion.phase, STYLES.get(conversion.phase, "")))
     return table
 
 

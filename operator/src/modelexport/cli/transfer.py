@@ -29,14 +29,22 @@ class TransferError(Exception):
     """A file could not be fetched; ``str()`` says why, and the way out."""
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A link is signed for one host; what leads elsewhere is no answer of the store."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def open_url(url: str, trust: ssl.SSLContext | None) -> Opener:
     """Return the opener of a link; its query is a secret and in no message."""
     shown = url.partition("?")[0]
+    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=trust))
 
     def open_at(offset: int) -> tuple[BinaryIO, int]:
         request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})  # noqa: S310
         try:
-            response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=trust)  # noqa: S310
+            response = opener.open(request, timeout=TIMEOUT_SECONDS)
         except urllib.error.HTTPError as error:
             error.close()
             problem = f"{shown}: the store answers {error.code} {error.reason}"

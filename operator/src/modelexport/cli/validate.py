@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from modelexport.cli.documents import BadInput, Document, check_class, parse_document, read_documents
+from modelexport.cli.documents import (
+    BadInput,
+    Document,
+    check_class,
+    explain_lists,
+    parse_document,
+    read_documents,
+)
 from modelexport.fields import InvalidSpec
 from modelexport.names import CLASS_KIND, EXPORT_KIND
 from modelexport.plan import check_support
@@ -27,18 +34,22 @@ def validate(options: argparse.Namespace) -> int:
     """Check every file and print a line per object.
 
     Raises:
-        BadInput: an object is invalid.
+        BadInput: an object is invalid, or a file holds none of ours.
     """
     for path in options.files:
-        for document in read_documents(path):
+        documents = read_documents(path)
+        for document in documents:
             print(f"{document.where}: {_check(document)}")
+        if not any(document.is_ours for document in documents):
+            problem = f"holds neither a {EXPORT_KIND} nor an {CLASS_KIND}{explain_lists(documents)}"
+            raise BadInput(f"{path}: {problem}; see examples/yolov8.yaml")
     return 0
 
 
 def _check(document: Document) -> str:
     if document.kind == CLASS_KIND:
         return f"{CLASS_KIND} {check_class(document)} is valid"
-    if document.kind != EXPORT_KIND:
+    if not document.is_ours:
         return f"{document.kind} is not of ModelExport, passed over"
     export = parse_document(document)
     try:

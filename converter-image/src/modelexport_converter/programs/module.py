@@ -1,0 +1,92 @@
+"""Runs a program: a module like any other, which exporters capture."""
+
+from typing import Any
+
+import torch
+
+from modelexport_converter.programs.graph import Node, Program, refs, substitute
+from modelexport_converter.programs.operators import resolve
+
+
+class ProgramModule(torch.nn.Module):
+    """The network of a program; its weights are frozen, and it stays in the mode in which it was exported."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self._program = program
+        self._steps = tuple(map(_Step, program.nodes, _last_uses(program)))
+        self._keys = {value: f"weight_{value}" for value in program.weights}
+        self._keys |= {value: f"buffer_{value}" for value in program.buffers}
+        for value, weight in program.weights.items():
+            self.register_parameter(self._keys[value], torch.nn.Parameter(weight, requires_grad=False))
+        for value, buffer in program.buffers.items():
+            self.register_buffer(self._keys[value], buffer)
+        self.training = False
+
+    def train(self, mode: bool = True) -> "ProgramModule":
+        """Stay as the program was exported."""
+        return self
+
+    def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the program's outputs, a single one too as a tuple."""
+        program = self._program
+        values = dict(zip(program.inputs, images, strict=True))
+        values |= {value: getattr(self, key) for value, key in self._keys.items()}
+        for step in self._steps:
+            step.run(values)
+        return tuple(values[output] for output in program.outputs)
+
+
+class _Step:
+    """A node that is ready to run, and the values that nobody needs after it."""
+
+    def __init__(self, node: Node, done: tuple[int, ...]) -> None:
+        self.operator = resolve(node.operator)
+        self.positional, self.named = call_of(self.operator, node.arguments)
+        self.results, self.done = node.results, done
+
+    def run(self, values: dict[int, torch.Tensor]) -> None:
+        positional = substitute(self.positional, values.__getitem__)
+        named = {key: substitute(argument, values.__getitem__) for key, argument in self.named.items()}
+        found = self.operator(*positional, **named)
+        for value, tensor in zip(self.results, flat(found), strict=True):
+            if value is not None:
+                values[value] = tensor
+        for value in self.done:
+            values.pop(value, None)
+
+
+def call_of(operator: Any, arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Order arguments by an operator's signature: those by position, and those by name."""
+    signature = operator._schema.arguments
+    places = [
+        index for index, argument in enumerate(signature) if not argument.kwarg_only and argument.name in arguments
+    ]
+    positional = [
+        arguments.get(argument.name, argument.default_value) for argument in signature[: max(places, default=-1) + 1]
+    ]
+    named = {
+        argument.name: arguments[argument.name]
+        for argument in signature
+        if argument.kwarg_only and argument.name in arguments
+    }
+    return tuple(positional), named
+
+
+def flat(found: Any) -> tuple[Any, ...]:
+    """Return what an operator returns as a tuple of tensors: one, some, or a list."""
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
+def _last_uses(program: Program) -> list[tuple[int, ...]]:
+    """The values that are used for the last time, or never, by each node."""
+    kept, seen = {*program.outputs, *program.weights, *program.buffers}, set[int]()
+    done = []
+    for node in reversed(program.nodes):
+        used = {value for argument in node.arguments.values() for value in refs(argument)}
+        used |= {value for value in node.results if value is not None}
+        done.append(tuple(sorted(used - seen - kept)))
+        seen |= used
+    return done[::-1]

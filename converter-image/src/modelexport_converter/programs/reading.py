@@ -1,0 +1,249 @@
+"""Reads a ``.pt2`` archive into a program: every reference, type and size of it is checked on the way."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelexport.text import clean
+from modelexport_converter.programs.archive import GRAPH, Archive
+from modelexport_converter.programs.arguments import read_call, symbolic
+from modelexport_converter.programs.building import Builder
+from modelexport_converter.programs.fields import Json, check, take, take_choice, take_name, take_objects
+from modelexport_converter.programs.graph import Program, Ref, Shape
+from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, refusal, signatures
+from modelexport_converter.programs.refusals import shown, unfit, unreadable, unsafe
+from modelexport_converter.programs.replacing import call, is_reshaped
+from modelexport_converter.programs.weights import read_meta, read_tensors
+
+NESTING_LIMIT = 8
+LINE_LIMIT = 200
+"""Characters of a line of the user's code that are shown."""
+_FRAME = re.compile(
+    r'File "(?P<file>[^"\n]{1,500})", line (?P<line>\d{1,7}), in (?P<function>[^\n]{1,200})\n(?P<code>[^\n]{0,500})'
+)
+_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|torch)[/\\]")
+
+
+def read_program(path: Path) -> Program:
+    """Read a ``.pt2`` archive.
+
+    Raises:
+        Failure: ``CheckpointUnsafe`` when it asks for what could harm, ``CheckpointUnreadable`` when it is damaged, or
+            ``CheckpointMismatch`` when no file can be made of it.
+    """
+    archive = Archive(path)
+    content = archive.json(GRAPH)
+    if guards := content.get("guards_code"):
+        raise unsafe(f"guards that are not accepted: {shown(guards)}")
+    if content.get("range_constraints"):
+        raise symbolic(None, "range_constraints")
+    graph_module = take(content, "graph_module", dict, GRAPH)
+    tensors, parameters = read_tensors(archive)
+    reader = _Reader(tensors, parameters)
+    return reader.read(take(graph_module, "graph", dict, GRAPH), take(graph_module, "signature", dict, GRAPH))
+
+
+class _Reader:
+    """Reads one graph and the graphs within it."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], parameters: frozenset[str]) -> None:
+        self._tensors, self._parameters = tensors, parameters
+        self._builder = Builder()
+        self._state: dict[int, tuple[str, torch.Tensor]] = {}
+        self._inputs: list[Ref] = []
+
+    def read(self, graph: Json, signature: Json) -> Program:
+        """Read the whole graph, whose inputs and outputs are told apart by the signature."""
+        scope = _Scope(graph, "the graph")
+        specs = [take_choice(item, "an input") for item in take_objects(signature, "input_specs", "signature")]
+        names = [_argument_name(item) for item in take_objects(graph, "inputs", "the graph")]
+        if len(specs) != len(names):
+            raise unreadable(f"its signature has {len(specs)} inputs, its graph {len(names)}")
+        for (kind, spec), name in zip(specs, names, strict=True):
+            self._add_input(kind, check(spec, dict, "an input"), name, scope)
+        self._run(graph, scope, 0)
+        outputs = list(self._outputs(signature, scope))
+        return self._builder.build(self._inputs, outputs, self._state, self._parameters, self._tensors)
+
+    def _add_input(self, kind: str, spec: Json, name: str | None, scope: "_Scope") -> None:
+        if kind == "constant_input" or (kind == "user_input" and name is None):
+            return  # a number or None in the call, which is written into the nodes that use it
+        if kind not in {"user_input", *_STATE}:
+            raise unsafe(f"inputs that are not accepted: {shown(kind)}")
+        argument = take(spec, "arg", dict, f"the input {kind}")
+        given = _argument_name(argument) if kind == "user_input" else take_name(argument, "name", f"the input {kind}")
+        if name is None or given != name:
+            raise unreadable(f"its signature calls an input {shown(given)}, its graph {shown(name)}")
+        declared = scope.declared(name)
+        if kind == "user_input":
+            self._inputs.append(self._builder.add_input(declared))
+            scope.bind(name, self._inputs[-1])
+            return
+        key = take_name(spec, _STATE[kind], f"the input {shown(name)}")
+        if key not in self._tensors:
+            raise unreadable(f"the tensor {shown(key)} is missing")
+        tensor = self._tensors[key]
+        value = self._builder.add_input(Shape(tuple(tensor.shape), tensor.dtype), key)
+        self._state[value.value] = key, tensor
+        scope.bind(name, value)
+        scope.check(name, self._builder)
+
+    def _outputs(self, signature: Json, scope: "_Scope") -> Iterator[Ref]:
+        """The tensors that the program returns, in their order; ``None`` among them is left out."""
+        for item in take_objects(signature, "output_specs", "signature"):
+            kind, spec = take_choice(item, "an output")
+            if kind == "user_input_mutation":
+                continue  # of the caller's tensor, which nobody uses afterwards
+            if kind in _CHANGES:
+                name = take_name(check(spec, dict, kind), _CHANGES[kind], kind)
+                problem = f"it changes {shown(name)} at every call, as in training"
+                raise unfit(problem, "call model.eval() before torch.export.export, and keep no state in the model")
+            if kind != "user_output":
+                raise unfit(f"it returns {shown(kind)}", "export a model that returns its outputs only")
+            tag, value = take_choice(take(check(spec, dict, kind), "arg", dict, kind), kind)
+            if tag == "as_tensor":
+                yield scope.find(take_name(check(value, dict, kind), "name", kind))
+            elif tag != "as_none":
+                raise unfit(f"it returns {shown(value)}, which is no tensor", "return tensors only")
+
+    def _run(self, graph: Json, scope: "_Scope", depth: int) -> None:
+        for index, node in enumerate(take_objects(graph, "nodes", "the graph")):
+            target = take_name(node, "target", f"node {index}")
+            where = f"node {index} ({shown(target.removeprefix('torch.ops.'))})"
+            if target in ASSERTIONS:
+                continue
+            line = _line(node.get("metadata"))
+            self._builder.line = line and f" ({line})"
+            if target in WRAPPERS:
+                self._run_wrapped(node, where, scope, depth + 1)
+            elif (operator := signatures().get(target)) is None:
+                raise refusal(target, self._builder.line)
+            else:
+                arguments = read_call(operator, node, where, scope.find)
+                name = str(operator).removeprefix("aten.")
+                results = call(self._builder, name, arguments)
+                self._bind(take_objects(node, "outputs", where), results, where, scope)
+                if is_reshaped(name):
+                    scope.rebind(node, results)
+
+    def _run_wrapped(self, node: Json, where: str, scope: "_Scope", depth: int) -> None:
+        """Run a graph that was under ``torch.no_grad`` or a disabled autocast, which say nothing of numbers."""
+        if depth > NESTING_LIMIT:
+            raise unreadable(f"its graphs are nested more than {NESTING_LIMIT} deep")
+        arguments = [take_choice(take(item, "arg", dict, where), where) for item in take_objects(node, "inputs", where)]
+        places = [index for index, (tag, _) in enumerate(arguments) if tag == "as_graph"]
+        if len(places) != 1:
+            raise unreadable(f"{where} has {len(places)} graphs instead of one")
+        options, (_, wrapped), given = arguments[: places[0]], arguments[places[0]], arguments[places[0] + 1 :]
+        if len(options) > 1 and ("as_bool", False) not in options[2:3]:
+            raise unfit(f"it was exported under torch.autocast{self._builder.line}", "export it without autocast")
+        graph = take(check(wrapped, dict, where), "graph", dict, where)
+        inner = _Scope(graph, where)
+        names = [_argument_name(item) for item in take_objects(graph, "inputs", where)]
+        if len(names) != len(given):
+            raise unreadable(f"{where} gives {len(given)} values to a graph of {len(names)} inputs")
+        for name, (tag, value) in zip(names, given, strict=True):
+            if tag != "as_tensor" or name is None:
+                raise unreadable(f"{where} gives {shown(tag)} to a graph")
+            inner.bind(name, scope.find(take_name(check(value, dict, where), "name", where)))
+        self._run(graph, inner, depth)
+        results = tuple(inner.find(_tensor_name(item, where)) for item in take_objects(graph, "outputs", where))
+        self._bind(take_objects(node, "outputs", where), results, where, scope)
+
+    def _bind(self, outputs: list[Json], results: tuple[Ref | None, ...], where: str, scope: "_Scope") -> None:
+        """Give the results of a node the names that its archive has for them."""
+        names: list[str | None] = []
+        for output in outputs:
+            tag, value = take_choice(output, where)
+            if tag == "as_tensors":
+                names += [take_name(check(item, dict, where), "name", where) for item in check(value, list, where)]
+            else:
+                names.append(_argument_name(output))
+        if len(names) != len(results):
+            raise unreadable(f"{where} names {len(names)} results, it has {len(results)}")
+        for name, result in zip(names, results, strict=True):
+            if name is not None:
+                scope.bind(name, result)
+                scope.check(name, self._builder)
+
+
+class _Scope:
+    """The values of one graph by the names that its archive gives them, each once."""
+
+    def __init__(self, graph: Json, where: str) -> None:
+        self._where = where
+        self._values: dict[str, Ref | None] = {}
+        self._declared = take(graph, "tensor_values", dict, where)
+        for kind in ("sym_int_values", "sym_bool_values", "sym_float_values"):
+            if graph.get(kind):
+                raise symbolic(None, kind)
+        if graph.get("custom_obj_values"):
+            raise unsafe("custom objects that are not accepted")
+
+    def declared(self, name: str) -> Shape:
+        """Return the sizes and the type that the archive gives a value."""
+        return read_meta(take(self._declared, name, dict, f"tensor_values of {self._where}"), shown(name)).shape
+
+    def bind(self, name: str, value: Ref | None) -> None:
+        """Name a value."""
+        if name in self._values:
+            raise unreadable(f"two values of {self._where} are called {shown(name)}")
+        self._values[name] = value
+
+    def rebind(self, node: Json, results: tuple[Ref | None, ...]) -> None:
+        """Let the first argument of a node be its result from here on."""
+        _, value = take_choice(take(take_objects(node, "inputs", self._where)[0], "arg", dict, ""), "")
+        self._values[take_name(value, "name", self._where)] = results[0]
+
+    def check(self, name: str, builder: Builder) -> None:
+        """Stop where a value is another than the archive says."""
+        value = self._values[name]
+        if value is not None and (found := builder.shape(value)) != (wanted := self.declared(name)):
+            raise unreadable(
+                f"{shown(name)} is {found.dtype} of the sizes {list(found.sizes)}, where the archive says "
+                f"{wanted.dtype} of {list(wanted.sizes)}"
+            )
+
+    def find(self, name: str) -> Ref:
+        """Return a value that is there already."""
+        if (value := self._values.get(name)) is None:
+            raise unreadable(f"{self._where} refers to {shown(name)}, which is not computed before")
+        return value
+
+
+_STATE = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
+_CHANGES = {"buffer_mutation": "buffer_name", "parameter_mutation": "parameter_name"}
+
+
+def _argument_name(content: Json) -> str | None:
+    """The name of an argument that is a tensor; ``None`` for any other."""
+    tag, value = take_choice(content, "an argument")
+    if tag in {"as_custom_obj", "as_token", "as_operator", "as_graph"}:
+        raise unsafe(f"values that are not accepted: {shown(tag)}")
+    if tag.startswith("as_sym"):
+        raise symbolic(None, "an argument")
+    return take_name(check(value, dict, "an argument"), "name", "an argument") if tag == "as_tensor" else None
+
+
+def _tensor_name(content: Json, where: str) -> str:
+    name = _argument_name(content)
+    if name is None:
+        raise unreadable(f"{where} returns something else than tensors")
+    return name
+
+
+def _line(metadata: Any) -> str:
+    """The line of the user's code that a node comes from: the innermost one that is not in a library."""
+    trace = metadata.get("stack_trace") if isinstance(metadata, dict) else None
+    if not isinstance(trace, str):
+        return ""
+    frames = list(_FRAME.finditer(trace[-10_000:]))
+    own = [frame for frame in frames if not _LIBRARIES.search(frame["file"])] or frames
+    if not own:
+        return ""
+    frame = own[-1]
+    file = re.split(r"[/\\]", frame["file"])[-1]
+    return clean(f"{file}, line {frame['line']}, in {frame['function']}: {frame['code'].strip()}", LINE_LIMIT)

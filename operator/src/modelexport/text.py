@@ -1,0 +1,98 @@
+"""Text that comes from outside, made fit to be shown: one place for messages, names, URIs and lines of logs. Pure.
+
+Whoever names a layer, a picture, a Pod or a file chooses what a terminal, a status, an event or a log is sent. So of
+such a text passes what people can see, and nothing that acts on a reader or a terminal, hides, or shows in another
+order than it is stored:
+
+* control characters (C0, DEL, C1) and escape sequences of terminals (ECMA-48, section 5.4, and the strings of section
+  5.6: OSC, DCS, SOS, PM, APC);
+* format characters (general category Cf): bidirectional controls (Unicode TR 9, section 2; the attack is
+  https://trojansource.codes, CVE-2021-42574, and Unicode TR 36, section 3), zero-width characters, tags, and those
+  that nothing shows although they have another category (Default_Ignorable_Code_Point of Unicode TR 44);
+* variation selectors, which can carry hidden bytes;
+* unpaired surrogates, private-use and unassigned code points: nobody knows how they show, or whether they can be
+  encoded. A replacement character stands for each;
+* more than four marks on one letter (Unicode TR 39, section 5.4).
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+REPLACEMENT = "\ufffd"
+ELLIPSIS = "…"
+MOST_MARKS = 4
+READ_AHEAD = 16
+"""Of a text that is this many times as long as what may be shown, only the beginning is looked at."""
+
+_SEQUENCE = re.compile(
+    "(?:\x1b\\[|\x9b)[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]"  # CSI: colours, cursor, clearing
+    # Strings to their terminator. One that has none ends nothing but itself, so that it cannot hide what follows.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\\\|\x9c)"
+    "|\x1b[\x20-\x2f]*[\x30-\x7e]"
+)
+_BREAK = re.compile("\r\n|[\t-\r\x1c-\x1f\x85\u2028\u2029]")
+_INVISIBLE = frozenset(
+    (
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *(*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)),
+    )
+)
+"""What shows as nothing and is no format character: fillers, an empty Braille cell, tags, variation selectors."""
+HIDDEN = (
+    r"[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\x{00A0}\x{034F}\x{115F}\x{1160}\x{1680}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
+    r"\x{2000}-\x{200A}\x{202F}\x{205F}\x{2800}\x{3000}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0000}-\x{E0FFF}]"
+)
+"""A character that ``clean`` takes out or replaces, in the language of RE2, as a rule of the API server has it."""
+_DROPPED, _REPLACED, _SPACES, _MARKS = ("Cc", "Cf"), ("Cs", "Co", "Cn"), ("Zs", "Zl", "Zp"), ("Mn", "Me")
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Return a text as it may be shown, on one line.
+
+    Args:
+        text: anything; breaks and tabs become spaces.
+        limit: characters of the result; what is longer is cut and ends in an ellipsis.
+    """
+    if limit is None:
+        return _clean(text)
+    shown = _clean(text[: limit * READ_AHEAD])
+    is_whole = len(shown) <= limit and len(text) <= limit * READ_AHEAD
+    return shown if is_whole else shown[: limit - 1] + ELLIPSIS
+
+
+def clean_lines(text: str) -> str:
+    """Return a text of several lines, such as a traceback, as it may be shown; the lines stay."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
+def is_clean(text: str) -> bool:
+    """Whether ``clean`` would change nothing. A name or a URI that it would change is refused: it would be another."""
+    return clean(text) == text
+
+
+def _clean(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return _limit_marks("".join(map(_show, _BREAK.sub(" ", _SEQUENCE.sub("", text)))))
+
+
+@lru_cache(maxsize=4096)
+def _show(character: str) -> str:
+    if character.isascii() and character.isprintable():
+        return character
+    category = unicodedata.category(character)
+    if ord(character) in _INVISIBLE or category in _DROPPED:
+        return ""
+    if category in _REPLACED:
+        return REPLACEMENT
+    return " " if category in _SPACES else character
+
+
+def _limit_marks(text: str) -> str:
+    kept, marks = [], 0
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in _MARKS else 0
+        if marks <= MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)

@@ -1,0 +1,89 @@
+"""What somebody who may edit one namespace can put there does not end the operator, or what it does for others."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from integration.api import EXPORTS, JOBS, PODS, Api, ApiError, Body
+from integration.kubelet import play_kubelet
+from integration.process import Operator
+from modelexport import names
+from unit.operator.objects import make_export
+
+OURS = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
+SAFE = {
+    "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def pod_spec(**container: object) -> Body:
+    converter = {"name": "converter", "image": "registry.example/none:1", "securityContext": SAFE, **container}
+    return {"containers": [converter], "restartPolicy": "Never"}
+
+
+def apply(api: Api, name: str = "shapes") -> None:
+    body = make_export("ONNX/FP16")
+    body["metadata"] = {"name": name}
+    api.create(EXPORTS, body)
+
+
+def check_that_work_goes_on(api: Api, operator: Operator) -> None:
+    apply(api)
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    assert operator.is_alive()
+    assert operator.ask("/readyz")[0] == 200
+    assert "begins anew" not in operator.log.read_text(), "the watch was lost, and told of everything again"
+
+
+def test_a_pod_with_a_large_environment_does_not_end_the_operator(api: Api, operator: Operator) -> None:
+    # A byte that JSON spells in six: the line of the watch is several times as long as the object.
+    pod = {
+        "metadata": {"name": "large", "labels": OURS},
+        "spec": pod_spec(env=[{"name": "A", "value": "<" * 1_000_000}]),
+    }
+    api.create(PODS, pod)
+    check_that_work_goes_on(api, operator)
+
+
+def test_jobs_with_large_annotations_do_not_end_the_operator(api: Api, operator: Operator) -> None:
+    for index in range(3):
+        metadata = {"name": f"large-{index}", "labels": OURS, "annotations": {"a": "\u202e<" * 60_000}}
+        template = {"spec": pod_spec(env=[{"name": "A", "value": "<" * 1_000_000}])}
+        api.create(JOBS, {"metadata": metadata, "spec": {"suspend": True, "template": template}})
+    check_that_work_goes_on(api, operator)
+
+
+def test_exports_with_thousands_of_labels_do_not_fill_the_memory(api: Api, operator: Operator) -> None:
+    labels = {f"{'x' * 200}.example/{'k' * 40}{index:05}": "v" * 50 for index in range(2500)}
+    before = memory_mib(operator)
+    for index in range(40):
+        body = make_export("ONNX/FP16", suspend=True)
+        body["metadata"] = {"name": f"large-{index}", "labels": labels}
+        api.create(EXPORTS, body)
+    api.wait_for("all to be told", lambda: all("conditions" in e["status"] for e in api.list(EXPORTS)))
+    time.sleep(2)
+    assert memory_mib(operator) - before < 40 * len(json.dumps(labels)) / 2**20 / 2
+    check_that_work_goes_on(api, operator)
+
+
+def memory_mib(operator: Operator) -> float:
+    assert operator.process is not None
+    status = Path(f"/proc/{operator.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def test_characters_that_cannot_be_seen_are_refused_in_names_and_uris(api: Api, operator: Operator) -> None:
+    hidden = ["\u202e", "\u200b", "\x07", "\u2028", "\u00a0", "\ufe0f", "\ue000", "\U000e0041", "\u2066", "\x85"]
+    for character in hidden:
+        body = make_export("ONNX/FP16")
+        body["metadata"] = {"name": "hidden"}
+        body["spec"]["model"]["checkpoint"]["uri"] = f"s3://checkpoints/a{character}b.pt"
+        with pytest.raises(ApiError, match="a character that cannot be seen"):
+            api.create(EXPORTS, body)

@@ -1,0 +1,69 @@
+"""An operator as a process of its own, to which an API server, or what stands before it, says what it must not."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.process import Operator
+from security.api_server import ApiServer, served, wait_for
+
+
+def error(**fields: Any) -> bytes:
+    return json.dumps({"type": "ERROR", "object": {"kind": "Status", **fields}}).encode() + b"\n"
+
+
+WORDS: dict[str, dict[str, list[bytes]]] = {
+    "errors": {
+        "modelexports": [error(code=500, reason="InternalError", message="decoding")],
+        "exportclasses": [error(code=403)],
+        "pods": [error(code=500)],
+        "jobs": [error(message="\x1b[31m")],
+        "nodes": [error()],
+    },
+    "no errors": {
+        "modelexports": [error(message="no code")],
+        "exportclasses": [b"<html>bad gateway</html>\n"],
+        "pods": [b"<html>bad gateway</html>\n"],
+        "jobs": [b'{"type":"ADDED"}\n'],
+        "nodes": [b"null\n"],
+    },
+    "half a line": {
+        "modelexports": [b'{"type":"ADDED","object":{"metadata":'],
+        "exportclasses": [b'{"type":"ADDED"'],
+        "pods": [b'{"type":"ADDED","object":{"metadata":'],
+        "jobs": [b"\xff\xfe"],
+        "nodes": [b"{"],
+    },
+}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_no_word_of_a_watch_ends_the_process(words: dict[str, list[bytes]], tmp_path: Path) -> None:
+    api = ApiServer()
+    api.words = dict(words)
+    with served(api):
+        operator = Operator(f"http://127.0.0.1:{api.port}", tmp_path)
+        with operator.running():
+            wait_for(lambda: all(api.watches[plural] > 1 for plural in words), operator)
+            assert operator.ask("/readyz")[0] == 200
+            assert operator.process is not None
+            operator.process.send_signal(signal.SIGTERM)
+            assert operator.process.wait(20) == 0
+    assert "\x1b" not in operator.log.read_text()
+
+
+def test_a_signal_that_comes_while_kopf_begins_anew_ends_the_process(tmp_path: Path) -> None:
+    api = ApiServer()
+    api.words = {"modelexports": [error(code=500)]}
+    with served(api):
+        operator = Operator(f"http://127.0.0.1:{api.port}", tmp_path)
+        with operator.running():
+            wait_for(lambda: "WatchingError" in operator.log.read_text(), operator)
+            time.sleep(0.5)
+            assert operator.process is not None
+            operator.process.send_signal(signal.SIGTERM)
+            assert operator.process.wait(30) == 0
