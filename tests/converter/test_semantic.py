@@ -115,6 +115,7 @@ class Plain(nn.Module):
     def __init__(self, weights: Tensors) -> None:
         super().__init__()
         self.weights = dict(weights)
+        self.aligned = True
 
     def convolve(self, x: torch.Tensor, name: str) -> torch.Tensor:
         for index in (0, 3):
@@ -129,7 +130,7 @@ class Plain(nn.Module):
         name = f"up{level}.up"
         if f"{name}.weight" in self.weights:
             return functional.conv_transpose2d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 2)
-        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.aligned)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         kept = [self.convolve(image, "inc")]

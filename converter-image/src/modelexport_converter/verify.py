@@ -48,7 +48,7 @@ _POSITIONS = {"batch", "anchor", "row", "column"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement per output, on a number of pictures, and what else helps to understand it.
+    """Agreement per output, on a number of pictures, what else helps to understand it, and the model's origin.
 
     ``evidence`` is on how many of them the model sees something, as ``evidence`` says; ``nothing`` is a sentence for
     the case that there are none.
@@ -59,6 +59,9 @@ class Comparison:
     evidence: int
     nothing: str
     remark: str = ""
+    reference: Reference = Reference.REBUILT
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:
@@ -101,7 +104,8 @@ def compare(
             wanted = len(pictures) + 1
             if sums.has_content() and min(sums.agreements().values()) >= enough:
                 break
-    return Comparison(sums.agreements(), count, sums.evidence(), sums.nothing, sums.remark())
+    origin = model.reference, model.assumptions, model.warnings
+    return Comparison(sums.agreements(), count, sums.evidence(), sums.nothing, sums.remark(), *origin)
 
 
 def check_evidence(comparison: Comparison) -> None:
@@ -126,7 +130,14 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
     Raises:
         Failure: ``VerificationFailed``, with the numbers of every output.
     """
-    verification = Verification(METRIC, f"{comparison.value:.6f}", f"{threshold.minimum:g}")
+    verification = Verification(
+        METRIC,
+        f"{comparison.value:.6f}",
+        f"{threshold.minimum:g}",
+        comparison.reference,
+        comparison.assumptions,
+        comparison.warnings,
+    )
     if threshold.metric != METRIC:
         raise ValueError(f"the matrix asks for {threshold.metric}, this converter measures {METRIC}")
     if comparison.value >= threshold.minimum:
