@@ -44,6 +44,7 @@ _TRAINING = ("train", "training")
 
 def _check_mode(builder: Builder, name: str, arguments: Arguments) -> None:
     trains = any(arguments.get(key) is True for key in _TRAINING) and not _has_own_statistics(arguments)
+    trains |= arguments.get("use_input_stats") is True and arguments.get("running_mean") is not None
     if trains or arguments.get("dropout_p") or name == "_native_batch_norm_legit_functional.default":
         what = "statistics of the single image" if "momentum" in arguments else "randomness"
         raise trained(f"{name.partition('.')[0]}{builder.line} uses {what}")
