@@ -70,7 +70,7 @@ reshape.default view.default view_as.default reshape_as.default flatten.using_in
 squeeze.dim squeeze.dims unsqueeze.default expand.default expand_as.default broadcast_to.default permute.default
 transpose.int t.default numpy_T.default mT.default swapaxes.default swapdims.default movedim.int movedim.intlist
 moveaxis.int moveaxis.intlist adjoint.default slice.Tensor select.int narrow.default index_select.default index.Tensor
-gather.default take_along_dim.default diagonal.default unbind.int split.Tensor split.sizes split_with_sizes.default
+gather.default diagonal.default unbind.int split.Tensor split.sizes split_with_sizes.default
 chunk.default tensor_split.sections tensor_split.indices unsafe_chunk.default unsafe_split.Tensor
 unsafe_split_with_sizes.default hsplit.int vsplit.int unfold.default cat.default concat.default concatenate.default
 stack.default hstack.default vstack.default dstack.default atleast_1d.default atleast_2d.default atleast_3d.default

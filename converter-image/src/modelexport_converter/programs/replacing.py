@@ -7,6 +7,7 @@ from modelexport_converter.programs.building import Builder
 from modelexport_converter.programs.graph import Ref
 from modelexport_converter.programs.operators import CHANGED, PURE, RESHAPED, SAME
 from modelexport_converter.programs.refusals import trained, unfit, unreadable
+from modelexport_converter.programs.sizes import check_sizes
 
 Arguments = Mapping[str, Any]
 Results = tuple[Ref | None, ...]
@@ -20,6 +21,7 @@ def call(builder: Builder, name: str, arguments: Arguments) -> Results:
     """
     _check_mode(builder, name, arguments)
     if name in PURE:
+        check_sizes(builder, name, arguments)
         return builder.emit_all(name, arguments)
     first = next(iter(arguments.values()), None)
     if not isinstance(first, Ref):
@@ -111,6 +113,7 @@ def _group_norm(builder: Builder, arguments: Arguments) -> Results:
 
 def _attention(mask: str) -> Callable[[Builder, Arguments], Results]:
     def replaced(builder: Builder, arguments: Arguments) -> Results:
+        check_sizes(builder, "scaled_dot_product_attention.", arguments)
         result = builder.emit(
             "scaled_dot_product_attention.default",
             **{key: arguments[key] for key in ("query", "key", "value")},
