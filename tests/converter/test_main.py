@@ -4,9 +4,10 @@ import errno
 import io
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport.spec import Calibration, DataRef, Model
-from modelexport_converter import __main__, pipeline, report
+from modelexport_converter import __main__, pipeline, report, steps
 from modelexport_converter.failures import Failure
+from modelexport_converter.local import make_places
 from modelexport_converter.outcome import Terminated
 from modelexport_converter.threads import thread_count
 from tiny_model import TinyBackend, tiny_model
@@ -58,10 +60,11 @@ class Answer:
 
 @dataclass
 class Bench:
-    """Runs conversions of a tiny model in this process."""
+    """Runs the steps of conversions of a tiny model in this process; ``left`` is what the last one left as scratch."""
 
     root: Path
     monkeypatch: pytest.MonkeyPatch
+    left: list[Path] = field(default_factory=list)
 
     @property
     def store(self) -> Path:
@@ -72,15 +75,17 @@ class Bench:
     ) -> Answer:
         self.monkeypatch.setattr(pipeline, "load_backend", lambda fmt: backend or TinyBackend())
         self.monkeypatch.setattr(pipeline, "load_model", lambda work: tiny_model())
-        message, stream = self.root / "message.json", io.StringIO()
+        message, stream, code = self.root / "message.json", io.StringIO(), 0
         message.unlink(missing_ok=True)
-        ours = {
-            names.REQUEST_ENV: request.to_json(),
-            names.STORE_ENV: str(self.store),
-            names.WORK_DIR_ENV: str(self.root / "work"),
-            names.TERMINATION_LOG_ENV: str(message),
-        }
-        code = __main__.main({**ours, **environ}, stream)
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            places = make_places(Path(folder)) | {names.TERMINATION_LOG_ENV: str(message)}
+            ours = {names.REQUEST_ENV: request.to_json(), names.STORE_ENV: str(self.store)}
+            public = {names.REQUEST_ENV: request.public().to_json()}
+            for step in (names.FETCH, names.CONVERT, names.PUBLISH):
+                code = code or __main__.main(
+                    (public if step == names.CONVERT else ours) | places | environ, stream, step
+                )
+            self.left = list(Path(places[names.WORK_DIR_ENV]).iterdir())
         result = ConversionResult.from_json(message.read_text(encoding="utf-8")) if message.exists() else None
         return Answer(code, result, [json.loads(line) for line in stream.getvalue().splitlines()])
 
@@ -110,7 +115,7 @@ def noise(seed: int) -> Image.Image:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    for folder in ("store/checkpoints", "store/datasets", "work"):
+    for folder in ("store/checkpoints", "store/datasets"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "store/checkpoints/tiny.pt").write_bytes(b"weights")
     bench = Bench(tmp_path, monkeypatch)
@@ -334,11 +339,11 @@ def test_whatever_a_conversion_raises_becomes_a_reason(
     assert (answer.code, answer.result.reason) == (code, reason)
     assert message in answer.result.message
     assert (bench.root / "message.json").stat().st_size <= names.TERMINATION_MESSAGE_LIMIT
-    assert not list((bench.root / "work").iterdir()), "scratch space is left"
+    assert not bench.left, "scratch space is left"
 
 
 def test_a_defect_of_ours_is_an_internal_error_with_its_traceback_in_the_log(bench: Bench) -> None:
-    bench.monkeypatch.setattr(__main__, "fetch_inputs", None)
+    bench.monkeypatch.setattr(steps, "fetch_inputs", None)
     answer = bench()
     assert answer.result is not None
     assert (answer.code, answer.result.reason) == (75, Reason.INTERNAL_ERROR)
@@ -346,22 +351,22 @@ def test_a_defect_of_ours_is_an_internal_error_with_its_traceback_in_the_log(ben
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "stages"),
     [
-        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/absent.pt"))}, Reason.CHECKPOINT_NOT_FOUND),
-        ({"model": Model("YOLOv8", DataRef("s3://absent/tiny.pt"))}, Reason.BUCKET_NOT_FOUND),
-        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt", "0" * 64))}, Reason.DIGEST_MISMATCH),
-        ({"calibration": Calibration(DataRef("s3://datasets/absent.zip"))}, Reason.CALIBRATION_NOT_FOUND),
-        ({"calibration": Calibration(DataRef("s3://checkpoints/tiny.pt"))}, Reason.CALIBRATION_INVALID),
+        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/absent.pt"))}, Reason.CHECKPOINT_NOT_FOUND, []),
+        ({"model": Model("YOLOv8", DataRef("s3://absent/tiny.pt"))}, Reason.BUCKET_NOT_FOUND, []),
+        ({"model": Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt", "0" * 64))}, Reason.DIGEST_MISMATCH, []),
+        ({"calibration": Calibration(DataRef("s3://datasets/absent.zip"))}, Reason.CALIBRATION_NOT_FOUND, []),
+        ({"calibration": Calibration(DataRef("s3://checkpoints/tiny.pt"))}, Reason.CALIBRATION_INVALID, ["fetch"]),
     ],
 )
 def test_bad_input_is_the_fault_of_the_user_before_anything_is_converted(
-    bench: Bench, change: Mapping[str, Any], reason: Reason
+    bench: Bench, change: Mapping[str, Any], reason: Reason, stages: list[str]
 ) -> None:
     answer = bench(replace(STATIC, **change))
     assert answer.result is not None
     assert answer.result.reason is reason
-    assert answer.stages() == []
+    assert answer.stages() == stages
 
 
 def test_a_request_that_cannot_be_read_is_told(bench: Bench) -> None:
@@ -374,7 +379,7 @@ def test_a_request_that_cannot_be_read_is_told(bench: Bench) -> None:
 def test_a_conversion_that_is_asked_to_end_leaves_no_file_and_no_message(bench: Bench) -> None:
     answer = bench(backend=TinyBackend(Terminated()))
     assert (answer.code, answer.result) == (143, None)
-    assert not list((bench.root / "work").iterdir())
+    assert not bench.left
     assert not (bench.store / "exports").exists()
 
 

@@ -9,11 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("operator/src", "converter-image/src"))
+COMMON = {"PIL", "numpy", "torch"}
 HEAVY = (
+    "PIL",
     "ai_edge_litert",
     "coremltools",
     "litert_torch",
     "minio",
+    "numpy",
     "onnxruntime",
     "torch",
     "torch._dynamo",
@@ -28,13 +31,14 @@ def loaded_by(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_conversion_that_finds_its_work_done_loads_nothing_heavy() -> None:
+def test_fetching_and_publishing_load_nothing_that_opens_a_model_or_a_picture() -> None:
     assert loaded_by("modelexport_converter.__main__", "modelexport_converter.stores.directory") == set()
+    assert loaded_by("modelexport_converter.__main__", "modelexport_converter.stores.s3") == {"minio"}
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("onnx", "onnxruntime"), ("litert", "ai_edge_litert")])
 def test_a_backend_loads_its_own_libraries_only(name: str, runtime: str) -> None:
-    assert loaded_by("modelexport_converter.pipeline", f"modelexport_converter.backends.{name}") == {"torch", runtime}
+    assert loaded_by("modelexport_converter.pipeline", f"modelexport_converter.backends.{name}") == {*COMMON, runtime}
 
 
 def test_the_backend_of_core_ml_loads_its_own_libraries_only() -> None:

@@ -1,6 +1,7 @@
 """Stands in for the converter where only its Job matters: works for a while and says that it has published a file."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from modelexport.result import Artifact, ConversionResult, Verification
 
 SECONDS = 20
 
-time.sleep(SECONDS)
-request = ConversionRequest.from_json(os.environ[names.REQUEST_ENV])
-result = ConversionResult(
-    Reason.SUCCEEDED,
-    "pretended",
-    request.scheme,
-    Artifact(f"{request.output}{request.artifact_name}", "0123456789abcdef" * 4, 1),
-    f"{request.output}{names.REPORT_FILE}",
-    Verification("cosine", "1.0", "0.999"),
-    peak_memory_mib=1,
-)
-Path(names.TERMINATION_LOG_DEFAULT).write_text(result.to_json(), encoding="utf-8")
+[step] = sys.argv[1:]
+if step == names.CONVERT:
+    time.sleep(SECONDS)
+if step == names.PUBLISH:
+    request = ConversionRequest.from_json(os.environ[names.REQUEST_ENV])
+    result = ConversionResult(
+        Reason.SUCCEEDED,
+        "pretended",
+        request.scheme,
+        Artifact(f"{request.output}{request.artifact_name}", "0123456789abcdef" * 4, 1),
+        f"{request.output}{names.REPORT_FILE}",
+        Verification("cosine", "1.0", "0.999"),
+        peak_memory_mib=1,
+    )
+    Path(names.TERMINATION_LOG_DEFAULT).write_text(result.to_json(), encoding="utf-8")

@@ -116,9 +116,9 @@ class Workspace:
             time.sleep(LOOK_SECONDS)
 
     def running_pods(self, export: str) -> list[str]:
-        """Return the names of the Pods of an export that run now."""
-        selectors = f"--selector={names.EXPORT_LABEL}={export}", "--field-selector=status.phase=Running"
-        return [name.removeprefix("pod/") for name in self.kubectl("get", "pods", *selectors, "--output=name").split()]
+        """Return the names of the Pods of an export that convert now; their phase is still Pending then."""
+        found = self.kubectl("get", "pods", f"--selector={names.EXPORT_LABEL}={export}", "--output=json")
+        return [pod["metadata"]["name"] for pod in json.loads(found)["items"] if "running" in state_of(pod)]
 
     def wait_for_reason(self, export: str, reason: str, seconds: int = SECONDS) -> Body:
         """Wait until the only target of an export has a reason, and return that target's status."""
@@ -153,6 +153,17 @@ def workspace(image: str) -> Iterator[Workspace]:
     finally:
         kubectl("delete", "exportclass", f"--selector=workspace={name}")
         kubectl("delete", "namespace", name, "--wait=false")
+
+
+def state_of(pod: Body, container: str = names.CONVERT) -> Body:
+    """Return the state of one container of a Pod; empty while nothing is known of it."""
+    statuses = [*pod["status"].get("initContainerStatuses", ()), *pod["status"].get("containerStatuses", ())]
+    return next((dict(status["state"]) for status in statuses if status["name"] == container), {})
+
+
+def containers_of(pod: Body) -> list[Body]:
+    """Return the containers of a Pod in the order in which they run."""
+    return [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
 
 
 def find_condition(body: Body, kind: str) -> Body:

@@ -12,7 +12,7 @@ from cluster import installation
 from cluster.bootstrap import kubectl
 from cluster.layout import REPOSITORY
 from cluster.shell import wait_until
-from e2e.support import INPUTS, Body, Workspace, ask, build_export, find_condition, workspace
+from e2e.support import INPUTS, Body, Workspace, ask, build_export, containers_of, find_condition, workspace
 from modelexport.matrix import Format, Precision, Target, lookup
 
 TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
@@ -104,17 +104,18 @@ def test_the_pods_run_with_as_little_as_possible(exported: Workspace) -> None:
     pods = exported.read_all("pods")
     assert len(pods) == 9
     for pod in pods:
-        spec, [container] = pod["spec"], pod["spec"]["containers"]
+        spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
-        assert "serviceaccount" not in json.dumps([spec["volumes"], container["volumeMounts"]]).lower()
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        }
-        assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+        for container in containers_of(pod):
+            assert "serviceaccount" not in json.dumps([spec["volumes"], container["volumeMounts"]]).lower()
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            }
+            assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
 
 
 def test_the_jobs_belong_to_the_export(exported: Workspace) -> None:
@@ -137,7 +138,7 @@ def test_the_events_tell_the_story(exported: Workspace) -> None:
 
 def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
     for job in exported.read_all("jobs"):
-        log = exported.kubectl("logs", f"job/{job['metadata']['name']}")
+        log = exported.kubectl("logs", f"job/{job['metadata']['name']}", "--all-containers")
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         assert lines[-1]["event"] == "finished"
         assert {line["stage"] for line in lines if line["event"] == "stage"} >= {"fetch", "convert", "publish"}

@@ -17,7 +17,7 @@ from minio.credentials import StaticProvider
 
 from cluster.bootstrap import store_credentials
 from cluster.layout import MINIO_HOST, NODE_ADDRESS
-from e2e.support import CLASSIFIER, INPUTS, Body, Workspace, build_export, find_condition, workspace
+from e2e.support import CLASSIFIER, INPUTS, Body, Workspace, build_export, find_condition, state_of, workspace
 from e2e.support_inputs import MARK, build_attack
 
 WRONG_DIGEST = "0" * 64
@@ -206,5 +206,5 @@ def test_the_attack_works_on_whoever_unpickles_it(tmp_path: Path) -> None:
 def test_the_attack_did_not_run_in_the_converter(failed: Workspace) -> None:
     selector = "--selector=modelexport.dev/export=checkpoint-that-attacks"
     [pod] = json.loads(failed.kubectl("get", "pods", selector, "--output=json"))["items"]
-    ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    ended = state_of(pod)["terminated"]
     assert (ended["exitCode"], json.loads(ended["message"])["reason"]) == (65, "CheckpointUnsafe")

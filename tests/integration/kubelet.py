@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from integration.api import PODS, Api, ApiError, Body
-from modelexport_operator.manifests import output_of
+from modelexport import names
+from modelexport_operator.manifests import STEPS, output_of
 from unit.operator.objects import ended, publish_into, result_text
 
 End = Callable[[Api, Body], None]
@@ -21,21 +22,22 @@ def set_status(api: Api, pod: Body, **status: object) -> None:
 
 
 def run(api: Api, pod: Body) -> None:
-    """Let a Pod run for ever."""
-    set_status(api, pod, phase="Running", containerStatuses=_running())
+    """Let a Pod convert for ever; while its first containers run, its phase is still Pending."""
+    running = {"running": {"startedAt": "2026-01-02T03:00:00Z"}}
+    set_status(api, pod, phase="Pending" if _converts(pod) else "Running", **_statuses(pod, names.CONVERT, running))
 
 
 def succeed(api: Api, pod: Body, answer: str = result_text()) -> None:
     """Let a Pod publish its file where it was asked to, or end as well with another answer."""
     answer = publish_into(output_of({"spec": {"template": pod}}), answer)
-    set_status(api, pod, phase="Succeeded", containerStatuses=_full(ended(0, answer, "Completed")))
+    set_status(api, pod, phase="Succeeded", **_statuses(pod, names.PUBLISH, _ended(0, answer, "Completed")))
 
 
 def fail(exit_code: int, message: str = "", reason: str = "Error") -> End:
     """Let a Pod fail."""
 
     def end(api: Api, pod: Body) -> None:
-        set_status(api, pod, phase="Failed", containerStatuses=_full(ended(exit_code, message, reason)))
+        set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(exit_code, message, reason)))
 
     return end
 
@@ -54,7 +56,7 @@ def find_no_node(api: Api, pod: Body) -> None:
 
 def _terminate(api: Api, pod: Body) -> None:
     """Let a Pod that is being deleted end and go."""
-    set_status(api, pod, phase="Failed", containerStatuses=_full(ended(137)))
+    set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(137)))
     try:
         api.call("DELETE", f"{PODS}/{pod['metadata']['name']}?gracePeriodSeconds=0")
     except ApiError as error:
@@ -62,13 +64,25 @@ def _terminate(api: Api, pod: Body) -> None:
             raise
 
 
-def _running() -> list[Body]:
-    return _full([{"name": "converter", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}}])
+def _converts(pod: Body) -> bool:
+    return "initContainers" in pod["spec"]
 
 
-def _full(statuses: list[Body]) -> list[Body]:
+def _statuses(pod: Body, container: str, state: Body) -> Body:
+    """The statuses of all containers: those before one have ended well, those after it wait; others have one only."""
     fields = {"image": "converter:1", "imageID": "", "ready": False, "restartCount": 0}
-    return [{**fields, **status} for status in statuses]
+    if not _converts(pod):
+        return {"containerStatuses": [{**fields, "name": pod["spec"]["containers"][0]["name"], "state": state}]}
+    place = STEPS.index(container)
+    waiting = {"waiting": {"reason": "PodInitializing"}}
+    states = [_ended(0, "", "Completed")] * place + [state] + [waiting] * (len(STEPS) - place - 1)
+    *before, last = [{**fields, "name": name, "state": one} for name, one in zip(STEPS, states, strict=True)]
+    return {"initContainerStatuses": before, "containerStatuses": [last]}
+
+
+def _ended(exit_code: int, message: str = "", reason: str = "Error") -> Body:
+    state: Body = ended(exit_code, message, reason)[0]["state"]
+    return state
 
 
 @contextmanager

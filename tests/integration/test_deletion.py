@@ -189,7 +189,7 @@ def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, k
 def test_a_namespace_reads_and_writes_its_own_folders(api: Api, enclosed: str) -> None:
     order(api, enclosed, f"s3://checkpoints/{api.namespace}/best.pt")
     api.wait_for("the Job", lambda: api.list(JOBS))
-    environment = api.list(JOBS)[0]["spec"]["template"]["spec"]["containers"][0]["env"]
+    environment = api.list(JOBS)[0]["spec"]["template"]["spec"]["initContainers"][0]["env"]
     values = {entry["name"]: entry.get("value") for entry in environment}
     assert values["MODELEXPORT_SOURCES"] == f"s3://checkpoints/{api.namespace}/"
     output = json.loads(values["MODELEXPORT_REQUEST"])["output"]

@@ -93,7 +93,7 @@ def test_each_target_goes_to_the_pool_that_can_and_should_run_it(
         api.wait_for_reason("Succeeded")
     assert pools_of_jobs(api) == {"ONNX/FP32": "arm", "LiteRT/FP32": "x86", "ONNX/INT8": "gpu"}
     pods = {pod["metadata"]["labels"]["modelexport.dev/precision"]: pod["spec"] for pod in api.list(PODS)}
-    container = pods["INT8"]["containers"][0]["resources"]
+    container = pods["INT8"]["initContainers"][1]["resources"]
     assert container["limits"]["nvidia.com/gpu"] == container["requests"]["nvidia.com/gpu"] == "1"
     assert (container["requests"]["memory"], container["limits"]["memory"]) == ("6Gi", "6Gi")
     assert pods["INT8"]["nodeSelector"] == {"test": f"{api.namespace}-gpu"}

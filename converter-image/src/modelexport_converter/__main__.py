@@ -1,14 +1,15 @@
-"""One conversion as a process: the request from the environment, the answer as exit code and termination message.
+"""A conversion as a process: the request from the environment, the answer as exit code and termination message.
 
-With an argument it is something else that is done, by ``files``, and answered alike.
+With an argument it is one step of a conversion, or something else that is done, by ``files``, and answered alike. A
+step that is followed by another leaves no message.
 
 Standard output carries one line of JSON per event; what libraries print goes to standard error.
 """
 
+import contextlib
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,44 +23,50 @@ from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
 from modelexport_converter.files import run_command
-from modelexport_converter.intake import fetch_inputs, find_earlier, open_pictures
+from modelexport_converter.local import Died, run_here
 from modelexport_converter.outcome import Terminated, explain
-from modelexport_converter.progress import Stages, claim_stdout, peak_memory_mib, start_logging
-from modelexport_converter.shared import SharedFolder
-from modelexport_converter.stores import open_store
-from modelexport_converter.threads import limit_threads
+from modelexport_converter.progress import Stages, claim_stdout, start_logging
+from modelexport_converter.steps import STEPS, run_step
 
 TERMINATED = 128 + signal.SIGTERM
 
 
 def main(environ: Mapping[str, str], stream: TextIO, command: str | None = None) -> int:
-    """Run the conversion that the environment asks for, or another command, and return the exit code.
+    """Run the conversion that the environment asks for, a step of it or another command; return the exit code.
 
     A conversion that is asked to end (SIGTERM) leaves no message: whoever asked knows why, and the converter does not.
+    One whose child died without an answer leaves none either, and its negative code is that of the child.
     """
     start_logging(stream, {})
-    stages = Stages()
     try:
-        result = _answer(environ, stream, stages, command)
+        result = _answer(environ, stream, command)
     except Terminated:
         announce("terminated")
         return TERMINATED
-    result = replace(result, seconds=stages.total_seconds, peak_memory_mib=peak_memory_mib())
+    except Died as died:
+        announce("died", code=died.code)
+        return died.code
+    if result is None:
+        return 0
     _write_message(environ, result)
     announce("finished", reason=result.reason, message=result.message, seconds=result.seconds, reused=result.reused)
     return result.reason.exit_code
 
 
-def _answer(environ: Mapping[str, str], stream: TextIO, stages: Stages, command: str | None) -> ConversionResult:
+def _answer(environ: Mapping[str, str], stream: TextIO, command: str | None) -> ConversionResult | None:
+    stages = Stages()
     try:
-        if command:
-            return run_command(command, environ)
-        request = _read_request(environ)
-        start_logging(stream, _context(environ, request))
-        with tempfile.TemporaryDirectory(prefix="conversion-", dir=environ.get(names.WORK_DIR_ENV)) as folder:
-            return _convert(environ, request, Path(folder), stages)
+        if command is None or command in STEPS:
+            request = _read_request(environ)
+            start_logging(stream, _context(environ, request))
+            return run_step(command, environ, request) if command else run_here(environ, request, stream)
+        result = run_command(command, environ)
+    except Died:
+        raise
     except Exception as error:
-        return explain(error)
+        result = explain(error)
+    effort = stages.effort()
+    return replace(result, seconds=effort.total, peak_memory_mib=effort.peak_memory_mib)
 
 
 def _context(environ: Mapping[str, str], request: ConversionRequest) -> Mapping[str, str]:
@@ -77,23 +84,6 @@ def _read_request(environ: Mapping[str, str]) -> ConversionRequest:
         raise Failure(Reason.CLASS_INVALID, message) from error
 
 
-def _convert(environ: Mapping[str, str], request: ConversionRequest, folder: Path, stages: Stages) -> ConversionResult:
-    store = open_store(environ)
-    with stages.stage("fetch"):
-        intake = fetch_inputs(store, environ, request, folder)
-        earlier = find_earlier(store, request, intake.sources)
-        if earlier is not None:
-            return earlier
-        dataset = open_pictures(request, intake)
-    with stages.stage("start"):
-        limit_threads(environ)
-        # Imports torch, which a conversion that finds its work done never needs.
-        from modelexport_converter import pipeline
-
-    shared = SharedFolder(Path(environ.get(names.SHARED_DIR_ENV, folder / "shared")))
-    return pipeline.run(pipeline.Conversion(request, intake, dataset, store, folder, shared, stages))
-
-
 def _write_message(environ: Mapping[str, str], result: ConversionResult) -> None:
     path = Path(environ.get(names.TERMINATION_LOG_ENV, names.TERMINATION_LOG_DEFAULT))
     try:
@@ -106,10 +96,18 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def _leave(code: int) -> NoReturn:
+    """End at once: taking torch and its companions down costs seconds, and a crash there would belie the answer."""
+    if code < 0:
+        with contextlib.suppress(OSError):  # SIGKILL has no other effect anyway
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
     output = claim_stdout()
-    code = main(os.environ, output, *sys.argv[1:2])
+    exit_code = main(os.environ, output, *sys.argv[1:2])
     output.flush()
-    # Not sys.exit: taking torch and its companions down costs seconds, and a crash there would belie the answer.
-    os._exit(code)
+    _leave(exit_code)

@@ -1,4 +1,4 @@
-"""The straight line of a conversion: load, convert, quantise, inspect, verify, publish.
+"""The straight line of a conversion: load, convert, quantise, inspect, verify.
 
 What differs between formats is in ``backends``, what differs between architectures in ``architectures``.
 """
@@ -14,20 +14,20 @@ from modelexport.logs import announce
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
+from modelexport.text import clean
 from modelexport_converter.backends import Backend, Facts, load_backend
-from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset
+from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.handover import write_draft
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
+from modelexport_converter.packing import pack
 from modelexport_converter.pictures import Inputs
-from modelexport_converter.progress import Stages, peak_memory_mib
-from modelexport_converter.publish import pack, publish_artifact, publish_report
-from modelexport_converter.report import build_report, describe_model, tool_versions
+from modelexport_converter.progress import Stages
+from modelexport_converter.report import REMARK_LIMIT, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
-from modelexport_converter.stores import Store
 from modelexport_converter.verify import Comparison, check, check_evidence, compare
 
 
@@ -35,20 +35,31 @@ from modelexport_converter.verify import Comparison, check, check_evidence, comp
 class Conversion:
     """One conversion: what is asked, what it starts from, and where it may write.
 
-    ``folder`` is its own scratch space; ``shared`` holds converted files, from which targets of an export start.
+    ``folder`` is its own scratch space, ``outputs`` takes what is to be published; ``shared`` holds converted files,
+    from which targets of an export start.
     """
 
     request: ConversionRequest
     intake: Intake
     dataset: Dataset
-    store: Store
     folder: Path
+    outputs: Path
     shared: SharedFolder
     stages: Stages
 
 
-def run(work: Conversion) -> ConversionResult:
-    """Make, prove and publish the file that a request asks for.
+def open_pictures(request: ConversionRequest, intake: Intake) -> Dataset:
+    """Open the pictures of a request and choose among them, before anything is converted.
+
+    Raises:
+        Failure: ``CalibrationInvalid`` or ``CalibrationTooLarge``, they are not what they should be.
+    """
+    calibrates = request.scheme.needs_calibration
+    return open_dataset(request.calibration, intake.pictures, intake.folder, calibrates=calibrates)
+
+
+def run(work: Conversion) -> None:
+    """Make and prove the file that a request asks for, and leave it with the draft of its report.
 
     Raises:
         Failure: with the reason that the user is told.
@@ -67,30 +78,18 @@ def run(work: Conversion) -> ConversionResult:
         if work.dataset.is_own:
             check_evidence(comparison)
         verification = check(comparison, request.threshold)
-    with stage("publish"):
-        artifact = publish_artifact(work.store, request, pack(produced, work.folder, request.artifact_name))
-    told = tuple(remarks(work.dataset, comparison))
-    report = {
-        **build_report(request, work.intake.sources, artifact, verification),
+    pack(produced, work.outputs / request.artifact_name)
+    findings = {
         "agreements": dict(comparison.agreements),
         "pictures": {
             **work.dataset.describe(),
             "verified": comparison.pictures,
             "withEvidence": comparison.evidence,
         },
-        "remarks": told,
+        "remarks": tuple(clean(remark, REMARK_LIMIT) for remark in remarks(work.dataset, comparison)),
         "model": describe_model(model, facts),
-        "seconds": {**work.stages.seconds, "total": work.stages.total_seconds},
-        "peakMemoryMiB": peak_memory_mib(),
     }
-    return ConversionResult(
-        reason=Reason.SUCCEEDED,
-        message="; ".join(["verified and published", *told]),
-        scheme=request.scheme,
-        artifact=artifact,
-        report_uri=publish_report(work.store, request, report, work.folder),
-        verification=verification,
-    )
+    write_draft(work.outputs, verification, work.stages.effort(), findings)
 
 
 def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:

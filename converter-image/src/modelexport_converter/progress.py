@@ -1,4 +1,4 @@
-"""What a conversion tells while it runs: one line of JSON per event, and the seconds of its stages."""
+"""What a conversion tells while it runs: one line of JSON per event, and what its stages take."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from modelexport.logs import JsonFormatter, announce, log
@@ -29,11 +30,24 @@ def claim_stdout() -> TextIO:
     return stream
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a conversion has taken so far: seconds of its stages in their order, seconds in all, and memory in MiB.
+
+    ``peak_memory_mib`` is the largest resident set of any of its processes.
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    total: float = 0.0
+    peak_memory_mib: int = 0
+
+
 class Stages:
-    """The stages of one conversion, announced and timed. ``seconds`` holds those that are over, in their order."""
+    """The stages of one step of a conversion, announced and timed."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._before = Effort()
+        self._seconds: dict[str, float] = {}
         self._start = time.monotonic()
 
     @contextmanager
@@ -42,13 +56,18 @@ class Stages:
         announce("stage", stage=name, state="started")
         start = time.monotonic()
         yield
-        self.seconds[name] = round(time.monotonic() - start, 3)
-        announce("stage", stage=name, state="finished", seconds=self.seconds[name])
+        self._seconds[name] = round(time.monotonic() - start, 3)
+        announce("stage", stage=name, state="finished", seconds=self._seconds[name])
 
-    @property
-    def total_seconds(self) -> float:
-        """Seconds since the conversion began."""
-        return round(time.monotonic() - self._start, 3)
+    def follow(self, effort: Effort) -> None:
+        """Count what the steps before have taken."""
+        self._before = effort
+
+    def effort(self) -> Effort:
+        """Everything so far, the steps before included."""
+        before, own = self._before, time.monotonic() - self._start
+        seconds = {**before.seconds, **self._seconds}
+        return Effort(seconds, round(before.total + own, 3), max(before.peak_memory_mib, peak_memory_mib()))
 
 
 def peak_memory_mib() -> int:

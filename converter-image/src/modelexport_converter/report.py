@@ -12,7 +12,7 @@ from modelexport import __version__, names, untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
 from modelexport.result import Artifact, ConversionResult, Verification, read_artifact, read_verification
-from modelexport.sources import public_uri
+from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # both import torch, which a conversion that is reused never 
 
 SCHEMA_VERSION = 2
 """2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
-REPORT_LIMIT = 1 << 24
-"""Characters of an earlier report that are read: whoever may write into the bucket can have written it."""
 REMARKS, REMARK_LIMIT = 4, 1000
 """How many remarks a report has at most, and the characters of each."""
 PACKAGES = (
@@ -59,6 +57,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def artifact_uri(request: ConversionRequest) -> str:
+    """Return the URI of what a conversion publishes."""
+    return f"{request.output}{request.artifact_name}"
+
+
 def report_uri(request: ConversionRequest) -> str:
     """Return the URI of a conversion's report."""
     return f"{request.output}{names.REPORT_FILE}"
@@ -68,14 +71,10 @@ def build_report(
     request: ConversionRequest, sources: Sources, artifact: Artifact, verification: Verification
 ) -> dict[str, Any]:
     """Return the part of a report by which an equal conversion recognises its work."""
-    asked = json.loads(request.to_json())
-    asked["model"]["checkpoint"]["uri"] = public_uri(request.model.checkpoint.uri)
-    if request.calibration:
-        asked["calibration"]["dataset"]["uri"] = public_uri(request.calibration.dataset.uri)
     return {
         "schemaVersion": SCHEMA_VERSION,
         "specHash": request.spec_hash,
-        "request": asked,
+        "request": json.loads(request.public().to_json()),
         "scheme": str(request.scheme),
         "versions": tool_versions(),
         "sources": asdict(sources),
@@ -93,8 +92,8 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
     return {
         "input": {
             "name": model.input_name,
-            "shape": (1, 3, *model.input_size),
-            "axes": ("batch", "RGB", "height", "width"),
+            "shape": model.input_shape,
+            "axes": ("batch", model.preprocessing.colours, "height", "width"),
         },
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
@@ -105,24 +104,24 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
     }
 
 
-def read_earlier(text: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
+def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
     """Return the result of an earlier, equal conversion from the text of its report.
 
     ``None`` where it was another: other content, other tools, or no report of this version at all.
     """
     try:
-        report = untrusted.load(text, REPORT_LIMIT)
+        report = untrusted.load(content, TEXT_LIMIT)
         expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None
         artifact = read_artifact(report["artifact"], size="sizeBytes")
-        if artifact.uri != f"{request.output}{request.artifact_name}" or report["scheme"] != request.scheme:
+        if artifact.uri != artifact_uri(request) or report["scheme"] != request.scheme:
             return None
-        remarks = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
+        told = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="; ".join(["an equal conversion had published this file already", *remarks]),
+            message="; ".join(["an equal conversion had published this file already", *told]),
             scheme=str(request.scheme),
             artifact=artifact,
             report_uri=report_uri(request),

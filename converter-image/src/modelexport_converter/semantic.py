@@ -13,6 +13,7 @@ from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import (
     check_asked,
     class_names,
+    program_channels,
     program_shapes,
     row_facts,
     trained_size,
@@ -88,7 +89,11 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
         raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
-    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, preprocessing)
+    channels = program_channels(checkpoint.program)
+    if channels != 3 and any(preprocessing.mean):
+        raise unfit(f"it takes a picture of {channels} channel, and {model.architecture} normalises three")
+    pictures = replace(preprocessing, channels=channels)
+    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
     return check_program(replace(described, reference=Reference.PROGRAM))
 
 

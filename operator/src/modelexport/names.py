@@ -53,6 +53,10 @@ PUBLISHED_ENV = "MODELEXPORT_PUBLISHED"
 """Those of the files to remove that were published for sure, as a list in JSON; one that is not there is told."""
 WORK_DIR_ENV = "TMPDIR"
 """Scratch folder of one conversion; libraries leave their own temporary files there, too."""
+INPUTS_ENV = "MODELEXPORT_INPUTS"
+"""Folder that the step ``fetch`` fills and the steps after it read."""
+OUTPUTS_ENV = "MODELEXPORT_OUTPUTS"
+"""Folder in which the step ``convert`` leaves a file and the draft of its report for the step ``publish``."""
 SHARED_DIR_ENV = "MODELEXPORT_SHARED_DIR"
 """Optional folder through which the conversions of one export share the files that they start from."""
 THREADS_ENV = "MODELEXPORT_THREADS"
@@ -64,8 +68,13 @@ TERMINATION_MESSAGE_LIMIT = 4096
 
 REPORT_FILE = "report.json"
 
+FETCH, CONVERT, PUBLISH = "fetch", "convert", "publish"
+"""The steps of a conversion, given to the converter as its first argument; without one it does all of them.
+
+``convert`` opens what strangers wrote, and holds no credential.
+"""
 CLEAN, PRESIGN = "clean", "presign"
-"""What the converter does, given as its first argument, in the place of a conversion."""
+"""What else the converter does, given as its first argument."""
 
 
 class ExitCode(IntEnum):

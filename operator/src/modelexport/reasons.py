@@ -61,6 +61,7 @@ class Reason(StrEnum):
     CONVERSION_FAILED = "ConversionFailed"
     INSPECTION_FAILED = "InspectionFailed"
     VERIFICATION_FAILED = "VerificationFailed"
+    OUTPUT_REFUSED = "OutputRefused"
     # The store.
     BUCKET_NOT_FOUND = "BucketNotFound"
     STORAGE_DENIED = "StorageDenied"
@@ -135,6 +136,7 @@ _POLICIES = {
     Reason.CONVERSION_FAILED: _system("The converter cannot translate this model; report it with the message."),
     Reason.INSPECTION_FAILED: _system("The converter wrote another precision than asked for; report it."),
     Reason.VERIFICATION_FAILED: _user("Use a higher precision, or better calibration pictures; the numbers are given."),
+    Reason.OUTPUT_REFUSED: _system("Ask who made the checkpoint: a conversion leaves nothing like this by itself."),
     Reason.BUCKET_NOT_FOUND: _system("Create the bucket, or correct the URI or the ExportClass."),
     Reason.STORAGE_DENIED: _system("Correct the credentials in the Secret of the ExportClass, or their permissions."),
     Reason.STORAGE_FULL: _system("Free space in the store or on the node, then apply again."),

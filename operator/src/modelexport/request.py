@@ -1,10 +1,11 @@
 """What the operator (or a local run) asks of one conversion; JSON in the environment of the converter."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
+from modelexport.sources import public_uri
 from modelexport.spec import Calibration, DataRef, Model, Parameters
 
 SCHEMA_VERSION = 1
@@ -33,6 +34,12 @@ class ConversionRequest:
         """The request as one line of JSON, keys sorted: equal requests give equal text."""
         return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
 
+    def public(self) -> Self:
+        """The same request without the credentials and the queries of web addresses; nothing can be fetched with it."""
+        model = replace(self.model, checkpoint=_public(self.model.checkpoint))
+        calibration = self.calibration and replace(self.calibration, dataset=_public(self.calibration.dataset))
+        return replace(self, model=model, calibration=calibration)
+
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what ``to_json`` wrote.
@@ -50,6 +57,10 @@ class ConversionRequest:
             return cls(**{**data, **_typed(data)})
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a conversion request: {error!r}") from error
+
+
+def _public(ref: DataRef) -> DataRef:
+    return replace(ref, uri=public_uri(ref.uri))
 
 
 def _typed(data: dict[str, Any]) -> dict[str, Any]:

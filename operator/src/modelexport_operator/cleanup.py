@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from modelexport import names
 from modelexport.fields import InvalidSpec
-from modelexport.matrix import Resources, lookup
+from modelexport.matrix import lookup
 from modelexport.nodepools import NodePool
 from modelexport.plan import plan_export
 from modelexport.reasons import Reason
@@ -21,6 +21,8 @@ from modelexport.spec import DeletionPolicy, ExportClass, ModelExport, parse_exp
 from modelexport_operator.classes import choose_class, output_folder
 from modelexport_operator.events import Event
 from modelexport_operator.manifests import (
+    CONTAINER,
+    STREAMING,
     Manifest,
     build_container,
     build_pod,
@@ -29,6 +31,7 @@ from modelexport_operator.manifests import (
     pods_of,
     request_of,
     storage_of,
+    with_store,
 )
 from modelexport_operator.observe import SETTLE_TIME, is_finished, is_overdue, is_settled, queue_of
 from modelexport_operator.pods import (
@@ -54,7 +57,6 @@ GIVE_UP_TIME = timedelta(minutes=8)
 REFUSAL_RETRY = timedelta(seconds=30)
 TERMINATING = "because it is being terminated"
 """The API server's words for a namespace that takes nothing new: no Job will ever run there."""
-RESOURCES = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
 
 
 @dataclass(frozen=True)
@@ -254,9 +256,14 @@ class _End:
             names.EXPORT_UID_ENV: self.export.uid,
             names.JOB_ENV: self.name,
         }
-        container = build_container(self.export_class, environment, RESOURCES) | {"args": [names.CLEAN]}
+        container = build_container(self.export_class, names.CLEAN, environment, STREAMING)
         architectures = lookup(first.model.architecture, first.target).backend.cpu_architectures
-        pod = build_pod(self.export_class, container, architectures, _anywhere(self.export_class))
+        pod = build_pod(
+            self.export_class,
+            (with_store(container, self.export_class.storage),),
+            architectures,
+            _anywhere(self.export_class),
+        )
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -265,7 +272,7 @@ class _End:
                 "activeDeadlineSeconds": DEADLINE_SECONDS,
                 "backoffLimit": RETRIES,
                 "ttlSecondsAfterFinished": KEEP_SECONDS,
-                "podFailurePolicy": pod_failure_policy(),
+                "podFailurePolicy": pod_failure_policy(CONTAINER),
                 "podReplacementPolicy": "Failed",
                 "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
             },

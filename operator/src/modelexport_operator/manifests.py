@@ -1,15 +1,20 @@
 """From a planned conversion to the Job that runs it. Pure: data in, data out.
 
-The entrypoint of the class's converter image is the converter; all that it needs comes by environment and mounts.
+The entrypoint of the class's converter image is the converter; all that it needs comes by arguments, environment and
+mounts. A conversion is three containers of one Pod, one after the other, over one volume: the first and the last have
+the store's credentials; the one between them opens what strangers wrote and has none. docs/adr/0001-three-containers.md
+says why.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from modelexport import names
+from modelexport.environment import escape, unescape
 from modelexport.matrix import TARGETS, Resources, Target, lookup
 from modelexport.nodepools import NodePool, Toleration, is_extended
 from modelexport.request import ConversionRequest
@@ -18,7 +23,14 @@ from modelexport.spec import ExportClass, ModelExport, Storage
 from modelexport_operator.needs import larger, node_selector, resource_requests
 
 CONTAINER = "converter"
+"""The only container of a clean-up, and of a conversion that an operator of an earlier version started."""
+STEPS = (names.FETCH, names.CONVERT, names.PUBLISH)
+CONTAINERS = (*STEPS, CONTAINER)
+"""Ours, in the order in which they run; whatever else is in a Pod was put there by others."""
 WORK_DIR = "/work"
+INPUTS_DIR, OUTPUTS_DIR, SCRATCH_DIR = f"{WORK_DIR}/inputs", f"{WORK_DIR}/outputs", f"{WORK_DIR}/scratch"
+STREAMING = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
+"""What a container needs that passes files on piece by piece; an upload holds a part of 64 MiB in memory."""
 CA_DIR = "/etc/modelexport/ca"
 CA_KEY = "ca.crt"
 NON_ROOT_ID = 65532
@@ -84,7 +96,7 @@ def build_job(
             **({"suspend": True} if queue else {}),
             "activeDeadlineSeconds": export_class.limits.deadline_seconds,
             "backoffLimit": export_class.limits.retries,
-            "podFailurePolicy": pod_failure_policy(),
+            "podFailurePolicy": pod_failure_policy(*STEPS),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
             "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool)},
@@ -114,39 +126,47 @@ def _owner(export: ModelExport) -> Manifest:
     }
 
 
-def pod_failure_policy() -> Manifest:
-    """The first rule that fits decides; a failure that fits none counts against the retries."""
-    permanent = {"containerName": CONTAINER, "operator": "In", "values": [int(c) for c in names.PERMANENT_EXIT_CODES]}
-    return {
-        "rules": [
-            {"action": "FailJob", "onExitCodes": permanent},
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        ]
-    }
+def pod_failure_policy(*containers: str) -> Manifest:
+    """The first rule that fits decides; a failure that fits none counts against the retries.
+
+    A rule holds for the container of its name, be it one that runs before the others or not.
+    """
+    fatal = [{"action": "FailJob", "onExitCodes": _permanent(container)} for container in containers]
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {"rules": [*fatal, disrupted]}
+
+
+def _permanent(container: str) -> Manifest:
+    return {"containerName": container, "operator": "In", "values": [int(code) for code in names.PERMANENT_EXIT_CODES]}
 
 
 def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    environment = {
-        names.REQUEST_ENV: request.to_json(),
-        names.EXPORT_UID_ENV: export.uid,
-        names.JOB_ENV: job_name(export, request.target),
-    }
-    if export_class.sources:
-        environment[names.SOURCES_ENV] = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    job = {names.JOB_ENV: job_name(export, request.target)}
+    asked, public = ({names.REQUEST_ENV: one.to_json(), **job} for one in (request, request.public()))
+    folders = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
+    sources = {names.SOURCES_ENV: folders} if folders else {}
     if export_class.https_networks:
-        environment[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
-    container = build_container(export_class, environment, cell.resources, pool)
-    return build_pod(export_class, container, cell.backend.cpu_architectures, pool)
+        sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
+    owner = {names.EXPORT_UID_ENV: export.uid}
+    fetch = _build_step(export_class, names.FETCH, {**asked, **sources}, STREAMING)
+    convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
+    publish = _build_step(export_class, names.PUBLISH, {**public, **owner}, STREAMING)
+    steps = (with_store(fetch, export_class.storage), convert, with_store(publish, export_class.storage))
+    return build_pod(export_class, steps, cell.backend.cpu_architectures, pool)
 
 
 def build_pod(
-    export_class: ExportClass, container: Manifest, cpu_architectures: tuple[str, ...], pool: NodePool | None = None
+    export_class: ExportClass,
+    containers: Sequence[Manifest],
+    cpu_architectures: tuple[str, ...],
+    pool: NodePool | None = None,
 ) -> Manifest:
-    """Build a Pod of the restricted level around a container of ``build_container``."""
+    """Build a Pod of the restricted level from containers of ``build_container``, which run one after the other."""
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
     secrets = [{"name": secret} for secret in export_class.image_pull_secrets]
-    scratch = container["resources"]["limits"]["ephemeral-storage"]
+    *before, last = containers
+    scratch = reduce(larger, (container["resources"]["limits"]["ephemeral-storage"] for container in containers))
     return {
         **({"priorityClassName": priority} if priority else {}),
         **({"imagePullSecrets": secrets} if secrets else {}),
@@ -163,7 +183,8 @@ def build_pod(
         "nodeSelector": node_selector(export_class, pool),
         "affinity": _affinity(cpu_architectures),
         **({"tolerations": list(map(_toleration, pool.tolerations))} if pool and pool.tolerations else {}),
-        "containers": [container],
+        **({"initContainers": before} if before else {}),
+        "containers": [last],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": scratch}},
             *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
@@ -183,16 +204,56 @@ def _toleration(toleration: Toleration) -> Manifest:
     return {"operator": str(toleration.operator), **{name: word for name, word in words.items() if word}}
 
 
-def build_container(
-    export_class: ExportClass, environment: Mapping[str, str], resources: Resources, pool: NodePool | None = None
+def _build_step(
+    export_class: ExportClass,
+    step: str,
+    environment: Mapping[str, str],
+    resources: Resources,
+    pool: NodePool | None = None,
 ) -> Manifest:
-    """Build the container of the class's converter, with the store and its credentials in the environment."""
-    storage = export_class.storage
+    """Build the container of a step. Each sees its own part of the volume and, but to fill it, can change no other.
+
+    A home that another step had written could run code at the start of this one.
+    """
+    places = {names.INPUTS_ENV: INPUTS_DIR, names.OUTPUTS_ENV: OUTPUTS_DIR}
+    inputs = _mount(INPUTS_DIR, "inputs", read_only=step != names.FETCH)
+    outputs = _mount(OUTPUTS_DIR, "outputs", read_only=step != names.CONVERT)
+    shared = [inputs] if step == names.FETCH else [inputs, outputs]
+    own = {**environment, **places}
+    container = build_container(export_class, step, own, resources, pool, home=SCRATCH_DIR)
+    return {**container, "volumeMounts": [*shared, _mount(SCRATCH_DIR, f"scratch-{step}")]}
+
+
+def _mount(path: str, folder: str, *, read_only: bool = False) -> Manifest:
+    return {"name": "work", "mountPath": path, "subPath": folder, **({"readOnly": True} if read_only else {})}
+
+
+def build_container(
+    export_class: ExportClass,
+    command: str,
+    environment: Mapping[str, str],
+    resources: Resources,
+    pool: NodePool | None = None,
+    *,
+    home: str = WORK_DIR,
+) -> Manifest:
+    """Build a container of the class's converter that knows nothing of the store.
+
+    Args:
+        export_class: the class.
+        command: the converter's argument.
+        environment: what it needs to know.
+        resources: what it needs of a node.
+        pool: the nodes on which it runs.
+        home: a folder that it may write; the root file system is read-only, and libraries leave files here.
+    """
+    plain = {**environment, "HOME": home, names.WORK_DIR_ENV: home}
     return {
-        "name": CONTAINER,
+        "name": command if command in CONTAINERS else CONTAINER,
         "image": export_class.image,
         "imagePullPolicy": export_class.image_pull_policy,
-        "env": _environment(environment, storage),
+        "args": [command],
+        "env": [{"name": name, "value": escape(value)} for name, value in plain.items()],
         "resources": _resources(resources, pool),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -201,28 +262,25 @@ def build_container(
         },
         # A converter that dies without a word still leaves the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "work", "mountPath": WORK_DIR},
-            *([{"name": "ca", "mountPath": CA_DIR, "readOnly": True}] if storage.ca_secret else []),
-        ],
+        "volumeMounts": [{"name": "work", "mountPath": WORK_DIR}],
     }
 
 
-def _environment(own: Mapping[str, str], storage: Storage) -> list[Manifest]:
+def with_store(container: Manifest, storage: Storage) -> Manifest:
+    """Return a container of ``build_container`` that reaches the store, with its credentials."""
     plain = {
-        **own,
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
-        # The root file system is read-only, and libraries write caches and scratch files where these point.
-        "HOME": WORK_DIR,
-        names.WORK_DIR_ENV: WORK_DIR,
         **({names.CA_FILE_ENV: f"{CA_DIR}/{CA_KEY}"} if storage.ca_secret else {}),
     }
     secret = [_secret_env(key, storage.credentials_secret) for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)]
-    return [
-        *({"name": name, "value": value} for name, value in plain.items()),
+    environment = [
+        *container["env"],
+        *({"name": name, "value": escape(value)} for name, value in plain.items()),
         *(secret if storage.credentials_secret else []),
     ]
+    authority = [{"name": "ca", "mountPath": CA_DIR, "readOnly": True}] if storage.ca_secret else []
+    return {**container, "env": environment, "volumeMounts": [*container["volumeMounts"], *authority]}
 
 
 def _secret_env(key: str, secret: str | None) -> Manifest:
@@ -249,8 +307,8 @@ def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
     authority: Manifest = next((volume.get("secret", {}) for volume in volumes if volume.get("name") == "ca"), {})
     return replace(
         default,
-        endpoint=environment[names.STORE_ENV].get("value", default.endpoint),
-        region=environment.get(names.REGION_ENV, {}).get("value", default.region),
+        endpoint=_value_of(environment, names.STORE_ENV, default.endpoint),
+        region=_value_of(environment, names.REGION_ENV, default.region),
         credentials_secret=credentials.get("name"),
         ca_secret=authority.get("secretName"),
     )
@@ -259,7 +317,7 @@ def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
 def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
     """Read back what a conversion was asked for; ``None`` where this version cannot read it."""
     try:
-        return ConversionRequest.from_json(_environment_of(job).get(names.REQUEST_ENV, {}).get("value", ""))
+        return ConversionRequest.from_json(_value_of(_environment_of(job), names.REQUEST_ENV))
     except ValueError:
         return None
 
@@ -272,16 +330,22 @@ def output_of(job: Mapping[str, Any]) -> str:
     if OUTPUT_KEY in job:
         return str(job[OUTPUT_KEY])
     try:
-        output = json.loads(_environment_of(job)[names.REQUEST_ENV]["value"])["output"]
+        output = json.loads(_value_of(_environment_of(job), names.REQUEST_ENV))["output"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return ""
     return output if isinstance(output, str) else ""
 
 
 def _environment_of(job: Mapping[str, Any]) -> dict[str, Manifest]:
+    """The environment of the container that publishes."""
     containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or ()
-    entries = next((container.get("env") or () for container in containers if container.get("name") == CONTAINER), ())
+    entries = next((container.get("env") or () for container in containers if container.get("name") in CONTAINERS), ())
     return {entry["name"]: entry for entry in entries}
+
+
+def _value_of(environment: Mapping[str, Manifest], name: str, default: str = "") -> str:
+    value: str | None = environment.get(name, {}).get("value")
+    return default if value is None else unescape(value)
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:

@@ -19,6 +19,7 @@ from modelexport_operator.pods import (
     explain_disbelief,
     explain_pod_failure,
     explain_waiting,
+    is_at_work,
     is_retried,
     parse_result,
     tail,
@@ -186,7 +187,7 @@ def _observe_active(target: Target, job: Object, pods: Sequence[Object], refusal
         finding = Finding(Reason.SUSPENDED, "Suspended; set spec.suspend: false to go on")
         return _target_state(target, job, pods, State.PENDING, finding)
     pod = next((pod for pod in reversed(pods) if pod.get("status", {}).get("phase") in ("Pending", "Running")), None)
-    if pod is not None and pod["status"]["phase"] == "Running":
+    if pod is not None and is_at_work(pod):
         finding = Finding(Reason.RUNNING, f"The converter runs on node {pod['spec'].get('nodeName', '')}")
         return _target_state(target, job, pods, State.RUNNING, finding)
     if pod is None and pods and not _will_retry(job, pods):

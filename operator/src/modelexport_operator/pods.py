@@ -1,16 +1,19 @@
 """What a Pod tells: why it waits, why it failed, what its converter answered. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelexport.names import PERMANENT_EXIT_CODES
+from modelexport.names import PERMANENT_EXIT_CODES, PUBLISH
 from modelexport.reasons import Reason
 from modelexport.result import ConversionResult
 from modelexport.text import clean
-from modelexport_operator.manifests import CONTAINER
+from modelexport_operator.manifests import CONTAINER, CONTAINERS
 
 Object = Mapping[str, Any]
+
+LAST = (PUBLISH, CONTAINER)
+"""The container with which a Pod of ours ends, a conversion or something else."""
 
 IMAGE_PULL_REASONS = frozenset(
     (
@@ -57,14 +60,21 @@ def explain_waiting(pod: Object) -> Finding:
     for condition in pod["status"].get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return advise(Finding(Reason.UNSCHEDULABLE, f"No node takes the Pod: {condition.get('message', '')}"))
-    waiting = _container_state(pod).get("waiting") or {}
-    detail = f"{waiting.get('reason')}: {waiting.get('message', '')}"
-    if waiting.get("reason") in IMAGE_PULL_REASONS:
-        return advise(Finding(Reason.IMAGE_PULL_FAILED, f"The converter's image cannot be pulled: {detail}"))
-    if waiting.get("reason") in START_REASONS:
-        return advise(Finding(Reason.POD_START_FAILED, f"The converter cannot start: {detail}"))
+    for waiting in (state.get("waiting") or {} for state in _states(pod).values()):
+        detail = f"{waiting.get('reason')}: {waiting.get('message', '')}"
+        if waiting.get("reason") in IMAGE_PULL_REASONS:
+            return advise(Finding(Reason.IMAGE_PULL_FAILED, f"The converter's image cannot be pulled: {detail}"))
+        if waiting.get("reason") in START_REASONS:
+            return advise(Finding(Reason.POD_START_FAILED, f"The converter cannot start: {detail}"))
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     return Finding(Reason.QUEUED, f"The Pod is being prepared; kubectl describe pod {name} -n {namespace} tells more")
+
+
+def is_at_work(pod: Object) -> bool:
+    """Whether a Pod converts. Until its last container starts its phase is ``Pending``, so the others tell as well."""
+    phase, states = pod.get("status", {}).get("phase"), _states(pod).values()
+    has_begun = any(state.get("running") or state.get("terminated") for state in states)
+    return phase == "Running" or (phase == "Pending" and has_begun and not is_in_trouble(pod))
 
 
 def is_in_trouble(pod: Object) -> bool:
@@ -154,18 +164,29 @@ def _read_result(ended: Object, output: str | None) -> ConversionResult:
 
 
 def terminated(pod: Object) -> Object:
-    """How the converter's container ended; an empty mapping while it has not."""
-    return _container_state(pod).get("terminated") or {}
+    """How the converter ended: its first container that failed, or else the last; empty while it has not."""
+    return _states(pod).get(_decisive(pod), {}).get("terminated") or {}
 
 
-def _container_state(pod: Object) -> Object:
-    statuses: Sequence[Object] = pod.get("status", {}).get("containerStatuses") or ()
-    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})
+def _decisive(pod: Object) -> str:
+    """The name of the container by whose end the Pod has ended, or will end."""
+    states = _states(pod)
+    failed = (name for name, state in states.items() if (state.get("terminated") or {}).get("exitCode"))
+    return next(failed, next((name for name in LAST if name in states), ""))
+
+
+def _states(pod: Object) -> Mapping[str, Object]:
+    """The states of the converter's containers by their names, in the order in which they run."""
+    status = pod.get("status", {})
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    found = {one["name"]: one.get("state") or {} for one in statuses}
+    return {name: found[name] for name in CONTAINERS if name in found}
 
 
 def _memory_limit(pod: Object) -> str:
-    containers: Sequence[Object] = pod["spec"].get("containers") or ()
-    limits: Object = next((c.get("resources", {}).get("limits", {}) for c in containers if c["name"] == CONTAINER), {})
+    spec, name = pod["spec"], _decisive(pod)
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    limits: Object = next((one.get("resources", {}).get("limits", {}) for one in containers if one["name"] == name), {})
     return str(limits.get("memory", "its limit"))
 
 

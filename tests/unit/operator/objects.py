@@ -148,15 +148,15 @@ def make_pod(job: Body, index: int = 0, node: str | None = None, **status: Any) 
     }
 
 
-def waiting(reason: str, message: str = "") -> list[Body]:
-    """Container statuses of a converter that has not started."""
-    return [{"name": "converter", "state": {"waiting": {"reason": reason, "message": message}}}]
+def waiting(reason: str, message: str = "", container: str = names.PUBLISH) -> list[Body]:
+    """Status of a container that has not started."""
+    return [{"name": container, "state": {"waiting": {"reason": reason, "message": message}}}]
 
 
-def ended(exit_code: int, message: str = "", reason: str = "Error") -> list[Body]:
-    """Container statuses of a converter that has ended."""
+def ended(exit_code: int, message: str = "", reason: str = "Error", container: str = names.PUBLISH) -> list[Body]:
+    """Status of a container that has ended."""
     state = {"terminated": {"exitCode": exit_code, "reason": reason, "message": message}}
-    return [{"name": "converter", "state": state}]
+    return [{"name": container, "state": state}]
 
 
 def result_text(reason: str = "Succeeded", message: str = "Published", **fields: Any) -> str:

@@ -27,6 +27,7 @@ CONVERTERS_WORDS = {
     Reason.CONVERSION_FAILED,
     Reason.DIGEST_MISMATCH,
     Reason.INSPECTION_FAILED,
+    Reason.OUTPUT_REFUSED,
     Reason.WEIGHTS_NOT_FINITE,
 }
 """What only a converter says: the operator passes it on, as in the case verification-failed."""

@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 
 from modelexport import names
+from modelexport.environment import escape, unescape
 from modelexport.matrix import TARGETS
 from modelexport.measured import FullSize, Measured, Numbers
 from modelexport.nodepools import NodePool
 from modelexport.request import ConversionRequest
 from modelexport.spec import Storage
 from modelexport_operator.manifests import request_of, storage_of
-from unit.operator.objects import build_all, make_class, make_export
+from unit.operator.objects import Body, build_all, make_class, make_export
 
+STEPS = ("fetch", "convert", "publish")
+TOKEN = "X-Amz-Signature=0123456789abcdef"
 ALL = [str(target) for target in TARGETS]
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -78,19 +81,104 @@ def test_a_job_that_is_not_of_our_making_tells_no_store_and_no_request() -> None
 
 def test_the_converter_can_read_its_request_from_its_environment() -> None:
     job = build_all(make_export("CoreML/INT8"), make_class())["CoreML/INT8"]
-    env = {entry["name"]: entry.get("value") for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
-    request = ConversionRequest.from_json(env[names.REQUEST_ENV] or "")
-    assert str(request.target) == "CoreML/INT8"
-    assert request.output.startswith("s3://exports/team-a/team/shapes/coreml-int8-")
-    assert env[names.STORE_ENV] == "http://minio.storage.svc:9000"
+    for name in STEPS:
+        request = ConversionRequest.from_json(environment_of(job, name)[names.REQUEST_ENV])
+        assert str(request.target) == "CoreML/INT8"
+        assert request.output.startswith("s3://exports/team-a/team/shapes/coreml-int8-")
+    assert environment_of(job, "fetch")[names.STORE_ENV] == "http://minio.storage.svc:9000"
 
 
 def test_no_secret_value_and_no_token_enters_a_job() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
     pod = job["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
-    secrets = [entry for entry in pod["containers"][0]["env"] if entry["name"].startswith("AWS_") and "value" in entry]
-    assert [entry["name"] for entry in secrets] == [names.REGION_ENV]
+    entries = [entry for container in all_containers(job) for entry in container["env"]]
+    secrets = [entry for entry in entries if entry["name"].startswith("AWS_") and "value" in entry]
+    assert {entry["name"] for entry in secrets} == {names.REGION_ENV}
+
+
+def test_the_container_that_opens_files_of_strangers_knows_nothing_but_its_request() -> None:
+    storage = {"endpoint": "https://minio:9000", "bucket": "b", "credentialsSecretName": "key", "caSecretName": "ca"}
+    pictures = {"uri": f"https://data.example/a.zip?{TOKEN}", "sha256": "0" * 64}
+    export = make_export("ONNX/INT8", calibration={"dataset": pictures})
+    checkpoint = {"uri": f"https://models.example/a.pt?{TOKEN}", "sha256": "0" * 64}
+    export["spec"]["model"]["checkpoint"] = checkpoint
+    sources = {"sources": ["https://models.example/", "https://data.example/"]}
+    job = build_all(export, make_class(storage=storage, **sources))["ONNX/INT8"]
+    convert = container_of(job, "convert")
+    text = json.dumps(convert)
+    assert set(environment_of(job, "convert")) == {
+        names.REQUEST_ENV,
+        names.JOB_ENV,
+        names.INPUTS_ENV,
+        names.OUTPUTS_ENV,
+        names.WORK_DIR_ENV,
+        "HOME",
+    }
+    for secret in ("secretKeyRef", "valueFrom", "minio:9000", TOKEN, "AWS_", "envFrom"):
+        assert secret not in text
+    assert {(mount["name"], mount["subPath"], mount.get("readOnly", False)) for mount in convert["volumeMounts"]} == {
+        ("work", "inputs", True),
+        ("work", "outputs", False),
+        ("work", "scratch-convert", False),
+    }
+
+
+def test_no_container_can_write_what_a_later_one_trusts() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
+    writers: dict[str, list[str]] = {}
+    for container in all_containers(job):
+        for mount in container["volumeMounts"]:
+            if not mount.get("readOnly"):
+                writers.setdefault(mount["subPath"], []).append(container["name"])
+    assert writers == {
+        "inputs": ["fetch"],
+        "outputs": ["convert"],
+        **{f"scratch-{step}": [step] for step in STEPS},
+    }
+    assert {environment_of(job, step)["HOME"] for step in STEPS} == {"/work/scratch"}
+
+
+def test_only_the_container_that_converts_needs_much_of_a_node() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(memory="6Gi", **{"a.b/gpu": 2}))["ONNX/FP16"]
+    for step in ("fetch", "publish"):
+        resources = container_of(job, step)["resources"]
+        assert resources["requests"] == {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
+        assert resources["limits"] == {"memory": "256Mi", "ephemeral-storage": "64Mi"}
+
+
+def test_each_container_by_its_name_ends_the_job_where_it_answers_for_good() -> None:
+    job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
+    *fatal, disrupted = job["spec"]["podFailurePolicy"]["rules"]
+    assert [(rule["action"], rule["onExitCodes"]["containerName"]) for rule in fatal] == [
+        ("FailJob", step) for step in STEPS
+    ]
+    assert (disrupted["action"], [container["name"] for container in all_containers(job)]) == ("Ignore", list(STEPS))
+
+
+DOLLARS = "https://a.example/$(AWS_SECRET_ACCESS_KEY)/$$(HOME)/$HOME/$$/a$.pt"
+
+
+def test_a_dollar_reaches_a_container_as_it_is_and_is_read_back() -> None:
+    export = make_export("ONNX/FP16")
+    export["spec"]["model"]["checkpoint"] = {"uri": DOLLARS, "sha256": "0" * 64}
+    storage = {"endpoint": "http://$(HOME):9000", "bucket": "b", "region": "$$", "credentialsSecretName": "key"}
+    job = build_all(export, make_class(storage=storage))["ONNX/FP16"]
+    for step in STEPS:
+        uri = ConversionRequest.from_json(environment_of(job, step)[names.REQUEST_ENV]).model.checkpoint.uri
+        assert expand_as_kubernetes(uri) == DOLLARS
+    assert "$(" not in json.dumps(job).replace("$$", "")
+    read = storage_of(job, Storage("http://new", "b"))
+    assert (read.endpoint, read.region) == ("http://$(HOME):9000", "$$")
+    request = request_of(job)
+    assert request is not None
+    assert request.model.checkpoint.uri == DOLLARS
+
+
+def test_what_kubernetes_makes_of_a_value_is_what_was_meant() -> None:
+    for value in ("", "$", "$$", "$(A)", "$$(A)", "a$", "$(", "$()", "$$$(A)$"):
+        assert expand_as_kubernetes(escape(value)) == value
+        assert unescape(escape(value)) == value
 
 
 def test_without_credentials_in_the_class_the_job_asks_for_no_secret() -> None:
@@ -105,7 +193,7 @@ def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_b
     run = Measured(cells={"YOLOv8 ONNX/FP16": Numbers(full_size=full)})
     monkeypatch.setattr("modelexport.matrix.last_run", lambda: run)
     jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())
-    measured, unknown = (job["spec"]["template"]["spec"]["containers"][0]["resources"] for job in jobs.values())
+    measured, unknown = (container_of(job, "convert")["resources"] for job in jobs.values())
     disk = {"ephemeral-storage": "4096Mi"}
     assert measured["requests"] == {"cpu": "1000m", "memory": "1024Mi", **disk}
     assert unknown["requests"] == {"cpu": "1000m", "memory": "3072Mi", **disk}
@@ -114,7 +202,7 @@ def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_b
 
 def test_a_pool_raises_memory_and_its_limit_and_disk_and_replaces_cpu() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(memory="6Gi", cpu="250m", **{"a.b/gpu": 2}))
-    resources = job["ONNX/FP16"]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    resources = container_of(job["ONNX/FP16"], "convert")["resources"]
     assert resources["requests"] == {"cpu": "250m", "memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
     assert resources["limits"] == {"memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
 
@@ -122,8 +210,7 @@ def test_a_pool_raises_memory_and_its_limit_and_disk_and_replaces_cpu() -> None:
 def test_a_pool_that_offers_less_than_the_cell_needs_changes_nothing_but_cpu() -> None:
     small = make_pool(memory="1Gi", **{"ephemeral-storage": "1Gi"})
     bare, pooled = (build_all(make_export("ONNX/FP16"), make_class(), pool)["ONNX/FP16"] for pool in (None, small))
-    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in (bare, pooled)]
-    assert containers[0] == containers[1]
+    assert bare["spec"]["template"]["spec"]["initContainers"] == pooled["spec"]["template"]["spec"]["initContainers"]
 
 
 def test_the_scratch_folder_may_fill_the_disk_that_the_pool_gives() -> None:
@@ -143,6 +230,24 @@ def test_only_the_job_and_not_its_pods_stands_in_the_queue() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(jobs={"queueName": "exports"}))["ONNX/FP16"]
     assert job["metadata"]["labels"][names.QUEUE_LABEL] == "exports"
     assert names.QUEUE_LABEL not in job["spec"]["template"]["metadata"]["labels"]
+
+
+def expand_as_kubernetes(value: str) -> str:
+    """What a container receives (kubernetes, third_party/forked/golang/expansion), a reference as ``SECRET``."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda found: "$" if found[1] == "$" else "SECRET", value)
+
+
+def all_containers(job: Body) -> list[Body]:
+    pod = job["spec"]["template"]["spec"]
+    return [*pod["initContainers"], *pod["containers"]]
+
+
+def container_of(job: Body, name: str) -> Body:
+    return next(container for container in all_containers(job) if container["name"] == name)
+
+
+def environment_of(job: Body, name: str) -> dict[str, str]:
+    return {entry["name"]: entry.get("value", "") for entry in container_of(job, name)["env"]}
 
 
 def make_pool(**resources: object) -> NodePool:

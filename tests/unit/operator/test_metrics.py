@@ -59,7 +59,7 @@ def test_an_end_is_counted_with_its_outcome_its_reason_and_who_has_to_act(state:
 def test_every_end_that_a_target_can_have_is_counted_from_zero_on() -> None:
     metrics = Metrics()
     series = [line for line in metrics.render().decode().splitlines() if line.startswith("modelexport_conversions_t")]
-    assert len(series) == 9 * 27
+    assert len(series) == 9 * 28
     assert all(line.endswith(" 0.0") for line in series)
     metrics.record_conversion("YOLOv8", end("Failed", "StorageDenied"))
     text = metrics.render().decode()

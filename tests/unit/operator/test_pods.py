@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from modelexport_operator.pods import explain_pod_failure, explain_waiting, is_retried, tail
+from modelexport_operator.pods import explain_pod_failure, explain_waiting, is_at_work, is_retried, tail
 from unit.operator.objects import Body, ended, make_export, make_job, make_pod, result_text, waiting
 
 DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}]
@@ -10,6 +10,12 @@ NOT_DRAINED = [{**DRAINED[0], "status": "False"}]
 ANSWER = result_text("CheckpointUnreadable", "no checkpoint")
 CUT_OFF = ended(75, result_text("StorageUnavailable", "connection lost"))
 SIDECAR = {"name": "mesh", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+
+
+def in_convert(exit_code: int, message: str = "", reason: str = "Error") -> Body:
+    """Statuses of a Pod whose second container has failed."""
+    before, failed = ended(0, container="fetch"), ended(exit_code, message, reason, container="convert")
+    return {"initContainerStatuses": [*before, *failed], "containerStatuses": waiting("PodInitializing")}
 
 
 def pod(**status: Any) -> Body:
@@ -20,7 +26,16 @@ def pod(**status: Any) -> Body:
     ("status", "reason", "words"),
     [
         ({"containerStatuses": ended(65, ANSWER)}, "CheckpointUnreadable", "no checkpoint"),
-        ({"containerStatuses": ended(137, ANSWER, "OOMKilled")}, "OOMKilled", "more than 4096Mi of memory"),
+        ({"containerStatuses": ended(137, ANSWER, "OOMKilled")}, "OOMKilled", "more than 256Mi of memory"),
+        (in_convert(137, ANSWER, "OOMKilled"), "OOMKilled", "more than 4096Mi of memory"),
+        (in_convert(65, ANSWER), "CheckpointUnreadable", "no checkpoint"),
+        (in_convert(70, ""), "InternalError", "with exit code 70 and without a result"),
+        # Whatever the container without credentials says, nothing was published by it.
+        (in_convert(70, result_text()), "InternalError", "with exit code 70 and without a result"),
+        (in_convert(128, "no such file", "StartError"), "PodStartFailed", "no such file"),
+        ({**in_convert(75, ANSWER), "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
+        ({"initContainerStatuses": [SIDECAR, *ended(65, ANSWER, container="fetch")]}, "CheckpointUnreadable", "no"),
+        ({"containerStatuses": ended(65, ANSWER, container="converter")}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": ended(137, "", "OOMKilled"), "conditions": DRAINED}, "OOMKilled", "was killed"),
         ({"containerStatuses": CUT_OFF, "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
         # The policy of the Job looks at the exit code first, and this one is final.
@@ -41,9 +56,10 @@ def test_the_clusters_word_for_a_failure_comes_before_the_converters(status: Bod
 
 
 def test_the_memory_that_is_told_is_the_converters_own() -> None:
-    killed = pod(containerStatuses=ended(137, "", "OOMKilled"))
+    killed = pod(**in_convert(137, "", "OOMKilled"))
     mesh = {"name": "mesh", "resources": {"limits": {"memory": "64Mi"}}}
-    killed["spec"]["containers"] = [mesh, *killed["spec"]["containers"]]
+    for kind in ("containers", "initContainers"):
+        killed["spec"][kind] = [mesh, *killed["spec"][kind]]
     assert "more than 4096Mi of memory" in explain_pod_failure(killed).message
 
 
@@ -54,6 +70,8 @@ def test_the_memory_that_is_told_is_the_converters_own() -> None:
         ({"containerStatuses": ended(70, ANSWER)}, False),
         ({"containerStatuses": ended(75, ANSWER)}, True),
         ({"containerStatuses": ended(137)}, True),
+        (in_convert(65, ANSWER), False),
+        (in_convert(75, ANSWER), True),
         ({"conditions": DRAINED}, True),
         # The policy of the Job looks at the exit code first.
         ({"containerStatuses": ended(65, ANSWER), "conditions": DRAINED}, False),
@@ -74,6 +92,36 @@ def test_what_is_tried_again_is_what_the_policy_of_the_job_tries_again(status: B
 def test_only_the_schedulers_refusal_makes_a_pod_unschedulable(kind: str, why: str, reason: str) -> None:
     held = pod(conditions=[{"type": kind, "status": "False", "reason": why, "message": "0/3 nodes"}])
     assert explain_waiting(held).reason == reason
+
+
+RUNNING = {"name": "convert", "state": {"running": {"startedAt": "2026-01-02T03:00:00Z"}}}
+MESH = {"name": "mesh", "state": RUNNING["state"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"phase": "Running"}, True),
+        ({"phase": "Pending"}, False),
+        ({"phase": "Pending", "initContainerStatuses": [*ended(0, container="fetch"), RUNNING]}, True),
+        ({"phase": "Pending", "initContainerStatuses": ended(0, container="fetch")}, True),
+        ({"phase": "Pending", "initContainerStatuses": [MESH]}, False),
+        ({"phase": "Pending", "initContainerStatuses": waiting("PodInitializing", container="fetch")}, False),
+        ({**in_convert(0), "phase": "Pending", "containerStatuses": waiting("ErrImagePull")}, False),
+        ({**in_convert(65), "phase": "Failed"}, False),
+    ],
+)
+def test_a_pod_is_at_work_from_its_first_container_on(status: Body, expected: bool) -> None:
+    assert is_at_work({**pod(), "status": status}) is expected
+
+
+@pytest.mark.parametrize("container", ["fetch", "convert", "publish", "converter"])
+@pytest.mark.parametrize(
+    ("word", "reason"), [("ErrImagePull", "ImagePullFailed"), ("CreateContainerConfigError", "PodStartFailed")]
+)
+def test_whichever_container_cannot_start_is_told(container: str, word: str, reason: str) -> None:
+    kind = "containerStatuses" if container in ("publish", "converter") else "initContainerStatuses"
+    assert explain_waiting(pod(**{kind: waiting(word, "details", container)})).reason == reason
 
 
 def test_a_container_that_others_put_into_the_pod_is_not_taken_for_the_converter() -> None:

@@ -11,6 +11,8 @@ from modelexport_converter.failures import Failure
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
+TEXT_LIMIT = 8 << 20
+"""Bytes of what is read as a text: a report takes a hundredth of it."""
 
 
 class ObjectMissing(Exception):  # noqa: N818 - it names what is the case
@@ -32,7 +34,7 @@ class Store(Protocol):
         """
 
     def read_text(self, uri: str) -> str | None:
-        """Return a small UTF-8 object, or ``None`` where there is none."""
+        """Return a UTF-8 object of at most ``TEXT_LIMIT`` bytes, or ``None`` where there is none."""
 
     def size_of(self, uri: str) -> int | None:
         """Return the bytes of an object, or ``None`` where there is none."""

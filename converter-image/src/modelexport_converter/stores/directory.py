@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, split_uri
 
 PARTIAL_SUFFIX = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,7 +48,9 @@ class DirectoryStore:
         """Return a small object, or ``None``; see ``Store``."""
         path = self._path(uri)
         with _translated(str(path)):
-            return path.read_text(encoding="utf-8") if path.is_file() else None
+            if not path.is_file() or path.stat().st_size > TEXT_LIMIT:
+                return None
+            return path.read_text(encoding="utf-8", errors="replace")
 
     def size_of(self, uri: str) -> int | None:
         """Return the bytes of an object, or ``None``; see ``Store``."""

@@ -15,7 +15,7 @@ from modelexport import names
 from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, split_uri
 from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
@@ -122,9 +122,10 @@ class S3Store:
     def read_text(self, uri: str) -> str | None:
         """Return a small object, or ``None``; see ``Store``."""
 
-        def read() -> str:
+        def read() -> str | None:
             with self._client.get_object(*split_uri(uri)) as response:
-                return response.read().decode()
+                content = response.read(TEXT_LIMIT + 1)
+            return content.decode(errors="replace") if len(content) <= TEXT_LIMIT else None
 
         return self._if_there(uri, read)
 

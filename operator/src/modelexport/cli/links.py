@@ -21,6 +21,7 @@ from modelexport import names
 from modelexport.cli.documents import BadInput
 from modelexport.cli.kubectl import Body, Kubectl
 from modelexport.cli.runner import parse_event
+from modelexport.environment import escape, unescape
 from modelexport.signing import Credentials, object_url, presign
 
 PATIENCE_SECONDS = 180
@@ -127,7 +128,7 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
         uris: what to sign links for.
         endpoint: for which the links are signed.
     """
-    template = job["spec"]["template"]["spec"]
+    template = {key: part for key, part in job["spec"]["template"]["spec"].items() if key != "initContainers"}
     container = template["containers"][0]
     kept = [entry for entry in container.get("env") or () if entry["name"] in FOR_PODS]
     own = {
@@ -136,7 +137,7 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
         names.WORK_DIR_ENV: WORK_DIR,
         "HOME": WORK_DIR,
     }
-    environment = [*kept, *({"name": name, "value": value} for name, value in own.items())]
+    environment = [*kept, *({"name": name, "value": escape(value)} for name, value in own.items())]
     owner = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND}
     return {
         "apiVersion": "v1",
@@ -175,7 +176,7 @@ def _signing_container(container: Body, environment: Sequence[Body]) -> Body:
 
 def _plain_environment(job: Body) -> Mapping[str, str]:
     container = job["spec"]["template"]["spec"]["containers"][0]
-    return {entry["name"]: entry["value"] for entry in container.get("env") or () if "value" in entry}
+    return {entry["name"]: unescape(entry["value"]) for entry in container.get("env") or () if "value" in entry}
 
 
 def _last_words(status: Body) -> str:

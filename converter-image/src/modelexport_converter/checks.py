@@ -1,0 +1,100 @@
+"""What a JSON document of a stranger may hold, told as a check per field. A check returns nothing and raises.
+
+The values are those of ``modelexport.untrusted``; here a text has to be as it may be shown, and is not made so: we have
+written it, or somebody else has in our place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from modelexport import untrusted
+from modelexport.text import clean, is_clean
+
+Check = Callable[[Any, str], object]
+"""Checks a value; the second argument is the name of its field, for the message of the ``ValueError``."""
+
+
+def text(limit: int) -> Check:
+    """A text of at most so many characters."""
+
+    def check(value: Any, field: str) -> None:
+        if not isinstance(value, str):
+            raise ValueError(f"{field} is no text")
+        if len(value) > limit:
+            raise ValueError(f"{field} has {len(value):,} characters, at most {limit:,} are taken")
+        if not is_clean(value):
+            raise ValueError(f"{field} holds control or invisible characters")
+
+    return check
+
+
+_KEY = text(256)
+
+
+def whole(high: int) -> Check:
+    """A whole number from 0."""
+    return lambda value, field: untrusted.whole(value, field, high)
+
+
+def number(high: float) -> Check:
+    """A finite number from 0."""
+    return lambda value, field: untrusted.number(value, field, high)
+
+
+def optional(inner: Check) -> Check:
+    """What ``inner`` takes, or nothing."""
+    return lambda value, field: None if value is None else inner(value, field)
+
+
+def each(inner: Check, limit: int) -> Check:
+    """A list of at most so many items."""
+
+    def check(value: Any, field: str) -> None:
+        if not isinstance(value, list) or len(value) > limit:
+            raise ValueError(f"{field} is no list of at most {limit:,} items")
+        for index, item in enumerate(value):
+            inner(item, f"{field}[{index}]")
+
+    return check
+
+
+def mapping(inner: Check, limit: int) -> Check:
+    """An object of at most so many entries, whatever their names."""
+
+    def check(value: Any, field: str) -> None:
+        if not isinstance(value, dict) or len(value) > limit:
+            raise ValueError(f"{field} is no object of at most {limit:,} entries")
+        for name, item in value.items():
+            _KEY(name, f"a name in {field}")
+            inner(item, f"{field}.{name}")
+
+    return check
+
+
+def record(**fields: Check) -> Check:
+    """An object of exactly these fields."""
+
+    def check(value: Any, field: str) -> None:
+        found = untrusted.record(value, field)
+        if missing := sorted(fields.keys() - found.keys()):
+            raise ValueError(f"{field} lacks {', '.join(missing)}")
+        if unknown := sorted(found.keys() - fields.keys()):
+            raise ValueError(f"{field} has the unknown field {clean(unknown[0], 64)}")
+        for name, inner in fields.items():
+            inner(found[name], f"{field}.{name}")
+
+    return check
+
+
+def simple(depth: int) -> Check:
+    """Texts, numbers and what is made of them, nested at most so deep."""
+
+    def check(value: Any, field: str) -> None:
+        if isinstance(value, dict | list) and depth:
+            (mapping if isinstance(value, dict) else each)(simple(depth - 1), 1024)(value, field)
+        elif isinstance(value, str):
+            text(4096)(value, field)
+        elif value is not None and not isinstance(value, bool):
+            untrusted.number(abs(value) if isinstance(value, int | float) else value, field, 1e300)
+
+    return check

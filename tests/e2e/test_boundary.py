@@ -1,0 +1,100 @@
+"""What the container that opens files of strangers can see, read from inside while it converts on the real node."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from minio import Minio
+
+from cluster.bootstrap import store_credentials
+from e2e.support import RESULTS, Workspace, build_export, workspace
+
+LOOK = """
+import json, os, pathlib, socket
+def read(path):
+    try:
+        return pathlib.Path(path).read_bytes().decode(errors="replace")
+    except OSError as error:
+        return f"({error.strerror})"
+def writes(folder):
+    path = pathlib.Path(folder) / "mine"
+    try:
+        path.write_text("mine")
+    except OSError:
+        return False
+    path.unlink()
+    return True
+processes = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+folders = [line.split()[4] for line in read("/proc/self/mountinfo").splitlines()]
+roots = ("/work", "/var/run", "/run", "/etc", "/dev", "/mnt", "/opt/app", "/root", "/home")
+files = [os.path.join(top, name) for root in roots for top, _, names in os.walk(root) for name in names]
+print(json.dumps({
+    "environ": dict(os.environ),
+    "processes": {pid: [read(f"/proc/{pid}/environ"), read(f"/proc/{pid}/cmdline")] for pid in processes},
+    "mountinfo": read("/proc/self/mountinfo"),
+    "files": {path: read(path)[:100000] for path in files if os.path.isfile(path) and os.path.getsize(path) < 1 << 20},
+    "names": files,
+    "writable": [folder for folder in ("/", "/tmp", "/work", "/opt/app", *folders) if writes(folder)],
+}))
+"""
+"""A converter that was taken over could do no more: the same user, in the same container."""
+
+
+@pytest.fixture(scope="module")
+def seen(product: str) -> Iterator[dict[str, Any]]:
+    """What ``LOOK`` finds in the container ``convert`` of a Pod that converts."""
+    with workspace(product) as space:
+        # The libraries of LiteRT alone take seconds to load.
+        space.apply(build_export("model", "LiteRT/FP32", className=space.create_class()))
+        pod = space.wait_for_pod("model")
+        found: dict[str, Any] = json.loads(
+            space.kubectl("exec", pod, "--container=convert", "--", "python", "-c", LOOK)
+        )
+        space.wait("mx/model", "condition=Ready")
+        yield found
+
+
+def test_its_environment_holds_the_request_and_no_credential(seen: dict[str, Any]) -> None:
+    own = {name for name in seen["environ"] if name.startswith(("MODELEXPORT_", "AWS_", "KUBERNETES_"))}
+    assert own == {"MODELEXPORT_REQUEST", "MODELEXPORT_JOB", "MODELEXPORT_INPUTS", "MODELEXPORT_OUTPUTS"}
+    assert "minio" not in json.dumps(seen["environ"]).lower()
+
+
+def test_no_process_that_it_sees_holds_a_credential(seen: dict[str, Any]) -> None:
+    access_key, secret_key = store_credentials()
+    assert any("modelexport_converter" in command for _, command in seen["processes"].values())
+    text = json.dumps(seen["processes"])
+    assert access_key not in text
+    assert secret_key not in text
+    assert "AWS_" not in text
+
+
+def test_no_file_that_it_can_read_holds_a_credential(seen: dict[str, Any]) -> None:
+    access_key, secret_key = store_credentials()
+    assert any(path.startswith("/work/inputs/") for path in seen["names"])
+    text = json.dumps(seen["files"])
+    assert access_key not in text
+    assert secret_key not in text
+
+
+def test_neither_a_secret_nor_a_token_is_mounted(seen: dict[str, Any]) -> None:
+    for word in ("kubernetes.io~secret", "kubernetes.io~projected", "serviceaccount", "/etc/modelexport/ca"):
+        assert word not in seen["mountinfo"]
+
+
+def test_what_it_leaves_beside_its_file_keeps_all_of_it_from_the_store(space: Workspace, minio: Minio) -> None:
+    space.apply(build_export("model", "LiteRT/FP32", className=space.create_class()))
+    pod = space.wait_for_pod("model")
+    plant = "open('/work/outputs/more', 'w').write('more')"
+    space.kubectl("exec", pod, "--container=convert", "--", "python", "-c", plant)
+    target = space.wait_for_reason("model", "OutputRefused")
+    assert "its folder holds 'more', which nobody asked for" in target["message"]
+    assert not list(minio.list_objects(RESULTS, prefix=f"{space.name}/", recursive=True))
+
+
+def test_it_can_write_its_output_and_scratch_and_nothing_that_others_trust(seen: dict[str, Any]) -> None:
+    assert {folder for folder in seen["writable"] if not folder.startswith("/dev")} == {
+        "/work/outputs",
+        "/work/scratch",
+    }

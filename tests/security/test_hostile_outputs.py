@@ -1,0 +1,373 @@
+"""A conversion that was taken over may leave anything. The step that publishes refuses it, with a reason.
+
+Each case starts from what a good conversion leaves, which is published, and changes one thing.
+"""
+
+import hashlib
+import io
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelexport import names
+from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
+from modelexport.reasons import Reason
+from modelexport.request import ConversionRequest
+from modelexport.result import ConversionResult
+from modelexport.spec import DataRef, Model
+from modelexport_converter import __main__, handover
+from modelexport_converter.local import make_places
+
+NAME = "tiny-fp32.onnx"
+REQUEST = ConversionRequest(
+    export="default/tiny",
+    model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
+    target=Target(Format.ONNX, Precision.FP32),
+    scheme=Scheme.FP32,
+    threshold=Threshold("agreement", 0.9),
+    artifact_name=NAME,
+    output="s3://exports/default/tiny/",
+    spec_hash="0123456789",
+)
+SECRET = b"the publisher's own secret"
+
+
+def good_draft() -> dict[str, Any]:
+    return {
+        "verification": {"metric": "agreement", "value": "0.990000", "threshold": "0.9"},
+        "agreements": {"scores": 0.99},
+        "pictures": {
+            "source": "built-in",
+            "calibrated": 0,
+            "apart": True,
+            "unreadable": [],
+            "repeated": 0,
+            "verified": 4,
+            "withEvidence": 4,
+        },
+        "remarks": ["a remark"],
+        "model": {
+            "input": {"name": "image", "shape": [1, 3, 32, 32], "axes": ["batch", "RGB", "height", "width"]},
+            "preprocessing": {"resize": "letterbox", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
+            "outputs": [{"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probabilities."}],
+            "classNames": ["cat", "dog"],
+            "metadata": {"stride": "32"},
+            "weightTypes": {"float32": 112},
+            "opTypes": {"Conv": 1},
+        },
+        "effort": {"seconds": {"fetch": 0.1, "load": 1.0}, "total": 1.5, "peak_memory_mib": 900},
+    }
+
+
+@dataclass
+class Pod:
+    """A Pod whose first step is done; ``outputs`` is what the second one leaves."""
+
+    root: Path
+    places: dict[str, str]
+
+    @property
+    def outputs(self) -> Path:
+        return Path(self.places[names.OUTPUTS_ENV])
+
+    @property
+    def artifact(self) -> Path:
+        return self.outputs / NAME
+
+    @property
+    def draft(self) -> Path:
+        return self.outputs / handover.DRAFT_FILE
+
+    def run(self, step: str) -> tuple[int, ConversionResult | None]:
+        message = self.root / "message.json"
+        environ = {
+            **self.places,
+            names.REQUEST_ENV: REQUEST.to_json(),
+            names.STORE_ENV: str(self.root / "store"),
+            names.TERMINATION_LOG_ENV: str(message),
+        }
+        code = __main__.main(environ, io.StringIO(), step)
+        return code, ConversionResult.from_json(message.read_text("utf-8")) if message.exists() else None
+
+    def published(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "store/exports").rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    (tmp_path / "store/checkpoints").mkdir(parents=True)
+    (tmp_path / "store/checkpoints/tiny.pt").write_bytes(b"weights")
+    (tmp_path / "secret").write_bytes(SECRET)
+    (tmp_path / "pod").mkdir()
+    made = Pod(tmp_path, make_places(tmp_path / "pod"))
+    assert made.run(names.FETCH) == (0, None)
+    made.artifact.write_bytes(b"a converted file")
+    made.draft.write_text(json.dumps(good_draft()), encoding="utf-8")
+    return made
+
+
+def test_what_a_good_conversion_leaves_is_published_with_the_publishers_digest(pod: Pod) -> None:
+    code, result = pod.run(names.PUBLISH)
+    assert result is not None
+    assert result.artifact is not None
+    assert (code, result.reason, pod.published()) == (0, Reason.SUCCEEDED, ["report.json", NAME])
+    assert result.artifact.sha256 == hashlib.sha256(b"a converted file").hexdigest()
+    assert result.peak_memory_mib is not None
+    assert result.peak_memory_mib >= 900
+
+
+def link_to_secret(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.symlink_to(pod.root / "secret")
+
+
+def hard_link_to_secret(pod: Pod, path: Path) -> None:
+    path.unlink()
+    os.link(pod.root / "secret", path)
+
+
+def link_to_nothing(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.symlink_to(pod.root / "absent")
+
+
+def link_to_itself(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def link_to_zero(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def link_to_environment(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/proc/self/environ")
+
+
+def pipe(pod: Pod, path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def listening_socket(pod: Pod, path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(path.parent)  # the path of a socket is short
+        server.bind(path.name)
+
+
+def folder(pod: Pod, path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def nothing(pod: Pod, path: Path) -> None:
+    path.unlink()
+
+
+def empty(pod: Pod, path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def huge(pod: Pod, path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
+FILES: dict[str, Callable[[Pod, Path], None]] = {
+    found.__name__: found
+    for found in (
+        link_to_secret,
+        hard_link_to_secret,
+        link_to_nothing,
+        link_to_itself,
+        link_to_zero,
+        link_to_environment,
+        pipe,
+        listening_socket,
+        folder,
+        nothing,
+        empty,
+        huge,
+    )
+}
+
+
+def expect_refused(pod: Pod, *words: str) -> None:
+    code, result = pod.run(names.PUBLISH)
+    assert result is not None
+    assert (code, result.reason, pod.published()) == (70, Reason.OUTPUT_REFUSED, [])
+    for word in ("nothing is published", *words):
+        assert word in result.message
+    assert result.message.isprintable()
+    assert SECRET.decode() not in result.message
+    assert not list(Path(pod.places[names.WORK_DIR_ENV]).iterdir())
+
+
+@pytest.mark.parametrize("name", [NAME, handover.DRAFT_FILE])
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_no_plain_file_of_its_own_is_refused(
+    pod: Pod, case: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pod.root)
+    FILES[case](pod, pod.outputs / name)
+    expect_refused(pod)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny-fp16.onnx",
+        "report.json",
+        ".hidden",
+        "tiny-fp32.onnx ",
+        "TINY-FP32.ONNX",
+        "\x1b[2Jtiny-fp32.onnx",
+        "tiny-fp32\u202exnno.",
+        "\udcff",
+        "..\\..\\tiny",
+        "$(AWS_SECRET_ACCESS_KEY)",
+        "x" * 255,
+    ],
+)
+@pytest.mark.parametrize("instead", [False, True])
+def test_a_file_of_another_name_is_refused(pod: Pod, name: str, *, instead: bool) -> None:
+    (pod.outputs / name).write_bytes(b"more")
+    if instead:
+        pod.artifact.unlink()
+    expect_refused(pod)
+
+
+@pytest.mark.parametrize("name", ["../tiny-fp32.onnx", "/etc/passwd", "..", ".", "a/b", "draft.json/../draft.json"])
+def test_a_name_that_leads_elsewhere_is_never_found(pod: Pod, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pod.outputs.parent / NAME).write_bytes(b"elsewhere")
+    pod.artifact.unlink()
+    monkeypatch.setattr(sys.modules[__name__], "REQUEST", replace(REQUEST, artifact_name=name))
+    expect_refused(pod)
+
+
+def test_a_folder_with_a_million_names_is_not_listed(pod: Pod) -> None:
+    for index in range(2000):
+        (pod.outputs / f"{index}").touch()
+    expect_refused(pod, "which nobody asked for")
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "ALLOWANCE", 0)
+    pod.artifact.write_bytes(bytes(20))
+    real = os.fstat
+
+    def grow(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if status.st_size == 20:
+            pod.artifact.write_bytes(bytes(1000))
+        return status
+
+    monkeypatch.setattr(os, "fstat", grow)
+    expect_refused(pod, "it grows while it is read")
+
+
+Change = Callable[[dict[str, Any]], Any]
+ESCAPE, TURN, HIDDEN = "\x1b]0;owned\x07", "\u202egnp.exe", "a\u200bb"
+DRAFTS: dict[str, Change] = {
+    "negative pictures": lambda d: d["pictures"].update(verified=-1),
+    "pictures as a number": lambda d: d.update(pictures=4),
+    "escape in an unreadable picture": lambda d: d["pictures"].update(unreadable=[ESCAPE]),
+    "escape in a remark": lambda d: d.update(remarks=[ESCAPE]),
+    "too many remarks": lambda d: d.update(remarks=["more"] * 5),
+    "a remark that is too long": lambda d: d.update(remarks=["x" * 1001]),
+    "NaN agreement": lambda d: d["agreements"].update(scores=float("nan")),
+    "infinite agreement": lambda d: d["agreements"].update(scores=float("-inf")),
+    "agreement over one": lambda d: d["agreements"].update(scores=1.5),
+    "agreement as text": lambda d: d["agreements"].update(scores="0.99"),
+    "agreement as truth": lambda d: d["agreements"].update(scores=True),
+    "agreements as list": lambda d: d.update(agreements=[0.99]),
+    "too many agreements": lambda d: d.update(agreements={str(i): 0.9 for i in range(2000)}),
+    "escape in a name of an agreement": lambda d: d.update(agreements={ESCAPE: 0.9}),
+    "NaN seconds": lambda d: d["effort"]["seconds"].update(load=float("nan")),
+    "negative seconds": lambda d: d["effort"].update(total=-1),
+    "endless seconds": lambda d: d["effort"].update(total=1e300),
+    "memory as fraction": lambda d: d["effort"].update(peak_memory_mib=0.5),
+    "memory without end": lambda d: d["effort"].update(peak_memory_mib=10**30),
+    "effort of another shape": lambda d: d["effort"].update(more=1),
+    "pictures as truth": lambda d: d.update(pictures=True),
+    "pictures below zero": lambda d: d.update(pictures=-1),
+    "verification missed": lambda d: d["verification"].update(value="0.899999"),
+    "verification as NaN": lambda d: d["verification"].update(value="nan"),
+    "verification as infinity": lambda d: d["verification"].update(value="inf"),
+    "verification over one": lambda d: d["verification"].update(value="7"),
+    "verification as number": lambda d: d["verification"].update(value=0.99),
+    "verification as words": lambda d: d["verification"].update(value="good"),
+    "verification by another metric": lambda d: d["verification"].update(metric="cosine"),
+    "verification by another threshold": lambda d: d["verification"].update(threshold="0.1"),
+    "verification lacks its threshold": lambda d: d["verification"].pop("threshold"),
+    "verification in other digits": lambda d: d["verification"].update(value="\u0660.99"),
+    "verification with an underscore": lambda d: d["verification"].update(value="0.9_9"),
+    "another digest": lambda d: d.update(artifact={"uri": "s3://other/x", "sha256": "0" * 64, "sizeBytes": 1}),
+    "another request": lambda d: d.update(request={"output": "s3://other/"}),
+    "another reason": lambda d: d.update(reason="Succeeded"),
+    "other versions": lambda d: d.update(versions={"modelexport": "99"}),
+    "no model": lambda d: d.pop("model"),
+    "model as text": lambda d: d.update(model="a model"),
+    "escape in a class name": lambda d: d["model"].update(classNames=[ESCAPE]),
+    "turned class name": lambda d: d["model"].update(classNames=[TURN]),
+    "hidden character in a class name": lambda d: d["model"].update(classNames=[HIDDEN]),
+    "line break in a class name": lambda d: d["model"].update(classNames=["a\nb"]),
+    "surrogate in a class name": lambda d: d["model"].update(classNames=["\ud800"]),
+    "long class name": lambda d: d["model"].update(classNames=["x" * 257]),
+    "class name as number": lambda d: d["model"].update(classNames=[1]),
+    "too many class names": lambda d: d["model"].update(classNames=["x"] * 100_001),
+    "escape in metadata": lambda d: d["model"]["metadata"].update(stride=ESCAPE),
+    "metadata of more than text": lambda d: d["model"]["metadata"].update(stride={"a": 1}),
+    "negative shape": lambda d: d["model"]["input"].update(shape=[1, -3, 32, 32]),
+    "shape of fractions": lambda d: d["model"]["input"].update(shape=[1.0, 3, 32, 32]),
+    "shape without end": lambda d: d["model"]["input"].update(shape=[1] * 100),
+    "output without a name": lambda d: d["model"]["outputs"][0].pop("name"),
+    "weights below zero": lambda d: d["model"]["weightTypes"].update(float32=-1),
+    "deep preprocessing": lambda d: d["model"]["preprocessing"].update(mean=[[[[[0.0]]]]]),
+    "NaN in preprocessing": lambda d: d["model"]["preprocessing"].update(mean=float("nan")),
+}
+
+
+@pytest.mark.parametrize("case", DRAFTS)
+def test_a_draft_with_a_field_that_is_not_as_it_must_be_is_refused(pod: Pod, case: str) -> None:
+    draft = good_draft()
+    DRAFTS[case](draft)
+    pod.draft.write_text(json.dumps(draft), encoding="utf-8")
+    expect_refused(pod)
+
+
+TEXTS = {
+    "no JSON": b"verified!",
+    "nothing": b"",
+    "a number": b"1",
+    "a list": b"[]",
+    "null": b"null",
+    "no UTF-8": b'{"verification": "\xff"}',
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "UTF-16": "{}".encode("utf-16"),
+    "a key twice": json.dumps(good_draft()).encode()[:-1] + b', "pictures": 5}',
+    "two documents": json.dumps(good_draft()).encode() * 2,
+    "Infinity": json.dumps(good_draft()).replace('"verified": 4', '"verified": Infinity').encode(),
+    "a float beyond all": json.dumps(good_draft()).replace("0.99}", "1e999}").encode(),
+    "a long number": json.dumps(good_draft()).replace('"verified": 4', '"verified": ' + "9" * 5000).encode(),
+    "deep lists": b"[" * 100_000,
+    "deep maps": b'{"a":' * 100_000,
+    "deep where depth is taken": json.dumps(good_draft()).replace('"letterbox"', "[" * 50_000 + "]" * 50_000).encode(),
+    "too long": b" " * ((2 << 20) + 1),
+    "a zero byte": json.dumps(good_draft()).encode() + b"\0",
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_draft_that_is_no_plain_document_is_refused(pod: Pod, case: str) -> None:
+    pod.draft.write_bytes(TEXTS[case])
+    expect_refused(pod)
