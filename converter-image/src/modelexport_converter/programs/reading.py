@@ -12,7 +12,7 @@ from modelexport_converter.programs.arguments import read_call, symbolic
 from modelexport_converter.programs.building import NODES_LIMIT, Builder
 from modelexport_converter.programs.fields import Json, check, take, take_choice, take_name, take_objects
 from modelexport_converter.programs.graph import Program, Ref, Shape
-from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, refusal, signatures
+from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, is_random, refusal, signatures
 from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable, unsafe
 from modelexport_converter.programs.replacing import call, is_reshaped
 from modelexport_converter.programs.specs import check_specs
@@ -247,10 +247,12 @@ def _survey(graph: Json, depth: int) -> None:
     nodes = take_objects(graph, "nodes", "the graph")
     if len(nodes) > NODES_LIMIT:
         raise unfit(f"it has {len(nodes):,} nodes, the limit is {NODES_LIMIT:,}", "use a smaller model")
-    for node in nodes:
-        target = take_name(node, "target", "a node")
-        if target not in signatures() and target not in WRAPPERS and target not in ASSERTIONS:
-            raise refusal(target, _line(node))
+    targets = [take_name(node, "target", "a node") for node in nodes]
+    known = signatures().keys() | WRAPPERS | ASSERTIONS
+    if unknown := [index for index, target in enumerate(targets) if target not in known]:
+        # Dropout in training mode allocates its mask before it draws it, and is to be told as what it is.
+        first = next((index for index in unknown if is_random(targets[index])), unknown[0])
+        raise refusal(targets[first], _line(nodes[first]))
     for node in nodes:
         for argument in take_objects(node, "inputs", "a node"):
             tag, value = take_choice(take(argument, "arg", dict, "a node"), "a node")
