@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
+.PHONY: help install tools gitops-tools demo test test-unit test-security test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -31,10 +31,13 @@ demo: install ## Export the trained YOLOv8 detector of the repository to all nin
 	@install -D -m 644 tests/models/data/calibration.zip modelexport-store/datasets/shapes/calibration.zip
 	$(BIN)/modelexport run examples/yolov8.yaml
 
-test: lint test-unit test-release test-converter test-integration test-e2e ## Run everything: what CI runs
+test: lint test-unit test-security test-release test-converter test-integration test-e2e ## Run everything: what CI runs
 
 test-unit: install ## Run the tests that need neither torch nor a cluster, in seconds
 	$(PYTEST) tests/unit
+
+test-security: install ## Try hostile programs, pickles, archives, pictures, URIs, YAML, messages and objects
+	$(PYTEST) -n 2 --dist loadgroup tests/security
 
 tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
 	@$(CLUSTER) tools
