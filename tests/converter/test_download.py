@@ -218,13 +218,16 @@ def test_what_a_local_run_published_is_listed_and_copied(command: CommandLine, t
         (folder / "shapes-fp16.onnx").write_bytes(CONTENT)
         uri = f"s3://exports/default/shapes/onnx-fp16-{age}/shapes-fp16.onnx"
         artifact = {"uri": uri, "sha256": hashlib.sha256(CONTENT).hexdigest(), "sizeBytes": len(CONTENT)}
-        verification = {"metric": "agreement", "value": "0.99", "threshold": "0.9"}
+        verification = {"metric": "agreement", "value": "0.99", "threshold": "0.9", "reference": "Rebuilt"}
+        verification |= {"assumptions": ["activation SiLU"], "warnings": ["it looks wrong"]}
         request = {"target": {"format": "ONNX", "precision": "FP16"}}
         report = {"request": request, "scheme": scheme, "artifact": artifact, "verification": verification}
         (folder / "report.json").write_text(json.dumps(report))
         os.utime(folder / "report.json", (age, age))
     listed = command("get", "shapes", "--store", "store")
     assert "ONNX/FP16  Succeeded  fp16    3.00" in listed.stdout
+    assert "agreement 0.99 >= 0.9  Rebuilt" in listed.stdout
+    assert "ONNX/FP16: assumed: activation SiLU\nONNX/FP16: warning: it looks wrong\n" in listed.stdout
     done = command("download", "shapes", "--store", "store", "--output", "here")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here/shapes-fp16.onnx").read_bytes() == CONTENT

@@ -172,6 +172,22 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     assert {"modelexport", "torch"} <= set(found["versions"])
 
 
+def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None:
+    model = replace(tiny_model(), assumptions=("activation SiLU",), warnings=("it looks wrong",))
+    bench.monkeypatch.setattr(pipeline, "check_model", lambda work, _: model)
+    for text in ("verified and published", "an equal conversion had published this file already"):
+        result = bench().result
+        assert result is not None
+        assert result.verification is not None
+        assert result.message.startswith(f"{text}; warning: it looks wrong")
+        assert result.verification.to_dict() == bench.report()["verification"]
+        assert (result.verification.reference, result.verification.assumptions) == ("Rebuilt", ("activation SiLU",))
+    failed = bench(replace(REQUEST, output="s3://exports/b/"), TinyBackend(noise=0.5)).result
+    assert failed is not None
+    assert failed.verification is not None
+    assert failed.verification.reference == "Rebuilt"
+
+
 def own(name: str, samples: int = 64, request: ConversionRequest = STATIC) -> ConversionRequest:
     return replace(request, calibration=Calibration(DataRef(f"s3://datasets/{name}"), samples))
 
@@ -278,7 +294,17 @@ def upgrade(bench: Bench) -> None:
     bench.monkeypatch.setattr(report, "__version__", "99.0")
 
 
-@pytest.mark.parametrize("happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade])
+def forget_reference(bench: Bench) -> None:
+    """As a version wrote it that did not say where the original model comes from."""
+    path = next(bench.store.rglob("report.json"))
+    content = json.loads(path.read_text())
+    del content["verification"]["reference"]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade, forget_reference]
+)
 def test_a_conversion_is_repeated_when_something_changed(bench: Bench, happen: Callable[[Bench], None]) -> None:
     bench()
     happen(bench)

@@ -51,6 +51,28 @@ ACCEPTED = {
         architecture="DeepLabV3", parameters={"variant": "mobilenet_v3_large", "inputSize": [520, 776]}
     ),
     "a network of one variant": model(architecture="UNet", parameters={"numClasses": 1, "inputSize": [48, 64]}),
+    "all that a detector's weights do not tell": model(
+        architecture="FasterRCNN",
+        parameters={
+            "imageMean": ["0.1", "0.2", "0.3"],
+            "imageStd": ["1", "1.0", "0.25"],
+            "detectionsPerImage": 300,
+            "anchorSizes": [[8], [16], [32], [64], [128]],
+            "aspectRatios": ["0.5", "1", "2.0"],
+        },
+    ),
+    "a legacy YOLOX": model(
+        architecture="YOLOX",
+        parameters={
+            "activation": "ReLU",
+            "colorOrder": "RGB",
+            "pixelRange": "0-1",
+            "imageMean": ["0.485", "0.456", "0.406"],
+            "imageStd": ["0.229", "0.224", "0.225"],
+        },
+    ),
+    "other anchors": model(architecture="YOLOv4", parameters={"activation": "LeakyReLU", "anchors": [10] * 12}),
+    "corners": model(architecture="UNet", parameters={"alignCorners": False}),
     "https with a digest": model(checkpoint={"uri": "https://models.example/yolov8n.pt", "sha256": SHA}),
     "the longest URI": model(checkpoint={"uri": "s3://checkpoints/" + "x" * 1007}),
 }
@@ -110,6 +132,27 @@ REFUSED = {
     "a threshold above 1": (
         model(parameters={"scoreThreshold": "1.5"}),
         'not a decimal from 0 to 1; write it as text, for example "0.5"',
+    ),
+    "an activation that ultralytics has not": (model(parameters={"activation": "Tanh"}), 'Unsupported value: "Tanh"'),
+    "an activation that Megvii has not": (
+        model(architecture="YOLOX", parameters={"activation": "Mish"}),
+        "activation must be one of SiLU, ReLU, LeakyReLU for YOLOX",
+    ),
+    "anchors where there are none": (
+        model(parameters={"anchors": [1] * 18}),
+        "anchors is not a parameter of YOLOv8, ",
+    ),
+    "half a level of anchors": (
+        model(architecture="YOLOv4", parameters={"anchors": [1] * 14}),
+        "12 or 18 widths and heights in pixels, as in a .cfg",
+    ),
+    "a mean of bytes": (
+        model(architecture="YOLOX", parameters={"imageMean": ["0.5", "0.5", "0.5"]}),
+        "imageMean is for pixels of 0 to 1; set pixelRange: 0-1",
+    ),
+    "a deviation of 0": (
+        model(architecture="UNet", parameters={"imageStd": ["0.5", "0.5", "0"]}),
+        'not a decimal as text on its scale, for example "0.5"',
     ),
     "no classes": (model(parameters={"numClasses": 0}), "should be greater than or equal to 1"),
     "a crooked size": (model(parameters={"inputSize": [640, 641]}), "inputSize is [height, width] in multiples of 32"),

@@ -468,6 +468,9 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "a report as a number": {"reportURI": 5},
     "a verification as a list": {"verification": [1]},
     "a verification of words": {"verification": {"metric": "cosine", "value": "high", "threshold": "0.9"}},
+    "an unknown reference": {"verification": {**ENTRY["verification"], "reference": "Guessed"}},
+    "assumptions as a text": {"verification": {**ENTRY["verification"], "assumptions": "none"}},
+    "a thousand warnings": {"verification": {**ENTRY["verification"], "warnings": ["a"] * 1000}},
 }
 
 

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from modelexport_converter.statistics import remember
+
 _NORMALISATIONS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
@@ -36,3 +38,4 @@ def _fold(convolution: nn.Conv2d, normalisation: Any) -> None:
     )
     convolution.weight = nn.Parameter(weight.detach(), requires_grad=False)
     convolution.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    remember(convolution, normalisation)

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,6 +57,14 @@ _check_draft = record(
         metadata=mapping(text(4096), 256),
         weightTypes=mapping(whole(_COUNT), 64),
         opTypes=mapping(whole(_COUNT), 4096),
+        normalisation=optional(
+            record(
+                **dict.fromkeys(("mean", "spread", "firstSpread", "worstMean"), optional(number(1e308))),
+                worstLayer=text(256),
+                layers=whole(1 << 20),
+                pictures=whole(1 << 20),
+            )
+        ),
     ),
     effort=record(seconds=mapping(number(WEEK), 64), total=number(WEEK), peak_memory_mib=whole(1 << 24)),
 )
@@ -76,7 +84,7 @@ class Handover:
 
 def write_draft(folder: Path, verification: Verification, effort: Effort, findings: Mapping[str, Any]) -> None:
     """Leave the draft of a report beside the converted file; names of the model are cleaned as they are written."""
-    draft = {"verification": asdict(verification), "effort": asdict(effort), **findings}
+    draft = {"verification": verification.to_dict(), "effort": asdict(effort), **findings}
     (folder / DRAFT_FILE).write_text(json.dumps(_cleaned(draft), ensure_ascii=False), encoding="utf-8")
 
 
@@ -164,7 +172,9 @@ def _check_verification(found: Verification, request: ConversionRequest) -> None
     asked, value = request.threshold, float(found.value)
     if not asked.minimum <= value <= 1:
         raise ValueError(f"draft.verification.value is {found.value}, {asked.minimum:g} to 1 is asked")
-    expected = Verification(asked.metric, f"{value:.6f}", f"{asked.minimum:g}")
+    if found.reference is None:
+        raise ValueError("draft.verification has no reference")
+    expected = replace(found, metric=asked.metric, value=f"{value:.6f}", threshold=f"{asked.minimum:g}")
     if found != expected:
         raise ValueError(f"draft.verification is {found}, not {expected}")
 

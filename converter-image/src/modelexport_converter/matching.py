@@ -1,17 +1,19 @@
 """Brings together what an export asks and what its checkpoint holds; every architecture reads checkpoints by it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
-from modelexport.spec import INPUT_SIZE_LIMIT
+from modelexport.spec import INPUT_SIZE_LIMIT, Parameters
 from modelexport.text import clean
 from modelexport_converter.checkpoint import Facts
 from modelexport_converter.checkpoints.choice import AVERAGED
 from modelexport_converter.failures import Failure
+from modelexport_converter.model import Preprocessing
 from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
@@ -59,6 +61,33 @@ def own_weights(tensors: Tensors, *marks: str) -> Tensors:
         )
     prefix = averaged[0] if averaged else next(iter(marked))
     return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+
+def check_own_network(parameters: Parameters, what: str) -> None:
+    """Refuse what an export says of a network that its checkpoint brings itself: a module tree or a program.
+
+    Raises:
+        Failure: ``CheckpointMismatch``, naming the parameter and ``what`` brings the network.
+    """
+    for name, field in _OF_THE_NETWORK.items():
+        if getattr(parameters, field) is not None:
+            raise mismatch(f"spec.model.parameters.{name} changes nothing, as {what} brings its own network; remove it")
+
+
+_OF_THE_NETWORK = {
+    "activation": "activation",
+    "colorOrder": "color_order",
+    "pixelRange": "pixel_range",
+    "anchors": "anchors",
+    "alignCorners": "align_corners",
+}
+"""Parameters of networks that are taken from archives too, and their fields."""
+
+
+def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
+    """A preprocessing with the mean and the deviation that an export gives."""
+    given = {"mean": parameters.image_mean, "std": parameters.image_std}
+    return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 class Weights(dict[str, torch.Tensor]):

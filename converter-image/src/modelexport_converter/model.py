@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from modelexport.result import Reference
+from modelexport_converter.statistics import Fit
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class LoadedModel:
     there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
     activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
     clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
-    phrase each, e.g. ``activation SiLU``.
+    phrase each, e.g. ``activation SiLU``. ``warnings`` are signs that this is not the network of the checkpoint,
+    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared.
     """
 
     module: torch.nn.Module
@@ -67,6 +69,8 @@ class LoadedModel:
     delicate: bool = False
     reference: Reference = Reference.REBUILT
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fit: Fit | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

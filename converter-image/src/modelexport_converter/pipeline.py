@@ -14,13 +14,16 @@ from modelexport.logs import announce
 from modelexport.matrix import ARCHITECTURES, BACKENDS, Scheme
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
+from modelexport.spec import Model
 from modelexport.text import clean
 from modelexport_converter.backends import Backend, Facts, load_backend
 from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.doubts import check_network
 from modelexport_converter.handover import write_draft
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
+from modelexport_converter.matching import check_own_network
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
 from modelexport_converter.packing import pack
@@ -28,6 +31,7 @@ from modelexport_converter.pictures import Inputs
 from modelexport_converter.progress import Stages
 from modelexport_converter.report import REMARK_LIMIT, describe_model, tool_versions
 from modelexport_converter.shared import SharedFolder
+from modelexport_converter.statistics import ENOUGH_PICTURES
 from modelexport_converter.verify import Comparison, check, check_evidence, compare
 
 
@@ -66,7 +70,7 @@ def run(work: Conversion) -> None:
     """
     request, stage = work.request, work.stages.stage
     with stage("load"):
-        backend, model = load_backend(request.target.format), load_model(work)
+        backend, model = load_backend(request.target.format), check_model(work, load_model(work))
     with stage("convert"):
         converted = convert(work, backend, model)
     with stage("quantise"):
@@ -93,7 +97,9 @@ def run(work: Conversion) -> None:
 
 
 def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
-    """What a user should know of the pictures although a file was published, a phrase each."""
+    """What a user should know of the model and the pictures although a file was published, a phrase each."""
+    for warning in comparison.warnings:
+        yield f"warning: {warning}"
     if dataset.unreadable:
         yield dataset.remark()
     if not comparison.evidence:
@@ -103,10 +109,26 @@ def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
 
 def load_model(work: Conversion) -> LoadedModel:
     """Read the checkpoint and build the model that the request describes."""
-    model = work.request.model
+    return _load(work, work.request.model)
+
+
+def _load(work: Conversion, model: Model) -> LoadedModel:
     architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
-    loaded: LoadedModel = architecture.load(read_checkpoint(work.intake.checkpoint), model)
+    checkpoint = read_checkpoint(work.intake.checkpoint)
+    if checkpoint.program is not None:
+        check_own_network(model.parameters, "the .pt2 archive")
+    loaded: LoadedModel = architecture.load(checkpoint, model)
     return loaded
+
+
+def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:
+    """Refuse a rebuilt network that its statistics of normalisation give away, and note what is doubtful."""
+    dataset = work.dataset
+
+    def prepare(model: LoadedModel) -> Inputs:
+        return Inputs(dataset.verification[:ENOUGH_PICTURES], model.preprocessing, model.input_size)
+
+    return check_network(model, work.request.model, lambda asked: _load(work, asked), prepare, own=dataset.is_own)
 
 
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:

@@ -4,6 +4,7 @@ It is written last, so a file without a report was never published. The next, eq
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from modelexport_converter.stores import TEXT_LIMIT
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
     from modelexport_converter.backends import Facts
     from modelexport_converter.model import LoadedModel
+    from modelexport_converter.statistics import Fit
 
 SCHEMA_VERSION = 2
 """2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
-REMARKS, REMARK_LIMIT = 4, 1000
+REMARKS, REMARK_LIMIT = 8, 1000
 """How many remarks a report has at most, and the characters of each."""
 PACKAGES = (
     "ai-edge-litert",
@@ -79,7 +81,7 @@ def build_report(
         "versions": tool_versions(),
         "sources": asdict(sources),
         "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
-        "verification": asdict(verification),
+        "verification": verification.to_dict(),
     }
 
 
@@ -98,10 +100,19 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
         "classNames": model.class_names,
+        "normalisation": model.fit and describe_fit(model.fit),
         "metadata": dict(model.metadata),
         "weightTypes": dict(facts.weight_types),
         "opTypes": dict(facts.op_types),
     }
+
+
+def describe_fit(fit: "Fit") -> dict[str, Any]:
+    """Return how far a network is from its statistics of normalisation; what is infinite is no number in JSON."""
+    worst = fit.worst
+    numbers = {"mean": fit.mean, "spread": fit.spread, "firstSpread": fit.first_spread, "worstMean": worst.mean}
+    rounded = {name: round(value, 4) if math.isfinite(value) else None for name, value in numbers.items()}
+    return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "pictures": fit.pictures}
 
 
 def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
@@ -118,6 +129,9 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
         artifact = read_artifact(report["artifact"], size="sizeBytes")
         if artifact.uri != artifact_uri(request) or report["scheme"] != request.scheme:
             return None
+        verification = read_verification(report["verification"])
+        if verification.reference is None:
+            return None  # of a version that did not say what it was compared with
         told = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
@@ -125,7 +139,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
             scheme=str(request.scheme),
             artifact=artifact,
             report_uri=report_uri(request),
-            verification=read_verification(report["verification"]),
+            verification=verification,
             reused=True,
         )
     except (KeyError, ValueError):

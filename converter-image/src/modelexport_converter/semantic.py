@@ -8,11 +8,12 @@ from torch.nn import functional
 
 from modelexport.matrix import ARCHITECTURES
 from modelexport.result import Reference
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import (
     check_asked,
     class_names,
+    normalised,
     program_channels,
     program_shapes,
     row_facts,
@@ -21,6 +22,7 @@ from modelexport_converter.matching import (
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 PROBABILITIES = Output(
     "probabilities",
@@ -66,6 +68,16 @@ def check_found(found: Found, model: Model) -> None:
     check_asked("number of classes", model.parameters.num_classes, found.classes)
 
 
+def assumed_normalisation(preprocessing: Preprocessing, parameters: Parameters) -> tuple[str, ...]:
+    """How pictures come to a network, as far as an export does not say, in a phrase or two."""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    return (
+        "pixels RGB, 0 to 1",
+        *(() if parameters.image_mean else (f"image_mean {mean}",)),
+        *(() if parameters.image_std else (f"image_std {std}",)),
+    )
+
+
 def describe(
     network: nn.Module, found: Found, checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing
 ) -> LoadedModel:
@@ -73,7 +85,7 @@ def describe(
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     module = Probabilities(network, size).eval()  # exporters restore the mode that they find, dropout with it
-    return _describe(module, size, found, checkpoint, preprocessing)
+    return _describe(module, size, found, checkpoint, normalised(preprocessing, model.parameters))
 
 
 def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:
@@ -89,11 +101,12 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
     channels = program_channels(checkpoint.program)
-    if channels != 3 and any(preprocessing.mean):
+    prepared = normalised(preprocessing, model.parameters)
+    if channels != 3 and any(prepared.mean):
         raise unfit(f"it takes a picture of {channels} channel, and {model.architecture} normalises three")
-    pictures = replace(preprocessing, channels=channels)
+    pictures = replace(prepared, channels=channels)
     described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
-    return replace(described, reference=Reference.PROGRAM)
+    return check_program(replace(described, reference=Reference.PROGRAM))
 
 
 def _describe(

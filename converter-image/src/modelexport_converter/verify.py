@@ -28,12 +28,13 @@ import torch
 
 from modelexport.matrix import Threshold
 from modelexport.reasons import Reason
-from modelexport.result import Verification
+from modelexport.result import Reference, Verification
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.channels import ChannelSums, spread_of_scores
 from modelexport_converter.evidence import DETECTED, NO_DETECTION, SAME_ANSWER, Probabilities, Variation
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
+from modelexport_converter.promises import check_outputs
 from modelexport_converter.slots import AXIS, SlotSums, incomparable
 
 METRIC = "agreement"
@@ -48,7 +49,7 @@ _POSITIONS = {"batch", "anchor", "row", "column"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Agreement per output, on a number of pictures, and what else helps to understand it.
+    """Agreement per output, on a number of pictures, what else helps to understand it, and the model's origin.
 
     ``evidence`` is on how many of them the model sees something, as ``evidence`` says; ``nothing`` is a sentence for
     the case that there are none.
@@ -59,6 +60,9 @@ class Comparison:
     evidence: int
     nothing: str
     remark: str = ""
+    reference: Reference = Reference.REBUILT
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def value(self) -> float:
@@ -84,7 +88,8 @@ def compare(
         enough: the agreement that is enough.
 
     Raises:
-        Failure: ``VerificationFailed`` when outputs have other shapes or are not finite, or nothing can be compared.
+        Failure: ``VerificationFailed`` when outputs have other shapes or are not finite, or nothing can be compared;
+            ``CheckpointMismatch`` when a program's own outputs are not what its architecture gives.
         ValueError: there are no pictures.
     """
     if not pictures:
@@ -92,13 +97,16 @@ def compare(
     sums, wanted = _start(model), len(pictures) + 1 if first is None else first
     for count, picture in enumerate(pictures, 1):  # noqa: B007 - the last one is told
         expected, found = _run_model(model, picture), run(picture)
+        if model.reference is Reference.PROGRAM:
+            check_outputs(model, expected)
         _check_outputs(model, expected, found)
         sums.add(expected, found)
         if sums.evidence() >= wanted:
             wanted = len(pictures) + 1
             if sums.has_content() and min(sums.agreements().values()) >= enough:
                 break
-    return Comparison(sums.agreements(), count, sums.evidence(), sums.nothing, sums.remark())
+    origin = model.reference, model.assumptions, model.warnings
+    return Comparison(sums.agreements(), count, sums.evidence(), sums.nothing, sums.remark(), *origin)
 
 
 def check_evidence(comparison: Comparison) -> None:
@@ -123,7 +131,14 @@ def check(comparison: Comparison, threshold: Threshold) -> Verification:
     Raises:
         Failure: ``VerificationFailed``, with the numbers of every output.
     """
-    verification = Verification(METRIC, f"{comparison.value:.6f}", f"{threshold.minimum:g}")
+    verification = Verification(
+        METRIC,
+        f"{comparison.value:.6f}",
+        f"{threshold.minimum:g}",
+        comparison.reference,
+        comparison.assumptions,
+        comparison.warnings,
+    )
     if threshold.metric != METRIC:
         raise ValueError(f"the matrix asks for {threshold.metric}, this converter measures {METRIC}")
     if comparison.value >= threshold.minimum:

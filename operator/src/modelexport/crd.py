@@ -9,6 +9,7 @@ from modelexport.schema import Schema
 
 READY_REASON = '.status.conditions[?(@.type=="Ready")].reason'
 READY_MESSAGE = '.status.conditions[?(@.type=="Ready")].message'
+REFERENCE = ".status.targets[0].verification.reference"
 
 
 def build_export_crd() -> Schema:
@@ -17,6 +18,7 @@ def build_export_crd() -> Schema:
         _column("Architecture", ".spec.model.architecture"),
         _column("Ready", ".status.ready", description="Published targets of all targets"),
         _column("Status", READY_REASON),
+        _column("Reference", REFERENCE, priority=1, description="What the files of the first target agree with"),
         _column("Message", READY_MESSAGE, priority=1),
         _column("Age", ".metadata.creationTimestamp", type="date"),
     ]

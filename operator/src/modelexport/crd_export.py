@@ -4,14 +4,44 @@ from itertools import groupby
 
 from modelexport.matrix import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel
 from modelexport.names import LABEL_LIMIT
-from modelexport.schema import Schema, cel_list, flag, integer, keyed_list, record, rule, text, time, visible, words
+from modelexport.result import (
+    ASSUMPTION_LENGTH,
+    ASSUMPTIONS_LIMIT,
+    WARNING_LENGTH,
+    WARNINGS_LIMIT,
+    Reference,
+)
+from modelexport.schema import (
+    Schema,
+    cel_list,
+    flag,
+    integer,
+    keyed_list,
+    plain_list,
+    record,
+    rule,
+    text,
+    time,
+    visible,
+    words,
+)
 from modelexport.spec import (
+    ANCHOR_NUMBERS,
     CLASS_COUNT_LIMIT,
+    COLOR_ORDERS,
     DEFAULT_SAMPLES,
+    DETECTIONS_LIMIT,
     FRACTION_EXAMPLE,
     FRACTION_PATTERN,
     INPUT_SIZE_LIMIT,
+    LEVELS_LIMIT,
+    NORMALISED_PROBLEM,
+    PER_LEVEL_LIMIT,
+    PIXEL_RANGES,
+    POSITIVE_FRACTION_PATTERN,
+    RATIO_PATTERN,
     SAMPLES_LIMIT,
+    STATED_PARAMETERS,
     URI_LIMIT,
     DeletionPolicy,
 )
@@ -138,14 +168,97 @@ def _model() -> Schema:
                         "What normalisation adds to variances, which no state dict tells: 0 for a model fine-tuned "
                         "from torchvision's COCO_V1 weights of a ResNet-50 but not of v2, else what its builder sets."
                     ),
+                    **_stated_parameters(rows),
                 },
             ),
         },
         *_variant_rules(rows),
         *_stride_rules(rows),
         *_fraction_rules(rows),
+        *_activation_rules(rows),
+        *_taken_rules(rows),
         required=("architecture", "checkpoint"),
     )
+
+
+def _stated_parameters(rows: list[Architecture]) -> Schema:
+    """What no state dict tells; the builder's default where it is left out."""
+    return {
+        "activation": words(
+            "The activation after each convolution, which no state dict tells: unless given, SiLU in YOLOv8 and YOLOX, "
+            "Mish in the backbone of YOLOv4, LeakyReLU in YOLOv4-tiny. LeakyReLU has the slope 0.1.",
+            sorted({activation for row in rows for activation in row.activations}),
+        ),
+        "colorOrder": words("How the network was given pictures: BGR, or RGB as Megvii's legacy ones.", COLOR_ORDERS),
+        "pixelRange": words("On which scale the network was given pixels: 0-255, or 0-1 as legacy.", PIXEL_RANGES),
+        "imageMean": _decimals(
+            "Means of red, green and blue, of pixels of 0 to 1, that are subtracted from pictures",
+            FRACTION_PATTERN,
+            3,
+            3,
+        ),
+        "imageStd": _decimals("What pictures are divided by afterwards", POSITIVE_FRACTION_PATTERN, 3, 3),
+        "detectionsPerImage": integer("How many detections a file gives at most.", 1, DETECTIONS_LIMIT),
+        "anchorSizes": plain_list(
+            "Sides of the anchors in pixels, for each level of the pyramid, finest first.",
+            {"minItems": 1, **plain_list("Sides.", integer("Pixels.", 1, INPUT_SIZE_LIMIT), PER_LEVEL_LIMIT)},
+            LEVELS_LIMIT,
+        ),
+        "aspectRatios": _decimals("Height over width of the anchors, the same on all levels", RATIO_PATTERN, 1, 8),
+        "anchors": _anchors(),
+        "alignCorners": {"type": "boolean", "description": "Whether bilinear upsampling aligned corners in training."},
+    }
+
+
+def _anchors() -> Schema:
+    low, high = ANCHOR_NUMBERS
+    description = (
+        "Widths and heights of the anchors in pixels, finest level first, as in a .cfg of Darknet: "
+        f"{high} numbers, or {low} for the tiny network."
+    )
+    pairs = rule(f"self.size() in [{low}, {high}]", f"{low} or {high} widths and heights in pixels, as in a .cfg")
+    items = integer("Pixels.", 1, INPUT_SIZE_LIMIT)
+    return {"minItems": low, **plain_list(description, items, high), "x-kubernetes-validations": [pairs]}
+
+
+def _decimals(description: str, pattern: str, low: int, high: int) -> Schema:
+    decimal = rule(f"self.matches('{pattern}')", 'not a decimal as text on its scale, for example "0.5"')
+    items = text("A decimal as text.", 16, decimal)
+    return {"minItems": low, **plain_list(f'{description}; decimals as text, for example "0.5".', items, high)}
+
+
+def _activation_rules(rows: list[Architecture]) -> list[Schema]:
+    """One rule for all architectures that take the same activations, or none."""
+    rules = []
+    for activations, group in groupby(sorted(rows, key=lambda row: row.activations), key=lambda row: row.activations):
+        names = [row.name for row in group]
+        message = f"activation must be one of {', '.join(activations)} for {', '.join(names)}"
+        if not activations:
+            message = f"activation is not a parameter of {', '.join(names)}; remove it"
+        allowed = f"self.parameters.activation in {cel_list(activations)}"
+        rules.append(_parameter_rule(names, "activation", allowed, message))
+    return rules
+
+
+def _taken_rules(rows: list[Architecture]) -> list[Schema]:
+    """Further parameters are for the architectures whose row names them; a mean is for pixels of 0 to 1."""
+    others = {
+        parameter: [row.name for row in rows if parameter not in row.takes]
+        for parameter in STATED_PARAMETERS
+        if parameter != "activation"
+    }
+    taken = [
+        _parameter_rule(names, parameter, "false", f"{parameter} is not a parameter of {', '.join(names)}; remove it")
+        for parameter, names in others.items()
+        if names
+    ]
+    ranged = [row.name for row in rows if "pixelRange" in row.takes]
+    allowed = "has(self.parameters.pixelRange) && self.parameters.pixelRange == '0-1'"
+    return taken + [
+        _parameter_rule(ranged, parameter, f"({allowed})", f"{parameter} {NORMALISED_PROBLEM}")
+        for parameter in ("imageMean", "imageStd")
+        if ranged
+    ]
 
 
 def _fraction(description: str) -> Schema:
@@ -299,11 +412,27 @@ def _target_status() -> Schema:
             ),
             "reportURI": text("The long form of all this, beside the file.", MESSAGE_LIMIT),
             "verification": record(
-                "How close the file came to the original model in FP32; decimals as text.",
+                "How close the file came to the original model in FP32, and where that comes from; decimals as text.",
                 {
                     "metric": text("What was compared.", 63),
                     "value": text("What was reached.", 63),
                     "threshold": text("What had to be reached.", 63),
+                    "reference": words(
+                        "Where the original model comes from: Checkpoint, built from the layers that the checkpoint "
+                        "lists; Program, the graph of a .pt2 archive; Rebuilt, the stock network of the architecture, "
+                        "filled with the checkpoint's weights.",
+                        list(Reference),
+                    ),
+                    "assumptions": plain_list(
+                        "What of the original model the checkpoint does not say, so that it was assumed.",
+                        text("A phrase, for example activation SiLU.", ASSUMPTION_LENGTH),
+                        ASSUMPTIONS_LIMIT,
+                    ),
+                    "warnings": plain_list(
+                        "Signs that the original model is not the one that was trained.",
+                        text("A sentence.", WARNING_LENGTH),
+                        WARNINGS_LIMIT,
+                    ),
                 },
                 required=("metric", "value", "threshold"),
             ),

@@ -151,6 +151,8 @@ class Architecture:
     says it all. ``default_input_size`` is (height, width) in pixels; both must be multiples of ``stride``.
     ``suppresses`` says that the files themselves drop faint and overlapping boxes, so that thresholds can be given.
     ``freezes`` says that its normalisation may be frozen, at an epsilon that no checkpoint tells, which can be given.
+    ``activations`` are those that its builder can be told to use; ``takes`` names the further
+    parameters in ``spec.model.parameters`` by which a user says what the weights do not.
     ``resources`` are those of cells that no run has measured.
     """
 
@@ -162,6 +164,8 @@ class Architecture:
     stride: int
     suppresses: bool = False
     freezes: bool = False
+    activations: tuple[str, ...] = ()
+    takes: frozenset[str] = frozenset()
     extended: frozenset[Target] = frozenset()
     thresholds: Mapping[Precision, Threshold] = field(default_factory=dict)
     resources: Resources = Resources(memory_mib=3072)
@@ -271,6 +275,12 @@ _YOLOV8_THRESHOLDS: Mapping[Precision, Threshold] = {
 _YOLOV8_SEG_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.8)}
 
 
+_NORMALISES = frozenset({"imageMean", "imageStd"})
+_ANCHORS = frozenset({"anchorSizes", "aspectRatios"})
+# What ultralytics' networks are published with or people set in their .yaml files.
+_YOLOV8_ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish", "Mish")
+
+
 def _yolov8(
     name: str, task: Task, input_size: int = 640, thresholds: Mapping[Precision, Threshold] = _YOLOV8_THRESHOLDS
 ) -> Architecture:
@@ -281,6 +291,7 @@ def _yolov8(
         variants=("n", "s", "m", "l", "x"),
         default_input_size=(input_size, input_size),
         stride=32,
+        activations=_YOLOV8_ACTIVATIONS,
         thresholds=thresholds,
     )
 
@@ -300,8 +311,10 @@ def _torchvision_detector(
     name: str,
     variants: tuple[str, ...],
     input_size: int = 640,
+    *,
     task: Task = Task.DETECTION,
     extended: frozenset[Target] = _COREML,
+    takes: frozenset[str] = _NORMALISES | _ANCHORS,
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -312,6 +325,7 @@ def _torchvision_detector(
         stride=32,
         suppresses=True,
         freezes=True,
+        takes=takes | {"detectionsPerImage"},
         extended=extended,
         thresholds=_DETECTOR_THRESHOLDS,
     )
@@ -334,7 +348,15 @@ _SEMANTIC_THRESHOLDS: Mapping[Precision, Threshold] = {
 }
 
 
-def _semantic(name: str, impl: str, variants: tuple[str, ...], input_size: int, stride: int) -> Architecture:
+def _semantic(
+    name: str,
+    impl: str,
+    variants: tuple[str, ...],
+    input_size: int,
+    stride: int,
+    *,
+    takes: frozenset[str] = _NORMALISES,
+) -> Architecture:
     return Architecture(
         name=name,
         task=Task.SEMANTIC_SEGMENTATION,
@@ -342,6 +364,7 @@ def _semantic(name: str, impl: str, variants: tuple[str, ...], input_size: int, 
         variants=variants,
         default_input_size=(input_size, input_size),
         stride=stride,
+        takes=takes,
         thresholds=_SEMANTIC_THRESHOLDS,
     )
 
@@ -352,7 +375,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _yolov8("YOLOv8", Task.DETECTION),
         _torchvision_detector("FasterRCNN", (*_PYRAMIDS, "mobilenet_v3_large", "mobilenet_v3_large_320")),
         _torchvision_detector("RetinaResNet", _PYRAMIDS),
-        _torchvision_detector("MobileNet", (), 320),
+        _torchvision_detector("MobileNet", (), 320, takes=_NORMALISES),
         # Correct files of the trained YOLOv4 agree by .998 in FP16 and .89 in INT8; with half a cell's shift they reach
         # .806, with classes in another order less than 0.
         Architecture(
@@ -362,6 +385,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             variants=("full", "tiny"),
             default_input_size=(416, 416),
             stride=32,
+            activations=("Mish", "LeakyReLU", "ReLU"),
+            takes=frozenset({"anchors"}),
             thresholds=_YOLOV8_THRESHOLDS,
             resources=Resources(memory_mib=4096),
         ),
@@ -372,6 +397,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             variants=("nano", "tiny", "s", "m", "l", "x"),
             default_input_size=(640, 640),
             stride=32,
+            # Those that Megvii's networks take as ``act``.
+            activations=("SiLU", "ReLU", "LeakyReLU"),
+            takes=_NORMALISES | {"colorOrder", "pixelRange"},
             extended=_COREML,
             thresholds=_YOLOX_THRESHOLDS,
         ),
@@ -379,7 +407,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _torchvision_detector("MaskRCNN", _PYRAMIDS, task=Task.INSTANCE_SEGMENTATION, extended=_MASKS_EXTENDED),
         _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("UNet", "unet", (), 512, 16),
+        _semantic("UNet", "unet", (), 512, 16, takes=_NORMALISES | {"alignCorners"}),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),
         Architecture(

@@ -32,7 +32,11 @@ class ConversionRequest:
 
     def to_json(self) -> str:
         """The request as one line of JSON, keys sorted: equal requests give equal text."""
-        return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self)}, sort_keys=True)
+        content = asdict(self)
+        # Without what is not given, so that a converter of an earlier version reads what it knows.
+        given = {name: value for name, value in content["model"]["parameters"].items() if value is not None}
+        content["model"]["parameters"] = given
+        return json.dumps({"schemaVersion": SCHEMA_VERSION, **content}, sort_keys=True)
 
     def public(self) -> Self:
         """The same request without the credentials and the queries of web addresses; nothing can be fetched with it."""
@@ -75,10 +79,10 @@ def _typed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(data: dict[str, Any]) -> Model:
-    parameters = data["parameters"]
-    size = parameters["input_size"]
-    return Model(
-        data["architecture"],
-        DataRef(**data["checkpoint"]),
-        Parameters(**{**parameters, "input_size": size and tuple(size)}),
-    )
+    parameters = {name: _frozen(value) for name, value in data["parameters"].items()}
+    return Model(data["architecture"], DataRef(**data["checkpoint"]), Parameters(**parameters))
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as the tuples that they were before they went through JSON."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

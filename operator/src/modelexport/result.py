@@ -17,6 +17,9 @@ from modelexport.sources import is_plain
 from modelexport.text import clean
 
 SCHEMA_VERSION = 1
+ASSUMPTIONS_LIMIT, ASSUMPTION_LENGTH = 12, 96
+WARNINGS_LIMIT, WARNING_LENGTH = 4, 240
+"""How many a result has at most and their characters, so that it fits into a termination message."""
 ENDS = (Reason.SUCCEEDED, Reason.FILES_REMOVED)
 """The good ends that a converter can tell."""
 MOST_SECONDS = 1e7
@@ -48,14 +51,29 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Verification:
-    """How close the produced file came to the original model, and what was asked.
+    """How close the produced file came to the original model, what was asked, and where that model comes from.
 
-    ``value`` and ``threshold`` are decimals as text, as Kubernetes wants them in a status.
+    ``value`` and ``threshold`` are decimals as text, as Kubernetes wants them in a status. ``reference`` is ``None`` in
+    what an earlier version wrote. ``assumptions`` are what of the model its checkpoint does not say, a phrase each;
+    ``warnings`` are signs that something of it is wrong.
     """
 
     metric: str
     value: str
     threshold: str
+    reference: Reference | None = None
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a status, a report or a message: lists in place of tuples, and nothing that is empty."""
+        numbers = {"metric": self.metric, "value": self.value, "threshold": self.threshold}
+        origin = {
+            "reference": self.reference and str(self.reference),
+            "assumptions": [clean(phrase, ASSUMPTION_LENGTH) for phrase in self.assumptions[:ASSUMPTIONS_LIMIT]],
+            "warnings": [clean(warning, WARNING_LENGTH) for warning in self.warnings[:WARNINGS_LIMIT]],
+        }
+        return {**numbers, **{name: value for name, value in origin.items() if value}}
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,9 @@ class ConversionResult:
         return text
 
     def _dump(self, message: str) -> str:
-        return json.dumps({"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message}, ensure_ascii=False)
+        verification = self.verification and self.verification.to_dict()
+        content = {"schemaVersion": SCHEMA_VERSION, **asdict(self), "message": message, "verification": verification}
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, *, output: str | None = None, exit_code: int | None = None) -> Self:
@@ -159,13 +179,25 @@ def read_artifact(value: Any, name: str = "artifact", size: str = "size_bytes") 
 
 
 def read_verification(value: Any, name: str = "verification") -> Verification:
-    """The numbers of a verification."""
+    """The numbers of a verification, and the origin of its reference, which an earlier version does not name."""
     fields = untrusted.record(value, name)
     return Verification(
         untrusted.word(fields.get("metric"), f"{name}.metric"),
         untrusted.decimal(fields.get("value"), f"{name}.value"),
         untrusted.decimal(fields.get("threshold"), f"{name}.threshold"),
+        _optional(_read_reference)(fields.get("reference"), f"{name}.reference"),
+        *(
+            untrusted.texts([] if fields.get(key) is None else fields[key], f"{name}.{key}", *limits)
+            for key, limits in (
+                ("assumptions", (ASSUMPTIONS_LIMIT, ASSUMPTION_LENGTH)),
+                ("warnings", (WARNINGS_LIMIT, WARNING_LENGTH)),
+            )
+        ),
     )
+
+
+def _read_reference(value: Any, name: str) -> Reference:
+    return Reference(untrusted.word(value, name))
 
 
 def _optional(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:

@@ -23,6 +23,16 @@ URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|https://.+|file:///.+
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 FRACTION_PATTERN = "^(0([.][0-9]+)?|1([.]0+)?)$"
 FRACTION_EXAMPLE = 'write it as text, for example "0.5"'
+POSITIVE_FRACTION_PATTERN = "^(0[.][0-9]*[1-9][0-9]*|1([.]0+)?)$"
+RATIO_PATTERN = "^(0[.][0-9]*[1-9][0-9]*|[1-9][0-9]?([.][0-9]+)?)$"
+COLOR_ORDERS = ("BGR", "RGB")
+PIXEL_RANGES = ("0-255", "0-1")
+DETECTIONS_LIMIT = 1000
+LEVELS_LIMIT, PER_LEVEL_LIMIT = 8, 8
+ANCHORS_PER_LEVEL = 6
+"""Numbers of YOLOv4: three widths and heights."""
+ANCHOR_NUMBERS = (2 * ANCHORS_PER_LEVEL, 3 * ANCHORS_PER_LEVEL)
+"""How many there are of the tiny network and of the full one."""
 URI_LIMIT = 1024
 CLASS_COUNT_LIMIT = 100_000
 INPUT_SIZE_LIMIT = 4096
@@ -31,6 +41,20 @@ DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
 PARALLELISM_LIMIT = 100_000
 DEFAULT_SAMPLES = 64
+STATED_PARAMETERS = (
+    "activation",
+    "colorOrder",
+    "pixelRange",
+    "imageMean",
+    "imageStd",
+    "detectionsPerImage",
+    "anchorSizes",
+    "aspectRatios",
+    "anchors",
+    "alignCorners",
+)
+"""Parameters that only some architectures take: what their builders can be told and no weights tell."""
+NORMALISED_PROBLEM = "is for pixels of 0 to 1; set pixelRange: 0-1"
 PREFIX_PATTERN = r"^([^{}]|[{]namespace[}])*$"
 SOURCE_PATTERN = r"^(s3://([a-z0-9.-]|[{]namespace[}])+|https://[A-Za-z0-9.:-]+)/(([^/{}%\\\s]|[{]namespace[}])+/)*$"
 PULL_SECRETS_LIMIT = 16
@@ -62,6 +86,11 @@ class Parameters:
     ``input_size`` is (height, width) in pixels. The thresholds, 0 to 1, are for files that suppress boxes themselves:
     the least score, and the largest intersection over union of two boxes of a class; ``None`` means the architecture's.
     ``norm_epsilon``, 0 to 1, is what normalisation adds to variances; ``None`` means what the network's builder sets.
+    So does it for all that follows, which no weights tell. ``activation`` is one of the matrix row's; ``color_order``
+    and ``pixel_range`` are those of the pictures that the network was trained on, ``image_mean`` and ``image_std`` by
+    which they were normalised, for pixels of 0 to 1 in the order red, green, blue. ``anchor_sizes`` are sides in
+    pixels, level by level, and ``aspect_ratios`` height over width, the same on all levels. ``anchors`` are widths and
+    heights in pixels, as in a ``.cfg`` of Darknet. ``align_corners`` is of bilinear upsampling.
     """
 
     variant: str | None = None
@@ -70,6 +99,16 @@ class Parameters:
     score_threshold: float | None = None
     nms_threshold: float | None = None
     norm_epsilon: float | None = None
+    activation: str | None = None
+    color_order: str | None = None
+    pixel_range: str | None = None
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+    detections_per_image: int | None = None
+    anchor_sizes: tuple[tuple[int, ...], ...] | None = None
+    aspect_ratios: tuple[float, ...] | None = None
+    anchors: tuple[int, ...] | None = None
+    align_corners: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +289,7 @@ def _parse_model(model: Body) -> Model:
 
 def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
     path, row = "spec.model.parameters", ARCHITECTURES[architecture]
+    _check_taken(parameters, row, path)
     return Parameters(
         variant=_parse_variant(parameters.get("variant"), row, f"{path}.variant"),
         num_classes=fields.optional_int(parameters, f"{path}.numClasses", 1, CLASS_COUNT_LIMIT),
@@ -257,7 +297,72 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
         score_threshold=_parse_fraction(parameters, f"{path}.scoreThreshold", row, accepted=row.suppresses),
         nms_threshold=_parse_fraction(parameters, f"{path}.nmsThreshold", row, accepted=row.suppresses),
         norm_epsilon=_parse_fraction(parameters, f"{path}.normEpsilon", row, accepted=row.freezes),
+        activation=_parse_word(parameters, f"{path}.activation", row.activations),
+        color_order=_parse_word(parameters, f"{path}.colorOrder", COLOR_ORDERS),
+        pixel_range=_parse_word(parameters, f"{path}.pixelRange", PIXEL_RANGES),
+        image_mean=_parse_decimals(parameters, f"{path}.imageMean", FRACTION_PATTERN, "0.485", (3, 3)),
+        image_std=_parse_decimals(parameters, f"{path}.imageStd", POSITIVE_FRACTION_PATTERN, "0.229", (3, 3)),
+        detections_per_image=fields.optional_int(parameters, f"{path}.detectionsPerImage", 1, DETECTIONS_LIMIT),
+        anchor_sizes=_parse_levels(parameters.get("anchorSizes"), f"{path}.anchorSizes"),
+        aspect_ratios=_parse_decimals(parameters, f"{path}.aspectRatios", RATIO_PATTERN, "0.5", (1, PER_LEVEL_LIMIT)),
+        anchors=_parse_anchors(parameters.get("anchors"), f"{path}.anchors"),
+        align_corners=fields.boolean(parameters, f"{path}.alignCorners") if "alignCorners" in parameters else None,
     )
+
+
+def _check_taken(parameters: Body, row: Architecture, path: str) -> None:
+    """Refuse what would change nothing, and a normalisation of pixels that are not on its scale."""
+    for name in STATED_PARAMETERS:
+        taken = bool(row.activations) if name == "activation" else name in row.takes
+        if parameters.get(name) is not None and not taken:
+            raise InvalidSpec(f"{path}.{name}", f"is not a parameter of {row.name}; remove it")
+    normalised = next((name for name in ("imageMean", "imageStd") if parameters.get(name) is not None), None)
+    if normalised and "pixelRange" in row.takes and parameters.get("pixelRange") != "0-1":
+        raise InvalidSpec(f"{path}.{normalised}", NORMALISED_PROBLEM)
+
+
+def _parse_word(parameters: Body, path: str, allowed: Sequence[str]) -> str | None:
+    value = parameters.get(path.rpartition(".")[2])
+    if value is not None and value not in allowed:
+        raise InvalidSpec(path, f"{value!r} is not known; use one of {', '.join(allowed)}")
+    return value
+
+
+def _parse_decimals(
+    parameters: Body, path: str, pattern: str, example: str, counts: tuple[int, int]
+) -> tuple[float, ...] | None:
+    value, (low, high) = parameters.get(path.rpartition(".")[2]), counts
+    if value is None:
+        return None
+    if not _is_list(value, low, high) or not all(isinstance(one, str) and re.fullmatch(pattern, one) for one in value):
+        count = str(low) if low == high else f"{low} to {high}"
+        raise InvalidSpec(path, f'{value!r} is not a list of {count} decimals as text, for example "{example}"')
+    return tuple(float(one) for one in value)
+
+
+def _parse_levels(value: Any, path: str) -> tuple[tuple[int, ...], ...] | None:
+    if value is None:
+        return None
+    if not _is_list(value, 1, LEVELS_LIMIT) or not all(_is_sides(level, 1, PER_LEVEL_LIMIT) for level in value):
+        raise InvalidSpec(path, f"{value!r} is not a list of sides in pixels for each level, for example [[32], [64]]")
+    return tuple(tuple(level) for level in value)
+
+
+def _parse_anchors(value: Any, path: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not _is_sides(value, *ANCHOR_NUMBERS) or len(value) not in ANCHOR_NUMBERS:
+        counts = " or ".join(map(str, ANCHOR_NUMBERS))
+        raise InvalidSpec(path, f"{value!r} is not a list of {counts} widths and heights in pixels, as in a .cfg")
+    return tuple(value)
+
+
+def _is_sides(value: Any, low: int, high: int) -> bool:
+    return _is_list(value, low, high) and all(fields.is_int(side) and 1 <= side <= INPUT_SIZE_LIMIT for side in value)
+
+
+def _is_list(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and low <= len(value) <= high
 
 
 def _parse_variant(value: Any, row: Architecture, path: str) -> str | None:

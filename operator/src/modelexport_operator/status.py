@@ -5,7 +5,7 @@ Conditions keep the rules of kstatus, so ``kubectl wait``, Flux and Argo CD unde
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -186,7 +186,7 @@ def _target_entry(state: TargetState) -> dict[str, Any]:
             "completionTime": state.completion_time,
             "artifact": result and result.artifact and _artifact_entry(result.artifact),
             "reportURI": result and result.report_uri,
-            "verification": result and result.verification and asdict(result.verification),
+            "verification": result and result.verification and result.verification.to_dict(),
         }
     )
 

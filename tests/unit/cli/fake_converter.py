@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 from modelexport import names
+from modelexport.matrix import Precision
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.result import Artifact, ConversionResult, Reference, Verification
 
 
 def main() -> int:
@@ -57,7 +58,8 @@ def succeed(request: ConversionRequest) -> ConversionResult:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes({"FP32": 4000, "FP16": 2000, "INT8": 1000}[request.target.precision]))
     artifact = Artifact(uri, "0123456789abcdef" * 4, path.stat().st_size)
-    proof = Verification("cosine", "0.9998", "0.999")
+    doubts = ("it looks wrong",) if request.target.precision is Precision.INT8 else ()
+    proof = Verification("cosine", "0.9998", "0.999", Reference.REBUILT, ("activation SiLU",), doubts)
     return ConversionResult(
         Reason.SUCCEEDED, "verified and published", request.scheme, artifact, f"{request.output}report.json", proof,
         peak_memory_mib=900, reused=reused,

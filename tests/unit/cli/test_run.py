@@ -25,6 +25,15 @@ def test_nine_targets_are_run_and_listed_with_their_numbers(command_line: Comman
     assert "modelexport-store/exports/default/shapes/coreml-int8-" in ended.stdout
 
 
+def test_what_was_assumed_and_what_is_doubtful_is_told_once(command_line: CommandLine) -> None:
+    command_line.write(model_export("shapes", *NINE))
+    ended = command_line("run", "export.yaml", "--jobs", 3)
+    assert "cosine 0.9998 >= 0.999  Rebuilt" in ended.stdout
+    assert "LiteRT/FP32 and 8 more: assumed: activation SiLU\n" in ended.stdout
+    assert "LiteRT/INT8 and 2 more: warning: it looks wrong\n" in ended.stdout
+    assert ended.stdout.count("SiLU") == ended.stdout.count("it looks wrong") == 1
+
+
 def test_progress_is_told_in_plain_lines_where_nobody_watches(command_line: CommandLine) -> None:
     command_line.write(model_export())
     ended = command_line("run", "export.yaml")
@@ -41,6 +50,9 @@ def test_json_is_all_that_is_on_standard_output(command_line: CommandLine) -> No
     assert (quantised["target"], quantised["ratio"]) == ("ONNX/INT8", 0.25)
     assert quantised["artifact"]["size_bytes"] == 1000
     assert quantised["attempts"] == 1
+    assert full["verification"]["reference"] == "Rebuilt"
+    assert full["verification"]["assumptions"] == ["activation SiLU"]
+    assert (full["verification"]["warnings"], quantised["verification"]["warnings"]) == ([], ["it looks wrong"])
 
 
 def test_a_failed_target_is_told_with_reason_message_and_way_out(command_line: CommandLine) -> None:

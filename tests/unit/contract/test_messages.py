@@ -14,7 +14,17 @@ from modelexport.names import ExitCode
 from modelexport.plan import plan_export, spec_hash
 from modelexport.reasons import Fault, Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.result import (
+    ASSUMPTION_LENGTH,
+    ASSUMPTIONS_LIMIT,
+    WARNING_LENGTH,
+    WARNINGS_LIMIT,
+    Artifact,
+    ConversionResult,
+    Reference,
+    Verification,
+    read_verification,
+)
 from modelexport.spec import parse_export
 
 CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip", "sha256": "0" * 64}, "samples": 7}
@@ -36,6 +46,31 @@ def test_a_request_with_an_input_size_survives_its_way_through_json() -> None:
     body["spec"]["model"]["parameters"] = {"inputSize": [320, 640], "variant": "n", "numClasses": 3}
     (request,) = plan_export(parse_export(body), "s3://exports")
     assert ConversionRequest.from_json(request.to_json()).model.parameters.input_size == (320, 640)
+
+
+STATED = {
+    "imageMean": ["0.1", "0.2", "0.3"],
+    "detectionsPerImage": 7,
+    "anchorSizes": [[8], [16], [32], [64], [128]],
+    "aspectRatios": ["0.5"],
+}
+
+
+def test_stated_parameters_survive_their_way_and_name_another_file() -> None:
+    body = model_export()
+    body["spec"]["model"] |= {"architecture": "FasterRCNN", "parameters": STATED}
+    (request,) = plan_export(parse_export(body), "s3://exports")
+    assert ConversionRequest.from_json(request.to_json()) == request
+    assert request.model.parameters.anchor_sizes == ((8,), (16,), (32,), (64,), (128,))
+    for name in STATED:
+        body["spec"]["model"]["parameters"] = {key: value for key, value in STATED.items() if key != name}
+        (other,) = plan_export(parse_export(body), "s3://exports")
+        assert other.spec_hash != request.spec_hash
+
+
+def test_a_request_names_only_the_parameters_that_are_given() -> None:
+    (request,) = requests_of("ONNX/FP32")
+    assert json.loads(request.to_json())["model"]["parameters"] == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"schemaVersion": 1}', "1", '"text"'])
@@ -63,7 +98,9 @@ RESULT = ConversionResult(
     scheme="fp16",
     artifact=Artifact("s3://exports/a.onnx", "0" * 64, 123),
     report_uri="s3://exports/report.json",
-    verification=Verification("agreement", "0.9999", "0.99"),
+    verification=Verification(
+        "agreement", "0.9999", "0.99", Reference.REBUILT, ("activation SiLU", "strides of YOLOv8"), ("it looks wrong",)
+    ),
     seconds=1.5,
     peak_memory_mib=900,
     reused=True,
@@ -83,6 +120,47 @@ def test_a_long_message_is_cut_to_what_the_kubelet_keeps(letter: str) -> None:
     assert message.endswith("…")
     assert len(text.encode()) > names.TERMINATION_MESSAGE_LIMIT * 3 // 4, "more was cut than had to be"
     assert set(message[:-1]) == {" " if letter == "\n" else letter}
+
+
+def test_as_many_assumptions_and_warnings_as_can_be_leave_room_for_the_rest() -> None:
+    verification = Verification(
+        "agreement",
+        "0.999999",
+        "0.9999",
+        Reference.REBUILT,
+        ("ü" * 200,) * (ASSUMPTIONS_LIMIT + 3),
+        ("w" * 500,) * (WARNINGS_LIMIT + 3),
+    )
+    text = replace(RESULT, verification=verification, message="m" * 9000).to_json()
+    assert len(text.encode()) <= names.TERMINATION_MESSAGE_LIMIT
+    found = ConversionResult.from_json(text).verification
+    assert found is not None
+    assert [len(phrase) for phrase in found.assumptions] == [ASSUMPTION_LENGTH] * ASSUMPTIONS_LIMIT
+    assert [len(warning) for warning in found.warnings] == [WARNING_LENGTH] * WARNINGS_LIMIT
+
+
+def test_numbers_of_an_earlier_version_have_no_reference() -> None:
+    numbers = {"metric": "agreement", "value": "1", "threshold": "0.9"}
+    assert read_verification(numbers) == Verification("agreement", "1", "0.9")
+    assert read_verification(numbers).to_dict() == numbers
+
+
+WRONG_NUMBERS = [
+    {"reference": "Guessed"},
+    {"reference": ["Rebuilt"]},
+    {"assumptions": 1},
+    {"assumptions": [1]},
+    {"warnings": [{}]},
+    {"value": 0.5},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_NUMBERS)
+def test_a_result_with_numbers_of_other_types_is_no_result(wrong: dict[str, object]) -> None:
+    content = json.loads(RESULT.to_json())
+    content["verification"] |= wrong
+    with pytest.raises(ValueError, match=r".+"):
+        ConversionResult.from_json(json.dumps(content))
 
 
 def test_a_result_that_is_too_long_by_itself_keeps_nothing_of_its_message() -> None:

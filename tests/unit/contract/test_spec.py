@@ -247,6 +247,77 @@ def test_what_is_no_decimal_from_0_to_1_is_refused_with_an_example(parameter: st
     assert str(caught.value) == f"spec.model.parameters.{parameter}: {message}"
 
 
+def stated(architecture: str, **parameters: Any) -> Parameters:
+    model = {"architecture": architecture, "checkpoint": {"uri": "s3://checkpoints/a.pt"}, "parameters": parameters}
+    return parse_export(changed(full_export(), "spec.model", model)).model.parameters
+
+
+STATED = [
+    ("YOLOv8", {"activation": "ReLU"}, Parameters(activation="ReLU")),
+    ("YOLOX", {"colorOrder": "RGB", "pixelRange": "0-1"}, Parameters(color_order="RGB", pixel_range="0-1")),
+    (
+        "YOLOX",
+        {"pixelRange": "0-1", "imageMean": ["0", "0.5", "1"], "imageStd": ["0.25", "1", "1.0"]},
+        Parameters(pixel_range="0-1", image_mean=(0.0, 0.5, 1.0), image_std=(0.25, 1.0, 1.0)),
+    ),
+    ("YOLOv4", {"anchors": [*range(1, 13)]}, Parameters(anchors=tuple(range(1, 13)))),
+    ("UNet", {"alignCorners": False}, Parameters(align_corners=False)),
+    ("MobileNet", {"detectionsPerImage": 1}, Parameters(detections_per_image=1)),
+    (
+        "FasterRCNN",
+        {"anchorSizes": [[8, 16], [32]], "aspectRatios": ["0.5", "1", "12.25"]},
+        Parameters(anchor_sizes=((8, 16), (32,)), aspect_ratios=(0.5, 1.0, 12.25)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("architecture", "given", "expected"), STATED)
+def test_what_no_weights_tell_can_be_stated(architecture: str, given: dict[str, Any], expected: Parameters) -> None:
+    assert stated(architecture, **given) == expected
+
+
+MISSTATED = [
+    ("YOLOv8", "activation", "Swish", "'Swish' is not known; use one of SiLU, ReLU, LeakyReLU, Hardswish, Mish"),
+    ("YOLOX", "activation", "Mish", "'Mish' is not known; use one of SiLU, ReLU, LeakyReLU"),
+    ("YOLOX", "activation", ["ReLU"], "['ReLU'] is not known"),
+    ("YOLOX", "colorOrder", "rgb", "'rgb' is not known; use one of BGR, RGB"),
+    ("YOLOX", "pixelRange", "0-100", "'0-100' is not known; use one of 0-255, 0-1"),
+    ("YOLOX", "imageMean", ["0", "0", "0"], "is for pixels of 0 to 1; set pixelRange: 0-1"),
+    ("YOLOX", "imageStd", ["1", "1", "1"], "is for pixels of 0 to 1; set pixelRange: 0-1"),
+    ("UNet", "imageMean", [0.5, 0.5, 0.5], 'is not a list of 3 decimals as text, for example "0.485"'),
+    ("UNet", "imageMean", ["0.5", "0.5"], "is not a list of 3 decimals as text"),
+    ("UNet", "imageMean", ["0.5", "0.5", "123.7"], "is not a list of 3 decimals as text"),
+    ("UNet", "imageMean", "0.5", "'0.5' is not a list of 3 decimals as text"),
+    ("UNet", "imageStd", ["0.5", "0.5", "0.0"], 'is not a list of 3 decimals as text, for example "0.229"'),
+    ("UNet", "imageStd", ["0.5", "0.5", "nan"], "is not a list of 3 decimals as text"),
+    ("UNet", "alignCorners", "no", "'no' is neither true nor false"),
+    ("FCN", "alignCorners", True, "is not a parameter of FCN; remove it"),
+    ("MaskRCNN", "detectionsPerImage", 0, "0 is not a whole number from 1 to 1000"),
+    ("MaskRCNN", "detectionsPerImage", True, "True is not a whole number from 1 to 1000"),
+    ("MaskRCNN", "anchorSizes", [32, 64], "is not a list of sides in pixels for each level, for example [[32], [64]]"),
+    ("MaskRCNN", "anchorSizes", [[32.5]], "is not a list of sides in pixels for each level"),
+    ("MaskRCNN", "anchorSizes", [[0]], "is not a list of sides in pixels for each level"),
+    ("MaskRCNN", "anchorSizes", [[]], "is not a list of sides in pixels for each level"),
+    ("MaskRCNN", "anchorSizes", [[1]] * 9, "is not a list of sides in pixels for each level"),
+    ("MaskRCNN", "aspectRatios", ["0"], 'is not a list of 1 to 8 decimals as text, for example "0.5"'),
+    ("MaskRCNN", "aspectRatios", [], "[] is not a list of 1 to 8 decimals as text"),
+    ("MaskRCNN", "aspectRatios", [["1"]], "is not a list of 1 to 8 decimals as text"),
+    ("MobileNet", "anchorSizes", [[32]], "is not a parameter of MobileNet; remove it"),
+    ("YOLOv4", "anchors", [1] * 14, "is not a list of 12 or 18 widths and heights in pixels, as in a .cfg"),
+    ("YOLOv4", "anchors", ["1"] * 12, "is not a list of 12 or 18 widths and heights in pixels, as in a .cfg"),
+    ("YOLOv8", "anchors", [1] * 18, "is not a parameter of YOLOv8; remove it"),
+    ("Custom", "activation", "ReLU", "is not a parameter of Custom; remove it"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "name", "value", "message"), MISSTATED)
+def test_a_wrong_statement_is_refused_by_its_field(architecture: str, name: str, value: Any, message: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        stated(architecture, **{name: value})
+    assert str(caught.value).startswith(f"spec.model.parameters.{name}: ")
+    assert message in str(caught.value)
+
+
 @pytest.mark.usefixtures("detector")
 def test_a_variant_is_refused_where_there_are_none() -> None:
     with pytest.raises(InvalidSpec, match=r"^spec.model.parameters.variant: is not a parameter of YOLOv8; remove it$"):

@@ -6,6 +6,7 @@ import pytest
 
 from modelexport import crd, matrix
 from modelexport.matrix import TARGETS, Format, Target
+from modelexport.spec import STATED_PARAMETERS
 from unit.operator.objects import make_target
 
 
@@ -97,6 +98,28 @@ def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> Non
     assert yolo.endswith("variant must be one of n, s, m, l, x for YOLOv8")
     assert "self.parameters.variant in ['resnet50', 'mobilenet_v3_large']" in detector
     assert detector.endswith("variant must be one of resnet50, mobilenet_v3_large for Detector")
+
+
+def test_activations_are_those_of_the_row_and_refused_where_there_are_none() -> None:
+    bare, yolo = sorted(parameter_rules("activation", YOLO, replace(BARE, activations=())), key=len)
+    assert bare.endswith("in []: activation is not a parameter of Bare; remove it")
+    assert "self.parameters.activation in ['SiLU', 'ReLU', 'LeakyReLU', 'Hardswish', 'Mish']" in yolo
+    assert yolo.endswith("activation must be one of SiLU, ReLU, LeakyReLU, Hardswish, Mish for YOLOv8")
+
+
+@pytest.mark.parametrize("parameter", [name for name in STATED_PARAMETERS if name != "activation"])
+def test_a_statement_is_only_for_what_takes_it(parameter: str) -> None:
+    taker = replace(DETECTOR, takes=frozenset({parameter}))
+    (rule,) = parameter_rules(parameter, YOLO, BARE, taker)
+    assert rule.endswith(f"|| false: {parameter} is not a parameter of YOLOv8, Bare; remove it")
+    assert parameter_rules(parameter, taker) == []
+
+
+def test_a_mean_is_for_pixels_of_0_to_1() -> None:
+    row = replace(DETECTOR, takes=frozenset({"imageMean", "pixelRange"}))
+    (rule,) = parameter_rules("imageMean", row)
+    assert "has(self.parameters.pixelRange) && self.parameters.pixelRange == '0-1'" in rule
+    assert rule.endswith("imageMean is for pixels of 0 to 1; set pixelRange: 0-1")
 
 
 @pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])

@@ -150,6 +150,18 @@ def test_a_failed_verification_is_remembered_with_its_numbers_when_its_pod_is_go
     assert decide(with_status(parent, first), job).status is None
 
 
+ORIGIN = {"reference": "Rebuilt", "assumptions": ["activation SiLU"], "warnings": ["it looks wrong"]}
+
+
+def test_the_origin_of_the_reference_stands_in_the_status_and_stays() -> None:
+    parent, numbers = make_export("ONNX/FP16"), {"metric": "agreement", "value": "0.999", "threshold": "0.99"}
+    job = make_job(parent, "ONNX/FP16", status=complete())
+    pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(verification=numbers | ORIGIN)))]
+    first = decide(parent, job, pods=pods).status
+    assert target_of(first)["verification"] == numbers | ORIGIN
+    assert decide(with_status(parent, first), job).status is None
+
+
 def test_an_export_lasts_from_its_first_start_to_its_last_end_and_names_what_is_open() -> None:
     parent = make_export("ONNX/FP16", "ONNX/FP32")
     early, late = complete("2026-01-02T03:02:00Z"), complete("2026-01-02T03:04:00Z")

@@ -1,11 +1,33 @@
 """What the networks of the YOLO family are made of, with parameters named as in their published checkpoints."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from modelexport_converter.statistics import remember
+
+
+def mish(x: torch.Tensor) -> torch.Tensor:
+    """The activation of https://arxiv.org/abs/1908.08681, in operators that every format has."""
+    return x * functional.softplus(x).tanh()
+
+
+def leaky(x: torch.Tensor) -> torch.Tensor:
+    """A tenth of what is negative: the slope of Darknet, and of Megvii's ``lrelu``."""
+    return functional.leaky_relu(x, 0.1)
+
+
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "SiLU": functional.silu,
+    "ReLU": functional.relu,
+    "LeakyReLU": leaky,
+    "Hardswish": functional.hardswish,
+    "Mish": mish,
+}
+"""By the names that ``spec.model.parameters.activation`` has for them."""
 
 
 class Conv(nn.Module):
@@ -35,6 +57,7 @@ class Conv(nn.Module):
         if isinstance(self.bn, nn.BatchNorm2d):
             self.bn.eps = epsilon
             self.conv = fuse_conv_bn_eval(self.conv, self.bn)
+            remember(self.conv, self.bn)
             self.bn = nn.Identity()
 
 
@@ -45,6 +68,13 @@ def fuse(network: nn.Module, epsilon: float) -> nn.Module:
         if isinstance(module, Conv):
             module.fuse(epsilon)
     return network
+
+
+def activate(network: nn.Module, activation: str | None) -> None:
+    """Let every ``Conv`` of a network have an activation of ``ACTIVATIONS``; ``None`` leaves what its builder sets."""
+    for module in network.modules():
+        if isinstance(module, Conv) and activation is not None:
+            module.activation = ACTIVATIONS[activation]
 
 
 def constants(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
 
-from collections.abc import Callable, Mapping, Sized
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -10,12 +11,13 @@ from torch import nn
 from torchvision.models import detection, mobilenet_v3_large
 from torchvision.models.detection import _utils as utils
 from torchvision.models.detection import ssdlite
-from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from modelexport.matrix import ARCHITECTURES
@@ -65,7 +67,7 @@ class _Kind:
     """One architecture: the weight with so many rows per class, and how it is built and wrapped."""
 
     classifier: str
-    rows: int
+    rows: Callable[[Tensors], int]
     wrapper: type[RetinaNet] | type[SSDlite] | type[RCNN]
     build: Builder
     background: bool = True
@@ -90,11 +92,13 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     kind = _KINDS[model.architecture]
     variant = _variant_of(tensors, parameters.variant)
     check_asked("variant", parameters.variant, variant)
-    classes = len(tensors[kind.classifier]) // kind.rows
+    classes = len(tensors[kind.classifier]) // kind.rows(tensors)
     check_asked("number of classes, counted as torchvision does,", parameters.num_classes, classes)
     detector = kind.build(tensors, variant, classes, parameters).eval()
+    _state(detector, tensors, parameters)
     _set_epsilon(detector, parameters.norm_epsilon)
     fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT)
+    assumptions = _assumptions(detector, parameters)  # while its normalisation is not yet folded
     size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
@@ -105,7 +109,92 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         metadata=_metadata(model, variant, detector),
         body=kind.wrapper.BODY,
         delicate=kind.wrapper.DELICATE,
+        assumptions=assumptions,
     )
+
+
+def _assumptions(detector: Any, parameters: Parameters) -> tuple[str, ...]:
+    """What of a detector is neither in its weights nor in the export, as torchvision's builders set it."""
+    stage = getattr(detector, "roi_heads", detector)
+    generator = detector.rpn.anchor_generator if hasattr(detector, "rpn") else detector.anchor_generator
+    epsilon = next((module.eps for module in detector.modules() if isinstance(module, nn.BatchNorm2d)), None)
+    two_stages = () if stage is detector else _second_stage_assumptions(detector)
+    given = parameters
+    return (
+        *_anchor_assumptions(generator, parameters),
+        *(() if given.image_mean else (f"image_mean {_numbers(detector.transform.image_mean)}",)),
+        *(() if given.image_std else (f"image_std {_numbers(detector.transform.image_std)}",)),
+        "pictures stretched to the input, not scaled by min_size",
+        *(() if given.detections_per_image else (f"at most {stage.detections_per_img} detections",)),
+        *two_stages,
+        *(() if epsilon is None or given.norm_epsilon is not None else (f"normalisation epsilon {epsilon:g}",)),
+    )
+
+
+def _anchor_assumptions(generator: Any, given: Parameters) -> tuple[str, ...]:
+    if isinstance(generator, DefaultBoxGenerator):
+        scales, ratios = _numbers(generator.scales), _numbers(generator.aspect_ratios[0])
+        return f"default boxes of scales {scales}", f"aspect ratios 1, {ratios} and inverse"
+    sizes = " / ".join(_numbers(level) for level in generator.sizes)
+    return (
+        *(() if given.anchor_sizes else (f"anchor sizes {sizes}",)),
+        *(() if given.aspect_ratios else (f"aspect ratios {_numbers(generator.aspect_ratios[0])}",)),
+    )
+
+
+def _second_stage_assumptions(detector: Any) -> tuple[str, ...]:
+    heads, rpn = detector.roi_heads, detector.rpn
+    regions = [heads.box_roi_pool, *([heads.mask_roi_pool] if heads.has_mask() else [])]
+    sides = " and ".join(f"{pool.output_size[0]}x{pool.output_size[0]}" for pool in regions)
+    return (
+        f"{rpn.post_nms_top_n()} proposals of {rpn.pre_nms_top_n()}, overlap {rpn.nms_thresh:g}",
+        f"regions of {sides}, {heads.box_roi_pool.sampling_ratio} samples a side",
+    )
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _state(detector: Any, tensors: Tensors, parameters: Parameters) -> None:
+    """Set what an export says and no weights tell; what it leaves out stays as torchvision's builders set it.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: the weights are for another number of anchors.
+    """
+    stage = getattr(detector, "roi_heads", detector)
+    stage.detections_per_img = parameters.detections_per_image or stage.detections_per_img
+    detector.transform.image_mean = list(parameters.image_mean or detector.transform.image_mean)
+    detector.transform.image_std = list(parameters.image_std or detector.transform.image_std)
+    owner = getattr(detector, "rpn", detector)
+    if isinstance(owner.anchor_generator, AnchorGenerator):
+        owner.anchor_generator = _anchors(owner.anchor_generator, parameters)
+        _check_anchors(owner.anchor_generator, _anchor_count(tensors))
+
+
+def _anchors(default: AnchorGenerator, parameters: Parameters) -> AnchorGenerator:
+    sizes, levels = parameters.anchor_sizes or default.sizes, len(default.sizes)
+    if len(sizes) != levels:
+        problem = f"anchorSizes has {len(sizes)} levels, the network has {levels} feature maps"
+        raise mismatch(f"{problem}; name the sides of each, finest first")
+    ratios = (parameters.aspect_ratios,) * levels if parameters.aspect_ratios else default.aspect_ratios
+    return AnchorGenerator(tuple(map(tuple, sizes)), ratios)
+
+
+def _check_anchors(generator: AnchorGenerator, found: int) -> None:
+    counts = generator.num_anchors_per_location()
+    if set(counts) != {found}:
+        given = ", ".join(map(str, counts))
+        raise mismatch(
+            f"the weights are for {found} anchors at each place, sizes and ratios give {given} on the levels; "
+            "set spec.model.parameters.anchorSizes and aspectRatios as they were in training"
+        )
+
+
+def _anchor_count(tensors: Tensors) -> int:
+    """Anchors at each place of a map, each of which has four numbers."""
+    name = next((name for name in _DELTAS if name in tensors), _DELTAS[0])
+    return max(1, len(tensors[name]) // 4)
 
 
 def _set_epsilon(detector: nn.Module, epsilon: float | None) -> None:
@@ -174,7 +263,7 @@ def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, param
     width, inputs = pyramid_width(tensors), tensors["backbone.fpn.extra_blocks.p6.weight"].shape[1]
     backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(inputs, width))
     norm = norm_of(tensors, "head.classification_head.conv.0.1")
-    head = RetinaNetHead(width, _KINDS["RetinaResNet"].rows, classes, norm)
+    head = RetinaNetHead(width, _anchor_count(tensors), classes, norm)
     return detection.RetinaNet(backbone, classes, head=head, **_thresholds(parameters))
 
 
@@ -202,7 +291,9 @@ def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters:
     if torchvision_pyramids.has_resnet(tensors):
         return _build_resnet_rcnn(tensors, classes, thresholds)
     builder = getattr(detection, f"fasterrcnn_{variant}_fpn")
-    return builder(weights=None, weights_backbone=None, num_classes=classes, **thresholds)
+    detector = builder(weights=None, weights_backbone=None, num_classes=classes, **thresholds)
+    detector.rpn.head = RPNHead(detector.backbone.out_channels, _anchor_count(tensors))
+    return detector
 
 
 def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, float]) -> Any:
@@ -210,8 +301,9 @@ def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, 
     backbone, width = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool()), pyramid_width(tensors)
     depth = len(_widths(tensors, "rpn.head.conv.?.0.weight", "rpn.head.conv.weight"))
     heads: dict[str, Any] = {
-        "rpn_head": RPNHead(width, _ANCHORS, depth),
+        "rpn_head": RPNHead(width, _anchor_count(tensors), depth),
         "box_head": _build_box_head(tensors, width),
+        "box_roi_pool": MultiScaleRoIAlign(["0", "1", "2", "3"], _bins(tensors, width), 2),
         "box_predictor": FastRCNNPredictor(tensors[_REGIONS].shape[1], classes),
     }
     if _MASK_LAYER not in tensors:
@@ -225,11 +317,20 @@ def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, 
 def _build_box_head(tensors: Tensors, width: int) -> Any:
     """Two linear layers, or those of v2: convolutions and one linear layer."""
     if _TWO_LAYERS in tensors:
-        return TwoMLPHead(width * _BINS**2, len(tensors[_TWO_LAYERS]))
+        return TwoMLPHead(width * _bins(tensors, width) ** 2, len(tensors[_TWO_LAYERS]))
     convolutions = _widths(tensors, "roi_heads.box_head.?.0.weight")
     linear = _widths(tensors, "roi_heads.box_head.?.weight")
     norm = norm_of(tensors, "roi_heads.box_head.0.1")
-    return FastRCNNConvFCHead((width, _BINS, _BINS), convolutions, linear, norm)
+    bins = _bins(tensors, width)
+    return FastRCNNConvFCHead((width, bins, bins), convolutions, linear, norm)
+
+
+def _bins(tensors: Tensors, width: int) -> int:
+    """Places along a side of a region, which the box head's first linear layer takes all with all their channels."""
+    linear = (name for name in tensors if fnmatchcase(name, "roi_heads.box_head.*.weight") and tensors[name].ndim == 2)
+    name = _TWO_LAYERS if _TWO_LAYERS in tensors else next(linear, _TWO_LAYERS)
+    channels = width if name == _TWO_LAYERS else _widths(tensors, "roi_heads.box_head.?.0.weight")[-1]
+    return math.isqrt(tensors[name].shape[1] // channels)
 
 
 def _widths(tensors: Tensors, *patterns: str) -> list[int]:
@@ -241,15 +342,16 @@ def _widths(tensors: Tensors, *patterns: str) -> list[int]:
 
 
 _SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}
-_ANCHORS, _BINS = 3, 7
-"""Of R-CNN: anchors at each place of a map, and places along a side of a region."""
+_RETINA_CLASSES = "head.classification_head.cls_logits.weight"
+_DELTAS = ("rpn.head.bbox_pred.weight", "head.regression_head.bbox_reg.weight")
+"""Four rows for each anchor at a place."""
 _REGIONS = "roi_heads.box_predictor.cls_score.weight"
 _TWO_LAYERS = "roi_heads.box_head.fc6.weight"
 _MASK_LAYER = "roi_heads.mask_predictor.mask_fcn_logits.weight"
 _MASK_BIAS = "roi_heads.mask_predictor.conv5_mask.bias"
 _KINDS: Mapping[str, _Kind] = {
-    "RetinaResNet": _Kind("head.classification_head.cls_logits.weight", 9, RetinaNet, _build_retinanet, False),
-    "MobileNet": _Kind("head.classification_head.module_list.0.1.weight", 6, SSDlite, _build_ssdlite),
-    "FasterRCNN": _Kind(_REGIONS, 1, RCNN, _build_rcnn),
-    "MaskRCNN": _Kind(_REGIONS, 1, RCNN, _build_rcnn),
+    "RetinaResNet": _Kind(_RETINA_CLASSES, _anchor_count, RetinaNet, _build_retinanet, False),
+    "MobileNet": _Kind("head.classification_head.module_list.0.1.weight", lambda _: 6, SSDlite, _build_ssdlite),
+    "FasterRCNN": _Kind(_REGIONS, lambda _: 1, RCNN, _build_rcnn),
+    "MaskRCNN": _Kind(_REGIONS, lambda _: 1, RCNN, _build_rcnn),
 }

@@ -4,17 +4,19 @@ The backbone, the width of DeepLabV3's pyramid and the number of classes are rea
 classifier is for training only and left out.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torchvision.models import mobilenetv3, resnet
 from torchvision.models._utils import IntermediateLayerGetter
 
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
 from modelexport_converter.matching import Tensors, fill, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
-from modelexport_converter.semantic import Found, check_found, describe, load_program
+from modelexport_converter.semantic import Found, assumed_normalisation, check_found, describe, load_program
 
 RATES = (12, 24, 36)
 """Dilations of the pyramid, those of torchvision."""
@@ -47,7 +49,20 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     else:
         head = deeplab_head(channels, len(tensors[_PYRAMID]), found.classes)
     network = fill(Segmenter(backbone, head), tensors, f"{found.architecture} with {found.variant}")
-    return describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    described = describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    return replace(described, assumptions=_assumptions(found, model.parameters))
+
+
+def _assumptions(found: Found, parameters: Parameters) -> tuple[str, ...]:
+    stride, activation = (8, "ReLU") if str(found.variant).startswith("resnet") else (16, "those of MobileNetV3")
+    pyramid = (f"pyramid rates {', '.join(map(str, RATES))}",) if found.architecture == "DeepLabV3" else ()
+    return (
+        f"activation {activation}",
+        f"output stride {stride}",
+        *pyramid,
+        "normalisation epsilon 1e-05",
+        *assumed_normalisation(_PREPROCESSING, parameters),
+    )
 
 
 def _recognise(tensors: Tensors) -> Found:

@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
 from modelexport_converter.matching import Tensors, fill, mismatch, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
-from modelexport_converter.semantic import Found, check_found, describe, load_program
+from modelexport_converter.semantic import Found, assumed_normalisation, check_found, describe, load_program
 
 DEPTH = 4
 """How often the picture is halved; its sides must be multiples of 2 ** 4."""
@@ -45,8 +45,33 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
     kept = "mask_values" in tensors  # what the classes are in the pictures of the training
     weights = {name: tensors[name] for name in tensors if name != "mask_values"} if kept else tensors
-    network = fill(UNet(widths, found.classes, bilinear, bias, channels), weights, f"a U-Net of widths {widths}")
-    return describe(freeze(network), found, checkpoint, model, replace(_PREPROCESSING, channels=channels))
+    aligned = _aligns_corners(bilinear, model.parameters)
+    network = UNet(widths, found.classes, bilinear, bias, channels=channels, aligned=aligned)
+    fill(network, weights, f"a U-Net of widths {widths}")
+    described = describe(freeze(network), found, checkpoint, model, replace(_PREPROCESSING, channels=channels))
+    return replace(described, assumptions=_assumptions(bilinear, model.parameters))
+
+
+def _aligns_corners(bilinear: bool, parameters: Parameters) -> bool:
+    """Whether upsampling aligns corners: as PyTorch-UNet's does unless an export says otherwise.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: it says so of a network that has weights of its own there.
+    """
+    if not bilinear and parameters.align_corners is not None:
+        raise mismatch("alignCorners is for bilinear upsampling, the checkpoint has transposed convolutions; remove it")
+    return parameters.align_corners is not False
+
+
+def _assumptions(bilinear: bool, parameters: Parameters) -> tuple[str, ...]:
+    assumed = bilinear and parameters.align_corners is None
+    return (
+        "activation ReLU",
+        "maximum pooling 2x2",
+        *(("bilinear upsampling, align_corners",) if assumed else ()),
+        "normalisation epsilon 1e-05",
+        *assumed_normalisation(_PREPROCESSING, parameters),
+    )
 
 
 def _recognise(tensors: Tensors) -> Found:
@@ -96,11 +121,11 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Twice the height and width, by learned weights or bilinear, and joined with what the way down kept."""
 
-    def __init__(self, inputs: int, kept: int, outputs: int, bilinear: bool, bias: bool) -> None:
+    def __init__(self, inputs: int, kept: int, outputs: int, *, bilinear: bool, bias: bool, aligned: bool) -> None:
         super().__init__()
         self.up: nn.Module
         if bilinear:
-            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=aligned)
             self.conv = DoubleConv(inputs + kept, (inputs + kept) // 2, outputs, bias)
         else:
             self.up = nn.ConvTranspose2d(inputs, inputs // 2, 2, stride=2)
@@ -132,7 +157,14 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], classes: int, bilinear: bool = False, bias: bool = False, channels: int = 3
+        self,
+        widths: Sequence[int],
+        classes: int,
+        bilinear: bool = False,
+        bias: bool = False,
+        *,
+        channels: int = 3,
+        aligned: bool = True,
     ) -> None:
         super().__init__()
         self.inc = DoubleConv(channels, widths[0], widths[0], bias)
@@ -143,7 +175,8 @@ class UNet(nn.Module):
             kept = widths[DEPTH - 1 - level]
             # Interpolation keeps the channels, so that the level above has to arrive with as many as it is joined to.
             outputs = widths[max(DEPTH - 2 - level, 0)] if bilinear else kept
-            self.add_module(f"up{level + 1}", Up(inputs, kept, outputs, bilinear, bias))
+            up = Up(inputs, kept, outputs, bilinear=bilinear, bias=bias, aligned=aligned)
+            self.add_module(f"up{level + 1}", up)
             inputs = outputs
         self.outc = Out(inputs, classes)
 

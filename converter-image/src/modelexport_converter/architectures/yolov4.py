@@ -1,15 +1,23 @@
 """YOLOv4 and YOLOv4-tiny for detection, from the checkpoints of Tianxiaomo's pytorch-YOLOv4."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from modelexport.matrix import ARCHITECTURES
-from modelexport.spec import Model
+from modelexport.spec import Model, Parameters
 from modelexport_converter.architectures.detection import describe_detector, load_detector_program
 from modelexport_converter.architectures.layers import constants, fuse
-from modelexport_converter.architectures.yolov4_network import EPSILON, SHAPES, Network, Prediction, Tiny, rename
+from modelexport_converter.architectures.yolov4_network import (
+    EPSILON,
+    SHAPES,
+    Anchors,
+    Network,
+    Prediction,
+    Tiny,
+    rename,
+)
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.matching import check_asked, class_names, fill, mismatch, own_weights, trained_size
 from modelexport_converter.model import LoadedModel
@@ -27,8 +35,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """Build the network of a checkpoint, ready for capture.
 
     The weights are named as those of ``Yolov4`` in ``models.py``, or for the tiny variant as those of ``Darknet`` with
-    ``yolov4-tiny.cfg``. Any width is accepted. Anchors are those that were published, as checkpoints do not tell; so
-    are the scales of the boxes' centres, which are 1 in ``Yolov4`` and 1.05 in ``yolov4-tiny.cfg``.
+    ``yolov4-tiny.cfg``. Any width is accepted. Anchors are those that were published unless others are given, as
+    checkpoints do not tell; so are the scales of the boxes' centres, 1 in ``Yolov4`` and 1.05 in ``yolov4-tiny.cfg``.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
@@ -43,10 +51,36 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     check_asked("number of classes", model.parameters.num_classes, classes)
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
-    network = build(len(tensors[first]), classes, size)
+    network = build(len(tensors[first]), classes, size, _anchors_of(model.parameters, len(build.STRIDES)))
+    network.activate(model.parameters.activation)
     fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
     described = describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, body=network.BODY)
+    return replace(described, body=network.BODY, assumptions=_assumptions(network, model.parameters))
+
+
+def _anchors_of(parameters: Parameters, levels: int) -> Sequence[Anchors] | None:
+    """The anchors that an export gives, level by level.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: they are those of the other variant.
+    """
+    if parameters.anchors is None:
+        return None
+    pairs = tuple(zip(parameters.anchors[::2], parameters.anchors[1::2], strict=True))
+    check_asked("numbers of anchors", len(parameters.anchors), levels * SHAPES * 2)
+    return [pairs[level * SHAPES : (level + 1) * SHAPES] for level in range(levels)]
+
+
+def _assumptions(network: Network, parameters: Parameters) -> tuple[str, ...]:
+    numbers = ", ".join(f"{width},{height}" for level in network.ANCHORS for width, height in level)
+    return (
+        *(() if parameters.activation else (network.ACTIVATION,)),
+        *(() if parameters.anchors else (f"anchors {numbers}",)),
+        f"scale_x_y {network.SCALE:g}",
+        f"normalisation epsilon {EPSILON:g}",
+        "convolution strides, pooling, nearest upsampling",
+        "pixels RGB, 0 to 1",
+    )
 
 
 def _prepare(network: Network) -> torch.nn.Module:

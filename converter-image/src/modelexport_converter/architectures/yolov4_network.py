@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.layers import Conv, grid, join, twice
+from modelexport_converter.architectures.layers import Conv, activate, grid, join, leaky, mish, twice
 
 WIDTH = 32
 """Channels of the first layer, as published; those of all others are multiples of it."""
@@ -38,16 +38,6 @@ def _rename(name: str) -> str:
     name = re.sub(r"^neek\.", "neck.", name)
     name = re.sub(r"\.conv\.([01])\.(\w+)$", lambda found: f".{('conv', 'bn')[int(found[1])]}.{found[2]}", name)
     return re.sub(r"^(models\.\d+\.(?:conv|bn))\d+\.", r"\1.", name)
-
-
-def mish(x: torch.Tensor) -> torch.Tensor:
-    """The activation of https://arxiv.org/abs/1908.08681, in operators that every format has."""
-    return x * functional.softplus(x).tanh()
-
-
-def leaky(x: torch.Tensor) -> torch.Tensor:
-    """A tenth of what is negative."""
-    return functional.leaky_relu(x, 0.1)
 
 
 def _mish(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
@@ -214,14 +204,23 @@ class Network(nn.Module):
         ((142, 110), (192, 243), (459, 401)),
     )
     SCALE = 1.0
-    BODY: tuple[str, ...] = (*(f"down{number}" for number in range(1, 6)), "neck", "head")
+    ACTIVATION = "activation Mish in the backbone, LeakyReLU 0.1 after it"
+    BACKBONE: tuple[str, ...] = tuple(f"down{number}" for number in range(1, 6))
+    BODY: tuple[str, ...] = (*BACKBONE, "neck", "head")
     """Mish between the convolutions needs more than 8 bits, so that these alone are quantised."""
 
-    def __init__(self, width: int, classes: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, width: int, classes: int, size: tuple[int, int], anchors: Sequence[Anchors] | None = None
+    ) -> None:
         super().__init__()
         self.classes = classes
-        self.decoder = Decoder(size, self.STRIDES, self.ANCHORS, self.SCALE)
+        self.decoder = Decoder(size, self.STRIDES, anchors or self.ANCHORS, self.SCALE)
         self.build(width, classes)
+
+    def activate(self, activation: str | None) -> None:
+        """Let the backbone have another activation, unless it is ``None``."""
+        for name in self.BACKBONE:
+            activate(self.get_submodule(name), activation)
 
     def build(self, width: int, classes: int) -> None:
         """Make the layers."""
@@ -256,6 +255,8 @@ class Tiny(Network):
     STRIDES = (16, 32)
     ANCHORS = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
     SCALE = 1.05
+    ACTIVATION = "activation LeakyReLU 0.1"
+    BACKBONE = ("models",)
     BODY = ()
 
     def build(self, width: int, classes: int) -> None:

@@ -10,7 +10,7 @@ from modelexport.matrix import ARCHITECTURES, Task
 from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.layers import activate, constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
 from modelexport_converter.architectures.yolov8_families import WAY_OUT
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
@@ -19,6 +19,7 @@ from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
     Tensors,
     check_asked,
+    check_own_network,
     class_names,
     fill,
     mismatch,
@@ -32,6 +33,7 @@ from modelexport_converter.matching import (
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -84,6 +86,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
 
 def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
     """The network that a pickled module describes."""
+    check_own_network(model.parameters, "the checkpoint")
     check_asked("architecture", model.architecture, _NAMES[tree.task])
     variant = _variant_of(tree.layers[0].child("conv").integer("out_channels", 1)) if _starts_alike(tree) else None
     check_asked("variant", model.parameters.variant, variant or "none of them")
@@ -127,15 +130,8 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     size = _size(checkpoint.facts, model, STRIDES[-1])
     network = _build(checkpoint, task, variant, classes, size)
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(task))
-
-
-def _assumptions(task: Task) -> tuple[str, ...]:
-    """What the weights do not say, and the published network has."""
-    shared = ("activation SiLU", "shortcuts in the backbone", "strides of the published table")
-    if task is Task.CLASSIFICATION:
-        return (*shared, f"epsilon {_epsilon(task):g}")
-    return (*shared, "nearest upsampling", "pooling kernel 5", f"epsilon {_epsilon(task):g}")
+    activate(network, model.parameters.activation)
+    return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(model))
 
 
 def _size(facts: Facts, model: Model, stride: int) -> tuple[int, int]:
@@ -186,6 +182,18 @@ def _epsilon(task: Task) -> float:
     return 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
+def _assumptions(model: Model) -> tuple[str, ...]:
+    """What of a network is not in its weights."""
+    task = _task(model)
+    return (
+        *(() if model.parameters.activation else ("activation SiLU",)),
+        "convolution strides, padding and shortcuts of YOLOv8",
+        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
+        f"normalisation epsilon {_epsilon(task):g}",
+        "pixels RGB, 0 to 1",
+    )
+
+
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
     """Keypoints and components; where the checkpoint does not say, three or two components, whichever divides.
 
@@ -226,7 +234,7 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
     preprocessing = replace(described.preprocessing, channels=program_channels(program))
-    return replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM)
+    return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

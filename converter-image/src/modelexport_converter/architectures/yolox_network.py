@@ -12,12 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from modelexport_converter.architectures.layers import Conv, grid, join, twice
+from modelexport_converter.statistics import inherit
 
 STRIDES = (8, 16, 32)
 EPSILON = 1e-3
 """Of batch normalisation, set by Megvii's experiments."""
 
-# Depth and width of each variant; the smallest one has depthwise convolutions, too.
+# Depth and width of each variant; Megvii's nano has depthwise convolutions, too.
 SCALES = {
     "nano": (0.33, 0.25),
     "tiny": (0.33, 0.375),
@@ -29,7 +30,7 @@ SCALES = {
 
 
 class Focus(nn.Module):
-    """A convolution on the four quarters of a picture; ``fold`` makes it one convolution that takes RGB in 0..1."""
+    """A convolution on the four quarters of a picture; ``fold`` makes it one convolution on the picture as it lies."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -37,22 +38,25 @@ class Focus(nn.Module):
         self.folded = False
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, 3, height, width) to (1, outputs, height / 2, width / 2); before ``fold``, pixels are BGR in 0..255."""
+        """(1, 3, height, width) to (1, outputs, height / 2, width / 2); before ``fold``, pixels as in training."""
         corners = [image[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
         features: torch.Tensor = self.conv(image if self.folded else torch.cat(corners, 1))
         return features
 
-    def fold(self) -> None:
+    def fold(self, color_order: str = "BGR", pixel_range: str = "0-255") -> None:
         """Take RGB in 0..1, by one convolution 6x6 of stride 2; for use after ``fuse``.
 
-        A kernel of 3x3 on pixels that were taken apart by row and column is one of 6x6 on the pixels as they lie.
+        Order and range are those of the training. A kernel of 3x3 on pixels that were taken apart by row and column is
+        one of 6x6 on the pixels as they lie.
         """
         split = self.conv.conv
         taps = split.weight.view(-1, 2, 2, 3, 3, 3)  # output, column, row, colour, y, x
         kernel = taps.permute(0, 3, 4, 2, 5, 1).reshape(-1, 3, 6, 6)
         whole = nn.Conv2d(3, split.out_channels, 6, 2, 2).requires_grad_(False)
-        whole.weight.copy_(kernel.flip(1) * 255)
+        kernel = kernel.flip(1) if color_order == "BGR" else kernel
+        whole.weight.copy_(kernel * 255 if pixel_range == "0-255" else kernel)
         whole.bias = split.bias
+        inherit(whole, split)
         self.conv.conv, self.folded = whole, True
 
 
@@ -198,14 +202,14 @@ class Head(nn.Module):
 class Network(nn.Module):
     """Maps an image (1, 3, height, width) to boxes (1, 4, N) and scores (1, classes, N).
 
-    Pixels are BGR in 0..255, as in the checkpoint, until ``backbone.backbone.stem.fold``.
+    Pixels are as in training, BGR in 0..255 as a rule, until ``backbone.backbone.stem.fold``.
     """
 
-    def __init__(self, variant: str, classes: int, size: tuple[int, int]) -> None:
+    def __init__(self, variant: str, classes: int, size: tuple[int, int], depthwise: bool | None = None) -> None:
         super().__init__()
         depth, width = SCALES[variant]
         channels = [int(width * c) for c in (64, 128, 256, 512, 1024)]
-        depthwise = variant == "nano"
+        depthwise = variant == "nano" if depthwise is None else depthwise
         self.backbone = Pyramid(channels, round(3 * depth), depthwise)
         self.head = Head(channels[2:], classes, depthwise)
         self.decoder = Decoder(size)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from modelexport.cli.artifacts import Published, add_arguments, choose_kubectl, of_cluster, of_directory, read_export
 from modelexport.cli.display import open_console
-from modelexport.cli.summary import MIB
+from modelexport.cli.summary import MIB, tell_origin
 
 EPILOG = """examples:
   modelexport get shapes --namespace team
@@ -51,19 +51,21 @@ def get(options: argparse.Namespace) -> int:
 
 def _show(found: Sequence[Published]) -> None:
     console = open_console(error_stream=False)
-    table = Table("Target", "State", "Scheme", "MiB", "SHA-256", "Verification", box=None, pad_edge=False)
+    table = Table("Target", "State", "Scheme", "MiB", "SHA-256", "Verification", "Reference", box=None, pad_edge=False)
     for one in found:
         table.add_row(*map(Text, (one.target, one.state, one.scheme, *_cells(one))))
     console.print(table)
     for one in found:
         if one.artifact:
             console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
+    tell_origin(console, [(one.target, one.verification) for one in found])
 
 
-def _cells(one: Published) -> tuple[str, str, str]:
+def _cells(one: Published) -> tuple[str, ...]:
     artifact, verification = one.artifact, one.verification
     return (
         f"{artifact.size_bytes / MIB:.2f}" if artifact else "",
         artifact.sha256[:12] if artifact else "",
         f"{verification.metric} {verification.value} >= {verification.threshold}" if verification else "",
+        str(verification.reference or "") if verification else "",
     )

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 from modelexport.cli.conversions import Conversion
 from modelexport.cli.display import STYLES
 from modelexport.matrix import Format, Precision
+from modelexport.result import Verification
 
 MIB = 1 << 20
 
@@ -23,6 +24,20 @@ def show(console: Console, conversions: Sequence[Conversion], store: str) -> Non
         if conversion.result and conversion.result.artifact:
             place = place_of(conversion.result.artifact.uri, store)
             console.print(f"{conversion.label:<14} {place}", highlight=False, markup=False, soft_wrap=True)
+    tell_origin(console, [(c.label, c.result.verification) for c in conversions if c.succeeded and c.result])
+
+
+def tell_origin(console: Console, verified: Iterable[tuple[str, Verification | None]]) -> None:
+    """Print what was assumed of the original models, and every warning, each once with the targets that it is of."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for label, verification in verified:
+        if verification and verification.assumptions:
+            lines.setdefault(("", f"assumed: {', '.join(verification.assumptions)}"), []).append(label)
+        for warning in verification.warnings if verification else ():
+            lines.setdefault(("bold yellow", f"warning: {warning}"), []).append(label)
+    for (style, line), labels in lines.items():
+        named = labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
+        console.print(f"{named}: {line}", style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def place_of(uri: str, store: str) -> str:
@@ -71,7 +86,8 @@ def tell_interrupted(console: Console, conversions: Sequence[Conversion]) -> Non
 def results_table(conversions: Sequence[Conversion]) -> Table:
     """Return the numbers of every target as a table."""
     table = Table(box=None, pad_edge=False)
-    for name in ("Target", "Scheme", "MiB", "Ratio", "SHA-256", "Verification", "Seconds", "Peak MiB", "State"):
+    names = ("Target", "Scheme", "MiB", "Ratio", "SHA-256", "Verification", "Reference", "Seconds", "Peak MiB", "State")
+    for name in names:
         numeric = name in ("MiB", "Ratio", "Seconds", "Peak MiB")
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name == "Target")
     sizes = full_sizes(conversions)
@@ -101,7 +117,7 @@ def ratio(conversion: Conversion, sizes: Mapping[tuple[str, Format], int]) -> fl
 def _cells(conversion: Conversion, sizes: Mapping[tuple[str, Format], int]) -> tuple[str, ...]:
     result, scheme = conversion.result, str(conversion.request.scheme)
     if result is None:
-        return conversion.label, scheme, *[""] * 6
+        return conversion.label, scheme, *[""] * 7
     artifact, verification, share = result.artifact, result.verification, ratio(conversion, sizes)
     return (
         conversion.label,
@@ -110,6 +126,7 @@ def _cells(conversion: Conversion, sizes: Mapping[tuple[str, Format], int]) -> t
         f"{share:.3f}" if share else "",
         artifact.sha256[:12] if artifact else "",
         f"{verification.metric} {verification.value} >= {verification.threshold}" if verification else "",
+        str(verification.reference or "") if verification else "",
         f"{conversion.seconds:.1f}",
         str(result.peak_memory_mib or ""),
     )
