@@ -47,3 +47,20 @@ def test_two_networks_of_a_kind_in_one_module_are_refused() -> None:
     with pytest.raises(Failure) as caught:
         load(Checkpoint(both), ask("UNet"))
     assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
+
+
+def test_numbers_of_another_type_are_no_weights() -> None:
+    """Integers of a quantised network are not its weights, which a float would take without a word."""
+    weights = dict(read_checkpoint(TRAINED["UNet"].weights).tensors)
+    weights["outc.conv.weight"] = weights["outc.conv.weight"].to(torch.int8)
+    with pytest.raises(Failure, match=r"outc\.conv\.weight holds numbers of torch\.int8 instead of torch\.float32"):
+        load(Checkpoint(weights), ask("UNet"))
+
+
+def test_every_difference_is_named_before_any_weight_is_read(tmp_path: Path) -> None:
+    weights = dict(read_checkpoint(TRAINED["UNet"].weights).tensors)
+    del weights["outc.conv.bias"]
+    torch.save({"state_dict": {**weights, "best_metric": torch.tensor(float("inf"))}}, tmp_path / "x.pt")
+    with pytest.raises(Failure) as caught:
+        load(read_checkpoint(tmp_path / "x.pt"), ask("UNet"))
+    assert "outc.conv.bias is missing; best_metric is not of this network" in str(caught.value)

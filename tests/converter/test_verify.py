@@ -215,7 +215,13 @@ def test_errors_in_faint_scores_count_a_quarter_of_what_they_are_beside_them() -
     assert compare(model, run_of(model, 0), PICTURES).value == 1
 
 
-@pytest.mark.parametrize("highest", [1e-6, 2e-4, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize(("error", "equal"), [(5e-8, True), (1e-6, False)])
+def test_faint_scores_may_differ_by_a_rounding_of_1(error: float, equal: bool) -> None:
+    model = scores_up_to(2e-4)
+    assert (compare(model, run_of(model, np.array([[[0, 0, 0, error]]])), PICTURES[1:]).value == 1) is equal
+
+
+@pytest.mark.parametrize("highest", [1e-7, 1e-6, 2e-4, 0.05, 0.3, 1.0])
 def test_a_file_without_any_score_is_too_bad_for_every_threshold(highest: float) -> None:
     model = scores_up_to(highest)
     comparison = compare(model, lambda image: (np.zeros((1, 1, 4), np.float32),), PICTURES)

@@ -42,7 +42,8 @@ UNKNOWN = "unknown"
 """The axes of an output of which nothing is known but its shape."""
 PROBABILITY_STEP = 2.0**-23
 """What two probabilities in float32 may differ by and be equal: libraries compute a sigmoid as a polynomial that is
-exact to a rounding of 1, which is a thousandth of the scores of a network that was hardly trained."""
+exact to a rounding of 1, which matters beside the scores of a network that was hardly trained. It is never more than a
+thousandth of a picture's highest score, so that a file without any score is no equal."""
 _POSITIONS = {"batch", "anchor", "row", "column"}
 
 
@@ -238,7 +239,8 @@ class _Sums:
         self.pictures += 1
         difference = np.abs(expected.astype(np.float64) - found)
         if _has(self.output, "class"):
-            difference = np.maximum(difference - PROBABILITY_STEP, 0)
+            rounding = min(PROBABILITY_STEP, float(expected.max(initial=0)) / 1000)
+            difference = np.where(difference > rounding, difference, 0)
         self.error += float((weights * difference**2).sum())
         self.square += float((weights * expected.astype(np.float64) ** 2).sum())
         self.linear = self.linear + (weights * expected).sum(axis=positions)

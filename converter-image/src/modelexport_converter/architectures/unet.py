@@ -43,7 +43,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         raise mismatch(f"{problem}, so that no file of it could be verified")
     widths = [len(tensors[name]) for name in _LEVELS]
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
-    weights = {name: value for name, value in tensors.items() if name != "mask_values"}
+    kept = "mask_values" in tensors  # what the classes are in the pictures of the training
+    weights = {name: tensors[name] for name in tensors if name != "mask_values"} if kept else tensors
     aligned = _aligns_corners(bilinear, model.parameters)
     network = UNet(widths, found.classes, bilinear, bias, channels=channels, aligned=aligned)
     fill(network, weights, f"a U-Net of widths {widths}")
