@@ -49,10 +49,10 @@ def test_no_word_of_a_watch_ends_the_process(words: dict[str, list[bytes]], tmp_
         operator = Operator(f"http://127.0.0.1:{api.port}", tmp_path)
         with operator.running():
             wait_for(lambda: all(api.watches[plural] > 1 for plural in words), operator)
-            assert operator.ask("/readyz")[0] == 200
+            wait_for(lambda: operator.ask("/readyz")[0] == 200, operator)
             assert operator.process is not None
             operator.process.send_signal(signal.SIGTERM)
-            assert operator.process.wait(20) == 0
+            assert operator.process.wait(60) == 0
     assert "\x1b" not in operator.log.read_text()
 
 
@@ -66,4 +66,4 @@ def test_a_signal_that_comes_while_kopf_begins_anew_ends_the_process(tmp_path: P
             time.sleep(0.5)
             assert operator.process is not None
             operator.process.send_signal(signal.SIGTERM)
-            assert operator.process.wait(30) == 0
+            assert operator.process.wait(60) == 0
