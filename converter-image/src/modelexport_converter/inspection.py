@@ -37,7 +37,7 @@ def check_facts(facts: Facts, model: LoadedModel, scheme: Scheme) -> None:
 
 
 def _interface(facts: Facts, model: LoadedModel) -> Iterator[str]:
-    wanted = {model.input_name: (1, 3, *model.input_size)}
+    wanted = {model.input_name: model.input_shape}
     if dict(facts.inputs) != wanted:
         yield f"its inputs are {dict(facts.inputs)} instead of {wanted}"
     names = [output.name for output in model.outputs]

@@ -1,7 +1,6 @@
 """Brings together what an export asks and what its checkpoint holds; every architecture reads checkpoints by it."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -10,12 +9,16 @@ import torch
 from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
 from modelexport.spec import INPUT_SIZE_LIMIT, Parameters
+from modelexport.text import clean
 from modelexport_converter.checkpoint import Facts
+from modelexport_converter.checkpoints.choice import AVERAGED
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Preprocessing
 from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
+CHANGED = "save a changed network with torch.export.save as .pt2, and export that with the architecture Custom"
+"""The way out for weights of a network that is not the one of its name."""
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
@@ -38,14 +41,26 @@ def mismatch(message: str) -> Failure:
 def own_weights(tensors: Tensors, *marks: str) -> Tensors:
     """Take off what is before every name of a network that is a part of another module, as in Lightning: ``model.``.
 
-    The network is told by ``marks``, of which each of its kind has at least one. What has another prefix is left out,
-    e.g. the weights of a loss. Names are left as they are where a mark is among them, or where two parts have it.
+    The network is told by ``marks``, of which each of its kind has at least one. What has another prefix is left out
+    and never read, e.g. the weights of a loss. Names are left as they are where a mark is among them. Of two parts that
+    have it, the averaged one is the network.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: two parts have it, which are named.
     """
-    marked = [name.removesuffix(mark) for mark in marks for name in tensors if f".{name}".endswith(f".{mark}")]
-    if len(set(marked)) != 1:
+    ends = {f".{mark}": mark for mark in marks}
+    marked = {name.removesuffix(mark) for name in tensors for end, mark in ends.items() if f".{name}".endswith(end)}
+    if not marked or "" in marked:
         return tensors
-    prefix = marked[0]
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    averaged = sorted(prefix for prefix in marked if prefix.rstrip(".").rpartition(".")[2] in AVERAGED)
+    if len(marked) > 1 and len(averaged) != 1:
+        parts = [clean(prefix.rstrip("."), 60) for prefix in sorted(marked)]
+        raise mismatch(
+            f"the checkpoint holds {len(parts)} networks, {' and '.join(parts[:4])}; save the one that is meant alone, "
+            f"e.g. the state_dict of {parts[0]}"
+        )
+    prefix = averaged[0] if averaged else next(iter(marked))
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
 def check_program_parameters(parameters: Parameters) -> None:
@@ -72,8 +87,14 @@ _OF_THE_NETWORK = {
 
 
 def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
-    """A preprocessing with the mean and the deviation that an export gives."""
+    """A preprocessing with the mean and the deviation that an export gives.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: pictures have one channel.
+    """
     given = {"mean": parameters.image_mean, "std": parameters.image_std}
+    if preprocessing.channels != 3 and any(value is not None for value in given.values()):
+        raise mismatch("imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them")
     return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
@@ -118,19 +139,39 @@ def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
     return {**facts, "variant": variant} if variant else facts
 
 
-def fill(network: Network, tensors: Tensors, what: str, way_out: str = "export a changed network as .pt2") -> Network:
+def fill(network: Network, tensors: Tensors, what: str, way_out: str = CHANGED) -> Network:
     """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
 
     Raises:
         Failure: ``CheckpointMismatch``: the weights are not those of ``what``; the first differences are named.
     """
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    try:
-        network.load_state_dict({**counters, **tensors})
-    except RuntimeError as error:
-        first = re.sub(r"\s+", " ", str(error).partition(":")[2])[:300]
-        raise mismatch(f"the weights do not fit {what}:{first}; {way_out}") from error
+    own = network.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    problems = [
+        *_named("missing", [name for name in own if name not in tensors and name not in counters]),
+        *_named("not of this network", [name for name in tensors if name not in own]),
+        *(problem for name in own if name in tensors and (problem := _difference(name, own[name], tensors[name]))),
+    ]
+    if problems:
+        raise mismatch(f"the weights do not fit {what}: {'; '.join(problems[:4])}; {way_out}")
+    network.load_state_dict({**counters, **tensors})
     return network
+
+
+def _named(problem: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        shown = ", ".join(clean(name, 100) for name in names[:3])
+        yield f"{shown}{more} {'is' if len(names) == 1 else 'are'} {problem}"
+
+
+def _difference(name: str, own: torch.Tensor, given: torch.Tensor) -> str | None:
+    """What a tensor of the checkpoint has otherwise than the network."""
+    if own.shape != given.shape:
+        return f"{name} has the shape {tuple(given.shape)} instead of {tuple(own.shape)}"
+    if own.is_floating_point() != given.is_floating_point():
+        return f"{name} holds numbers of {given.dtype} instead of {own.dtype}"
+    return None
 
 
 def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tuple[int, int], list[tuple[int, ...]]]:
@@ -141,13 +182,19 @@ def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tup
     """
     inputs = [program.shapes[value] for value in program.inputs]
     shapes = [given.sizes for given in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
-        raise unfit(f"it takes inputs of shapes {shapes}, expected one image (1, 3, height, width)")
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] not in ((1, 3), (1, 1)):
+        expected = "expected one image (1, 3, height, width), or (1, 1, height, width) in grey"
+        raise unfit(f"it takes inputs of shapes {shapes}, {expected}")
     if inputs[0].dtype is not torch.float32:
         raise unfit(f"it takes {inputs[0].dtype}, expected an image of torch.float32 in 0 to 1 as example input")
     height, width = shapes[0][2:]
     check_asked("input size", asked, (height, width))
     return (height, width), [program.shapes[value].sizes for value in program.outputs]
+
+
+def program_channels(program: Program) -> int:
+    """How many channels the picture has that a program takes: 3 (RGB) or 1 (grey)."""
+    return program.shapes[program.inputs[0]].sizes[1]
 
 
 def unfit(problem: str) -> Failure:

@@ -12,7 +12,7 @@ from modelexport_converter.statistics import Fit
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the input tensor (1, 3, height, width), float32, RGB.
+    """How a picture becomes the input tensor (1, channels, height, width), float32: RGB, or grey for one channel.
 
     ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides;
     ``centre_crop`` scales the shorter side to the input size and cuts the centre; ``stretch`` scales height and width
@@ -22,6 +22,12 @@ class Preprocessing:
     resize: Literal["letterbox", "centre_crop", "stretch"]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    channels: int = 3
+
+    @property
+    def colours(self) -> str:
+        """What the channels are."""
+        return {1: "grey"}.get(self.channels, "RGB")
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Output:
 class LoadedModel:
     """A model ready for capture.
 
-    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor (1, 3, height, width) to a
+    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor of ``input_shape`` to a
     tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
     the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
     there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
@@ -66,7 +72,12 @@ class LoadedModel:
     warnings: tuple[str, ...] = ()
     fit: Fit | None = None
 
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(1, channels, height, width)."""
+        return (1, self.preprocessing.channels, *self.input_size)
+
     def example_input(self) -> torch.Tensor:
-        """A tensor of the input's shape (1, 3, height, width), from a fixed seed, in 0..1."""
+        """A tensor of the input's shape, from a fixed seed, in 0..1."""
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(1, 3, *self.input_size, generator=generator)
+        return torch.rand(self.input_shape, generator=generator)

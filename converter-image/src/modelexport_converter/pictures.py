@@ -222,7 +222,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 class Inputs(Sequence[Array]):
-    """Pictures as inputs of a model, each (1, 3, height, width) float32, prepared when they are asked for.
+    """Pictures as inputs of a model, each (1, channels, height, width) float32, prepared when they are asked for.
 
     Ten thousand of them would not fit in memory at once.
     """
@@ -248,10 +248,17 @@ class Inputs(Sequence[Array]):
 
 
 def prepare(image: Image.Image, preprocessing: "Preprocessing", input_size: tuple[int, int]) -> Array:
-    """Turn an RGB picture into an input (1, 3, height, width), float32, by the model's preprocessing."""
+    """Turn an RGB picture into an input (1, channels, height, width), float32, by the model's preprocessing.
+
+    Grey is the luma of ITU-R 601, as OpenCV and Pillow read a picture in grey.
+    """
     resized = _RESIZERS[preprocessing.resize](image, input_size)
-    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    mean, std = (np.asarray(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
+    if preprocessing.channels == 1:
+        resized = resized.convert("L")
+    pixels = np.atleast_3d(np.asarray(resized, dtype=np.float32)) / np.float32(255)
+    mean, std = (
+        np.asarray(values[: pixels.shape[2]], dtype=np.float32) for values in (preprocessing.mean, preprocessing.std)
+    )
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)[None])
 
 

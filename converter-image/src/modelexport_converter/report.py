@@ -94,8 +94,8 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
     return {
         "input": {
             "name": model.input_name,
-            "shape": (1, 3, *model.input_size),
-            "axes": ("batch", "RGB", "height", "width"),
+            "shape": model.input_shape,
+            "axes": ("batch", model.preprocessing.colours, "height", "width"),
         },
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,

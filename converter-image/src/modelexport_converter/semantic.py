@@ -14,6 +14,7 @@ from modelexport_converter.matching import (
     check_asked,
     class_names,
     normalised,
+    program_channels,
     program_shapes,
     row_facts,
     trained_size,
@@ -98,8 +99,11 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
         raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
-    prepared = normalised(preprocessing, model.parameters)
-    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, prepared)
+    channels = program_channels(checkpoint.program)
+    if channels != 3 and any(preprocessing.mean):
+        raise unfit(f"it takes a picture of {channels} channel, and {model.architecture} normalises three")
+    pictures = normalised(replace(preprocessing, channels=channels), model.parameters)
+    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
     return replace(described, reference=Reference.PROGRAM)
 
 

@@ -39,6 +39,9 @@ from modelexport_converter.slots import AXIS, SlotSums, incomparable
 METRIC = "agreement"
 UNKNOWN = "unknown"
 """The axes of an output of which nothing is known but its shape."""
+PROBABILITY_STEP = 2.0**-23
+"""What two probabilities in float32 may differ by and be equal: libraries compute a sigmoid as a polynomial that is
+exact to a rounding of 1, which is a thousandth of the scores of a network that was hardly trained."""
 _POSITIONS = {"batch", "anchor", "row", "column"}
 
 
@@ -229,7 +232,10 @@ class _Sums:
         weights = np.float64(1) if not weighted or confidence is None else confidence.astype(np.float64).reshape(shape)
         positions = tuple(index for index, axis in enumerate(self.output.axes) if axis in _POSITIONS)
         self.pictures += 1
-        self.error += float((weights * (expected.astype(np.float64) - found) ** 2).sum())
+        difference = np.abs(expected.astype(np.float64) - found)
+        if _has(self.output, "class"):
+            difference = np.maximum(difference - PROBABILITY_STEP, 0)
+        self.error += float((weights * difference**2).sum())
         self.square += float((weights * expected.astype(np.float64) ** 2).sum())
         self.linear = self.linear + (weights * expected).sum(axis=positions)
         self.weight += float(np.broadcast_to(weights, expected.shape).sum()) / max(1, self.linear.size)

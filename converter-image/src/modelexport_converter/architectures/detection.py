@@ -7,7 +7,7 @@ import torch
 from modelexport.result import Reference
 from modelexport.spec import Model
 from modelexport_converter.checkpoint import Facts
-from modelexport_converter.matching import check_asked, class_names, program_shapes, row_facts, unfit
+from modelexport_converter.matching import check_asked, class_names, program_channels, program_shapes, row_facts, unfit
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
@@ -50,4 +50,5 @@ def load_detector_program(facts: Facts, program: Program, model: Model) -> Loade
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(facts, classes)
     described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
-    return replace(described, reference=Reference.PROGRAM)
+    preprocessing = replace(described.preprocessing, channels=program_channels(program))
+    return replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM)

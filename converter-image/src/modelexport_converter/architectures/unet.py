@@ -21,6 +21,7 @@ from modelexport_converter.semantic import Found, assumed_normalisation, check_f
 DEPTH = 4
 """How often the picture is halved; its sides must be multiples of 2 ** 4."""
 _FIRST, _LAST = "inc.double_conv.0.weight", "outc.conv.weight"
+_OF_ANOTHER = "segmentation_head.0.weight"
 _LEVELS = (_FIRST, *(f"down{level + 1}.maxpool_conv.1.double_conv.0.weight" for level in range(DEPTH)))
 _PREPROCESSING = Preprocessing("stretch")
 
@@ -36,12 +37,17 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     tensors = own_weights(checkpoint.tensors, _LAST)
     found = _recognise(tensors)
     check_found(found, model)
+    channels = tensors[_FIRST].shape[1]
+    if channels not in (1, 3):
+        problem = f"the network takes pictures of {channels} channels; pictures have three (RGB) or one (grey)"
+        raise mismatch(f"{problem}, so that no file of it could be verified")
     widths = [len(tensors[name]) for name in _LEVELS]
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
     weights = {name: value for name, value in tensors.items() if name != "mask_values"}
     aligned = _aligns_corners(bilinear, model.parameters)
-    network = fill(UNet(widths, found.classes, bilinear, bias, aligned), weights, f"a U-Net of widths {widths}")
-    described = describe(freeze(network), found, checkpoint, model, _PREPROCESSING)
+    unet = UNet(widths, found.classes, bilinear, bias, channels, aligned=aligned)
+    network = fill(unet, weights, f"a U-Net of widths {widths}")
+    described = describe(freeze(network), found, checkpoint, model, replace(_PREPROCESSING, channels=channels))
     return replace(described, assumptions=_assumptions(bilinear, model.parameters))
 
 
@@ -69,7 +75,12 @@ def _assumptions(bilinear: bool, parameters: Parameters) -> tuple[str, ...]:
 
 def _recognise(tensors: Tensors) -> Found:
     if not {*_LEVELS, _LAST} <= set(tensors):
-        return Found("none with the names of PyTorch-UNet", 0)
+        whose = "are those of segmentation_models_pytorch" if _OF_ANOTHER in tensors else "have other names"
+        raise mismatch(
+            f"the weights {whose}, and a U-Net of PyTorch-UNet has inc, down1 to down4, up1 to up4 and outc; save the "
+            "model, with a softmax or sigmoid as its last layer, with torch.export.save as .pt2, for the same "
+            "architecture"
+        )
     return Found("UNet", len(tensors[_LAST]))
 
 
@@ -139,16 +150,23 @@ class Out(nn.Module):
 
 
 class UNet(nn.Module):
-    """Maps an image (1, 3, height, width) to logits (1, classes, height, width).
+    """Maps an image (1, channels, height, width) to logits (1, classes, height, width).
 
     ``widths`` are the channels of the five levels, finest first, e.g. 64, 128, 256, 512, 1024.
     """
 
     def __init__(
-        self, widths: Sequence[int], classes: int, bilinear: bool = False, bias: bool = False, aligned: bool = True
+        self,
+        widths: Sequence[int],
+        classes: int,
+        bilinear: bool = False,
+        bias: bool = False,
+        channels: int = 3,
+        *,
+        aligned: bool = True,
     ) -> None:
         super().__init__()
-        self.inc = DoubleConv(3, widths[0], widths[0], bias)
+        self.inc = DoubleConv(channels, widths[0], widths[0], bias)
         for level in range(DEPTH):
             self.add_module(f"down{level + 1}", Down(widths[level], widths[level + 1], bias))
         inputs = widths[-1]

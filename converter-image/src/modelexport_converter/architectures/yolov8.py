@@ -1,5 +1,6 @@
 """YOLOv8 for detection, segmentation, classification and keypoints."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from modelexport.spec import Model
 from modelexport_converter.architectures.detection import BOXES, SCORES
 from modelexport_converter.architectures.layers import activate, constants, fuse
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
+from modelexport_converter.architectures.yolov8_families import WAY_OUT
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
-from modelexport_converter.checkpoint import EPSILON, Checkpoint, Facts
+from modelexport_converter.architectures.yolov8_tree import Tree, build
+from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
     Tensors,
     check_asked,
@@ -20,6 +23,7 @@ from modelexport_converter.matching import (
     fill,
     mismatch,
     own_weights,
+    program_channels,
     program_shapes,
     row_facts,
     trained_size,
@@ -51,6 +55,13 @@ _OUTPUTS = {
     Task.KEYPOINTS: (BOXES, SCORES, _KEYPOINTS),
     Task.CLASSIFICATION: (_PROBABILITIES,),
 }
+_NAMES = {
+    Task.DETECTION: "YOLOv8",
+    Task.INSTANCE_SEGMENTATION: "YOLOv8-SEG",
+    Task.KEYPOINTS: "YOLOv8-Pose",
+    Task.CLASSIFICATION: "YOLOv8-CLS",
+}
+_ACTIVATIONS = "torch.nn.modules.activation"
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
 _EXTRAS = "model.22.cv4.0.2.weight"
 
@@ -58,31 +69,93 @@ _EXTRAS = "model.22.cv4.0.2.weight"
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """Build the network of a checkpoint, ready for capture.
 
-    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A ``.pt2`` archive
-    is used as it is: it must map one image (1, 3, height, width) to the outputs of the architecture, separate and in
-    their order.
+    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A pickled network
+    is built from its tree, as it is; weights alone fill the published network. A ``.pt2`` archive is used as it is: it
+    must map one image (1, 3, height, width) to the outputs of the architecture, separate and in their order.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
     """
     if checkpoint.program is not None:
         return _load_program(checkpoint, checkpoint.program, model)
+    if checkpoint.module is not None:
+        return _load_tree(checkpoint, Tree.read(checkpoint.module), model)
+    return _rebuild(checkpoint, model)
+
+
+def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
+    """The network that a pickled module describes."""
+    check_asked("architecture", model.architecture, _NAMES[tree.task])
+    variant = _variant_of(tree.layers[0].child("conv").integer("out_channels", 1)) if _starts_alike(tree) else None
+    check_asked("variant", model.parameters.variant, variant or "none of them")
+    check_asked("number of classes", model.parameters.num_classes, tree.classes)
+    if tree.channels not in (1, 3):
+        raise mismatch(
+            f"the network takes pictures of {tree.channels} channels; pictures have three (RGB) or one (grey), so that "
+            "no file of it could be verified"
+        )
+    stride = math.ceil(max(tree.strides, default=STRIDES[-1]))
+    size = _size(checkpoint.facts, model, stride)
+    network = build(tree, size)
+    check_asked("activation", model.parameters.activation, _activations_of(network))
+    described = _describe(network, model, variant, size, class_names(checkpoint.facts, tree.classes))
+    return replace(
+        described,
+        preprocessing=replace(described.preprocessing, channels=tree.channels),
+        metadata={**described.metadata, "stride": str(stride)},
+        reference=Reference.CHECKPOINT,
+    )
+
+
+def _activations_of(network: torch.nn.Module) -> str:
+    """The activations between the layers of a network, by torch's names; one of them as a rule."""
+    found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
+    return " and ".join(sorted(found)) or "none"
+
+
+def _starts_alike(tree: Tree) -> bool:
+    """Whether the first layer is one whose width tells the variant."""
+    return tree.layers[0].has_child("conv")
+
+
+def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
+    """The published network with the weights of a checkpoint that holds nothing else."""
     tensors = own_weights(checkpoint.tensors, _STEM)
     checkpoint = replace(checkpoint, tensors=tensors)
-    check_asked("architecture", model.architecture, _architecture_of(tensors))
-    variant = _variant_of(tensors)
+    if (found := _architecture_of(tensors)) not in _NAMES.values():
+        raise mismatch(f"the weights are those of {found}; {WAY_OUT}")
+    check_asked("architecture", model.architecture, found)
+    variant = _variant_of(width := len(tensors[_STEM]))
+    if variant is None:
+        problem = f"the first layer has {width} channels, which no variant of YOLOv8 has"
+        raise mismatch(f"{problem}; give ultralytics' .pt, which says what the other layers are")
     check_asked("variant", model.parameters.variant, variant)
-    classes = len(tensors[_CLASSIFIER if _task(model) is Task.CLASSIFICATION else _CLASSES])
+    task = _task(model)
+    classes = len(tensors[_CLASSIFIER if task is Task.CLASSIFICATION else _CLASSES])
     check_asked("number of classes", model.parameters.num_classes, classes)
-    size = (
-        model.parameters.input_size
-        or trained_size(checkpoint.facts, STRIDES[-1])
-        or ARCHITECTURES[model.architecture].default_input_size
-    )
-    network = _build(checkpoint, _task(model), variant, classes, size)
-    described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
+    size = _size(checkpoint.facts, model, STRIDES[-1])
+    network = _build(checkpoint, task, variant, classes, size)
     activate(network, model.parameters.activation)
-    return replace(described, assumptions=_assumptions(checkpoint.facts, model))
+    described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
+    return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(model))
+
+
+def _assumptions(model: Model) -> tuple[str, ...]:
+    """What the weights do not say and the export leaves open, as the published network has it."""
+    task = _task(model)
+    return (
+        *(() if model.parameters.activation else ("activation SiLU",)),
+        "convolution strides, padding and shortcuts of YOLOv8",
+        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
+        f"normalisation epsilon {_epsilon(task):g}",
+        "pixels RGB, 0 to 1",
+    )
+
+
+def _size(facts: Facts, model: Model, stride: int) -> tuple[int, int]:
+    """What the export asks for, or what the model was trained for, or what the matrix has."""
+    default = ARCHITECTURES[model.architecture].default_input_size
+    return model.parameters.input_size or trained_size(facts, stride) or default
 
 
 def _task(model: Model) -> Task:
@@ -92,7 +165,7 @@ def _task(model: Model) -> Task:
 def _architecture_of(tensors: Tensors) -> str:
     """Tell the architecture by the names and shapes of the weights."""
     if _STEM not in tensors:
-        return "none of ultralytics' networks"
+        return "no network of ultralytics"
     if _CLASSIFIER in tensors:
         return "YOLOv8-CLS"
     if _CLASSES not in tensors or "model.22.cv3.0.0.conv.weight" not in tensors:
@@ -104,15 +177,9 @@ def _architecture_of(tensors: Tensors) -> str:
     return "YOLOv8-OBB" if len(tensors[_EXTRAS]) == 1 else "YOLOv8-Pose"
 
 
-def _variant_of(tensors: Tensors) -> str:
+def _variant_of(width: int) -> str | None:
     """Tell the variant by the width of the first layer, which differs between all of them."""
-    width = len(tensors[_STEM])
-    for variant, (_, factor, _) in SCALES.items():
-        if width == 64 * factor:
-            return variant
-    raise mismatch(
-        f"the first layer has {width} channels, which no variant of YOLOv8 has; export a changed network as .pt2"
-    )
+    return next((variant for variant, (_, factor, _) in SCALES.items() if width == 64 * factor), None)
 
 
 def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size: tuple[int, int]) -> torch.nn.Module:
@@ -125,25 +192,12 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
     fill(network, {**tensors, **constants(network)}, f"YOLOv8 {variant} with {classes} classes")
-    return fuse(network, _epsilon(checkpoint.facts, task))
+    return fuse(network, _epsilon(task))
 
 
-def _epsilon(facts: Facts, task: Task) -> float:
-    """Of batch normalisation; where the checkpoint does not say, ultralytics' number: torch's own for classifiers."""
-    found = facts.get(EPSILON)
-    return found if isinstance(found, float) and found > 0 else 1e-5 if task is Task.CLASSIFICATION else 1e-3
-
-
-def _assumptions(facts: Facts, model: Model) -> tuple[str, ...]:
-    """What of a network is not in its weights."""
-    task = _task(model)
-    return (
-        *(() if model.parameters.activation else ("activation SiLU",)),
-        "convolution strides, padding and shortcuts of YOLOv8",
-        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
-        *(() if isinstance(facts.get(EPSILON), float) else (f"normalisation epsilon {_epsilon(facts, task):g}",)),
-        "pixels RGB, 0 to 1",
-    )
+def _epsilon(task: Task) -> float:
+    """Of batch normalisation: ultralytics' number, for classifiers torch's own."""
+    return 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
@@ -185,7 +239,8 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
-    return replace(described, reference=Reference.PROGRAM)
+    preprocessing = replace(described.preprocessing, channels=program_channels(program))
+    return replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM)
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

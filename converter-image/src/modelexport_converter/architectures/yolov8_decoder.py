@@ -3,10 +3,10 @@
 The box distribution is that of Generalized Focal Loss, https://arxiv.org/abs/2006.04388.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
-
-from modelexport_converter.architectures.layers import grid
 
 STRIDES = (8, 16, 32)
 BINS = 16
@@ -21,21 +21,38 @@ class Decoder(nn.Module):
     an exporter stores any other tensor once per use.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        strides: Sequence[float] = STRIDES,
+        maps: Sequence[tuple[int, int]] | None = None,
+        bins: torch.Tensor | None = None,
+    ) -> None:
+        """For feature maps (rows, columns), finest first; ``bins`` are the distances of the distribution (BINS,).
+
+        Args:
+            size: the input's.
+            strides: sides of the maps' cells in pixels.
+            maps: sizes of the maps, where they are not the input's by the strides.
+            bins: none where distances come as they are.
+        """
         super().__init__()
-        cells, centres = grid(size, STRIDES, 0.5)
+        maps = maps or [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
+        cells, centres = _grid(size, strides, maps)
         self.register_buffer("cells", cells)
         self.register_buffer("centres", centres)
         self.register_buffer("units", torch.tensor([1 / size[1], 1 / size[0]]).view(1, 2, 1))
-        self.register_buffer("bins", torch.arange(BINS, dtype=torch.float32).view(1, 1, BINS, 1))
+        self.register_buffer("bins", None if bins is None else bins.view(1, 1, -1, 1))
         self.cells: torch.Tensor
         self.centres: torch.Tensor
         self.units: torch.Tensor
-        self.bins: torch.Tensor
+        self.bins: torch.Tensor | None
 
     def boxes(self, raw: torch.Tensor) -> torch.Tensor:
         """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
-        sides = (raw.view(1, 4, BINS, -1).softmax(2) * self.bins).sum(2) * self.cells
+        if self.bins is not None:
+            raw = (raw.view(1, 4, self.bins.shape[2], -1).softmax(2) * self.bins).sum(2)
+        sides = raw * self.cells
         near, far = sides[:, :2], sides[:, 2:]
         return torch.cat([self.centres + (far - near) * (self.units / 2), (near + far) * self.units], 1)
 
@@ -44,3 +61,15 @@ class Decoder(nn.Module):
         points = raw.view(1, *shape, -1)
         position = (points[:, :, :2] * 2 - 0.5) * self.cells * self.units + self.centres
         return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
+
+
+def _grid(
+    size: tuple[int, int], strides: Sequence[float], maps: Sequence[tuple[int, int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sides of the N cells in pixels, (1, 1, N), and their centres divided by the input's width, height, (1, 2, N)."""
+    cells, centres = [], []
+    for stride, (rows, columns) in zip(strides, maps, strict=True):
+        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+        centres.append(torch.stack([x.flatten() * (stride / size[1]), y.flatten() * (stride / size[0])]))
+        cells.append(torch.full((1, rows * columns), float(stride)))
+    return torch.cat(cells, 1).unsqueeze(0), torch.cat(centres, 1).unsqueeze(0)

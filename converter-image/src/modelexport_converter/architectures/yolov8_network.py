@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from modelexport_converter.architectures.layers import Conv, twice
+from modelexport_converter.architectures.yolov8_blocks import SPPF, Bottleneck, C2f, Classification, Head, Prototypes
 from modelexport_converter.architectures.yolov8_decoder import BINS, Decoder
 
 MASKS = 32
@@ -28,93 +28,29 @@ SCALES = {
 }
 
 
-class Bottleneck(nn.Module):
-    """Two 3x3 convolutions, added to their input where ``shortcut`` is set."""
-
-    def __init__(self, channels: int, shortcut: bool) -> None:
-        super().__init__()
-        self.cv1 = Conv(channels, channels, 3)
-        self.cv2 = Conv(channels, channels, 3)
-        self.shortcut = shortcut
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep the shape (1, channels, height, width)."""
-        y: torch.Tensor = self.cv2(self.cv1(x))
-        return x + y if self.shortcut else y
+def _c2f(inputs: int, outputs: int, depth: int, shortcut: bool = False) -> C2f:
+    hidden = outputs // 2
+    blocks = [Bottleneck(Conv(hidden, hidden, 3), Conv(hidden, hidden, 3), shortcut) for _ in range(depth)]
+    return C2f(Conv(inputs, 2 * hidden), Conv((2 + depth) * hidden, outputs), blocks, hidden)
 
 
-class C2f(nn.Module):
-    """Cross-stage partial block: half the channels run through bottlenecks, and every step is kept."""
-
-    def __init__(self, inputs: int, outputs: int, depth: int, shortcut: bool = False) -> None:
-        super().__init__()
-        self.hidden = hidden = outputs // 2
-        self.cv1 = Conv(inputs, 2 * hidden)
-        self.cv2 = Conv((2 + depth) * hidden, outputs)
-        self.m = nn.ModuleList(Bottleneck(hidden, shortcut) for _ in range(depth))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height, width)."""
-        steps = list(self.cv1(x).split(self.hidden, 1))
-        for block in self.m:
-            steps.append(block(steps[-1]))
-        joined: torch.Tensor = self.cv2(torch.cat(steps, 1))
-        return joined
+def _sppf(channels: int) -> SPPF:
+    return SPPF(Conv(channels, channels // 2), Conv(channels * 2, channels), nn.MaxPool2d(5, 1, 2))
 
 
-class SPPF(nn.Module):
-    """Spatial pyramid pooling: three 5x5 maxima in a row."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.cv1 = Conv(channels, channels // 2)
-        self.cv2 = Conv(channels * 2, channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep the shape (1, channels, height, width)."""
-        steps = [self.cv1(x)]
-        for _ in range(3):
-            steps.append(functional.max_pool2d(steps[-1], 5, 1, 2))
-        joined: torch.Tensor = self.cv2(torch.cat(steps, 1))
-        return joined
+def _prototypes(inputs: int, hidden: int) -> Prototypes:
+    widened = nn.ConvTranspose2d(hidden, hidden, 2, 2)
+    return Prototypes(Conv(inputs, hidden, 3), widened, Conv(hidden, hidden, 3), Conv(hidden, MASKS))
 
 
-class Prototypes(nn.Module):
-    """Mask prototypes from the finest feature map, at twice its size."""
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.cv1 = Conv(inputs, hidden, 3)
-        self.upsample = nn.ConvTranspose2d(hidden, hidden, 2, 2)
-        self.cv2 = Conv(hidden, hidden, 3)
-        self.cv3 = Conv(hidden, MASKS)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, 32, 2 * height, 2 * width)."""
-        masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x))))
-        return masks
-
-
-class Head(nn.Module):
-    """Raw predictions of N anchors: box distributions, class logits and, if any, ``extras`` more channels."""
-
-    def __init__(self, channels: Sequence[int], classes: int, extras: int) -> None:
-        super().__init__()
-        first = channels[0]
-        self.cv2 = _branches(channels, max(16, first // 4, 4 * BINS), 4 * BINS)
-        self.cv3 = _branches(channels, max(first, min(classes, 100)), classes)
-        if extras:
-            self.cv4 = _branches(channels, max(first // 4, extras), extras)
-
-    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Feature maps, finest first, to one (1, channels, N) per kind of prediction."""
-        branches = (self.cv2, self.cv3, self.cv4) if hasattr(self, "cv4") else (self.cv2, self.cv3)
-        return tuple(_join(branch, maps) for branch in branches)
-
-
-def _join(branch: Any, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    # Sizes as numbers: flatten would leave operators in ONNX that compute them.
-    return torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
+def _head(channels: Sequence[int], classes: int, extras: int) -> Head:
+    """The head of the published networks; with ``extras`` more channels per anchor, if any."""
+    first = channels[0]
+    return Head(
+        _branches(channels, max(16, first // 4, 4 * BINS), 4 * BINS),
+        _branches(channels, max(first, min(classes, 100)), classes),
+        _branches(channels, max(first // 4, extras), extras) if extras else None,
+    )
 
 
 def _branches(channels: Sequence[int], hidden: int, outputs: int) -> nn.ModuleList:
@@ -143,23 +79,23 @@ class Network(nn.Module):
         c1, c2, c3, c4, c5 = (_channels(c, width, most) for c in (64, 128, 256, 512, 1024))
         short, long = round(3 * depth), round(6 * depth)
         extras = MASKS if masks else keypoints[0] * keypoints[1] if keypoints else 0
-        head = Head((c3, c4, c5), classes, extras)
+        head = _head((c3, c4, c5), classes, extras)
         if masks:
-            head.proto = Prototypes(c3, _channels(256, width, most))
+            head.proto = _prototypes(c3, _channels(256, width, most))
         # Numbers are the layers of the published table; those without parameters (upsampling, joining) are in forward.
         layers = {
             **_backbone((c1, c2, c3, c4, c5), short, long),
-            "9": SPPF(c5),
-            "12": C2f(c4 + c5, c4, short),
-            "15": C2f(c3 + c4, c3, short),
+            "9": _sppf(c5),
+            "12": _c2f(c4 + c5, c4, short),
+            "15": _c2f(c3 + c4, c3, short),
             "16": Conv(c3, c3, 3, 2),
-            "18": C2f(c3 + c4, c4, short),
+            "18": _c2f(c3 + c4, c4, short),
             "19": Conv(c4, c4, 3, 2),
-            "21": C2f(c4 + c5, c5, short),
+            "21": _c2f(c4 + c5, c5, short),
             "22": head,
         }
         self.model = nn.ModuleDict(layers)
-        self.decoder = Decoder(size)
+        self.decoder = Decoder(size, bins=torch.arange(BINS, dtype=torch.float32))
         self.masks = masks
         self.keypoints = keypoints
 
@@ -197,14 +133,12 @@ class Classifier(nn.Module):
         depth, width, _ = SCALES[variant]
         channels = tuple(_channels(c, width, 1024) for c in (64, 128, 256, 512, 1024))
         layers = _backbone(channels, round(3 * depth), round(6 * depth))
-        head = nn.ModuleDict({"conv": Conv(channels[-1], self.FEATURES), "linear": nn.Linear(self.FEATURES, classes)})
+        head = Classification(Conv(channels[-1], self.FEATURES), nn.Linear(self.FEATURES, classes))
         self.model = nn.ModuleDict({**layers, "9": head})
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         """Return the one output."""
-        head: Any = self.model["9"]
-        features = head["conv"](_run(self.model, range(9), image)).mean((2, 3))
-        return (head["linear"](features).softmax(1),)
+        return (_run(self.model, range(10), image),)
 
 
 def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Module]:
@@ -212,13 +146,13 @@ def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Mo
     return {
         "0": Conv(3, c1, 3, 2),
         "1": Conv(c1, c2, 3, 2),
-        "2": C2f(c2, c2, short, shortcut=True),
+        "2": _c2f(c2, c2, short, shortcut=True),
         "3": Conv(c2, c3, 3, 2),
-        "4": C2f(c3, c3, long, shortcut=True),
+        "4": _c2f(c3, c3, long, shortcut=True),
         "5": Conv(c3, c4, 3, 2),
-        "6": C2f(c4, c4, long, shortcut=True),
+        "6": _c2f(c4, c4, long, shortcut=True),
         "7": Conv(c4, c5, 3, 2),
-        "8": C2f(c5, c5, short, shortcut=True),
+        "8": _c2f(c5, c5, short, shortcut=True),
     }
 
 

@@ -122,7 +122,7 @@ def _translate(model: LoadedModel, precision: Any) -> Any:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             model.module, model.example_input(), strict=False, check_trace=False
         )
-    image = ct.TensorType(name=model.input_name, shape=(1, 3, *model.input_size), dtype=np.float32)
+    image = ct.TensorType(name=model.input_name, shape=model.input_shape, dtype=np.float32)
     outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
     with _quiet(), no_progress_bars():
         return ct.convert(

@@ -15,7 +15,12 @@ DESCRIPTION = (
 def describe_usage(model: LoadedModel) -> dict[str, str]:
     """Return class names, preprocessing, input and outputs (as JSON) and the model's further facts."""
     outputs = [{"name": output.name, "axes": output.axes, "meaning": output.meaning} for output in model.outputs]
-    image = {"name": model.input_name, "shape": (1, 3, *model.input_size), "type": "float32", "channels": "RGB"}
+    image = {
+        "name": model.input_name,
+        "shape": model.input_shape,
+        "type": "float32",
+        "channels": model.preprocessing.colours,
+    }
     return {
         "modelexport_version": __version__,
         **model.metadata,

@@ -1,0 +1,75 @@
+"""Whose network a checkpoint holds that is no YOLOv8: told by the classes of its layers, or by where they come from."""
+
+from collections.abc import Mapping
+
+from modelexport.text import clean
+from modelexport_converter.checkpoints.tree import Module
+from modelexport_converter.failures import Failure
+from modelexport_converter.matching import mismatch
+
+WAY_OUT = (
+    "save the model with torch.export.save as .pt2 (one of ultralytics after model.model[-1].export = True and a first "
+    "call), and export that with the architecture Custom"
+)
+
+_FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "with oriented boxes (OBB)": ("OBB", "OBB26"),
+    "YOLOE": ("YOLOEDetect", "YOLOESegment", "YOLOESegment26", "LRPCHead"),
+    "YOLO-World": ("WorldDetect", "C2fAttn", "ImagePoolingAttn", "MaxSigmoidAttnBlock"),
+    "RT-DETR": ("RTDETRDecoder", "HGStem", "HGBlock", "AIFI", "RepC3"),
+    "YOLOv10": ("v10Detect", "SCDown", "C2fCIB", "CIB", "PSA"),
+    "YOLO12": ("A2C2f", "AAttn", "ABlock"),
+    "YOLOv9": ("RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN", "CBLinear", "CBFuse", "RepCSP"),
+    "YOLO26": ("Pose26", "Segment26", "Proto26", "RealNVP"),
+    "YOLO11": ("C3k2", "C2PSA", "C3k", "PSABlock"),
+    "YOLOv6": ("RepVGGDW", "RepConv"),
+    "YOLOv5u": ("C3", "Focus", "C3TR", "SPP"),
+}
+"""By classes that only they have, in the order in which they are looked for: YOLO12 has blocks of YOLO11 too."""
+
+_PACKAGES: Mapping[str, str] = {
+    "models.": "the repository YOLOv5 or YOLOv7, whose code its pickle needs",
+    "super_gradients.": "YOLO-NAS, of super-gradients",
+    "yolov5.": "the package yolov5, whose code its pickle needs",
+    "yolov6.": "the repository YOLOv6, whose code its pickle needs",
+    "yolox.": "Megvii's YOLOX",
+    "mmdet.": "MMDetection",
+    "mmyolo.": "MMYOLO",
+    "nanodet.": "NanoDet",
+    "torchvision.": "torchvision",
+    "timm.": "timm",
+}
+
+
+def explain_class(layer: Module, network: Module) -> Failure:
+    """The failure of a network with a layer of a class that is not known, and whose network it is where that is."""
+    family = _family(network)
+    whose = f"this is {family}" if family else "this is no YOLOv8"
+    if family.startswith("with"):
+        whose = f"this is a network {family}"
+    return mismatch(f"{whose}: layer {layer.name} is {layer.shown_kind}, which YOLOv8 does not have; {WAY_OUT}")
+
+
+def explain_module(module: Module) -> Failure:
+    """The failure of a pickled module of another package."""
+    whose = next((of for start, of in _PACKAGES.items() if module.kind.startswith(start)), "")
+    what = f"a {clean(module.kind, 80)}"
+    origin = f", of {whose}" if whose else ", a class whose code only its author has"
+    return mismatch(
+        f"the checkpoint holds {what}{origin}; save it with torch.export.save as .pt2, and export that with the "
+        "architecture Custom"
+    )
+
+
+def _family(network: Module) -> str:
+    """Whose network this is; nothing where that is not known."""
+    classes = _classes(network, 6)
+    layers = list(network.child("model").children()) if network.has_child("model") else []
+    if layers and layers[-1].has_child("one2one_cv2") and "C3k2" in classes:
+        return "YOLO26"
+    return next((family for family, own in _FAMILIES.items() if classes & set(own)), "")
+
+
+def _classes(module: Module, depth: int) -> set[str]:
+    own = {module.kind.rpartition(".")[2]}
+    return own.union(*(_classes(child, depth - 1) for child in module.children())) if depth else own

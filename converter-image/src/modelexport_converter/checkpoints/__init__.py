@@ -1,0 +1,1 @@
+"""Reads what a checkpoint is made of, as data: archives, pickles, tensors, trees of modules."""

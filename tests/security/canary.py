@@ -1,0 +1,115 @@
+"""Proves that reading hostile content executed, imported, wrote and reached nothing.
+
+Python tells audit hooks what it is about to do: open a file, import, compile, run a command, connect
+(https://docs.python.org/3/library/audit_events.html). Whoever holds the canary while content is read finds what
+happened beside the opening of the content itself; how long it took and how much memory it wanted is measured as well.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORBIDDEN = (
+    "compile",
+    "ctypes.",
+    "exec",
+    "ftplib.",
+    "glob.",
+    "http.",
+    "import",
+    "marshal.",
+    "os.",
+    "pickle.find_class",
+    "pty.",
+    "shutil.",
+    "signal.",
+    "smtplib.",
+    "socket.",
+    "subprocess.",
+    "tempfile.",
+    "urllib.",
+    "webbrowser.",
+)
+"""Beginnings of events that no reader of data causes."""
+SECRET = "canary-4be1c2"
+"""The value of a variable of the environment that no message may hold."""
+CPU_SECONDS, MEMORY_MIB = 10.0, 1024
+
+
+@dataclass
+class Canary:
+    """What was seen: forbidden events, CPU seconds, and the growth of memory in MiB at its peak."""
+
+    allowed: frozenset[str]
+    events: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    memory_mib: int = 0
+    singing: bool = False
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note an event that no reader causes, and every file beside the allowed ones."""
+        if not self.singing:
+            return
+        if event == "open":
+            opened = arguments[0]
+            name = os.fsdecode(opened) if isinstance(opened, str | bytes | os.PathLike) else str(opened)
+            if name not in self.allowed:
+                self.events.append(f"open {name}")
+        elif event.startswith(FORBIDDEN):
+            self.events.append(f"{event} {str(arguments)[:100]}")
+
+    def check(self) -> None:
+        """Fail where anything was executed, read, written or imported, or where it took too long or too much."""
+        assert not self.events, self.events
+        assert self.seconds < CPU_SECONDS, f"{self.seconds:.1f} s"
+        assert self.memory_mib < MEMORY_MIB, f"{self.memory_mib} MiB"
+
+
+_cages: list[Canary] = []
+_hooked: list[bool] = []
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    for canary in _cages:
+        canary.hear(event, arguments)
+
+
+@contextmanager
+def canary(*allowed: Path) -> Iterator[Canary]:
+    """Listen while content is read from the allowed files. Whatever a reader imports has to be imported before."""
+    if not _hooked:
+        sys.addaudithook(_hook)  # once per process: a hook stays for good
+        _hooked.append(True)
+    held = Canary(frozenset(map(str, allowed)))
+    os.environ["CANARY"] = SECRET
+    before = _start_peak()
+    _cages.append(held)
+    started = time.process_time()
+    held.singing = True
+    try:
+        yield held
+    finally:
+        held.singing = False
+        _cages.remove(held)
+        held.seconds = time.process_time() - started
+        held.memory_mib = _peak() - before
+        del os.environ["CANARY"]
+
+
+def _start_peak() -> int:
+    """Begin to measure the peak anew; the memory now in MiB."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak()
+
+
+def _peak() -> int:
+    return next(_values(Path("/proc/self/status").read_text(encoding="ascii").splitlines(), "VmHWM:")) >> 10
+
+
+def _values(lines: Iterable[str], name: str) -> Iterator[int]:
+    return (int(line.split()[1]) for line in lines if line.startswith(name))
