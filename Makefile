@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix clean
+.PHONY: help install tools gitops-tools demo test test-unit test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -106,6 +106,9 @@ bench: install ## Measure every cell and the operator, and write docs/benchmarks
 
 matrix: install ## Measure every cell (or ONLY="YOLOv8 ONNX"): accuracy, size, seconds, memory, latency
 	PYTHONPATH=tests:tests/models:examples $(BIN)/python -m bench.matrix $(if $(ONLY),--only "$(ONLY)")
+
+checkpoints: install ## Train with 21 releases of ultralytics (or ONLY="8.2.48") and write tests/models/releases
+	$(BIN)/python tests/models/make_checkpoints.py $(ONLY)
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

@@ -63,17 +63,15 @@ def own_weights(tensors: Tensors, *marks: str) -> Tensors:
     return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
-def check_program_parameters(parameters: Parameters) -> None:
-    """Refuse what an export says of a network that a ``.pt2`` archive brings itself.
+def check_own_network(parameters: Parameters, what: str) -> None:
+    """Refuse what an export says of a network that its checkpoint brings itself: a module tree or a program.
 
     Raises:
-        Failure: ``CheckpointMismatch``, naming the parameter.
+        Failure: ``CheckpointMismatch``, naming the parameter and ``what`` brings the network.
     """
     for name, field in _OF_THE_NETWORK.items():
         if getattr(parameters, field) is not None:
-            raise mismatch(
-                f"spec.model.parameters.{name} changes nothing in a .pt2 archive, whose program says it; remove it"
-            )
+            raise mismatch(f"spec.model.parameters.{name} changes nothing, as {what} brings its own network; remove it")
 
 
 _OF_THE_NETWORK = {

@@ -22,6 +22,7 @@ from modelexport_converter.matching import (
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 PROBABILITIES = Output(
     "probabilities",
@@ -100,11 +101,12 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
     channels = program_channels(checkpoint.program)
-    if channels != 3 and any(preprocessing.mean):
+    prepared = normalised(preprocessing, model.parameters)
+    if channels != 3 and any(prepared.mean):
         raise unfit(f"it takes a picture of {channels} channel, and {model.architecture} normalises three")
-    pictures = normalised(replace(preprocessing, channels=channels), model.parameters)
+    pictures = replace(prepared, channels=channels)
     described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
-    return replace(described, reference=Reference.PROGRAM)
+    return check_program(replace(described, reference=Reference.PROGRAM))
 
 
 def _describe(

@@ -34,6 +34,7 @@ from modelexport_converter.channels import ChannelSums, spread_of_scores
 from modelexport_converter.evidence import DETECTED, NO_DETECTION, SAME_ANSWER, Probabilities, Variation
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
+from modelexport_converter.promises import check_outputs
 from modelexport_converter.slots import AXIS, SlotSums, incomparable
 
 METRIC = "agreement"
@@ -86,7 +87,8 @@ def compare(
         enough: the agreement that is enough.
 
     Raises:
-        Failure: ``VerificationFailed`` when outputs have other shapes or are not finite, or nothing can be compared.
+        Failure: ``VerificationFailed`` when outputs have other shapes or are not finite, or nothing can be compared;
+            ``CheckpointMismatch`` when a program's own outputs are not what its architecture gives.
         ValueError: there are no pictures.
     """
     if not pictures:
@@ -94,6 +96,8 @@ def compare(
     sums, wanted = _start(model), len(pictures) + 1 if first is None else first
     for count, picture in enumerate(pictures, 1):  # noqa: B007 - the last one is told
         expected, found = _run_model(model, picture), run(picture)
+        if model.reference is Reference.PROGRAM:
+            check_outputs(model, expected)
         _check_outputs(model, expected, found)
         sums.add(expected, found)
         if sums.evidence() >= wanted:

@@ -11,6 +11,7 @@ from modelexport_converter.matching import check_asked, class_names, program_cha
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 BOXES = Output(
     "boxes",
@@ -51,4 +52,4 @@ def load_detector_program(facts: Facts, program: Program, model: Model) -> Loade
     names = class_names(facts, classes)
     described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
     preprocessing = replace(described.preprocessing, channels=program_channels(program))
-    return replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM)
+    return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))

@@ -45,8 +45,8 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
     weights = {name: value for name, value in tensors.items() if name != "mask_values"}
     aligned = _aligns_corners(bilinear, model.parameters)
-    unet = UNet(widths, found.classes, bilinear, bias, channels, aligned=aligned)
-    network = fill(unet, weights, f"a U-Net of widths {widths}")
+    network = UNet(widths, found.classes, bilinear, bias, channels=channels, aligned=aligned)
+    fill(network, weights, f"a U-Net of widths {widths}")
     described = describe(freeze(network), found, checkpoint, model, replace(_PREPROCESSING, channels=channels))
     return replace(described, assumptions=_assumptions(bilinear, model.parameters))
 
@@ -161,8 +161,8 @@ class UNet(nn.Module):
         classes: int,
         bilinear: bool = False,
         bias: bool = False,
-        channels: int = 3,
         *,
+        channels: int = 3,
         aligned: bool = True,
     ) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ from modelexport_converter.matching import (
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.promises import check_program
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -140,18 +141,6 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(model))
 
 
-def _assumptions(model: Model) -> tuple[str, ...]:
-    """What the weights do not say and the export leaves open, as the published network has it."""
-    task = _task(model)
-    return (
-        *(() if model.parameters.activation else ("activation SiLU",)),
-        "convolution strides, padding and shortcuts of YOLOv8",
-        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
-        f"normalisation epsilon {_epsilon(task):g}",
-        "pixels RGB, 0 to 1",
-    )
-
-
 def _size(facts: Facts, model: Model, stride: int) -> tuple[int, int]:
     """What the export asks for, or what the model was trained for, or what the matrix has."""
     default = ARCHITECTURES[model.architecture].default_input_size
@@ -200,6 +189,18 @@ def _epsilon(task: Task) -> float:
     return 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
+def _assumptions(model: Model) -> tuple[str, ...]:
+    """What of a network is not in its weights."""
+    task = _task(model)
+    return (
+        *(() if model.parameters.activation else ("activation SiLU",)),
+        "convolution strides, padding and shortcuts of YOLOv8",
+        *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
+        f"normalisation epsilon {_epsilon(task):g}",
+        "pixels RGB, 0 to 1",
+    )
+
+
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
     """Keypoints and components; where the checkpoint does not say, three or two components, whichever divides.
 
@@ -240,7 +241,7 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
     preprocessing = replace(described.preprocessing, channels=program_channels(program))
-    return replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM)
+    return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:

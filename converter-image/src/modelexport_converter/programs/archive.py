@@ -46,7 +46,7 @@ class Archive:
         try:
             self._reader: Any = torch._C.PyTorchFileReader(str(path))
             names = self._reader.get_all_records()
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise unreadable("it is no archive that torch reads") from error
         if len(names) > RECORDS_LIMIT:
             raise unreadable(f"it has {len(names):,} records, the limit is {RECORDS_LIMIT:,}")

@@ -17,14 +17,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelexport_converter.failures import Failure
 from modelexport_converter.programs.graph import Node, Program, Ref, Shape, refs, substitute
-from modelexport_converter.programs.module import call_of, flat
+from modelexport_converter.programs.module import call_of, flat, last_uses
 from modelexport_converter.programs.operators import resolve
-from modelexport_converter.programs.refusals import shown, unfit, unreadable
+from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable
 
-NODES_LIMIT = 20_000
+NODES_LIMIT = 8_000
 """Of a graph, after in-place changes are rewritten; a Swin v2 has 2,000."""
-CALLS_LIMIT = 60_000
+CALLS_LIMIT = 20_000
 """Operators that torch calls to find the shapes of a graph: recurrent layers take some for each step."""
+PARTS_LIMIT = 4_096
+"""Values that one operator gives, as a split does."""
+RANK_LIMIT = 16
+"""Axes of a value; attention in windows has 6."""
 VALUE_LIMIT = 1 << 30
 """Elements of one value; 64 channels of a picture of 4096 x 4096 have as many."""
 MADE_LIMIT = 1 << 26
@@ -56,9 +60,11 @@ class _Bounds(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls += 1
+        self.calls += func.namespace == "aten"
         if self.calls > CALLS_LIMIT:
             raise unfit(f"it takes more than {CALLS_LIMIT:,} operators", "use a smaller model or fewer steps")
+        if func in _SPLITS and _parts(func, *args) > PARTS_LIMIT:
+            raise unfit(f"{func} gives more than {PARTS_LIMIT:,} values", "split into fewer parts")
         found = func(*args, **(kwargs or {}))
         for tensor in flat(found):
             if isinstance(tensor, torch.Tensor):
@@ -66,8 +72,19 @@ class _Bounds(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
+_SPLITS = frozenset((torch.ops.aten.split.Tensor, torch.ops.aten.unsafe_split.Tensor, torch.ops.aten.unbind.int))
+
+
+def _parts(func: Any, value: Any, *rest: Any) -> int:
+    """How many values a split gives: by the size of a part and the axis, or by the axis alone."""
+    width, axis = (1, *rest, 0)[:2] if func is torch.ops.aten.unbind.int else (*rest, 0)[:2]
+    return -(-int(value.shape[axis]) // max(1, int(width)))
+
+
 def check_size(sizes: Sequence[int]) -> None:
     """Stop at a value that is larger than the memory of any machine that converts."""
+    if len(sizes) > RANK_LIMIT:
+        raise unfit(f"a value has {len(sizes):,} axes, the limit is {RANK_LIMIT}", "use fewer axes")
     if prod(sizes) > VALUE_LIMIT:
         raise unfit(
             f"a value of the shape {list(sizes)[:8]} has {prod(sizes):,} elements, the limit is {VALUE_LIMIT:,}",
@@ -142,10 +159,12 @@ class Builder:
             new = self._write_view(view, source, new)
             value = source
         if name := self._state.get(value.value):
+            if name.endswith(STATISTICS):
+                raise trained(f"{shown(name)}{self.line} changes at every call")
             problem = (
                 f"it changes {shown(name)} at every call{self.line}, so a picture's answer depends on those before"
             )
-            raise unfit(problem, "call model.eval() before torch.export.export, and keep no state in the model")
+            raise unfit(problem, "keep no state in the model")
         self._written[value.value] = new.value
 
     def current(self, ref: Ref) -> Ref:
@@ -188,7 +207,7 @@ class Builder:
         nodes.reverse()
         kept = {value: item for value, item in state.items() if value in needed}
         shapes = needed | {value for node in nodes for value in node.results if value is not None}
-        return Program(
+        program = Program(
             inputs=tuple(ref.value for ref in inputs),
             outputs=results,
             nodes=tuple(nodes),
@@ -198,6 +217,22 @@ class Builder:
             tensors=tensors,
             parameters=parameters,
         )
+        self._check_memory(program)
+        return program
+
+    def _check_memory(self, program: Program) -> None:
+        """Stop at values that take more memory at once, as float32 or more, than any machine has that converts."""
+        held = 0
+        for node, done in zip(program.nodes, last_uses(program), strict=True):
+            held += sum(self._bytes(value) for value in node.results if value is not None)
+            if held > MEMORY_LIMIT:
+                problem = f"it needs more than {MEMORY_LIMIT:,} bytes at once{node.line}"
+                raise unfit(problem, "use a smaller model or image")
+            held -= sum(self._bytes(value) for value in done)
+
+    def _bytes(self, value: int) -> int:
+        """What a value takes beside the memory that it shares."""
+        return 0 if value in self._views else prod(self._fakes[value].shape) * max(self._fakes[value].itemsize, 4)
 
     def _call(self, operator: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         function = resolve(operator)

@@ -28,7 +28,7 @@ class Node:
 
     ``arguments`` are by the names of the operator's own signature: plain values, ``Ref``, and tuples of both.
     ``results`` has the number of each value that it returns, in order; ``None`` for one that it leaves undefined.
-    ``line`` is where the user's code calls it, cleaned, or empty.
+    ``line`` is where the user's code calls it, in brackets and cleaned, or empty.
     """
 
     operator: str

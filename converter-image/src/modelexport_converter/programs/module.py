@@ -14,7 +14,7 @@ class ProgramModule(torch.nn.Module):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self._program = program
-        self._steps = tuple(map(_Step, program.nodes, _last_uses(program)))
+        self._steps = tuple(map(_Step, program.nodes, last_uses(program)))
         self._keys = {value: f"weight_{value}" for value in program.weights}
         self._keys |= {value: f"buffer_{value}" for value in program.buffers}
         for value, weight in program.weights.items():
@@ -80,7 +80,7 @@ def flat(found: Any) -> tuple[Any, ...]:
     return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 
-def _last_uses(program: Program) -> list[tuple[int, ...]]:
+def last_uses(program: Program) -> list[tuple[int, ...]]:
     """The values that are used for the last time, or never, by each node."""
     kept, seen = {*program.outputs, *program.weights, *program.buffers}, set[int]()
     done = []

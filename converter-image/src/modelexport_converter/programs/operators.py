@@ -70,7 +70,7 @@ reshape.default view.default view_as.default reshape_as.default flatten.using_in
 squeeze.dim squeeze.dims unsqueeze.default expand.default expand_as.default broadcast_to.default permute.default
 transpose.int t.default numpy_T.default mT.default swapaxes.default swapdims.default movedim.int movedim.intlist
 moveaxis.int moveaxis.intlist adjoint.default slice.Tensor select.int narrow.default index_select.default index.Tensor
-gather.default take_along_dim.default diagonal.default unbind.int split.Tensor split.sizes split_with_sizes.default
+gather.default diagonal.default unbind.int split.Tensor split.sizes split_with_sizes.default
 chunk.default tensor_split.sections tensor_split.indices unsafe_chunk.default unsafe_split.Tensor
 unsafe_split_with_sizes.default hsplit.int vsplit.int unfold.default cat.default concat.default concatenate.default
 stack.default hstack.default vstack.default dstack.default atleast_1d.default atleast_2d.default atleast_3d.default
@@ -173,13 +173,19 @@ def resolve(name: str) -> Any:
 PURE, SAME, CHANGED, RESHAPED = (frozenset(names.split()) for names in (_PURE, _SAME, _CHANGED, _RESHAPED))
 
 
+def is_random(target: str) -> bool:
+    """Whether an operator of an archive gives other numbers at every call."""
+    return _RANDOM.fullmatch(target) is not None
+
+
 def refusal(target: str, where: str) -> Failure:
     """Return how a program with an operator that is not in the lists is refused; ``where`` is the user's line."""
     name = shown(target.removeprefix("torch.ops."))
     if not _TORCH.fullmatch(target) or _HARMFUL.fullmatch(target):
         return unsafe(f"operators that are not accepted: {shown(target)}")
-    if _RANDOM.fullmatch(target):
-        return unfit(f"{name}{where} gives other numbers at every call", "give the model numbers of its own instead")
+    if is_random(target):
+        problem = f"{name}{where} gives other numbers at every call, as dropout does in training mode"
+        return unfit(problem, "call model.eval() before torch.export.export, and draw no random numbers in forward")
     if _VARIABLE.fullmatch(target):
         problem = f"{name}{where} gives numbers or sizes by which the program would differ from picture to picture"
         return unfit(problem, "end the program before it, and do the rest on the outputs of the file")

@@ -3,19 +3,19 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from modelexport.text import clean
 from modelexport_converter.programs.archive import GRAPH, Archive
 from modelexport_converter.programs.arguments import read_call, symbolic
-from modelexport_converter.programs.building import Builder
+from modelexport_converter.programs.building import NODES_LIMIT, Builder
 from modelexport_converter.programs.fields import Json, check, take, take_choice, take_name, take_objects
 from modelexport_converter.programs.graph import Program, Ref, Shape
-from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, refusal, signatures
-from modelexport_converter.programs.refusals import shown, unfit, unreadable, unsafe
+from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, is_random, refusal, signatures
+from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable, unsafe
 from modelexport_converter.programs.replacing import call, is_reshaped
+from modelexport_converter.programs.specs import check_specs
 from modelexport_converter.programs.weights import read_meta, read_tensors
 
 NESTING_LIMIT = 8
@@ -41,6 +41,7 @@ def read_program(path: Path) -> Program:
     if content.get("range_constraints"):
         raise symbolic(None, "range_constraints")
     graph_module = take(content, "graph_module", dict, GRAPH)
+    check_specs(graph_module)
     tensors, parameters = read_tensors(archive)
     reader = _Reader(tensors, parameters)
     return reader.read(take(graph_module, "graph", dict, GRAPH), take(graph_module, "signature", dict, GRAPH))
@@ -64,6 +65,7 @@ class _Reader:
             raise unreadable(f"its signature has {len(specs)} inputs, its graph {len(names)}")
         for (kind, spec), name in zip(specs, names, strict=True):
             self._add_input(kind, check(spec, dict, "an input"), name, scope)
+        _survey(graph, 0)
         self._run(graph, scope, 0)
         outputs = list(self._outputs(signature, scope))
         return self._builder.build(self._inputs, outputs, self._state, self._parameters, self._tensors)
@@ -99,8 +101,9 @@ class _Reader:
                 continue  # of the caller's tensor, which nobody uses afterwards
             if kind in _CHANGES:
                 name = take_name(check(spec, dict, kind), _CHANGES[kind], kind)
-                problem = f"it changes {shown(name)} at every call, as in training"
-                raise unfit(problem, "call model.eval() before torch.export.export, and keep no state in the model")
+                if name.endswith(STATISTICS):
+                    raise trained(f"{shown(name)} changes at every call")
+                raise unfit(f"it changes {shown(name)} at every call", "keep no state in the model")
             if kind != "user_output":
                 raise unfit(f"it returns {shown(kind)}", "export a model that returns its outputs only")
             tag, value = take_choice(take(check(spec, dict, kind), "arg", dict, kind), kind)
@@ -115,13 +118,11 @@ class _Reader:
             where = f"node {index} ({shown(target.removeprefix('torch.ops.'))})"
             if target in ASSERTIONS:
                 continue
-            line = _line(node.get("metadata"))
-            self._builder.line = line and f" ({line})"
+            self._builder.line = _line(node)
             if target in WRAPPERS:
                 self._run_wrapped(node, where, scope, depth + 1)
-            elif (operator := signatures().get(target)) is None:
-                raise refusal(target, self._builder.line)
             else:
+                operator = signatures()[target]
                 arguments = read_call(operator, node, where, scope.find)
                 name = str(operator).removeprefix("aten.")
                 results = call(self._builder, name, arguments)
@@ -131,8 +132,6 @@ class _Reader:
 
     def _run_wrapped(self, node: Json, where: str, scope: "_Scope", depth: int) -> None:
         """Run a graph that was under ``torch.no_grad`` or a disabled autocast, which say nothing of numbers."""
-        if depth > NESTING_LIMIT:
-            raise unreadable(f"its graphs are nested more than {NESTING_LIMIT} deep")
         arguments = [take_choice(take(item, "arg", dict, where), where) for item in take_objects(node, "inputs", where)]
         places = [index for index, (tag, _) in enumerate(arguments) if tag == "as_graph"]
         if len(places) != 1:
@@ -188,7 +187,9 @@ class _Scope:
         return read_meta(take(self._declared, name, dict, f"tensor_values of {self._where}"), shown(name)).shape
 
     def bind(self, name: str, value: Ref | None) -> None:
-        """Name a value."""
+        """Name a value, as torch.fx does: its names are words of Python."""
+        if not name.isidentifier():
+            raise unsafe(f"names that are not accepted: {shown(name)}")
         if name in self._values:
             raise unreadable(f"two values of {self._where} are called {shown(name)}")
         self._values[name] = value
@@ -235,8 +236,33 @@ def _tensor_name(content: Json, where: str) -> str:
     return name
 
 
-def _line(metadata: Any) -> str:
-    """The line of the user's code that a node comes from: the innermost one that is not in a library."""
+def _survey(graph: Json, depth: int) -> None:
+    """Look at all operators of a graph, before the first of them is worked on.
+
+    Raises:
+        Failure: one is not in the table, or there are too many.
+    """
+    if depth > NESTING_LIMIT:
+        raise unreadable(f"its graphs are nested more than {NESTING_LIMIT} deep")
+    nodes = take_objects(graph, "nodes", "the graph")
+    if len(nodes) > NODES_LIMIT:
+        raise unfit(f"it has {len(nodes):,} nodes, the limit is {NODES_LIMIT:,}", "use a smaller model")
+    targets = [take_name(node, "target", "a node") for node in nodes]
+    known = signatures().keys() | WRAPPERS | ASSERTIONS
+    if unknown := [index for index, target in enumerate(targets) if target not in known]:
+        # Dropout in training mode allocates its mask before it draws it, and is to be told as what it is.
+        first = next((index for index in unknown if is_random(targets[index])), unknown[0])
+        raise refusal(targets[first], _line(nodes[first]))
+    for node in nodes:
+        for argument in take_objects(node, "inputs", "a node"):
+            tag, value = take_choice(take(argument, "arg", dict, "a node"), "a node")
+            if tag == "as_graph":
+                _survey(take(check(value, dict, "a graph"), "graph", dict, "a graph"), depth + 1)
+
+
+def _line(node: Json) -> str:
+    """The line of the user's code that a node comes from, in brackets: the innermost one that is not in a library."""
+    metadata = node.get("metadata")
     trace = metadata.get("stack_trace") if isinstance(metadata, dict) else None
     if not isinstance(trace, str):
         return ""
@@ -246,4 +272,5 @@ def _line(metadata: Any) -> str:
         return ""
     frame = own[-1]
     file = re.split(r"[/\\]", frame["file"])[-1]
-    return clean(f"{file}, line {frame['line']}, in {frame['function']}: {frame['code'].strip()}", LINE_LIMIT)
+    text = f"{file}, line {frame['line']}, in {frame['function']}: {frame['code'].strip()}"
+    return f" ({clean(text, LINE_LIMIT)})"

@@ -29,6 +29,15 @@ def unfit(problem: str, way_out: str) -> Failure:
     return Failure(Reason.CHECKPOINT_MISMATCH, f"the .pt2 archive does not fit: {problem}; {way_out}")
 
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""How the names end of what a normalisation changes in training."""
+
+
+def trained(problem: str) -> Failure:
+    """The failure of a program in training mode."""
+    return unfit(f"it was exported in training mode: {problem}", "call model.eval() before torch.export.export")
+
+
 def shown(text: object) -> str:
     """A name of the archive, as it may be shown."""
-    return clean(str(text)[: 4 * SHOWN], SHOWN)
+    return clean(str(text), SHOWN)

@@ -6,7 +6,8 @@ from typing import Any
 from modelexport_converter.programs.building import Builder
 from modelexport_converter.programs.graph import Ref
 from modelexport_converter.programs.operators import CHANGED, PURE, RESHAPED, SAME
-from modelexport_converter.programs.refusals import unfit, unreadable
+from modelexport_converter.programs.refusals import trained, unfit, unreadable
+from modelexport_converter.programs.sizes import check_sizes
 
 Arguments = Mapping[str, Any]
 Results = tuple[Ref | None, ...]
@@ -20,6 +21,7 @@ def call(builder: Builder, name: str, arguments: Arguments) -> Results:
     """
     _check_mode(builder, name, arguments)
     if name in PURE:
+        check_sizes(builder, name, arguments)
         return builder.emit_all(name, arguments)
     first = next(iter(arguments.values()), None)
     if not isinstance(first, Ref):
@@ -44,10 +46,10 @@ _TRAINING = ("train", "training")
 
 def _check_mode(builder: Builder, name: str, arguments: Arguments) -> None:
     trains = any(arguments.get(key) is True for key in _TRAINING) and not _has_own_statistics(arguments)
+    trains |= arguments.get("use_input_stats") is True and arguments.get("running_mean") is not None
     if trains or arguments.get("dropout_p") or name == "_native_batch_norm_legit_functional.default":
         what = "statistics of the single image" if "momentum" in arguments else "randomness"
-        problem = f"it was exported in training mode: {name.partition('.')[0]}{builder.line} uses {what}"
-        raise unfit(problem, "call model.eval() before torch.export.export")
+        raise trained(f"{name.partition('.')[0]}{builder.line} uses {what}")
 
 
 def _has_own_statistics(arguments: Arguments) -> bool:
@@ -111,6 +113,7 @@ def _group_norm(builder: Builder, arguments: Arguments) -> Results:
 
 def _attention(mask: str) -> Callable[[Builder, Arguments], Results]:
     def replaced(builder: Builder, arguments: Arguments) -> Results:
+        check_sizes(builder, "scaled_dot_product_attention.", arguments)
         result = builder.emit(
             "scaled_dot_product_attention.default",
             **{key: arguments[key] for key in ("query", "key", "value")},

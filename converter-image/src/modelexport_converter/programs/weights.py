@@ -1,5 +1,6 @@
 """The tensors of a ``.pt2`` archive: raw bytes, whose type, sizes and steps stand in a list beside them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -9,10 +10,12 @@ import torch
 from modelexport_converter.fetch import CHECKPOINT
 from modelexport_converter.programs.archive import CONFIGS, Archive
 from modelexport_converter.programs.arguments import check_device, read_dtype, read_size, read_sizes
-from modelexport_converter.programs.fields import Json, check, take, take_name
+from modelexport_converter.programs.fields import NAME_LIMIT, Json, check, take, take_name
 from modelexport_converter.programs.graph import Shape
 from modelexport_converter.programs.refusals import shown, unreadable, unsafe
 
+_NAME = re.compile(rf"[\w.:/@+ -]{{1,{NAME_LIMIT}}}")
+"""Of attributes, and of keys of a ``ModuleDict``; there are no quotes or brackets in them."""
 REPEATED_LIMIT = 64 << 20
 """Bytes of all tensors that stand for more numbers than the archive holds, by a step of zero."""
 
@@ -67,6 +70,8 @@ def read_tensors(archive: Archive) -> tuple[Mapping[str, torch.Tensor], frozense
     parameters = set()
     for kind, record in CONFIGS.items():
         for name, item in take(archive.json(record), "config", dict, record).items():
+            if not _NAME.fullmatch(name):
+                raise unsafe(f"names that are not accepted: {shown(name)}")
             where = f"the tensor {shown(name)}"
             entry = check(item, dict, where)
             if name in entries:

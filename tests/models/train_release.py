@@ -1,0 +1,258 @@
+"""Trains narrow YOLOv8 networks with one release of ultralytics and keeps the files that it writes on the way.
+
+    python tests/models/train_release.py TARGET PLAN
+
+`make_checkpoints.py` runs it, with the release first on the path, in the folder where training leaves its files. PLAN
+is JSON: {"release": "8.2.48", "data": "/folder/of/data/sets", "files": {"detect": "finished saved", ...}}. Every word
+gives a `.pt` as the release wrote it, and beside it a `.npz` with what the release's own network answers to
+`picture()`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from torch import nn
+
+_ASIDE = ("IPython", "seaborn", "sentry_sdk", "torch.utils.tensorboard")
+"""What some releases import, and nothing of it ends in a checkpoint."""
+CLASSES, _SIDE, _HIDDEN = 3, 64, 8
+_SETTINGS: dict[str, Any] = {
+    "imgsz": _SIDE, "epochs": 2, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "optimizer": "SGD", "lr0": 1e-3,
+    "warmup_epochs": 0.0, "mosaic": 0.0, "plots": False, "cache": False, "verbose": False, "seed": 0, "exist_ok": True,
+    "amp": False, "project": "runs", "pretrained": False,
+}  # fmt: skip
+_SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
+
+# A YOLOv8 of two levels, since checkpoints of an interrupted training keep everything up to three times.
+_BACKBONE = [
+    [-1, 1, "Conv", [8, 3, 2]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [-1, 1, "C2f", [8, True]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [-1, 1, "C2f", [8, True]],
+    [-1, 1, "SPPF", [8, 5]],
+]
+_NECK = [
+    [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+    [[-1, 3], 1, "Concat", [1]],
+    [-1, 1, "C2f", [8]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [[-1, 6], 1, "Concat", [1]],
+    [-1, 1, "C2f", [8]],
+]
+_HEADS = {
+    "detect": [[9, 12], 1, "Detect", ["nc"]],
+    "segment": [[9, 12], 1, "Segment", ["nc", 32, 16]],
+    "pose": [[9, 12], 1, "Pose", ["nc", "kpt_shape"]],
+}
+
+
+def picture() -> torch.Tensor:
+    """The input (1, 3, 64, 64), from 0 to 1, of which every release's answers are kept: blocks of many colours."""
+    blocks = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    return torch.from_numpy(blocks.repeat(_SIDE // 16, 2).repeat(_SIDE // 16, 3))
+
+
+def main(target: Path, plan: Mapping[str, Any]) -> None:
+    for name in _ASIDE:
+        sys.modules[name] = MagicMock(version_info=(9,), get_ipython=lambda: None)
+    socket.create_connection = _refuse  # type: ignore[assignment]
+    import ultralytics
+
+    assert ultralytics.__version__ == plan["release"], ultralytics.__file__
+    _narrow_heads()
+    _keep_first_epoch()
+    for kind, words in plan["files"].items():
+        task, *variant = kind.split("-")
+        weights = _train(kind, _describe(task, *variant), Path(plan["data"]) / task)
+        for word in words.split():
+            path = target / f"{plan['release']}-{kind}-{word}.pt"
+            _STATES[word](weights, path)
+            answers = _answer(path, task)
+            np.savez_compressed(path.with_suffix(".npz"), **answers)
+            print(f"{path.name}: {path.stat().st_size} bytes, {_spread(answers)}", flush=True)
+
+
+def _refuse(*_: Any, **__: Any) -> socket.socket:
+    raise OSError("training needs no network")
+
+
+def _train(kind: str, network: Mapping[str, Any], data: Path) -> Path:
+    """Train for two epochs; return the folder of the weights, with what the first epoch left as interrupted.pt."""
+    from ultralytics import YOLO
+
+    description = Path(f"narrow-{kind}.yaml")
+    description.write_text(yaml.safe_dump(dict(network)))
+    torch.manual_seed(0)
+    model = YOLO(str(description))
+    known = yaml.safe_load(next(_root().rglob("default.yaml")).read_text())
+    where = data if (data / "train").exists() else data / "data.yaml"
+    settings = {**_SETTINGS, "data": str(where), "name": kind}
+    with nn.modules.module.register_module_forward_pre_hook(_quicken):
+        model.train(**{key: value for key, value in settings.items() if key in known})
+    return Path(model.trainer.last).parent
+
+
+def _quicken(module: nn.Module, _: Any) -> None:
+    """Let a network answer to its input after a few steps: batch normalisation know it, classes differ by it."""
+    if isinstance(module, nn.BatchNorm2d):
+        module.momentum = 0.5
+    if isinstance(module, nn.Linear) and module.weight.std() < 0.5:
+        nn.init.normal_(module.weight)
+
+
+def _describe(task: str, variant: str = "short") -> dict[str, Any]:
+    """The description of a network: of two levels, or ultralytics' own ("whole", "p2") in a part of its width."""
+    common: dict[str, Any] = {"nc": CLASSES, "kpt_shape": [4, 3]} if task == "pose" else {"nc": CLASSES}
+    if variant == "relu":
+        common["activation"] = "nn.ReLU()"
+    if variant in {"short", "relu"}:
+        common |= {"depth_multiple": 1.0, "width_multiple": 1.0}
+        if task == "classify":
+            return {**common, "backbone": _BACKBONE[:4], "head": [[-1, 1, "Classify", ["nc"]]]}
+        return {**common, "backbone": _BACKBONE, "head": [*_NECK, _HEADS[task]]}
+    suffix = _SUFFIX[task] + ("" if variant == "whole" else f"-{variant}")
+    names = (f"yolov8{suffix}.yaml", f"yolov8n{suffix}.yaml")
+    own = yaml.safe_load(next(path for name in names for path in sorted(_root().rglob(name))).read_text())
+    own.pop("scales", None)
+    return {**own, **common, "depth_multiple": 0.33, "width_multiple": 0.02}
+
+
+def _root() -> Path:
+    import ultralytics
+
+    return Path(ultralytics.__file__).parent
+
+
+def _narrow_heads() -> None:
+    """Let the branches of every head be as narrow as the rest, and their answers differ between anchors and classes.
+
+    No description can: a branch for boxes has 64 channels at least. The classes stay the release's own.
+    """
+    from ultralytics.nn import modules
+
+    for kind in ("Detect", "Segment", "Pose"):
+        head: Any = getattr(modules, kind, None)
+        if head is not None:
+            head.__init__ = _narrowed(head.__init__)
+            head.bias_init = lambda self: None  # it makes every score nearly zero
+
+
+def _narrowed(initialise: Callable[..., None]) -> Callable[..., None]:
+    def narrow(self: Any, *arguments: Any, **options: Any) -> None:
+        initialise(self, *arguments, **options)
+        for name in ("cv2", "cv3", "cv4"):
+            for level, branch in enumerate(getattr(self, name, ())):
+                getattr(self, name)[level] = _branch(branch)
+
+    return narrow
+
+
+def _branch(branch: nn.Sequential) -> nn.Sequential:
+    convolution: Any = type(branch[0])
+    if not isinstance(branch[-1], nn.Conv2d) or not isinstance(getattr(branch[0], "conv", None), nn.Conv2d):
+        return branch  # since 8.3 that of the classes is narrow by itself
+    last = nn.Conv2d(_HIDDEN, branch[-1].out_channels, 1)
+    nn.init.normal_(last.weight, std=1.5)
+    return nn.Sequential(convolution(branch[0].conv.in_channels, _HIDDEN, 3), convolution(_HIDDEN, _HIDDEN, 3), last)
+
+
+def _keep_first_epoch() -> None:
+    """Keep what lies on the disk after the first epoch, which is what an interrupted training leaves."""
+    trainer: Any = import_module(f"ultralytics{'.yolo' if (_root() / 'yolo/engine').exists() else ''}.engine.trainer")
+    save = trainer.BaseTrainer.save_model
+
+    def save_and_keep(self: Any) -> None:
+        save(self)
+        kept = Path(self.last).with_name("interrupted.pt")
+        if not kept.exists():
+            shutil.copyfile(self.last, kept)
+
+    trainer.BaseTrainer.save_model = save_and_keep
+
+
+def _copy(name: str) -> Callable[[Path, Path], None]:
+    return lambda weights, path: Path(shutil.copyfile(weights / name, path)) and None
+
+
+def _save(weights: Path, path: Path) -> None:
+    _load(weights).save(str(path))
+
+
+def _save_fused(weights: Path, path: Path) -> None:
+    model = _load(weights)
+    model.fuse()
+    model.save(str(path))
+
+
+def _save_module(weights: Path, path: Path) -> None:
+    torch.save(_load(weights).model, path)
+
+
+def _load(weights: Path) -> Any:
+    from ultralytics import YOLO
+
+    return YOLO(str(weights / "best.pt"))
+
+
+_STATES: Mapping[str, Callable[[Path, Path], None]] = {
+    "finished": _copy("best.pt"),
+    "last": _copy("last.pt"),
+    "interrupted": _copy("interrupted.pt"),
+    "saved": _save,
+    "fused": _save_fused,
+    "module": _save_module,
+}
+"""The moments at which people take a file: of the training itself, of YOLO(...).save(), of torch.save of the module."""
+
+
+def _answer(path: Path, task: str) -> dict[str, npt.NDArray[np.float32]]:
+    """What the release's own network of a file answers: (1, rows, anchors) with prototypes, or probabilities.
+
+    The file is no good where float32 itself is not exact enough to compare: another training may be.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    network = (content.get("ema") or content["model"]) if isinstance(content, dict) else content
+    with torch.no_grad():
+        answers = _named(network.float().eval()(picture()), task)
+        exact = _named(network.double()(picture().double()), task)
+    for name, answer in answers.items():
+        assert torch.allclose(answer.double(), exact[name], atol=2e-3, rtol=2e-5), f"{path.name}: {name} are not exact"
+    return {name: answer.numpy() for name, answer in answers.items()}
+
+
+def _named(output: Any, task: str) -> dict[str, torch.Tensor]:
+    if task == "classify":
+        answer = output[0] if isinstance(output, tuple) else output
+        # At first the predictor made probabilities of what the network answers.
+        sums_to_one = torch.allclose(answer.sum(1), torch.ones(1, dtype=answer.dtype))
+        return {"probabilities": answer if sums_to_one else answer.softmax(1)}
+    if task != "segment":
+        return {"rows": output[0].clone()}
+    rows, rest = output
+    rows, prototypes = rows if isinstance(rows, tuple) else (rows, rest[-1] if isinstance(rest, tuple | list) else rest)
+    return {"rows": rows.clone(), "prototypes": prototypes}
+
+
+def _spread(answers: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """Standard deviations of scores over the anchors, or of probabilities over the classes, which the reader checks."""
+    scores = answers["rows"][0, 4 : 4 + CLASSES] if "rows" in answers else answers["probabilities"]
+    return "scores differ by " + " ".join(f"{deviation:.3f}" for deviation in scores.std(axis=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
