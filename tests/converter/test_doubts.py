@@ -23,7 +23,6 @@ from modelexport_converter.folding import freeze
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.pictures import Inputs, open_archive
 from modelexport_converter.statistics import DOUBTFUL_MEAN, DOUBTFUL_SPREAD, ENOUGH_PICTURES, Fit, measure
-from modelexport_converter.stores import open_store
 
 Change = Callable[[Array], Array]
 
@@ -33,7 +32,8 @@ def unchanged(picture: Array) -> Array:
 
 
 def checkpoint_of(architecture: str) -> Checkpoint:
-    return read_checkpoint(TRAINED[architecture].weights)
+    """The weights alone, as a state dict has them."""
+    return replace(read_checkpoint(TRAINED[architecture].weights), module=None)
 
 
 def own_pictures(architecture: str, model: LoadedModel, count: int = ENOUGH_PICTURES) -> Sequence[Array]:
@@ -42,7 +42,7 @@ def own_pictures(architecture: str, model: LoadedModel, count: int = ENOUGH_PICT
 
 
 def built_in(model: LoadedModel, tmp_path: Any) -> Sequence[Array]:
-    dataset = open_dataset(open_store({"MODELEXPORT_STORE": str(tmp_path)}), {}, None, tmp_path)
+    dataset = open_dataset(None, None, tmp_path)
     return list(Inputs(dataset.verification, model.preprocessing, model.input_size))
 
 
@@ -159,7 +159,7 @@ def test_the_right_activation_is_named_and_leads_out() -> None:
 def with_statistics_of(architecture: str, activation: str) -> Checkpoint:
     """A state dict whose statistics were taken of a network with another activation, on other pictures."""
     found = checkpoint_of(architecture)
-    tensors = {name: value.clone().float() for name, value in found.tensors.items()}
+    tensors = {name: value.clone() for name, value in found.tensors.items()}
     pictures = own_pictures(architecture, load_model(architecture), 40)[ENOUGH_PICTURES:]
     layers = [name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")]
     for layer in layers:  # in the order of the network, as each changes what comes into those behind it

@@ -85,8 +85,14 @@ _OF_THE_NETWORK = {
 
 
 def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
-    """A preprocessing with the mean and the deviation that an export gives."""
+    """A preprocessing with the mean and the deviation that an export gives.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: pictures have one channel.
+    """
     given = {"mean": parameters.image_mean, "std": parameters.image_std}
+    if preprocessing.channels != 3 and any(value is not None for value in given.values()):
+        raise mismatch("imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them")
     return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
