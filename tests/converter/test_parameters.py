@@ -28,7 +28,7 @@ from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.architectures.yolox_network import EPSILON, Network
 from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import check_own_network
+from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 
 SIZE = (64, 96)
@@ -297,12 +297,12 @@ def test_another_number_of_anchors_is_refused_with_the_way_out(
 
 @pytest.mark.parametrize("stated", ["activation", "color_order", "pixel_range", "anchors", "align_corners"])
 def test_what_a_program_says_itself_is_refused(stated: str) -> None:
-    check_own_network(Parameters(image_mean=(0.0, 0.0, 0.0), variant="n"), "the .pt2 archive")
+    check_program_parameters(Parameters(image_mean=(0.0, 0.0, 0.0), variant="n"))
     with pytest.raises(
         Failure,
         match=r"^spec.model.parameters.[a-zA-Z]+ changes nothing, as the .pt2 archive brings its own network",
     ):
-        check_own_network(Parameters(**{stated: False}), "the .pt2 archive")
+        check_program_parameters(Parameters(**{stated: False}))
 
 
 @pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "YOLOv8-CLS", "YOLOv8-Pose"])

@@ -23,7 +23,7 @@ from modelexport_converter.doubts import check_network
 from modelexport_converter.handover import write_draft
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
-from modelexport_converter.matching import check_own_network
+from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
 from modelexport_converter.packing import pack
@@ -116,7 +116,7 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
     architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
     checkpoint = read_checkpoint(work.intake.checkpoint)
     if checkpoint.program is not None:
-        check_own_network(model.parameters, "the .pt2 archive")
+        check_program_parameters(model.parameters)
     loaded: LoadedModel = architecture.load(checkpoint, model)
     return loaded
 
