@@ -1,11 +1,13 @@
 """ONNX: torch exports, ONNX Runtime quantises and runs."""
 
+import importlib
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -20,17 +22,20 @@ from onnxscript import optimizer
 
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.expressing import Expressing
 from modelexport_converter.backends.ranges import find_range, trace_back
 from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
 from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
 """Old enough for every runtime in use (ONNX Runtime since 1.12, of 2022), and all that convolutional networks need."""
+_EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _RECURRENT = {1: 1, 2: 1}
 _STORED: Mapping[str, Mapping[int, int]] = {
     "ConvTranspose": {1: 1},
     "Einsum": {0: 0, 1: 0},
+    "Gemm": {1: 0},
     "GRU": _RECURRENT,
     "LSTM": _RECURRENT,
     "MatMul": {0: -2, 1: -1},
@@ -47,21 +52,32 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
         # Sizes are constants here, so what tracing makes of them is what is meant.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        # A normalisation without statistics takes those of its input in evaluation too.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL", category=UserWarning)
         # The exporter says that it leaves the widths of padding as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
-        torch.onnx.export(
-            model.module,
-            (model.example_input(),),
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[model.input_name],
-            output_names=[output.name for output in model.outputs],
-        )
+        with Expressing(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
+            # The exporter asks whether this function is there, not what it returns, and then prints whole graphs.
+            torch.onnx.export(
+                model.module,
+                (model.example_input(),),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[model.input_name],
+                output_names=[output.name for output in model.outputs],
+            )
     content = onnx.load(path)
     _fold_constants(content)
     _declare_outputs(content.graph, model)
     _finish(content, model, path)
+
+
+def _has_symbolic(name: str) -> bool:
+    """Whether the exporter translates an operator, e.g. ``aten::relu``."""
+    for opset in range(9, OPSET + 1):
+        importlib.import_module(f"{_EXPORTER}.symbolic_opset{opset}")
+    return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, OPSET))
 
 
 def _fold_constants(content: onnx.ModelProto) -> None:
