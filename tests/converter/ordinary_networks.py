@@ -253,6 +253,152 @@ class Selecting(nn.Module):
         return best, labels[index], places.gather(0, index[:, None].expand(12, 6))
 
 
+class Mixer(nn.Module):
+    """Mixes places by a matrix from the left, then channels, as MLP-Mixer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.places = nn.Conv2d(3, 32, 8, 8), nn.Parameter(torch.randn(24, 24) / 5)
+        self.norm, self.channels = nn.LayerNorm(32), nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.channels(self.norm(tokens + self.places @ tokens))
+
+
+class Modern(nn.Module):
+    """Rotary positions, root mean squares, gated layers: a block of today's transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm, self.out_norm = nn.Conv2d(3, 32, 8, 8), nn.RMSNorm(32), nn.RMSNorm(32)
+        self.qkv, self.project = nn.Linear(32, 96, bias=False), nn.Linear(32, 32, bias=False)
+        self.gate, self.up, self.down = (nn.Linear(*sizes, bias=False) for sizes in ((32, 48), (32, 48), (48, 32)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        angles = torch.outer(torch.arange(24).float(), 100 ** -(torch.arange(8) / 8))
+        q, k, v = self.qkv(self.norm(tokens)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = (
+            torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+            for a, b in (tensor.chunk(2, -1) for tensor in (q, k))
+        )
+        read = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        tokens = tokens + self.project(read)
+        normal = self.out_norm(tokens)
+        return tokens + self.down(functional.silu(self.gate(normal)) * self.up(normal))
+
+
+class SqueezeExcite(nn.Module):
+    """A mobile block: dilated convolution per channel, gates per channel, scaled shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16)
+        self.gate = nn.Sequential(nn.Conv2d(16, 4, 1), nn.ReLU6(), nn.Conv2d(4, 16, 1), nn.Hardsigmoid())
+        self.scale, self.drop = nn.Parameter(torch.rand(16, 1, 1)), nn.Dropout2d(0.2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x)
+        z = functional.hardswish(self.deep(y))
+        return y + self.drop(self.scale * z * self.gate(functional.adaptive_avg_pool2d(z, 1)))
+
+
+class Keypoints(nn.Module):
+    """Heatmaps, and the places of their centres of mass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(3, 5, 5, 2, 2)
+        self.register_buffer("columns", torch.linspace(0, 1, 24))
+        self.register_buffer("rows", torch.linspace(0, 1, 16))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.maps(x)
+        heat = (4 * maps).flatten(2).softmax(-1).view_as(maps)
+        return maps, torch.stack([heat.sum(2) @ self.get_buffer("columns"), heat.sum(3) @ self.get_buffer("rows")], -1)
+
+
+class Warping(nn.Module):
+    """A spatial transformer: looks at a part of the picture that it chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where, self.conv = nn.Linear(3, 6), nn.Conv2d(3, 8, 3)
+        self.where.weight.data *= 0.1
+        self.where.bias.data = torch.tensor([0.8, 0.1, 0.0, -0.1, 0.9, 0.1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = self.where(x.mean((2, 3))).view(1, 2, 3)
+        grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+        return self.conv(functional.grid_sample(x, grid, align_corners=False))
+
+
+class Shifting(nn.Module):
+    """Writes into slices, as shifts of channels and painted borders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        moved = torch.zeros_like(y)
+        moved[:, :4, :, 1:] = y[:, :4, :, :-1]
+        moved[:, 4:, ::2] = y[:, 4:, ::2]
+        moved[:, 0] = 0.5
+        return self.b(moved)
+
+
+class Pooling(nn.Module):
+    """Averages of uneven windows, smoothed steps and smoothed sizes, joined as a pyramid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.heads = nn.Conv2d(3, 8, 3, padding=1), nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
+        line = torch.tensor([1.0, 2.0, 1.0])
+        self.register_buffer("blur", (line[:, None] * line / 16).expand(8, 1, 3, 3).clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        blurred = functional.conv2d(
+            functional.pad(y, (1, 1, 1, 1), mode="reflect"), self.get_buffer("blur"), stride=2, groups=8
+        )
+        small = functional.interpolate(y, (12, 20), mode="bilinear", antialias=True)
+        levels = [functional.adaptive_avg_pool2d(y, (3, 5)), blurred, small]
+        joined = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        return torch.cat([functional.interpolate(level, (16, 24), mode="bilinear") for level in joined], 1)
+
+
+class Refining(nn.Module):
+    """A weight-normalised convolution, whose answer a recurrent cell refines three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 16, 8, 8))
+        self.cell, self.start = nn.GRUCell(16, 12), nn.Parameter(torch.rand(1, 12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.conv(x).flatten(2)[0].T
+        state = self.start.expand(24, 12)
+        for _ in range(3):
+            state = self.cell(tokens, state)
+        return state
+
+
+class Patches(nn.Module):
+    """Takes overlapping patches apart and puts them together, with a table of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.table = nn.Linear(27, 27), nn.Embedding(24, 27)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        patches = functional.unfold(x, 3, padding=1, stride=2).transpose(1, 2)
+        mixed = self.mix(patches) + self.table(torch.arange(patches.shape[1]) % 24)
+        return functional.fold(mixed.transpose(1, 2), SIZE, 3, padding=1, stride=2)
+
+
 def build_networks() -> dict[str, nn.Module]:
     """Every network by its name, from a fixed seed, in eval mode."""
     torch.manual_seed(0)
@@ -281,5 +427,14 @@ def build_networks() -> dict[str, nn.Module]:
         "norms": Norms(),
         "resizing": Resizing(),
         "selecting": Selecting(),
+        "mixer": Mixer(),
+        "modern": Modern(),
+        "squeeze_excite": SqueezeExcite(),
+        "keypoints": Keypoints(),
+        "warping": Warping(),
+        "shifting": Shifting(),
+        "pooling": Pooling(),
+        "refining": Refining(),
+        "patches": Patches(),
     }
     return {name: network.eval() for name, network in networks.items()}
