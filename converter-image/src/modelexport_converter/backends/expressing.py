@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class Expressing(TorchFunctionMode):
@@ -90,7 +91,8 @@ def _untraced() -> Iterator[None]:
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
-        yield
+        with _disable_current_modes():  # those of torch.export, whose tensors have no numbers
+            yield
     finally:
         torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
@@ -299,7 +301,9 @@ def _fold(  # noqa: PLR0917 (as the operator has them)
     room = [size + 2 * pad - far for size, pad, far in zip(sizes, padding, reach, strict=True)]
     counts = [left // step + 1 for left, step in zip(room, stride, strict=True)]
     extra = [left % step for left, step in zip(room, stride, strict=True)]
-    ones = torch.eye(kernel[0] * kernel[1]).reshape(-1, 1, *kernel).repeat(channels, 1, 1, 1)
+    with _untraced():
+        kernels = torch.eye(kernel[0] * kernel[1]).reshape(-1, 1, *kernel).repeat(channels, 1, 1, 1).tolist()
+    ones = torch.tensor(kernels)
     patches = x.reshape(*x.shape[:2], *counts)
     return functional.conv_transpose2d(patches, ones, None, stride, padding, extra, channels, dilation)
 

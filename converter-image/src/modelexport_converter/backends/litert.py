@@ -36,6 +36,8 @@ _ALL = qtyping.TFLOperationName.ALL_SUPPORTED
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
+_LACKING = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
+"""What litert-torch does not convert, or not to what LiteRT can run."""
 _AWKWARD: Mapping[str, Callable[..., bool]] = {
     "aten::conv_transpose2d": pads_output,
     "aten::einsum": mixes_axis,
@@ -59,7 +61,7 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         from litert_torch._config import config
 
     config.show_progress = False
-    with Expressing(lambda name: True, _AWKWARD):
+    with Expressing(lambda name: name not in _LACKING, _AWKWARD):
         converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _pad_with_zeros(flat)

@@ -54,6 +54,8 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # A normalisation without statistics takes those of its input in evaluation too.
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL", category=UserWarning)
+        # Recurrent layers begin with zeros for a batch of one, as every model here has.
+        warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size", category=UserWarning)
         # The exporter says that it leaves the widths of padding as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
         with Expressing(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
