@@ -32,9 +32,9 @@ def check_facts(facts: Facts, model: LoadedModel, scheme: Scheme) -> None:
     Raises:
         Failure: ``InspectionFailed``, naming everything that is wrong.
     """
-    problems = [*_interface(facts, model), *_precision(facts, model, scheme)]
-    if problems:
-        way_out = "ask for a higher precision of this model, and report it with the model's operators"
+    interface, precision = list(_interface(facts, model)), list(_precision(facts, model, scheme))
+    if problems := [*interface, *precision]:
+        way_out = "report this message" if interface else "ask for a higher precision, and report this message"
         message = f"the produced file is not what was asked for: {'; '.join(problems)}; {way_out}"
         raise Failure(Reason.INSPECTION_FAILED, message)
 

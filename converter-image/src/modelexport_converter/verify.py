@@ -273,7 +273,7 @@ def _check_outputs(model: LoadedModel, expected: Sequence[Array], found: Sequenc
         own, produced = f"the model's own output {output.name}", f"the produced file's output {output.name}"
         if wanted.shape != given.shape:
             shapes = f"has the shape {given.shape} instead of {wanted.shape}"
-            raise Failure(Reason.VERIFICATION_FAILED, f"{produced} {shapes}; this is a defect of the conversion")
+            raise Failure(Reason.VERIFICATION_FAILED, f"{produced} {shapes}; report this message")
         if lost := _count_lost(wanted):
             problem = f"holds {lost} values that are NaN or infinite; correct spec.model, or give another checkpoint"
             raise Failure(Reason.VERIFICATION_FAILED, f"{own} {problem}")
