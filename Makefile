@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-security test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
+.PHONY: help install tools gitops-tools demo test test-unit test-security fuzz test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -38,6 +38,10 @@ test-unit: install ## Run the tests that need neither torch nor a cluster, in se
 
 test-security: install ## Try hostile programs, pickles, archives, pictures, URIs, YAML, messages and objects
 	$(PYTEST) -n 2 --dist loadgroup tests/security
+
+fuzz: install ## Fuzz the readers of what strangers write, for SECONDS (60) in total; KEEP=1 writes the corpus anew
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --only-binary :all: --require-hashes -r requirements/fuzz.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/models:examples $(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep) $(ONLY)
 
 tools: install ## Build Kubernetes, etcd, MinIO and what else the tests run on, once
 	@$(CLUSTER) tools
@@ -79,6 +83,7 @@ lock: install ## Resolve the dependencies again and write requirements/
 	$(LOCK) --extra operator --extra converter --extra ultralytics --group dev -o requirements/dev.txt
 	$(LOCK) --extra operator --constraint requirements/dev.txt -o requirements/operator.txt
 	$(LOCK) --extra converter --constraint requirements/dev.txt -o requirements/converter.txt
+	echo atheris | $(subst pyproject.toml,-,$(LOCK)) -o requirements/fuzz.txt
 	sed -n '/^uv==/,/^[a-tv-z]/{/^uv==/p;/^  /p}' requirements/dev.txt | sed '$$ s/ \\$$//' > requirements/bootstrap.txt
 
 generate: install ## Write the generated files again

@@ -563,6 +563,14 @@ def test_a_crafted_archive_is_refused(tmp_path: Path, name: str) -> None:
     assert refuse(path).reason is Reason.CHECKPOINT_UNREADABLE
 
 
+def test_a_record_that_is_damaged_is_told_with_its_tensor(tmp_path: Path) -> None:
+    path = archive(tmp_path / "x.pt", state_dict(GOOD), {"data/0": b"its sixteen byte"})
+    path.write_bytes(path.read_bytes().replace(b"its sixteen byte", b"its sixteen bits"))
+    failure = refuse(path)
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    assert str(failure).startswith("w cannot be read from the checkpoint: its record data/0 is damaged")
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL", "archive/data/0"])
 def test_two_records_of_one_name_are_refused(tmp_path: Path, again: str) -> None:

@@ -46,6 +46,11 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a key twice, once escaped": ('a: 1\n"\\x61": 2', "the key 'a' is there twice"),
     "a list as key": ("? [a]\n: b", "a key has to be a text; write one"),
     "an object as key": ("{{a: b}: c}", "a key has to be a text"),
+    "a whole number of no digits": ('a: !!int ""', "line 1, column 4: '' is no int; write it as text, in quotes"),
+    "a number of no digits": ("a: !!float ''", "'' is no float; write it as text, in quotes"),
+    "a sign alone": ("a: !!int +", "'+' is no int"),
+    "parts of an hour that are none": ("a: !!int '1::2'", "'1::2' is no int"),
+    "a truth that is none": ("a: !!bool perhaps", "'perhaps' is no bool"),
     "an object of Python": ("!!python/object:os.system {}", "the tag '!!python/object:os.system' has no place"),
     "a call of Python": (
         "a: !!python/object/apply:os.system ['touch canary']",

@@ -23,7 +23,7 @@ class Weights(Mapping[str, torch.Tensor]):
 
     Raises:
         Failure: by reading a tensor, which is named: ``WeightsNotFinite`` where it holds NaN or infinity,
-            ``CheckpointMismatch`` where it holds complex numbers.
+            ``CheckpointMismatch`` where it holds complex numbers, ``CheckpointUnreadable`` where its record is damaged.
     """
 
     def __init__(self, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
@@ -32,7 +32,11 @@ class Weights(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self._read:
-            self._read[name] = _checked(name, self._readers[name]())
+            try:
+                self._read[name] = _checked(name, self._readers[name]())
+            except Unreadable as error:  # whoever reads it has opened the checkpoint long ago
+                problem = f"{clean(name, SHOWN)} cannot be read from the checkpoint: {error}"
+                raise Failure(Reason.CHECKPOINT_UNREADABLE, f"{problem}; copy the file again") from error
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:

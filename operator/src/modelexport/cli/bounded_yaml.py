@@ -126,7 +126,7 @@ class _Loader(yaml.SafeLoader):
             raise _refuse(f"a number of {len(node.value)} characters; write it as text, in quotes", node.start_mark)
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, KeyError, OverflowError) as error:
+        except (ValueError, LookupError, OverflowError) as error:
             raise _refuse(f"{node.value[:40]!r} is no {kind}; write it as text, in quotes", node.start_mark) from error
         is_large = isinstance(value, int) and not -INTEGER_LIMIT <= value < INTEGER_LIMIT
         if is_large or (isinstance(value, float) and not math.isfinite(value)):
