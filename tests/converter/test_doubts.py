@@ -32,7 +32,8 @@ def unchanged(picture: Array) -> Array:
 
 
 def checkpoint_of(architecture: str) -> Checkpoint:
-    return read_checkpoint(TRAINED[architecture].weights)
+    """The weights alone, as a state dict has them."""
+    return replace(read_checkpoint(TRAINED[architecture].weights), module=None)
 
 
 def own_pictures(architecture: str, model: LoadedModel, count: int = ENOUGH_PICTURES) -> Sequence[Array]:
@@ -172,7 +173,7 @@ def test_the_right_activation_is_named_and_leads_out() -> None:
 def with_statistics_of(architecture: str, activation: str) -> Checkpoint:
     """A state dict whose statistics were taken of a network with another activation, on other pictures."""
     found = checkpoint_of(architecture)
-    tensors = {name: value.clone().float() for name, value in found.tensors.items()}
+    tensors = {name: value.clone() for name, value in found.tensors.items()}
     pictures = own_pictures(architecture, load_model(architecture), 40)[ENOUGH_PICTURES:]
     layers = [name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")]
     for layer in layers:  # in the order of the network, as each changes what comes into those behind it

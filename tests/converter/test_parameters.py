@@ -12,7 +12,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
-from converter.cells import ask, load
+from converter.cells import TRAINED, ask, load
 from converter.detector_cells import drawn, untrained
 from converter.made_up import make_up
 from converter.test_semantic import Plain, warmed
@@ -21,13 +21,14 @@ from converter.test_yolov4 import weights as yolov4_weights
 from converter.test_yolox import weights as yolox_weights
 from modelexport.matrix import ARCHITECTURES
 from modelexport.reasons import Reason
+from modelexport.result import Reference
 from modelexport.spec import Parameters
 from modelexport_converter.architectures.layers import ACTIVATIONS, Conv, constants
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.architectures.yolox_network import EPSILON, Network
-from modelexport_converter.checkpoint import Checkpoint
+from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import check_own_network
+from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 
 SIZE = (64, 96)
@@ -222,8 +223,6 @@ def test_corners_are_nothing_to_align_where_upsampling_is_learned() -> None:
 
 @pytest.mark.parametrize("architecture", ["DeepLabV3", "FCN", "UNet"])
 def test_pictures_are_normalised_as_an_export_says(architecture: str) -> None:
-    from converter.cells import TRAINED, read_checkpoint
-
     stated = {"image_mean": (0.1, 0.2, 0.3), "image_std": (0.4, 0.5, 1.0)}
     model = load(read_checkpoint(TRAINED[architecture].weights), ask(architecture, **stated))
     assert (model.preprocessing.mean, model.preprocessing.std) == tuple(stated.values())
@@ -298,9 +297,24 @@ def test_another_number_of_anchors_is_refused_with_the_way_out(
 
 @pytest.mark.parametrize("stated", ["activation", "color_order", "pixel_range", "anchors", "align_corners"])
 def test_what_a_program_says_itself_is_refused(stated: str) -> None:
-    check_own_network(Parameters(image_mean=(0.0, 0.0, 0.0), variant="n"), "the .pt2 archive")
+    check_program_parameters(Parameters(image_mean=(0.0, 0.0, 0.0), variant="n"))
     with pytest.raises(
         Failure,
         match=r"^spec.model.parameters.[a-zA-Z]+ changes nothing, as the .pt2 archive brings its own network",
     ):
-        check_own_network(Parameters(**{stated: False}), "the .pt2 archive")
+        check_program_parameters(Parameters(**{stated: False}))
+
+
+@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "YOLOv8-CLS", "YOLOv8-Pose"])
+def test_a_pickle_that_says_its_activation_contradicts_another(architecture: str) -> None:
+    found = read_checkpoint(TRAINED[architecture].weights)
+    model = load(found, ask(architecture, activation="SiLU"))
+    assert (model.reference, model.assumptions) == (Reference.CHECKPOINT, ())
+    with pytest.raises(Failure, match=r"asks for activation ReLU, the checkpoint has SiLU; correct spec\.model"):
+        load(found, ask(architecture, activation="ReLU"))
+
+
+def test_grey_pictures_have_no_mean_of_three_colours() -> None:
+    weights = UNet((4, 8, 16, 32, 64), 3, channels=1).state_dict()
+    message = refuse("UNet", weights, image_mean=(0.1, 0.2, 0.3))
+    assert message == "imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them"

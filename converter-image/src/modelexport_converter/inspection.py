@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 
+import torch
+
 from modelexport.matrix import Scheme
 from modelexport.reasons import Reason
 from modelexport_converter.backends import Facts
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.programs.multiplied import count_multiplied
 
 LEAST_SHARE = 0.98
 """Of the model's weights, what must be stored in the precision asked for. Everything is, but for weights that a
@@ -30,9 +34,8 @@ def check_facts(facts: Facts, model: LoadedModel, scheme: Scheme) -> None:
     """
     problems = [*_interface(facts, model), *_precision(facts, model, scheme)]
     if problems:
-        message = (
-            f"the produced file is not what was asked for: {'; '.join(problems)}; this is a defect of the conversion"
-        )
+        way_out = "ask for a higher precision of this model, and report it with the model's operators"
+        message = f"the produced file is not what was asked for: {'; '.join(problems)}; {way_out}"
         raise Failure(Reason.INSPECTION_FAILED, message)
 
 
@@ -52,9 +55,18 @@ def _interface(facts: Facts, model: LoadedModel) -> Iterator[str]:
 
 def _precision(facts: Facts, model: LoadedModel, scheme: Scheme) -> Iterator[str]:
     kinds = _STORED[scheme]
-    weights = sum(parameter.numel() for parameter in model.module.parameters() if parameter.ndim > 1)
+    weights = _count_weights(model.module)
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
     if stored < LEAST_SHARE * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
     if scheme is Scheme.STATIC_WI8_AI8 and not _ACTIVATION_OPERATORS & set(facts.op_types):
         yield f"its activations are not quantised; its operators are {', '.join(sorted(facts.op_types))}"
+
+
+def _count_weights(module: torch.nn.Module) -> int:
+    """Count the weights: of a program by the operators that read them, of every other network those with two axes."""
+    programs = [part for part in module.modules() if isinstance(part, ProgramModule)]
+    read = {id(parameter) for part in programs for parameter in part.parameters()}
+    others = (parameter for parameter in module.parameters() if id(parameter) not in read)
+    counted = sum(count_multiplied(part.program) for part in programs)
+    return counted + sum(parameter.numel() for parameter in others if parameter.ndim > 1)

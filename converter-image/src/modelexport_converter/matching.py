@@ -63,15 +63,17 @@ def own_weights(tensors: Tensors, *marks: str) -> Tensors:
     return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
-def check_own_network(parameters: Parameters, what: str) -> None:
-    """Refuse what an export says of a network that its checkpoint brings itself: a module tree or a program.
+def check_program_parameters(parameters: Parameters) -> None:
+    """Refuse what an export says of a network that a ``.pt2`` archive brings itself.
 
     Raises:
-        Failure: ``CheckpointMismatch``, naming the parameter and ``what`` brings the network.
+        Failure: ``CheckpointMismatch``, naming the parameter.
     """
     for name, field in _OF_THE_NETWORK.items():
         if getattr(parameters, field) is not None:
-            raise mismatch(f"spec.model.parameters.{name} changes nothing, as {what} brings its own network; remove it")
+            raise mismatch(
+                f"spec.model.parameters.{name} changes nothing, as the .pt2 archive brings its own network; remove it"
+            )
 
 
 _OF_THE_NETWORK = {
@@ -85,8 +87,14 @@ _OF_THE_NETWORK = {
 
 
 def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
-    """A preprocessing with the mean and the deviation that an export gives."""
+    """A preprocessing with the mean and the deviation that an export gives.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: pictures have one channel.
+    """
     given = {"mean": parameters.image_mean, "std": parameters.image_std}
+    if preprocessing.channels != 3 and any(value is not None for value in given.values()):
+        raise mismatch("imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them")
     return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 

@@ -33,7 +33,7 @@ def library_errors(doing: str, reason: Reason = Reason.CONVERSION_FAILED) -> Ite
     except (Failure, MemoryError, OSError):
         raise
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         log.error("library", exc_info=True, extra=with_fields(doing=doing))
         raise Failure(reason, f"cannot {doing}: {brief(error)}") from error
@@ -57,12 +57,13 @@ def _reason_of(error: Exception) -> tuple[Reason, str]:
             Reason.STORAGE_FULL,
             f"no space left on this node's disk for {where}; give conversions more scratch space",
         )
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Reason.OOM_KILLED, f"the conversion ran out of memory: {brief(error)}"
     return Reason.INTERNAL_ERROR, f"unexpected {type(error).__name__}: {brief(error)}"
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a library wanted more memory than there is."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 

@@ -8,6 +8,7 @@ import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from modelexport.logs import announce
@@ -19,11 +20,12 @@ from modelexport.text import clean
 from modelexport_converter.backends import Backend, Facts, load_backend
 from modelexport_converter.calibration import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.culprits import naming_operators
 from modelexport_converter.doubts import check_network
 from modelexport_converter.handover import write_draft
 from modelexport_converter.inspection import check_facts
 from modelexport_converter.intake import Intake
-from modelexport_converter.matching import check_own_network
+from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.outcome import library_errors
 from modelexport_converter.packing import pack
@@ -116,7 +118,7 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
     architecture = importlib.import_module(ARCHITECTURES[model.architecture].impl)
     checkpoint = read_checkpoint(work.intake.checkpoint)
     if checkpoint.program is not None:
-        check_own_network(model.parameters, "the .pt2 archive")
+        check_program_parameters(model.parameters)
     loaded: LoadedModel = architecture.load(checkpoint, model)
     return loaded
 
@@ -134,8 +136,12 @@ def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
     """Return the file before quantisation, made now or by another conversion of the same export."""
     base = _base(work.request)
-    with library_errors("convert the model"):
-        path, made = work.shared.provide(_key(work), lambda path: backend.convert(model, base, path))
+
+    def write(model: LoadedModel, path: Path) -> None:
+        backend.convert(model, base, path)
+
+    with library_errors("convert the model"), naming_operators(model, write, f"part{_suffix(work.request)}"):
+        path, made = work.shared.provide(_key(work), partial(write, model))
     announce("converted file", scheme=base, made=made)
     return path
 

@@ -19,7 +19,6 @@ from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
     Tensors,
     check_asked,
-    check_own_network,
     class_names,
     fill,
     mismatch,
@@ -63,6 +62,7 @@ _NAMES = {
     Task.KEYPOINTS: "YOLOv8-Pose",
     Task.CLASSIFICATION: "YOLOv8-CLS",
 }
+_ACTIVATIONS = "torch.nn.modules.activation"
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
 _EXTRAS = "model.22.cv4.0.2.weight"
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
@@ -87,7 +87,6 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
 
 def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
     """The network that a pickled module describes."""
-    check_own_network(model.parameters, "the checkpoint")
     check_asked("architecture", model.architecture, _NAMES[tree.task])
     variant = _variant_of(tree.layers[0].child("conv").integer("out_channels", 1)) if _starts_alike(tree) else None
     check_asked("variant", model.parameters.variant, variant or "none of them")
@@ -99,13 +98,21 @@ def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
         )
     stride = math.ceil(max(tree.strides, default=STRIDES[-1]))
     size = _size(checkpoint.facts, model, stride)
-    described = _describe(build(tree, size), model, variant, size, class_names(checkpoint.facts, tree.classes))
+    network = build(tree, size)
+    check_asked("activation", model.parameters.activation, _activations_of(network))
+    described = _describe(network, model, variant, size, class_names(checkpoint.facts, tree.classes))
     return replace(
         described,
         preprocessing=replace(described.preprocessing, channels=tree.channels),
         metadata={**described.metadata, "stride": str(stride)},
         reference=Reference.CHECKPOINT,
     )
+
+
+def _activations_of(network: torch.nn.Module) -> str:
+    """The activations between the layers of a network, by torch's names; one of them as a rule."""
+    found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
+    return " and ".join(sorted(found)) or "none"
 
 
 def _starts_alike(tree: Tree) -> bool:
@@ -135,8 +142,8 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     check_asked("number of classes", model.parameters.num_classes, classes)
     size = _size(checkpoint.facts, model, STRIDES[-1])
     network = _build(checkpoint, task, variant, classes, size)
-    described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
     activate(network, model.parameters.activation)
+    described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
     return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(model))
 
 

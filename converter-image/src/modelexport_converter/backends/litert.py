@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.expressing import Expressing, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.backends.ranges import find_range, trace_back
 from modelexport_converter.backends.splitting import split_large
@@ -35,6 +36,12 @@ _ALL = qtyping.TFLOperationName.ALL_SUPPORTED
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
+_AWKWARD: Mapping[str, Callable[..., bool]] = {
+    "aten::conv_transpose2d": pads_output,
+    "aten::einsum": mixes_axis,
+    "aten::matmul": mixes_rows,
+}
+"""What litert-torch cannot convert, or converts to products whose weights no quantiser takes."""
 _FARTHEST = float(np.finfo(np.float16).max)
 """The largest number of half precision. What lies beyond is no quantity but a mask, as of attention: minus infinity is
 -3.4e38 in LiteRT. A step of 8 bits would be larger than all else, and LiteRT aborts when it opens such a file."""
@@ -52,7 +59,8 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         from litert_torch._config import config
 
     config.show_progress = False
-    converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
+    with Expressing(lambda name: True, _AWKWARD):
+        converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _pad_with_zeros(flat)
     _rename(flat, model)
@@ -149,6 +157,8 @@ def _plan_static(
 def _spared(flat: Any, model: LoadedModel) -> Iterator[str]:
     """Names of the results that stay in float.
 
+    What is inside of an operator, as the sum of a pooling, has no range of its own.
+
     Without a body, those after the last weights. Of a model with a body, all but those of operators with weights in it:
     with what lies between them in 8 bits, a trained RetinaNet lost its answer. Of a delicate model, those of the last
     weights too.
@@ -161,7 +171,9 @@ def _spared(flat: Any, model: LoadedModel) -> Iterator[str]:
         # litert-torch tells in the names from which module a result comes.
         inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
         spared = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
-    return (_text(graph.tensors[index].name) for index in (spared | last if model.delicate else spared))
+    yield from (_text(graph.tensors[index].name) for index in (spared | last if model.delicate else spared))
+    for inner in flat.subgraphs[1:]:
+        yield from (_text(inner.tensors[index].name) for op in inner.operators for index in op.outputs)
 
 
 def _masked(flat: Any, ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:

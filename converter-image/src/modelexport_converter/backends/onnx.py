@@ -1,11 +1,13 @@
 """ONNX: torch exports, ONNX Runtime quantises and runs."""
 
+import importlib
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -16,16 +18,30 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
+from onnxscript import optimizer
 
 from modelexport.matrix import Scheme
 from modelexport_converter.backends import Array, Facts, Run
+from modelexport_converter.backends.expressing import Expressing
 from modelexport_converter.backends.ranges import find_range, trace_back
 from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
 from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
 """Old enough for every runtime in use (ONNX Runtime since 1.12, of 2022), and all that convolutional networks need."""
+_EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_RECURRENT = {1: 1, 2: 1}
+_STORED: Mapping[str, Mapping[int, int]] = {
+    "ConvTranspose": {1: 1},
+    "Einsum": {0: 0, 1: 0},
+    "Gemm": {1: 0},
+    "GRU": _RECURRENT,
+    "LSTM": _RECURRENT,
+    "MatMul": {0: -2, 1: -1},
+    "RNN": _RECURRENT,
+}
+"""The inputs of operators that are weights when they are constant, each with the axis of its output channels."""
 
 
 def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
@@ -36,18 +52,48 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
         # Sizes are constants here, so what tracing makes of them is what is meant.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # How far a tensor is padded the exporter computes by a slice that it does not fold; ONNX Runtime does.
+        # A normalisation without statistics takes those of its input in evaluation too.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL", category=UserWarning)
+        # The exporter says that it leaves the widths of padding as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
-        torch.onnx.export(
-            model.module,
-            (model.example_input(),),
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[model.input_name],
-            output_names=[output.name for output in model.outputs],
-        )
-    _finish(onnx.load(path), model, path)
+        with Expressing(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
+            # The exporter asks whether this function is there, not what it returns, and then prints whole graphs.
+            torch.onnx.export(
+                model.module,
+                (model.example_input(),),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[model.input_name],
+                output_names=[output.name for output in model.outputs],
+            )
+    content = onnx.load(path)
+    _fold_constants(content)
+    _declare_outputs(content.graph, model)
+    _finish(content, model, path)
+
+
+def _has_symbolic(name: str) -> bool:
+    """Whether the exporter translates an operator, e.g. ``aten::relu``."""
+    for opset in range(9, OPSET + 1):
+        importlib.import_module(f"{_EXPORTER}.symbolic_opset{opset}")
+    return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, OPSET))
+
+
+def _fold_constants(content: onnx.ModelProto) -> None:
+    """Compute what no image changes: the exporter leaves widths of padding as nodes, and shapes after them unknown."""
+    optimizer.fold_constants(content, should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None)
+    optimizer.remove_unused_nodes(content)
+
+
+def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
+    """Give every output its name and its shape; the exporter does not name an output that no image changes."""
+    with torch.inference_mode():
+        shapes = [tuple(output.shape) for output in model.module(model.example_input())]
+    for value, output, shape in zip(graph.output, model.outputs, shapes, strict=True):
+        if value.name != output.name:
+            graph.node.append(onnx.helper.make_node("Identity", [value.name], [output.name], f"/{output.name}"))
+        value.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, shape))
 
 
 def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
@@ -66,7 +112,7 @@ def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence
         )
     prepared.unlink()
     content = onnx.load(path)
-    _store_transposed(content.graph)
+    _store_remaining(content.graph)
     _finish(content, model, path)
 
 
@@ -199,25 +245,30 @@ def _skip_halves(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _store_transposed(graph: onnx.GraphProto) -> None:
-    """Store in 8 bits the weights that ONNX Runtime has no integer operator for, those of transposed convolutions.
+def _store_remaining(graph: onnx.GraphProto) -> None:
+    """Store in 8 bits the weights that ONNX Runtime has no integer operator for, as ``_STORED`` lists them.
 
     Symmetric, one scale per output channel; a runtime turns them to floats when it loads the file.
     """
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type != "ConvTranspose" or node.input[1] not in weights:
-            continue
-        weight = weights[node.input[1]]
-        values = onnx.numpy_helper.to_array(weight)
-        scales = np.maximum(np.abs(values).max(axis=(0, 2, 3)) / 127, np.finfo(np.float32).tiny)
-        stored = np.round(values / scales[:, None, None]).astype(np.int8)
-        scale, zero, name = (f"{weight.name}_{end}" for end in ("scale", "zero_point", "dequantized"))
-        weight.CopyFrom(onnx.numpy_helper.from_array(stored, weight.name))
-        graph.initializer.append(onnx.numpy_helper.from_array(scales, scale))
-        graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(len(scales), np.int8), zero))
-        graph.node.insert(index, onnx.helper.make_node("DequantizeLinear", [weight.name, scale, zero], [name], axis=1))
-        node.input[1] = name
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    for node in list(graph.node):
+        for position, axis in _STORED.get(node.op_type, {}).items():
+            name = node.input[position] if position < len(node.input) else ""
+            if name in weights and len(weights[name].dims) > 1:
+                _store_in_8_bits(graph, weights.pop(name), axis)
+
+
+def _store_in_8_bits(graph: onnx.GraphProto, weight: onnx.TensorProto, axis: int) -> None:
+    """Quantise a weight in place, one scale for each index of ``axis``; its name becomes that of the floats."""
+    values, name = onnx.numpy_helper.to_array(weight), weight.name
+    axis %= values.ndim
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    scales = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    quantized, scale, zero = (f"{name}_{end}" for end in ("quantized", "scale", "zero_point"))
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.round(values / scales).astype(np.int8), quantized))
+    graph.initializer.append(onnx.numpy_helper.from_array(scales.reshape(-1), scale))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(scales.size, np.int8), zero))
+    graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", [quantized, scale, zero], [name], axis=axis))
 
 
 def _finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:

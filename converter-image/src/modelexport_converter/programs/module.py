@@ -13,7 +13,7 @@ class ProgramModule(torch.nn.Module):
 
     def __init__(self, program: Program) -> None:
         super().__init__()
-        self._program = program
+        self.program = program
         self._steps = tuple(map(_Step, program.nodes, last_uses(program)))
         self._keys = {value: f"weight_{value}" for value in program.weights}
         self._keys |= {value: f"buffer_{value}" for value in program.buffers}
@@ -29,7 +29,7 @@ class ProgramModule(torch.nn.Module):
 
     def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the program's outputs, a single one too as a tuple."""
-        program = self._program
+        program = self.program
         values = dict(zip(program.inputs, images, strict=True))
         values |= {value: getattr(self, key) for value, key in self._keys.items()}
         for step in self._steps:

@@ -68,8 +68,8 @@ argsort.default argsort.stable
 
 reshape.default view.default view_as.default reshape_as.default flatten.using_ints unflatten.int squeeze.default
 squeeze.dim squeeze.dims unsqueeze.default expand.default expand_as.default broadcast_to.default permute.default
-transpose.int t.default numpy_T.default mT.default swapaxes.default swapdims.default movedim.int movedim.intlist
-moveaxis.int moveaxis.intlist adjoint.default slice.Tensor select.int narrow.default index_select.default index.Tensor
+transpose.int t.default swapaxes.default swapdims.default movedim.int movedim.intlist moveaxis.int moveaxis.intlist
+slice.Tensor select.int narrow.default index_select.default index.Tensor
 gather.default diagonal.default unbind.int split.Tensor split.sizes split_with_sizes.default
 chunk.default tensor_split.sections tensor_split.indices unsafe_chunk.default unsafe_split.Tensor
 unsafe_split_with_sizes.default hsplit.int vsplit.int unfold.default cat.default concat.default concatenate.default
@@ -133,7 +133,8 @@ zero_.default pow_.Tensor floor_divide_.Tensor _softmax.default _log_softmax.def
 _unsafe_index.Tensor as_strided.default native_dropout.default native_group_norm.default native_batch_norm.default
 _native_batch_norm_legit.default _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training.default
 _native_batch_norm_legit_functional.default _batch_norm_no_update.default _scaled_dot_product_attention_math.default
-_scaled_dot_product_flash_attention_for_cpu.default _weight_norm.default _weight_norm_interface.default
+_scaled_dot_product_flash_attention_for_cpu.default _weight_norm.default _weight_norm_interface.default mT.default
+adjoint.default numpy_T.default
 """
 """What ``replacing`` expresses by operators above: some of them do not check the sizes that they are told."""
 

@@ -143,6 +143,16 @@ def _as_strided(builder: Builder, arguments: Arguments) -> Results:
     return (value,)
 
 
+def _mirrored(builder: Builder, arguments: Arguments) -> Results:
+    """The last two axes exchanged; numbers here are real, so the adjoint is this too."""
+    return (builder.emit("transpose.int", self=arguments["self"], dim0=-2, dim1=-1),)
+
+
+def _reversed(builder: Builder, arguments: Arguments) -> Results:
+    rank = len(builder.shape(arguments["self"]).sizes)
+    return (builder.emit("permute.default", self=arguments["self"], dims=tuple(range(rank))[::-1]),)
+
+
 def _like(name: str, **renamed: str) -> Callable[[Builder, Arguments], Results]:
     def replaced(builder: Builder, arguments: Arguments) -> Results:
         return builder.emit_all(name, {renamed.get(key, key): value for key, value in arguments.items()})
@@ -181,6 +191,9 @@ _REPLACED: Mapping[str, Callable[[Builder, Arguments], Results]] = {
     "_unsafe_view.default": _like("reshape.default", size="shape"),
     "_unsafe_index.Tensor": _like("index.Tensor"),
     "as_strided.default": _as_strided,
+    "mT.default": _mirrored,
+    "adjoint.default": _mirrored,
+    "numpy_T.default": _reversed,
     "native_dropout.default": lambda builder, arguments: (arguments["input"], None),
     "native_group_norm.default": _group_norm,
     **dict.fromkeys(

@@ -42,7 +42,7 @@ def written(builder: "Builder", node: Node, position: int, source: Ref, new: Ref
     if name in _SWAPS:
         first, second = (arguments[key] for key in _SWAPS[name])
         return builder.emit("transpose.int", self=new, dim0=first, dim1=second)
-    if name in {"mT.default", "adjoint.default", "t.default", "numpy_T.default", "permute.default"}:
+    if name in {"t.default", "permute.default"}:
         return builder.emit("permute.default", self=new, dims=_back(name, arguments, len(sizes)))
     if name in _PARTS:
         results = [Ref(value) for value in node.results if value is not None]
@@ -58,13 +58,8 @@ def written(builder: "Builder", node: Node, position: int, source: Ref, new: Ref
 
 def _back(name: str, arguments: Mapping[str, Any], rank: int) -> tuple[int, ...]:
     """The permutation that takes back what an operator has permuted."""
-    dims = list(range(rank))
-    if name == "permute.default":
-        order = [dim % rank for dim in arguments["dims"]]
-    elif name == "numpy_T.default":
-        order = dims[::-1]
-    else:
-        order = [*dims[:-2], *dims[:-3:-1]]
+    dims = range(rank)
+    order = [dim % rank for dim in arguments["dims"]] if name == "permute.default" else list(dims)[::-1]
     return tuple(order.index(dim) for dim in dims)
 
 

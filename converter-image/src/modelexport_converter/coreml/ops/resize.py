@@ -122,6 +122,23 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     return functional.pixel_shuffle(x, upscale_factor)
 
 
+def resample(  # noqa: PLR0917 (as the op has them)
+    x: Tensor,
+    coordinates: Tensor,
+    sampling_mode: str,
+    padding_mode: str,
+    padding_value: float,
+    coordinates_mode: str,
+    align_corners: bool,
+) -> Tensor:
+    """[n, c, h, w] at coordinates [n, *target, 2], each (x, y) in -1 to 1."""
+    if coordinates_mode != "normalized_minus_one_to_one" or padding_value:
+        raise NotImplementedError(f"coordinates_mode {coordinates_mode} or padding_value {padding_value} is not known")
+    mode = one_of({"bilinear": "bilinear", "nearest": "nearest"}, sampling_mode, "sampling_mode")
+    padding = one_of({"constant": "zeros", "border": "border", "symmetric": "reflection"}, padding_mode, "padding_mode")
+    return functional.grid_sample(x, coordinates, mode, padding, align_corners)
+
+
 OPS: dict[str, Function] = {
     function.__name__: function
     for function in (
@@ -129,6 +146,7 @@ OPS: dict[str, Function] = {
         resize_nearest_neighbor,
         upsample_bilinear,
         resize_bilinear,
+        resample,
         resize,
         pixel_shuffle,
     )
