@@ -227,7 +227,7 @@ def test_pictures_on_which_the_model_sees_nothing_are_refused(bench: Bench, requ
     answer = bench(own("black.zip", request=request_))
     assert answer.result is not None
     assert answer.result.reason is Reason.VERIFICATION_FAILED
-    assert "the model gives all of the pictures the same answer (1 different ones), so that" in answer.result.message
+    assert "the model gives all of the pictures the same answer (a single one), so that" in answer.result.message
     assert bench.published() == []
     assert bench(own("mixed.zip", request=request_)).code == 0, "the way out that the message names"
 
