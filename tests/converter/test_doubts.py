@@ -117,7 +117,9 @@ def test_pixels_on_another_scale_are_refused_on_any_pictures(
         assert checked.warnings[0].startswith("the network or the pictures may be others than in training: means are")
         assert len(checked.warnings[0]) <= WARNING_LENGTH
         return
-    with pytest.raises(Failure, match="the network or the pictures are others than in training: on 4 pictures its means are off"):
+    with pytest.raises(
+        Failure, match="the network or the pictures are others than in training: on 4 pictures its means are off"
+    ):
         check_network(loaded, model, unusual, lambda _: pictures, own=False)
 
 

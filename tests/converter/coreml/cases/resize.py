@@ -40,7 +40,27 @@ def _repeat(height: int, width: int) -> Callable[[Tensor], np.ndarray]:
     return lambda x: x.numpy().repeat(height, 2).repeat(width, 3)
 
 
+def _resampled(says: str, expected: tuple[float, ...], **options: Any) -> Case:
+    """Of rows (0, 1) and (2, 3): the corners top left, top right and bottom right, and the centre, as (x, y)."""
+    given = {"sampling_mode": "bilinear", "padding_mode": "constant", "padding_value": 0.0, "align_corners": True}
+    corners = np.array([[[[-1, -1], [1, -1], [1, 1], [0, 0]]]], np.float32)
+    return Case(
+        says,
+        lambda x, at: mb.resample(
+            x=x, coordinates=at, coordinates_mode="normalized_minus_one_to_one", **{**given, **options}
+        ),
+        (ramp(1, 1, 2, 2), corners[:, :, : len(expected)]),
+        lambda x, at: np.array(expected, np.float32).reshape(1, 1, 1, -1),
+    )
+
+
 CASES: dict[str, list[Case]] = {
+    "resample": [
+        _resampled("takes (x, y) and ends at the centres of the corners", (0, 1, 3, 1.5)),
+        _resampled("ends at the edges without aligned corners", (0, 0.25, 0.75, 1.5), align_corners=False),
+        _resampled("repeats the border", (0, 1, 3, 1.5), align_corners=False, padding_mode="border"),
+        _resampled("takes the nearest", (0, 1, 3), sampling_mode="nearest"),
+    ],
     "upsample_nearest_neighbor": [
         Case(
             "repeats rows and columns",
