@@ -251,6 +251,17 @@ def test_an_operator_that_is_unknown_is_told_with_its_line(tmp_path: Path) -> No
     assert "in forward: return torch.fft.fft2(x).abs()) is no operator" in str(failure)
 
 
+def test_the_line_of_an_operator_is_never_generated_code(tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.mean() > 0, lambda x: x * 2, lambda x: x + 1, (x,))
+
+    torch.export.save(torch.export.export(Branching().eval(), (IMAGE,)), tmp_path / "x.pt2")
+    failure = refuse(tmp_path / "x.pt2")
+    assert "test_programs.py, line" in str(failure)
+    assert "in forward: return torch.cond(" in str(failure)
+
+
 def test_a_program_that_keeps_state_is_refused(tmp_path: Path) -> None:
     def counting(layers: Layers, x: torch.Tensor) -> torch.Tensor:
         layers.steps.add_(1)

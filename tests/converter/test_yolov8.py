@@ -131,6 +131,17 @@ def test_other_networks_of_ultralytics_are_refused(other: str) -> None:
     assert "another ultralytics network" in message or "YOLOv8-OBB" in message
 
 
+def test_weights_of_a_fused_network_are_told_as_such() -> None:
+    fused = {
+        name.replace("bn.bias", "conv.bias"): value
+        for name, value in bare().tensors.items()
+        if ".bn." not in name or name.endswith("bn.bias")
+    }
+    message = refuse(Checkpoint(fused))
+    assert "of a fused network" in message
+    assert "give ultralytics' .pt, fused or not" in message
+
+
 def test_weights_of_anything_else_are_refused() -> None:
     assert "no network of ultralytics" in refuse(Checkpoint({"w": torch.ones(1)}))
 
@@ -172,6 +183,14 @@ def test_weights_that_do_not_tell_their_keypoints_are_refused() -> None:
     assert "12 channels are 4 keypoints of x, y and visibility or 6 of x and y" in problem
     model = load(replace(found, facts={"kpt_shape": [6, 2]}), ask("YOLOv8-Pose"))
     assert model.outputs[2].name == "keypoints"
+
+
+def test_a_whole_yolo_object_brings_names_and_size(tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    torch.save(YOLO(str(WEIGHTS["YOLOv8"])), tmp_path / "x.pt")
+    found = load(read_checkpoint(tmp_path / "x.pt"), ask("YOLOv8"))
+    assert (found.class_names, found.input_size) == (CLASSES, (160, 160))
 
 
 @pytest.mark.parametrize("names", [None, ["one"], {0: "one", 2: "three"}])

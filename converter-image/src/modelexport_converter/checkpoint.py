@@ -1,14 +1,14 @@
 """Reads a local checkpoint without running anything that is in it.
 
 The kind of a file is told by its content, never by its name. What is read is data: pickles by an interpreter that can
-neither import nor call (``checkpoints.pickles``), ``.pt2`` archives as a graph of known operators (``program``).
+neither import nor call (``checkpoints.pickles``), ``.pt2`` archives as a graph of known operators (``programs``).
 """
 
 import io
 import json
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -123,14 +123,21 @@ def _interpret(archive: Archive, content: Any) -> Checkpoint:
     choice = choose(content)
     beside = content if isinstance(content, dict) else {}
     facts = {**_plain(beside), **_plain(beside.get("train_args"))}
-    if choice.module is not None:
-        facts = {**_plain(choice.module.state.get("args")), **facts}
     weights = read_stored(archive, choice.stored)
     if choice.module is None:
         return Checkpoint(weights, facts)
-    facts |= {**_plain(choice.module.state.get("yaml")), **_plain(choice.module)}
+    for node in _described_by(choice.module):
+        facts = {**_plain(node.state.get("args")), **facts, **_plain(node.state.get("yaml")), **_plain(node)}
     module = Module("", choice.module, weights, lambda stored: read_stored(archive, {"": stored})[""])
     return Checkpoint(weights, facts, module=module)
+
+
+def _described_by(module: Node) -> Iterator[Node]:
+    """A module, and the network within it where it is a whole ``YOLO`` object, which knows neither names nor sizes."""
+    yield module
+    inner = module.state["_modules"].get("model")
+    if isinstance(inner, Node):
+        yield inner
 
 
 def _looks_like_text_pickle(head: bytes) -> bool:

@@ -65,6 +65,7 @@ _NAMES = {
 _ACTIVATIONS = "torch.nn.modules.activation"
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
 _EXTRAS = "model.22.cv4.0.2.weight"
+_FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
@@ -131,6 +132,11 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         problem = f"the first layer has {width} channels, which no variant of YOLOv8 has"
         raise mismatch(f"{problem}; give ultralytics' .pt, which says what the other layers are")
     check_asked("variant", model.parameters.variant, variant)
+    if _FOLDED in tensors and _NORMALISATION not in tensors:
+        raise mismatch(
+            "the weights are those of a fused network, whose normalisation model.fuse() has folded into its "
+            "convolutions; give ultralytics' .pt, fused or not, or the state_dict of the model before it was fused"
+        )
     task = _task(model)
     classes = len(tensors[_CLASSIFIER if task is Task.CLASSIFICATION else _CLASSES])
     check_asked("number of classes", model.parameters.num_classes, classes)

@@ -24,7 +24,8 @@ LINE_LIMIT = 200
 _FRAME = re.compile(
     r'File "(?P<file>[^"\n]{1,500})", line (?P<line>\d{1,7}), in (?P<function>[^\n]{1,200})\n(?P<code>[^\n]{0,500})'
 )
-_LIBRARIES = re.compile(r"[/\\](site-packages|dist-packages|torch)[/\\]")
+_FOREIGN = re.compile(r"[/\\](site-packages|dist-packages|torch)[/\\]|^<eval_with_key>")
+"""Files of libraries, and the code that torch generates for what is below a branch."""
 
 
 def read_program(path: Path) -> Program:
@@ -267,7 +268,7 @@ def _line(node: Json) -> str:
     if not isinstance(trace, str):
         return ""
     frames = list(_FRAME.finditer(trace[-10_000:]))
-    own = [frame for frame in frames if not _LIBRARIES.search(frame["file"])] or frames
+    own = [frame for frame in frames if not _FOREIGN.search(frame["file"])] or frames
     if not own:
         return ""
     frame = own[-1]
