@@ -227,7 +227,7 @@ def test_pictures_on_which_the_model_sees_nothing_are_refused(bench: Bench, requ
     answer = bench(own("black.zip", request=request_))
     assert answer.result is not None
     assert answer.result.reason is Reason.VERIFICATION_FAILED
-    assert "the model gives all of the pictures the same answer (1 different ones), so that" in answer.result.message
+    assert "the model gives all of the pictures the same answer (a single one), so that" in answer.result.message
     assert bench.published() == []
     assert bench(own("mixed.zip", request=request_)).code == 0, "the way out that the message names"
 
@@ -242,7 +242,7 @@ def test_built_in_pictures_without_evidence_are_no_obstacle_but_told(bench: Benc
     again = bench()
     assert again.result is not None
     assert again.result.reused
-    assert "4 built-in ones and prove little" in again.result.message
+    assert "4 built-in ones, which prove little" in again.result.message
 
 
 def test_a_report_of_an_earlier_choice_is_no_reason_to_reuse(bench: Bench) -> None:

@@ -69,15 +69,16 @@ def _warning(fit: Fit) -> str:
 
 
 def _refusal(fit: Fit, model: Model, better: Alternative | None) -> str:
-    problem = f"this is not the network that was trained: on {fit.pictures} pictures its {fit}"
+    found = f"on {fit.pictures} picture{'' if fit.pictures == 1 else 's'} its {fit}"
     if better:
-        return f"{problem}; set {better.words} in spec.model.parameters, with which its {better.fit}"
+        wrong = f"this is not the network that was trained: {found}"
+        return f"{wrong}; set {better.words} in spec.model.parameters, with which its {better.fit}"
     row = ARCHITECTURES[model.architecture]
     names = [*(["activation"] if row.activations else []), *sorted(row.takes & _OF_PICTURES)]
     program = "its part before the suppression of boxes as .pt2 for Custom" if row.suppresses else "the network as .pt2"
     return (
-        f"{problem}; set {', '.join(names)} in spec.model.parameters as in training, give pictures like those of the "
-        f"training, or save {program}"
+        f"the network or the pictures are others than in training: {found}; set {', '.join(names)} in "
+        f"spec.model.parameters as in training, give pictures like those of the training, or save {program}"
     )
 
 

@@ -105,7 +105,7 @@ def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
     if dataset.unreadable:
         yield dataset.remark()
     if not comparison.evidence:
-        found = f"{comparison.nothing}, which are {comparison.pictures} built-in ones and prove little therefore"
+        found = f"{comparison.nothing} (they are {comparison.pictures} built-in ones, which prove little)"
         yield f"{found}: name pictures of what the model has learned in spec.calibration"
 
 

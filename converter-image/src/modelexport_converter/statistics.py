@@ -110,7 +110,8 @@ class Fit:
 def measure(network: nn.Module, pictures: Iterable[npt.NDArray[np.float32]]) -> Fit | None:
     """Run a network on pictures, (1, 3, height, width) each, and compare its layers with their statistics.
 
-    ``None`` where no layer remembers any, as in the program of an archive; then the network is not run.
+    Pictures of one colour are left out: whatever the network is, they have no spread. ``None`` where none is left, or
+    where no layer remembers any, as in the program of an archive; then the network is not run.
     """
     layers = [(name, layer) for name, layer in network.named_modules() if _MEMORY in layer.__dict__]
     if not layers:
@@ -121,8 +122,9 @@ def measure(network: nn.Module, pictures: Iterable[npt.NDArray[np.float32]]) -> 
     try:
         with torch.inference_mode():
             for picture in pictures:
-                network(torch.from_numpy(picture))
-                count += 1
+                if (picture != picture[..., :1, :1]).any():
+                    network(torch.from_numpy(picture))
+                    count += 1
     finally:
         for hook in hooks:
             hook.remove()

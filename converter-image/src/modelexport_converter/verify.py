@@ -117,7 +117,8 @@ def check_evidence(comparison: Comparison) -> None:
     """
     if comparison.evidence:
         return
-    details = ", ".join(filter(None, (f"{comparison.pictures} different ones", comparison.remark)))
+    count = "a single one" if comparison.pictures == 1 else f"{comparison.pictures} different ones"
+    details = ", ".join(filter(None, (count, comparison.remark)))
     found = f"{comparison.nothing} ({details})"
     way_out = "give calibration pictures of what the model has learned, such as those that it was trained on"
     raise Failure(
