@@ -242,7 +242,7 @@ def test_built_in_pictures_without_evidence_are_no_obstacle_but_told(bench: Benc
     again = bench()
     assert again.result is not None
     assert again.result.reused
-    assert "4 built-in ones and prove little" in again.result.message
+    assert "4 built-in ones, which prove little" in again.result.message
 
 
 def test_a_report_of_an_earlier_choice_is_no_reason_to_reuse(bench: Bench) -> None:

@@ -77,8 +77,8 @@ def _refusal(fit: Fit, model: Model, better: Alternative | None) -> str:
     names = [*(["activation"] if row.activations else []), *sorted(row.takes & _OF_PICTURES)]
     program = "its part before the suppression of boxes as .pt2 for Custom" if row.suppresses else "the network as .pt2"
     return (
-        f"the network or the pictures are others than in training: {found}; set {', '.join(names)} in spec.model.parameters as in training, give pictures like those of the "
-        f"training, or save {program}"
+        f"the network or the pictures are others than in training: {found}; set {', '.join(names)} in "
+        f"spec.model.parameters as in training, give pictures like those of the training, or save {program}"
     )
 
 
