@@ -192,7 +192,7 @@ def test_values_are_let_go_after_their_last_use(tmp_path: Path) -> None:
 
     held: dict[int, torch.Tensor] = {}
     module = ProgramModule(read(torch.export.export(Layers(long).eval(), (IMAGE,)), tmp_path / "x.pt2"))
-    held[module._program.inputs[0]] = IMAGE
+    held[module.program.inputs[0]] = IMAGE
     for step in module._steps:
         step.run(held)
         assert len(held) == 1
