@@ -1,7 +1,7 @@
 """Fuzzes the readers of what strangers write, each in a process of its own, with coverage as the guide (atheris).
 
-``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus that covers what
-was found. What a reader did wrong is kept in build/fuzz/TARGET/crash-*, and the exit code is 1.
+``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus that covers
+what was found. What a reader did wrong is kept in build/fuzz/TARGET/crash-*, and the exit code is 1.
 """
 
 import argparse
