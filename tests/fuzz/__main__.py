@@ -1,17 +1,21 @@
 """Fuzzes the readers of what strangers write, each in a process of its own, with coverage as the guide (atheris).
 
-``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus that covers what
-was found. What a reader did wrong is kept in build/fuzz/TARGET/crash-*, and the exit code is 1.
+``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus that covers
+what was found. What a reader did wrong is kept in build/fuzz/TARGET/crash-*, and the exit code is 1.
 """
 
 import argparse
+import hashlib
 import os
 import random
 import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import atheris
 
@@ -26,6 +30,7 @@ MOST_FINDINGS = 5
 KEPT_BYTES = 18_000
 """Of a target's corpus."""
 STATISTIC = re.compile(r"stat::number_of_executed_units: (\d+)")
+TraceFunction = Callable[[FrameType, str, Any], Any]
 COVERAGE = re.compile(r"cov: (\d+)")
 
 
@@ -80,21 +85,35 @@ def run(name: str, seconds: float) -> tuple[int, int]:
 
 
 def keep(name: str) -> None:
-    """Write the smallest inputs that cover what all cover, as far as they are few bytes."""
-    merged = BUILD / name / "merged"
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir(parents=True)
-    corpora = [str(merged), str(CORPUS / name), str(BUILD / name / "corpus")]
-    status, said = fork(name, ["-merge=1", *corpora])
-    if status:
-        raise SystemExit(f"{name} cannot be merged: {said[-2000:]}")
-    shutil.rmtree(CORPUS / name, ignore_errors=True)
-    (CORPUS / name).mkdir(parents=True)
-    kept = 0
-    for path in sorted(merged.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
-        kept += path.stat().st_size
-        if kept <= KEPT_BYTES:
-            shutil.copyfile(path, CORPUS / name / path.name[:12])
+    """Write the smallest inputs of which each reaches a line of ours that no smaller one does."""
+    found = {path.read_bytes() for corpus in (BUILD / name / "corpus", CORPUS / name) for path in corpus.iterdir()}
+    shutil.rmtree(CORPUS / name)
+    (CORPUS / name).mkdir()
+    reached: set[tuple[str, int]] = set()
+    left = KEPT_BYTES
+    for content in sorted(found, key=lambda content: (len(content), content)):
+        if len(content) <= left and not reached >= (lines := lines_of(name, content)):
+            reached |= lines
+            left -= len(content)
+            (CORPUS / name / hashlib.sha256(content).hexdigest()[:12]).write_bytes(content)
+
+
+def lines_of(name: str, content: bytes) -> set[tuple[str, int]]:
+    """The lines of the product that reading an input runs."""
+    lines: set[tuple[str, int]] = set()
+
+    def trace(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        if "/src/modelexport" not in frame.f_code.co_filename:
+            return None
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        TARGETS[name].read(content)
+    finally:
+        sys.settrace(None)
+    return lines
 
 
 def main() -> int:

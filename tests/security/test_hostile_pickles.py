@@ -8,6 +8,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from converter.cells import ask
 from modelexport.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.archive import Archive
 from modelexport_converter.checkpoints.dangers import is_harmful
+from modelexport_converter.checkpoints.pickles import Node, Storage, Stored
+from modelexport_converter.checkpoints.tree import Module
+from modelexport_converter.checkpoints.weights import read_one
 from modelexport_converter.failures import Failure
 from security.canary import SECRET, canary
 from security.hostile_pickles import (
@@ -569,6 +574,16 @@ def test_a_record_that_is_damaged_is_told_with_its_tensor(tmp_path: Path) -> Non
     failure = refuse(path)
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert str(failure).startswith("w cannot be read from the checkpoint: its record data/0 is damaged")
+
+
+@pytest.mark.parametrize(("key", "offset"), [("0", 99), ("no-such-record", 0)])
+def test_a_stride_outside_of_its_record_is_told(tmp_path: Path, key: str, offset: int) -> None:
+    stored = Stored(Storage(torch.float32, key), torch.float32, offset, (3,), (1,))
+    reader = partial(read_one, Archive(small(tmp_path / "x.pt")))
+    head = Module("model.22", Node("ultralytics.nn.modules.head.Detect", (), {"stride": stored}), {}, reader)
+    with pytest.raises(Failure, match=r"model[.]22[.]stride cannot be read from the checkpoint") as caught:
+        head.numbers("stride")
+    assert caught.value.reason is Reason.CHECKPOINT_UNREADABLE
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")

@@ -25,7 +25,7 @@ from modelexport_converter.checkpoints.choice import choose, unwrapped
 from modelexport_converter.checkpoints.errors import Unreadable, Unsafe
 from modelexport_converter.checkpoints.pickles import Node, harmful_names, read_pickle
 from modelexport_converter.checkpoints.tree import Module
-from modelexport_converter.checkpoints.weights import Weights, check_finite, read_stored
+from modelexport_converter.checkpoints.weights import Weights, check_finite, read_one, read_stored
 from modelexport_converter.failures import Failure
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.reading import read_program
@@ -128,7 +128,7 @@ def _interpret(archive: Archive, content: Any) -> Checkpoint:
         return Checkpoint(weights, facts)
     for node in _described_by(choice.module):
         facts = {**_plain(node.state.get("args")), **facts, **_plain(node.state.get("yaml")), **_plain(node)}
-    module = Module("", choice.module, weights, lambda stored: read_stored(archive, {"": stored})[""])
+    module = Module("", choice.module, weights, partial(read_one, archive))
     return Checkpoint(weights, facts, module=module)
 
 

@@ -27,7 +27,7 @@ class Module:
     path: str
     node: Node
     weights: Mapping[str, torch.Tensor]
-    read: Callable[[Stored], torch.Tensor]
+    read: Callable[[str, Stored], torch.Tensor]
 
     @property
     def kind(self) -> str:
@@ -139,7 +139,7 @@ class Module:
         """Finite numbers that are kept as a small tensor or a list."""
         value = self.node.state.get(name)
         if isinstance(value, Stored) and value.count <= LARGEST:
-            value = self.read(value).float().flatten().tolist()
+            value = self.read(f"{self.path}.{name}", value).float().flatten().tolist()
         if not isinstance(value, list | tuple) or not all(
             type(item) in (int, float) and abs(item) < math.inf for item in value
         ):

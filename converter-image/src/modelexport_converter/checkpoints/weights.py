@@ -34,9 +34,8 @@ class Weights(Mapping[str, torch.Tensor]):
         if name not in self._read:
             try:
                 self._read[name] = _checked(name, self._readers[name]())
-            except Unreadable as error:  # whoever reads it has opened the checkpoint long ago
-                problem = f"{clean(name, SHOWN)} cannot be read from the checkpoint: {error}"
-                raise Failure(Reason.CHECKPOINT_UNREADABLE, f"{problem}; copy the file again") from error
+            except Unreadable as error:
+                raise _unreadable(name, error) from error
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
@@ -47,6 +46,12 @@ class Weights(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._readers)
+
+
+def _unreadable(name: str, error: Unreadable) -> Failure:
+    """The failure of a tensor, for whoever has opened the checkpoint long before."""
+    problem = f"{clean(name, SHOWN)} cannot be read from the checkpoint: {error}"
+    return Failure(Reason.CHECKPOINT_UNREADABLE, f"{problem}; copy the file again, or save it anew")
 
 
 def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -90,6 +95,18 @@ def read_stored(archive: Archive, stored: Mapping[str, Stored]) -> Weights:
             raise Unreadable(f"{shown} wants the numbers up to {tensor.end:,} of a record of {held:,}")
     records: dict[str, torch.Tensor] = {}
     return Weights({name: _reader(archive, records, tensor) for name, tensor in stored.items()})
+
+
+def read_one(archive: Archive, name: str, stored: Stored) -> torch.Tensor:
+    """A tensor that is no weight.
+
+    Raises:
+        Failure: as by reading a weight; ``CheckpointUnreadable`` also where it lies outside of its record.
+    """
+    try:
+        return read_stored(archive, {name: stored})[name]
+    except Unreadable as error:
+        raise _unreadable(name, error) from error
 
 
 def _reader(archive: Archive, records: dict[str, torch.Tensor], stored: Stored) -> Callable[[], torch.Tensor]:
