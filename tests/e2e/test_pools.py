@@ -18,7 +18,7 @@ MODEL = {
     "checkpoint": {"uri": CLASSIFIER},
     "parameters": {"inputSize": [160, 160]},
 }
-"""With so many pictures of this size a calibration prefers a pool with devices; at a larger one the model sees nothing."""
+"""So many pictures of this size make a calibration prefer devices; at a larger one the model would see nothing."""
 THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
 
 

@@ -12,7 +12,12 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     held: Counter[str] = Counter()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, ()):
-            kind = PurePosixPath(report.nodeid.partition("::")[0]).stem.removeprefix("test_").removeprefix("hostile_").replace("_", " ")
+            kind = (
+                PurePosixPath(report.nodeid.partition("::")[0])
+                .stem.removeprefix("test_")
+                .removeprefix("hostile_")
+                .replace("_", " ")
+            )
             tried[kind] += 1
             held[kind] += outcome == "passed"
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(tried.items()))

@@ -139,22 +139,30 @@ def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
     return {**facts, "variant": variant} if variant else facts
 
 
-def fill(network: Network, tensors: Tensors, what: str, way_out: str = CHANGED) -> Network:
+def fill(
+    network: Network, tensors: Tensors, what: str, way_out: str = CHANGED, *, knows_earlier_names: bool = False
+) -> Network:
     """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
+
+    ``knows_earlier_names`` says that the network itself takes names that it had in earlier versions.
 
     Raises:
         Failure: ``CheckpointMismatch``: the weights are not those of ``what``; the first differences are named.
     """
     own = network.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    problems = [
+    others = [
         *_named("missing", [name for name in own if name not in tensors and name not in counters]),
         *_named("not of this network", [name for name in tensors if name not in own]),
-        *(problem for name in own if name in tensors and (problem := _difference(name, own[name], tensors[name]))),
     ]
-    if problems:
-        raise mismatch(f"the weights do not fit {what}: {'; '.join(problems[:4])}; {way_out}")
-    network.load_state_dict({**counters, **tensors})
+    differing = [found for name in own if name in tensors and (found := _difference(name, own[name], tensors[name]))]
+    failure = mismatch(f"the weights do not fit {what}: {'; '.join([*others, *differing][:4])}; {way_out}")
+    if differing or (others and not knows_earlier_names):
+        raise failure
+    try:
+        network.load_state_dict({**counters, **tensors})
+    except RuntimeError as error:
+        raise failure from error
     return network
 
 

@@ -97,7 +97,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     detector = kind.build(tensors, variant, classes, parameters).eval()
     _state(detector, tensors, parameters)
     _set_epsilon(detector, parameters.norm_epsilon)
-    fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT)
+    fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT, knows_earlier_names=True)
     assumptions = _assumptions(detector, parameters)  # while its normalisation is not yet folded
     size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
     return LoadedModel(
