@@ -155,8 +155,8 @@ class _Sums:
         """Add what the layer gives, (N, channels, height, width)."""
         flat = values.detach().transpose(0, 1).flatten(1).double().numpy()
         self.count += flat.shape[1]
-        self.linear = self.linear + flat.sum(1)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities of both signs add up to NaN
+            self.linear = self.linear + flat.sum(1)
             self.square = self.square + (flat**2).sum(1)
 
     def deviation(self, layer: str) -> Deviation | None:
