@@ -78,7 +78,7 @@ def fit_of(model: LoadedModel) -> Fit:
 
 
 @pytest.mark.parametrize("architecture", TRAINED)
-def test_a_right_network_is_not_doubted_on_its_own_kind_of_pictures(architecture: str) -> None:
+def test_a_right_network_is_not_doubted_on_its_own_pictures(architecture: str) -> None:
     model = check(checkpoint_of(architecture), architecture)
     assert model.warnings == ()
     assert (fit_of(model).mean, fit_of(model).spread) < (DOUBTFUL_MEAN, DOUBTFUL_SPREAD)
@@ -86,7 +86,7 @@ def test_a_right_network_is_not_doubted_on_its_own_kind_of_pictures(architecture
 
 
 @pytest.mark.parametrize("architecture", TRAINED)
-def test_a_right_network_is_not_refused_on_pictures_of_another_kind(architecture: str, tmp_path: Any) -> None:
+def test_a_right_network_is_not_refused_on_other_pictures(architecture: str, tmp_path: Any) -> None:
     model, loaded = ask(architecture), load_model(architecture)
     pictures = built_in(loaded, tmp_path)
     for own, shown in ((False, pictures), (True, pictures * 2)):
@@ -150,7 +150,7 @@ def test_few_pictures_say_nothing_of_an_activation() -> None:
     assert check(checkpoint_of("YOLOv8"), "YOLOv8", activation="LeakyReLU").warnings != ()
 
 
-def test_a_statement_that_makes_the_network_fit_is_named_and_leads_out() -> None:
+def test_a_statement_that_makes_the_network_fit_leads_out() -> None:
     """Weights of a YOLOX for pixels of 0 to 1: nothing but the scale of the first layer tells."""
     found = checkpoint_of("YOLOX")
     stem = "backbone.backbone.stem.conv.conv.weight"

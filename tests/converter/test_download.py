@@ -233,7 +233,7 @@ def test_what_a_local_run_published_is_listed_and_copied(command: CommandLine, t
     assert (tmp_path / "here/shapes-fp16.onnx").read_bytes() == CONTENT
 
 
-def test_a_job_that_only_looks_like_one_of_the_export_is_not_believed(command: CommandLine, world: World) -> None:
+def test_a_job_that_only_looks_like_the_exports_is_not_believed(command: CommandLine, world: World) -> None:
     before = world.read()
     job = before["jobs"][0]
     forged = {**job, "metadata": {**job["metadata"], "ownerReferences": []}}

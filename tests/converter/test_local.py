@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_the_child_that_converts_gets_no_credential_and_its_answer_is_passed_on(run: Run) -> None:
+def test_the_converting_child_gets_no_credential(run: Run) -> None:
     code, result, events = run('(folder / "environ").write_bytes(pathlib.Path("/proc/self/environ").read_bytes())')
     assert result is not None
     assert (code, result.reason) == (65, Reason.CHECKPOINT_UNREADABLE)
@@ -115,7 +115,7 @@ def test_the_child_that_converts_gets_no_credential_and_its_answer_is_passed_on(
         ("os._exit(65)", 65),
     ],
 )
-def test_a_child_that_dies_without_an_answer_takes_the_whole_with_it(run: Run, action: str, code: int) -> None:
+def test_a_child_that_dies_silently_ends_the_conversion(run: Run, action: str, code: int) -> None:
     assert run(action)[:2] == (code, None)
 
 
@@ -132,7 +132,7 @@ def test_an_answer_that_does_not_fit_the_exit_code_is_none(run: Run, text: str, 
     assert run(SAY.format(text=text, code=code))[:2] == (code, None)
 
 
-def test_a_child_that_ends_well_and_leaves_nothing_publishes_nothing(run: Run) -> None:
+def test_a_child_that_leaves_nothing_publishes_nothing(run: Run) -> None:
     code, result, _ = run(SAY.format(text=SUCCEEDED, code=0))
     assert result is not None
     assert (code, result.reason) == (70, Reason.OUTPUT_REFUSED)

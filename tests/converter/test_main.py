@@ -232,7 +232,7 @@ def test_pictures_on_which_the_model_sees_nothing_are_refused(bench: Bench, requ
     assert bench(own("mixed.zip", request=request_)).code == 0, "the way out that the message names"
 
 
-def test_built_in_pictures_without_evidence_are_no_obstacle_but_told(bench: Bench) -> None:
+def test_built_in_pictures_without_evidence_are_told(bench: Bench) -> None:
     answer = bench()
     assert answer.result is not None
     assert answer.result.message.startswith("verified and published; the model gives all of the pictures the same")

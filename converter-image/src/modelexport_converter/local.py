@@ -97,12 +97,9 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
         return None
     try:
         with message.open("rb") as file:
-            answer = ConversionResult.from_json(file.read(names.TERMINATION_MESSAGE_LIMIT).decode())
+            return ConversionResult.from_json(file.read(names.TERMINATION_MESSAGE_LIMIT).decode(), exit_code=code)
     except (OSError, ValueError):
         raise Died(code) from None
-    if answer.reason.exit_code != code:
-        raise Died(code)
-    return answer
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
