@@ -17,8 +17,8 @@ from bench.pictures import GREY, Fit, write_mosaics
 from converter.cells import ask, load, load_model
 from converter.trained import MODELS
 from modelexport.matrix import ARCHITECTURES
+from modelexport_converter.calibration import VERIFICATION_COUNT
 from modelexport_converter.checkpoint import read_checkpoint
-from modelexport_converter.datasets import VERIFICATION_COUNT
 
 SOURCE = "YOLOv8-CLS"
 """The trained model that stands for all that come as programs, without their source."""
