@@ -21,9 +21,10 @@ from modelexport_converter.programs.module import call_of, flat, last_uses
 from modelexport_converter.programs.operators import resolve
 from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable
 
-NODES_LIMIT = 8_000
-"""Of a graph, after in-place changes are rewritten; a Swin v2 has 2,000."""
-CALLS_LIMIT = 20_000
+NODES_LIMIT = 6_000
+"""Of a graph, after in-place changes are rewritten; a Swin v2 has 2,000. Each takes about a millisecond to check, and
+a fault in the last is to be told within ten seconds."""
+CALLS_LIMIT = 10_000
 """Operators that torch calls to find the shapes of a graph: recurrent layers take some for each step."""
 PARTS_LIMIT = 4_096
 """Values that one operator gives, as a split does."""
