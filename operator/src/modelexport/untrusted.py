@@ -35,11 +35,19 @@ def load(text: str, limit: int) -> Mapping[str, Any]:
     """
     if len(text) > limit:
         raise ValueError(f"{len(text)} characters, at most {limit} are read")
+    return record(parse(text), "the text")
+
+
+def parse(content: str | bytes) -> Any:
+    """Read JSON as RFC 8259 has it.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or has a key twice.
+    """
     try:
-        value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        return json.loads(content, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return record(value, "the text")
+        raise ValueError("it is nested too deeply") from error
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Takes JSON of an archive apart: every field has the type that torch's schema gives it, or the archive is refused."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from modelexport import untrusted
 from modelexport_converter.programs.refusals import shown, unreadable
 
 T = TypeVar("T")
@@ -25,9 +25,7 @@ def parse(content: bytes, name: str) -> Json:
     if content.count(b"{") + content.count(b"[") > CONTAINERS_LIMIT:
         raise unreadable(f"{name} has more than {CONTAINERS_LIMIT:,} objects and arrays")
     try:
-        parsed = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise unreadable(f"{name} is nested too deep") from error
+        parsed = untrusted.parse(content)
     except ValueError as error:
         raise unreadable(f"{name} is no JSON: {shown(error)}") from error
     return check(parsed, dict, name)
@@ -73,14 +71,3 @@ def integer(value: Any, where: str) -> int:
     if type(value) is not int or not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
         raise unreadable(f"{where} is no whole number of 64 bits")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("an object repeats a key")
-    return content
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from modelexport import untrusted
 from modelexport_converter.programs.fields import NAME_LIMIT, Json, check, take, take_objects
 from modelexport_converter.programs.refusals import shown, unreadable, unsafe
 
@@ -31,8 +32,8 @@ def check_specs(graph_module: Json) -> None:
 
 def _check(text: str) -> None:
     try:
-        content = json.loads(text) if len(text) <= LIMIT else None
-    except (RecursionError, ValueError) as error:
+        content = untrusted.parse(text) if len(text) <= LIMIT else None
+    except ValueError as error:
         raise unreadable("a treespec is no JSON") from error
     if type(content) is not list or len(content) != 2:
         raise unreadable("a treespec is no pair of a version and a tree")
