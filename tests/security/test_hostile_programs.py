@@ -454,6 +454,14 @@ def test_memory_of_others_is_not_read(base: Records, tmp_path: Path, name: str) 
     assert ("do not fit each other" in message) is (name.partition(" of ")[0] in MISFITS)
 
 
+def test_shapes_that_do_not_fit_leave_no_traceback(
+    base: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit = aten("add.Tensor", IMAGE, given("other", "as_tensor", {"name": "p_conv_weight"}))
+    assert "does not take its arguments" in str(check(base, tmp_path, edit, {UNREADABLE}))
+    assert not caplog.records
+
+
 RECORDS = {
     "library": (record("data/aotinductor/model/evil.so", b"\x7fELF"), UNSAFE),
     "object": (record("data/constants/opaque_obj_0", b"cos\nsystem\n"), UNSAFE),

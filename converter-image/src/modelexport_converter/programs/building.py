@@ -6,6 +6,7 @@ a value, the graph goes on with a new value, and each view of the old one that i
 torch's functionalisation does (https://dev-discuss.pytorch.org/t/functionalization-in-pytorch-everything-you-wanted-to-know/965).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -36,6 +37,9 @@ MADE_LIMIT = 1 << 26
 """Elements of all values together that a program makes without its picture or its weights; files store them."""
 MEMORY_LIMIT = 16 << 30
 """Bytes that are needed at once while a program runs."""
+# torch logs a traceback when arguments do not fit an operator; here that is a fault of the archive, told in a sentence.
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+
 DTYPES = frozenset(
     {
         *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
