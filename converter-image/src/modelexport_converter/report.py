@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from modelexport import __version__, names, untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification, read_artifact, read_verification
+from modelexport.result import (
+    Artifact,
+    ConversionResult,
+    Reference,
+    Verification,
+    read_artifact,
+    read_verification,
+)
 from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
@@ -115,6 +122,15 @@ def describe_fit(fit: "Fit") -> dict[str, Any]:
     return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "pictures": fit.pictures}
 
 
+def describe_proof(verification: Verification) -> str:
+    """Say in a status that a file is verified, and what of its reference was assumed, which nobody should overlook."""
+    if verification.reference is not Reference.REBUILT or not verification.assumptions:
+        return "verified"
+    first, *others = verification.assumptions
+    more = ", …" if others else ""
+    return f"verified against a rebuilt network (assumed: {first}{more}; see verification.assumptions)"
+
+
 def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
     """Return the result of an earlier, equal conversion from the text of its report.
 
@@ -135,7 +151,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
         told = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="; ".join(["an equal conversion had published this file already", *told]),
+            message="; ".join([_describe_earlier(verification), *told]),
             scheme=str(request.scheme),
             artifact=artifact,
             report_uri=report_uri(request),
@@ -144,3 +160,8 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
         )
     except (KeyError, ValueError):
         return None  # not a report that this version could have written, so it is made anew
+
+
+def _describe_earlier(verification: Verification) -> str:
+    words, proof = "an equal conversion had published this file already", describe_proof(verification)
+    return words if proof == "verified" else f"{words}, {proof}"
