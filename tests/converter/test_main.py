@@ -182,7 +182,10 @@ def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None
         assert result.verification is not None
         assert result.message.startswith(f"{text}; warning: it looks wrong")
         assert result.verification.to_dict() == bench.report()["verification"]
-        assert (result.verification.reference, result.verification.assumptions) == ("Rebuilt", ("activation SiLU", "strides"))
+        assert (result.verification.reference, result.verification.assumptions) == (
+            "Rebuilt",
+            ("activation SiLU", "strides"),
+        )
     failed = bench(replace(REQUEST, output="s3://exports/b/"), TinyBackend(noise=0.5)).result
     assert failed is not None
     assert failed.verification is not None
