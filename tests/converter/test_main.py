@@ -162,6 +162,7 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     assert found["schemaVersion"] == 2
     assert found["scheme"] == "static_wi8_ai8"
     assert found["model"]["classNames"] == ["a", "b", "c", "d"]
+    assert found["model"]["weights"] == "the whole checkpoint"
     assert found["model"]["outputs"] == [
         {"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probability of each class."}
     ]

@@ -69,7 +69,8 @@ class LoadedModel:
     activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
     clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
     phrase each, e.g. ``activation SiLU``. ``warnings`` are signs that this is not the network of the checkpoint,
-    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared.
+    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared. ``weights`` says
+    where in the checkpoint the weights lie, e.g. ``ema``; it is empty for all of it.
     """
 
     module: torch.nn.Module
@@ -85,6 +86,7 @@ class LoadedModel:
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fit: Fit | None = None
+    weights: str = ""
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
     if checkpoint.program is not None:
         check_program_parameters(model.parameters)
     loaded: LoadedModel = architecture.load(checkpoint, model)
-    return loaded
+    return replace(loaded, weights=checkpoint.part)
 
 
 def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:

@@ -107,6 +107,7 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
         "classNames": model.class_names,
+        "weights": model.weights or "the whole checkpoint",
         "normalisation": model.fit and describe_fit(model.fit),
         "metadata": dict(model.metadata),
         "weightTypes": dict(facts.weight_types),

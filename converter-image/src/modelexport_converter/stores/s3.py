@@ -15,7 +15,7 @@ from modelexport import names
 from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, bounded, split_uri
 from modelexport_converter.stores.retry import attempt
 from modelexport_converter.stores.tls import trust_arguments
 
@@ -139,7 +139,7 @@ class S3Store:
 
         def read() -> tuple[str, ...]:
             objects = self._client.list_objects(bucket, prefix=prefix, recursive=True)
-            found = (str(item.object_name).removeprefix(prefix) for item in objects)
+            found = bounded(str(item.object_name).removeprefix(prefix) for item in objects)
             return tuple(sorted(name for name in found if name and not name.endswith("/")))
 
         return self._attempt(uri, read)
