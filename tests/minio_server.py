@@ -39,9 +39,9 @@ class MinioServer:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[MinioServer]:
-    """Run a server that keeps its objects in ``folder``, and end it."""
-    address, console = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+def serve(folder: Path, address: str | None = None) -> Iterator[MinioServer]:
+    """Run a server that keeps its objects in ``folder``, and end it; with ``address`` one that comes back there."""
+    address, console = address or f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     secrets = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
     settings = {**os.environ, **secrets, "MINIO_UPDATE": "off", "MINIO_BROWSER": "off"}
     command = [tool("minio"), "server", "--quiet", "--address", address, "--console-address", console, str(folder)]

@@ -217,7 +217,7 @@ def test_a_program_of_two_inputs_is_refused(tmp_path: Path) -> None:
             return one + two
 
     path = save(Sum(), tmp_path / "x.pt2", torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-    assert "expected one image (1, 3, height, width)" in refuse(path)
+    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])

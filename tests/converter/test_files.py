@@ -16,7 +16,7 @@ from command_line import SOURCES
 from minio_server import MinioServer, serve
 from modelexport.result import ConversionResult
 from modelexport_converter.__main__ import main
-from modelexport_converter.stores import open_store, retry, s3
+from modelexport_converter.stores import open_store, s3
 from ports import free_port
 
 FILE, REPORT = "s3://exports/team/shapes/onnx-fp16-1/shapes.onnx", "s3://exports/team/shapes/onnx-fp16-1/report.json"
@@ -27,11 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
     with serve(tmp_path_factory.mktemp("minio") / "data") as server:
         server.client.make_bucket("exports")
         yield server
-
-
-@pytest.fixture
-def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DELAYS", (0.0,))
 
 
 def environ(server: MinioServer, uid: str = "uid-1", *uris: str) -> dict[str, str]:
@@ -90,14 +85,14 @@ def test_published_files_that_are_not_in_the_store_are_told_with_the_store(serve
     assert result.message == f"1 published files were not found in {where}: {lost} (1 files were removed)"
 
 
-def test_a_store_that_is_gone_is_worth_another_try_and_names_the_files(tmp_path: Path, no_delays: None) -> None:
+def test_a_store_that_is_gone_is_worth_another_try_and_names_the_files(tmp_path: Path) -> None:
     gone = MinioServer(f"127.0.0.1:{free_port()}")
     code, result, _ = run("clean", environ(gone, "uid-1", FILE, REPORT), tmp_path)
     assert (code, result.reason) == (75, "StorageUnavailable")
     assert f"(2 files remain: {FILE}, {REPORT})" in result.message
 
 
-def test_without_the_right_to_remove_the_files_are_named(server: MinioServer, tmp_path: Path, no_delays: None) -> None:
+def test_without_the_right_to_remove_the_files_are_named(server: MinioServer, tmp_path: Path) -> None:
     wrong = {**environ(server, "uid-1", FILE), "AWS_SECRET_ACCESS_KEY": "not-the-right-one"}
     code, result, _ = run("clean", wrong, tmp_path)
     assert (code, result.reason) == (70, "StorageDenied")

@@ -162,6 +162,7 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     assert found["schemaVersion"] == 2
     assert found["scheme"] == "static_wi8_ai8"
     assert found["model"]["classNames"] == ["a", "b", "c", "d"]
+    assert found["model"]["weights"] == "the whole checkpoint"
     assert found["model"]["outputs"] == [
         {"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probability of each class."}
     ]
@@ -173,15 +174,19 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
 
 
 def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None:
-    model = replace(tiny_model(), assumptions=("activation SiLU",), warnings=("it looks wrong",))
+    model = replace(tiny_model(), assumptions=("activation SiLU", "strides"), warnings=("it looks wrong",))
     bench.monkeypatch.setattr(pipeline, "check_model", lambda work, _: model)
-    for text in ("verified and published", "an equal conversion had published this file already"):
+    proof = "verified against a rebuilt network (assumed: activation SiLU, …; see verification.assumptions)"
+    for text in (f"{proof} and published", f"an equal conversion had published this file already, {proof}"):
         result = bench().result
         assert result is not None
         assert result.verification is not None
         assert result.message.startswith(f"{text}; warning: it looks wrong")
         assert result.verification.to_dict() == bench.report()["verification"]
-        assert (result.verification.reference, result.verification.assumptions) == ("Rebuilt", ("activation SiLU",))
+        assert (result.verification.reference, result.verification.assumptions) == (
+            "Rebuilt",
+            ("activation SiLU", "strides"),
+        )
     failed = bench(replace(REQUEST, output="s3://exports/b/"), TinyBackend(noise=0.5)).result
     assert failed is not None
     assert failed.verification is not None

@@ -317,4 +317,4 @@ def test_a_pickle_that_says_its_activation_contradicts_another(architecture: str
 def test_grey_pictures_have_no_mean_of_three_colours() -> None:
     weights = UNet((4, 8, 16, 32, 64), 3, channels=1).state_dict()
     message = refuse("UNet", weights, image_mean=(0.1, 0.2, 0.3))
-    assert message == "imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them"
+    assert message == "imageMean is given for 3 channels, and the pictures have 1 (grey); give a number for each"

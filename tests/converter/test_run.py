@@ -48,6 +48,7 @@ def test_a_trained_detector_is_exported_verified_and_recognised_again(command_li
     assert files_in(command_line.folder / "modelexport-store") == ["report.json", "shapes-int8.onnx"]
     report: dict[str, Any] = json.loads(next(command_line.folder.rglob("report.json")).read_text(encoding="utf-8"))
     assert report["model"]["classNames"] == ["circle", "square", "triangle"]
+    assert report["model"]["weights"] in ("ema", "model")
     assert report["model"]["input"]["shape"] == [1, 3, 160, 160]
     (again,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert again["state"] == "reused"

@@ -11,8 +11,9 @@ import pytest
 
 from modelexport.reasons import Reason
 from modelexport.sources import public_uri
+from modelexport_converter import stores
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, TooMany, open_store
 
 LIMIT = 1 << 20
 
@@ -107,7 +108,9 @@ def test_files_of_an_encoded_folder_are_listed_and_read(store: Store, local: Pat
 @pytest.mark.parametrize("uri", ["s3://exports/pictures", "file://{root}/exports/pictures"])
 def test_a_folder_without_a_slash_at_its_end_is_told(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
     (root / "exports/pictures").mkdir()
-    with pytest.raises(ObjectMissing, match="exports/pictures is a folder, and the URI of a folder ends with a slash"):
+    with pytest.raises(
+        ObjectMissing, match="exports/pictures is a folder, and the URI of a folder of pictures ends with a slash"
+    ):
         store.download(uri.format(root=root), tmp_path / "copy", LIMIT)
 
 
@@ -115,6 +118,21 @@ def test_hidden_files_are_not_listed(store: Store, root: Path) -> None:
     (root / "exports/.a.partial").touch()
     (root / "exports/b").touch()
     assert store.list_names("s3://exports/") == ("b",)
+
+
+@pytest.mark.parametrize(("count", "length"), [(8, 10), (7, 150)])
+def test_a_listing_without_end_is_refused(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch, count: int, length: int
+) -> None:
+    monkeypatch.setattr(stores, "NAMES_LIMIT", 7)
+    monkeypatch.setattr(stores, "NAME_BYTES_LIMIT", 1000)
+    (root / "exports/many").mkdir()
+    for index in range(count):
+        (root / f"exports/many/{index:0{length}d}").touch()
+    with pytest.raises(TooMany, match=r"more than (7 objects|0 MiB)"):
+        store.list_names("s3://exports/many/")
+    (root / f"exports/many/{0:0{length}d}").unlink()
+    assert len(store.list_names("s3://exports/many/")) == count - 1
 
 
 KILLED_WRITER = """

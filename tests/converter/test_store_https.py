@@ -90,7 +90,7 @@ def environ(certificate: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DELAYS", (0.0,))
+    monkeypatch.setattr(https, "PATIENCE", retry.Patience(0))
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved", "/file?token=secret"])

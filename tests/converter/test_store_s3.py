@@ -13,7 +13,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from minio_server import MinioServer, serve
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, retry, s3
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, s3
 from ports import free_port
 
 LIMIT = 1 << 30
@@ -29,11 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
 @pytest.fixture
 def store(server: MinioServer) -> Store:
     return open_store(server.environ)
-
-
-@pytest.fixture
-def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -101,33 +96,17 @@ def test_wrong_credentials_are_denied_and_never_shown(server: MinioServer, tmp_p
     assert server.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
-def test_a_store_that_is_not_there_is_unavailable_after_short_retries(tmp_path: Path, no_delays: None) -> None:
+def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
-    store = open_store({"MODELEXPORT_STORE": address, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    store = open_store({"MODELEXPORT_STORE": address, "MODELEXPORT_STORE_PATIENCE": "0", **keys})
     with pytest.raises(Failure, match=address) as caught:
         store.download("s3://exports/key", tmp_path / "copy", LIMIT)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
     assert caught.value.reason.policy.retriable
 
 
-def test_a_short_outage_is_bridged(
-    server: MinioServer, store: Store, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.upload(local, "s3://exports/bridged", {})
-    broken = open_store({**server.environ, "MODELEXPORT_STORE": f"http://127.0.0.1:{free_port()}"})
-    repaired: list[float] = []
-
-    def repair(seconds: float) -> None:
-        repaired.append(seconds)
-        broken._client = store._client  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(retry.time, "sleep", repair)
-    broken.download("s3://exports/bridged", tmp_path / "copy", LIMIT)
-    assert (tmp_path / "copy").read_bytes() == b"content"
-    assert repaired == [retry.DELAYS[0]]
-
-
-def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path, no_delays: None) -> None:
+def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path) -> None:
     port = free_port()
     process = subprocess.Popen(
         ["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"],
@@ -139,7 +118,7 @@ def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path, no_delays: Non
         urllib3.PoolManager(retries=urllib3.Retry(total=20, backoff_factor=0.05)).request(
             "GET", f"http://127.0.0.1:{port}/"
         )
-        store = open_store({"MODELEXPORT_STORE": f"http://127.0.0.1:{port}"})
+        store = open_store({"MODELEXPORT_STORE": f"http://127.0.0.1:{port}", "MODELEXPORT_STORE_PATIENCE": "0"})
         with pytest.raises(Failure, match="does not answer as an S3 server") as caught:
             store.download("s3://exports/key", tmp_path / "copy", LIMIT)
         assert caught.value.reason is Reason.STORAGE_UNAVAILABLE

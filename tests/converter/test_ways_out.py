@@ -94,9 +94,9 @@ def test_a_grey_picture_is_the_luma_of_its_colours() -> None:
 
 def test_channels_that_pictures_do_not_have_are_refused(tmp_path: Path) -> None:
     weights = dict(torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"])
-    weights["inc.double_conv.0.weight"] = torch.rand(8, 4, 3, 3)
+    weights["inc.double_conv.0.weight"] = torch.rand(8, 5, 3, 3)
     torch.save(weights, tmp_path / "x.pt")
-    assert "pictures of 4 channels" in refuse(tmp_path / "x.pt", "UNet")
+    assert "pictures of 5 channels; pictures have 1 (grey), 2 (grey, alpha)" in refuse(tmp_path / "x.pt", "UNet")
 
 
 def test_a_unet_of_another_library_comes_as_a_program(tmp_path: Path) -> None:

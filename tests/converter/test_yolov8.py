@@ -260,4 +260,4 @@ def test_a_program_with_outputs_of_too_few_axes_is_told_what_is_expected(
 
 def test_a_program_that_takes_no_picture_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3),)), tmp_path / "x.pt2")
-    assert "expected one image (1, 3, height, width)" in refuse(read_checkpoint(tmp_path / "x.pt2"))
+    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(read_checkpoint(tmp_path / "x.pt2"))

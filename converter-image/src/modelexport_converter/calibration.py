@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from modelexport.logs import announce
 from modelexport.spec import Calibration
 from modelexport.text import clean
@@ -48,7 +50,7 @@ class Dataset:
     """The pictures of one conversion; ``is_own`` says that the user gave them.
 
     ``unreadable`` are messages that name pictures which were left out, ``repeated`` is how many showed the same as
-    another one.
+    another one, ``opaque`` how many of the others have no alpha, or none that lets anything through.
     """
 
     calibration: tuple[Picture, ...]
@@ -56,6 +58,7 @@ class Dataset:
     is_own: bool = False
     unreadable: tuple[str, ...] = ()
     repeated: int = 0
+    opaque: int = 0
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the choice."""
@@ -84,7 +87,8 @@ def open_dataset(
         Failure: they are not what they should be.
     """
     if calibration is None or found is None:
-        return Dataset((), tuple(Picture(path.name, path.read_bytes) for path in sorted(PACKAGED.glob("*.jpg"))))
+        packaged = tuple(Picture(path.name, path.read_bytes) for path in sorted(PACKAGED.glob("*.jpg")))
+        return Dataset((), packaged, opaque=len(packaged))
     uri = calibration.dataset.uri
     if found.names is None:
         pictures = sorted(open_archive(folder / ARCHIVE, uri), key=lambda picture: place_of(picture.entry))
@@ -108,6 +112,7 @@ class _Readable:
     pictures: tuple[Picture, ...]
     unreadable: tuple[str, ...]
     repeated: int
+    opaque: int
 
 
 def _read(pictures: Sequence[Picture], allowed: int) -> _Readable:
@@ -117,16 +122,20 @@ def _read(pictures: Sequence[Picture], allowed: int) -> _Readable:
         Failure: more are, by the reason of the first.
     """
     seen: dict[bytes, Picture] = {}
+    opaque = set()
     failures: list[Failure] = []
     for picture in pictures:
         try:
-            seen.setdefault(_digest(picture), picture)
+            image = decode(picture, alpha=True)
+            seen.setdefault(digest := _digest(image), picture)
+            if image.mode == "RGB":
+                opaque.add(digest)
         except Failure as failure:
             failures.append(failure)
             if len(failures) > allowed:
                 raise _refuse(failures, len(pictures)) from failure
     repeated = len(pictures) - len(failures) - len(seen)
-    return _Readable(tuple(seen.values()), tuple(map(str, failures)), repeated)
+    return _Readable(tuple(seen.values()), tuple(map(str, failures)), repeated, len(opaque))
 
 
 def _refuse(failures: Sequence[Failure], count: int) -> Failure:
@@ -137,9 +146,8 @@ def _refuse(failures: Sequence[Failure], count: int) -> Failure:
     return Failure(first.reason, f"more of {count} pictures than one in a hundred cannot be used: {named}")
 
 
-def _digest(picture: Picture) -> bytes:
-    """Name what a picture shows: the SHA-256 of its size and its pixels, upright and in RGB; of one colour, of that."""
-    image = decode(picture)
+def _digest(image: Image.Image) -> bytes:
+    """Name what a picture shows: the SHA-256 of its size and its pixels; of one colour, of that."""
     if image.getcolors(maxcolors=1):
         image = image.crop((0, 0, 1, 1))
     digest = hashlib.sha256(f"{image.width} x {image.height}".encode())
@@ -156,7 +164,7 @@ def _divide(readable: _Readable, samples: int) -> Dataset:
     verifying = _spread(rest[:VERIFICATION_LIMIT])
     if len(rest) < VERIFICATION_COUNT:
         verifying += _spread(chosen[: VERIFICATION_LIMIT - len(rest)])
-    return Dataset(chosen, verifying, is_own=True, unreadable=readable.unreadable, repeated=readable.repeated)
+    return Dataset(chosen, verifying, True, readable.unreadable, readable.repeated, readable.opaque)
 
 
 def _spread(pictures: Sequence[Picture]) -> tuple[Picture, ...]:

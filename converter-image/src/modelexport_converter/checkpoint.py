@@ -23,6 +23,17 @@ from modelexport.text import clean
 from modelexport_converter.checkpoints.archive import MIB, PICKLE_LIMIT, Archive
 from modelexport_converter.checkpoints.choice import choose, unwrapped
 from modelexport_converter.checkpoints.errors import Unreadable, Unsafe
+from modelexport_converter.checkpoints.kinds import (
+    HEAD,
+    ONE_FILE,
+    TAR,
+    TAR_AT,
+    TEXT,
+    explain_kind,
+    explain_members,
+    explain_tar,
+    is_text,
+)
 from modelexport_converter.checkpoints.pickles import Node, harmful_names, read_pickle
 from modelexport_converter.checkpoints.tree import Module
 from modelexport_converter.checkpoints.weights import Weights, check_finite, read_one, read_stored
@@ -33,9 +44,13 @@ from modelexport_converter.programs.reading import read_program
 Facts = Mapping[str, Any]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_TAR, _TAR_AT = b"ustar", 257
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first object of what torch.save wrote before 1.6, a number, behind the mark of its protocol."""
+_DISTRIBUTED = b"torch.distributed.checkpoint"
 _EARLIER_PROGRAM = "serialized_exported_program.json"
 """What torch.export.save once wrote: a plain zip file with its parts side by side."""
+_CUT = ("incomplete metadata", "invalid header length")
+"""How safetensors calls a file that ends before its last tensor does, or within its header."""
 HEADER_LIMIT = 32 * MIB
 """Of a ``.safetensors``: what its library accepts is three times as much, and takes a GiB of memory."""
 FACT_LIMIT, FACT_DEPTH, TEXT_LIMIT = 20_000, 8, 10_000
@@ -54,13 +69,14 @@ class Checkpoint:
     ``tensors`` is the state dict, floating-point values as float32 and finite. ``facts`` is the plain data that came
     with it (for example ``names``, ``imgsz``, ``kpt_shape``). ``module`` is set where the network came as a pickled
     module, whose tree says what its layers are. ``program`` is set for a ``.pt2`` archive only, which carries its own
-    network.
+    network. ``part`` says where in the file the network lies, e.g. ``ema``; it is empty for all of it.
     """
 
     tensors: Mapping[str, torch.Tensor]
     facts: Facts = field(default_factory=dict)
     program: Program | None = None
     module: Module | None = None
+    part: str = ""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -71,15 +87,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
             weights that are not finite are refused by their name when they are read from ``tensors``.
     """
     with _open(path) as file:
-        head = file.read(_TAR_AT + len(_TAR))
+        head = file.read(HEAD)
     try:
         if head.startswith(_ZIP):
             return _read_zip(path)
         if head[5:9] == b"\0\0\0{":  # a length, whose first bytes can be those of a pickle, and JSON
             return _read_safetensors(path)
-        if head.startswith(_PICKLE) or head[_TAR_AT:] == _TAR or _looks_like_text_pickle(head):
-            raise _explain_legacy(path)
-        raise Unreadable("it is no .pt, .safetensors or .pt2 file")
+        if kind := explain_kind(head):
+            raise Unreadable(kind)
+        if head.startswith(_PICKLE) or _is_tar(head) or _looks_like_text_pickle(head):
+            raise _explain_legacy(path, head)
+        raise Unreadable(
+            TEXT if is_text(head) else "it is no .pt, .safetensors or .pt2 file; look at what was uploaded"
+        )
     except Unreadable as error:
         raise _unreadable(path, str(error)) from error
     except Unsafe as error:
@@ -113,9 +133,10 @@ def _read_zip(path: Path) -> Checkpoint:
 def _explain_zip(path: Path) -> str:
     """Say what a zip file is that torch does not read."""
     with zipfile.ZipFile(path) as archive:
-        if _EARLIER_PROGRAM in archive.namelist():
-            return "an earlier torch wrote this .pt2; export the model again with torch 2.8 or newer"
-    return "it is a zip file, but neither torch.save nor torch.export.save wrote it"
+        names = archive.namelist()
+    if _EARLIER_PROGRAM in names:
+        return "an earlier torch wrote this .pt2; export the model again with torch 2.8 or newer"
+    return explain_members(names)
 
 
 def _interpret(archive: Archive, content: Any) -> Checkpoint:
@@ -125,11 +146,11 @@ def _interpret(archive: Archive, content: Any) -> Checkpoint:
     facts = {**_plain(beside), **_plain(beside.get("train_args"))}
     weights = read_stored(archive, choice.stored)
     if choice.module is None:
-        return Checkpoint(weights, facts)
+        return Checkpoint(weights, facts, part=choice.part)
     for node in _described_by(choice.module):
         facts = {**_plain(node.state.get("args")), **facts, **_plain(node.state.get("yaml")), **_plain(node)}
     module = Module("", choice.module, weights, partial(read_one, archive))
-    return Checkpoint(weights, facts, module=module)
+    return Checkpoint(weights, facts, module=module, part=choice.part)
 
 
 def _described_by(module: Node) -> Iterator[Node]:
@@ -148,12 +169,24 @@ def _looks_like_text_pickle(head: bytes) -> bool:
         return False
 
 
-def _explain_legacy(path: Path) -> Exception:
+def _is_tar(head: bytes) -> bool:
+    return head[TAR_AT:].startswith(TAR)
+
+
+def _explain_legacy(path: Path, head: bytes) -> Exception:
     """Say what a bare pickle is, the format of torch before 1.6 and of most attacks, and what harmful it names."""
     with path.open("rb") as file:
         if harmful := harmful_names(file.read(PICKLE_LIMIT)):
             return Unsafe(", ".join(harmful))
-    return Unreadable("it has the format of torch before 1.6; load and save it again with a newer torch")
+    if _is_tar(head) and (archive := explain_tar(head)):
+        return Unreadable(archive)
+    if _DISTRIBUTED in head:
+        return Unreadable(f"it is the index of a checkpoint of torch.distributed; make one file of it: {ONE_FILE}")
+    if _is_tar(head) or head[2:].startswith(_LEGACY):
+        return Unreadable("it has the format of torch before 1.6; load and save it again with a newer torch")
+    if is_text(head):
+        return Unreadable(TEXT)
+    return Unreadable("it is a pickle that torch.save did not write; load it, and save the state_dict with torch.save")
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -166,7 +199,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
         facts = {key: _decoded(value) for key, value in (opened.metadata() or {}).items()}
         names = list(opened.keys())
     except SafetensorError as error:
-        raise Unreadable(clean(str(error), 300)) from error
+        is_cut = any(words in str(error) for words in _CUT)
+        way_out = "; it was probably cut while it was copied: upload it again" if is_cut else ""
+        raise Unreadable(f"{clean(str(error), 300)}{way_out}") from error
     readers = {name: partial(_read_tensor, path, opened, name) for name in names}
     return Checkpoint(Weights(unwrapped(readers)), _plain(facts))
 

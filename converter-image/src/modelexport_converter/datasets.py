@@ -16,7 +16,7 @@ from modelexport.spec import Calibration
 from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.fetch import DATASET, check_source, fetch, sha256_of
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, TooMany
 
 PACKED = (".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -102,7 +102,11 @@ def check_found(chosen: Sequence[object], names: Sequence[str], uri: str) -> Non
 
 
 def _fetch_folder(store: Store, uri: str, needed: int, folder: Path) -> Found:
-    names = store.list_names(uri)
+    try:
+        names = store.list_names(uri)
+    except TooMany as error:
+        message = f"{uri} {error}; name a folder of fewer, or a zip archive of the pictures"
+        raise Failure(Reason.CALIBRATION_TOO_LARGE, message) from error
     if not names:
         raise Failure(
             Reason.CALIBRATION_NOT_FOUND, f"{uri} holds nothing; upload pictures or correct {DATASET.field_path}.uri"

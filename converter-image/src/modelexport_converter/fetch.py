@@ -10,8 +10,9 @@ from modelexport.reasons import Reason
 from modelexport.sources import explain_outside, explain_unreadable, public_uri
 from modelexport.spec import DataRef
 from modelexport.text import clean
+from modelexport_converter.checkpoints.kinds import ONE_FILE
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge
+from modelexport_converter.stores import CHUNK, ObjectMissing, Store, TooLarge, TooMany
 
 GIB = 1 << 30
 
@@ -46,6 +47,8 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
     try:
         _download(store, environ, ref.uri, role, path)
     except ObjectMissing as error:
+        if role is CHECKPOINT and (folder := _describe_folder(store, ref.uri)):
+            raise Failure(role.missing, f"{role.name} {public_uri(ref.uri)} is a folder {folder}") from error
         raise Failure(
             role.missing, f"{role.name} {public_uri(ref.uri)}: {error}; upload it or correct {role.field_path}.uri"
         ) from error
@@ -57,6 +60,22 @@ def fetch(store: Store, environ: Mapping[str, str], ref: DataRef, role: Role, pa
         way_out = "run sha256sum on yours and correct the digest, or upload it again"
         raise Failure(Reason.DIGEST_MISMATCH, f"{problem} ({ref.sha256}); {way_out}")
     return digest
+
+
+def _describe_folder(store: Store, uri: str) -> str | None:
+    """Say what a folder holds that is named in the place of a file, and what to name instead; ``None``: it is none."""
+    if uri.startswith("https://"):
+        return None
+    try:
+        held = store.list_names(f"{uri}/")
+    except (Failure, TooMany, OSError):
+        return None  # not every key may list, and what is missing is told in any case
+    if not held:
+        return None
+    if any(name.endswith(".distcp") for name in held):
+        return f"of torch.distributed; make one file of it, and upload that: {ONE_FILE}"
+    shown = ", ".join(clean(name, 60) for name in held[:3]) + (", ..." if len(held) > 3 else "")
+    return f"that holds {shown}; name the file of the checkpoint in {CHECKPOINT.field_path}.uri"
 
 
 def check_source(environ: Mapping[str, str], uri: str, role: Role) -> None:

@@ -54,6 +54,7 @@ _check_draft = record(
         preprocessing=simple(3),
         outputs=each(record(name=text(256), shape=optional(_SHAPE), axes=_AXES, meaning=text(4096)), 1024),
         classNames=each(text(256), 100_000),
+        weights=text(256),
         metadata=mapping(text(4096), 256),
         weightTypes=mapping(whole(_COUNT), 64),
         opTypes=mapping(whole(_COUNT), 4096),

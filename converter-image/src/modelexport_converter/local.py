@@ -35,6 +35,11 @@ GRACE_SECONDS = 8
 """From SIGTERM to SIGKILL; whoever runs us waits 10 s (modelexport/cli/runner.py)."""
 
 
+PATIENCE_SECONDS = 300
+"""For which a finished conversion waits for a store that answered when its inputs were fetched. An endpoint that never
+answered is most likely wrong, and told within seconds."""
+
+
 class Died(Exception):  # noqa: N818 - it names what is the case
     """The child ended without an answer: by its exit code or, negative, by a signal."""
 
@@ -55,7 +60,8 @@ def run_here(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
             return failed
         if failed := _convert(scrub(environ) | places, request, stream):
             return failed
-        published = run_step(names.PUBLISH, {**environ, **places}, request)
+        patient = {names.PATIENCE_ENV: str(PATIENCE_SECONDS), **environ, **places}
+        published = run_step(names.PUBLISH, patient, request)
         assert published is not None
         return published
 

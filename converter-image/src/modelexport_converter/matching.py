@@ -13,7 +13,7 @@ from modelexport.text import clean
 from modelexport_converter.checkpoint import Facts
 from modelexport_converter.checkpoints.choice import AVERAGED
 from modelexport_converter.failures import Failure
-from modelexport_converter.model import Preprocessing
+from modelexport_converter.model import COLOURS, Preprocessing
 from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
@@ -90,12 +90,32 @@ def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preproce
     """A preprocessing with the mean and the deviation that an export gives.
 
     Raises:
-        Failure: ``CheckpointMismatch``: pictures have one channel.
+        Failure: ``CheckpointMismatch``: pictures have another number of channels.
     """
-    given = {"mean": parameters.image_mean, "std": parameters.image_std}
-    if preprocessing.channels != 3 and any(value is not None for value in given.values()):
-        raise mismatch("imageMean and imageStd are of red, green and blue, and the pictures are grey; remove them")
-    return replace(preprocessing, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    for name, values in (("imageMean", parameters.image_mean), ("imageStd", parameters.image_std)):
+        if values is not None and len(values) != preprocessing.channels:
+            pictures = f"pictures have {preprocessing.channels} ({preprocessing.colours})"
+            raise mismatch(f"{name} is given for {len(values)} channels, and the {pictures}; give a number for each")
+    return replace(
+        preprocessing, mean=parameters.image_mean or preprocessing.mean, std=parameters.image_std or preprocessing.std
+    )
+
+
+def check_channels(channels: int) -> int:
+    """Return how many channels pictures have that a network takes.
+
+    Raises:
+        Failure: ``CheckpointMismatch``: no pictures have so many.
+    """
+    if channels not in COLOURS:
+        raise mismatch(
+            f"the network takes pictures of {channels} channels; pictures have {_COUNTS}, so that no file of it could "
+            "be verified"
+        )
+    return channels
+
+
+_COUNTS = " or ".join(", ".join(f"{count} ({what})" for count, what in COLOURS.items()).rsplit(", ", 1))
 
 
 class Weights(dict[str, torch.Tensor]):
@@ -190,8 +210,8 @@ def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tup
     """
     inputs = [program.shapes[value] for value in program.inputs]
     shapes = [given.sizes for given in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] not in ((1, 3), (1, 1)):
-        expected = "expected one image (1, 3, height, width), or (1, 1, height, width) in grey"
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][1] not in COLOURS:
+        expected = f"expected one image (1, channels, height, width) of {_COUNTS} channels"
         raise unfit(f"it takes inputs of shapes {shapes}, {expected}")
     if inputs[0].dtype is not torch.float32:
         raise unfit(f"it takes {inputs[0].dtype}, expected an image of torch.float32 in 0 to 1 as example input")
@@ -201,7 +221,7 @@ def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tup
 
 
 def program_channels(program: Program) -> int:
-    """How many channels the picture has that a program takes: 3 (RGB) or 1 (grey)."""
+    """How many channels the picture has that a program takes."""
     return program.shapes[program.inputs[0]].sizes[1]
 
 

@@ -1,33 +1,47 @@
 """A model as the rest of the converter sees it, whatever its architecture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import torch
 
 from modelexport.result import Reference
 from modelexport_converter.statistics import Fit
 
+COLOURS: Mapping[int, str] = {1: "grey", 2: "grey, alpha", 3: "RGB", 4: "RGBA"}
+"""What the channels of a picture are, by their number: Pillow's modes L, LA, RGB and RGBA."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the input tensor (1, channels, height, width), float32: RGB, or grey for one channel.
+    """How a picture becomes the input tensor (1, channels, height, width), float32; its channels are ``COLOURS``.
 
-    ``letterbox`` scales the picture to fit, keeps its aspect ratio and pads with grey 114 on both sides;
-    ``centre_crop`` scales the shorter side to the input size and cuts the centre; ``stretch`` scales height and width
-    to the input size, each by itself. Then ``(pixel / 255 - mean) / std`` per channel.
+    A picture without alpha is opaque. ``letterbox`` scales it to fit, keeps its aspect ratio and pads every channel
+    with 114 on both sides; ``centre_crop`` scales the shorter side to the input size and cuts the centre; ``stretch``
+    scales height and width to the input size, each by itself. Then ``(pixel / 255 - mean) / std`` per channel.
     """
 
     resize: Literal["letterbox", "centre_crop", "stretch"]
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     channels: int = 3
 
     @property
     def colours(self) -> str:
         """What the channels are."""
-        return {1: "grey"}.get(self.channels, "RGB")
+        return COLOURS[self.channels]
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.channels in (2, 4)
+
+    def taking(self, channels: int) -> Self:
+        """The same for pictures of so many channels, of which other than these are not normalised."""
+        if channels == self.channels:
+            return self
+        return replace(self, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ class LoadedModel:
     activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
     clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
     phrase each, e.g. ``activation SiLU``. ``warnings`` are signs that this is not the network of the checkpoint,
-    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared.
+    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared. ``weights`` says
+    where in the checkpoint the weights lie, e.g. ``ema``; it is empty for all of it.
     """
 
     module: torch.nn.Module
@@ -71,6 +86,7 @@ class LoadedModel:
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fit: Fit | None = None
+    weights: str = ""
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

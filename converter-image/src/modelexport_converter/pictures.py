@@ -50,7 +50,11 @@ DECODERS = tuple(
 BRIEF = 200
 """Characters of a decoder's message that reach the user."""
 LETTERBOX_GREY = 114
-"""The value with which YOLO models were padded in training."""
+"""The value with which YOLO models were padded in training, in every channel."""
+OPAQUE = 255
+"""Alpha of what hides all that is behind it."""
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""How Pillow calls pictures of so many channels."""
 
 MIB = 1 << 20
 ENTRY_LIMIT = 100_000
@@ -181,8 +185,10 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, uri: str) -> N
         raise Failure(Reason.CALIBRATION_INVALID, f"{clean(entry.filename, SHOWN)} in {uri} {problem}")
 
 
-def decode(picture: Picture) -> Image.Image:
+def decode(picture: Picture, *, alpha: bool = False) -> Image.Image:
     """Return a picture in RGB and upright, as its EXIF orientation says; of an animation the first frame.
+
+    With ``alpha`` it is in RGBA where not all of it is opaque.
 
     Raises:
         Failure: ``CalibrationInvalid`` for a broken picture, ``CalibrationTooLarge`` for one that asks for too much.
@@ -190,7 +196,7 @@ def decode(picture: Picture) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what decoders say of a picture that they read all the same
-            return _decode(picture.read())
+            return _decode(picture.read(), alpha=alpha)
     except (Excessive, Image.DecompressionBombError) as error:
         message = f"{picture.name} has {clean(str(error), BRIEF)}; make it smaller, save it anew, or remove it"
         raise Failure(Reason.CALIBRATION_TOO_LARGE, message) from error
@@ -205,11 +211,14 @@ def decode(picture: Picture) -> Image.Image:
         raise Failure(Reason.CALIBRATION_INVALID, message) from error
 
 
-def _decode(content: bytes) -> Image.Image:
+def _decode(content: bytes, *, alpha: bool) -> Image.Image:
     check_bytes(content)
     image = Image.open(io.BytesIO(content), formats=DECODERS)
     check_pixels(*image.size)
     ImageOps.exif_transpose(image, in_place=True)
+    if alpha and image.has_transparency_data and not image.mode.startswith("I"):
+        whole = image.convert("RGBA")
+        return whole if whole.getchannel("A").getextrema() != (OPAQUE, OPAQUE) else whole.convert("RGB")
     return image if image.mode == "RGB" else _to_rgb(image)
 
 
@@ -244,22 +253,32 @@ class Inputs(Sequence[Array]):
     def __getitem__(self, index: int | slice) -> "Array | Inputs":
         if isinstance(index, slice):
             return Inputs(self._pictures[index], self._preprocessing, self._input_size)
-        return prepare(decode(self._pictures[index]), self._preprocessing, self._input_size)
+        image = decode(self._pictures[index], alpha=self._preprocessing.has_alpha)
+        return prepare(image, self._preprocessing, self._input_size)
 
 
 def prepare(image: Image.Image, preprocessing: "Preprocessing", input_size: tuple[int, int]) -> Array:
-    """Turn an RGB picture into an input (1, channels, height, width), float32, by the model's preprocessing.
+    """Turn a picture in RGB or RGBA into an input (1, channels, height, width), float32, by the model's preprocessing.
 
-    Grey is the luma of ITU-R 601, as OpenCV and Pillow read a picture in grey.
+    Grey is the luma of ITU-R 601, as OpenCV and Pillow read a picture in grey. A picture in RGB is opaque.
     """
-    resized = _RESIZERS[preprocessing.resize](image, input_size)
-    if preprocessing.channels == 1:
-        resized = resized.convert("L")
-    pixels = np.atleast_3d(np.asarray(resized, dtype=np.float32)) / np.float32(255)
-    mean, std = (
-        np.asarray(values[: pixels.shape[2]], dtype=np.float32) for values in (preprocessing.mean, preprocessing.std)
-    )
+    resized = _RESIZERS[preprocessing.resize](_in(image, "RGBA" if preprocessing.has_alpha else "RGB"), input_size)
+    pixels = np.atleast_3d(np.asarray(_in(resized, _MODES[preprocessing.channels]), dtype=np.float32)) / np.float32(255)
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (preprocessing.mean, preprocessing.std))
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)[None])
+
+
+def _in(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _scale(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> Image.Image:
+    """Scale (to width, height) each channel by itself, as OpenCV does; Pillow would weigh colours by their alpha."""
+    if image.mode != "RGBA":
+        return image.resize(size, Image.Resampling.BILINEAR, box=box)
+    return Image.merge("RGBA", [band.resize(size, Image.Resampling.BILINEAR, box=box) for band in image.split()])
 
 
 def letterbox(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
@@ -268,8 +287,8 @@ def letterbox(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
     scale = min(height / image.height, width / image.width)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     left, top = (round((outer - inner) / 2 - 0.1) for outer, inner in zip((width, height), size, strict=True))
-    canvas = Image.new("RGB", (width, height), (LETTERBOX_GREY,) * 3)
-    canvas.paste(image if size == image.size else image.resize(size, Image.Resampling.BILINEAR), (left, top))
+    canvas = Image.new(image.mode, (width, height), (LETTERBOX_GREY,) * len(image.mode))
+    canvas.paste(image if size == image.size else _scale(image, size), (left, top))
     return canvas
 
 
@@ -282,13 +301,13 @@ def centre_crop(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
     if size[0] * size[1] > PIXEL_LIMIT:  # of a strip, most of which is cut away, only the rest is scaled
         across, down = image.width / size[0], image.height / size[1]
         kept = (left * across, top * down, (left + width) * across, (top + height) * down)
-        return image.resize((width, height), Image.Resampling.BILINEAR, box=kept)
-    return image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
+        return _scale(image, (width, height), kept)
+    return _scale(image, size).crop((left, top, left + width, top + height))
 
 
 def stretch(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
     """Scale to (height, width), whatever the aspect ratio."""
-    return image.resize((input_size[1], input_size[0]), Image.Resampling.BILINEAR)
+    return _scale(image, (input_size[1], input_size[0]))
 
 
 _RESIZERS = {"letterbox": letterbox, "centre_crop": centre_crop, "stretch": stretch}

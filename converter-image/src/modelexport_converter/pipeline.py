@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -92,18 +92,20 @@ def run(work: Conversion) -> None:
             "verified": comparison.pictures,
             "withEvidence": comparison.evidence,
         },
-        "remarks": tuple(clean(remark, REMARK_LIMIT) for remark in remarks(work.dataset, comparison)),
+        "remarks": tuple(clean(remark, REMARK_LIMIT) for remark in remarks(work.dataset, model, comparison)),
         "model": describe_model(model, facts),
     }
     write_draft(work.outputs, verification, work.stages.effort(), findings)
 
 
-def remarks(dataset: Dataset, comparison: Comparison) -> Iterator[str]:
+def remarks(dataset: Dataset, model: LoadedModel, comparison: Comparison) -> Iterator[str]:
     """What a user should know of the model and the pictures although a file was published, a phrase each."""
     for warning in comparison.warnings:
         yield f"warning: {warning}"
     if dataset.unreadable:
         yield dataset.remark()
+    if model.preprocessing.has_alpha and dataset.opaque:
+        yield f"{dataset.opaque} of the pictures have no alpha and count as opaque"
     if not comparison.evidence:
         found = f"{comparison.nothing} (they are {comparison.pictures} built-in ones, which prove little)"
         yield f"{found}: name pictures of what the model has learned in spec.calibration"
@@ -120,7 +122,7 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
     if checkpoint.program is not None:
         check_program_parameters(model.parameters)
     loaded: LoadedModel = architecture.load(checkpoint, model)
-    return loaded
+    return replace(loaded, weights=checkpoint.part)
 
 
 def check_model(work: Conversion, model: LoadedModel) -> LoadedModel:

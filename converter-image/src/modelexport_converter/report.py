@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from modelexport import __version__, names, untrusted
 from modelexport.reasons import Reason
 from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification, read_artifact, read_verification
+from modelexport.result import (
+    Artifact,
+    ConversionResult,
+    Reference,
+    Verification,
+    read_artifact,
+    read_verification,
+)
 from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
@@ -100,6 +107,7 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
         "classNames": model.class_names,
+        "weights": model.weights or "the whole checkpoint",
         "normalisation": model.fit and describe_fit(model.fit),
         "metadata": dict(model.metadata),
         "weightTypes": dict(facts.weight_types),
@@ -113,6 +121,15 @@ def describe_fit(fit: "Fit") -> dict[str, Any]:
     numbers = {"mean": fit.mean, "spread": fit.spread, "firstSpread": fit.first_spread, "worstMean": worst.mean}
     rounded = {name: round(value, 4) if math.isfinite(value) else None for name, value in numbers.items()}
     return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "pictures": fit.pictures}
+
+
+def describe_proof(verification: Verification) -> str:
+    """Say in a status that a file is verified, and what of its reference was assumed, which nobody should overlook."""
+    if verification.reference is not Reference.REBUILT or not verification.assumptions:
+        return "verified"
+    first, *others = verification.assumptions
+    more = ", …" if others else ""
+    return f"verified against a rebuilt network (assumed: {first}{more}; see verification.assumptions)"
 
 
 def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
@@ -135,7 +152,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
         told = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="; ".join(["an equal conversion had published this file already", *told]),
+            message="; ".join([_describe_earlier(verification), *told]),
             scheme=str(request.scheme),
             artifact=artifact,
             report_uri=report_uri(request),
@@ -144,3 +161,8 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
         )
     except (KeyError, ValueError):
         return None  # not a report that this version could have written, so it is made anew
+
+
+def _describe_earlier(verification: Verification) -> str:
+    words, proof = "an equal conversion had published this file already", describe_proof(verification)
+    return words if proof == "verified" else f"{words}, {proof}"

@@ -50,7 +50,7 @@ class Probabilities(nn.Module):
         self.size = size
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        """(1, 3, height, width) to the one output (1, classes, height, width)."""
+        """(1, channels, height, width) to the one output (1, classes, height, width)."""
         logits = self.network(image)
         if tuple(logits.shape[2:]) != self.size:
             logits = functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
@@ -72,7 +72,7 @@ def assumed_normalisation(preprocessing: Preprocessing, parameters: Parameters) 
     """How pictures come to a network, as far as an export does not say, in a phrase or two."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
-        "pixels RGB, 0 to 1",
+        f"pixels {preprocessing.colours}, 0 to 1",
         *(() if parameters.image_mean else (f"image_mean {mean}",)),
         *(() if parameters.image_std else (f"image_std {std}",)),
     )
@@ -101,10 +101,11 @@ def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocess
     found = Found(model.architecture, outputs[0][1], model.parameters.variant)
     check_found(found, model)
     channels = program_channels(checkpoint.program)
-    prepared = normalised(preprocessing, model.parameters)
-    if channels != 3 and any(prepared.mean):
-        raise unfit(f"it takes a picture of {channels} channel, and {model.architecture} normalises three")
-    pictures = replace(prepared, channels=channels)
+    pictures = normalised(preprocessing.taking(channels), model.parameters)
+    is_stated = model.parameters.image_mean and model.parameters.image_std
+    if channels != preprocessing.channels and any(preprocessing.mean) and not is_stated:
+        problem = f"it takes a picture of {channels} channels ({pictures.colours})"
+        raise unfit(f"{problem}, and {model.architecture} normalises RGB; set imageMean and imageStd for each of them")
     described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
     return check_program(replace(described, reference=Reference.PROGRAM))
 

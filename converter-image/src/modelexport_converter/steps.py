@@ -21,7 +21,7 @@ from modelexport_converter.intake import Intake, fetch_inputs, find_earlier
 from modelexport_converter.outcome import explain
 from modelexport_converter.progress import Effort, Stages
 from modelexport_converter.publish import publish_artifact, publish_report
-from modelexport_converter.report import build_report
+from modelexport_converter.report import build_report, describe_proof
 from modelexport_converter.shared import SharedFolder
 from modelexport_converter.stores import open_store
 from modelexport_converter.threads import limit_threads
@@ -101,7 +101,7 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         report_uri = publish_report(store, request, report, folder)
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="; ".join(("verified and published", *handover.findings["remarks"])),
+        message="; ".join((f"{describe_proof(handover.verification)} and published", *handover.findings["remarks"])),
         scheme=request.scheme,
         artifact=artifact,
         report_uri=report_uri,

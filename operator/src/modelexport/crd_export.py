@@ -27,6 +27,7 @@ from modelexport.schema import (
 )
 from modelexport.spec import (
     ANCHOR_NUMBERS,
+    CHANNELS_LIMIT,
     CLASS_COUNT_LIMIT,
     COLOR_ORDERS,
     DEFAULT_SAMPLES,
@@ -192,12 +193,13 @@ def _stated_parameters(rows: list[Architecture]) -> Schema:
         "colorOrder": words("How the network was given pictures: BGR, or RGB as Megvii's legacy ones.", COLOR_ORDERS),
         "pixelRange": words("On which scale the network was given pixels: 0-255, or 0-1 as legacy.", PIXEL_RANGES),
         "imageMean": _decimals(
-            "Means of red, green and blue, of pixels of 0 to 1, that are subtracted from pictures",
+            "Mean of each channel (red, green, blue; or grey; alpha after them), of pixels of 0 to 1, that is "
+            "subtracted from pictures",
             FRACTION_PATTERN,
-            3,
-            3,
+            1,
+            CHANNELS_LIMIT,
         ),
-        "imageStd": _decimals("What pictures are divided by afterwards", POSITIVE_FRACTION_PATTERN, 3, 3),
+        "imageStd": _decimals("What pictures are divided by afterwards", POSITIVE_FRACTION_PATTERN, 1, CHANNELS_LIMIT),
         "detectionsPerImage": integer("How many detections a file gives at most.", 1, DETECTIONS_LIMIT),
         "anchorSizes": plain_list(
             "Sides of the anchors in pixels, for each level of the pyramid, finest first.",

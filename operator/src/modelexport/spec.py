@@ -28,6 +28,8 @@ RATIO_PATTERN = "^(0[.][0-9]*[1-9][0-9]*|[1-9][0-9]?([.][0-9]+)?)$"
 COLOR_ORDERS = ("BGR", "RGB")
 PIXEL_RANGES = ("0-255", "0-1")
 DETECTIONS_LIMIT = 1000
+CHANNELS_LIMIT = 4
+"""Of a picture: red, green, blue and alpha."""
 LEVELS_LIMIT, PER_LEVEL_LIMIT = 8, 8
 ANCHORS_PER_LEVEL = 6
 """Numbers of YOLOv4: three widths and heights."""
@@ -88,9 +90,10 @@ class Parameters:
     ``norm_epsilon``, 0 to 1, is what normalisation adds to variances; ``None`` means what the network's builder sets.
     So does it for all that follows, which no weights tell. ``activation`` is one of the matrix row's; ``color_order``
     and ``pixel_range`` are those of the pictures that the network was trained on, ``image_mean`` and ``image_std`` by
-    which they were normalised, for pixels of 0 to 1 in the order red, green, blue. ``anchor_sizes`` are sides in
-    pixels, level by level, and ``aspect_ratios`` height over width, the same on all levels. ``anchors`` are widths and
-    heights in pixels, as in a ``.cfg`` of Darknet. ``align_corners`` is of bilinear upsampling.
+    which they were normalised, for pixels of 0 to 1, a number for each channel in the order red, green, blue, alpha.
+    ``anchor_sizes`` are sides in pixels, level by level, and ``aspect_ratios`` height over width, the same on all
+    levels. ``anchors`` are widths and heights in pixels, as in a ``.cfg`` of Darknet. ``align_corners`` is of bilinear
+    upsampling.
     """
 
     variant: str | None = None
@@ -300,8 +303,10 @@ def _parse_parameters(architecture: str, parameters: Body) -> Parameters:
         activation=_parse_word(parameters, f"{path}.activation", row.activations),
         color_order=_parse_word(parameters, f"{path}.colorOrder", COLOR_ORDERS),
         pixel_range=_parse_word(parameters, f"{path}.pixelRange", PIXEL_RANGES),
-        image_mean=_parse_decimals(parameters, f"{path}.imageMean", FRACTION_PATTERN, "0.485", (3, 3)),
-        image_std=_parse_decimals(parameters, f"{path}.imageStd", POSITIVE_FRACTION_PATTERN, "0.229", (3, 3)),
+        image_mean=_parse_decimals(parameters, f"{path}.imageMean", FRACTION_PATTERN, "0.485", (1, CHANNELS_LIMIT)),
+        image_std=_parse_decimals(
+            parameters, f"{path}.imageStd", POSITIVE_FRACTION_PATTERN, "0.229", (1, CHANNELS_LIMIT)
+        ),
         detections_per_image=fields.optional_int(parameters, f"{path}.detectionsPerImage", 1, DETECTIONS_LIMIT),
         anchor_sizes=_parse_levels(parameters.get("anchorSizes"), f"{path}.anchorSizes"),
         aspect_ratios=_parse_decimals(parameters, f"{path}.aspectRatios", RATIO_PATTERN, "0.5", (1, PER_LEVEL_LIMIT)),

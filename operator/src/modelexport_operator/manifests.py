@@ -31,6 +31,11 @@ WORK_DIR = "/work"
 INPUTS_DIR, OUTPUTS_DIR, SCRATCH_DIR = f"{WORK_DIR}/inputs", f"{WORK_DIR}/outputs", f"{WORK_DIR}/scratch"
 STREAMING = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
 """What a container needs that passes files on piece by piece; an upload holds a part of 64 MiB in memory."""
+PATIENCE = {names.FETCH: 120, names.PUBLISH: 900}
+"""Seconds for which a step waits for a store that does not answer; a quarter of the Job's deadline where that is less.
+
+A fetch has nothing to lose, and its Pod is started again; a publication holds a finished conversion, which the next Pod
+would have to make anew. With the default deadline three Pods can wait so long before the deadline ends the Job."""
 CA_DIR = "/etc/modelexport/ca"
 CA_KEY = "ca.crt"
 NON_ROOT_ID = 65532
@@ -149,11 +154,16 @@ def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportCl
     if export_class.https_networks:
         sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     owner = {names.EXPORT_UID_ENV: export.uid}
-    fetch = _build_step(export_class, names.FETCH, {**asked, **sources}, STREAMING)
+    waiting = {step: {names.PATIENCE_ENV: _patience(step, export_class)} for step in PATIENCE}
+    fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING)
     convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
-    publish = _build_step(export_class, names.PUBLISH, {**public, **owner}, STREAMING)
+    publish = _build_step(export_class, names.PUBLISH, {**public, **owner, **waiting[names.PUBLISH]}, STREAMING)
     steps = (with_store(fetch, export_class.storage), convert, with_store(publish, export_class.storage))
     return build_pod(export_class, steps, cell.backend.cpu_architectures, pool)
+
+
+def _patience(step: str, export_class: ExportClass) -> str:
+    return str(min(PATIENCE[step], export_class.limits.deadline_seconds // 4))
 
 
 def build_pod(

@@ -29,7 +29,7 @@ def test_what_was_assumed_and_what_is_doubtful_is_told_once(command_line: Comman
     command_line.write(model_export("shapes", *NINE))
     ended = command_line("run", "export.yaml", "--jobs", 3)
     assert "cosine 0.9998 >= 0.999  Rebuilt" in ended.stdout
-    assert "LiteRT/FP32 and 8 more: assumed: activation SiLU\n" in ended.stdout
+    assert "LiteRT/FP32 and 8 more: compared with a rebuilt network; assumed: activation SiLU\n" in ended.stdout
     assert "LiteRT/INT8 and 2 more: warning: it looks wrong\n" in ended.stdout
     assert ended.stdout.count("SiLU") == ended.stdout.count("it looks wrong") == 1
 

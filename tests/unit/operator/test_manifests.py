@@ -124,6 +124,16 @@ def test_the_container_that_opens_files_of_strangers_knows_nothing_but_its_reque
     }
 
 
+@pytest.mark.parametrize(
+    ("deadline", "fetch", "publish"), [(7200, "120", "900"), (1200, "120", "300"), (100, "25", "25")]
+)
+def test_steps_wait_for_the_store_within_the_deadline(deadline: int, fetch: str, publish: str) -> None:
+    export_class = make_class(jobs={"deadlineSeconds": deadline})
+    job = build_all(make_export("ONNX/FP32"), export_class)["ONNX/FP32"]
+    found = {step: environment_of(job, step).get(names.PATIENCE_ENV) for step in STEPS}
+    assert found == {names.FETCH: fetch, names.CONVERT: None, names.PUBLISH: publish}
+
+
 def test_no_container_can_write_what_a_later_one_trusts() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
     writers: dict[str, list[str]] = {}

@@ -14,9 +14,9 @@ from modelexport_converter.verify import UNKNOWN
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """Use the program of an archive as it is.
 
-    It must map one float32 image (1, 3, height, width), RGB in 0..1, or (1, 1, height, width) in grey, to tensors of at
-    least one axis, which the files give as float32 under the names ``output_0`` and on. Pictures are letterboxed; a
-    normalisation belongs into the program.
+    It must map one float32 image (1, channels, height, width) in 0..1, of the channels in ``model.COLOURS``, to tensors
+    of at least one axis, which the files give as float32 under the names ``output_0`` and on. Pictures are letterboxed;
+    a normalisation belongs into the program.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``: it is no archive, or its input or outputs are others.
@@ -33,7 +33,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         input_size=size,
         outputs=tuple(_describe(index, shape) for index, shape in enumerate(shapes)),
         class_names=(),
-        preprocessing=Preprocessing("letterbox", channels=program_channels(checkpoint.program)),
+        preprocessing=Preprocessing("letterbox").taking(program_channels(checkpoint.program)),
         metadata={"architecture": model.architecture},
         reference=Reference.PROGRAM,
     )

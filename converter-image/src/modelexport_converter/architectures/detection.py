@@ -51,5 +51,5 @@ def load_detector_program(facts: Facts, program: Program, model: Model) -> Loade
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(facts, classes)
     described = describe_detector(ProgramModule(program), model, model.parameters.variant, size, names)
-    preprocessing = replace(described.preprocessing, channels=program_channels(program))
+    preprocessing = described.preprocessing.taking(program_channels(program))
     return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))

@@ -34,6 +34,7 @@ from modelexport_converter.matching import (
     class_names,
     fill,
     mismatch,
+    normalised,
     own_weights,
     trained_size,
 )
@@ -105,7 +106,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         input_size=size,
         outputs=(_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if model.architecture == "MaskRCNN" else ())),
         class_names=_class_names(checkpoint.facts, classes, kind.background),
-        preprocessing=Preprocessing("stretch", *_normalisation(detector)),
+        preprocessing=normalised(Preprocessing("stretch", *_normalisation(detector)), model.parameters),
         metadata=_metadata(model, variant, detector),
         body=kind.wrapper.BODY,
         delicate=kind.wrapper.DELICATE,
@@ -164,8 +165,6 @@ def _state(detector: Any, tensors: Tensors, parameters: Parameters) -> None:
     """
     stage = getattr(detector, "roi_heads", detector)
     stage.detections_per_img = parameters.detections_per_image or stage.detections_per_img
-    detector.transform.image_mean = list(parameters.image_mean or detector.transform.image_mean)
-    detector.transform.image_std = list(parameters.image_std or detector.transform.image_std)
     owner = getattr(detector, "rpn", detector)
     if isinstance(owner.anchor_generator, AnchorGenerator):
         owner.anchor_generator = _anchors(owner.anchor_generator, parameters)

@@ -14,7 +14,7 @@ from torch import nn
 from modelexport.spec import Model, Parameters
 from modelexport_converter.checkpoint import Checkpoint
 from modelexport_converter.folding import freeze
-from modelexport_converter.matching import Tensors, fill, mismatch, own_weights
+from modelexport_converter.matching import Tensors, check_channels, fill, mismatch, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
 from modelexport_converter.semantic import Found, assumed_normalisation, check_found, describe, load_program
 
@@ -37,19 +37,16 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     tensors = own_weights(checkpoint.tensors, _LAST)
     found = _recognise(tensors)
     check_found(found, model)
-    channels = tensors[_FIRST].shape[1]
-    if channels not in (1, 3):
-        problem = f"the network takes pictures of {channels} channels; pictures have three (RGB) or one (grey)"
-        raise mismatch(f"{problem}, so that no file of it could be verified")
+    pictures = _PREPROCESSING.taking(check_channels(tensors[_FIRST].shape[1]))
     widths = [len(tensors[name]) for name in _LEVELS]
     bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
     kept = "mask_values" in tensors  # what the classes are in the pictures of the training
     weights = {name: tensors[name] for name in tensors if name != "mask_values"} if kept else tensors
     aligned = _aligns_corners(bilinear, model.parameters)
-    network = UNet(widths, found.classes, bilinear, bias, channels=channels, aligned=aligned)
+    network = UNet(widths, found.classes, bilinear, bias, channels=pictures.channels, aligned=aligned)
     fill(network, weights, f"a U-Net of widths {widths}")
-    described = describe(freeze(network), found, checkpoint, model, replace(_PREPROCESSING, channels=channels))
-    return replace(described, assumptions=_assumptions(bilinear, model.parameters))
+    described = describe(freeze(network), found, checkpoint, model, pictures)
+    return replace(described, assumptions=_assumptions(bilinear, pictures, model.parameters))
 
 
 def _aligns_corners(bilinear: bool, parameters: Parameters) -> bool:
@@ -63,14 +60,14 @@ def _aligns_corners(bilinear: bool, parameters: Parameters) -> bool:
     return parameters.align_corners is not False
 
 
-def _assumptions(bilinear: bool, parameters: Parameters) -> tuple[str, ...]:
+def _assumptions(bilinear: bool, pictures: Preprocessing, parameters: Parameters) -> tuple[str, ...]:
     assumed = bilinear and parameters.align_corners is None
     return (
         "activation ReLU",
         "maximum pooling 2x2",
         *(("bilinear upsampling, align_corners",) if assumed else ()),
         "normalisation epsilon 1e-05",
-        *assumed_normalisation(_PREPROCESSING, parameters),
+        *assumed_normalisation(pictures, parameters),
     )
 
 

@@ -19,6 +19,7 @@ from modelexport_converter.checkpoint import Checkpoint, Facts
 from modelexport_converter.matching import (
     Tensors,
     check_asked,
+    check_channels,
     class_names,
     fill,
     mismatch,
@@ -73,7 +74,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
 
     What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A pickled network
     is built from its tree, as it is; weights alone fill the published network. A ``.pt2`` archive is used as it is: it
-    must map one image (1, 3, height, width) to the outputs of the architecture, separate and in their order.
+    must map one image (1, channels, height, width) to the outputs of the architecture, separate and in their order.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
@@ -91,11 +92,7 @@ def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
     variant = _variant_of(tree.layers[0].child("conv").integer("out_channels", 1)) if _starts_alike(tree) else None
     check_asked("variant", model.parameters.variant, variant or "none of them")
     check_asked("number of classes", model.parameters.num_classes, tree.classes)
-    if tree.channels not in (1, 3):
-        raise mismatch(
-            f"the network takes pictures of {tree.channels} channels; pictures have three (RGB) or one (grey), so that "
-            "no file of it could be verified"
-        )
+    channels = check_channels(tree.channels)
     stride = math.ceil(max(tree.strides, default=STRIDES[-1]))
     size = _size(checkpoint.facts, model, stride)
     network = build(tree, size)
@@ -103,7 +100,7 @@ def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, tree.classes))
     return replace(
         described,
-        preprocessing=replace(described.preprocessing, channels=tree.channels),
+        preprocessing=described.preprocessing.taking(channels),
         metadata={**described.metadata, "stride": str(stride)},
         reference=Reference.CHECKPOINT,
     )
@@ -144,7 +141,9 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     network = _build(checkpoint, task, variant, classes, size)
     activate(network, model.parameters.activation)
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, reference=Reference.REBUILT, assumptions=_assumptions(model))
+    pictures = described.preprocessing.taking(tensors[_STEM].shape[1])
+    assumptions = _assumptions(model, pictures)
+    return replace(described, preprocessing=pictures, reference=Reference.REBUILT, assumptions=assumptions)
 
 
 def _size(facts: Facts, model: Model, stride: int) -> tuple[int, int]:
@@ -179,11 +178,12 @@ def _variant_of(width: int) -> str | None:
 
 def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size: tuple[int, int]) -> torch.nn.Module:
     network: torch.nn.Module
+    channels = check_channels(checkpoint.tensors[_STEM].shape[1])
     if task is Task.CLASSIFICATION:
-        network = Classifier(variant, classes)
+        network = Classifier(variant, classes, channels)
     else:
         keypoints = _keypoint_shape(checkpoint) if task is Task.KEYPOINTS else None
-        network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints)
+        network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints, channels=channels)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
     fill(network, {**tensors, **constants(network)}, f"YOLOv8 {variant} with {classes} classes")
@@ -195,7 +195,7 @@ def _epsilon(task: Task) -> float:
     return 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
-def _assumptions(model: Model) -> tuple[str, ...]:
+def _assumptions(model: Model, pictures: Preprocessing) -> tuple[str, ...]:
     """What of a network is not in its weights."""
     task = _task(model)
     return (
@@ -203,7 +203,7 @@ def _assumptions(model: Model) -> tuple[str, ...]:
         "convolution strides, padding and shortcuts of YOLOv8",
         *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
         f"normalisation epsilon {_epsilon(task):g}",
-        "pixels RGB, 0 to 1",
+        f"pixels {pictures.colours}, 0 to 1",
     )
 
 
@@ -246,7 +246,7 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
     check_asked("number of classes", model.parameters.num_classes, classes)
     names = class_names(checkpoint.facts, classes)
     described = _describe(ProgramModule(program), model, model.parameters.variant, size, names)
-    preprocessing = replace(described.preprocessing, channels=program_channels(program))
+    preprocessing = described.preprocessing.taking(program_channels(program))
     return check_program(replace(described, preprocessing=preprocessing, reference=Reference.PROGRAM))
 
 

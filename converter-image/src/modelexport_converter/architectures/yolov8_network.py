@@ -62,7 +62,7 @@ def _branches(channels: Sequence[int], hidden: int, outputs: int) -> nn.ModuleLi
 class Network(nn.Module):
     """Detector; with ``masks`` also a segmenter, with ``keypoints`` (K, D) also a pose estimator.
 
-    Maps an image (1, 3, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with
+    Maps an image (1, channels, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with
     prototypes (1, 32, height / 4, width / 4), or keypoints (1, K, D, N).
     """
 
@@ -73,6 +73,8 @@ class Network(nn.Module):
         size: tuple[int, int],
         masks: bool = False,
         keypoints: tuple[int, int] | None = None,
+        *,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         depth, width, most = SCALES[variant]
@@ -84,7 +86,7 @@ class Network(nn.Module):
             head.proto = _prototypes(c3, _channels(256, width, most))
         # Numbers are the layers of the published table; those without parameters (upsampling, joining) are in forward.
         layers = {
-            **_backbone((c1, c2, c3, c4, c5), short, long),
+            **_backbone((channels, c1, c2, c3, c4, c5), short, long),
             "9": _sppf(c5),
             "12": _c2f(c4 + c5, c4, short),
             "15": _c2f(c3 + c4, c3, short),
@@ -124,16 +126,16 @@ class Network(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Maps an image (1, 3, height, width) to probabilities (1, classes)."""
+    """Maps an image (1, channels, height, width) to probabilities (1, classes)."""
 
     FEATURES = 1280
 
-    def __init__(self, variant: str, classes: int) -> None:
+    def __init__(self, variant: str, classes: int, channels: int = 3) -> None:
         super().__init__()
         depth, width, _ = SCALES[variant]
-        channels = tuple(_channels(c, width, 1024) for c in (64, 128, 256, 512, 1024))
-        layers = _backbone(channels, round(3 * depth), round(6 * depth))
-        head = Classification(Conv(channels[-1], self.FEATURES), nn.Linear(self.FEATURES, classes))
+        widths = (channels, *(_channels(c, width, 1024) for c in (64, 128, 256, 512, 1024)))
+        layers = _backbone(widths, round(3 * depth), round(6 * depth))
+        head = Classification(Conv(widths[-1], self.FEATURES), nn.Linear(self.FEATURES, classes))
         self.model = nn.ModuleDict({**layers, "9": head})
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
@@ -142,9 +144,10 @@ class Classifier(nn.Module):
 
 
 def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Module]:
-    c1, c2, c3, c4, c5 = channels
+    """The layers that classifiers have too; ``channels`` are those of the picture and after each stage."""
+    c0, c1, c2, c3, c4, c5 = channels
     return {
-        "0": Conv(3, c1, 3, 2),
+        "0": Conv(c0, c1, 3, 2),
         "1": Conv(c1, c2, 3, 2),
         "2": _c2f(c2, c2, short, shortcut=True),
         "3": Conv(c2, c3, 3, 2),

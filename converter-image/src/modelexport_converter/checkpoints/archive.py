@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from modelexport_converter.checkpoints.errors import Unreadable
+from modelexport_converter.checkpoints.kinds import ONE_FILE
 from modelexport_converter.fetch import CHECKPOINT
 
 MIB = 1 << 20
@@ -31,7 +32,11 @@ RECORD_LIMIT = 100_000
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _TAIL = 56 + 20 + 22
 """Bytes of the records at the end of a zip file: zip64's end, its locator, and the end that all have."""
-_CUT = "its end is missing or damaged; it was probably cut while it was copied"
+_CUT = "its end is missing or damaged; it was probably cut while it was copied: upload it again"
+_TWO_TABLES = (
+    "it has more than one table of contents; where it is a part of a checkpoint of torch.distributed (.distcp), make "
+    f"one file of its folder: {ONE_FILE}"
+)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 """What zipfile raises on damaged, encrypted or crafted content."""
 
@@ -113,8 +118,8 @@ def _check_table(file: IO[bytes], size: int) -> None:
         entries, length, offset = struct.unpack("<32xQQQ", tail[:56]) if tail.startswith(_END_64) else (0, 0, 0)
         position = size - _TAIL
         if struct.unpack("<8xQ4x", tail[-42:-22]) != (position,):
-            raise Unreadable("it has more than one table of contents")
+            raise Unreadable(_TWO_TABLES)
     if comment or offset + length != position:
-        raise Unreadable("it has more than one table of contents")
+        raise Unreadable(_TWO_TABLES)
     if entries > RECORD_LIMIT or length > 256 * RECORD_LIMIT:
         raise Unreadable(f"its table of contents names {entries:,} records, the limit is {RECORD_LIMIT:,}")

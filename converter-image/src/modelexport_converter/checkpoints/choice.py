@@ -6,7 +6,7 @@ discriminator stays ``generator.`` and ``discriminator.``, and the architecture 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelexport.text import clean
@@ -40,16 +40,27 @@ _TRAINING = (
 DEPTH = 8
 """Of dicts in dicts; weights lie two or three deep."""
 MODULE_DEPTH = 64
+_ARRAY_DEPTH, _LOOKED_AT = 3, 16
+"""How deep and at how many parts of a dict is looked to say what it holds instead of weights."""
+NAME_SHOWN = 200
 NAME_LIMIT = 100_000
 """Modules, parameters and buffers of a checkpoint; a YOLOv8x has 1,500."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The network of a checkpoint: its tensors by name, and the module that they lie in, if it came as one."""
+    """The network of a checkpoint: its tensors by name, and the module that they lie in, if it came as one.
+
+    ``part`` is the name, or the names with dots between them, under which it lies; it is empty for all of the file.
+    """
 
     stored: Mapping[str, Stored]
     module: Node | None = None
+    part: str = ""
+
+    def within(self, name: str) -> "Choice":
+        """The same, found under a name."""
+        return replace(self, part=f"{name}.{self.part}" if self.part else name)
 
 
 def choose(content: Any) -> Choice:
@@ -61,8 +72,18 @@ def choose(content: Any) -> Choice:
     steps = _Steps()
     choice = _find(content, steps, DEPTH) or Choice({})
     if not choice.stored:
+        if _holds_arrays(content, _ARRAY_DEPTH):
+            raise Unreadable("its weights are arrays of NumPy; save them as tensors: torch.from_numpy of each")
         raise Unreadable(f"it holds no weights, neither bare nor under {', '.join(MODELS)}")
-    return Choice(unwrapped(choice.stored), choice.module)
+    return replace(choice, stored=unwrapped(choice.stored), part=clean(choice.part, NAME_SHOWN))
+
+
+def _holds_arrays(content: Any, depth: int) -> bool:
+    """Whether there are arrays of NumPy where weights would be."""
+    if isinstance(content, Node) and content.kind.startswith("numpy.") and content.kind.endswith("._reconstruct"):
+        return True
+    parts = list(_parts(content).values())[:_LOOKED_AT] if depth else []
+    return any(_holds_arrays(part, depth - 1) for part in parts)
 
 
 class _Steps:
@@ -87,7 +108,7 @@ def _find(content: Any, steps: _Steps, depth: int) -> Choice | None:
         return None
     for name in MODELS:
         if name in parts and (found := _find(parts[name], steps, depth - 1)):
-            return found
+            return found.within(name)
     own = {name: value for name, value in parts.items() if isinstance(name, str) and isinstance(value, Stored)}
     for name, value in parts.items():
         if isinstance(name, str) and (problem := refused_tensor(value)):
@@ -100,7 +121,8 @@ def _find(content: Any, steps: _Steps, depth: int) -> Choice | None:
     if not beside or any("." in name for name in own):
         return Choice(own) if own else None
     if len(beside) == 1:
-        return next(iter(beside.values()))
+        ((name, found),) = beside.items()
+        return found.within(name)
     return Choice({f"{part}.{name}": value for part, found in beside.items() for name, value in found.stored.items()})
 
 

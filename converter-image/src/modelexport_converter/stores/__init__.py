@@ -1,6 +1,6 @@
 """Where checkpoints and pictures come from and artifacts go: an S3 server, or a directory with a folder per bucket."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,10 @@ CHUNK = 1 << 20
 """Bytes that are read at a time."""
 TEXT_LIMIT = 8 << 20
 """Bytes of what is read as a text: a report takes a hundredth of it."""
+
+
+NAMES_LIMIT, NAME_BYTES_LIMIT = 100_000, 16 << 20
+"""Objects that a listing of a folder may have, and the bytes of their names: fetching has 256 MiB of memory."""
 
 
 class ObjectMissing(Exception):  # noqa: N818 - it names what is the case
@@ -40,7 +44,11 @@ class Store(Protocol):
         """Return the bytes of an object, or ``None`` where there is none."""
 
     def list_names(self, uri: str) -> tuple[str, ...]:
-        """Return the names below a folder (``uri`` ends with a slash), relative to it and sorted."""
+        """Return the names below a folder (``uri`` ends with a slash), relative to it and sorted.
+
+        Raises:
+            TooMany: there are more of them than ``bounded`` lets through.
+        """
 
     def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
         """Write a file to a URI so that it is there whole or not at all."""
@@ -51,6 +59,26 @@ class TooLarge(Exception):  # noqa: N818 - it names what is the case
 
     def __init__(self, found: int, limit: int) -> None:
         super().__init__(f"has at least {found:,} bytes, the limit is {limit:,}")
+
+
+class TooMany(Exception):  # noqa: N818 - it names what is the case
+    """A folder holds more than is listed; ``str()`` says which bound it exceeds."""
+
+
+def bounded(names: Iterable[str]) -> Iterator[str]:
+    """Pass on the names of a listing while they are neither too many nor too long, all of them together.
+
+    Raises:
+        TooMany: they are.
+    """
+    length = 0
+    for count, name in enumerate(names, 1):
+        length += len(name.encode(errors="surrogateescape"))
+        if count > NAMES_LIMIT:
+            raise TooMany(f"holds more than {NAMES_LIMIT:,} objects")
+        if length > NAME_BYTES_LIMIT:
+            raise TooMany(f"holds names of more than {NAME_BYTES_LIMIT >> 20} MiB")
+        yield name
 
 
 def open_store(environ: Mapping[str, str]) -> Store:

@@ -11,13 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 from urllib.parse import unquote
 
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, split_uri
+from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, bounded, split_uri
 
 PARTIAL_SUFFIX = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -63,7 +63,8 @@ class DirectoryStore:
         folder = self._path(uri)
         self._check_bucket(uri)
         with _translated(str(folder)):
-            files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+            found = bounded(str(path.relative_to(folder)) for path in folder.rglob("*"))
+            files = [PurePath(name) for name in found if (folder / name).is_file()]
         return tuple(sorted(str(name) for name in files if not any(part.startswith(".") for part in name.parts)))
 
     def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
@@ -80,7 +81,7 @@ class DirectoryStore:
         if not path.is_file():
             self._check_bucket(uri)
             if path.is_dir():
-                raise ObjectMissing(f"{path} is a folder, and the URI of a folder ends with a slash")
+                raise ObjectMissing(f"{path} is a folder, and the URI of a folder of pictures ends with a slash")
             raise ObjectMissing(f"there is no file {path}")
         return path
 

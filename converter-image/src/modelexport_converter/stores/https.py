@@ -23,7 +23,7 @@ from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge
 from modelexport_converter.stores.addresses import Network, is_allowed, parse_networks
-from modelexport_converter.stores.retry import attempt
+from modelexport_converter.stores.retry import Patience
 from modelexport_converter.stores.tls import trust_arguments
 
 REDIRECT_LIMIT = 5
@@ -34,6 +34,8 @@ TIMEOUT = urllib3.Timeout(connect=CONNECT_SECONDS, read=60)
 TOTAL_SECONDS = 3600.0
 """Of one download: a server may send a byte a minute for ever."""
 SHOWN_LIMIT = 200
+PATIENCE = Patience()
+"""It is short, whatever the store is given: an address that does not answer may as well be a wrong one."""
 
 
 def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> None:
@@ -50,7 +52,7 @@ def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> No
         parse_networks(environ.get(names.HTTPS_NETWORKS_ENV, "")),
         trust_arguments(environ),
     )
-    attempt(lambda: _download(rules, uri, path, limit))
+    PATIENCE.attempt(lambda: _download(rules, uri, path, limit))
 
 
 @dataclass(frozen=True)

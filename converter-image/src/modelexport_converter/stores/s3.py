@@ -15,8 +15,8 @@ from modelexport import names
 from modelexport.logs import announce
 from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, split_uri
-from modelexport_converter.stores.retry import attempt
+from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, bounded, split_uri
+from modelexport_converter.stores.retry import Patience, read_patience
 from modelexport_converter.stores.tls import trust_arguments
 
 T = TypeVar("T")
@@ -84,10 +84,11 @@ class Removal(StrEnum):
 class S3Store:
     """See ``Store``."""
 
-    def __init__(self, client: Minio, endpoint: str, owner: str | None = None) -> None:
+    def __init__(self, client: Minio, endpoint: str, owner: str | None, patience: Patience) -> None:
         self._client = client
         self.endpoint = endpoint
         self._owner = owner
+        self._patience = patience
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Self:
@@ -105,7 +106,7 @@ class S3Store:
             http_client=pool,
         )
         address = f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}"
-        return cls(client, address, environ.get(names.EXPORT_UID_ENV))
+        return cls(client, address, environ.get(names.EXPORT_UID_ENV), read_patience(environ))
 
     def download(self, uri: str, path: Path, limit: int) -> None:
         """Copy an object to ``path``; see ``Store``."""
@@ -139,7 +140,7 @@ class S3Store:
 
         def read() -> tuple[str, ...]:
             objects = self._client.list_objects(bucket, prefix=prefix, recursive=True)
-            found = (str(item.object_name).removeprefix(prefix) for item in objects)
+            found = bounded(str(item.object_name).removeprefix(prefix) for item in objects)
             return tuple(sorted(name for name in found if name and not name.endswith("/")))
 
         return self._attempt(uri, read)
@@ -226,7 +227,7 @@ class S3Store:
             with self._translated(uri):
                 return operation()
 
-        return attempt(once)
+        return self._patience.attempt(once)
 
     @contextmanager
     def _translated(self, uri: str) -> Iterator[None]:

@@ -32,7 +32,8 @@ def tell_origin(console: Console, verified: Iterable[tuple[str, Verification | N
     lines: dict[tuple[str, str], list[str]] = {}
     for label, verification in verified:
         if verification and verification.assumptions:
-            lines.setdefault(("", f"assumed: {', '.join(verification.assumptions)}"), []).append(label)
+            assumed = f"compared with a rebuilt network; assumed: {', '.join(verification.assumptions)}"
+            lines.setdefault(("", assumed), []).append(label)
         for warning in verification.warnings if verification else ():
             lines.setdefault(("bold yellow", f"warning: {warning}"), []).append(label)
     for (style, line), labels in lines.items():
