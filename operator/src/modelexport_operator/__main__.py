@@ -17,6 +17,7 @@ from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
 from modelexport_operator.settings import Settings, SettingsError
+from modelexport_operator.watchdog import enforce_end
 from modelexport_operator.watches import listen_forever
 
 EXIT_UNUSABLE = 78
@@ -24,7 +25,7 @@ EXIT_UNUSABLE = 78
 EXIT_REFUSED = 77
 """The API server does not allow what the operator needs (EX_NOPERM of sysexits.h)."""
 EXIT_DEPOSED = 75
-"""Another operator may lead; a new start is a follower (EX_TEMPFAIL of sysexits.h)."""
+"""Another operator may lead, or an end had to be enforced; a new start is a follower (EX_TEMPFAIL of sysexits.h)."""
 
 
 def main() -> int:
@@ -77,17 +78,22 @@ async def run(settings: Settings) -> None:
             cluster, controller, metrics, scopes, every=settings.audit_seconds, patience=settings.patience_seconds
         )
         _show(metrics, controller, leadership)
+        stop = asyncio.Event()
         async with (
-            _leaving(leadership),
             serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
+            _leaving(leadership),
             asyncio.TaskGroup() as group,
         ):
-            watching = group.create_task(watch_forever(controller, settings.namespaces))
+            watching = group.create_task(watch_forever(controller, settings.namespaces, stop))
             busy = scopes_of(BUSY, settings.namespaces)
             tasks = [group.create_task(listen_forever(cluster, controller, scope)) for scope in busy]
             tasks.append(group.create_task(audit.run_forever()))
             tasks.append(group.create_task(_lead(leadership, controller, audit, settings)))
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])
+            all_tasks = (watching, *tasks)
+            enforce_end(
+                lambda: leadership.is_lost or stop.is_set() or any(task.done() for task in all_tasks), EXIT_DEPOSED
+            )
 
 
 @asynccontextmanager

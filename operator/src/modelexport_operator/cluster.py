@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -38,6 +38,8 @@ METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 REQUEST_SECONDS = 30
 WATCH_SECONDS = 300
 """How long one connection of a watch is used: one that was cut without a word is noticed by then."""
+LONGEST_PAUSE = 60.0
+"""Seconds that a server may ask for; one that asks for a day, or for infinity, is not believed."""
 RECONNECT_SECONDS = 1.0
 """Before a watch is opened again whose connection ended without a word."""
 PAGE = 500
@@ -58,9 +60,12 @@ POD_NOT_MADE = "FailedCreate"
 class ClusterError(Exception):
     """Something that the API server, or the way to it, did not do."""
 
+    retry_after = 0.0
+    """How many seconds the server wants to be left alone for."""
+
 
 class UnavailableError(ClusterError):
-    """Trying again can help; ``retry_after`` is the server's wish in seconds."""
+    """Trying again can help."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -117,6 +122,11 @@ class Cluster:
         A process that was frozen while it connected thereby sends nothing when it wakes up.
         """
 
+    @property
+    def may_write(self) -> bool:
+        """Whether a write would be sent now; every loop that writes asks before each round, and ends if not."""
+        return self.seconds_to_write() > 0
+
     @classmethod
     @asynccontextmanager
     async def connect(cls) -> AsyncIterator[Self]:
@@ -136,7 +146,7 @@ class Cluster:
         A quota that changes meanwhile is a conflict, too, and then there is no Job.
         """
         try:
-            await _read(self._send("POST", JOBS.path(job["metadata"]["namespace"]), job))
+            await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
         except ExistsError:
             return
 
@@ -157,11 +167,11 @@ class Cluster:
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         """Suspend a Job or let it go on."""
-        await _read(self._send("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH))
+        await self._request("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}})
 
     async def delete_job(self, namespace: str, name: str) -> None:
         """Delete a Job; it goes when its Pods are gone."""
-        await _read(self._send("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"}))
+        await self._request("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"})
 
     async def write_status(self, export: Object, status: Object) -> Object:
         """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
@@ -169,24 +179,24 @@ class Cluster:
         path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
         # The server keeps the rest as it is, and need not be sent it.
         body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
-        return await _read(self._send("PUT", path, body))
+        return await self._request("PUT", path, body)
 
     async def write_finalizers(self, export: Object, finalizers: tuple[str, ...]) -> None:
         """Replace the finalizers of this very version of an export; ``ConflictError`` when it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"])
         change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(finalizers)}
-        await _read(self._send("PATCH", path, {"metadata": change}, MERGE_PATCH))
+        await self._request("PATCH", path, {"metadata": change})
 
     async def delete_export(self, export: Object) -> None:
         """Delete this very export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-        await _read(self._send("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body))
+        await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
 
     async def create_event(self, event: Object) -> None:
         """Create an event; its name tells its content."""
-        await _read(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
+        await self._request("POST", EVENTS.path(event["metadata"]["namespace"]), event)
 
     async def find_pod_refusal(self, job: Object) -> str | None:
         """The Job controller's last words on why it could make no Pod for a Job; ``None`` if it has said nothing."""
@@ -205,18 +215,18 @@ class Cluster:
 
     async def read_lease(self, namespace: str, name: str) -> Object:
         """Read a Lease."""
-        return await _read(self._send("GET", LEASES.path(namespace, name)))
+        return await self._request("GET", LEASES.path(namespace, name))
 
     async def create_lease(self, lease: Object) -> Object:
         """Create a Lease; ``ExistsError`` when there is one."""
         path = LEASES.path(lease["metadata"]["namespace"])
-        return await _read(self._send("POST", path, lease, is_claim=True))
+        return await self._request("POST", path, lease, is_claim=True)
 
     async def write_lease(self, lease: Object) -> Object:
         """Replace a Lease and return its new body; ``ConflictError`` when it has changed."""
         metadata = lease["metadata"]
         path = LEASES.path(metadata["namespace"], metadata["name"])
-        return await _read(self._send("PUT", path, lease, is_claim=True))
+        return await self._request("PUT", path, lease, is_claim=True)
 
     async def list_versions(self, scope: Scope) -> Listing:
         """List which objects of a scope exist, and in which version; nothing else of them is read."""
@@ -257,8 +267,7 @@ class Cluster:
         query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(scope.resource)}
         if version:
             query["resourceVersion"] = version
-        sent = await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS)
-        async with sent.response as response:
+        async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
                 async for line in stream.read_lines(response.content.iter_any()):
                     event = _parse(line, scope)
@@ -276,7 +285,7 @@ class Cluster:
             asked = {**query, "limit": str(size), **({"continue": token} if token else {})}
             most = PAGE_BYTES if size > 1 else stream.OBJECT_LIMIT
             try:
-                page = await _read(self._send("GET", path, query=asked, accept=accept), most)
+                page = await self._request("GET", path, query=asked, accept=accept, most=most)
             except TooLargeError:
                 if size == 1:
                     raise
@@ -287,44 +296,63 @@ class Cluster:
             if not token:
                 return
 
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        accept: str = JSON,
+        most: int = stream.OBJECT_LIMIT,
+        is_claim: bool = False,
+    ) -> Object:
+        """Send a request and return what it is answered in time, an object of at most ``most`` bytes."""
+        seconds = REQUEST_SECONDS if method == "GET" or is_claim else min(REQUEST_SECONDS, self.seconds_to_write())
+        if seconds <= 0:
+            raise UnavailableError(f"{method} {path}: not sent, because this operator does not lead")
+        try:
+            # asyncio's timeout and not aiohttp's, which loses a cancellation that comes in the same turn of the loop
+            # (https://github.com/aio-libs/aiohttp/issues/5979): writes time out just as the Lease and their tasks end.
+            async with asyncio.timeout(seconds):
+                return await _read(await self._send(method, path, body, query=query, accept=accept), most)
+        except TimeoutError as error:
+            raise UnavailableError(f"{method} {path}: no answer within {seconds:.1f} s") from error
+
     async def _send(
         self,
         method: str,
         path: str,
         body: Object | None = None,
-        content_type: str = JSON,
         *,
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
         seconds: float | None = None,
-        is_claim: bool = False,
-    ) -> Any:
-        """Send a request and return the answer, not read yet, if it is a success."""
-        may_take = REQUEST_SECONDS if method == "GET" or is_claim else min(REQUEST_SECONDS, self.seconds_to_write())
-        if may_take <= 0:
-            raise UnavailableError(f"{method} {path}: not sent, because this operator does not lead")
-        headers = {"Accept": accept, "Content-Type": content_type}
+    ) -> aiohttp.ClientResponse:
+        """Send a request and return the answer, not read yet, if it is a success; ``seconds`` bound both."""
+        headers = {"Accept": accept, "Content-Type": MERGE_PATCH if method == "PATCH" else JSON}
         parameters = list((query or {}).items())
         try:
             # The body is plain data: the client's search for its own models in it would cost more than the writing.
             _, url, headers, _, _ = await self._api.param_serialize(
                 method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
             )
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=seconds or may_take)
-            if 200 <= response.status < 300:
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            if 200 <= answer.status < 300:
+                response: aiohttp.ClientResponse = answer.response
                 return response
-            content = await response.read()
+            content = await answer.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{method} {path}: {error!r}") from error
-        raise _map_error(f"{method} {path}", response.status, response.headers, content)
+        raise _map_error(f"{method} {path}", answer.status, answer.headers, content)
 
 
-async def _read(sent: Awaitable[Any], most: int = stream.OBJECT_LIMIT) -> Object:
+async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
     """Return what a request was answered, an object of at most so many bytes.
 
     Reading to the end is also what frees its connection.
     """
-    response = (await sent).response
     what = f"{response.method} {response.url.path}"
     content = bytearray()
     async with response:
@@ -383,4 +411,5 @@ def _words(content: bytes) -> tuple[str, str]:
 
 
 def _seconds(text: str | None) -> float:
-    return float(text) if text and text.isdigit() else 0.0
+    """Read ``Retry-After``; of its two forms API servers use the seconds."""
+    return min(float(text), LONGEST_PAUSE) if text and text.isdecimal() else 0.0

@@ -13,7 +13,7 @@ from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
 from modelexport_operator.cleanup import takes_files_along
-from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
+from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError
 from modelexport_operator.events import Event
 from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
@@ -109,8 +109,8 @@ class Controller:
                 self.queue.mark(key)
 
     async def work_forever(self) -> None:
-        """Sync dirty keys, one after the other; several of these run side by side."""
-        while True:
+        """Sync dirty keys, one after the other, while this process may write; several of these run side by side."""
+        while self._cluster.may_write:
             await self.work_once()
 
     async def work_once(self) -> None:
@@ -121,8 +121,8 @@ class Controller:
             self.queue.done(key, await self._sync(key))
         except ClusterError as problem:
             error = type(problem).__name__
-            least = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
-            logger.warning("%s; again in %.1f s", problem, self.queue.fail(key, least), extra=_about(key))
+            delay = self.queue.fail(key, problem.retry_after)
+            logger.warning("%s; again in %.1f s", problem, delay, extra=_about(key))
         except Exception:
             # A defect of ours that one object brings out must not keep all others waiting.
             error = "Defect"

@@ -41,6 +41,7 @@ class FakeCluster:
     """Remembers what is written, and fails where it is told to."""
 
     def __init__(self) -> None:
+        self.may_write = True
         self.calls: list[str] = []
         self.fail: Callable[[str], ClusterError | None] = lambda _: None
         self.status: Body = {}
@@ -583,6 +584,18 @@ async def test_an_export_whose_time_is_over_is_deleted(caplog: pytest.LogCapture
         await work(controller)
     assert cluster.calls == ["status", "event Succeeded", "delete"]
     assert story(caplog) == [("export deleted", {"export": "team/shapes"})]
+
+
+async def test_a_worker_ends_when_it_may_not_write_any_more() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+
+    def lose(what: str) -> ClusterError:
+        cluster.may_write = False
+        return UnavailableError(what)
+
+    cluster.fail = lose
+    await asyncio.wait_for(controller.work_forever(), 60)
+    assert cluster.calls == ["create FP16"]
 
 
 async def test_every_export_is_looked_at_now_and_then() -> None:
