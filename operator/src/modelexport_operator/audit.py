@@ -1,9 +1,13 @@
 """Whether the watches still hear: what the API server lists is compared with what the watches have told.
 
 A watch can fall silent without an error, and a process that is alive but deaf looks healthy. So every now and then all
-objects are listed (their metadata only), the watches get a moment to catch up, and then every object must be known in
-that version or a newer one. The first audit that passes says that the stores are primed; an object that is no longer
-listed was deleted while nobody heard it, and is forgotten.
+objects are listed (their metadata only), and the watches get a moment to catch up. Then every object that is listed has
+to be known in that version or a newer one, and every object that is known has to be listed, or to be newer than the
+list. The first audit that passes says that the stores are primed; what is no longer listed is forgotten.
+
+Each object is compared by itself; how far a watch has come proves nothing about the others. An object that is listed
+and not in its store was either never told, or deleted after the list. The store remembers deletions, and so tells the
+two apart also while much changes. The versions of one object only grow: one that is newer than listed is no gap.
 """
 
 import asyncio
@@ -11,19 +15,36 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from modelexport_operator.cluster import Cluster, ClusterError, Listing
 from modelexport_operator.controller import Controller
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.pods import Object
 from modelexport_operator.resources import WATCHED, Resource, Scope
-from modelexport_operator.stores import version_of
+from modelexport_operator.stores import Key, Stores
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 CROWD = 5000
 """Objects of a kind in one namespace: nine targets each of more than five hundred exports."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a list says of one object, and a store does not: a version of it, or that it was gone at the list's."""
+
+    resource: Resource
+    key: Key
+    version: int
+    is_listed: bool
+
+    def remains(self, stores: Stores) -> bool:
+        """Whether the watch has still not told of it."""
+        store = stores[self.resource]
+        if self.is_listed:
+            return store.known_version(self.key) < self.version
+        return store.get(self.key) is not None and store.known_version(self.key) <= self.version
 
 
 class Audit:
@@ -71,10 +92,14 @@ class Audit:
         listings = await asyncio.gather(*map(self._cluster.list_versions, self._scopes))
         self._last_listing = time.monotonic()
         compared = dict(zip(self._scopes, listings, strict=True))
-        self.lagging = await self._wait_for_watches(compared)
+        missed = await self._wait_for_watches(compared)
+        self.lagging = dict(Counter(difference.resource for difference in missed))
         self._metrics.record_audit()
+        for difference in missed:
+            if not difference.is_listed:
+                self._controller.forget(difference.resource, difference.key, difference.version)
         for scope, listing in compared.items():
-            self._forget_unlisted(scope, listing)
+            self._controller.stores[scope.resource].forget_gone(scope, listing.objects, listing.version)
         for resource in WATCHED:
             self._metrics.record_lag(resource.plural, self.lagging.get(resource, 0))
             self._count_kept(resource)
@@ -83,22 +108,24 @@ class Audit:
         else:
             self.primed.set()
 
-    async def _wait_for_watches(self, listings: Mapping[Scope, Listing]) -> dict[Resource, int]:
-        """Return how many objects of which kinds are still unknown after the patience is over."""
+    async def _wait_for_watches(self, listings: Mapping[Scope, Listing]) -> list[Difference]:
+        """Return what the watches have still not told after the patience is over."""
         end = time.monotonic() + self._patience
-        while True:
-            behind: Counter[Resource] = Counter()
-            for scope, listing in listings.items():
-                behind[scope.resource] += self._count_behind(scope, listing)
-            lagging = dict(+behind)
-            if not lagging or time.monotonic() > end:
-                return lagging
+        missed = [difference for scope, listing in listings.items() for difference in self._compare_one(scope, listing)]
+        while missed and time.monotonic() <= end:
             await asyncio.sleep(POLL_SECONDS)
+            missed = [difference for difference in missed if difference.remains(self._controller.stores)]
+        return missed
 
-    def _count_behind(self, scope: Scope, listing: Listing) -> int:
-        store = self._controller.stores[scope.resource]
-        has_passed = store.heard(scope.namespace) >= listing.version
-        return sum(_is_behind(store.get(key), version, has_passed) for key, version in listing.objects.items())
+    def _compare_one(self, scope: Scope, listing: Listing) -> list[Difference]:
+        resource, stores = scope.resource, self._controller.stores
+        listed = (Difference(resource, key, version, True) for key, version in listing.objects.items())
+        gone = (
+            Difference(resource, key, listing.version, False)
+            for key in stores[resource]
+            if scope.holds(key[0]) and key not in listing.objects
+        )
+        return [difference for difference in (*listed, *gone) if difference.remains(stores)]
 
     def _count_kept(self, resource: Resource) -> None:
         """Tell how many objects are kept, and of which namespace there are more than anybody should need."""
@@ -107,13 +134,3 @@ class Audit:
         for namespace, count in Counter(namespace for namespace, _ in store).items():
             if namespace and count > CROWD:
                 logger.warning("namespace %s has %d %s of ours; a quota bounds them", namespace, count, resource.plural)
-
-    def _forget_unlisted(self, scope: Scope, listing: Listing) -> None:
-        for key in self._controller.stores[scope.resource]:
-            if scope.holds(key[0]) and key not in listing.objects:
-                self._controller.forget(scope.resource, key, listing.version)
-
-
-def _is_behind(body: Object | None, version: int, has_passed: bool) -> bool:
-    """Whether an object is not known as it was listed; a watch that has passed the listing has told of its deletion."""
-    return not has_passed if body is None else version_of(body) < version

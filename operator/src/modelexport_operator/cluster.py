@@ -5,6 +5,7 @@ Errors leave as one of four classes, by what can be done about them::
 
     ClusterError
       UnavailableError  try again later (connection, 429, 5xx, expired credentials), no sooner than the server asks
+        ExpiredError    the same, but what was read cannot be gone on with: list again
       ConflictError     the object, or one that it depends on, has changed; look again
         ExistsError     there is one of that name already
       GoneError         the object, its namespace or its kind does not exist
@@ -28,7 +29,8 @@ from modelexport.text import clean
 from modelexport_operator import stream
 from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
-from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Resource, Scope
+from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Scope
+from modelexport_operator.stream import Page
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ ALREADY_EXISTS = "AlreadyExists"
 """Reason of the API server for one of several kinds of 409 (kubernetes, apimachinery/pkg/apis/meta/v1/types.go)."""
 POD_NOT_MADE = "FailedCreate"
 """Reason of the Job controller's events."""
+TOO_NEW = "Too large resource version"
+"""Words of an API server that does not know a version yet, or after a restore from a backup never will (kubernetes,
+staging/src/k8s.io/apiserver/pkg/storage/errors.go); client-go goes by them too."""
 
 
 class ClusterError(Exception):
@@ -73,7 +78,15 @@ class UnavailableError(ClusterError):
 
 
 class TooLargeError(UnavailableError):
-    """An answer has more bytes than are read."""
+    """An answer has more bytes, or is nested more deeply, than what is read; ``head`` is its beginning."""
+
+    def __init__(self, message: str, head: bytes) -> None:
+        super().__init__(message)
+        self.head = head
+
+
+class ExpiredError(UnavailableError):
+    """A list or a watch cannot go on from where it was: list again."""
 
 
 class ConflictError(ClusterError):
@@ -97,6 +110,7 @@ ERRORS: Mapping[int, type[ClusterError]] = {
     403: RefusedError,
     404: GoneError,
     409: ConflictError,
+    410: ExpiredError,
     413: RefusedError,
     422: RefusedError,
 }
@@ -159,7 +173,7 @@ class Cluster:
         query = {"labelSelector": f"{names.EXPORT_UID_LABEL}={uid}"}
         found: list[Object] = []
         async for page in self._pages(JOBS.path(namespace), query):
-            found += (job for job in page.get("items") or () if controller_of(job) in (None, uid))
+            found += (job for job in page.items if controller_of(job) in (None, uid))
             if len(found) > MOST_JOBS:
                 logger.warning("more than %d Jobs in %s are labelled with one export", MOST_JOBS, namespace)
                 break
@@ -204,7 +218,7 @@ class Cluster:
         query = {"fieldSelector": f"involvedObject.uid={metadata['uid']},reason={POD_NOT_MADE}"}
         told: list[tuple[str, str]] = []
         async for page in self._pages(EVENTS.path(metadata["namespace"]), query):
-            told += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.get("items") or ()]
+            told += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.items]
             told = sorted(told, key=lambda pair: pair[0])[-1:]
         return clean(told[0][1].removeprefix("Error creating: "), WORDS_LIMIT) if told else None
 
@@ -232,41 +246,64 @@ class Cluster:
         """List which objects of a scope exist, and in which version; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
         version = 0
-        try:
-            async for page in self._pages(scope.path, _selection(scope.resource), METADATA_ONLY):
-                version = int(page["metadata"]["resourceVersion"])
-                for item in page.get("items") or ():
-                    metadata = item["metadata"]
-                    objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UnavailableError(f"listing of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+        async for page in self.list_objects(scope, accept=METADATA_ONLY):
+            version = version or int(page.version)
+            for item in (*page.items, *([page.left_out] if page.left_out else [])):
+                metadata = item["metadata"]
+                objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
         return Listing(version, objects)
 
-    async def watch(self, scope: Scope) -> AsyncIterator[tuple[str, Object]]:
-        """Tell of every object as if it were new, then of every change (``ADDED``, ``MODIFIED``, ``DELETED``).
+    async def list_objects(self, scope: Scope, labels: str = "", accept: str = JSON) -> AsyncIterator[Page]:
+        """List the objects of a scope page by page, as they all were at one version.
 
-        Connections that end are followed by others that go on from there. An object that cannot be read is told as
-        deleted, with nothing but its name and version, and logged. Ends by an exception only.
+        No page is older than the call: without ``resourceVersion`` in the request the API server answers from etcd, or
+        from a cache that has caught up with it (Kubernetes, API concepts, "Semantics for get and list").
+
+        Args:
+            scope: which objects.
+            labels: a selector that narrows it.
+            accept: the form in which they come.
 
         Raises:
-            ClusterError: the changes are lost; a new watch tells of everything again.
+            ExpiredError: it took so long that the version is forgotten.
+            ClusterError: there is no list.
         """
-        version = ""
+        selectors = ",".join(filter(None, (scope.resource.selector, labels)))
+        async for page in self._pages(scope.path, {"labelSelector": selectors} if selectors else {}, accept):
+            if not page.version.isdecimal() or not all(map(stream.is_object, page.items)):
+                raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
+            yield page
+
+    async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, Object]]:
+        """Tell of every change after a version in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
+
+        ``BOOKMARK`` tells of none, but how far the watch has come. Connections that end are followed by others that go
+        on from there. An object that cannot be read is told as deleted, with nothing but its name and version, and
+        logged. Ends by an exception only.
+
+        Args:
+            scope: which objects.
+            version: that of a list. A watch without one would begin with all objects, in the order of their names, and
+                where its connection ended among them, nobody could say from which version to go on.
+
+        Raises:
+            ExpiredError: changes may be lost; a new list tells of everything again.
+            ClusterError: it can go on from the version of the last event.
+        """
         while True:
             is_new = True
             async with aclosing(self._hear(scope, version)) as events:
                 async for change, body in events:
                     version, is_new = body["metadata"]["resourceVersion"], False
-                    if change != stream.BOOKMARK:
-                        yield change, body
+                    yield change, body
             if is_new:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _hear(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
         """Tell what one connection of a watch tells, bookmarks too."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", **_selection(scope.resource)}
-        if version:
-            query["resourceVersion"] = version
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        if scope.resource.selector:
+            query["labelSelector"] = scope.resource.selector
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
                 async for line in stream.read_lines(response.content.iter_any()):
@@ -275,24 +312,31 @@ class Cluster:
                         yield event
             except TimeoutError:
                 return  # it was open for as long as one is used
-            except (aiohttp.ClientError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, OSError) as error:
                 raise UnavailableError(f"watch of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+            except ValueError as error:
+                raise ExpiredError(f"watch of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
 
-    async def _pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Object]:
-        """Read a list page by page. Where objects are large a page has fewer: its bytes are bounded, not its number."""
+    async def _pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Page]:
+        """Read a list page by page. Where objects are large a page has fewer: its bytes are bounded, not its number.
+
+        An object that cannot even be read alone is left out and logged, and the others are listed.
+        """
         size, token = PAGE, ""
         while True:
             asked = {**query, "limit": str(size), **({"continue": token} if token else {})}
             most = PAGE_BYTES if size > 1 else stream.OBJECT_LIMIT
             try:
-                page = await self._request("GET", path, query=asked, accept=accept, most=most)
-            except TooLargeError:
-                if size == 1:
-                    raise
-                size = max(1, size // 8)
-                continue
+                page = stream.parse_page(await self._request("GET", path, query=asked, accept=accept, most=most))
+            except TooLargeError as error:
+                if size > 1:
+                    size = max(1, size // 8)
+                    continue
+                page = _skip(error)
+            except ValueError as error:
+                raise UnavailableError(f"GET {path}: {error}") from error
             yield page
-            token = (page.get("metadata") or {}).get("continue") or ""
+            size, token = min(2 * size, PAGE), page.token
             if not token:
                 return
 
@@ -360,42 +404,53 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
             async for piece in response.content.iter_any():
                 content += piece
                 if len(content) > most:
-                    raise TooLargeError(f"{what}: the answer has more than {most} bytes")
+                    raise TooLargeError(f"{what}: the answer has more than {most} bytes", bytes(content[: stream.HEAD]))
             answer = json.loads(content)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+        except RecursionError as error:
+            raise TooLargeError(f"{what}: the answer is nested too deeply", bytes(content[: stream.HEAD])) from error
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise UnavailableError(f"{what}: {clean(repr(error), SHOWN)}") from error
     if not isinstance(answer, Mapping):
         raise UnavailableError(f"{what}: the answer is no object")
     return answer
 
 
+def _skip(error: TooLargeError) -> Page:
+    """Return a page of one object, which cannot be read, without it."""
+    page = stream.skip_page(error.head)
+    if page is None or page.left_out is None:
+        raise error
+    logger.error("%s; %s is left out", error, _spell(page.left_out))
+    return page
+
+
+def _spell(stub: Object) -> str:
+    return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
+
+
 def _parse(line: stream.Line, scope: Scope) -> tuple[str, Object] | None:
     """Return the event that a line tells; ``None`` where it tells of an object that cannot even be named.
 
     Raises:
-        UnavailableError: the server says that the watch is lost.
+        ExpiredError: the server says that the watch is lost.
         ValueError: the line is no event.
     """
     try:
         change, body = stream.parse_event(line)
     except stream.UnreadableError as error:
-        name = "/".join(error.stub["metadata"][key] for key in ("namespace", "name")) if error.stub else "an object"
+        name = _spell(error.stub) if error.stub else "an object"
         logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)
         return ("DELETED", error.stub) if error.stub else None
     if change == stream.ERROR:
         words = ": ".join(str(body[key]) for key in ("code", "reason", "message") if key in body)
-        raise UnavailableError(f"watch of {scope.resource.plural}: {clean(words, SHOWN) or 'an error without a word'}")
+        raise ExpiredError(f"watch of {scope.resource.plural}: {clean(words, SHOWN) or 'an error without a word'}")
     return change, body
-
-
-def _selection(resource: Resource) -> dict[str, str]:
-    return {"labelSelector": resource.selector} if resource.selector else {}
 
 
 def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:
     words, reason = _words(content)
     message = f"{what}: {status}: {words}"
-    kind = ExistsError if reason == ALREADY_EXISTS else ERRORS.get(status)
+    kind = ExistsError if reason == ALREADY_EXISTS else ExpiredError if TOO_NEW in words else ERRORS.get(status)
     if kind is not None:
         return kind(words if kind is RefusedError else message)
     return UnavailableError(message, _seconds(headers.get("Retry-After")))

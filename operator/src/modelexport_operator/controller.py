@@ -22,7 +22,7 @@ from modelexport_operator.observe import is_finished
 from modelexport_operator.owners import controller_of, select_jobs
 from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource, Scope
 from modelexport_operator.stores import Key, Stores, key_of, version_of
 from modelexport_operator.sync import Decision, Observed, format_time, overdue, sync
 
@@ -65,8 +65,16 @@ class Controller:
         self._since = self._clock()
 
     def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
-        """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns."""
-        self.stores[resource].hear(body)
+        """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns.
+
+        An object that brings out a defect of ours is left out, and the others are heard.
+        """
+        try:
+            self._take_over(resource, change, body)
+        except Exception:
+            logger.exception("a defect: %s %s is left out", resource.plural, body["metadata"].get("name"))
+
+    def _take_over(self, resource: Resource, change: str | None, body: Object) -> None:
         if change == "DELETED":
             self.forget(resource, key_of(body), version_of(body))
         elif self.stores[resource].put(body):
@@ -86,10 +94,37 @@ class Controller:
     def forget(self, resource: Resource, key: Key, version: int) -> None:
         """Forget an object that was gone at a version, and mark the exports that it concerned."""
         body = self.stores[resource].get(key)
-        if body is not None and self.stores[resource].remove(key, version):
+        if self.stores[resource].remove(key, version) and body is not None:
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export)
                 self._move_up(resource, export)
+
+    async def list_again(self, scope: Scope, export: Object | None = None) -> str:
+        """Take over what the API server lists, and forget what it does not; returns the version of the list.
+
+        Args:
+            scope: which objects.
+            export: only those that are labelled with it.
+
+        Raises:
+            ClusterError: the list is not complete, and nothing was forgotten.
+        """
+        store = self.stores[scope.resource]
+        labels = f"{names.EXPORT_UID_LABEL}={export['metadata']['uid']}" if export else ""
+        listed: set[Key] = set()
+        version = ""
+        async for page in self._cluster.list_objects(scope, labels):
+            version = version or page.version
+            for body in page.items:
+                listed.add(key_of(body))
+                self.take_over(scope.resource, "ADDED", body)
+            if page.left_out is not None:
+                listed.add(key_of(page.left_out))
+                self.take_over(scope.resource, "DELETED", page.left_out)
+        known = map(key_of, store.labelled_with(export)) if export else (key for key in store if scope.holds(key[0]))
+        for key in [key for key in known if key not in listed]:
+            self.forget(scope.resource, key, int(version))
+        return version
 
     def _move_up(self, resource: Resource, key: Key) -> None:
         """When an export has given up a place, have those synced that it is for, and later those that only move up."""

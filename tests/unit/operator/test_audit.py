@@ -139,6 +139,40 @@ async def test_an_object_that_is_newer_than_the_listing_is_kept(audit: Audit, co
     assert controller.stores[EXPORTS].get(KEY) is not None
 
 
+async def test_a_busy_watch_excuses_no_object_that_it_never_told(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50, ("team", "other"): 60}
+    other = at(200)
+    other["metadata"]["name"] = "other"
+    controller.take_over(EXPORTS, "MODIFIED", other)
+    await audit.run_once()
+    assert audit.lagging == {EXPORTS: 1}
+
+
+async def test_a_deletion_that_was_not_told_is_a_lag(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    controller.take_over(EXPORTS, None, at(50))
+    await audit.run_once()
+    assert audit.lagging == {EXPORTS: 1}
+    await audit.run_once()
+    assert audit.lagging == {}
+
+
+async def test_an_object_that_cannot_be_read_is_no_lag(
+    audit: Audit, cluster: FakeCluster, controller: Controller
+) -> None:
+    cluster.listed[EXPORTS] = {KEY: 50}
+    controller.take_over(EXPORTS, "DELETED", at(50))
+    for _ in range(2):
+        await audit.run_once()
+        assert audit.lagging == {}
+    cluster.listed[EXPORTS] = {KEY: 60}
+    await audit.run_once()
+    assert audit.lagging == {EXPORTS: 1}
+
+
 async def test_one_deaf_watch_is_named_and_the_others_are_not(audit: Audit, cluster: FakeCluster) -> None:
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2}
     await audit.run_once()
