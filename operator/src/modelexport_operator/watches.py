@@ -12,6 +12,7 @@ Jobs.
 import asyncio
 import logging
 
+from modelexport_operator.backoff import Backoff
 from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError
 from modelexport_operator.controller import Controller
 from modelexport_operator.resources import Scope
@@ -20,13 +21,16 @@ from modelexport_operator.stream import BOOKMARK
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
-"""Before a watch that was lost begins anew."""
+"""Before a watch that was lost begins anew, the first time."""
+STEADY_SECONDS = 120.0
+"""A watch that lasted so long begins anew as if it had never failed (client-go, tools/cache/reflector.go)."""
 
 
 async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
     """Hand on what exists and every change of it, whatever happens to the connection."""
-    version = ""
+    version, backoff, loop = "", Backoff(PAUSE_SECONDS), asyncio.get_running_loop()
     while True:
+        began = loop.time()
         try:
             version = version or await controller.list_again(scope)
             async for change, body in cluster.watch(scope, version):
@@ -36,5 +40,8 @@ async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope)
         except ClusterError as error:
             if isinstance(error, ExpiredError):
                 version = ""
-            logger.warning("%s; %s", error, "goes on from there" if version else "lists again")
-            await asyncio.sleep(PAUSE_SECONDS)
+            if loop.time() - began > STEADY_SECONDS:
+                backoff.reset()
+            pause = backoff.next(error.retry_after)
+            logger.warning("%s; %s in %.1f s", error, "goes on from there" if version else "lists again", pause)
+            await asyncio.sleep(pause)

@@ -258,7 +258,7 @@ async def test_a_job_that_a_changing_quota_kept_out_is_not_taken_for_created() -
 
 
 async def test_the_delay_that_the_server_asks_for_is_kept() -> None:
-    for text, seconds in (("7", 7), ("", 0), ("Mon, 23 Nov 2026 12:00:00 GMT", 0)):
+    for text, seconds in (("7", 7), ("", 0), ("Mon, 23 Nov 2026 12:00:00 GMT", 0), ("9" * 400, 60), ("\u00b2", 0)):
         async with serve(always(429, **{"Retry-After": text})) as cluster:
             with pytest.raises(UnavailableError) as error:
                 await cluster.create_job(JOB)

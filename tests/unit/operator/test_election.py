@@ -206,6 +206,32 @@ async def test_a_leader_ends_as_soon_as_its_time_is_over(cluster: FakeCluster) -
     assert loop.time() - began == pytest.approx(Settings.lease_renew_seconds)
 
 
+async def test_a_candidate_leaves_a_busy_server_alone(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
+    failures = iter([UnavailableError("busy", retry_after=30)])
+    cluster.fail = lambda _: next(failures, None)
+    began = loop.time()
+    await election.win()
+    assert loop.time() - began >= 30
+
+
+async def test_a_long_pause_costs_no_leader_its_lease(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
+    await election.win()
+    began, tries = loop.time(), []
+
+    def refuse(_: str) -> UnavailableError:
+        tries.append(loop.time() - began)
+        return UnavailableError("busy", retry_after=60)
+
+    cluster.fail = refuse
+    with pytest.raises(LostLeaseError):
+        await election.hold()
+    assert tries == pytest.approx([2, 6, 8])
+
+
 async def test_giving_back_is_given_up_when_the_lease_is_over(cluster: FakeCluster) -> None:
     loop = asyncio.get_running_loop()
     election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
