@@ -155,14 +155,18 @@ class Cluster:
             yield cls(api)
 
     async def create_job(self, job: Object) -> None:
-        """Create a Job; one that is there already is as good, because its name tells its content.
+        """Create a Job; ``ExistsError`` when there is one of its name.
 
         A quota that changes meanwhile is a conflict, too, and then there is no Job.
         """
-        try:
-            await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
-        except ExistsError:
-            return
+        await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
+
+    async def find_job(self, namespace: str, name: str) -> Object | None:
+        """Return the Job of a name, if there is one. It is listed, so that no right is needed that watches do not."""
+        async for page in self._pages(JOBS.path(namespace), {"fieldSelector": f"metadata.name={name}"}):
+            for job in page.items:
+                return job
+        return None
 
     async def read_jobs(self, namespace: str, uid: str) -> list[Object]:
         """The Jobs that are labelled with an export, in full; of what the watch tells only a part is kept.
@@ -170,7 +174,7 @@ class Cluster:
         Those that something else controls are left out, and of the rest what comes after ``MOST_JOBS``: anybody in the
         namespace can label a Job like this.
         """
-        query = {"labelSelector": f"{names.EXPORT_UID_LABEL}={uid}"}
+        query = {"labelSelector": f"{JOBS.selector},{names.EXPORT_UID_LABEL}={uid}"}
         found: list[Object] = []
         async for page in self._pages(JOBS.path(namespace), query):
             found += (job for job in page.items if controller_of(job) in (None, uid))
@@ -203,9 +207,10 @@ class Cluster:
         await self._request("PATCH", path, {"metadata": change})
 
     async def delete_export(self, export: Object) -> None:
-        """Delete this very export; its Jobs follow by their owner reference."""
+        """Delete this very version of an export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
-        body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        version = {key: metadata[key] for key in ("uid", "resourceVersion")}
+        body = {"preconditions": version, "propagationPolicy": "Background"}
         await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
 
     async def create_event(self, event: Object) -> None:

@@ -13,7 +13,14 @@ from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
 from modelexport_operator.cleanup import takes_files_along
-from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError
+from modelexport_operator.cluster import (
+    Cluster,
+    ClusterError,
+    ConflictError,
+    ExistsError,
+    GoneError,
+    RefusedError,
+)
 from modelexport_operator.events import Event
 from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
@@ -22,9 +29,9 @@ from modelexport_operator.observe import is_finished
 from modelexport_operator.owners import controller_of, select_jobs
 from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource, Scope
+from modelexport_operator.resources import BUSY, CLASSES, EXPORTS, JOBS, PODS, Resource, Scope
 from modelexport_operator.stores import Key, Stores, key_of, version_of
-from modelexport_operator.sync import Decision, Observed, format_time, overdue, sync
+from modelexport_operator.sync import Decision, Observed, format_time, lacks_class, overdue, sync, unsettled
 
 logger = logging.getLogger(__name__)
 
@@ -171,10 +178,13 @@ class Controller:
             return None
         pods_refused = await self._ask_why(key, overdue(known, self._clock()))
         conversions = await self._read_conversions(known.parent)
+        pods_listed = await self._look_again(known)
         observed = self._observe(key)
         if observed is None:
             return None
-        observed = replace(observed, pods_refused=pods_refused, conversions=conversions)
+        if takes_files_along(observed.parent) is not takes_files_along(known.parent):
+            return 0.0  # What had to be asked is another thing now.
+        observed = replace(observed, pods_refused=pods_refused, conversions=conversions, pods_listed=pods_listed)
         decision = sync(observed, self._clock())
         self.line.promise(key, _started(decision))
         try:
@@ -208,12 +218,33 @@ class Controller:
                 reasons |= {job["metadata"]["name"]: words} if words else {}
         return reasons
 
+    async def _look_again(self, known: Observed) -> frozenset[str]:
+        """Have listed what something final would follow from if it were missing; a watch may not have told of it.
+
+        Returns:
+            The Jobs that had ended when all their Pods were listed.
+        """
+        parent, ended = known.parent, unsettled(known)
+        namespace = parent["metadata"]["namespace"]
+        if lacks_class(known):
+            await self.list_again(Scope(CLASSES))
+        if takes_files_along(parent):
+            ended = [job for job in self.stores.jobs_of(parent) if is_finished(job)]
+        if ended or takes_files_along(parent):
+            await self.list_again(Scope(PODS, namespace), parent)
+        return frozenset(job["metadata"]["name"] for job in ended)
+
     async def _read_conversions(self, export: Object) -> list[Object]:
-        """Return, in full, the Jobs of an export that tell where the files are that go with it."""
+        """Return, in full, the Jobs of an export that tell where the files are that go with it.
+
+        Of none of its Jobs is only the watch believed: one that runs would publish again.
+        """
         if not takes_files_along(export):
             return []
         metadata = export["metadata"]
         jobs = await self._cluster.read_jobs(metadata["namespace"], metadata["uid"])
+        for job in jobs:
+            self.take_over(JOBS, "ADDED", job)
         return [job for job in select_jobs(export, jobs) if target_of(job)]
 
     async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
@@ -231,9 +262,17 @@ class Controller:
 
     async def _create_job(self, job: Manifest) -> None:
         there = self.stores[JOBS].get(key_of(job))
-        if there is not None and controller_of(there) != controller_of(job):
-            raise RefusedError("one of its name is there that does not belong to this ModelExport; delete that one")
-        await self._cluster.create_job(job)
+        if there is not None:
+            _check_ownership(there, job)
+        try:
+            await self._cluster.create_job(job)
+        except ExistsError as error:
+            # Its name tells what it is for, but not how far it is, and the watch has not told of it.
+            there = await self._cluster.find_job(*key_of(job))
+            if there is not None:
+                _check_ownership(there, job)
+                self.take_over(JOBS, "ADDED", there)
+            raise ConflictError(f"{error}; looks at it first") from error
 
     async def _carry_out(self, parent: Object, decision: Decision) -> None:
         for suspension in decision.suspend:
@@ -271,6 +310,13 @@ class Controller:
             await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
         except ClusterError as error:
             logger.warning("event %s was not created: %s", event.reason, error, extra=_about(key_of(export)))
+
+
+def _check_ownership(there: Object, job: Manifest) -> None:
+    """Raise ``RefusedError`` where the Job of a name is another one than that which was to be created."""
+    labels = [(body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL) for body in (there, job)]
+    if controller_of(there) != controller_of(job) or labels[0] != labels[1]:
+        raise RefusedError("one of its name is there that does not belong to this ModelExport; delete that one")
 
 
 def _spell(key: Key) -> str:

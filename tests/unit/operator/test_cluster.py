@@ -12,6 +12,7 @@ from modelexport_operator.cluster import (
     Cluster,
     ClusterError,
     ConflictError,
+    ExistsError,
     ExpiredError,
     GoneError,
     RefusedError,
@@ -84,7 +85,7 @@ LEASES_PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
             lambda c: c.delete_export(EXPORT),
             f"DELETE {EXPORT_PATH}",
             "json",
-            {"preconditions": {"uid": "uid-1"}, "propagationPolicy": "Background"},
+            {"preconditions": {"uid": "uid-1", "resourceVersion": "7"}, "propagationPolicy": "Background"},
         ),
         (lambda c: c.create_event(EVENT), "POST /api/v1/namespaces/team/events", "json", EVENT),
         (lambda c: c.create_lease(LEASE), f"POST {LEASES_PATH}", "json", LEASE),
@@ -242,12 +243,28 @@ async def test_the_jobs_of_an_export_are_read_by_its_label() -> None:
 
     async with serve(answer) as cluster:
         assert await cluster.read_jobs("team", "uid-1") == [JOB]
-    assert asked == [("/apis/batch/v1/namespaces/team/jobs", "modelexport.dev/export-uid=uid-1")]
+    assert asked == [
+        ("/apis/batch/v1/namespaces/team/jobs", f"{JOBS.selector},modelexport.dev/export-uid=uid-1"),
+    ]
 
 
-async def test_a_job_that_exists_already_is_as_good_as_created() -> None:
+async def test_a_job_that_exists_already_is_told_from_other_conflicts() -> None:
     async with serve(always(409, {"message": 'jobs.batch "job" already exists', "reason": "AlreadyExists"})) as cluster:
-        await cluster.create_job(JOB)
+        with pytest.raises(ExistsError):
+            await cluster.create_job(JOB)
+
+
+@pytest.mark.parametrize("items", [[JOB], []])
+async def test_the_job_of_a_name_is_found_by_a_list(items: list[Body]) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.query["fieldSelector"]))
+        return web.json_response({"metadata": {"resourceVersion": "5"}, "items": items})
+
+    async with serve(answer) as cluster:
+        assert await cluster.find_job("team", "job") == (items[0] if items else None)
+    assert asked == [("/apis/batch/v1/namespaces/team/jobs", "metadata.name=job")]
 
 
 async def test_a_job_that_a_changing_quota_kept_out_is_not_taken_for_created() -> None:
