@@ -336,7 +336,7 @@ def test_a_message_that_cannot_be_believed_is_told_and_counts_for_nothing(text: 
     assert is_shown_as_it_is(clean(str(error.value)))
     job = make_job(EXPORT, "ONNX/FP16", status=complete())
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, text, "Completed"))
-    state = observe_target(make_target("ONNX/FP16"), job, [pod], NOW)
+    state = observe_target(make_target("ONNX/FP16"), job, [pod])
     assert (state.state, state.reason, state.result) == (State.FAILED, Reason.INTERNAL_ERROR, None)
     assert "left no result" in state.message
     assert is_shown_as_it_is(state.message)
@@ -418,7 +418,7 @@ def check_that_it_publishes_nowhere(text: str) -> None:
     job["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": names.REQUEST_ENV, "value": text}]
     assert (request_of(job), output_of(job)) == (None, "")
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, json.dumps(GOOD), "Completed"))
-    assert observe_target(make_target("ONNX/FP16"), job, [pod], NOW).state is State.FAILED
+    assert observe_target(make_target("ONNX/FP16"), job, [pod]).state is State.FAILED
 
 
 @pytest.mark.parametrize("line", [b"", b"[1]", b"5", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
@@ -527,7 +527,7 @@ def test_words_of_a_user_make_no_series_of_a_metric() -> None:
     exports = [{**EXPORT, "status": {"conditions": [{"type": "Ready", "reason": f"mine-{i}"}]}} for i in range(50)]
     metrics = Metrics()
     metrics.watch_exports(lambda: exports, lambda: NOW)
-    state = observe_target(make_target("ONNX/FP16"), make_job(EXPORT, "ONNX/FP16", status=complete()), [], NOW)
+    state = observe_target(make_target("ONNX/FP16"), make_job(EXPORT, "ONNX/FP16", status=complete()), [])
     done = replace(state, state=State.SUCCEEDED, reason=Reason.SUCCEEDED, result=ConversionResult.from_json(changed()))
     for index in range(50):
         metrics.record_conversion(f"mine-{index}", done)

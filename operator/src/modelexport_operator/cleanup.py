@@ -6,7 +6,7 @@ the worst case after an operator has tried for ``GIVE_UP_TIME``, with an event t
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -33,7 +33,7 @@ from modelexport_operator.manifests import (
     storage_of,
     with_store,
 )
-from modelexport_operator.observe import SETTLE_TIME, is_finished, is_overdue, is_settled, queue_of
+from modelexport_operator.observe import LOOK_AGAIN, is_finished, is_overdue, queue_of, tells_end
 from modelexport_operator.pods import (
     Finding,
     Object,
@@ -94,6 +94,7 @@ def clean_up(
     refused: Mapping[str, str],
     pods_refused: Mapping[str, str],
     conversions: Sequence[Object] = (),
+    listed: Collection[str] = (),
     since: datetime | None = None,
     now: datetime,
 ) -> Step:
@@ -108,6 +109,7 @@ def clean_up(
         pods_refused: its words for Jobs that it lets have no Pod.
         conversions: the Jobs of its conversions that are left, in full. They tell where the files went; since then the
             class may have changed, or another one have become the default.
+        listed: the Jobs that have no other Pods than these, as the API server has said since they ended.
         since: when this operator began to work; what happened before is nothing that it has tried.
         now: the time, with its zone.
     """
@@ -124,7 +126,7 @@ def clean_up(
     except InvalidSpec as error:
         return _leave(parent, _recorded_files(parent), str(error))
     store = _follow_conversions(found, requests, conversions)
-    end = _End(parent, export, *store, jobs, pods, pods_refused, since, now)
+    end = _End(parent, export, *store, jobs, pods, pods_refused, listed, since, now)
     return end.release() or end.stop() or end.wait() or end.create(refused)
 
 
@@ -139,6 +141,7 @@ class _End:
     jobs: Sequence[Object]
     pods: Sequence[Object]
     pods_refused: Mapping[str, str]
+    listed: Collection[str]
     since: datetime | None
     now: datetime
 
@@ -182,8 +185,8 @@ class _End:
         if job is not None and is_overdue(job):
             return self._leave(f"the clean-up Job did not end within {DEADLINE_SECONDS} s{self._hindrance()}")
         if job is not None and is_finished(job):
-            is_told = is_settled(job, self.job_pods, self.now)
-            return self._conclude(job) if is_told else Step(requeue_after=SETTLE_TIME)
+            is_told = tells_end(job, self.job_pods) or self.name in self.listed
+            return self._conclude(job) if is_told else Step(requeue_after=LOOK_AGAIN)
         if self.waited >= GIVE_UP_TIME:
             words = f"the clean-up did not end within {int(GIVE_UP_TIME.total_seconds() // 60)} minutes"
             return self._leave(words + self._hindrance(), withdraw=() if job is None else (self.name,))

@@ -13,7 +13,14 @@ from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
 from modelexport_operator.cleanup import takes_files_along
-from modelexport_operator.cluster import Cluster, ClusterError, GoneError, RefusedError, UnavailableError
+from modelexport_operator.cluster import (
+    Cluster,
+    ClusterError,
+    ConflictError,
+    ExistsError,
+    GoneError,
+    RefusedError,
+)
 from modelexport_operator.events import Event
 from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
@@ -22,9 +29,9 @@ from modelexport_operator.observe import is_finished
 from modelexport_operator.owners import controller_of, select_jobs
 from modelexport_operator.pods import Object, is_in_trouble
 from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import BUSY, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.resources import BUSY, CLASSES, EXPORTS, JOBS, PODS, Resource, Scope
 from modelexport_operator.stores import Key, Stores, key_of, version_of
-from modelexport_operator.sync import Decision, Observed, format_time, overdue, sync
+from modelexport_operator.sync import Decision, Observed, format_time, lacks_class, overdue, sync, unsettled
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +72,16 @@ class Controller:
         self._since = self._clock()
 
     def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
-        """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns."""
-        self.stores[resource].hear(body)
+        """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns.
+
+        An object that brings out a defect of ours is left out, and the others are heard.
+        """
+        try:
+            self._take_over(resource, change, body)
+        except Exception:
+            logger.exception("a defect: %s %s is left out", resource.plural, body["metadata"].get("name"))
+
+    def _take_over(self, resource: Resource, change: str | None, body: Object) -> None:
         if change == "DELETED":
             self.forget(resource, key_of(body), version_of(body))
         elif self.stores[resource].put(body):
@@ -86,10 +101,37 @@ class Controller:
     def forget(self, resource: Resource, key: Key, version: int) -> None:
         """Forget an object that was gone at a version, and mark the exports that it concerned."""
         body = self.stores[resource].get(key)
-        if body is not None and self.stores[resource].remove(key, version):
+        if self.stores[resource].remove(key, version) and body is not None:
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export)
                 self._move_up(resource, export)
+
+    async def list_again(self, scope: Scope, export: Object | None = None) -> str:
+        """Take over what the API server lists, and forget what it does not; returns the version of the list.
+
+        Args:
+            scope: which objects.
+            export: only those that are labelled with it.
+
+        Raises:
+            ClusterError: the list is not complete, and nothing was forgotten.
+        """
+        store = self.stores[scope.resource]
+        labels = f"{names.EXPORT_UID_LABEL}={export['metadata']['uid']}" if export else ""
+        listed: set[Key] = set()
+        version = ""
+        async for page in self._cluster.list_objects(scope, labels):
+            version = version or page.version
+            for body in page.items:
+                listed.add(key_of(body))
+                self.take_over(scope.resource, "ADDED", body)
+            if page.left_out is not None:
+                listed.add(key_of(page.left_out))
+                self.take_over(scope.resource, "DELETED", page.left_out)
+        known = map(key_of, store.labelled_with(export)) if export else (key for key in store if scope.holds(key[0]))
+        for key in [key for key in known if key not in listed]:
+            self.forget(scope.resource, key, int(version))
+        return version
 
     def _move_up(self, resource: Resource, key: Key) -> None:
         """When an export has given up a place, have those synced that it is for, and later those that only move up."""
@@ -109,8 +151,8 @@ class Controller:
                 self.queue.mark(key)
 
     async def work_forever(self) -> None:
-        """Sync dirty keys, one after the other; several of these run side by side."""
-        while True:
+        """Sync dirty keys, one after the other, while this process may write; several of these run side by side."""
+        while self._cluster.may_write:
             await self.work_once()
 
     async def work_once(self) -> None:
@@ -121,8 +163,8 @@ class Controller:
             self.queue.done(key, await self._sync(key))
         except ClusterError as problem:
             error = type(problem).__name__
-            least = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
-            logger.warning("%s; again in %.1f s", problem, self.queue.fail(key, least), extra=_about(key))
+            delay = self.queue.fail(key, problem.retry_after)
+            logger.warning("%s; again in %.1f s", problem, delay, extra=_about(key))
         except Exception:
             # A defect of ours that one object brings out must not keep all others waiting.
             error = "Defect"
@@ -136,10 +178,13 @@ class Controller:
             return None
         pods_refused = await self._ask_why(key, overdue(known, self._clock()))
         conversions = await self._read_conversions(known.parent)
+        pods_listed = await self._look_again(known)
         observed = self._observe(key)
         if observed is None:
             return None
-        observed = replace(observed, pods_refused=pods_refused, conversions=conversions)
+        if takes_files_along(observed.parent) is not takes_files_along(known.parent):
+            return 0.0  # What had to be asked is another thing now.
+        observed = replace(observed, pods_refused=pods_refused, conversions=conversions, pods_listed=pods_listed)
         decision = sync(observed, self._clock())
         self.line.promise(key, _started(decision))
         try:
@@ -173,12 +218,33 @@ class Controller:
                 reasons |= {job["metadata"]["name"]: words} if words else {}
         return reasons
 
+    async def _look_again(self, known: Observed) -> frozenset[str]:
+        """Have listed what something final would follow from if it were missing; a watch may not have told of it.
+
+        Returns:
+            The Jobs that had ended when all their Pods were listed.
+        """
+        parent, ended = known.parent, unsettled(known)
+        namespace = parent["metadata"]["namespace"]
+        if lacks_class(known):
+            await self.list_again(Scope(CLASSES))
+        if takes_files_along(parent):
+            ended = [job for job in self.stores.jobs_of(parent) if is_finished(job)]
+        if ended or takes_files_along(parent):
+            await self.list_again(Scope(PODS, namespace), parent)
+        return frozenset(job["metadata"]["name"] for job in ended)
+
     async def _read_conversions(self, export: Object) -> list[Object]:
-        """Return, in full, the Jobs of an export that tell where the files are that go with it."""
+        """Return, in full, the Jobs of an export that tell where the files are that go with it.
+
+        Of none of its Jobs is only the watch believed: one that runs would publish again.
+        """
         if not takes_files_along(export):
             return []
         metadata = export["metadata"]
         jobs = await self._cluster.read_jobs(metadata["namespace"], metadata["uid"])
+        for job in jobs:
+            self.take_over(JOBS, "ADDED", job)
         return [job for job in select_jobs(export, jobs) if target_of(job)]
 
     async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
@@ -196,9 +262,17 @@ class Controller:
 
     async def _create_job(self, job: Manifest) -> None:
         there = self.stores[JOBS].get(key_of(job))
-        if there is not None and controller_of(there) != controller_of(job):
-            raise RefusedError("one of its name is there that does not belong to this ModelExport; delete that one")
-        await self._cluster.create_job(job)
+        if there is not None:
+            _check_ownership(there, job)
+        try:
+            await self._cluster.create_job(job)
+        except ExistsError as error:
+            # Its name tells what it is for, but not how far it is, and the watch has not told of it.
+            there = await self._cluster.find_job(*key_of(job))
+            if there is not None:
+                _check_ownership(there, job)
+                self.take_over(JOBS, "ADDED", there)
+            raise ConflictError(f"{error}; looks at it first") from error
 
     async def _carry_out(self, parent: Object, decision: Decision) -> None:
         for suspension in decision.suspend:
@@ -236,6 +310,13 @@ class Controller:
             await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
         except ClusterError as error:
             logger.warning("event %s was not created: %s", event.reason, error, extra=_about(key_of(export)))
+
+
+def _check_ownership(there: Object, job: Manifest) -> None:
+    """Raise ``RefusedError`` where the Job of a name is another one than that which was to be created."""
+    labels = [(body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL) for body in (there, job)]
+    if controller_of(there) != controller_of(job) or labels[0] != labels[1]:
+        raise RefusedError("one of its name is there that does not belong to this ModelExport; delete that one")
 
 
 def _spell(key: Key) -> str:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from modelexport_operator.backoff import jitter
 from modelexport_operator.cluster import Cluster, ClusterError, ConflictError, GoneError
 from modelexport_operator.lease import Sighting, build_lease, claim, look, may_hold, owner_of_token, release
 from modelexport_operator.pods import Object
@@ -26,6 +27,7 @@ class Alone:
 
     problem = ""
     is_leading = True
+    is_lost = False
     seconds_left = math.inf
 
     async def win(self) -> None:
@@ -51,11 +53,19 @@ class Election:
         self._clock = clock
         self._sighting: Sighting | None = None
         self._renewed: float | None = None
+        """When this process last asked for what it got; minus infinity when it has lost it for good."""
+        self._asked_pause = 0.0
+        """For how long the API server wants to be left alone."""
 
     @property
     def is_leading(self) -> bool:
         """Whether this process may write now."""
         return self.seconds_left > 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this process led and may not write any more; it never leads again."""
+        return self._renewed is not None and not self.is_leading
 
     @property
     def seconds_left(self) -> float:
@@ -67,7 +77,7 @@ class Election:
     async def win(self) -> None:
         """Wait until this process leads."""
         while not await self._try():
-            await asyncio.sleep(self._settings.lease_retry_seconds)
+            await asyncio.sleep(max(self._settings.lease_retry_seconds, self._asked_pause))
         logger.info("%s leads now", self.identity)
 
     async def hold(self) -> None:
@@ -77,24 +87,28 @@ class Election:
             LostLeaseError: the Lease was taken, or could not be renewed in time.
         """
         while True:
-            await asyncio.sleep(self._settings.lease_retry_seconds)
+            # With half of what is left, a server that asks for a long pause is asked again before the Lease is lost.
+            pause = max(self._settings.lease_retry_seconds, min(self._asked_pause, self.seconds_left / 2))
+            await asyncio.sleep(min(pause, self.seconds_left))
             try:
                 async with asyncio.timeout(self.seconds_left):
                     await self._try()
             except TimeoutError:
                 self.problem = "the Lease was not renewed in time"
             if not self.is_leading or self._is_deposed():
+                self._renewed = -math.inf
                 raise LostLeaseError(self.problem or "another operator leads")
 
     async def release(self) -> None:
         """Let somebody else lead at once; whoever calls it has stopped writing."""
         if self._sighting is None or self._is_deposed() or not self.is_leading:
             return
-        self._renewed = None
+        left, self._renewed = self.seconds_left, None
         try:
-            await self._cluster.write_lease(release(self._sighting.lease))
-        except ClusterError as error:
-            logger.warning("the Lease runs out by itself: %s", error)
+            async with asyncio.timeout(left):
+                await self._cluster.write_lease(release(self._sighting.lease))
+        except (ClusterError, TimeoutError) as error:
+            logger.warning("the Lease runs out by itself: %r", error)
 
     def _is_deposed(self) -> bool:
         return self._sighting is not None and self._sighting.holder != self.identity
@@ -110,11 +124,13 @@ class Election:
         except ClusterError as error:
             logger.warning("the Lease cannot be used: %s", error)
             self.problem = f"the Lease cannot be used: {error}"
+            self._asked_pause = jitter(error.retry_after)
             return False
-        self.problem = ""
-        if is_ours:
+        self.problem, self._asked_pause = "", 0.0
+        # What was answered too late is worth nothing: neither a claim, nor a renewal after a time without the Lease.
+        if is_ours and not self.is_lost and self._clock() < asked + self._settings.lease_renew_seconds:
             self._renewed = asked
-        return is_ours
+        return self.is_leading
 
     async def _read(self) -> Object:
         namespace, name = self._settings.lease_namespace, self._settings.lease_name

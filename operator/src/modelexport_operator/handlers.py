@@ -19,6 +19,7 @@ import kopf
 
 from modelexport import names
 from modelexport.text import clean
+from modelexport_operator.backoff import jitter
 from modelexport_operator.controller import Controller
 from modelexport_operator.resources import OWN, Resource
 
@@ -34,16 +35,15 @@ REMEMBERED_SECONDS = 0.1
 """For how long kopf keeps the last body of an object, whole, when there is nothing more to do with it."""
 
 
-async def watch_forever(controller: Controller, namespaces: Collection[str]) -> None:
-    """Hand on what kopf hears until a signal comes, whatever happens to its watches."""
-    stop = asyncio.Event()
+async def watch_forever(controller: Controller, namespaces: Collection[str], stop: asyncio.Event) -> None:
+    """Hand on what kopf hears until a signal comes, which sets ``stop``, whatever happens to its watches."""
     while not stop.is_set():
         try:
             await _run_kopf(controller, namespaces, stop)
         except Exception as error:
             logger.warning("kopf has lost its watches, and begins anew: %s", clean(repr(error), 300))
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
+            await asyncio.wait_for(stop.wait(), jitter(PAUSE_SECONDS))
 
 
 async def _run_kopf(controller: Controller, namespaces: Collection[str], stop: asyncio.Event) -> None:

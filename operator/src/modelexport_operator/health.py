@@ -16,16 +16,18 @@ async def serve_http(
 ) -> AsyncIterator[None]:
     """Serve while the context lasts.
 
-    ``/healthz`` fails when a restart can help: a watch has fallen behind. ``/readyz`` fails when the operator does not
-    do its work, for whatever cause: it has not heard everything yet, a watch is behind, or the API server is silent.
-    An operator that waits for its turn to lead is ready.
+    ``/healthz`` fails when a restart can help: a watch has fallen behind, or the Lease is lost, which should have ended
+    the process. ``/readyz`` fails when the operator does not do its work, for whatever cause: it has not heard
+    everything yet, a watch is behind, or the API server is silent. One that waits for its turn to lead is ready.
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        return _answer(_explain_lag(audit))
+        return _answer(_explain_loss(leadership) or _explain_lag(audit))
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(_explain_lag(audit) or _explain_unreadiness(audit) or leadership.problem)
+        return _answer(
+            _explain_loss(leadership) or _explain_lag(audit) or _explain_unreadiness(audit) or leadership.problem
+        )
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
@@ -45,6 +47,10 @@ async def serve_http(
 
 def _answer(problem: str) -> web.Response:
     return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
+
+
+def _explain_loss(leadership: Leadership) -> str:
+    return "the Lease is lost, and this operator ends" if leadership.is_lost else ""
 
 
 def _explain_lag(audit: Audit) -> str:

@@ -41,6 +41,8 @@ CA_KEY = "ca.crt"
 NON_ROOT_ID = 65532
 """User and group of the distroless images' ``nonroot``; any image runs under it."""
 HASH_DIGITS = 10
+REPEAT = "-2"
+"""The end of the name of a Job that repeats a conversion."""
 POD_JOB_LABEL = "batch.kubernetes.io/job-name"
 OUTPUT_KEY = "output"
 """Of a Job as the store keeps it: the folder into which it publishes."""
@@ -55,13 +57,18 @@ def pods_of(name: str, pods: Iterable[Mapping[str, Any]]) -> list[Any]:
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
 
 
-def job_name(export: ModelExport, target: Target) -> str:
+def job_name(export: ModelExport, target: Target, *, is_repeat: bool = False) -> str:
     """Name a Job by what it is for: the same object and target always give the same name.
 
     The model of an object never changes, so the spec hash would add nothing but other names by another version's
     matrix, and with them a second Job for a target while two versions of the operator overlap.
+
+    Args:
+        export: the object.
+        target: the target.
+        is_repeat: whether the Job repeats a conversion whose result was lost, beside the Job that had it.
     """
-    return _name_job(export.name, target.slug, f"{export.uid}/{target}")
+    return _name_conversion(export.name, export.uid, target, REPEAT if is_repeat else "")
 
 
 def clean_up_name(name: str, uid: str) -> str:
@@ -71,27 +78,37 @@ def clean_up_name(name: str, uid: str) -> str:
 
 def own_job_names(name: str, uid: str) -> frozenset[str]:
     """The names of all Jobs that an export with this name and uid can have."""
-    conversions = (_name_job(name, target.slug, f"{uid}/{target}") for target in TARGETS)
+    conversions = (_name_conversion(name, uid, target, end) for target in TARGETS for end in ("", REPEAT))
     return frozenset((clean_up_name(name, uid), *conversions))
 
 
-def _name_job(export: str, slug: str, identity: str) -> str:
-    tail = f"-{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}"
+def _name_conversion(name: str, uid: str, target: Target, end: str) -> str:
+    return _name_job(name, target.slug, f"{uid}/{target}", end)
+
+
+def _name_job(export: str, slug: str, identity: str, end: str = "") -> str:
+    tail = f"-{slug}-{hashlib.sha256(identity.encode()).hexdigest()[:HASH_DIGITS]}{end}"
     # The name becomes a label of the Job's Pods.
     return export.replace(".", "-")[: names.LABEL_LIMIT - len(tail)] + tail
 
 
 def build_job(
-    export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None = None
+    export: ModelExport,
+    request: ConversionRequest,
+    export_class: ExportClass,
+    pool: NodePool | None = None,
+    *,
+    name: str | None = None,
 ) -> Manifest:
     """Build the Job of one target: a Pod of the restricted Pod Security level that needs nothing of the cluster."""
+    name = name or job_name(export, request.target)
     labels, queue = _labels(export, request), export_class.sharing.queue_name
     places = {names.NODE_POOL_LABEL: pool.name if pool else None, names.QUEUE_LABEL: queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(export, request.target),
+            "name": name,
             "namespace": export.namespace,
             "labels": {**labels, **{label: place for label, place in places.items() if place}},
             "ownerReferences": [_owner(export)],
@@ -104,7 +121,7 @@ def build_job(
             "podFailurePolicy": pod_failure_policy(*STEPS),
             # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool)},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool, name)},
         },
     }
 
@@ -145,9 +162,11 @@ def _permanent(container: str) -> Manifest:
     return {"containerName": container, "operator": "In", "values": [int(code) for code in names.PERMANENT_EXIT_CODES]}
 
 
-def _pod(export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None) -> Manifest:
+def _pod(
+    export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None, name: str
+) -> Manifest:
     cell = lookup(request.model.architecture, request.target)
-    job = {names.JOB_ENV: job_name(export, request.target)}
+    job = {names.JOB_ENV: name}
     asked, public = ({names.REQUEST_ENV: one.to_json(), **job} for one in (request, request.public()))
     folders = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
     sources = {names.SOURCES_ENV: folders} if folders else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 from modelexport.matrix import Target
@@ -28,8 +28,8 @@ from modelexport_operator.pods import (
 
 MESSAGE_LIMIT = 1024
 """Characters of a message in the status: nine targets stay far below the size that etcd likes."""
-SETTLE_TIME = timedelta(seconds=30)
-"""Jobs and Pods come by separate watches: for so long after a Job's end its Pods may not have been heard of yet."""
+LOOK_AGAIN = timedelta(seconds=1)
+"""How soon the API server is asked for the Pods of a Job that has just ended, if they do not tell of its end before."""
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Reason of the Job controller (kubernetes, staging/src/k8s.io/api/batch/v1/types.go)."""
@@ -71,8 +71,8 @@ def observe_target(
     target: Target,
     job: Object,
     pods: Sequence[Object],
-    now: datetime,
     *,
+    is_all: bool = False,
     was: Finding | None = None,
     refusal: str | None = None,
 ) -> TargetState:
@@ -82,7 +82,7 @@ def observe_target(
         target: the target.
         job: its Job.
         pods: the Pods of that Job, in any order.
-        now: the time, with its zone.
+        is_all: whether these are all Pods that it has, as the API server has said since the Job ended.
         was: what the status said before, if the target was waiting then: a Job that runs into its deadline takes its
             Pods with it, and only the status remembers what they waited for.
         refusal: the API server's words, if it does not let the Job have a Pod.
@@ -91,7 +91,7 @@ def observe_target(
     condition = _final_condition(job)
     if condition is None:
         return _observe_active(target, job, ordered, refusal)
-    if not is_settled(job, ordered, now):
+    if not is_all and not tells_end(job, ordered):
         return _target_state(target, job, ordered, State.RUNNING, Finding(Reason.RUNNING, "The Job has ended"))
     if condition["type"] == "Complete":
         state, finding = _observe_complete(job, ordered)
@@ -129,7 +129,8 @@ def is_on_its_way(job: Object) -> bool:
 
 def lacks_pod(job: Object, pods: Sequence[Object]) -> bool:
     """Whether the Job controller has begun with a Job, and none of its ``pods`` has been made yet."""
-    is_begun = "startTime" in job.get("status", {}) and not job["metadata"].get("deletionTimestamp")
+    status = job.get("status", {})
+    is_begun = "startTime" in status and not status.get("active") and not job["metadata"].get("deletionTimestamp")
     return is_begun and not pods and not job["spec"].get("suspend") and not is_finished(job)
 
 
@@ -144,17 +145,31 @@ def is_overdue(job: Object) -> bool:
     return condition is not None and condition.get("reason") == DEADLINE_EXCEEDED
 
 
-def is_settled(job: Object, pods: Sequence[Object], now: datetime) -> bool:
-    """Whether the Pods in sight are as final as their Job, which has ended, or will not become so."""
+def tells_end(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether a Job has ended and the Pods in sight tell how.
+
+    Jobs and Pods come by separate watches. Where a Pod is missing in sight no clock tells whether it is gone or was not
+    heard of yet; the API server does.
+    """
     condition = _final_condition(job)
     if condition is None or condition.get("reason") == DEADLINE_EXCEEDED:
         return condition is not None
-    phase = "Succeeded" if condition["type"] == "Complete" else "Failed"
     phases = [pod.get("status", {}).get("phase") for pod in pods]
-    if phase in phases and not {"Pending", "Running"} & set(phases):
-        return True
-    changed = condition.get("lastTransitionTime")
-    return changed is None or now - datetime.fromisoformat(changed) > SETTLE_TIME
+    if {"Pending", "Running"} & set(phases):
+        return False
+    if condition["type"] == "Complete":
+        return "Succeeded" in phases
+    return phases.count("Failed") >= max(1, job["status"].get("failed") or 0)
+
+
+def has_lost_result(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether a conversion ended well and, if ``pods`` are all that it has, its result went with its Pod.
+
+    A Pod that is evicted as it ends goes as soon as the Job controller has counted it. What it published is there.
+    """
+    condition = _final_condition(job)
+    is_complete = condition is not None and condition["type"] == "Complete"
+    return is_complete and all(pod.get("status", {}).get("phase") != "Succeeded" for pod in pods)
 
 
 def completion_time(job: Object) -> str | None:
@@ -216,7 +231,8 @@ def _explain_no_pod(pods: Sequence[Object], refusal: str | None) -> Finding:
 def _observe_complete(job: Object, pods: Sequence[Object]) -> tuple[State, Finding]:
     pod = next((pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"), None)
     if pod is None:
-        lost = "The conversion ended well, but its Pod was gone before its result was read; delete the Job to repeat it"
+        lost = "The conversion ended well twice, but each time its Pod was gone before its result was read"
+        lost = f"{lost}; delete its Jobs to repeat it"
         return State.FAILED, Finding(Reason.INTERNAL_ERROR, lost)
     ended, output = terminated(pod), output_of(job)
     result = parse_result(ended, output)

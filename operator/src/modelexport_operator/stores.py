@@ -1,7 +1,7 @@
 """What the watches have told: the newest known body of every object that concerns us, without what nobody reads."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from modelexport import names
@@ -10,7 +10,7 @@ from modelexport_operator.manifests import POD_JOB_LABEL
 from modelexport_operator.owners import select_jobs, select_pods
 from modelexport_operator.pods import Object
 from modelexport_operator.prune import prune_class, prune_export, prune_job, prune_node, prune_pod
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
 from modelexport_operator.status import status_of
 from modelexport_operator.sync import Observed
 
@@ -21,7 +21,8 @@ Key = tuple[str, str]
 class Store:
     """The objects of one kind. Versions only go forward: a late answer never replaces a newer body.
 
-    ``is_noisy`` says that most versions of these objects differ in nothing that is kept, and are no news.
+    ``is_noisy`` says that most versions of these objects differ in nothing that is kept, and are no news. What was gone
+    at which version is remembered until the next check of the watches, which asks whether it was ever told.
     """
 
     def __init__(self, trim: Callable[[Object], dict[str, Any]], *, is_noisy: bool = False) -> None:
@@ -29,7 +30,7 @@ class Store:
         self._is_noisy = is_noisy
         self._objects: dict[Key, dict[str, Any]] = {}
         self._by_owner: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
-        self._heard: defaultdict[str, int] = defaultdict(int)
+        self._gone: dict[Key, int] = {}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -50,20 +51,17 @@ class Store:
         owner = export["metadata"]["namespace"], export["metadata"]["uid"]
         return [self._objects[key] for key in self._by_owner.get(owner, ())]
 
-    def hear(self, body: Object) -> None:
-        """Note how far the watch has come."""
-        namespace = body["metadata"].get("namespace", "")
-        self._heard[namespace] = max(self._heard[namespace], version_of(body))
-
-    def heard(self, namespace: str = "") -> int:
-        """The greatest version that the watch of a namespace (empty: of all) has told, of whatever object."""
-        return self._heard[namespace] if namespace else max(self._heard.values(), default=0)
+    def known_version(self, key: Key) -> int:
+        """The newest version of an object of which is known that it was there, or was gone; 0 where nothing is."""
+        known = self._objects.get(key)
+        return version_of(known) if known is not None else self._gone.get(key, 0)
 
     def put(self, body: Object) -> bool:
-        """Take a body over; ``False`` when it is known already, or a newer one is there, or it is no news."""
+        """Take a body over; ``False`` when it is known already, or what is known is newer, or it is no news."""
         key, known = key_of(body), self._objects.get(key_of(body))
-        if known is not None and version_of(known) >= version_of(body):
+        if self.known_version(key) >= version_of(body):
             return False
+        self._gone.pop(key, None)
         if known is not None:
             self._unlink(key, known)
         kept = self._objects[key] = self._trim(body)
@@ -80,11 +78,23 @@ class Store:
     def remove(self, key: Key, version: int) -> bool:
         """Forget an object that was gone at a version; ``False`` when what is there is newer, or nothing is."""
         known = self._objects.get(key)
-        if known is None or version_of(known) > version:
+        if known is not None and version_of(known) > version:
+            return False
+        self._gone[key] = max(version, self._gone.get(key, 0))
+        if known is None:
             return False
         self._unlink(key, known)
         del self._objects[key]
         return True
+
+    def forget_gone(self, scope: Scope, listed: Collection[Key], version: int) -> None:
+        """Remember no longer what was gone at a version, and is not among what was listed at it.
+
+        What is listed and yet gone was deleted later, or cannot be read.
+        """
+        self._gone = {
+            key: gone for key, gone in self._gone.items() if key in listed or gone > version or not scope.holds(key[0])
+        }
 
     def _unlink(self, key: Key, body: Object) -> None:
         if owner := _owner_of(body):

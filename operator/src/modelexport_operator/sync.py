@@ -3,10 +3,14 @@
 Three rules carry restarts, upgrades and clean-ups:
 
 * A target has at most one Job; whatever Job is there for it is taken, even one that an older operator named
-  differently, because the model of an export never changes.
+  differently, because the model of an export never changes. Where a conversion ended well and its result was lost with
+  its Pod, a second Job repeats it, once: the converter finds what the first one published.
 * A target that is recorded as succeeded never runs again, whether its Job still exists or not. A failed one runs again
   when its Job is deleted: that is how a user asks for it.
 * What the recorded status says of a finished Job stays true when the Pods are gone.
+
+Nothing final follows from an object that is only missing among what the watches have told: ``unsettled`` and
+``lacks_class`` name what the API server has to be asked for first.
 
 A Job that Kueue starts and stops is never suspended or resumed here: Kueue would at once resume what it has admitted.
 When the user stops its export it is withdrawn instead, and made again when the export goes on.
@@ -26,15 +30,16 @@ from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport.untrusted import moment
 from modelexport_operator.classes import find_class, output_folder, pick_class
-from modelexport_operator.cleanup import clean_up, correct_finalizers
+from modelexport_operator.cleanup import clean_up, correct_finalizers, takes_files_along
 from modelexport_operator.events import Event, compare_statuses, finished_targets
 from modelexport_operator.manifests import Manifest, build_job, job_name, pods_of, target_of
 from modelexport_operator.observe import (
-    SETTLE_TIME,
+    LOOK_AGAIN,
     State,
     TargetState,
     completion_time,
     describe_start,
+    has_lost_result,
     is_failing,
     is_finished,
     is_on_its_way,
@@ -44,16 +49,27 @@ from modelexport_operator.observe import (
     observe_target,
     queue_of,
     shorten,
+    tells_end,
 )
 from modelexport_operator.pods import Finding, Object, created
 from modelexport_operator.starts import Starts, Wishes, decide_starts
-from modelexport_operator.status import Phase, Summary, build_status, recorded_targets, status_of, summarise
+from modelexport_operator.status import (
+    READY,
+    Phase,
+    Summary,
+    build_status,
+    find_condition,
+    recorded_targets,
+    status_of,
+    summarise,
+)
 from modelexport_operator.turns import Demand
 
 REFUSAL_RETRY = timedelta(seconds=60)
 """How soon a Job that the API server refused is offered again: quota and policies change by themselves."""
 POD_PATIENCE = timedelta(seconds=10)
 """How long a Job may be without its Pod before anybody asks why, and how often until there is an answer."""
+REPEATS = "The conversion ended well, but its Pod was gone before its result was read; it is repeated once"
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,8 @@ class Observed:
     about to go with it. ``others`` are the demands of other exports, of whatever class; ``promised``
     names the Jobs that got their turn in the last sync and may not have been heard of yet. ``refused`` holds, by Job
     name, the API server's words for Jobs that it has just not accepted, ``pods_refused`` those for Jobs that it lets
-    have no Pod. ``since`` is when this operator began to work.
+    have no Pod. ``pods_listed`` names the Jobs that had ended when the API server listed their Pods: these are all.
+    ``since`` is when this operator began to work.
     """
 
     parent: Object
@@ -106,6 +123,7 @@ class Observed:
     promised: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     pods_refused: Mapping[str, str] = field(default_factory=dict)
+    pods_listed: Collection[str] = ()
     since: datetime | None = None
 
     def pods_of(self, job: Object) -> list[Object]:
@@ -124,6 +142,31 @@ def overdue(observed: Observed, now: datetime) -> list[Object]:
     waiting += [job for job in given_up if job not in waiting and not observed.pods_of(job)]
     starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
     return [job for job, start in starts if start and now - start >= POD_PATIENCE]
+
+
+def unsettled(observed: Observed) -> list[Object]:
+    """The Jobs of whose end neither the status nor the Pods in sight tell; the API server has to list their Pods."""
+    if observed.parent["metadata"].get("deletionTimestamp"):
+        return []
+    recorded = recorded_targets(status_of(observed.parent))
+    newest = _jobs_by_target(observed.jobs)
+    ended = {
+        target: job for target, job in newest.items() if is_finished(job) and not tells_end(job, observed.pods_of(job))
+    }
+    return [job for target, job in ended.items() if not _is_record_of(recorded.get(target), job)]
+
+
+def lacks_class(observed: Observed) -> bool:
+    """Whether something is about to follow from a class that is not in sight; the API server has to list them."""
+    parent, status = observed.parent, status_of(observed.parent)
+    spec = parent.get("spec")
+    name = spec.get("className") if isinstance(spec, Mapping) else None
+    if pick_class(name, observed.classes) is not None:
+        return False
+    if parent["metadata"].get("deletionTimestamp"):
+        return takes_files_along(parent)
+    is_told = find_condition(status, READY).get("reason") == Reason.CLASS_NOT_FOUND
+    return not is_told and "completionTime" not in status
 
 
 def sync(observed: Observed, now: datetime) -> Decision:
@@ -158,6 +201,7 @@ def _end(observed: Observed, now: datetime) -> Decision:
         refused=observed.refused,
         pods_refused=observed.pods_refused,
         conversions=observed.conversions,
+        listed=observed.pods_listed,
         since=observed.since,
         now=now,
     )
@@ -185,9 +229,29 @@ class _Round:
         """The targets as the status has them."""
         return recorded_targets(status_of(self.observed.parent))
 
+    @cached_property
+    def jobs(self) -> Mapping[Target, Object]:
+        """The newest Job of each target."""
+        return _jobs_by_target(self.observed.jobs)
+
+    @cached_property
+    def repeated(self) -> frozenset[Target]:
+        """The targets whose conversion ended well and has to be repeated, because its result was lost."""
+        return frozenset(target for target, job in self.jobs.items() if self._has_to_repeat(target, job))
+
+    def _has_to_repeat(self, target: Target, job: Object) -> bool:
+        name, observed = job["metadata"]["name"], self.observed
+        is_lost = name in observed.pods_listed and has_lost_result(job, observed.pods_of(job))
+        is_repeat = name == job_name(self.export, target, is_repeat=True)
+        return is_lost and not is_repeat and not _is_record_of(self.recorded.get(target), job)
+
+    def job_name(self, target: Target) -> str:
+        """The name of the Job that a target needs next."""
+        return job_name(self.export, target, is_repeat=target in self.repeated)
+
 
 def _sync_targets(turn: _Round, requests: Sequence[ConversionRequest]) -> Decision:
-    jobs = _jobs_by_target(turn.observed.jobs)
+    jobs = turn.jobs
     seen = [_observe(turn, request, jobs.get(request.target)) for request in requests]
     missing = [request for request, state in zip(requests, seen, strict=True) if state is None]
     problem = turn.found if missing and isinstance(turn.found, Finding) else None
@@ -211,7 +275,7 @@ def _decide_starts(turn: _Round, missing: Sequence[ConversionRequest], jobs: Map
     observed, export, found = turn.observed, turn.export, turn.found
     if export.suspend or isinstance(found, Finding):
         return Starts()
-    promised = [request for request in missing if job_name(export, request.target) in observed.promised]
+    promised = [request for request in missing if turn.job_name(request.target) in observed.promised]
     running = len(promised) + sum(is_on_its_way(job) for job in jobs.values())
     stopped = [target for target, job in jobs.items() if is_stopped(job)]
     resumed = [target for target in stopped if jobs[target]["metadata"]["name"] in observed.promised]
@@ -248,11 +312,12 @@ def _jobs_by_target(jobs: Sequence[Object]) -> dict[Target, Object]:
 def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> TargetState | None:
     """Say where a target is; ``None`` means that it needs a Job."""
     record = turn.recorded.get(request.target)
-    if job is None or _is_withdrawn(turn.export, job):
+    if job is None or _is_withdrawn(turn.export, job) or request.target in turn.repeated:
         return record if record is not None and record.state is State.SUCCEEDED else None
-    pods, refusal = turn.observed.pods_of(job), turn.observed.pods_refused.get(job["metadata"]["name"])
+    observed, name = turn.observed, job["metadata"]["name"]
+    pods, is_all, refusal = observed.pods_of(job), name in observed.pods_listed, observed.pods_refused.get(name)
     was = Finding(record.reason, record.message) if record is not None and record.state is State.QUEUED else None
-    state = observe_target(request.target, job, pods, turn.now, was=was, refusal=refusal)
+    state = observe_target(request.target, job, pods, is_all=is_all, was=was, refusal=refusal)
     if record is not None and state.result is None and _is_record_of(record, job):
         return record
     if was is not None and is_failing(job):
@@ -261,15 +326,17 @@ def _observe(turn: _Round, request: ConversionRequest, job: Object | None) -> Ta
     return replace(state, scheme=state.scheme or str(request.scheme))
 
 
-def _is_record_of(record: TargetState, job: Object) -> bool:
+def _is_record_of(record: TargetState | None, job: Object) -> bool:
     """Whether a record tells the end of this very run of a Job (a Job that was deleted comes back by the same name)."""
     ended = completion_time(job)
-    return ended is not None and (record.job_name, record.completion_time) == (job["metadata"]["name"], ended)
+    if record is None or ended is None:
+        return False
+    return (record.job_name, record.completion_time) == (job["metadata"]["name"], ended)
 
 
 def _expect(turn: _Round, request: ConversionRequest, starts: Starts) -> TargetState:
     """The state of a target without a Job, once this sync is carried out."""
-    name = job_name(turn.export, request.target)
+    name = turn.job_name(request.target)
     state = TargetState(request.target, State.PENDING, Reason.PENDING, "Not started", scheme=str(request.scheme))
     if name in turn.observed.refused:
         return _refuse(turn, replace(state, job_name=name))
@@ -279,6 +346,8 @@ def _expect(turn: _Round, request: ConversionRequest, starts: Starts) -> TargetS
         return replace(state, reason=Reason.SUSPENDED, message="Suspended; set spec.suspend: false to go on")
     if request.target in starts.held:
         return _hold(state, starts)
+    if request.target in turn.repeated:
+        return replace(state, state=State.QUEUED, reason=Reason.RETRYING, message=REPEATS, job_name=name)
     message = describe_start(turn.found.sharing.queue_name)
     return replace(state, state=State.QUEUED, reason=Reason.QUEUED, message=message, job_name=name)
 
@@ -299,7 +368,10 @@ def _jobs_to_create(turn: _Round, missing: Sequence[ConversionRequest], starts: 
     if isinstance(turn.found, Finding):
         return ()
     starting = [request for request in missing if request.target in starts.pools]
-    jobs = (build_job(turn.export, request, turn.found, starts.pools[request.target]) for request in starting)
+    jobs = (
+        build_job(turn.export, request, turn.found, starts.pools[request.target], name=turn.job_name(request.target))
+        for request in starting
+    )
     return tuple(job for job in jobs if job["metadata"]["name"] not in turn.observed.refused)
 
 
@@ -347,7 +419,7 @@ def _requeue_after(observed: Observed, states: Sequence[TargetState]) -> timedel
         return REFUSAL_RETRY
     ended = {job["metadata"]["name"] for job in observed.jobs if is_finished(job)}
     if any(state.job_name in ended and not state.state.is_final for state in states):
-        return SETTLE_TIME
+        return LOOK_AGAIN
     unexplained = [job for job in observed.jobs_without_pod() if job["metadata"]["name"] not in observed.pods_refused]
     if unexplained:
         return POD_PATIENCE

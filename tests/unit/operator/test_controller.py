@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,12 +8,21 @@ import pytest
 
 from modelexport.spec import parse_export
 from modelexport_operator import controller as module
-from modelexport_operator.cluster import ClusterError, ConflictError, GoneError, RefusedError, UnavailableError
+from modelexport_operator.cluster import (
+    ClusterError,
+    ConflictError,
+    ExistsError,
+    GoneError,
+    RefusedError,
+    UnavailableError,
+)
 from modelexport_operator.controller import Controller, build_event
 from modelexport_operator.events import Event
 from modelexport_operator.manifests import job_name
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource, Scope
+from modelexport_operator.stores import Stores
+from modelexport_operator.stream import Page
 from modelexport_operator.sync import POD_PATIENCE
 from unit.operator.objects import (
     Body,
@@ -38,10 +47,13 @@ FINISHED = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason
 
 
 class FakeCluster:
-    """Remembers what is written, and fails where it is told to."""
+    """Remembers what is written, lists what is ``there``, and fails where it is told to."""
 
     def __init__(self) -> None:
+        self.may_write = True
         self.calls: list[str] = []
+        self.asked: list[str] = []
+        self.there: dict[Resource, list[Body]] = {}
         self.fail: Callable[[str], ClusterError | None] = lambda _: None
         self.status: Body = {}
         self.jobs: list[Body] = []
@@ -56,6 +68,20 @@ class FakeCluster:
     async def create_job(self, job: Body) -> None:
         await self._call(f"create {job['metadata']['labels'].get('modelexport.dev/precision', 'clean-up')}")
         self.created.append(job)
+
+    async def list_objects(self, scope: Scope, labels: str = "") -> AsyncIterator[Page]:
+        self.asked.append(f"list {scope.resource.plural} {labels}".strip())
+        await asyncio.sleep(0)
+        if error := self.fail(f"list {scope.resource.plural}"):
+            raise error
+        for body in self.there.get(scope.resource, []):
+            yield Page("1000", [body], "more")
+        yield Page("1000")
+
+    async def find_job(self, namespace: str, name: str) -> Body | None:
+        self.asked.append(f"find {namespace}/{name}")
+        await asyncio.sleep(0)
+        return next((job for job in self.there.get(JOBS, []) if job["metadata"]["name"] == name), None)
 
     async def read_jobs(self, namespace: str, uid: str) -> list[Body]:
         return [job for job in self.jobs if job["metadata"]["labels"]["modelexport.dev/export-uid"] == uid]
@@ -344,8 +370,8 @@ async def test_a_defect_that_one_object_brings_out_stays_with_it(caplog: pytest.
     broken = make_export("ONNX/FP16", name="broken", uid="uid-2")
     controller.take_over(EXPORTS, "ADDED", at(broken, 3))
     job: Body = at(make_job(broken, "ONNX/FP16"), 4)
-    ended = {"type": "Complete", "status": "True", "lastTransitionTime": "not a time"}
-    controller.take_over(JOBS, "ADDED", {**job, "status": {"conditions": [ended]}})
+    ended = {"failed": "many", "conditions": [{"type": "Failed", "status": "True"}]}
+    controller.take_over(JOBS, "ADDED", {**job, "status": ended})
     await work(controller)
     await work(controller)
     assert [r.fields for r in caplog.records if "a defect" in r.message] == [{"export": "team/broken"}]
@@ -467,6 +493,146 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
         await asyncio.wait_for(controller.work_once(), 0.4)
 
 
+SUCCEEDED = {"phase": "Succeeded", "containerStatuses": ended(0, result_text(), "Completed")}
+
+
+def make_ended(*targets: str, **spec: Any) -> tuple[Controller, FakeCluster, list[Body]]:
+    """An operator that has heard of Jobs that ended well long ago, and of none of their Pods."""
+    export = make_export(*targets, **spec)
+    controller, cluster = make(export)
+    jobs = [at(make_job(export, target, status=complete()), 10) for target in targets]
+    for job in jobs:
+        controller.take_over(JOBS, "ADDED", job)
+    cluster.there[PODS] = [at(make_pod(job, **SUCCEEDED), 9) for job in jobs]
+    return controller, cluster, jobs
+
+
+async def test_a_silent_pod_watch_makes_no_failure_of_a_success() -> None:
+    controller, cluster, _ = make_ended("ONNX/FP16", "ONNX/FP32", ttlSecondsAfterFinished=5)
+    await work(controller)
+    assert cluster.status["ready"] == "2/2"
+    assert cluster.asked == ["list pods modelexport.dev/export-uid=uid-1"]
+    assert "delete" not in cluster.calls
+
+
+async def test_what_was_asked_once_is_not_asked_again() -> None:
+    controller, cluster, _ = make_ended("ONNX/FP16")
+    await work(controller)
+    controller.queue.mark(KEY)
+    await work(controller)
+    assert len(cluster.asked) == 1
+
+
+async def test_nothing_final_is_told_while_pods_cannot_be_listed() -> None:
+    controller, cluster, _ = make_ended("ONNX/FP16")
+    cluster.fail = lambda what: UnavailableError("busy") if what == "list pods" and len(cluster.asked) < 3 else None
+    await work(controller)
+    await work(controller)
+    assert cluster.calls == []
+    await work(controller)
+    assert cluster.status["ready"] == "1/1"
+
+
+async def test_a_result_that_went_with_its_pod_is_made_again_once() -> None:
+    controller, cluster, [job] = make_ended("ONNX/FP16")
+    cluster.there[PODS] = []
+    await work(controller)
+    [again] = cluster.created
+    assert again["metadata"]["name"] == f"{job['metadata']['name']}-2"
+    [target] = cluster.status["targets"]
+    assert (target["state"], target["reason"]) == ("Queued", "Retrying")
+    assert cluster.calls == ["create FP16", "status", "event Retrying", "event Progressing"]
+    lost = {**job["metadata"], "name": again["metadata"]["name"], "uid": "uid-2", "resourceVersion": "20"}
+    lost["creationTimestamp"] = "2026-01-02T03:03:00Z"
+    controller.take_over(JOBS, "ADDED", {**job, "metadata": lost})
+    controller.queue.mark(KEY)
+    await work(controller)
+    assert len(cluster.created) == 1
+    [target] = cluster.status["targets"]
+    assert (target["state"], target["reason"]) == ("Failed", "InternalError")
+    assert "ended well twice" in target["message"]
+
+
+async def test_a_job_that_the_watch_missed_tells_how_far_it_is() -> None:
+    export = make_export("ONNX/FP16")
+    controller, cluster = make(export)
+    job = at(make_job(export, "ONNX/FP16", status=complete()), 10)
+    cluster.there = {JOBS: [job], PODS: [at(make_pod(job, **SUCCEEDED), 9)]}
+    cluster.fail = lambda what: ExistsError("there already") if what.startswith("create") else None
+    await work(controller)
+    assert cluster.calls == ["create FP16"]
+    await work(controller)
+    assert cluster.status["ready"] == "1/1"
+    assert created(cluster) == 1
+
+
+@pytest.mark.parametrize("change", [{"ownerReferences": []}, {"labels": {}}])
+async def test_a_job_of_somebody_else_that_was_never_told_is_told(change: Body) -> None:
+    export = make_export("ONNX/FP16")
+    controller, cluster = make(export)
+    cluster.there[JOBS] = [at(make_job(export, "ONNX/FP16", **change), 10)]
+    cluster.fail = lambda what: ExistsError("there already") if what.startswith("create") else None
+    await work(controller)
+    assert cluster.status["targets"][0]["reason"] == "JobRefused"
+
+
+async def test_a_job_that_goes_as_its_like_is_created_is_tried_again() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: ExistsError("there already") if "create" in what and created(cluster) == 1 else None
+    await work(controller)
+    await work(controller)
+    assert cluster.status["targets"][0]["reason"] == "Queued"
+    assert created(cluster) == 2
+
+
+async def test_a_class_that_the_watch_missed_is_no_missing_class() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", className="other"))
+    cluster.there[CLASSES] = [at(make_class(), 1), at(make_class("other", default=False), 1)]
+    await work(controller)
+    assert cluster.calls[0] == "create FP16"
+
+
+async def test_a_class_that_is_missing_is_asked_for_once() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", className="other"))
+    cluster.there[CLASSES] = [at(make_class(), 1)]
+    for _ in range(2):
+        await work(controller)
+        controller.queue.mark(KEY)
+    assert cluster.asked == ["list exportclasses"]
+    assert cluster.status["conditions"][0]["reason"] == "ClassNotFound"
+
+
+def make_deleted() -> tuple[Controller, FakeCluster, Body]:
+    """An operator that has heard of nothing but an export that is being deleted with its files."""
+    export = make_export("ONNX/FP16", deletionPolicy="Delete")
+    export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
+    controller, cluster = make(export)
+    controller.stores = Stores()
+    controller.take_over(EXPORTS, "ADDED", at(export, 2))
+    cluster.there[CLASSES] = [at(make_class(), 1)]
+    return controller, cluster, export
+
+
+async def test_files_are_removed_though_the_watches_missed_all() -> None:
+    controller, cluster, export = make_deleted()
+    job = at(make_job(export, "ONNX/FP16", status=complete()), 10)
+    cluster.jobs, cluster.there[PODS] = [job], [at(make_pod(job, **SUCCEEDED), 9)]
+    await work(controller)
+    assert cluster.calls == ["create clean-up"]
+
+
+async def test_a_conversion_that_the_watches_missed_is_stopped_first() -> None:
+    controller, cluster, export = make_deleted()
+    job = at(make_job(export, "ONNX/FP16", status={"active": 1}), 10)
+    cluster.jobs, cluster.there[PODS] = [job], [at(make_pod(job, phase="Running"), 9)]
+    await work(controller)
+    assert cluster.calls == ["suspend True"]
+    cluster.jobs = [at({**job, "spec": {**job["spec"], "suspend": True}}, 11)]
+    controller.queue.mark(KEY)
+    await work(controller)
+    assert cluster.calls == ["suspend True"]  # Its Pod is still there.
+
+
 @pytest.mark.parametrize("suspend", [True, False])
 async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(
     suspend: bool, caplog: pytest.LogCaptureFixture
@@ -583,6 +749,18 @@ async def test_an_export_whose_time_is_over_is_deleted(caplog: pytest.LogCapture
         await work(controller)
     assert cluster.calls == ["status", "event Succeeded", "delete"]
     assert story(caplog) == [("export deleted", {"export": "team/shapes"})]
+
+
+async def test_a_worker_ends_when_it_may_not_write_any_more() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+
+    def lose(what: str) -> ClusterError:
+        cluster.may_write = False
+        return UnavailableError(what)
+
+    cluster.fail = lose
+    await asyncio.wait_for(controller.work_forever(), 60)
+    assert cluster.calls == ["create FP16"]
 
 
 async def test_every_export_is_looked_at_now_and_then() -> None:

@@ -161,6 +161,85 @@ async def test_a_leader_whose_renewal_is_not_answered_ends_in_time(cluster: Fake
         await asyncio.wait_for(election.hold(), 5)
 
 
+async def test_a_lost_lease_is_known_and_never_regained(first: Election, cluster: FakeCluster, clock: Clock) -> None:
+    assert not first.is_lost
+    await first.win()
+    assert not first.is_lost
+    clock.now += 10
+    assert first.is_lost
+    await first._try()
+    assert (first.is_lost, first.is_leading) == (True, False)
+
+
+async def test_a_leader_that_was_robbed_stops_writing_at_once(first: Election, cluster: FakeCluster) -> None:
+    await first.win()
+    assert cluster.lease is not None
+    cluster.lease["spec"]["holderIdentity"] = "robber"
+    with pytest.raises(LostLeaseError):
+        await asyncio.wait_for(first.hold(), 5)
+    assert (first.is_lost, first.seconds_left) == (True, 0)
+
+
+async def test_a_lease_that_was_given_back_is_not_lost(first: Election) -> None:
+    await first.win()
+    await first.release()
+    assert not first.is_lost
+
+
+async def test_a_claim_that_took_too_long_does_not_count(first: Election, cluster: FakeCluster, clock: Clock) -> None:
+    def delay(what: str) -> None:
+        clock.now += 10 if what == "update" and cluster.lease and not cluster.lease["spec"] else 0
+
+    cluster.fail = delay
+    assert await try_to_win(first)
+    assert first.seconds_left == 10
+
+
+async def test_a_leader_ends_as_soon_as_its_time_is_over(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(lease_retry_seconds=3), loop.time)  # type: ignore[arg-type]
+    await election.win()
+    cluster.fail = lambda _: UnavailableError("down")
+    began = loop.time()
+    with pytest.raises(LostLeaseError):
+        await election.hold()
+    assert loop.time() - began == pytest.approx(Settings.lease_renew_seconds)
+
+
+async def test_a_candidate_leaves_a_busy_server_alone(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
+    failures = iter([UnavailableError("busy", retry_after=30)])
+    cluster.fail = lambda _: next(failures, None)
+    began = loop.time()
+    await election.win()
+    assert loop.time() - began >= 30
+
+
+async def test_a_long_pause_costs_no_leader_its_lease(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
+    await election.win()
+    began, tries = loop.time(), []
+
+    def refuse(_: str) -> UnavailableError:
+        tries.append(loop.time() - began)
+        return UnavailableError("busy", retry_after=60)
+
+    cluster.fail = refuse
+    with pytest.raises(LostLeaseError):
+        await election.hold()
+    assert tries == pytest.approx([2, 6, 8])
+
+
+async def test_giving_back_is_given_up_when_the_lease_is_over(cluster: FakeCluster) -> None:
+    loop = asyncio.get_running_loop()
+    election = Election(cluster, Settings(), loop.time)  # type: ignore[arg-type]
+    await election.win()
+    cluster.hang = True
+    await asyncio.wait_for(election.release(), Settings.lease_renew_seconds + 1)
+
+
 async def test_a_failure_that_passes_costs_nothing(first: Election, cluster: FakeCluster, clock: Clock) -> None:
     await first.win()
     failures = iter([UnavailableError("down"), ConflictError("changed"), UnavailableError("down")])

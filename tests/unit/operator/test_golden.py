@@ -2,7 +2,8 @@
 
 As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, since when the operator is there, the
 classes, the nodes, the demands of other exports, and per target a Job and its Pods, of which only what matters is
-written). As output: ``decision.yaml``; and, where the case has one, ``job.yaml``, the first Job in full.
+written; ``podsListed`` says that the API server has just listed all Pods). As output: ``decision.yaml``; and, where the
+case has one, ``job.yaml``, the first Job in full.
 ``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
 """
 
@@ -55,6 +56,7 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         promised=observed.get("promised", []),
         refused=observed.get("refused", {}),
         pods_refused=observed.get("podsRefused", {}),
+        pods_listed=[job["metadata"]["name"] for job in jobs] if observed.get("podsListed") else [],
         since=datetime.fromisoformat(observed["since"]) if "since" in observed else None,
     )
 
@@ -92,7 +94,7 @@ def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) 
     kept = stores.observe(key_of(parent))
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
-    refused = {"refused": given.refused, "pods_refused": given.pods_refused}
+    refused = {"refused": given.refused, "pods_refused": given.pods_refused, "pods_listed": given.pods_listed}
     line = {"others": given.others, "promised": given.promised}
     besides = replace(kept, conversions=given.conversions, since=given.since, **line, **refused)
     assert sync(besides, now) == sync(given, now)

@@ -1,4 +1,3 @@
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from unit.operator.objects import (
     result_text,
 )
 
-END = datetime(2026, 1, 2, 3, 2, tzinfo=UTC)
 GIVEN_UP = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": "t"}
 POD_STATUS = {
     "Pending": {"phase": "Pending"},
@@ -32,37 +30,40 @@ def job_with(**changes: Any) -> Body:
     return make_job(make_export("ONNX/FP16"), "ONNX/FP16", **changes)
 
 
-def observe(job: Body, *pods: Body, after: float = 0, was: Finding | None = None) -> TargetState:
-    return observe_target(make_target("ONNX/FP16"), job, pods, END + timedelta(seconds=after), was=was)
+def observe(job: Body, *pods: Body, is_all: bool = False, was: Finding | None = None) -> TargetState:
+    return observe_target(make_target("ONNX/FP16"), job, pods, is_all=is_all, was=was)
 
 
-def observe_phases(status: Body, *phases: str, after: float = 0) -> TargetState:
+def observe_phases(status: Body, *phases: str, is_all: bool = False) -> TargetState:
     job = job_with(status=status)
-    return observe(job, *(make_pod(job, index, **POD_STATUS[p]) for index, p in enumerate(phases)), after=after)
+    return observe(job, *(make_pod(job, index, **POD_STATUS[p]) for index, p in enumerate(phases)), is_all=is_all)
 
 
 @pytest.mark.parametrize(
-    ("status", "phases", "after", "state"),
+    ("status", "phases", "is_all", "state"),
     [
-        (complete(), ["Succeeded"], 0, "Succeeded"),
-        (complete(), ["Failed", "Succeeded"], 0, "Succeeded"),
-        (complete(), ["Failed"], 0, "Running"),
-        (complete(), ["Running", "Succeeded"], 0, "Running"),
-        (complete(), [], 30, "Running"),
-        (complete(), [], 31, "Failed"),
-        (failed("PodFailurePolicy"), ["Failed"], 0, "Failed"),
-        (failed("PodFailurePolicy"), ["Failed", "Running"], 0, "Running"),
-        (failed("PodFailurePolicy"), ["Succeeded"], 0, "Running"),
-        (failed("PodFailurePolicy"), [], 30, "Running"),
-        (failed("PodFailurePolicy"), [], 31, "Failed"),
-        (failed("DeadlineExceeded"), [], 0, "Failed"),
-        (failed("DeadlineExceeded"), ["Running"], 0, "Failed"),
+        (complete(), ["Succeeded"], False, "Succeeded"),
+        (complete(), ["Failed", "Succeeded"], False, "Succeeded"),
+        (complete(), ["Failed"], False, "Running"),
+        (complete(), ["Running", "Succeeded"], False, "Running"),
+        (complete(), [], False, "Running"),
+        (complete(), [], True, "Failed"),
+        (failed("PodFailurePolicy"), ["Failed"], False, "Failed"),
+        (failed("PodFailurePolicy"), ["Failed", "Running"], False, "Running"),
+        (failed("PodFailurePolicy"), ["Succeeded"], False, "Running"),
+        (failed("PodFailurePolicy"), [], False, "Running"),
+        (failed("PodFailurePolicy"), [], True, "Failed"),
+        (failed("BackoffLimitExceeded", count=2), ["Failed"], False, "Running"),
+        (failed("BackoffLimitExceeded", count=2), ["Failed"], True, "Failed"),
+        (failed("BackoffLimitExceeded", count=2), ["Failed", "Failed"], False, "Failed"),
+        (failed("DeadlineExceeded"), [], False, "Failed"),
+        (failed("DeadlineExceeded"), ["Running"], False, "Failed"),
     ],
 )
-def test_an_end_counts_when_its_pods_were_heard_of_or_will_not_be(
-    status: Body, phases: list[str], after: float, state: str
+def test_an_end_counts_when_its_pods_tell_it_or_are_all_listed(
+    status: Body, phases: list[str], is_all: bool, state: str
 ) -> None:
-    assert observe_phases(status, *phases, after=after).state == state
+    assert observe_phases(status, *phases, is_all=is_all).state == state
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -80,7 +81,7 @@ def test_the_newest_pod_that_is_not_over_says_what_a_target_does() -> None:
 
 
 def test_a_pod_that_is_still_said_to_run_does_not_hide_why_another_failed() -> None:
-    assert observe_phases(failed("BackoffLimitExceeded"), "Failed", "Running", after=31).reason == "ConversionFailed"
+    assert observe_phases(failed("BackoffLimitExceeded"), "Failed", "Running", is_all=True).reason == "ConversionFailed"
 
 
 @pytest.mark.parametrize(("failures", "reason"), [(1, "Retrying"), (3, "Retrying"), (4, "Running")])
@@ -101,6 +102,7 @@ def test_no_other_attempt_is_promised_of_a_job_that_was_given_up(status: str, re
         ({"status": {"startTime": "t"}}, True),
         ({"status": {"startTime": "t", "failed": 1}}, True),
         ({}, False),
+        ({"status": {"startTime": "t", "active": 1}}, False),
         ({"status": complete()}, False),
         ({"status": {"startTime": "t"}, "suspend": True}, False),
         ({"status": {"startTime": "t"}, "deletionTimestamp": "t"}, False),
@@ -115,7 +117,7 @@ def test_a_job_lacks_its_pod_once_the_job_controller_has_begun(changes: Body, ex
 @pytest.mark.parametrize("kind", ["Complete", "Failed"])
 def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
     job = job_with(status={"active": 1, "conditions": [{**GIVEN_UP, "type": kind, "status": "False"}]})
-    assert observe(job, make_pod(job, phase="Running"), after=31).state == "Running"
+    assert observe(job, make_pod(job, phase="Running"), is_all=True).state == "Running"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from modelexport import names
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Scope
 from modelexport_operator.stores import Stores, key_of
 from unit.operator.objects import Body, make_class, make_clean_job, make_export, make_job, make_node, make_pod
 
@@ -47,12 +47,27 @@ def test_an_older_body_never_replaces_a_newer_one() -> None:
     assert known["metadata"]["generation"] == 2
 
 
-def test_the_watch_has_come_as_far_as_the_greatest_version_that_it_told() -> None:
+def test_a_late_answer_does_not_bring_back_what_is_gone() -> None:
     stores, export, *_ = filled()
-    for version in (5, 3):
-        stores[EXPORTS].hear(at(export, version))
-    assert stores[EXPORTS].heard() == 5
-    assert (stores[EXPORTS].heard("team"), stores[EXPORTS].heard("other")) == (5, 0)
+    stores[EXPORTS].remove(key_of(export), 5)
+    assert not stores[EXPORTS].put(at(export, 4))
+    assert stores[EXPORTS].known_version(key_of(export)) == 5
+    assert stores[EXPORTS].put(at(export, 6, uid="uid-2"))
+
+
+def test_what_was_gone_is_remembered_until_a_list_is_newer() -> None:
+    stores, export, *_ = filled()
+    store, key = stores[EXPORTS], key_of(export)
+    store.remove(key, 5)
+    for scope, listed, version in (
+        (Scope(EXPORTS), [], 4),
+        (Scope(EXPORTS), [key], 9),
+        (Scope(EXPORTS, "other"), [], 9),
+    ):
+        store.forget_gone(scope, listed, version)
+        assert store.known_version(key) == 5
+    store.forget_gone(Scope(EXPORTS), [], 5)
+    assert store.known_version(key) == 0
 
 
 def test_an_object_that_changed_hands_is_with_its_new_owner_alone() -> None:

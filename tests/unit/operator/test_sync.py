@@ -104,7 +104,9 @@ def test_a_job_that_ran_again_and_lost_its_pods_is_not_told_by_the_record_of_its
     text = result_text("CheckpointNotFound", "not there")
     first = decide(parent, broken, pods=[make_pod(broken, phase="Failed", containerStatuses=ended(65, text))]).status
     again = make_job(parent, "ONNX/FP16", status=failed("BackoffLimitExceeded", at="2026-01-02T03:03:00Z"))
-    assert target_of(decide(with_status(parent, first), again).status)["reason"] == "InternalError"
+    listed = [again["metadata"]["name"]]
+    status = decide(with_status(parent, first), again, pods_listed=listed).status
+    assert target_of(status)["reason"] == "InternalError"
     given_up = {**ACTIVE, "conditions": [failed("BackoffLimitExceeded")["conditions"][0]]}
     giving_up = make_job(parent, "ONNX/FP16", status=given_up)
     assert target_of(decide(with_status(parent, first), giving_up).status)["state"] == "Queued"
@@ -196,11 +198,12 @@ def test_a_job_that_is_being_deleted_is_not_suspended() -> None:
 
 def test_what_a_pod_says_late_wins_over_a_recorded_loss() -> None:
     parent = make_export("ONNX/FP16")
-    job = make_job(parent, "ONNX/FP16", status=complete())
-    lost = decide(parent, job).status
+    job = make_job(parent, "ONNX/FP16", status=failed("BackoffLimitExceeded"))
+    lost = decide(parent, job, pods_listed=[job["metadata"]["name"]]).status
     assert target_of(lost)["reason"] == "InternalError"
-    pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
-    assert target_of(decide(with_status(parent, lost), job, pods=pods).status)["state"] == "Succeeded"
+    text = result_text("CheckpointNotFound", "not there")
+    pods = [make_pod(job, phase="Failed", containerStatuses=ended(65, text))]
+    assert target_of(decide(with_status(parent, lost), job, pods=pods).status)["reason"] == "CheckpointNotFound"
 
 
 def test_jobs_and_pods_of_other_targets_are_not_mixed_up() -> None:

@@ -1,0 +1,30 @@
+"""An API server within the test's own event loop: it answers what the test wants."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from kubernetes.aio import client
+
+from modelexport_operator.cluster import Cluster
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serve(answer: Answer, token: str = "") -> AsyncIterator[Cluster]:
+    """Serve while the context lasts, and give the Cluster that asks this server."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    configuration = client.Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    if token:
+        configuration.api_key = {"BearerToken": f"Bearer {token}"}
+    try:
+        async with client.ApiClient(configuration) as api:
+            yield Cluster(api)
+    finally:
+        await runner.cleanup()
