@@ -87,7 +87,7 @@ def test_a_grey_picture_is_the_luma_of_its_colours() -> None:
     from modelexport_converter.model import Preprocessing
 
     picture = Image.new("RGB", (4, 4), (200, 100, 50))
-    found = prepare(picture, Preprocessing("stretch", channels=1), (4, 4))
+    found = prepare(picture, Preprocessing("stretch").taking(1), (4, 4))
     assert found.shape == (1, 1, 4, 4)
     assert found[0, 0, 0, 0] == pytest.approx((0.299 * 200 + 0.587 * 100 + 0.114 * 50) / 255, abs=1 / 255)
 
