@@ -12,7 +12,6 @@ Errors leave as one of four classes, by what can be done about them::
 """
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -22,10 +21,12 @@ from typing import Any, Self
 
 import aiohttp
 from kubernetes.aio import client, config
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 
 from modelexport import names
 from modelexport.text import clean
 from modelexport_operator import stream
+from modelexport_operator.encoding import decode, encode
 from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Resource, Scope
@@ -111,6 +112,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        api.rest_client = _RestClient(api.configuration)
         self.seconds_to_write: Callable[[], float] = lambda: math.inf
         """Asked before every write but those of the Lease; a write that takes longer is given up.
 
@@ -127,6 +129,8 @@ class Cluster:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
+        # With it aiohttp looks for a netrc file in a thread before every request: two thirds of what a request costs.
+        configuration.client_session_kwargs = {"trust_env": False}
         async with client.ApiClient(configuration) as api:
             yield cls(api)
 
@@ -136,7 +140,7 @@ class Cluster:
         A quota that changes meanwhile is a conflict, too, and then there is no Job.
         """
         try:
-            await _read(self._send("POST", JOBS.path(job["metadata"]["namespace"]), job))
+            await _finish(self._send("POST", JOBS.path(job["metadata"]["namespace"]), job))
         except ExistsError:
             return
 
@@ -157,11 +161,11 @@ class Cluster:
 
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
         """Suspend a Job or let it go on."""
-        await _read(self._send("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH))
+        await _finish(self._send("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}}, MERGE_PATCH))
 
     async def delete_job(self, namespace: str, name: str) -> None:
         """Delete a Job; it goes when its Pods are gone."""
-        await _read(self._send("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"}))
+        await _finish(self._send("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"}))
 
     async def write_status(self, export: Object, status: Object) -> Object:
         """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
@@ -176,17 +180,17 @@ class Cluster:
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"])
         change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(finalizers)}
-        await _read(self._send("PATCH", path, {"metadata": change}, MERGE_PATCH))
+        await _finish(self._send("PATCH", path, {"metadata": change}, MERGE_PATCH))
 
     async def delete_export(self, export: Object) -> None:
         """Delete this very export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
-        await _read(self._send("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body))
+        await _finish(self._send("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body))
 
     async def create_event(self, event: Object) -> None:
         """Create an event; its name tells its content."""
-        await _read(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
+        await _finish(self._send("POST", EVENTS.path(event["metadata"]["namespace"]), event))
 
     async def find_pod_refusal(self, job: Object) -> str | None:
         """The Job controller's last words on why it could make no Pod for a Job; ``None`` if it has said nothing."""
@@ -310,7 +314,8 @@ class Cluster:
             _, url, headers, _, _ = await self._api.param_serialize(
                 method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
             )
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=seconds or may_take)
+            content = None if body is None else encode(body)
+            response = await self._api.call_api(method, url, headers, content, _request_timeout=seconds or may_take)
             if 200 <= response.status < 300:
                 return response
             content = await response.read()
@@ -319,11 +324,56 @@ class Cluster:
         raise _map_error(f"{method} {path}", response.status, response.headers, content)
 
 
-async def _read(sent: Awaitable[Any], most: int = stream.OBJECT_LIMIT) -> Object:
-    """Return what a request was answered, an object of at most so many bytes.
+class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
+    """Sends bodies that are bytes already; that of the library would write them as JSON once more, and slower."""
 
-    Reading to the end is also what frees its connection.
-    """
+    pool_manager: aiohttp.ClientSession | None
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        post_params: None = None,
+        _request_timeout: float | None = None,
+    ) -> Any:
+        """Send a request by the proxy and to the name that the kubeconfig gives."""
+        self.pool_manager = self.pool_manager or self._create_pool_manager()
+        response = await self.pool_manager.request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            timeout=aiohttp.ClientTimeout(total=_request_timeout),
+            proxy=self.proxy,
+            proxy_headers=self.proxy_headers,
+            server_hostname=self.configuration.tls_server_name,
+        )
+        return RESTResponse(response)
+
+
+async def _read(sent: Awaitable[Any], most: int = stream.OBJECT_LIMIT) -> Object:
+    """Return what a request was answered, an object of at most so many bytes."""
+    what, content = await _receive(sent, most)
+    try:
+        answer = decode(content)
+    except (ValueError, RecursionError) as error:
+        raise UnavailableError(f"{what}: {clean(repr(error), SHOWN)}") from error
+    if not isinstance(answer, Mapping):
+        raise UnavailableError(f"{what}: the answer is no object")
+    return answer
+
+
+async def _finish(sent: Awaitable[Any]) -> None:
+    """Hear out what a request was answered: that it is an object is all that has to be known of it."""
+    what, content = await _receive(sent, stream.OBJECT_LIMIT)
+    if not content.lstrip().startswith(b"{"):
+        raise UnavailableError(f"{what}: the answer is no object: {clean(content[:SHOWN].decode(errors='replace'))}")
+
+
+async def _receive(sent: Awaitable[Any], most: int) -> tuple[str, bytearray]:
+    """Return what was asked, and the bytes of the answer. Reading to the end is also what frees the connection."""
     response = (await sent).response
     what = f"{response.method} {response.url.path}"
     content = bytearray()
@@ -333,12 +383,9 @@ async def _read(sent: Awaitable[Any], most: int = stream.OBJECT_LIMIT) -> Object
                 content += piece
                 if len(content) > most:
                     raise TooLargeError(f"{what}: the answer has more than {most} bytes")
-            answer = json.loads(content)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"{what}: {clean(repr(error), SHOWN)}") from error
-    if not isinstance(answer, Mapping):
-        raise UnavailableError(f"{what}: the answer is no object")
-    return answer
+    return what, content
 
 
 def _parse(line: stream.Line, scope: Scope) -> tuple[str, Object] | None:
@@ -376,7 +423,7 @@ def _map_error(what: str, status: int, headers: Mapping[str, str], content: byte
 def _words(content: bytes) -> tuple[str, str]:
     """The message and the reason of a Status object; of anything else its beginning, and no reason."""
     try:
-        answer: Any = json.loads(content)
+        answer: Any = decode(content)
         return clean(str(answer["message"]), WORDS_LIMIT), str(answer.get("reason", ""))
     except (ValueError, TypeError, KeyError, RecursionError):
         return clean(content[:SHOWN].decode(errors="replace")), ""
