@@ -60,6 +60,7 @@ class Controller:
         self._clock = clock
         self._since = clock()
         self._is_leading = False
+        self._renumbering: asyncio.TimerHandle | None = None
         self._ended: dict[Key, Sequence[TargetState]] = {}
         self._releases: dict[Key, tuple[Object, tuple[Event, ...]]] = {}
 
@@ -72,7 +73,7 @@ class Controller:
         """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns."""
         store, key = self.stores[resource], key_of(body)
         store.hear(body)
-        known = store.get(key)
+        known = store.get(key) if resource is EXPORTS else None
         if change == "DELETED":
             self.forget(resource, key, version_of(body))
         elif store.put(body):
@@ -82,6 +83,8 @@ class Controller:
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export, patience, priority)
                 self._move_up(resource, export)
+                if resource in (EXPORTS, JOBS, PODS):
+                    self.stores.pack(export)
 
     def _urgency(self, resource: Resource, body: Object) -> tuple[Priority, float]:
         """What a change comes before, and for how many seconds it may wait for others.
@@ -97,7 +100,7 @@ class Controller:
         job = body if resource is JOBS else self.stores.job_of(body)
         if job and is_finished(job):
             return Priority.END, END_SECONDS
-        under_way = self.queue.waiting(Priority.STEP)
+        under_way = self.queue.waiting(Priority.STEP, Priority.END)
         patience = min(max(STEP_SECONDS, under_way / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
         return (Priority.NEW if resource is NODES else Priority.STEP), patience
 
@@ -113,14 +116,20 @@ class Controller:
                 self._move_up(resource, export)
 
     def _move_up(self, resource: Resource, key: Key) -> None:
-        """When an export has given up a place, have those synced that it is for, and later those that only move up."""
+        """When an export has given up a place, have those synced that it is for, and the others told of it later."""
         if resource not in (EXPORTS, JOBS) or not self.line.update(key):
             return
         for other in self.line.next_ones():
             self.queue.mark(other, priority=Priority.END)
-        waiting = self.line.waiting()
-        for other in waiting:
-            self.queue.mark(other, max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND), Priority.IDLE)
+        if self._renumbering is None and (waiting := self.line.waiting()):
+            later = max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND)
+            self._renumbering = asyncio.get_running_loop().call_later(later, self._renumber)
+
+    def _renumber(self) -> None:
+        """Have those synced whose place in the line is another one than they were told."""
+        self._renumbering = None
+        for key in self.line.moved():
+            self.queue.mark(key, priority=Priority.IDLE)
 
     async def resync_forever(self, seconds: float) -> None:
         """Mark every export now and then, for whatever nobody thought of."""
@@ -251,6 +260,7 @@ class Controller:
             written = await self._cluster.write_status(parent, decision.status)
             known = self.stores[EXPORTS].get(key_of(parent))
             self.stores[EXPORTS].update(written)
+            self.stores.pack(key_of(parent))
             self._tell_recorded(key_of(parent), known)
 
     def _tell_recorded(self, key: Key, known: Object | None) -> None:

@@ -58,9 +58,9 @@ class DirtyQueue(Generic[K]):
     def __len__(self) -> int:
         return len(self._ready) + len(self._again)
 
-    def waiting(self, priority: Priority) -> int:
-        """How many keys are marked for later with a priority."""
-        return self._later[priority]
+    def waiting(self, *priorities: Priority) -> int:
+        """How many keys are marked for later with one of these priorities."""
+        return sum(self._later[priority] for priority in priorities)
 
     def mark(self, key: K, within: float = 0.0, priority: Priority = Priority.NEW) -> None:
         """Have a key synced, within so many seconds; one that is being synced or rests, again after that."""
