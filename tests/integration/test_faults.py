@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.api import EXPORTS, JOBS, Api
+from integration.api import EVENTS, EXPORTS, JOBS, Api
 from integration.control_plane import ControlPlane
 from integration.process import Operator
 from integration.proxy import Fault, Proxy
@@ -36,6 +36,8 @@ def test_a_cut_connection_changes_nothing(api: Api, proxy: Proxy, disturbed: Ope
     proxy.watch_over(api.namespace, Fault(step, after))
     run_scenario(api)
     check_the_end(api)
+    ends = {"Succeeded", "VerificationFailed", "TargetsFailed"}
+    api.wait_for("all final events", lambda: ends <= {event["reason"] for event in api.list(EVENTS)})
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -6,6 +6,7 @@ power of 1024 (``Ki Mi Gi Ti Pi Ei``) or an exponent of ten (``e3``, ``E3``).
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 PATTERN = re.compile(r"\+?(?P<number>\d+\.?\d*|\.\d+)(?P<unit>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,2})?")
 SCALES = {
@@ -15,6 +16,7 @@ SCALES = {
 }
 
 
+@lru_cache(maxsize=1024, typed=True)
 def parse_quantity(value: object) -> Fraction:
     """Return an amount in its base unit: CPUs, bytes, pieces.
 

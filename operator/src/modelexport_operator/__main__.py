@@ -30,6 +30,9 @@ EXIT_REFUSED = 77
 EXIT_DEPOSED = 75
 """Another operator may lead, or an end had to be enforced; a new start is a follower (EX_TEMPFAIL of sysexits.h)."""
 
+DRAIN_SECONDS = 5.0
+"""For how long the last events are sent at an orderly end: nobody renews the Lease meanwhile."""
+
 
 def main() -> int:
     """Run until a signal comes; returns the exit status."""
@@ -84,7 +87,7 @@ async def run(settings: Settings) -> None:
         stop = asyncio.Event()
         async with (
             serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
-            _leaving(leadership),
+            _leaving(leadership, controller),
             asyncio.TaskGroup() as group,
         ):
             watching = group.create_task(watch_forever(controller, settings.namespaces, stop))
@@ -113,10 +116,11 @@ async def _wait_for_list(cluster: Cluster, scope: Scope) -> None:
 
 
 @asynccontextmanager
-async def _leaving(leadership: Leadership) -> AsyncIterator[None]:
-    """Let somebody else lead when every task has ended."""
+async def _leaving(leadership: Leadership, controller: Controller) -> AsyncIterator[None]:
+    """Send the last events, unless the end was not orderly, and let somebody else lead when every task has ended."""
     try:
         yield
+        await controller.events.drain(DRAIN_SECONDS)
     finally:
         await leadership.release()
 
@@ -136,6 +140,7 @@ async def _lead(leadership: Leadership, controller: Controller, audit: Audit, se
     async with asyncio.TaskGroup() as group:
         group.create_task(leadership.hold())
         group.create_task(controller.resync_forever(settings.resync_seconds))
+        group.create_task(controller.send_events_forever())
         for _ in range(settings.workers):
             group.create_task(controller.work_forever())
 

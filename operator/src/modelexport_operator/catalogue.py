@@ -73,7 +73,8 @@ CONVERSIONS = Metric(
     "modelexport_conversions_total",
     Kind.COUNTER,
     "targets",
-    "Targets that ended; verification failures are those with the reason VerificationFailed or InspectionFailed",
+    "Targets whose end was recorded while this operator led; verification failures are those with the reason "
+    "VerificationFailed or InspectionFailed",
     (*TARGET, "outcome", "reason", "fault"),
 )
 CONVERSION_SECONDS = Metric(

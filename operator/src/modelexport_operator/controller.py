@@ -1,37 +1,31 @@
 """The shell around ``sync``: takes dirty keys, looks, decides, writes, in this order and never otherwise."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
-from modelexport.text import clean
 from modelexport_operator.cleanup import takes_files_along
-from modelexport_operator.cluster import (
-    Cluster,
-    ClusterError,
-    ConflictError,
-    ExistsError,
-    GoneError,
-    RefusedError,
-)
-from modelexport_operator.events import Event
+from modelexport_operator.cluster import Cluster, ClusterError, ConflictError, ExistsError, GoneError, RefusedError
+from modelexport_operator.events import Event, compare_statuses, finished_targets, is_same_end
 from modelexport_operator.line import Line
 from modelexport_operator.manifests import Manifest, target_of
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.observe import is_finished
+from modelexport_operator.observe import TargetState, is_finished
 from modelexport_operator.owners import controller_of, select_jobs
 from modelexport_operator.pods import Object, is_in_trouble
-from modelexport_operator.queue import DirtyQueue
-from modelexport_operator.resources import BUSY, CLASSES, EXPORTS, JOBS, PODS, Resource, Scope
+from modelexport_operator.queue import DirtyQueue, Priority
+from modelexport_operator.recorder import SENDERS, EventRecorder
+from modelexport_operator.resources import BUSY, CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
+from modelexport_operator.status import READY, find_condition, recorded_targets, status_of
 from modelexport_operator.stores import Key, Stores, key_of, version_of
-from modelexport_operator.sync import Decision, Observed, format_time, lacks_class, overdue, sync, unsettled
+from modelexport_operator.sync import Decision, Observed, lacks_class, overdue, sync, unsettled
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +40,6 @@ PLACE_SECONDS = 10.0
 """How soon those who go on waiting for their turn are told their new place in the line."""
 REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
-EVENT_MESSAGE_LIMIT = 1024
-"""What the API server takes of an event's message."""
 
 
 def now() -> datetime:
@@ -61,14 +53,20 @@ class Controller:
     def __init__(self, cluster: Cluster, metrics: Metrics, clock: Callable[[], datetime] = now) -> None:
         self.stores = Stores()
         self.line = Line(self.stores)
-        self.queue: DirtyQueue[Key] = DirtyQueue(REST_SECONDS)
+        self.queue: DirtyQueue[Key] = DirtyQueue(REST_SECONDS, flow=itemgetter(0))
+        self.events = EventRecorder(cluster, clock)
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
         self._since = clock()
+        self._is_leading = False
+        self._renumbering: asyncio.TimerHandle | None = None
+        self._ended: dict[Key, Sequence[TargetState]] = {}
+        self._releases: dict[Key, tuple[Object, tuple[Event, ...]]] = {}
 
     def begin(self) -> None:
-        """Count from now on for how long this operator has tried something: it leads."""
+        """Lead: tell what happens from now on, and count from now on for how long something was tried."""
+        self._is_leading = True
         self._since = self._clock()
 
     def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
@@ -82,28 +80,47 @@ class Controller:
             logger.exception("a defect: %s %s is left out", resource.plural, body["metadata"].get("name"))
 
     def _take_over(self, resource: Resource, change: str | None, body: Object) -> None:
+        store, key = self.stores[resource], key_of(body)
+        known = store.get(key) if resource is EXPORTS else None
         if change == "DELETED":
-            self.forget(resource, key_of(body), version_of(body))
-        elif self.stores[resource].put(body):
-            for key in self.stores.exports_of(resource, body):
-                self.queue.mark(key, self._patience(resource, body))
-                self._move_up(resource, key)
+            self.forget(resource, key, version_of(body))
+        elif store.put(body):
+            if resource is EXPORTS:
+                self._tell_recorded(key, known)
+            priority, patience = self._urgency(resource, body)
+            for export in self.stores.exports_of(resource, body):
+                self.queue.mark(export, patience, priority)
+                self._move_up(resource, export)
+                if resource in (EXPORTS, JOBS, PODS):
+                    self.stores.pack(export)
 
-    def _patience(self, resource: Resource, body: Object) -> float:
-        """How many seconds a change may wait for others; what a user does, and trouble, which may pass, never wait."""
-        if resource not in BUSY or (resource is PODS and is_in_trouble(body)):
-            return 0.0
+    def _urgency(self, resource: Resource, body: Object) -> tuple[Priority, float]:
+        """What a change comes before, and for how many seconds it may wait for others.
+
+        What a user does, and trouble, which may pass, never wait.
+        """
+        if resource is EXPORTS:
+            return (Priority.STEP if find_condition(status_of(body), READY) else Priority.NEW), 0.0
+        if resource is CLASSES:
+            return Priority.NEW, 0.0
+        if resource is PODS and is_in_trouble(body):
+            return Priority.END, 0.0
         job = body if resource is JOBS else self.stores.job_of(body)
         if job and is_finished(job):
-            return END_SECONDS
-        return min(max(STEP_SECONDS, self.queue.waiting / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
+            return Priority.END, END_SECONDS
+        under_way = self.queue.waiting(Priority.STEP, Priority.END)
+        patience = min(max(STEP_SECONDS, under_way / STEPS_PER_SECOND), LONGEST_STEP_SECONDS)
+        return (Priority.NEW if resource is NODES else Priority.STEP), patience
 
     def forget(self, resource: Resource, key: Key, version: int) -> None:
         """Forget an object that was gone at a version, and mark the exports that it concerned."""
         body = self.stores[resource].get(key)
         if self.stores[resource].remove(key, version) and body is not None:
+            if resource is EXPORTS:
+                self._tell_release(key)
+                self._ended.pop(key, None)
             for export in self.stores.exports_of(resource, body):
-                self.queue.mark(export)
+                self.queue.mark(export, priority=Priority.END if resource in BUSY else Priority.NEW)
                 self._move_up(resource, export)
 
     async def list_again(self, scope: Scope, export: Object | None = None) -> str:
@@ -134,21 +151,33 @@ class Controller:
         return version
 
     def _move_up(self, resource: Resource, key: Key) -> None:
-        """When an export has given up a place, have those synced that it is for, and later those that only move up."""
+        """When an export has given up a place, have those synced that it is for, and the others told of it later."""
         if resource not in (EXPORTS, JOBS) or not self.line.update(key):
             return
         for other in self.line.next_ones():
-            self.queue.mark(other)
-        waiting = self.line.waiting()
-        for other in waiting:
-            self.queue.mark(other, max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND))
+            self.queue.mark(other, priority=Priority.END)
+        if self._renumbering is None and (waiting := self.line.waiting()):
+            later = max(PLACE_SECONDS, len(waiting) / STEPS_PER_SECOND)
+            self._renumbering = asyncio.get_running_loop().call_later(later, self._renumber)
+
+    def _renumber(self) -> None:
+        """Have those synced whose place in the line is another one than they were told."""
+        self._renumbering = None
+        for key in self.line.moved():
+            self.queue.mark(key, priority=Priority.IDLE)
 
     async def resync_forever(self, seconds: float) -> None:
         """Mark every export now and then, for whatever nobody thought of."""
         while True:
             await asyncio.sleep(seconds)
             for key in self.stores[EXPORTS]:
-                self.queue.mark(key)
+                self.queue.mark(key, priority=Priority.IDLE)
+
+    async def send_events_forever(self) -> None:
+        """Send events, those of several exports side by side."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(SENDERS):
+                group.create_task(self.events.send_forever())
 
     async def work_forever(self) -> None:
         """Sync dirty keys, one after the other, while this process may write; several of these run side by side."""
@@ -287,29 +316,46 @@ class Controller:
             await self._cluster.delete_job(parent["metadata"]["namespace"], name)
             announce("job withdrawn", export=_spell(key_of(parent)), job=name)
         if decision.finalizers is not None:
+            self._releases[key_of(parent)] = parent, decision.events
             await self._cluster.write_finalizers(parent, decision.finalizers)
-            await self._tell(parent, decision.events)
+            self._tell_release(key_of(parent))
         if decision.delete:
             await self._cluster.delete_export(parent)
             announce("export deleted", export=_spell(key_of(parent)))
         if decision.status is not None:
+            self._ended[key_of(parent)] = decision.finished
             written = await self._cluster.write_status(parent, decision.status)
+            known = self.stores[EXPORTS].get(key_of(parent))
             self.stores[EXPORTS].update(written)
-            for state in decision.finished:
-                self._metrics.record_conversion(parent["spec"]["model"]["architecture"], state)
-            await self._tell(written, decision.events)
+            self.stores.pack(key_of(parent))
+            self._tell_recorded(key_of(parent), known)
 
-    async def _tell(self, export: Object, events: tuple[Event, ...]) -> None:
-        """Log and create events one after another, as the story goes; one that is lost is not worth another sync."""
-        for event in events:
-            _announce_event(key_of(export), event)
-            await self._create_event(export, event)
+    def _tell_recorded(self, key: Key, known: Object | None) -> None:
+        """Tell and count what the status of an export records now and did not record in the body known before.
 
-    async def _create_event(self, export: Object, event: Event) -> None:
-        try:
-            await self._cluster.create_event(build_event(export, event, format_time(self._clock())))
-        except ClusterError as error:
-            logger.warning("event %s was not created: %s", event.reason, error, extra=_about(key_of(export)))
+        It is called whoever brings the new body, the watch or the answer to a write, so an answer may be lost. What was
+        there before this process heard of the export, or led, was for another one to tell.
+        """
+        body = self.stores[EXPORTS].get(key)
+        if known is None or body is None or body is known:
+            return
+        if known["metadata"]["uid"] != body["metadata"]["uid"]:
+            self._tell_release(key)
+            return
+        before, after = status_of(known), status_of(body)
+        if not self._is_leading or before == after:
+            return
+        written = self._ended.pop(key, ())
+        for state in finished_targets(before, recorded_targets(after).values()):
+            # Of an end that this process has written it knows more than the status has.
+            known_end = next((one for one in written if is_same_end(one, state)), state)
+            self._metrics.record_conversion(body["spec"]["model"]["architecture"], known_end)
+        self.events.record(body, compare_statuses(before, after))
+
+    def _tell_release(self, key: Key) -> None:
+        """Tell what became of the files of an export, once its finalizer is known to be gone."""
+        if release := self._releases.pop(key, None):
+            self.events.record(*release)
 
 
 def _check_ownership(there: Object, job: Manifest) -> None:
@@ -333,49 +379,7 @@ def _announce_job(what: str, job: Manifest) -> None:
     announce(what, export=_spell(export), target=target_of(job), job=metadata["name"])
 
 
-def _announce_event(key: Key, event: Event) -> None:
-    """Log an event in one line for each of its targets, so that each can be found with its Job."""
-    level = logging.INFO if event.type == "Normal" else logging.WARNING
-    export, reason = _spell(key), event.reason
-    for state in event.targets:
-        target, job, message = state.target, state.job_name, state.message
-        announce("event", level=level, export=export, target=target, job=job, reason=reason, message=message)
-    if not event.targets:
-        announce("event", level=level, export=export, reason=reason, message=event.message)
-
-
 def _started(decision: Decision) -> frozenset[str]:
     """The names of the Jobs that take a place by a decision."""
     resumed = (suspension.job_name for suspension in decision.suspend if not suspension.suspend)
     return frozenset((*(job["metadata"]["name"] for job in decision.create), *resumed))
-
-
-def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
-    """Build an event on an export; the version of the export makes its name new for every status."""
-    metadata, message = export["metadata"], clean(event.message)
-    identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, message))
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
-            "namespace": metadata["namespace"],
-        },
-        "involvedObject": {
-            "apiVersion": names.API_VERSION,
-            "kind": names.EXPORT_KIND,
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"],
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": message[:EVENT_MESSAGE_LIMIT],
-        "source": {"component": names.MANAGED_BY},
-        "reportingComponent": names.MANAGED_BY,
-        "reportingInstance": names.MANAGED_BY,
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-        "count": 1,
-    }

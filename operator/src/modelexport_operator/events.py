@@ -32,11 +32,16 @@ def compare_statuses(before: Object, after: Object) -> tuple[Event, ...]:
 def finished_targets(before: Object, states: Iterable[TargetState]) -> tuple[TargetState, ...]:
     """Return the targets that have reached an end of which a status does not tell yet."""
     known = recorded_targets(before)
-    return tuple(state for state in states if state.state.is_final and not _is_same_end(known.get(state.target), state))
+    return tuple(state for state in states if state.state.is_final and not is_same_end(known.get(state.target), state))
 
 
-def _is_same_end(before: TargetState | None, after: TargetState) -> bool:
-    return before is not None and (before.state, before.completion_time) == (after.state, after.completion_time)
+def is_same_end(one: TargetState | None, other: TargetState) -> bool:
+    """Whether two states tell of the same end of the same target."""
+    return one is not None and _end(one) == _end(other)
+
+
+def _end(state: TargetState) -> tuple[Target, State, str | None]:
+    return state.target, state.state, state.completion_time
 
 
 def _target_events(before: Mapping[Target, TargetState], after: Mapping[Target, TargetState]) -> list[Event]:
@@ -64,7 +69,10 @@ def _export_events(before: Object, after: Object) -> list[Event]:
     old, new = find_condition(before, READY), find_condition(after, READY)
     if old.get("reason") == new.get("reason"):
         return []
-    return [_event(Reason(new["reason"]), new["message"])]
+    try:
+        return [_event(Reason(new["reason"]), str(new["message"]))]
+    except (KeyError, ValueError):
+        return []  # Whoever may write statuses can have written it.
 
 
 def _event(reason: Reason, message: str) -> Event:

@@ -6,18 +6,18 @@ export.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from modelexport.fields import InvalidSpec
 from modelexport.reasons import Reason
-from modelexport.spec import parse_class
+from modelexport.spec import Sharing, parse_class
 from modelexport_operator.classes import pick_class
 from modelexport_operator.observe import is_finished, is_on_its_way
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import CLASSES, EXPORTS
-from modelexport_operator.status import STALLED, find_condition, recorded_targets, status_of
+from modelexport_operator.status import STALLED, find_condition, recorded_targets, status_of, target_entries
 from modelexport_operator.stores import Stores
-from modelexport_operator.turns import Demand, Key, draw, is_limited
+from modelexport_operator.turns import Demand, Key, describe_place, draw, draw_starting, is_limited
 
 
 class Line:
@@ -27,6 +27,7 @@ class Line:
         self._stores = stores
         self._demands: dict[Key, Demand] = {}
         self._promised: dict[Key, Collection[str]] = {}
+        self._places: dict[Key, Sequence[str]] = {}
 
     def update(self, key: Key) -> bool:
         """Look at an export again; whether it gave up a place, or the wish for one."""
@@ -58,14 +59,33 @@ class Line:
 
     def next_ones(self) -> Iterator[Key]:
         """The exports for whose targets there are places now."""
+        for sharing, demands in self._limited():
+            yield from draw_starting(demands, sharing)
+
+    def moved(self) -> Iterator[Key]:
+        """The exports of which some target is told another place in the line than when this was asked last."""
+        before, self._places = self._places, {}
+        for sharing, demands in self._limited():
+            places: defaultdict[Key, list[str]] = defaultdict(list)
+            for place, key in enumerate(draw(demands, sharing)[1], start=1):
+                places[key].append(describe_place(place))
+            self._places |= places
+        return (key for key, places in self._places.items() if before.get(key) != places)
+
+    def _limited(self) -> Iterator[tuple[Sharing, Collection[Demand]]]:
+        """The limits of every class for which somebody waits, and the demands of its exports."""
+        by_name: defaultdict[str | None, list[Demand]] = defaultdict(list)
+        for demand in self._demands.values() if self.waiting() else ():
+            by_name[demand.class_name].append(demand)
         by_class: defaultdict[str, list[Demand]] = defaultdict(list)
-        bodies = self._stores[CLASSES].values() if self.waiting() else []
-        for demand in self._demands.values() if bodies else ():
-            body = pick_class(demand.class_name, bodies)
+        for name, demands in by_name.items():
+            body = pick_class(name, self._stores[CLASSES].values())
             if body is not None:
-                by_class[body["metadata"]["name"]].append(demand)
-        for name, demands in by_class.items():
-            yield from _starting(self._stores[CLASSES].get(("", name)), demands)
+                by_class[body["metadata"]["name"]] += demands
+        for class_name, demands in by_class.items():
+            sharing = _sharing_of(self._stores[CLASSES].get(("", class_name)))
+            if sharing is not None and is_limited(sharing):
+                yield sharing, demands
 
     def _look(self, key: Key) -> Demand | None:
         export = self._stores[EXPORTS].get(key)
@@ -84,12 +104,11 @@ class Line:
         return kept + sum(is_on_its_way(job) for name, job in jobs.items() if name not in promised)
 
 
-def _starting(body: Object | None, demands: Collection[Demand]) -> set[Key]:
+def _sharing_of(body: Object | None) -> Sharing | None:
     try:
-        sharing = parse_class(body or {}).sharing
+        return parse_class(body or {}).sharing
     except InvalidSpec:
-        return set()  # Every sync of its exports says so.
-    return set(draw(demands, sharing)[0]) if is_limited(sharing) else set()
+        return None  # Every sync of its exports says so.
 
 
 def _count_waiting(export: Object) -> int:
@@ -102,6 +121,8 @@ def _count_waiting(export: Object) -> int:
     is_stopped = spec.get("suspend") or export["metadata"].get("deletionTimestamp")
     if is_stopped or "completionTime" in status or find_condition(status, STALLED).get("status") == "True":
         return 0
+    if not any(entry.get("reason") == Reason.LIMIT_REACHED for entry in target_entries(status)):
+        return 0  # as a rule, and reading all targets with care is most of what this costs
     reasons = [state.reason for state in recorded_targets(status).values()]
     return 0 if Reason.JOB_REFUSED in reasons else reasons.count(Reason.LIMIT_REACHED)
 

@@ -7,7 +7,6 @@ says why.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -20,6 +19,7 @@ from modelexport.nodepools import NodePool, Toleration, is_extended
 from modelexport.request import ConversionRequest
 from modelexport.sources import expand
 from modelexport.spec import ExportClass, ModelExport, Storage
+from modelexport_operator.encoding import decode
 from modelexport_operator.needs import larger, node_selector, resource_requests
 
 CONTAINER = "converter"
@@ -359,7 +359,7 @@ def output_of(job: Mapping[str, Any]) -> str:
     if OUTPUT_KEY in job:
         return str(job[OUTPUT_KEY])
     try:
-        output = json.loads(_value_of(_environment_of(job), names.REQUEST_ENV))["output"]
+        output = decode(_value_of(_environment_of(job), names.REQUEST_ENV))["output"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return ""
     return output if isinstance(output, str) else ""

@@ -4,8 +4,8 @@ Whoever may edit one namespace can make objects of 1.5 MiB, thousands of them: l
 shape names what is kept, and everything else is forgotten as it enters.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from modelexport import names
 from modelexport_operator.manifests import OUTPUT_KEY, POD_JOB_LABEL, output_of
@@ -30,14 +30,48 @@ OUR_LABELS = (
 
 Shape = Any
 """``None`` keeps a text, a number or a truth value, a number a text of so many characters. A mapping keeps its keys,
-each in a shape; a list of one shape keeps a list of it."""
+each in a shape; a list of one shape keeps a list of it. A function returns of a value what is kept."""
+Keep = Callable[[Any], Any]
+
+
+def _keep_conditions(*types: str) -> Keep:
+    """Keep the conditions that somebody reads; a Pod has five others."""
+    keep = build_keep(dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime")))
+
+    def keep_conditions(value: Any) -> Any:
+        found = value if isinstance(value, list) else []
+        return [keep(c) for c in found if isinstance(c, dict) and c.get("type") in types][:LIST_LIMIT]
+
+    return keep_conditions
+
+
+def build_keep(shape: Shape) -> Keep:
+    """Build the function that returns of a value what a shape keeps; ``None`` where it is of another kind.
+
+    It is called for every step of every Pod, and a shape that is read once costs a third of one that is read each time.
+    """
+    if callable(shape):
+        return cast(Keep, shape)
+    if isinstance(shape, Mapping):
+        keeps = [(key, build_keep(inner)) for key, inner in shape.items()]
+
+        def keep_mapping(value: Any) -> Any:
+            found = value if isinstance(value, dict) else {}
+            return {key: keep(part) for key, keep in keeps if (part := found.get(key)) is not None}
+
+        return keep_mapping
+    if isinstance(shape, list):
+        keep_item = build_keep(shape[0])
+        return lambda value: [keep_item(item) for item in value[:LIST_LIMIT]] if isinstance(value, list) else []
+    limit = shape or TEXT_LIMIT
+    return lambda value: value[:limit] if isinstance(value, str) else value if isinstance(value, int | float) else None
+
 
 _METADATA: Shape = {
     **dict.fromkeys(("name", "namespace", "uid", "resourceVersion", "generation")),
     **dict.fromkeys(("creationTimestamp", "deletionTimestamp")),
     "labels": dict.fromkeys(OUR_LABELS),
 }
-_CONDITIONS: Shape = [dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime"))]
 _ENDED: Shape = {**dict.fromkeys(("exitCode", "reason")), "message": names.TERMINATION_MESSAGE_LIMIT}
 _CONTAINER_STATUSES: Shape = [
     {
@@ -52,8 +86,8 @@ _JOB: Shape = {
     "metadata": _METADATA,
     "spec": dict.fromkeys(("suspend", "activeDeadlineSeconds", "backoffLimit")),
     "status": {
-        **dict.fromkeys(("startTime", "completionTime", "active", "succeeded", "failed", "ready")),
-        "conditions": _CONDITIONS,
+        **dict.fromkeys(("startTime", "completionTime", "active", "succeeded", "failed")),
+        "conditions": _keep_conditions("Complete", "Failed", "FailureTarget"),
     },
 }
 _POD: Shape = {
@@ -61,44 +95,36 @@ _POD: Shape = {
     "spec": {"nodeName": None, "containers": _CONTAINERS, "initContainers": _CONTAINERS},
     "status": {
         **dict.fromkeys(("phase", "reason", "message", "startTime")),
-        "conditions": _CONDITIONS,
+        "conditions": _keep_conditions("PodScheduled", "DisruptionTarget"),
         "containerStatuses": _CONTAINER_STATUSES,
         "initContainerStatuses": _CONTAINER_STATUSES,
     },
 }
 
 
-def prune(value: Any, shape: Shape) -> Any:
-    """Return of a value what a shape keeps; ``None`` where it is of another kind."""
-    if isinstance(shape, Mapping):
-        found = value if isinstance(value, Mapping) else {}
-        return {key: prune(found[key], inner) for key, inner in shape.items() if found.get(key) is not None}
-    if isinstance(shape, list):
-        return [prune(item, shape[0]) for item in value[:LIST_LIMIT]] if isinstance(value, list) else []
-    if isinstance(value, str):
-        return value[: shape or TEXT_LIMIT]
-    return value if isinstance(value, int | float) else None
+_KEEP_EXPORT_METADATA, _KEEP_CLASS_METADATA = build_keep(_EXPORT_METADATA), build_keep(_CLASS_METADATA)
+_KEEP_JOB, _KEEP_POD = build_keep(_JOB), build_keep(_POD)
 
 
 def prune_export(body: Object) -> dict[str, Any]:
     """Of an export spec and status are kept whole; the definition bounds both."""
-    metadata = prune(body["metadata"], _EXPORT_METADATA)
+    metadata = _KEEP_EXPORT_METADATA(body["metadata"])
     return {**_kind_of(body), "metadata": metadata, **_whole(body, "spec", "status")}
 
 
 def prune_class(body: Object) -> dict[str, Any]:
     """Of a class its spec is kept whole; the definition bounds it."""
-    return {**_kind_of(body), "metadata": prune(body["metadata"], _CLASS_METADATA), **_whole(body, "spec")}
+    return {**_kind_of(body), "metadata": _KEEP_CLASS_METADATA(body["metadata"]), **_whole(body, "spec")}
 
 
 def prune_job(body: Object) -> dict[str, Any]:
     """What tells where a Job is, whose it is, and where it publishes."""
-    return {**_owned(body, _JOB), OUTPUT_KEY: output_of(body)[:TEXT_LIMIT]}
+    return {**_owned(body, _KEEP_JOB), OUTPUT_KEY: output_of(body)[:TEXT_LIMIT]}
 
 
 def prune_pod(body: Object) -> dict[str, Any]:
     """What tells where a Pod is, whose it is, and what its containers say."""
-    return _owned(body, _POD)
+    return _owned(body, _KEEP_POD)
 
 
 def prune_node(body: Object) -> dict[str, Any]:
@@ -112,9 +138,11 @@ def prune_node(body: Object) -> dict[str, Any]:
     }
 
 
-def _owned(body: Object, shape: Shape) -> dict[str, Any]:
+def _owned(body: Object, keep: Keep) -> dict[str, Any]:
     """Of the owners only the controller is kept, and of it only which object it is."""
-    kept: dict[str, Any] = {"spec": {}, "status": {}, **prune(body, shape)}
+    kept: dict[str, Any] = {"spec": {}, "status": {}, **keep(body)}
+    if not kept["status"].get("conditions"):
+        kept["status"].pop("conditions", None)  # Whether there are none, or none that is read, is no news.
     if uid := controller_of(body):
         kept["metadata"]["ownerReferences"] = [{"uid": uid, "controller": True}]
     return kept

@@ -10,7 +10,7 @@ from modelexport.request import ConversionRequest
 from modelexport.spec import ExportClass
 from modelexport_operator.pods import Finding, Object
 from modelexport_operator.pools import choose_pool
-from modelexport_operator.turns import Demand, describe_limit, draw, is_limited
+from modelexport_operator.turns import Demand, describe_limit, describe_place, draw, is_limited
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _hold_back(
     running = sum(other.running for other in demands if other.key[0] == namespace)
     running += sum(key[0] == namespace for key in starting)
     limit = describe_limit(export_class.sharing, namespace, running)
-    words = f"Waits for its turn: ExportClass {export_class.name} runs {limit}; number"
+    words = f"Waits for its turn: ExportClass {export_class.name} runs {limit};"
     return {
-        target: Finding(Reason.LIMIT_REACHED, f"{words} {place} in line")
+        target: Finding(Reason.LIMIT_REACHED, f"{words} {describe_place(place)}")
         for target, place in zip(queue[len(queue) - len(places) :], places, strict=True)
     }

@@ -195,9 +195,14 @@ def _artifact_entry(artifact: Artifact) -> dict[str, Any]:
     return {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes}
 
 
+def target_entries(status: Object) -> list[Object]:
+    """The targets of a status as they stand there."""
+    return _mappings(status.get("targets"))
+
+
 def recorded_targets(status: Object) -> dict[Target, TargetState]:
     """Read the targets of a status back; an entry of another operator's making that cannot be read is left out."""
-    states = (_recorded(entry) for entry in _mappings(status.get("targets")))
+    states = (_recorded(entry) for entry in target_entries(status))
     return {state.target: state for state in states if state is not None}
 
 

@@ -5,11 +5,12 @@ of a watch for all namespaces. So a line is read to its end, whatever its length
 can be only the beginning is kept, which says which object it was. A page of one object is skipped in the same way.
 """
 
-import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from modelexport_operator.encoding import decode
 
 Object = Mapping[str, Any]
 
@@ -110,7 +111,7 @@ def parse_event(line: Line) -> tuple[str, Object]:
     if not line.is_whole:
         raise UnreadableError("is larger than what is read", _stub_of(line))
     try:
-        event = json.loads(line.content)
+        event = decode(line.content)
     except RecursionError as error:
         raise UnreadableError("is nested too deeply", _stub_of(line)) from error
     kind, body = (event.get("type"), event.get("object")) if isinstance(event, Mapping) else (None, None)

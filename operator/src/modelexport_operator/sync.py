@@ -31,7 +31,7 @@ from modelexport.spec import ExportClass, ModelExport, parse_export
 from modelexport.untrusted import moment
 from modelexport_operator.classes import find_class, output_folder, pick_class
 from modelexport_operator.cleanup import clean_up, correct_finalizers, takes_files_along
-from modelexport_operator.events import Event, compare_statuses, finished_targets
+from modelexport_operator.events import Event, finished_targets
 from modelexport_operator.manifests import Manifest, build_job, job_name, pods_of, target_of
 from modelexport_operator.observe import (
     LOOK_AGAIN,
@@ -82,11 +82,12 @@ class Suspension:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to write, in this order: Jobs, suspensions, finalizers, status, events; or the deletion of the whole export.
+    """What to write, in this order: Jobs, suspensions, finalizers, status; or the deletion of the whole export.
 
     ``withdraw`` names Jobs to delete, because Kueue would go on with them. ``status`` describes the world after the
     Jobs are created; ``None`` means that it has to stay as it is, and so for ``finalizers``. A change of these comes
-    alone; the watch tells of it, and the next sync goes on from there. ``finished`` are the targets whose end it is the
+    alone; the watch tells of it, and the next sync goes on from there. ``events`` tell what became of files; what a
+    status tells is compared with the one before once it is recorded. ``finished`` are the targets whose end it is the
     first to tell.
     """
 
@@ -401,14 +402,13 @@ def _is_withdrawn(export: ModelExport, job: Object) -> bool:
 
 
 def _conclude(observed: Observed, states: tuple[TargetState, ...], summary: Summary, now: datetime) -> Decision:
-    """Write the status, if it changes, and tell what changed."""
+    """Write the status, if it changes."""
     previous = status_of(observed.parent)
     status = build_status(observed.parent, states, summary, format_time(now))
     if status == previous:
         return Decision(requeue_after=_requeue_after(observed, states))
     return Decision(
         status=status,
-        events=compare_statuses(previous, status),
         finished=finished_targets(previous, states),
         requeue_after=_requeue_after(observed, states),
     )

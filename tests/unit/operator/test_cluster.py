@@ -2,6 +2,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +291,32 @@ async def test_an_answer_that_is_no_json_is_told_too() -> None:
         with pytest.raises(UnavailableError, match="bad gateway") as error:
             await cluster.create_job(JOB)
     assert len(str(error.value)) < 400
+
+
+async def test_no_netrc_and_no_proxy_of_the_environment_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.json_response({"metadata": {}})
+
+    async with serve(answer) as cluster:
+        address = cluster._api.configuration.host
+        user = {"name": "user", "user": {}}
+        context = {"name": "here", "context": {"cluster": "here", "user": "user"}}
+        config = {"clusters": [{"name": "here", "cluster": {"server": address}}], "users": [user]}
+        (tmp_path / "config").write_text(json.dumps({**config, "contexts": [context], "current-context": "here"}))
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
+        for name, value in (("NETRC", "netrc"), ("HOME", "")):
+            monkeypatch.setenv(name, str(tmp_path / value))
+        monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "")
+        async with Cluster.connect() as connected:
+            await connected.read_lease("team", "operator")
+    assert seen == [None]
 
 
 async def test_a_closed_connection_is_worth_another_try() -> None:

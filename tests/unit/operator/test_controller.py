@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +16,15 @@ from modelexport_operator.cluster import (
     RefusedError,
     UnavailableError,
 )
-from modelexport_operator.controller import Controller, build_event
+from modelexport_operator.controller import Controller
 from modelexport_operator.events import Event
 from modelexport_operator.manifests import job_name
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource, Scope
+from modelexport_operator.recorder import build_event
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
 from modelexport_operator.stores import Stores
-from modelexport_operator.stream import Page
 from modelexport_operator.sync import POD_PATIENCE
+from unit.operator.fakes import FakeCluster, at
 from unit.operator.objects import (
     Body,
     complete,
@@ -46,80 +47,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FINISHED = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
 
 
-class FakeCluster:
-    """Remembers what is written, lists what is ``there``, and fails where it is told to."""
-
-    def __init__(self) -> None:
-        self.may_write = True
-        self.calls: list[str] = []
-        self.asked: list[str] = []
-        self.there: dict[Resource, list[Body]] = {}
-        self.fail: Callable[[str], ClusterError | None] = lambda _: None
-        self.status: Body = {}
-        self.jobs: list[Body] = []
-        self.created: list[Body] = []
-
-    async def _call(self, what: str) -> None:
-        self.calls.append(what)
-        await asyncio.sleep(0)
-        if error := self.fail(what):
-            raise error
-
-    async def create_job(self, job: Body) -> None:
-        await self._call(f"create {job['metadata']['labels'].get('modelexport.dev/precision', 'clean-up')}")
-        self.created.append(job)
-
-    async def list_objects(self, scope: Scope, labels: str = "") -> AsyncIterator[Page]:
-        self.asked.append(f"list {scope.resource.plural} {labels}".strip())
-        await asyncio.sleep(0)
-        if error := self.fail(f"list {scope.resource.plural}"):
-            raise error
-        for body in self.there.get(scope.resource, []):
-            yield Page("1000", [body], "more")
-        yield Page("1000")
-
-    async def find_job(self, namespace: str, name: str) -> Body | None:
-        self.asked.append(f"find {namespace}/{name}")
-        await asyncio.sleep(0)
-        return next((job for job in self.there.get(JOBS, []) if job["metadata"]["name"] == name), None)
-
-    async def read_jobs(self, namespace: str, uid: str) -> list[Body]:
-        return [job for job in self.jobs if job["metadata"]["labels"]["modelexport.dev/export-uid"] == uid]
-
-    async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
-        await self._call(f"suspend {suspend}")
-
-    async def delete_job(self, namespace: str, name: str) -> None:
-        await self._call(f"delete {namespace}/{name}")
-
-    async def write_status(self, export: Body, status: Body) -> Body:
-        await self._call("status")
-        self.status = status
-        version = str(int(export["metadata"]["resourceVersion"]) + 1)
-        return {**export, "status": status, "metadata": {**export["metadata"], "resourceVersion": version}}
-
-    async def write_finalizers(self, export: Body, finalizers: tuple[str, ...]) -> None:
-        await self._call(f"finalizers {' '.join(finalizers)}".strip())
-
-    async def delete_export(self, export: Body) -> None:
-        await self._call("delete")
-
-    async def find_pod_refusal(self, job: Body) -> str | None:
-        await self._call("ask why")
-        return 'pods "shapes" is forbidden: exceeded quota'
-
-    async def create_event(self, event: Body) -> None:
-        await self._call(f"event {event['reason']}")
-
-
-def at(body: Body, version: int) -> Body:
-    return {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
-
-
 def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Controller, FakeCluster]:
     cluster = FakeCluster()
     # The fake has just what a Controller calls of the real one, so that mypy takes it for another type.
     controller = Controller(cluster, Metrics(), clock)  # type: ignore[arg-type]
+    controller.begin()
     controller.take_over(CLASSES, "ADDED", at(make_class(), 1))
     controller.take_over(EXPORTS, "ADDED", at(export, 2))
     return controller, cluster
@@ -127,6 +59,7 @@ def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Con
 
 async def work(controller: Controller) -> None:
     await asyncio.wait_for(controller.work_once(), 1)
+    await controller.events.drain(1)
 
 
 async def test_jobs_come_before_the_status_and_events_after_it() -> None:
@@ -383,6 +316,7 @@ async def test_a_conversion_is_counted_once_with_its_outcome() -> None:
     export = make_export("ONNX/FP16")
     cluster, metrics = FakeCluster(), Metrics()
     controller = Controller(cluster, metrics, lambda: NOW)  # type: ignore[arg-type]
+    controller.begin()
     job = make_job(export, "ONNX/FP16", status=complete())
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
     for resource, body in zip((CLASSES, EXPORTS, JOBS), (make_class(), export, job), strict=True):
@@ -699,7 +633,6 @@ async def test_a_place_that_becomes_free_is_for_the_next_in_line_at_once_and_the
     assert (len(controller.queue), created(cluster)) == (0, 1)
     controller.take_over(JOBS, "MODIFIED", at(make_job(export, "ONNX/FP16", status=complete()), 101))
     assert len(controller.queue) == 1
-    assert controller.queue.waiting == 3
     await work(controller)
     assert created(cluster) == 2
 

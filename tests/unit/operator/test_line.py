@@ -143,3 +143,19 @@ def test_nobody_is_next_while_every_place_is_taken_or_when_the_class_is_gone_or_
     assert list(line.next_ones()) == []
     put(line, stores, CLASSES, make_class(jobs={"parallelism": "many"}))
     assert list(line.next_ones()) == []
+
+
+def test_only_those_told_another_place_have_moved() -> None:
+    line, stores = make(parallelism=1)
+    bodies = []
+    for index in range(60):
+        body = export(f"export-{index:02}", {"targets": [WAITING]})
+        body["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{index:02}Z"
+        bodies.append(body)
+        put(line, stores, EXPORTS, body)
+    put(line, stores, JOBS, make_job(bodies[0], "ONNX/FP16", status=ACTIVE))
+    assert len(list(line.moved())) == 60
+    assert list(line.moved()) == []
+    put(line, stores, EXPORTS, {**bodies[0], "status": {}})
+    # Ten are told by number, and each farther one that has come among fewer.
+    assert [name for _, name in line.moved()] == [f"export-{index:02}" for index in (*range(1, 11), 20, 50)]

@@ -1,9 +1,10 @@
 import asyncio
+from collections import Counter
 
 import pytest
 
 from modelexport_operator import queue as module
-from modelexport_operator.queue import DirtyQueue
+from modelexport_operator.queue import DirtyQueue, Priority
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
@@ -184,9 +185,64 @@ async def test_a_later_visit_does_not_replace_an_earlier_cause() -> None:
     assert await take(queue) == "a"
 
 
-async def test_what_has_waited_goes_before_what_has_not() -> None:
-    queue: DirtyQueue[str] = DirtyQueue()
-    queue.mark("patient", within=0.01)
-    queue.mark("new")
+async def test_an_end_marked_during_a_sync_passes_the_backlog() -> None:
+    queue: DirtyQueue[str] = DirtyQueue(rest=0.01)
+    queue.mark("a", priority=Priority.STEP)
+    await take(queue)
+    for number in range(100):
+        queue.mark(f"b{number}", priority=Priority.STEP)
+    queue.mark("a", within=0.005, priority=Priority.END)
+    await asyncio.sleep(0.006)
+    queue.done("a")
     await asyncio.sleep(0.02)
-    assert [await take(queue), await take(queue)] == ["patient", "new"]
+    assert await take(queue) == "a"
+
+
+async def test_a_key_keeps_the_higher_of_its_priorities() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    for key in ("a", "b", "c"):
+        queue.mark(key, priority=Priority.NEW)
+    queue.mark("c", priority=Priority.END)
+    queue.mark("c", priority=Priority.IDLE)
+    queue.mark("b", within=60, priority=Priority.STEP)
+    assert [await take(queue) for _ in range(3)] == ["c", "b", "a"]
+
+
+async def test_a_key_for_later_keeps_the_higher_priority() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a", within=0.01, priority=Priority.STEP)
+    queue.mark("a", within=0.02, priority=Priority.END)
+    assert (queue.waiting(Priority.STEP), queue.waiting(Priority.END)) == (0, 1)
+    await asyncio.sleep(0.011)
+    queue.mark("b", priority=Priority.STEP)
+    assert [await take(queue), await take(queue)] == ["a", "b"]
+    assert queue.waiting(Priority.END) == 0
+
+
+async def test_a_key_that_failed_comes_back_with_its_priority() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    queue.mark("a", priority=Priority.END)
+    queue.fail(await take(queue))
+    queue.mark("b", priority=Priority.STEP)
+    await asyncio.sleep(0.02)
+    assert await take(queue) == "a"
+
+
+async def test_flows_take_turns_and_each_keeps_its_order() -> None:
+    queue: DirtyQueue[str] = DirtyQueue(flow=lambda key: key[0])
+    for key in ("a1", "a2", "a3", "a4", "b1", "b2", "c1"):
+        queue.mark(key)
+    assert [await take(queue) for _ in range(7)] == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+
+
+async def test_no_priority_starves_while_others_never_end() -> None:
+    queue: DirtyQueue[str] = DirtyQueue()
+    taken: Counter[str] = Counter()
+    for priority in Priority:
+        queue.mark(priority.name, priority=priority)
+    for _ in range(256):
+        key = await take(queue)
+        taken[key] += 1
+        queue.done(key)
+        queue.mark(key, priority=Priority[key])
+    assert taken == {"END": 192, "STEP": 48, "NEW": 12, "IDLE": 4}

@@ -1,11 +1,25 @@
+import json
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from modelexport import names
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Scope
+from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
 from modelexport_operator.stores import Stores, key_of
-from unit.operator.objects import Body, make_class, make_clean_job, make_export, make_job, make_node, make_pod
+from unit.operator.objects import (
+    Body,
+    complete,
+    ended,
+    make_class,
+    make_clean_job,
+    make_export,
+    make_job,
+    make_node,
+    make_pod,
+    result_text,
+)
 
 TARGET = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
 
@@ -180,6 +194,53 @@ def test_what_nobody_reads_is_not_kept() -> None:
     assert owners == [None, [{"uid": "uid-1", "controller": True}], [{"uid": "uid-1", "controller": True}]]
     assert "annotations" not in (kept[0] or {})["metadata"]
     assert "MODELEXPORT_REQUEST" not in str(kept)
+
+
+def test_what_has_ended_is_kept_small_and_read_as_before() -> None:
+    stores, export, job, pod = filled()
+    before = stores.observe(key_of(export))
+    stores.pack(key_of(export))
+    assert stores[JOBS].get(key_of(job)) is stores[JOBS].get(key_of(job))
+    over = {**at(export, 5), "status": {"completionTime": "2026-01-02T03:04:05Z"}}
+    stores[EXPORTS].put(over)
+    stores.pack(key_of(export))
+    assert stores[JOBS].get(key_of(job)) is not stores[JOBS].get(key_of(job))
+    assert stores.observe(key_of(export)) == replace(before, parent=stores[EXPORTS].get(key_of(export)))
+    assert (stores[JOBS].version(key_of(job)), stores[JOBS].version(("team", "gone"))) == (2, None)
+    assert not stores[PODS].put(pod)
+    assert stores[PODS].put(at({**pod, "status": {"phase": "Succeeded"}}, 9))
+    assert stores[PODS].version(key_of(pod)) == 9
+    assert stores[JOBS].remove(key_of(job), 9)
+    assert stores.jobs_of(export) == []
+
+
+def test_a_finished_export_takes_little_memory() -> None:
+    stores, bodies = Stores(), []
+    for index in range(20):
+        export = make_export("ONNX/FP16", name=f"export-{index}", uid=f"uid-{index}")
+        job = make_job(export, "ONNX/FP16", status=complete())
+        pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
+        over = {**at(export, 5), "status": {"completionTime": "2026-01-02T03:04:05Z"}}
+        bodies.append((over, json.dumps(at(job, 1)), json.dumps(at(pod, 1))))
+        stores[EXPORTS].put(over)
+    tracemalloc.start()
+    for export, job_text, pod_text in bodies:
+        stores[JOBS].put(json.loads(job_text))
+        stores[PODS].put(json.loads(pod_text))
+        stores.pack(key_of(export))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / len(bodies) < 5000  # as Python's objects they take more than twice as much
+
+
+@pytest.mark.parametrize("resource", [JOBS, PODS])
+def test_a_version_that_changes_nothing_we_read_is_no_news(resource: Resource) -> None:
+    stores, _, job, pod = filled()
+    body = job if resource is JOBS else pod
+    unread = {"conditions": [{"type": "Initialized", "status": "True"}], "podIP": "10.0.0.1", "ready": 1}
+    assert not stores[resource].put(at({**body, "status": {**body["status"], **unread}}, 9))
+    assert stores[resource].version(key_of(body)) == 9
+    assert stores[resource].put(at({**body, "status": {**body["status"], "startTime": "now"}}, 10))
 
 
 def test_of_a_node_only_what_pools_ask_for_is_kept_and_is_news() -> None:

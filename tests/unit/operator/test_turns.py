@@ -2,11 +2,12 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelexport.spec import Sharing
-from modelexport_operator.turns import Demand, draw, line_up
+from modelexport_operator.turns import Demand, describe_place, draw, draw_starting, line_up
 
 
 def demand(namespace: str, name: str = "a", *, running: int = 0, waiting: int = 0, since: str = "2026-01-01") -> Demand:
@@ -109,3 +110,25 @@ def test_everybody_gets_a_turn_when_what_runs_ends(demands: list[Demand], limits
         started = Counter(draw([replace(one, running=0) for one in demands], limits)[0])
         demands = [replace(one, running=0, waiting=one.waiting - started[one.key]) for one in demands]
     assert sum(one.waiting for one in demands) == 0
+
+
+@patient
+@given(DEMANDS, LIMITS)
+def test_those_who_start_are_the_same_without_the_line(demands: list[Demand], limits: Sharing) -> None:
+    assert draw_starting(demands, limits) == set(draw(demands, limits)[0])
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (1, "number 1 in line"),
+        (10, "number 10 in line"),
+        (11, "among the next 20 in line"),
+        (20, "among the next 20 in line"),
+        (21, "among the next 50 in line"),
+        (101, "among the next 200 in line"),
+        (9000, "among the next 10000 in line"),
+    ],
+)
+def test_a_place_is_told_the_coarser_the_farther_back(place: int, words: str) -> None:
+    assert describe_place(place) == words

@@ -1,0 +1,36 @@
+from typing import Any
+
+import pytest
+
+from modelexport_operator.encoding import decode, encode
+
+
+@pytest.mark.parametrize("text", [b"NaN", b'{"a": Infinity}', b"[-Infinity]", b"", b"[1,]", b"\xff", b'{"a": 1'])
+def test_what_is_no_json_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode(text)
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+def test_what_is_nested_too_deeply_is_told_as_that(depth: int) -> None:
+    with pytest.raises(RecursionError):
+        decode(b"[" * depth + b"]" * depth)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b"9223372036854775807", 2**63 - 1),
+        (b'"\\ud800"', "\ud800"),
+        (b"1e400", float("inf")),
+        ('"\u00e9"', "\u00e9"),
+    ],
+)
+def test_odd_texts_are_read_as_by_the_standard_library(text: bytes, value: Any) -> None:
+    assert decode(text) == value
+
+
+def test_what_is_written_is_read_back() -> None:
+    body = {"text": "\u00e9\n", "number": 1, "none": None, "list": [True, 0.5], "tuple": (1, 2)}
+    assert decode(encode(body)) == {**body, "tuple": [1, 2]}
