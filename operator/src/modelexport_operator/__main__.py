@@ -17,7 +17,7 @@ from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
 from modelexport_operator.settings import Settings, SettingsError
-from modelexport_operator.watches import listen_forever
+from modelexport_operator.watches import listen_forever, wait_for_list
 
 EXIT_UNUSABLE = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
@@ -69,7 +69,7 @@ async def run(settings: Settings) -> None:
     async with Cluster.connect() as cluster:
         scopes = scopes_of(WATCHED, settings.namespaces)
         for scope in scopes:
-            await cluster.list_versions(scope)
+            await wait_for_list(cluster, scope)
         leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
         cluster.seconds_to_write = lambda: leadership.seconds_left
         controller = Controller(cluster, metrics)

@@ -12,7 +12,7 @@ Jobs.
 import asyncio
 import logging
 
-from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError
+from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError, UnavailableError
 from modelexport_operator.controller import Controller
 from modelexport_operator.resources import Scope
 from modelexport_operator.stream import BOOKMARK
@@ -21,6 +21,23 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
 """Before a watch that was lost begins anew."""
+
+
+async def wait_for_list(cluster: Cluster, scope: Scope) -> None:
+    """Return when a scope can be listed, however long that takes.
+
+    Raises:
+        GoneError: its kind is not installed.
+        RefusedError: the operator may not list it.
+    """
+    while True:
+        try:
+            await cluster.list_versions(scope)
+        except UnavailableError as error:
+            logger.warning("%s; asks again", error)
+            await asyncio.sleep(max(PAUSE_SECONDS, error.retry_after))
+        else:
+            return
 
 
 async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
