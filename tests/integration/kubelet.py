@@ -55,8 +55,9 @@ def find_no_node(api: Api, pod: Body) -> None:
 
 
 def _terminate(api: Api, pod: Body) -> None:
-    """Let a Pod that is being deleted end and go."""
-    set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(137)))
+    """Let a Pod that is being deleted end, unless it has, and go."""
+    if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+        set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(137)))
     try:
         api.call("DELETE", f"{PODS}/{pod['metadata']['name']}?gracePeriodSeconds=0")
     except ApiError as error:

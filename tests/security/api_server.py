@@ -29,10 +29,14 @@ KINDS = {plural: kind for resources in GROUPS.values() for plural, kind, _ in re
 
 
 class ApiServer:
-    """Lists what it is given; its first watch of each kind says ``words``, further ones wait."""
+    """Lists what it is given; its first watch of each kind says ``words``, further ones wait.
+
+    The first lists of each kind are answered as ``lists`` says (``None``: truly).
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, list[Body]] = {plural: [] for plural in KINDS}
+        self.lists: dict[str, list[web.Response | None]] = {}
         self.words: dict[str, list[bytes]] = {}
         self.watches: Counter[str] = Counter()
         self.port = 0
@@ -58,6 +62,8 @@ class ApiServer:
         return web.json_response({"groupVersion": group, "resources": [*map(_resource, GROUPS.get(group, ()))]})
 
     async def _list(self, request: web.Request, plural: str) -> web.StreamResponse:
+        if (answers := self.lists.get(plural)) and (answer := answers.pop(0)) is not None:
+            return answer
         bodies = self.objects[plural]
         begin, limit = int(request.query.get("continue") or 0), int(request.query.get("limit") or 500)
         page, end = bodies[begin : begin + limit], begin + limit

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from integration.process import Operator
 from security.api_server import ApiServer, served, wait_for
@@ -54,6 +55,30 @@ def test_no_word_of_a_watch_ends_the_process(words: dict[str, list[bytes]], tmp_
             operator.process.send_signal(signal.SIGTERM)
             assert operator.process.wait(60) == 0
     assert "\x1b" not in operator.log.read_text()
+
+
+LISTS: dict[str, dict[str, Any]] = {
+    "no JSON": {"text": "<html>bad gateway</html>"},
+    "half a page": {"text": '{"metadata": {"resourceVersion": "5"}, "items": [{'},
+    "no list": {"text": "[]"},
+    "items that are no list": {"text": '{"metadata": {"resourceVersion": "5"}, "items": "many"}'},
+    "an item without metadata": {"text": '{"metadata": {"resourceVersion": "5"}, "items": [{}]}'},
+    "what is not packed": {"text": "{}", "headers": {"Content-Encoding": "gzip"}},
+    "an error": {"text": "{}", "status": 500},
+}
+
+
+def test_no_answer_to_a_list_ends_the_process(tmp_path: Path) -> None:
+    api = ApiServer()
+    plurals = ("modelexports", "exportclasses", "jobs", "pods", "nodes")
+    for plural in plurals:
+        first, *further = (web.Response(**answer) for answer in LISTS.values())
+        api.lists[plural] = [first, None, *further]  # The first list of all is that of the start, which has to succeed.
+    with served(api):
+        operator = Operator(f"http://127.0.0.1:{api.port}", tmp_path)
+        with operator.started():
+            wait_for(lambda: not any(api.lists.values()), operator, seconds=300)
+            wait_for(lambda: operator.ask("/readyz")[0] == 200, operator, seconds=300)
 
 
 def test_a_signal_that_comes_while_kopf_begins_anew_ends_the_process(tmp_path: Path) -> None:

@@ -9,19 +9,16 @@ from contextlib import asynccontextmanager
 
 from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
-from modelexport_operator.backoff import Backoff
-from modelexport_operator.cluster import Cluster, GoneError, RefusedError, UnavailableError
+from modelexport_operator.cluster import Cluster, GoneError, RefusedError
 from modelexport_operator.controller import Controller, now
 from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
 from modelexport_operator.handlers import watch_forever
 from modelexport_operator.health import serve_http
 from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, Scope, scopes_of
+from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
 from modelexport_operator.settings import Settings, SettingsError
 from modelexport_operator.watchdog import enforce_end
-from modelexport_operator.watches import listen_forever
-
-logger = logging.getLogger(__name__)
+from modelexport_operator.watches import listen_forever, wait_for_list
 
 EXIT_UNUSABLE = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
@@ -76,7 +73,7 @@ async def run(settings: Settings) -> None:
     async with Cluster.connect() as cluster:
         scopes = scopes_of(WATCHED, settings.namespaces)
         for scope in scopes:
-            await _wait_for_list(cluster, scope)
+            await wait_for_list(cluster, scope)
         leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
         cluster.seconds_to_write = lambda: leadership.seconds_left
         controller = Controller(cluster, metrics)
@@ -100,19 +97,6 @@ async def run(settings: Settings) -> None:
             enforce_end(
                 lambda: leadership.is_lost or stop.is_set() or any(task.done() for task in all_tasks), EXIT_DEPOSED
             )
-
-
-async def _wait_for_list(cluster: Cluster, scope: Scope) -> None:
-    """Wait until the API server lists a kind, or says that it does not know it or that the operator may not."""
-    backoff = Backoff()
-    while True:
-        try:
-            await cluster.list_versions(scope)
-            return
-        except UnavailableError as error:
-            pause = backoff.next(error.retry_after)
-            logger.warning("%s cannot be listed yet: %s; again in %.1f s", scope.resource.plural, error, pause)
-            await asyncio.sleep(pause)
 
 
 @asynccontextmanager

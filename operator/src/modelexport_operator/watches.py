@@ -13,7 +13,7 @@ import asyncio
 import logging
 
 from modelexport_operator.backoff import Backoff
-from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError
+from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError, UnavailableError
 from modelexport_operator.controller import Controller
 from modelexport_operator.resources import Scope
 from modelexport_operator.stream import BOOKMARK
@@ -24,6 +24,25 @@ PAUSE_SECONDS = 1.0
 """Before a watch that was lost begins anew, the first time."""
 STEADY_SECONDS = 120.0
 """A watch that lasted so long begins anew as if it had never failed (client-go, tools/cache/reflector.go)."""
+
+
+async def wait_for_list(cluster: Cluster, scope: Scope) -> None:
+    """Return when a scope can be listed, however long that takes.
+
+    Raises:
+        GoneError: its kind is not installed.
+        RefusedError: the operator may not list it.
+    """
+    backoff = Backoff(PAUSE_SECONDS)
+    while True:
+        try:
+            await cluster.list_versions(scope)
+        except UnavailableError as error:
+            pause = backoff.next(error.retry_after)
+            logger.warning("%s cannot be listed yet: %s; again in %.1f s", scope.resource.plural, error, pause)
+            await asyncio.sleep(pause)
+        else:
+            return
 
 
 async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
