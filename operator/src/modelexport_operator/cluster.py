@@ -27,6 +27,7 @@ from kubernetes.aio import client, config
 from modelexport import names
 from modelexport.text import clean
 from modelexport_operator import stream
+from modelexport_operator.clock import ServerClock
 from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
 from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Scope
@@ -130,6 +131,8 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.clock = ServerClock()
+        """What time it is for the API server."""
         self.seconds_to_write: Callable[[], float] = lambda: math.inf
         """Asked before every write but those of the Lease; a write that takes longer is given up.
 
@@ -388,6 +391,7 @@ class Cluster:
             )
             timeout = aiohttp.ClientTimeout(total=seconds)
             answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            self.clock.hear(answer.headers.get("Date"))
             if 200 <= answer.status < 300:
                 response: aiohttp.ClientResponse = answer.response
                 return response
