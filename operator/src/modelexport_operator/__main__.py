@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.audit import Audit
+from modelexport_operator.clock import ServerClock
 from modelexport_operator.cluster import Cluster, GoneError, RefusedError
-from modelexport_operator.controller import Controller, now
+from modelexport_operator.controller import Controller
 from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
 from modelexport_operator.handlers import watch_forever
 from modelexport_operator.health import serve_http
@@ -20,6 +21,10 @@ from modelexport_operator.settings import Settings, SettingsError
 from modelexport_operator.watchdog import enforce_end
 from modelexport_operator.watches import listen_forever, wait_for_list
 
+logger = logging.getLogger(__name__)
+
+WRONG_SECONDS = 30.0
+"""A local clock that is off by more is worth a line in the log."""
 EXIT_UNUSABLE = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""
 EXIT_REFUSED = 77
@@ -76,11 +81,12 @@ async def run(settings: Settings) -> None:
             await wait_for_list(cluster, scope)
         leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
         cluster.seconds_to_write = lambda: leadership.seconds_left
-        controller = Controller(cluster, metrics)
+        controller = Controller(cluster, metrics, cluster.clock)
+        _tell_wrong_clock(cluster.clock.local_error)
         audit = Audit(
             cluster, controller, metrics, scopes, every=settings.audit_seconds, patience=settings.patience_seconds
         )
-        _show(metrics, controller, leadership)
+        _show(metrics, controller, leadership, cluster.clock)
         stop = asyncio.Event()
         async with (
             serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
@@ -109,11 +115,17 @@ async def _leaving(leadership: Leadership, controller: Controller) -> AsyncItera
         await leadership.release()
 
 
-def _show(metrics: Metrics, controller: Controller, leadership: Leadership) -> None:
+def _tell_wrong_clock(seconds: float) -> None:
+    if abs(seconds) > WRONG_SECONDS:
+        word = "ahead of" if seconds > 0 else "behind"
+        logger.warning("the local clock is %.0f s %s the API server's, by which all is counted", abs(seconds), word)
+
+
+def _show(metrics: Metrics, controller: Controller, leadership: Leadership, clock: ServerClock) -> None:
     """Expose what is; of several operators the one that leads counts the exports, so that sums are right."""
     metrics.watch_leadership(lambda: leadership.is_leading)
     metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
-    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], now)
+    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], clock)
 
 
 async def _lead(leadership: Leadership, controller: Controller, audit: Audit, settings: Settings) -> None:

@@ -8,7 +8,7 @@ the worst case after an operator has tried for ``GIVE_UP_TIME``, with an event t
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from modelexport import names
 from modelexport.fields import InvalidSpec
@@ -95,8 +95,7 @@ def clean_up(
     pods_refused: Mapping[str, str],
     conversions: Sequence[Object] = (),
     listed: Collection[str] = (),
-    since: datetime | None = None,
-    now: datetime,
+    waited: timedelta = timedelta(0),
 ) -> Step:
     """Decide the next step towards the end of an export that is being deleted.
 
@@ -110,8 +109,8 @@ def clean_up(
         conversions: the Jobs of its conversions that are left, in full. They tell where the files went; since then the
             class may have changed, or another one have become the default.
         listed: the Jobs that have no other Pods than these, as the API server has said since they ended.
-        since: when this operator began to work; what happened before is nothing that it has tried.
-        now: the time, with its zone.
+        waited: for how long this operator has tried, by its own monotonic clock. How old ``deletionTimestamp`` is says
+            less: it is of another clock, and perhaps of a time without an operator.
     """
     if names.FINALIZER not in _finalizers(parent):
         return Step()
@@ -126,7 +125,7 @@ def clean_up(
     except InvalidSpec as error:
         return _leave(parent, _recorded_files(parent), str(error))
     store = _follow_conversions(found, requests, conversions)
-    end = _End(parent, export, *store, jobs, pods, pods_refused, listed, since, now)
+    end = _End(parent, export, *store, jobs, pods, pods_refused, listed, waited)
     return end.release() or end.stop() or end.wait() or end.create(refused)
 
 
@@ -142,8 +141,7 @@ class _End:
     pods: Sequence[Object]
     pods_refused: Mapping[str, str]
     listed: Collection[str]
-    since: datetime | None
-    now: datetime
+    waited: timedelta
 
     @property
     def name(self) -> str:
@@ -172,12 +170,6 @@ class _End:
     def job_pods(self) -> list[Object]:
         """The Pods of the clean-up Job, in the order of their creation."""
         return sorted(pods_of(self.name, self.pods), key=created)
-
-    @property
-    def waited(self) -> timedelta:
-        """For how long this operator has tried to bring the export to its end."""
-        deleted = datetime.fromisoformat(self.parent["metadata"]["deletionTimestamp"])
-        return self.now - max(deleted, self.since or deleted)
 
     def release(self) -> Step | None:
         """Let the export go when its files are gone, or when it has waited long enough."""

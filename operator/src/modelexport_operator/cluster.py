@@ -27,6 +27,7 @@ from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from modelexport import names
 from modelexport.text import clean
 from modelexport_operator import stream
+from modelexport_operator.clock import ServerClock
 from modelexport_operator.encoding import decode, encode
 from modelexport_operator.owners import controller_of
 from modelexport_operator.pods import Object
@@ -133,6 +134,8 @@ class Cluster:
         self._api = api
         if not isinstance(api.rest_client, _RestClient):
             api.rest_client = _RestClient(api.configuration)
+        self.clock = ServerClock()
+        """What time it is for the API server."""
         self.seconds_to_write: Callable[[], float] = lambda: math.inf
         """Asked before every write but those of the Lease; a write that takes longer is given up.
 
@@ -394,6 +397,7 @@ class Cluster:
             content = None if body is None else encode(body)
             timeout = aiohttp.ClientTimeout(total=seconds)
             answer = await self._api.call_api(method, url, headers, content, _request_timeout=timeout)
+            self.clock.hear(answer.headers.get("Date"))
             if 200 <= answer.status < 300:
                 response: aiohttp.ClientResponse = answer.response
                 return response

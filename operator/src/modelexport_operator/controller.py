@@ -5,13 +5,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport_operator.cleanup import takes_files_along
+from modelexport_operator.clock import now
 from modelexport_operator.cluster import Cluster, ClusterError, ConflictError, ExistsError, GoneError, RefusedError
 from modelexport_operator.events import Event, compare_statuses, finished_targets, is_same_end
 from modelexport_operator.line import Line
@@ -42,11 +43,6 @@ REST_SECONDS = 0.5
 """How long an export is left alone after a sync."""
 
 
-def now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
 class Controller:
     """Everything that one operator process knows and does."""
 
@@ -58,7 +54,8 @@ class Controller:
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
-        self._since = clock()
+        self._deletions: dict[str, float] = {}
+        """When this operator first saw that exports are being deleted, by uid, on the loop's monotonic clock."""
         self._is_leading = False
         self._renumbering: asyncio.TimerHandle | None = None
         self._ended: dict[Key, Sequence[TargetState]] = {}
@@ -67,7 +64,7 @@ class Controller:
     def begin(self) -> None:
         """Lead: tell what happens from now on, and count from now on for how long something was tried."""
         self._is_leading = True
-        self._since = self._clock()
+        self._deletions.clear()
 
     def take_over(self, resource: Resource, change: str | None, body: Object) -> None:
         """Take what a watch tells (``change`` as Kubernetes spells it) and mark the exports that it concerns.
@@ -233,7 +230,13 @@ class Controller:
         if known is None:
             return None
         others, promised = self.line.others(key), self.line.promised(key)
-        return replace(known, others=others, promised=promised, since=self._since)
+        return replace(known, others=others, promised=promised, deleted_for=self._deleted_for(known.parent))
+
+    def _deleted_for(self, export: Object) -> timedelta:
+        metadata, now = export["metadata"], asyncio.get_running_loop().time()
+        if not metadata.get("deletionTimestamp"):
+            return timedelta(0)
+        return timedelta(seconds=now - self._deletions.setdefault(metadata["uid"], now))
 
     async def _ask_why(self, key: Key, jobs: Sequence[Object]) -> dict[str, str]:
         """Return, by name, why Jobs have no Pod; what cannot be found out is left open."""

@@ -111,7 +111,7 @@ class Observed:
     names the Jobs that got their turn in the last sync and may not have been heard of yet. ``refused`` holds, by Job
     name, the API server's words for Jobs that it has just not accepted, ``pods_refused`` those for Jobs that it lets
     have no Pod. ``pods_listed`` names the Jobs that had ended when the API server listed their Pods: these are all.
-    ``since`` is when this operator began to work.
+    ``deleted_for`` is for how long this operator has seen that it is being deleted.
     """
 
     parent: Object
@@ -125,7 +125,7 @@ class Observed:
     refused: Mapping[str, str] = field(default_factory=dict)
     pods_refused: Mapping[str, str] = field(default_factory=dict)
     pods_listed: Collection[str] = ()
-    since: datetime | None = None
+    deleted_for: timedelta = timedelta(0)
 
     def pods_of(self, job: Object) -> list[Object]:
         """The Pods of a Job."""
@@ -178,7 +178,7 @@ def sync(observed: Observed, now: datetime) -> Decision:
         now: the time, with its zone.
     """
     if observed.parent["metadata"].get("deletionTimestamp"):
-        return _end(observed, now)
+        return _end(observed)
     try:
         export = parse_export(observed.parent)
         if (finalizers := correct_finalizers(observed.parent, export)) is not None:
@@ -192,7 +192,7 @@ def sync(observed: Observed, now: datetime) -> Decision:
     return _sync_targets(_Round(observed, export, found, now), requests)
 
 
-def _end(observed: Observed, now: datetime) -> Decision:
+def _end(observed: Observed) -> Decision:
     """Do what an export that is being deleted waits for."""
     step = clean_up(
         observed.parent,
@@ -203,8 +203,7 @@ def _end(observed: Observed, now: datetime) -> Decision:
         pods_refused=observed.pods_refused,
         conversions=observed.conversions,
         listed=observed.pods_listed,
-        since=observed.since,
-        now=now,
+        waited=observed.deleted_for,
     )
     return Decision(
         create=step.create,

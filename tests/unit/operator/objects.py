@@ -2,7 +2,6 @@
 
 import json
 from copy import deepcopy
-from datetime import datetime
 from typing import Any
 
 from modelexport import names
@@ -116,8 +115,7 @@ def make_job(export: Body, target: str, export_class: Body | None = None, **chan
 
 def make_clean_job(export: Body, **changes: Any) -> Body:
     """The clean-up Job of an export that is being deleted, as observed; ``changes`` as for ``make_job``."""
-    deleted = datetime.fromisoformat(export["metadata"]["deletionTimestamp"])
-    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, pods_refused={}, now=deleted).create[0])
+    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, pods_refused={}).create[0])
     job["status"] = changes.pop("status", {})
     job["metadata"] |= {"uid": "uid-of-the-clean-up", "creationTimestamp": "2026-01-02T03:04:01Z", **changes}
     return job

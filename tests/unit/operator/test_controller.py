@@ -8,6 +8,7 @@ import pytest
 
 from modelexport.spec import parse_export
 from modelexport_operator import controller as module
+from modelexport_operator.cleanup import GIVE_UP_TIME
 from modelexport_operator.cluster import (
     ClusterError,
     ConflictError,
@@ -128,15 +129,40 @@ async def test_files_are_removed_from_the_store_to_which_the_own_jobs_took_them(
     assert environment["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"]["name"] == "modelexport-storage"
 
 
-async def test_an_operator_that_was_away_tries_to_remove_files_before_it_gives_up() -> None:
+def deleted_at(deleted: datetime) -> Body:
+    """An export that is being deleted, and whose files go with it."""
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
-    export["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["modelexport.dev/files"]}
+    export["metadata"] |= {"deletionTimestamp": deleted.isoformat(), "finalizers": ["modelexport.dev/files"]}
     export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
+    return export
+
+
+async def test_an_operator_that_was_away_tries_before_it_gives_up() -> None:
     times = iter([NOW - timedelta(hours=1)])
-    controller, cluster = make(export, lambda: next(times, NOW))
+    controller, cluster = make(deleted_at(NOW - timedelta(days=1)), lambda: next(times, NOW))
     controller.begin()
     await work(controller)
     assert cluster.calls == ["create clean-up"]
+
+
+@pytest.mark.parametrize("minutes", [-10, 0, 10])
+async def test_a_clean_up_is_tried_for_its_time_by_any_clock(minutes: int) -> None:
+    began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
+    controller, cluster = make(
+        deleted_at(NOW + timedelta(seconds=500)),
+        lambda: NOW + timedelta(minutes=minutes, seconds=loop.time() - began),
+    )
+    await asyncio.sleep(500)
+    await work(controller)
+    assert cluster.calls == ["create clean-up"]
+    cluster.created[0]["metadata"]["uid"] = "uid-of-the-clean-up"
+    controller.take_over(JOBS, "ADDED", at(cluster.created[0], 3))
+    await asyncio.sleep(GIVE_UP_TIME.total_seconds() - 10)
+    await work(controller)
+    assert "event FilesRemain" not in cluster.calls
+    await asyncio.sleep(20)
+    await work(controller)
+    assert "event FilesRemain" in cluster.calls
 
 
 async def test_why_a_clean_up_never_had_a_pod_is_asked_after_its_end_too() -> None:

@@ -8,7 +8,7 @@ case has one, ``job.yaml``, the first Job in full.
 """
 
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -59,8 +59,17 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         refused=observed.get("refused", {}),
         pods_refused=observed.get("podsRefused", {}),
         pods_listed=[job["metadata"]["name"] for job in jobs] if observed.get("podsListed") else [],
-        since=datetime.fromisoformat(observed["since"]) if "since" in observed else None,
+        deleted_for=deleted_for(parent, observed),
     )
+
+
+def deleted_for(parent: dict[str, Any], observed: dict[str, Any]) -> timedelta:
+    """For how long the operator has seen the deletion: since then, or since it is there."""
+    if "deletionTimestamp" not in parent["metadata"]:
+        return timedelta(0)
+    deleted = datetime.fromisoformat(parent["metadata"]["deletionTimestamp"])
+    there = datetime.fromisoformat(observed["since"]) if "since" in observed else deleted
+    return datetime.fromisoformat(observed["now"]) - max(deleted, there)
 
 
 def render(decision: Decision, parent: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) 
     now = datetime.fromisoformat(observed["now"])
     refused = {"refused": given.refused, "pods_refused": given.pods_refused, "pods_listed": given.pods_listed}
     line = {"others": given.others, "promised": given.promised}
-    besides = replace(kept, conversions=given.conversions, since=given.since, **line, **refused)
+    besides = replace(kept, conversions=given.conversions, deleted_for=given.deleted_for, **line, **refused)
     assert sync(besides, now) == sync(given, now)
 
 
