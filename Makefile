@@ -11,7 +11,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-security fuzz test-release test-converter test-integration test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
+.PHONY: help install tools gitops-tools demo test test-unit test-security fuzz test-release test-converter test-integration test-faults faults test-e2e lint fmt lock generate sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -31,7 +31,7 @@ demo: install ## Export the trained YOLOv8 detector of the repository to all nin
 	@install -D -m 644 tests/models/data/calibration.zip modelexport-store/datasets/shapes/calibration.zip
 	$(BIN)/modelexport run examples/yolov8.yaml
 
-test: lint test-unit test-security test-release test-converter test-integration test-e2e ## Run everything: what CI runs
+test: lint test-unit test-security test-release test-converter test-integration test-faults test-e2e ## Run everything: what CI runs
 
 test-unit: install ## Run the tests that need neither torch nor a cluster, in seconds
 	$(PYTEST) tests/unit
@@ -61,6 +61,12 @@ test-converter: tools ## Convert, verify and measure all cells
 
 test-integration: gitops-tools ## Run the operator against a real API server
 	$(PYTEST) -n 3 --dist loadgroup tests/integration
+
+test-faults: tools ## Let the operator meet faults of the API server, of clocks and of itself, with few exports
+	$(PYTEST) -n 3 tests/faults
+
+faults: tools ## Let the operator meet every fault, at full size (an hour), and write docs/faults.md
+	$(PYTEST) --long tests/faults
 
 test-e2e: gitops-tools ## Run the whole product on the real test cluster
 	$(PYTEST) tests/e2e

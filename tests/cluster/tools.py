@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, gitops_dir, tools_dir
 from cluster.shell import exclusive, output, require_disk, run, say, scratch_folder
 
+FAKETIME = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/faketime/libfaketime.so.1"
+"""Shows a process that is started with it another time than the machine's."""
 PACKAGES = {
     "containerd": "/usr/bin/containerd",
     "runc": "/usr/sbin/runc",
@@ -21,6 +24,7 @@ PACKAGES = {
     "gpg": "/usr/bin/gpg",
     "redis-server": "/usr/bin/redis-server",
     "prometheus": "/usr/bin/promtool",
+    "libfaketime": FAKETIME,
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"

@@ -4,7 +4,8 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from typing import Any
 
 from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
@@ -37,13 +38,25 @@ class Api:
         self._trust = ssl.create_default_context(cafile=plane.certificate)
 
     def call(self, method: str, path: str, body: Body | None = None, content_type: str = "application/json") -> Body:
+        with self._open(method, path, body, content_type) as response:
+            answer: Body = json.load(response)
+            return answer
+
+    def watch(self, path: str, version: str, seconds: int = 5) -> Iterator[Body]:
+        """The events of a watch from a version on, for some seconds."""
+        query = f"watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={seconds}"
+        with self._open("GET", f"{path}?{query}") as response:
+            yield from map(json.loads, response)
+
+    def _open(
+        self, method: str, path: str, body: Body | None = None, content_type: str = "application/json"
+    ) -> HTTPResponse:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content_type}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._address + path.format(self.namespace), data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, context=self._trust, timeout=60) as response:
-                answer: Body = json.load(response)
-                return answer
+            answer: HTTPResponse = urllib.request.urlopen(request, context=self._trust, timeout=60)
+            return answer
         except urllib.error.HTTPError as error:
             raise ApiError(error.code, json.load(error)["message"]) from error
 

@@ -1,14 +1,12 @@
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from integration.api import CLASSES, Api
-from integration.control_plane import ControlPlane, start_control_plane
-from integration.installation import install_definitions
+from integration import fixtures
+from integration.control_plane import ControlPlane
 from integration.process import Operator
-from integration.proxy import Proxy, start_proxy
-from unit.operator.objects import make_class
+
+plane, proxy, api = fixtures.plane, fixtures.proxy, fixtures.api
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -17,32 +15,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
-
-
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane with our definitions and the operator's rights installed."""
-    with start_control_plane(tmp_path_factory.mktemp("plane")) as plane:
-        install_definitions(plane)
-        Api(plane, "default").create(CLASSES, make_class())
-        yield plane
-
-
-@pytest.fixture
-def api(plane: ControlPlane) -> Iterator[Api]:
-    """A namespace of its own, in which only Pods of the restricted level may run."""
-    namespace = f"test-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api = Api(plane, namespace)
-    api.create("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
-    yield api
-    api.delete("/api/v1/namespaces", namespace)
-
-
-@pytest.fixture(scope="session")
-def proxy(plane: ControlPlane) -> Iterator[Proxy]:
-    with start_proxy(plane) as proxy:
-        yield proxy
 
 
 @pytest.fixture(scope="module")

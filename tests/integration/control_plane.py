@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -30,13 +30,47 @@ PATIENCE_SECONDS = 120
 """Longer than a busy machine takes for anything: what comes at last is not late."""
 
 
+class Server:
+    """A server that can be killed, and started again with its data."""
+
+    def __init__(self, folder: Path, name: str, *flags: str) -> None:
+        self._command = [tool(name), *flags]
+        self._log = folder / f"{name}.log"
+        self._environment = {**os.environ, "HOME": str(folder)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run until the context ends, killed in between or not."""
+        self.start()
+        try:
+            yield
+        finally:
+            assert self._process is not None
+            end_process(self._process)
+
+    def start(self) -> None:
+        """Start; ready or not, it returns at once."""
+        self._process = start_process(self._command, self._log, self._environment)
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
 @dataclass(frozen=True)
 class ControlPlane:
-    """A running control plane, and the token of its administrator."""
+    """A running control plane, and the token of its administrator.
+
+    ``servers`` are ``etcd``, ``kube-apiserver`` and ``kube-controller-manager``, those that run.
+    """
 
     address: str
     folder: Path
     token: str = TOKEN
+    servers: dict[str, Server] = field(default_factory=dict)
 
     @property
     def kubeconfig(self) -> Path:
@@ -45,6 +79,10 @@ class ControlPlane:
     @property
     def certificate(self) -> Path:
         return self.folder / "apiserver/apiserver.crt"
+
+    def wait_until_ready(self) -> None:
+        """Return when the API server can be used."""
+        wait_until("the API server", lambda: _is_ready(self))
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
         """Run the real kubectl and return what it prints.
@@ -65,11 +103,12 @@ def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
     plane = ControlPlane(f"https://127.0.0.1:{free_port()}", folder)
     _write_credentials(plane)
     with ExitStack() as stack:
-        store = stack.enter_context(_etcd(folder))
-        stack.enter_context(_run(folder, "kube-apiserver", *_api_server_flags(plane, store)))
-        wait_until("the API server", lambda: _is_ready(plane))
+        store, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        stack.enter_context(_run(plane, "etcd", *_etcd_flags(folder, store, peer)))
+        stack.enter_context(_run(plane, "kube-apiserver", *_api_server_flags(plane, store)))
+        plane.wait_until_ready()
         write_kubeconfig(plane.kubeconfig, plane.address, plane.certificate)
-        stack.enter_context(_run(folder, "kube-controller-manager", *_controller_flags(plane)))
+        stack.enter_context(_run(plane, "kube-controller-manager", *_controller_flags(plane)))
         yield plane
 
 
@@ -104,32 +143,41 @@ def wait_until(what: str, is_true: Callable[[], object], seconds: float = PATIEN
 def run_process(
     command: list[str], log: Path, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process with its output in a file; at the end it is asked to leave, then made to."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+    """Run a process with its output in a file until the context ends."""
+    process = start_process(command, log, environment)
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
+
+
+def start_process(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a process with its output at the end of a file."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to leave, then make it."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
-def _run(folder: Path, name: str, *flags: str) -> Iterator[None]:
-    with run_process([tool(name), *flags], folder / f"{name}.log", {**os.environ, "HOME": str(folder)}):
+def _run(plane: ControlPlane, name: str, *flags: str) -> Iterator[None]:
+    plane.servers[name] = Server(plane.folder, name, *flags)
+    with plane.servers[name].running():
         yield
 
 
-@contextmanager
-def _etcd(folder: Path) -> Iterator[str]:
-    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    flags = [
+def _etcd_flags(folder: Path, client: str, peer: str) -> list[str]:
+    return [
         f"--data-dir={folder / 'etcd'}",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
@@ -139,8 +187,6 @@ def _etcd(folder: Path) -> Iterator[str]:
         "--unsafe-no-fsync",
         "--log-level=warn",
     ]
-    with _run(folder, "etcd", *flags):
-        yield client
 
 
 def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The part of the kubelet: Pods run and end as the test wants, by their target."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -89,23 +90,23 @@ def _ended(exit_code: int, message: str = "", reason: str = "Error") -> Body:
 @contextmanager
 def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterator[None]:
     """End every Pod that appears: one end for all, or per target one for each attempt (the last for all further)."""
-    seen: dict[str, list[str]] = {}
+    kubelet = Kubelet(api, ends)
 
     def look() -> None:
         for pod in api.list(PODS):
-            _end_once(api, pod, ends, seen)
+            kubelet.step(pod)
 
     with meanwhile(look):
         yield
 
 
 @contextmanager
-def meanwhile(look: Callable[[], None]) -> Iterator[None]:
+def meanwhile(look: Callable[[], object], pause: float = 0.05) -> Iterator[None]:
     """Have a part of Kubernetes that is played look at the world again and again."""
     stop = threading.Event()
 
     def work() -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(pause):
             look()
 
     thread = threading.Thread(target=work, daemon=True)
@@ -117,15 +118,33 @@ def meanwhile(look: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _end_once(api: Api, pod: Body, ends: dict[str, list[End]] | End, seen: dict[str, list[str]]) -> None:
-    labels = pod["metadata"]["labels"]
-    target = f"{labels.get('modelexport.dev/format')}/{labels.get('modelexport.dev/precision')}"
-    attempts = seen.setdefault(target, [])
-    if pod["metadata"].get("deletionTimestamp"):
-        _terminate(api, pod)
-        return
-    if pod["metadata"]["uid"] in attempts:
-        return
-    attempts.append(pod["metadata"]["uid"])
-    choices = ends.get(target, [succeed]) if isinstance(ends, dict) else [ends]
-    choices[min(len(attempts), len(choices)) - 1](api, pod)
+class Kubelet:
+    """Brings each Pod to its end, once.
+
+    Args:
+        api: the namespace of the Pods.
+        ends: one end for all, or per target one for each attempt (the last for all further).
+        seconds: for how long a Pod runs.
+    """
+
+    def __init__(self, api: Api, ends: dict[str, list[End]] | End, seconds: float = 0.0) -> None:
+        self._api = api
+        self._ends = ends
+        self._seconds = seconds
+        self._begun: dict[str, float] = {}
+        self._ended: dict[str, list[str]] = {}
+
+    def step(self, pod: Body) -> None:
+        """Take a Pod one step on; of one whose step fails the next look tries it again."""
+        uid, labels = pod["metadata"]["uid"], pod["metadata"]["labels"]
+        target = f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}"
+        ended = self._ended.setdefault(target, [])
+        if pod["metadata"].get("deletionTimestamp"):
+            _terminate(self._api, pod)
+        elif self._seconds and uid not in self._begun:
+            run(self._api, pod)
+            self._begun[uid] = time.monotonic()
+        elif uid not in ended and time.monotonic() >= self._begun.get(uid, 0.0) + self._seconds:
+            choices = self._ends.get(target, [succeed]) if isinstance(self._ends, dict) else [self._ends]
+            choices[min(len(ended), len(choices) - 1)](self._api, pod)
+            ended.append(uid)

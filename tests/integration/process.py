@@ -8,9 +8,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
-from integration.control_plane import OPERATOR_TOKEN, run_process, wait_until, write_kubeconfig
+from integration.control_plane import OPERATOR_TOKEN, end_process, start_process, wait_until, write_kubeconfig
 from ports import free_port
 
 SOURCES = Path(__file__).parents[2] / "operator/src"
@@ -37,7 +38,16 @@ class Operator:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Run until the context ends, ready or not."""
+        """Run until the context ends, ready or not, and be it in several lives."""
+        self.start()
+        try:
+            yield
+        finally:
+            assert self.process is not None
+            end_process(self.process)
+
+    def start(self) -> None:
+        """Start a life; it returns at once."""
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELEXPORT_")},
             "KUBECONFIG": str(self._kubeconfig),
@@ -46,9 +56,7 @@ class Operator:
             "MODELEXPORT_HTTP_PORT": str(self.port),
             **self._settings,
         }
-        command = [sys.executable, "-m", "modelexport_operator"]
-        with run_process(command, self.log, environment) as self.process:
-            yield
+        self.process = start_process([sys.executable, "-m", "modelexport_operator"], self.log, environment)
 
     def is_alive(self) -> bool:
         """Whether the process runs."""
@@ -56,16 +64,21 @@ class Operator:
 
     def kill(self) -> None:
         """End the process as a crash does."""
+        self.signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def ask(self, path: str) -> tuple[int, str]:
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ask(self, path: str, seconds: float = 60) -> tuple[int, str]:
         """Ask the operator's HTTP server; status 0 when it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=seconds) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (OSError, HTTPException):
             return 0, ""

@@ -8,11 +8,11 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 
 from integration.control_plane import ControlPlane
 from ports import free_port
@@ -32,6 +32,35 @@ class Fault:
     times: int = 1
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A request, and the way to the server: ``forward`` carries it out and yields the answer, not read yet."""
+
+    request: web.Request
+    forward: Callable[[], AbstractAsyncContextManager[ClientResponse]]
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether the answer is a stream of events."""
+        return self.request.query.get("watch") == "true"
+
+    def cut(self) -> web.Response:
+        """Cut the connection; returns what nobody will get."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+        return web.Response(status=500)
+
+    async def begin(self, answer: ClientResponse, **headers: str) -> web.StreamResponse:
+        """Send the head of an answer."""
+        response = web.StreamResponse(status=answer.status, headers={**_answer_headers(answer.headers), **headers})
+        await response.prepare(self.request)
+        return response
+
+
+Treatment = Callable[[Exchange], Awaitable[web.StreamResponse]]
+"""Another way to answer than to pass the server's answer on."""
+
+
 @dataclass
 class Proxy:
     """A running proxy; what it does can be changed at any time."""
@@ -43,11 +72,20 @@ class Proxy:
     asked: list[str] = field(default_factory=list)
     """Everything that was ever asked for, in all namespaces."""
     deaf_to: str = ""
-    """Watches of this plural are kept open, and nothing of them is passed on."""
+    """Watches of this plural are kept open, and nothing of them is passed on, also when this has changed again."""
+    choose: Callable[[Exchange], Treatment | None] = lambda _: None
+    """Asked for every request how it is treated; ``None``: like any other."""
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    streams: dict[int, Exchange] = field(default_factory=dict)
+    """The watches that are open."""
 
     def watch_over(self, namespace: str, fault: Fault | None = None) -> None:
         """Count from now the writes of a namespace, and strike at one of them."""
         self.namespace, self.fault, self.writes = namespace, fault, []
+
+    def cut_watches(self) -> None:
+        """Cut the connections of all watches."""
+        self.loop.call_soon_threadsafe(lambda: [exchange.cut() for exchange in list(self.streams.values())])
 
 
 @contextmanager
@@ -55,7 +93,7 @@ def start_proxy(plane: ControlPlane) -> Iterator[Proxy]:
     """Run a proxy in a thread."""
     port = free_port()
     proxy = Proxy(f"http://127.0.0.1:{port}")
-    loop = asyncio.new_event_loop()
+    loop = proxy.loop
     started, stop = threading.Event(), asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(_serve(proxy, plane, port, started, stop)))
     thread.start()
@@ -93,16 +131,35 @@ async def _handle(proxy: Proxy, upstream: ClientSession, address: str, request: 
         return _strike(fault, request)
     headers = {key: value for key, value in request.headers.items() if key not in HOP_HEADERS}
     url, timeout = address + request.path_qs, ClientTimeout(total=None)
-    async with upstream.request(request.method, url, data=body or None, headers=headers, timeout=timeout) as answer:
-        if fault is not None:
-            await answer.read()
-            return _strike(fault, request)
-        response = web.StreamResponse(status=answer.status, headers=_answer_headers(answer.headers))
-        await response.prepare(request)
+    exchange = Exchange(
+        request,
+        lambda: upstream.request(request.method, url, data=body or None, headers=headers, timeout=timeout),
+    )
+    treat = proxy.choose(exchange)
+    try:
+        if treat is not None:
+            return await treat(exchange)
+        async with exchange.forward() as answer:
+            if fault is not None:
+                await answer.read()
+                return _strike(fault, request)
+            return await _pass_on(proxy, exchange, answer)
+    except ClientError:
+        return exchange.cut()  # What lies behind a proxy is down.
+
+
+async def _pass_on(proxy: Proxy, exchange: Exchange, answer: ClientResponse) -> web.StreamResponse:
+    if exchange.is_watch:
+        proxy.streams[id(exchange)] = exchange
+    try:
+        response, is_dead = await exchange.begin(answer), False
         async for chunk in answer.content.iter_any():
-            if not _is_swallowed(proxy, request):
+            is_dead = is_dead or _is_swallowed(proxy, exchange)
+            if not is_dead:
                 await response.write(chunk)
         return response
+    finally:
+        proxy.streams.pop(id(exchange), None)
 
 
 def _count(proxy: Proxy, request: web.Request) -> Fault | None:
@@ -123,9 +180,8 @@ def _strike(fault: Fault, request: web.Request) -> web.Response:
     return web.Response(status=fault.status or 500, text=json.dumps(body), content_type="application/json")
 
 
-def _is_swallowed(proxy: Proxy, request: web.Request) -> bool:
-    is_watch = request.query.get("watch") == "true"
-    return bool(proxy.deaf_to) and is_watch and request.path.endswith(f"/{proxy.deaf_to}")
+def _is_swallowed(proxy: Proxy, exchange: Exchange) -> bool:
+    return bool(proxy.deaf_to) and exchange.is_watch and exchange.request.path.endswith(f"/{proxy.deaf_to}")
 
 
 def _answer_headers(headers: object) -> dict[str, str]:

@@ -1,0 +1,161 @@
+"""What a witness saw of exports, Jobs and Pods, sorted by the conversion that it tells of. Pure."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelexport import names
+
+Body = Mapping[str, Any]
+EXPORTS, JOBS, PODS = "modelexports", "jobs", "pods"
+SUCCEEDED, FAILED, RUNNING = "Succeeded", "Failed", "Running"
+FINAL = (SUCCEEDED, FAILED)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One state of one object.
+
+    Attributes:
+        at: when the witness heard of it, in seconds of its monotonic clock.
+        kind: ``modelexports``, ``jobs`` or ``pods``.
+        change: ``ADDED``, ``MODIFIED`` or ``DELETED``.
+        body: the object.
+        since: the version from which it may have been so. It is lower than that of the object when the witness could
+            not listen for a while: the doubt is the operator's.
+    """
+
+    at: float
+    kind: str
+    change: str
+    body: Body
+    since: int
+
+    @property
+    def version(self) -> int:
+        """The version of the object."""
+        return int(self.body["metadata"]["resourceVersion"])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a status says of a target."""
+
+    target: str
+    state: str
+    reason: str
+    artifact: bool
+    version: int
+    at: float
+
+    def says_as(self, other: "Claim | None") -> bool:
+        """Whether another claim says the same."""
+        return other is not None and (self.state, self.reason) == (other.state, other.reason)
+
+
+@dataclass
+class Conversion:
+    """All that was seen of one target's Jobs and of their Pods."""
+
+    jobs: dict[str, list[Sight]] = field(default_factory=lambda: defaultdict(list))
+    pods: list[Sight] = field(default_factory=list)
+
+    def has(self, condition: str, version: int) -> bool:
+        """Whether a Job had a condition at a version."""
+        return any(
+            sight.since <= version and _has(sight.body, condition) for job in self.jobs.values() for sight in job
+        )
+
+    def has_started(self, version: int) -> bool:
+        """Whether a Pod had started at a version."""
+        return any(sight.since <= version and _has_started(sight.body) for sight in self.pods)
+
+    def has_published(self, version: int) -> bool:
+        """Whether a Pod had succeeded at a version."""
+        return any(sight.since <= version and _phase(sight.body) == "Succeeded" for sight in self.pods)
+
+    @property
+    def created_at(self) -> float:
+        """When its first Job was seen."""
+        return min((job[0].at for job in self.jobs.values()), default=math.inf)
+
+    @property
+    def ended_at(self) -> float:
+        """When its first Job was seen to have ended."""
+        ends = (s.at for job in self.jobs.values() for s in job if _has(s.body, "Complete") or _has(s.body, "Failed"))
+        return min(ends, default=math.inf)
+
+
+@dataclass
+class Story:
+    """The history, sorted by what it tells of."""
+
+    exports: dict[str, list[Sight]] = field(default_factory=lambda: defaultdict(list))
+    conversions: dict[tuple[str, str], Conversion] = field(default_factory=lambda: defaultdict(Conversion))
+
+    @classmethod
+    def of(cls, history: Sequence[Sight]) -> "Story":
+        """Sort a history."""
+        story = cls()
+        for sight in history:
+            labels = sight.body["metadata"].get("labels") or {}
+            key = labels.get(names.EXPORT_LABEL, ""), _target_of(labels)
+            if sight.kind == EXPORTS:
+                story.exports[sight.body["metadata"]["name"]].append(sight)
+            elif sight.kind == JOBS and key[1]:
+                story.conversions[key].jobs[sight.body["metadata"]["uid"]].append(sight)
+            elif sight.kind == PODS and key[1]:
+                story.conversions[key].pods.append(sight)
+        return story
+
+    def claims(self, name: str) -> Iterator[list[Claim]]:
+        """What each status of an export says of its targets, in the order of their versions."""
+        for sight in self.exports[name]:
+            if sight.change != "DELETED":
+                yield list(claims_of(sight))
+
+    def told_at(self, name: str, target: str) -> float:
+        """When a status first told of the end of a target."""
+        told = (c.at for claims in self.claims(name) for c in claims if c.target == target and c.state in FINAL)
+        return next(told, math.inf)
+
+    def final_claims(self, name: str) -> dict[str, Claim]:
+        """What the last status of an export says of its targets."""
+        *_, last = ([], *self.claims(name))
+        return {claim.target: claim for claim in last}
+
+
+def claims_of(sight: Sight) -> Iterator[Claim]:
+    """What a status says of the targets of its export."""
+    for entry in sight.body.get("status", {}).get("targets") or ():
+        target, has_artifact = f"{entry['format']}/{entry['precision']}", "artifact" in entry
+        yield Claim(target, entry["state"], entry["reason"], has_artifact, sight.version, sight.at)
+
+
+def _target_of(labels: Mapping[str, str]) -> str:
+    if names.FORMAT_LABEL not in labels:
+        return ""
+    return f"{labels[names.FORMAT_LABEL]}/{labels[names.PRECISION_LABEL]}"
+
+
+def _has(job: Body, condition: str) -> bool:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+
+
+def _phase(pod: Body) -> str:
+    return str(pod.get("status", {}).get("phase", ""))
+
+
+def _has_started(pod: Body) -> bool:
+    status = pod.get("status", {})
+    states = [s.get("state", {}) for key in ("initContainerStatuses", "containerStatuses") for s in status.get(key, ())]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def ready_of(export: Body) -> Body:
+    """The condition Ready of an export; empty before there is one."""
+    conditions = export.get("status", {}).get("conditions") or ()
+    return next((c for c in conditions if c["type"] == "Ready"), {})

@@ -1,0 +1,44 @@
+"""Writes docs/faults.md: what each fault does, what the operator makes of it, and what the last long run measured."""
+
+from collections.abc import Sequence
+
+from bench.tables import table
+from cluster.layout import REPOSITORY
+from faults.catalogue import FAULTS
+from faults.runner import HEADERS, Row
+
+PAGE = REPOSITORY / "docs/faults.md"
+INTRODUCTION = """# Faults
+
+Written by `make faults`, which runs each fault against a real API server, etcd and Job controller with 20 exports of
+nine targets; not by hand. `make test-faults`, a part of `make test`, runs most of them with four exports.
+
+Half of the exports are ordered before the fault and half within it. A witness that watches the API server by itself
+keeps every state of every ModelExport, Job and Pod, and judges at the end:
+
+- *lost*: a target that never got an end, or an export that was deleted before its time;
+- *double*: a target that was converted twice;
+- *wrong*: a last status that differs from what has happened;
+- *untrue*: any status in between that was not true when it was written;
+- *untold*: a final event that is missing, or a conversion that no metric counts;
+- *ended*: an operator that ended by itself where it should not, or did not end where it should;
+- *seconds*: from the end of the fault until every Job was made, every end was told and an operator was ready. Its bound
+  holds on a machine five times slower than a common one."""
+ADVICE = """## What happens, and what to do
+
+Alerts lead to [runbooks](operator.md#health-and-metrics); none of these faults needs anything that is not said here."""
+
+
+def build_page(rows: Sequence[Row]) -> str:
+    """Build the page; a fault that was not measured has dashes."""
+    by_name = {row.fault: row.cells() for row in rows}
+    unknown = ["-"] * (len(HEADERS) - 2)
+    results = [by_name.get(fault.name, [fault.name, *unknown, f"{fault.bound:.0f}"]) for fault in FAULTS]
+    advice = ["| fault | the operator | you |", "|---|---|---|"]
+    advice += [f"| {fault.name} | {fault.does} | {fault.advice} |" for fault in FAULTS]
+    return "\n\n".join((INTRODUCTION, table(HEADERS, results), ADVICE, "\n".join(advice))) + "\n"
+
+
+def write_page(rows: Sequence[Row]) -> None:
+    """Write the page."""
+    PAGE.write_text(build_page(rows))

@@ -1,0 +1,304 @@
+"""The world of one fault: a namespace with exports, operators that are kept running, played Pods and a witness."""
+
+import math
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from faults import history
+from faults.history import SUCCEEDED
+from faults.injection import Injector
+from faults.judge import Order, Told, find_untold, is_all_told
+from faults.witness import TROUBLE, Witness
+from integration.api import EVENTS, EXPORTS, Api, ApiError, Body
+from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
+from integration.kubelet import Kubelet, meanwhile, refuse, succeed
+from integration.process import Operator
+from integration.proxy import Proxy
+from modelexport import names
+from modelexport.matrix import TARGETS
+from unit.operator.objects import make_export, result_text
+
+REFUSED, REFUSAL = "ONNX/FP16", "VerificationFailed"
+"""The target of every second export that is not verified, and how it ends."""
+LONG_TTL = 300
+WORK_SECONDS = 1.0
+PROBE_SECONDS, PROBE_FAILURES = 20.0, 6
+"""The liveness probe of the chart."""
+HURRY = 10
+"""How much more often it asks in most faults."""
+LOOK_SECONDS = 0.5
+EVENT_SECONDS = 20.0
+"""From a status to its events, on a machine five times slower than usual."""
+WATCHFUL = {"MODELEXPORT_AUDIT_SECONDS": "5", "MODELEXPORT_PATIENCE_SECONDS": "8"}
+"""Watches are checked more often than by default, so that a silent one is noticed within a test."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a fault is: exports of nine targets, seconds that it lasts, how often what comes often comes."""
+
+    exports: int
+    seconds: float
+    freeze_seconds: float
+    times: int
+
+
+LEASE = {
+    "MODELEXPORT_LEASE_SECONDS": "10",
+    "MODELEXPORT_LEASE_RENEW_SECONDS": "8",
+    "MODELEXPORT_LEASE_RETRY_SECONDS": "0.5",
+}
+"""Shorter than by default, and long enough for a leader on a busy machine to keep it."""
+SHORT = Size(exports=4, seconds=5.0, freeze_seconds=12.0, times=3)
+LONG = Size(exports=20, seconds=120.0, freeze_seconds=60.0, times=20)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a fault is played: a control plane, the proxy before it, a namespace, and a folder for the operators."""
+
+    plane: ControlPlane
+    proxy: Proxy
+    api: Api
+    folder: Path
+    size: Size
+
+
+def build_orders(count: int, *, is_deleted: bool = False) -> list[Order]:
+    """Exports of all targets; in every second one a target fails for good, and the first one has a TTL."""
+    ends = {str(target): SUCCEEDED for target in TARGETS}
+    orders = [
+        Order(f"shapes-{i}", {**ends, REFUSED: REFUSAL} if i % 2 else ends, None if i else LONG_TTL)
+        for i in range(count)
+    ]
+    return [*orders, Order("shapes-deleted", {"ONNX/FP32": SUCCEEDED}, is_deleted=True)] if is_deleted else orders
+
+
+class Kept:
+    """An operator that somebody starts again when it has ended, or when its liveness probe fails, as a kubelet does.
+
+    Attributes:
+        exits: with which codes it ended by itself.
+        lives: how often it was started.
+        is_watched: whether somebody looks after it.
+    """
+
+    def __init__(self, operator: Operator, probe_seconds: float) -> None:
+        self.operator = operator
+        self.exits: list[int] = []
+        self.lives = 1
+        self.is_watched = True
+        self._failures = 0
+        self._probed = time.monotonic()
+        self._probe_seconds = probe_seconds
+
+    def leaves_within(self, seconds: float) -> bool:
+        """Whether its process, after which nobody looks, ends within some seconds."""
+        assert self.operator.process is not None
+        try:
+            self.operator.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def look(self) -> None:
+        """Look after it once."""
+        if not self.is_watched:
+            return
+        process = self.operator.process
+        if process is not None and (code := process.poll()) is not None:
+            if code not in (-signal.SIGKILL, 0):
+                self.exits.append(code)
+            self.lives += 1
+            self._failures = 0
+            self.operator.start()
+        elif time.monotonic() > self._probed + self._probe_seconds:
+            self._probed = time.monotonic()
+            # One that does not answer is starting, or short of time; the chart waits two minutes for it.
+            self._failures = self._failures + 1 if self.operator.ask("/healthz", seconds=5)[0] == 503 else 0
+            if self._failures == PROBE_FAILURES:
+                self.operator.signal(signal.SIGTERM)
+
+
+@dataclass
+class World:
+    """What a fault works on.
+
+    Attributes:
+        injected: how often something was done to the world, beside what the injector counts.
+        complaints: what a fault itself has found wrong with an operator.
+    """
+
+    stage: Stage
+    witness: Witness
+    operators: list[Kept]
+    injector: Injector = field(default_factory=Injector)
+    may_end: threading.Event = field(default_factory=threading.Event)
+    injected: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.plane, self.proxy, self.api = self.stage.plane, self.stage.proxy, self.stage.api
+        self.size = self.stage.size
+        self.may_end.set()
+
+    @property
+    def operator(self) -> Kept:
+        """The first operator."""
+        return self.operators[0]
+
+    def create(self, orders: Sequence[Order], api: Api | None = None) -> None:
+        """Create exports, however long the API server takes to take them."""
+        for order in orders:
+            body = make_export(*order.ends, ttlSecondsAfterFinished=order.ttl)
+            body["spec"] |= {"deletionPolicy": "Delete"} if order.is_deleted else {}
+            body["metadata"] = {"name": order.name}
+            if order.ttl is None:
+                del body["spec"]["ttlSecondsAfterFinished"]
+            self.insist(lambda body=body: (api or self.api).create(EXPORTS, body))  # type: ignore[misc]
+
+    def insist(self, call: Callable[[], object]) -> None:
+        """Call the API server until it answers; what is there already, or gone, is as good."""
+        wait_until("the API server to answer", lambda: _is_answered(call))
+
+    def jobs(self) -> list[Body]:
+        """The Jobs that exist."""
+        return self.witness.latest(history.JOBS)
+
+    def wait_for_ends(self, count: float) -> None:
+        """Wait until so many Jobs have ended."""
+        wait_until("Jobs to end", lambda: sum(map(has_ended, self.jobs())) >= count)
+
+    def wait_to_be_told(self, orders: Sequence[Order], fault_end: float, bound: float) -> float:
+        """Wait until every end is told and an operator is ready, or for the bound after what happened last.
+
+        Returns: the seconds from the end of the fault until an operator was ready; infinite when none was.
+        """
+        ready = math.inf
+        while True:
+            past = list(self.witness.history)
+            last = max([fault_end, *(sight.at for sight in past if sight.kind != history.EXPORTS)])
+            if ready == math.inf and any(kept.operator.ask("/readyz", seconds=5)[0] == 200 for kept in self.operators):
+                ready = time.monotonic() - fault_end
+            if (ready < math.inf and is_all_told(past, orders)) or time.monotonic() > last + bound:
+                return ready
+            time.sleep(LOOK_SECONDS)
+
+    def read_told(self, orders: Sequence[Order]) -> Told:
+        """Read the events and what was counted; both follow a status, so that they get a moment."""
+        end = time.monotonic() + EVENT_SECONDS
+        while True:
+            told = self._read_told()
+            if not find_untold(orders, told) or time.monotonic() > end:
+                return told
+            time.sleep(LOOK_SECONDS)
+
+    def _read_told(self) -> Told:
+        events = {(event["involvedObject"]["name"], event["reason"]) for event in self.api.list(EVENTS)}
+        if any(kept.lives > 1 for kept in self.operators):
+            return Told(events)  # Who was started anew counts anew.
+        return Told(events, sum(_count(kept.operator) for kept in self.operators))
+
+    def delete(self, order: Order) -> None:
+        """Delete an export, and wait until it has gone."""
+        self.insist(lambda: self.api.delete(EXPORTS, order.name))
+        exports = partial(self.witness.latest, history.EXPORTS)
+        wait_until(f"{order.name} to go", lambda: all(e["metadata"]["name"] != order.name for e in exports()))
+
+
+@contextmanager
+def open_world(
+    stage: Stage, operators: int, settings: Mapping[str, str], *, is_hurried: bool = True
+) -> Iterator[World]:
+    """Run operators that reach the API server through the proxy, and all that looks after them.
+
+    Args:
+        stage: where.
+        operators: how many.
+        settings: theirs, beside those of every fault; ``{folder}`` in a value stands for the folder of the plane.
+        is_hurried: whether watches and liveness are checked more often than by default.
+    """
+    everything = {"MODELEXPORT_NAMESPACES": stage.api.namespace, **(WATCHFUL if is_hurried else {}), **settings}
+    probe_seconds = PROBE_SECONDS / HURRY if is_hurried else PROBE_SECONDS
+    filled = {key: value.replace("{folder}", str(stage.plane.folder)) for key, value in everything.items() if value}
+    folders = [stage.folder / str(index) for index in range(operators)]
+    for folder in folders:
+        folder.mkdir()
+    kept = [Kept(Operator(stage.proxy.address, folder, **filled), probe_seconds) for folder in folders]
+    world = World(stage, Witness(stage.api), kept)
+    kubelet = Kubelet(stage.api, _end, WORK_SECONDS)
+    stage.proxy.choose = world.injector.choose
+    with ExitStack() as stack:
+        stack.callback(_calm, stage.proxy)
+        stack.enter_context(world.witness.watching())
+        stack.enter_context(meanwhile(lambda: _play(world, kubelet)))
+        for one in kept:
+            stack.enter_context(one.operator.running())
+        stack.enter_context(meanwhile(lambda: [one.look() for one in kept]))
+        yield world
+
+
+def has_ended(job: Body) -> bool:
+    """Whether the Job controller is done with a Job."""
+    return any(c["type"] in ("Complete", "Failed") for c in job.get("status", {}).get("conditions") or ())
+
+
+def leads(kept: Kept) -> bool:
+    """Whether an operator leads."""
+    return "modelexport_leader 1.0" in kept.operator.ask("/metrics", seconds=5)[1]
+
+
+def wait_for_leader(world: World) -> Kept:
+    """Wait until an operator leads."""
+    wait_until("a leader", lambda: any(leads(kept) for kept in world.operators), PATIENCE_SECONDS)
+    return next(kept for kept in world.operators if leads(kept))
+
+
+def _calm(proxy: Proxy) -> None:
+    proxy.choose = lambda _: None
+    proxy.deaf_to = ""
+
+
+def _play(world: World, kubelet: Kubelet) -> None:
+    """Take all Pods a step on; while the API server is away nothing happens."""
+    for pod in world.witness.latest(history.PODS):
+        if world.may_end.is_set() or not pod.get("status", {}).get("initContainerStatuses"):
+            try:
+                kubelet.step(pod)
+            except (*TROUBLE, ApiError):
+                time.sleep(0.1)
+
+
+def _end(api: Api, pod: Body) -> None:
+    """Let a Pod end as its order says."""
+    labels = pod["metadata"]["labels"]
+    target = f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}"
+    if names.FORMAT_LABEL not in labels:
+        succeed(api, pod, result_text("FilesRemoved", "2 files were removed"))
+    elif target == REFUSED and int(labels[names.EXPORT_LABEL].rsplit("-", 1)[1]) % 2:
+        refuse()(api, pod)
+    else:
+        succeed(api, pod)
+
+
+def _is_answered(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except ApiError as error:
+        return error.status in (404, 409)
+    except TROUBLE:
+        return False
+    return True
+
+
+def _count(operator: Operator) -> int:
+    found = re.findall(r"^modelexport_conversions_total\{.*\} (\S+)$", operator.ask("/metrics")[1], re.MULTILINE)
+    return round(sum(map(float, found)))
