@@ -148,15 +148,12 @@ async def test_an_operator_that_was_away_tries_before_it_gives_up() -> None:
 @pytest.mark.parametrize("minutes", [-10, 0, 10])
 async def test_a_clean_up_is_tried_for_its_time_by_any_clock(minutes: int) -> None:
     began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
-    controller, cluster = make(
-        deleted_at(NOW + timedelta(seconds=500)),
-        lambda: NOW + timedelta(minutes=minutes, seconds=loop.time() - began),
-    )
+    export = deleted_at(NOW + timedelta(seconds=500))
+    controller, cluster = make(export, lambda: NOW + timedelta(minutes=minutes, seconds=loop.time() - began))
     await asyncio.sleep(500)
     await work(controller)
     assert cluster.calls == ["create clean-up"]
-    cluster.created[0]["metadata"]["uid"] = "uid-of-the-clean-up"
-    controller.take_over(JOBS, "ADDED", at(cluster.created[0], 3))
+    controller.take_over(JOBS, "ADDED", at(make_clean_job(export), 3))
     await asyncio.sleep(GIVE_UP_TIME.total_seconds() - 10)
     await work(controller)
     assert "event FilesRemain" not in cluster.calls
