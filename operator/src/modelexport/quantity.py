@@ -16,15 +16,22 @@ SCALES = {
 }
 
 
-@lru_cache(maxsize=1024, typed=True)
 def parse_quantity(value: object) -> Fraction:
     """Return an amount in its base unit: CPUs, bytes, pieces.
 
     Raises:
         ValueError: it is not spelled as an amount of at least 0.
     """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is not an amount")
+    return _parse(value)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _parse(value: int | str) -> Fraction:
+    """The nodes of a cluster have few amounts, and each is asked for at every choice of a pool."""
     found = PATTERN.fullmatch(str(value))
-    if isinstance(value, bool) or not isinstance(value, int | str) or found is None:
+    if found is None:
         raise ValueError(f"{value!r} is not an amount")
     unit = found["unit"] or ""
     scale = SCALES[unit] if unit in SCALES else Fraction(10) ** int(unit[1:])
