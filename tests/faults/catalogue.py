@@ -429,7 +429,8 @@ FAULTS = (
         "two operators without election",
         as_it_is,
         bound=90,
-        does="Each conflict is looked at again; nothing is made twice, since names follow from what is asked for.",
+        does="Each conflict is looked at again; nothing is made twice, since names follow from what is asked for. Each "
+        "operator counts every conversion, so that sums over both are doubled.",
         advice="Switch leader election on (`replicas: 2` of the chart).",
         operators=2,
     ),

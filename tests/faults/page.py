@@ -23,7 +23,9 @@ keeps every state of every ModelExport, Job and Pod, and judges at the end:
 - *untold*: a final event that is missing, or a conversion that no metric counts;
 - *ended*: an operator that ended by itself where it should not, or did not end where it should;
 - *seconds*: from the end of the fault until every Job was made, every end was told and an operator was ready. Its bound
-  holds on a machine five times slower than a common one."""
+  holds on a machine five times slower than a common one.
+
+A fault with dashes was not measured yet."""
 ADVICE = """## What happens, and what to do
 
 Alerts lead to [runbooks](operator.md#health-and-metrics); none of these faults needs anything that is not said here."""
