@@ -23,12 +23,12 @@ from modelexport.request import ConversionRequest
 from modelexport.result import ConversionResult
 from modelexport.spec import parse_class, parse_export
 from modelexport.text import clean, clean_lines, is_clean
-from modelexport_operator.controller import build_event
 from modelexport_operator.events import Event
 from modelexport_operator.manifests import output_of, request_of
 from modelexport_operator.metrics import Metrics
 from modelexport_operator.observe import State, observe_target
 from modelexport_operator.pods import explain_pod_failure
+from modelexport_operator.recorder import build_event
 from modelexport_operator.resources import EXPORTS, JOBS, PODS
 from modelexport_operator.status import recorded_targets
 from modelexport_operator.stores import Stores, key_of
