@@ -72,7 +72,7 @@ FAULTS = {
     ),
     "checkpoint-that-attacks": Fault(
         "CheckpointUnsafe",
-        ("asks for posix._exit", "nothing of it was run", "save the weights as .safetensors"),
+        ("asks for posix._exit", "nothing of it was run", "save the model's state_dict alone"),
         checkpoint(f"s3://{INPUTS}/attack.pt"),
     ),
     "checkpoint-with-another-digest": Fault(
