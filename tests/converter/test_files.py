@@ -85,7 +85,7 @@ def test_published_files_that_are_not_in_the_store_are_told_with_the_store(serve
     assert result.message == f"1 published files were not found in {where}: {lost} (1 files were removed)"
 
 
-def test_a_store_that_is_gone_is_worth_another_try_and_names_the_files(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_is_tried_again_and_files_are_named(tmp_path: Path) -> None:
     gone = MinioServer(f"127.0.0.1:{free_port()}")
     code, result, _ = run("clean", environ(gone, "uid-1", FILE, REPORT), tmp_path)
     assert (code, result.reason) == (75, "StorageUnavailable")
