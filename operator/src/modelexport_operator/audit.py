@@ -47,7 +47,7 @@ class Difference:
         store = stores[self.resource]
         if self.is_listed:
             return store.known_version(self.key) < self.version
-        return store.get(self.key) is not None and store.known_version(self.key) <= self.version
+        return store.version(self.key) is not None and store.known_version(self.key) <= self.version
 
 
 class Audit:

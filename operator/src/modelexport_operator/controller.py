@@ -116,6 +116,7 @@ class Controller:
             if resource is EXPORTS:
                 self._tell_release(key)
                 self._ended.pop(key, None)
+                self._deletions.pop(body["metadata"]["uid"], None)
             for export in self.stores.exports_of(resource, body):
                 self.queue.mark(export, priority=Priority.END if resource in BUSY else Priority.NEW)
                 self._move_up(resource, export)

@@ -84,9 +84,10 @@ class Store:
 
     def put(self, body: Object) -> bool:
         """Take a body over; ``False`` when it is known already, or what is known is newer, or it is no news."""
-        key, known = key_of(body), self.get(key_of(body))
+        key = key_of(body)
         if self.known_version(key) >= version_of(body):
             return False
+        known = self.get(key)
         self._gone.pop(key, None)
         if known is not None:
             self._unlink(key, known)
