@@ -41,7 +41,7 @@ DEPTH = 8
 """Of dicts in dicts; weights lie two or three deep."""
 MODULE_DEPTH = 64
 _ARRAY_DEPTH, _LOOKED_AT = 3, 16
-"""How deep and at how many parts of a dict is looked to say what it holds instead of weights."""
+"""How deep, and at how many parts of a dict, the reader looks to say what it holds instead of weights."""
 NAME_SHOWN = 200
 NAME_LIMIT = 100_000
 """Modules, parameters and buffers of a checkpoint; a YOLOv8x has 1,500."""

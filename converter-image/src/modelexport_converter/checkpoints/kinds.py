@@ -1,4 +1,4 @@
-"""Says what a file is that is no checkpoint, by how it begins, and what to do with it. Pure.
+"""Names a file that is not a checkpoint by its first bytes, and says what to do with it. Pure.
 
 The marks are those of the formats' own specifications: Git LFS v3 (docs/spec.md), RFC 1952 (gzip), RFC 8878
 (Zstandard), the .xz format 1.2, bzip2, 7-Zip's 7zFormat.txt, RAR's technical note, HDF5 (section II.A), NumPy's NEP 1,
@@ -41,7 +41,7 @@ _PAGE = re.compile(rb"\s*<(!doctype html|html|head|\?xml|error)\b", re.IGNORECAS
 
 
 def explain_kind(head: bytes) -> str | None:
-    """Return what a file is that begins so, with the way out; ``None`` where it is none of the known kinds."""
+    """Name the kind of file that starts with these bytes, with a way out; ``None`` for an unknown kind."""
     for mark, what, way_out in _MARKS:
         if head.startswith(mark):
             return f"it is {what}; {way_out}"
