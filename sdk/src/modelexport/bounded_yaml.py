@@ -1,7 +1,7 @@
-"""Reads YAML of strangers as the plain data of JSON, bounded: what expands, nests, repeats or is no JSON is refused.
+"""Reads untrusted YAML as plain JSON data within limits of size, depth and alias expansion.
 
-``yaml.SafeLoader`` makes no objects, yet it follows aliases as far as they multiply, recurses as deep as a text nests,
-lets the last of two equal keys win, and reads dates, sets and bytes, which no Kubernetes object can hold.
+``yaml.SafeLoader`` creates no objects, but it expands aliases without limit, recurses as deep as the text nests, lets
+the last of two equal keys win, and reads dates, sets and bytes, which no Kubernetes object can hold.
 """
 
 import math
@@ -13,12 +13,12 @@ import yaml
 
 DEPTH_LIMIT = 64
 EXPANDED_LIMIT = 4 << 20
-"""Characters and nodes of a document when every alias is written out: four times what a whole file may have."""
+"""Maximum characters and nodes of a document after alias expansion: four times the size limit of a file."""
 DOCUMENTS_LIMIT = 1000
 NODES_LIMIT = 20_000
-"""Keys and values of a text; about 500 exports, which take two seconds to read."""
+"""Maximum keys and values of a file: about 500 exports, which take two seconds to read."""
 NUMBER_LIMIT = 64
-"""Characters of a number; the time to read one grows with their square."""
+"""Maximum characters of a number; the time to read one grows with the square of its length."""
 INTEGER_LIMIT = 1 << 63
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -28,19 +28,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_JSON = (f"{_PREFIX}timestamp", f"{_PREFIX}value")
 
 
-class NotPlain(ValueError):  # noqa: N818 - it names what is the case
-    """A text is no YAML that can be read; ``str()`` says where, why, and the way out."""
+class NotPlain(ValueError):  # noqa: N818 - named for the cause
+    """A text is not YAML, or exceeds a limit; ``str()`` has the position, the cause and the remedy."""
 
 
 def load_documents(text: str) -> list[Any]:
     """Return every document of a text, ``None`` for an empty one.
 
     Raises:
-        NotPlain: the text is no YAML, or more than plain and bounded data.
+        NotPlain: the text is not YAML, is not plain data, or exceeds a limit.
     """
     try:
         return list(_load(text))
-    except _Refusal as error:
+    except _Rejection as error:
         raise NotPlain(_place(str(error.problem), error.problem_mark)) from error
     except yaml.MarkedYAMLError as error:
         words = " ".join(filter(None, (error.context, error.problem))).partition(";")[0]
@@ -61,7 +61,7 @@ def _load(text: str) -> Iterator[Any]:
                 return
             yield loader.get_data()
         if loader.check_data():  # type: ignore[no-untyped-call]
-            raise NotPlain(f"holds more than {DOCUMENTS_LIMIT} documents; write several files")
+            raise NotPlain(f"has more than {DOCUMENTS_LIMIT} documents; split it into several files")
     finally:
         loader.dispose()
 
@@ -70,14 +70,14 @@ def _place(words: str, mark: yaml.Mark | None) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {words}" if mark else words
 
 
-class _Refusal(yaml.MarkedYAMLError):
-    """What is YAML and is not read; its problem names the way out."""
+class _Rejection(yaml.MarkedYAMLError):
+    """Valid YAML that is rejected; ``problem`` names the remedy."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Checks every node when it is composed, before anything is made of it."""
+    """Loader that checks every node when it is composed, before values are constructed."""
 
-    # Dates stay the texts that JSON has for them, and so does a lone "=".
+    # Dates stay strings, as in JSON, and so does a lone "=".
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above it
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NOT_JSON]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -95,7 +95,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth >= DEPTH_LIMIT:
-            raise _refuse(f"nested deeper than {DEPTH_LIMIT} levels; write it flatter", mark)
+            raise _reject(f"nested deeper than {DEPTH_LIMIT} levels; write it flatter", mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -106,32 +106,30 @@ class _Loader(yaml.SafeLoader):
     def _measure(self, node: yaml.Node, mark: yaml.Mark) -> None:
         if node not in self._sizes:
             if node.start_mark.index < mark.index:
-                raise _refuse("an alias stands within what it names; write it out", mark)
-            _check_tag(node)
-            _check_text(node)
-            _check_keys(node)
+                raise _reject("an alias is inside the node that it refers to; write the value out", mark)
+            _check_node(node)
             self._count += 1
-            self._sizes[node] = 1 + sum(map(self._size_of, _parts(node)))
+            sizes = (len(part) if isinstance(part, str) else self._sizes[part] for part in _parts(node))
+            self._sizes[node] = 1 + sum(sizes)
         if self._count > NODES_LIMIT:
-            raise _refuse(f"more than {NODES_LIMIT:,} keys and values; write several files", mark)
+            raise _reject(f"more than {NODES_LIMIT:,} keys and values; split the file", mark)
         if self._sizes[node] > EXPANDED_LIMIT:
-            raise _refuse(f"more than {EXPANDED_LIMIT:,} characters with its aliases; write less", mark)
-
-    def _size_of(self, part: yaml.Node | str) -> int:
-        return len(part) if isinstance(part, str) else self._sizes[part]
+            raise _reject(f"more than {EXPANDED_LIMIT:,} characters with its aliases expanded; shorten it", mark)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         kind = node.tag.removeprefix(_PREFIX)
         if kind in ("int", "float") and len(node.value) > NUMBER_LIMIT:
-            raise _refuse(f"a number of {len(node.value)} characters; write it as text, in quotes", node.start_mark)
+            raise _reject(f"a number of {len(node.value)} characters; quote it to make it a string", node.start_mark)
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, OverflowError) as error:
-            raise _refuse(f"{node.value[:40]!r} is no {kind}; write it as text, in quotes", node.start_mark) from error
+            raise _reject(
+                f"{node.value[:40]!r} is not a valid {kind}; quote it to make it a string", node.start_mark
+            ) from error
         is_large = isinstance(value, int) and not -INTEGER_LIMIT <= value < INTEGER_LIMIT
         if is_large or (isinstance(value, float) and not math.isfinite(value)):
-            problem = f"{node.value!r} is no number that JSON or 64 bits can hold; write it as text, in quotes"
-            raise _refuse(problem, node.start_mark)
+            problem = f"{node.value!r} does not fit into JSON or 64 bits; quote it to make it a string"
+            raise _reject(problem, node.start_mark)
         return value
 
 
@@ -143,26 +141,21 @@ def _parts(node: yaml.Node) -> Iterator[yaml.Node | str]:
         yield from [node.value] if isinstance(node, yaml.ScalarNode) else node.value
 
 
-def _check_tag(node: yaml.Node) -> None:
+def _check_node(node: yaml.Node) -> None:
+    """Reject tags and strings that JSON does not have, and keys that are duplicated or not strings."""
     if node.tag not in _PLAIN and not (node.tag == _MERGE and isinstance(node, yaml.ScalarNode)):
         shown = node.tag[:60].replace(_PREFIX, "!!")
-        raise _refuse(f"the tag {shown!r} has no place in a Kubernetes object; remove it", node.start_mark)
-
-
-def _check_text(node: yaml.Node) -> None:
+        raise _reject(f"the tag {shown!r} is not allowed in a Kubernetes object; remove it", node.start_mark)
     if isinstance(node, yaml.ScalarNode) and _SURROGATE.search(node.value):
-        raise _refuse("an escaped half of a character; write the character itself", node.start_mark)
-
-
-def _check_keys(node: yaml.Node) -> None:
+        raise _reject("an escaped surrogate; write the character itself", node.start_mark)
     seen = set()
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         if not isinstance(key, yaml.ScalarNode):
-            raise _refuse("a key has to be a text; write one", key.start_mark)
+            raise _reject("a key must be a string", key.start_mark)
         if key.value in seen:
-            raise _refuse(f"the key {key.value[:60]!r} is there twice; remove one", key.start_mark)
+            raise _reject(f"the key {key.value[:60]!r} is duplicated; remove one", key.start_mark)
         seen.add(key.value)
 
 
-def _refuse(problem: str, mark: yaml.Mark) -> _Refusal:
-    return _Refusal(problem=problem, problem_mark=mark)
+def _reject(problem: str, mark: yaml.Mark) -> _Rejection:
+    return _Rejection(problem=problem, problem_mark=mark)

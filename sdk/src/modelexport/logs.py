@@ -1,7 +1,7 @@
-"""How operator and converter log: as events with fields, the same words in both, one line of JSON or of text each.
+"""Logging of operator and converter: events with fields, one line of JSON or text each.
 
-``export`` is always namespace/name, ``target`` format/precision, ``job`` the name of the Job and ``reason`` a word of
-the closed list: one query finds the whole story of an object. What a line says is cleaned, wherever it comes from.
+Both use the same fields: ``export`` is namespace/name, ``target`` format/precision, ``job`` the name of the Job and
+``reason`` a word of the closed list, so one query finds all lines of an object. All values are cleaned.
 """
 
 import json
@@ -22,19 +22,28 @@ def announce(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def with_fields(**fields: Any) -> Mapping[str, Any]:
-    """Return the ``extra`` of a log call by which fields stand beside its message; those that are ``None`` do not."""
+    """Return the ``extra`` argument of a log call that adds fields to its message; ``None`` values are left out."""
     return {"fields": {key: value for key, value in fields.items() if value is not None}}
 
 
+def parse_event(line: bytes) -> dict[str, Any]:
+    """Return the event in a line of the converter's log, or an empty one if the line is not an event."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON; ``context`` is in every line."""
+    """Formats a record as one line of JSON, with the fields of ``context`` in every line."""
 
     def __init__(self, context: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._context = context or {}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record; an event of ours has its own name, any other line is a ``log``."""
+        """Return the line of a record; records of other loggers become the event ``log``."""
         message = clean_lines(record.getMessage())
         ours = {"event": message}
         others = {"event": "log", "logger": record.name, "message": message}
@@ -47,7 +56,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as one line for people: the message first, then its fields as ``key=value``."""
+    """Formats a record as one readable line: the message, then its fields as ``key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record, and the lines of its traceback."""
@@ -63,7 +72,7 @@ def _fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
 
 
 def _cleaned(value: Any) -> Any:
-    """A value of a field without what must not be shown: whatever is no number that JSON has is text, or holds some."""
+    """Return a cleaned value; all values but ``None``, booleans and finite numbers become cleaned strings."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
@@ -78,5 +87,5 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 def _quote(text: str) -> str:
-    """Quote what would not read as one word."""
+    """Quote a string that is empty or has spaces, quotes or equals signs."""
     return text if text and not set(text) & set(' "=\n\t') else json.dumps(text, ensure_ascii=False)

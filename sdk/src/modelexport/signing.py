@@ -1,4 +1,4 @@
-"""Links to objects of an S3 server that carry their own permission: Signature Version 4 in the query. Pure.
+"""Presigned URLs for objects of an S3 server: Signature Version 4 in the query.
 
 Source: "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)" of the Amazon S3 API reference.
 """
@@ -19,7 +19,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Whose permission a link carries."""
+    """Credentials for an S3 server."""
 
     access_key: str
     secret_key: str
@@ -28,7 +28,7 @@ class Credentials:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Read the usual variables; ``None`` where there are no credentials."""
+        """Read the AWS environment variables; ``None`` if the keys are not set."""
         access, secret = environ.get(names.ACCESS_KEY_ENV), environ.get(names.SECRET_KEY_ENV)
         if not access or not secret:
             return None
@@ -45,15 +45,15 @@ def presign(
     *,
     expires: int = EXPIRES_SECONDS,
 ) -> str:
-    """Return the URL by which anybody can send one kind of request for an object until it expires.
+    """Return a URL that permits one kind of request for an object until it expires.
 
     Args:
-        method: of the request, in capitals.
-        endpoint: ``http(s)://host[:port]``, exactly as the request will name it.
+        method: HTTP method in capitals.
+        endpoint: ``http(s)://host[:port]``, exactly as in the request.
         uri: ``s3://bucket/key``.
-        credentials: whose permission it carries.
-        now: the time in UTC.
-        expires: for how many seconds it is valid.
+        credentials: credentials with access to the object.
+        now: current time in UTC.
+        expires: lifetime in seconds.
     """
     day, at = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{day}/{credentials.region}/s3/aws4_request"
@@ -74,7 +74,7 @@ def presign(
 
 
 def object_url(endpoint: str, uri: str) -> str:
-    """Return where an object is, without any permission to read it; arguments as for ``presign``."""
+    """Return the URL of an object without a signature; arguments as for ``presign``."""
     return f"{endpoint.rstrip('/')}{_path(uri)}"
 
 
@@ -83,7 +83,7 @@ def _path(uri: str) -> str:
 
 
 def _host(endpoint: str) -> str:
-    """What a client sends as ``Host``: the port only where it is not the usual one of the scheme."""
+    """Return the ``Host`` header that clients send: with the port, unless it is the default of the scheme."""
     parts = urlsplit(endpoint)
     usual = {"http": 80, "https": 443}[parts.scheme]
     return parts.netloc.removesuffix(f":{usual}")

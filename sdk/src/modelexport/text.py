@@ -1,21 +1,21 @@
-"""Text that comes from outside, made fit to be shown: one place for messages, names, URIs and lines of logs. Pure.
+"""Cleans untrusted text for display in messages, names, URIs and logs.
 
-Whoever names a layer, a picture, a Pod or a file chooses what a terminal, a status, an event or a log is sent. So of
-such a text passes what people can see, and nothing that acts on a reader or a terminal, hides, or shows in another
-order than it is stored:
+Names of layers, images, Pods and files come from users and end up in terminals, statuses, events and logs. The
+functions keep visible text and remove everything that controls a terminal, is invisible, or changes the display order:
 
 * control characters (C0, DEL, C1) and escape sequences of terminals (ECMA-48, section 5.4, and the strings of section
   5.6: OSC, DCS, SOS, PM, APC);
 * format characters (general category Cf): bidirectional controls (Unicode TR 9, section 2; the attack is
   https://trojansource.codes, CVE-2021-42574, and Unicode TR 36, section 3), zero-width characters, tags, and those
-  that nothing shows although they have another category (Default_Ignorable_Code_Point of Unicode TR 44);
+  that are invisible although they have another category (Default_Ignorable_Code_Point of Unicode TR 44);
 * variation selectors, which can carry hidden bytes;
-* unpaired surrogates, private-use and unassigned code points: nobody knows how they show, or whether they can be
+* unpaired surrogates, private-use and unassigned code points: their display is undefined and some cannot be
   encoded. A replacement character stands for each;
 * more than four marks on one letter (Unicode TR 39, section 5.4).
 """
 
 import re
+import reprlib
 import unicodedata
 from functools import lru_cache
 
@@ -23,11 +23,14 @@ REPLACEMENT = "\ufffd"
 ELLIPSIS = "…"
 MOST_MARKS = 4
 READ_AHEAD = 16
-"""Of a text that is this many times as long as what may be shown, only the beginning is looked at."""
+"""Only the first ``limit * READ_AHEAD`` characters of a text are cleaned."""
+
+QUOTED_ITEMS, QUOTED_CHARACTERS = 20, 2048
+"""Of a list or an object, and of a text, how much ``quote`` shows."""
 
 _SEQUENCE = re.compile(
     "(?:\x1b\\[|\x9b)[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]"  # CSI: colours, cursor, clearing
-    # Strings to their terminator. One that has none ends nothing but itself, so that it cannot hide what follows.
+    # Strings up to their terminator. Without a terminator, only the introducer is removed, so no text is hidden.
     "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\\\|\x9c)"
     "|\x1b[\x20-\x2f]*[\x30-\x7e]"
 )
@@ -38,7 +41,7 @@ _INVISIBLE = frozenset(
         *(*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)),
     )
 )
-"""What shows as nothing and is no format character: fillers, an empty Braille cell, tags, variation selectors."""
+"""Invisible characters of other categories: fillers, an empty Braille cell, tags, variation selectors."""
 HIDDEN = (
     r"[\p{Cc}\p{Cf}\p{Co}\p{Zl}\p{Zp}\x{00A0}\x{034F}\x{115F}\x{1160}\x{1680}\x{17B4}\x{17B5}\x{180B}-\x{180F}"
     r"\x{2000}-\x{200A}\x{202F}\x{205F}\x{2800}\x{3000}\x{3164}\x{FE00}-\x{FE0F}\x{FFA0}\x{E0000}-\x{E0FFF}]"
@@ -62,12 +65,12 @@ def clean(text: str, limit: int | None = None) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """Return a text of several lines, such as a traceback, as it may be shown; the lines stay."""
+    """Return a cleaned text of several lines, such as a traceback, with its line breaks."""
     return "\n".join(map(clean, text.split("\n")))
 
 
 def is_clean(text: str) -> bool:
-    """Whether ``clean`` would change nothing. A name or a URI that it would change is refused: it would be another."""
+    """Return whether ``clean`` changes nothing; other names and URIs are rejected, since a cleaned one differs."""
     return clean(text) == text
 
 
@@ -96,3 +99,20 @@ def _limit_marks(text: str) -> str:
         if marks <= MOST_MARKS:
             kept.append(character)
     return "".join(kept)
+
+
+class _Quote(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxdict = self.maxlist = self.maxtuple = QUOTED_ITEMS
+        self.maxstring = self.maxother = QUOTED_CHARACTERS
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**40 else "a number of more than 40 digits"
+
+
+quote = _Quote().repr
+"""``repr`` of any value for a message, within bounds: the beginning of a long one, the outer levels of a deep one.
+
+``repr`` itself fails on a list nested a thousand times and on a number of thousands of digits.
+"""

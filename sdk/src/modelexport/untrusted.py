@@ -1,8 +1,8 @@
-"""Readers of what a stranger wrote: JSON and its values, each of one type, bounded, and refused otherwise. Pure.
+"""Readers for untrusted JSON, which check the type and the limits of every value.
 
-A termination message, a report in a bucket and a status are written by whoever may write there, not only by us. Python
-takes more than JSON has (NaN, a key twice, integers of any length) and ``True`` for 1; nothing of that passes here.
-Every reader raises ``ValueError``, which says what was expected.
+Termination messages, reports in a bucket and statuses can be written by everyone with access to them. Python's parser
+accepts more than JSON (NaN, duplicate keys, integers of any length) and ``True`` for 1; these readers do not.
+Every reader raises ``ValueError`` with the expected type.
 """
 
 import json
@@ -16,10 +16,10 @@ from modelexport.text import clean, is_clean
 URI_LIMIT = 2048
 WORD_LIMIT = 63
 EXACT_LIMIT = 2**53 - 1
-"""The greatest whole number that every reader of JSON takes as it is (RFC 8259, section 6)."""
+"""The largest integer that all JSON parsers read exactly (RFC 8259, section 6)."""
 YEARS = range(1970, 3000)
 SHOWN = 60
-"""Characters of a value that an error shows."""
+"""Maximum characters of a value in an error message."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 _DECIMAL = re.compile("-?[0-9]{1,20}([.][0-9]{1,20})?(e[+-]?[0-9]{1,2})?")
@@ -28,10 +28,10 @@ _WORD = re.compile("[A-Za-z0-9_.-]+")
 
 
 def load(text: str, limit: int) -> Mapping[str, Any]:
-    """Read an object in JSON of at most ``limit`` characters.
+    """Parse a JSON object of at most ``limit`` characters.
 
     Raises:
-        ValueError: it is longer, no JSON, no object, nested too deeply, or has a key twice.
+        ValueError: the text is longer, not JSON, not an object, nested too deeply, or has a duplicate key.
     """
     if len(text) > limit:
         raise ValueError(f"{len(text)} characters, at most {limit} are read")
@@ -39,10 +39,10 @@ def load(text: str, limit: int) -> Mapping[str, Any]:
 
 
 def parse(content: str | bytes) -> Any:
-    """Read JSON as RFC 8259 has it.
+    """Parse JSON as RFC 8259 defines it.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or has a key twice.
+        ValueError: the content is not JSON, is nested too deeply, or has a duplicate key.
     """
     try:
         return json.loads(content, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
@@ -62,82 +62,89 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def record(value: Any, name: str) -> Mapping[str, Any]:
-    """A value that is an object."""
+    """Read an object."""
     if not isinstance(value, Mapping):
         _refuse(name, value, "an object")
     return value
 
 
 def text(value: Any, name: str, limit: int) -> str:
-    """A text for people: what must not be shown is taken out, and what is too long is cut."""
+    """Read a string for display, cleaned and cut to ``limit`` characters."""
     if not isinstance(value, str):
         _refuse(name, value, "a text")
     return clean(value, limit)
 
 
 def texts(value: Any, name: str, count: int, limit: int) -> tuple[str, ...]:
-    """A list of at most ``count`` texts for people, each as ``text`` reads it."""
+    """Read a list of at most ``count`` strings for display, each as in ``text``."""
     if not isinstance(value, list) or len(value) > count:
         _refuse(name, value, f"a list of at most {count} texts")
     return tuple(text(item, name, limit) for item in value)
 
 
 def word(value: Any, name: str, limit: int = WORD_LIMIT) -> str:
-    """A name of letters, digits, ``_``, ``.`` and ``-``."""
+    """Read a name of letters, digits, ``_``, ``.`` and ``-``."""
     if not isinstance(value, str) or len(value) > limit or not _WORD.fullmatch(value):
         _refuse(name, value, f"a word of at most {limit} characters")
     return value
 
 
 def decimal(value: Any, name: str) -> str:
-    """A finite decimal as text."""
+    """Read a finite decimal in a string."""
     if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
         _refuse(name, value, "a decimal as text")
     return value
 
 
 def digest(value: Any, name: str) -> str:
-    """A SHA-256 as text."""
+    """Read a SHA-256 in a string."""
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         _refuse(name, value, "64 hexadecimal digits in lower case")
     return value
 
 
 def uri(value: Any, name: str) -> str:
-    """A URI of a file, without a character that must not be shown: a cleaned one would name another file."""
+    """Read the URI of a file; characters that need cleaning are rejected, since a cleaned URI names another file."""
     if not isinstance(value, str) or len(value) > URI_LIMIT or not is_clean(value) or not _URI.fullmatch(value):
         _refuse(name, value, f"a URI of at most {URI_LIMIT} characters")
     return value
 
 
 def whole(value: Any, name: str, high: int = EXACT_LIMIT) -> int:
-    """A whole number from 0 to ``high``."""
+    """Read an integer from 0 to ``high``."""
     if type(value) is not int or not 0 <= value <= high:
         _refuse(name, value, f"a whole number from 0 to {high}")
     return int(value)
 
 
 def number(value: Any, name: str, high: float) -> float:
-    """A finite number from 0 to ``high``."""
-    if type(value) not in (int, float) or not 0 <= value <= high:  # NaN is in no interval
+    """Read a finite number from 0 to ``high``."""
+    if type(value) not in (int, float) or not 0 <= value <= high:  # false for NaN
         _refuse(name, value, f"a number from 0 to {high:g}")
     return float(value)
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or false."""
+    """Read a boolean."""
     if not isinstance(value, bool):
         _refuse(name, value, "true or false")
     return value
 
 
 def moment(value: Any) -> datetime | None:
-    """A time with its zone, from RFC 3339 text; ``None`` for anything else, and for one with which nobody can count."""
+    """Return the time in RFC 3339 text with a zone; ``None`` for other values and for years outside ``YEARS``."""
     try:
         at = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
     return at if at.tzinfo and at.year in YEARS else None
+
+
+def time(value: Any, name: str) -> str:
+    """Read a time in RFC 3339 text with a zone."""
+    if moment(value) is None:
+        _refuse(name, value, "a time")
+    return str(value)
 
 
 def _refuse(name: str, value: Any, expected: str) -> NoReturn:

@@ -1,31 +1,32 @@
-"""Node pools of an ExportClass: which nodes convert what, and what a conversion gets there."""
+"""Node pools of an ExportClass: which conversions run on which nodes, and with which resources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from modelexport import fields
-from modelexport.fields import Body, InvalidSpec
-from modelexport.matrix import Format, Precision
-from modelexport.quantity import parse_quantity
+from modelexport.api import fields
+from modelexport.api.fields import Body, InvalidSpec
+from modelexport.api.quantity import parse_quantity
+from modelexport.matrix.support import Format, Precision
+from modelexport.text import quote
 
 POOLS_LIMIT = 16
 TOLERATIONS_LIMIT = 16
 RESOURCES_LIMIT = 16
 OWN_RESOURCES = ("cpu", "memory", "ephemeral-storage")
-"""What every node has; anything else is an extended resource and named with a domain, as ``nvidia.com/gpu``."""
+"""Resources of every node; all others are extended resources, with a domain in the name (``nvidia.com/gpu``)."""
 
 
 class Work(StrEnum):
-    """What a conversion does most of its time; calibration measures activation ranges on pictures."""
+    """Kind of work of a conversion; calibration measures activation ranges on images."""
 
     CONVERSION = "Conversion"
     CALIBRATION = "Calibration"
 
 
 class Provisioned(StrEnum):
-    """When the nodes of a pool exist: always, or as soon as a Pod asks for one."""
+    """When the nodes of a pool exist: always, or once a Pod is pending."""
 
     STATIC = "Static"
     ON_DEMAND = "OnDemand"
@@ -39,7 +40,7 @@ class TolerationOperator(StrEnum):
 
 
 class TaintEffect(StrEnum):
-    """What a taint does to Pods that do not tolerate it."""
+    """Effect of a taint on Pods that do not tolerate it."""
 
     NO_SCHEDULE = "NoSchedule"
     PREFER_NO_SCHEDULE = "PreferNoSchedule"
@@ -48,7 +49,7 @@ class TaintEffect(StrEnum):
 
 @dataclass(frozen=True)
 class Toleration:
-    """A taint that Pods of a pool bear; an empty key bears every key, no effect every effect."""
+    """A toleration of the Pods in a pool; an empty key matches every key, no effect matches every effect."""
 
     key: str = ""
     operator: TolerationOperator = TolerationOperator.EQUAL
@@ -58,9 +59,9 @@ class Toleration:
 
 @dataclass(frozen=True)
 class NodePool:
-    """Nodes that are alike, and what they take; an empty tuple takes all.
+    """A group of similar nodes and the conversions that it accepts; an empty tuple accepts all.
 
-    ``resources`` are amounts as Kubernetes spells them: ``cpu`` replaces what the cell asks for, ``memory`` and
+    ``resources`` are Kubernetes quantities: ``cpu`` replaces the request of the cell, ``memory`` and
     ``ephemeral-storage`` can only raise it, extended resources are added.
     """
 
@@ -75,20 +76,20 @@ class NodePool:
 
     @property
     def has_devices(self) -> bool:
-        """Whether Pods get extended resources there, such as a GPU."""
+        """Whether the Pods of the pool get extended resources, such as a GPU."""
         return any(is_extended(name) for name in self.resources)
 
 
 def is_extended(resource: str) -> bool:
-    """Whether a resource is one of devices, which come whole."""
+    """Return whether a resource is extended; its quantity must be a whole number."""
     return "/" in resource
 
 
 def parse_pools(spec: Body) -> tuple[NodePool, ...]:
-    """Parse ``spec.nodePools`` of a class, in the order in which they are tried.
+    """Parse ``spec.nodePools`` of a class, in order of preference.
 
     Raises:
-        InvalidSpec: a field is missing or holds a value that cannot be accepted.
+        InvalidSpec: a field is missing or invalid.
     """
     path = "spec.nodePools"
     pools = tuple(_parse_pool(item, f"{path}[{index}]") for index, item in enumerate(fields.items(spec, path)))
@@ -100,15 +101,18 @@ def parse_pools(spec: Body) -> tuple[NodePool, ...]:
 
 def _parse_pool(value: Any, path: str) -> NodePool:
     if not isinstance(value, Mapping):
-        raise InvalidSpec(path, f"{value!r} is not a node pool, for example {{name: gpu, nodeSelector: {{...}}}}")
+        raise InvalidSpec(path, f"{quote(value)} is not a node pool, for example {{name: gpu, nodeSelector: {{...}}}}")
     return NodePool(
         name=fields.name(value, f"{path}.name"),
-        node_selector=_parse_selector(value, f"{path}.nodeSelector"),
+        node_selector=parse_selector(value, f"{path}.nodeSelector"),
         tolerations=tuple(
             _parse_toleration(item, f"{path}.tolerations[{index}]")
             for index, item in enumerate(fields.items(value, f"{path}.tolerations"))
         ),
-        resources=_parse_resources(fields.optional_mapping(value, f"{path}.resources") or {}, f"{path}.resources"),
+        resources={
+            str(name): _parse_amount(str(name), amount, f"{path}.resources.{name}")
+            for name, amount in (fields.optional_mapping(value, f"{path}.resources") or {}).items()
+        },
         formats=fields.enums(Format, value, f"{path}.formats"),
         precisions=fields.enums(Precision, value, f"{path}.precisions"),
         work=fields.enums(Work, value, f"{path}.work"),
@@ -116,17 +120,18 @@ def _parse_pool(value: Any, path: str) -> NodePool:
     )
 
 
-def _parse_selector(pool: Body, path: str) -> Mapping[str, str]:
-    selector = fields.optional_mapping(pool, path) or {}
+def parse_selector(parent: Body, path: str) -> Mapping[str, str]:
+    """Parse a node selector, an empty one where it is missing."""
+    selector = fields.optional_mapping(parent, path) or {}
     for label, value in selector.items():
         if not isinstance(value, str):
-            raise InvalidSpec(f"{path}.{label}", f"{value!r} is not the text of a label; quote it")
+            raise InvalidSpec(f"{path}.{label}", f"{quote(value)} is not a string; quote the value of the label")
     return dict(selector)
 
 
 def _parse_toleration(value: Any, path: str) -> Toleration:
     if not isinstance(value, Mapping):
-        raise InvalidSpec(path, f"{value!r} is not a toleration, for example {{key: gpu, operator: Exists}}")
+        raise InvalidSpec(path, f"{quote(value)} is not a toleration, for example {{key: gpu, operator: Exists}}")
     operator = fields.enum(TolerationOperator, value.get("operator", TolerationOperator.EQUAL), f"{path}.operator")
     effect = value.get("effect") or None
     found = Toleration(
@@ -142,18 +147,14 @@ def _parse_toleration(value: Any, path: str) -> Toleration:
     return found
 
 
-def _parse_resources(resources: Body, path: str) -> Mapping[str, str]:
-    return {str(name): _parse_amount(str(name), amount, f"{path}.{name}") for name, amount in resources.items()}
-
-
 def _parse_amount(name: str, amount: Any, path: str) -> str:
     if name not in OWN_RESOURCES and not is_extended(name):
         own = ", ".join(OWN_RESOURCES)
         raise InvalidSpec(path, f"is not known; use one of {own}, or a device with its domain such as nvidia.com/gpu")
     try:
-        found = parse_quantity(amount)
+        quantity = parse_quantity(amount)
     except ValueError as error:
-        raise InvalidSpec(path, f"{error}; write it as Kubernetes does, for example 2, 500m or 8Gi") from error
-    if is_extended(name) and found.denominator != 1:
-        raise InvalidSpec(path, f"{amount!r} is not a whole number of devices")
+        raise InvalidSpec(path, f"{error}; use for example 2, 500m or 8Gi") from error
+    if is_extended(name) and quantity.denominator != 1:
+        raise InvalidSpec(path, f"{quote(amount)} is not a whole number of devices")
     return str(amount)

@@ -1,12 +1,14 @@
-"""Amounts as Kubernetes spells them: ``500m`` of a CPU, ``3072Mi`` of memory, ``2`` GPUs.
+"""Kubernetes quantities: ``500m`` of a CPU, ``3072Mi`` of memory, ``2`` GPUs.
 
-The spelling is that of apimachinery's ``resource.Quantity``: a decimal, then a power of 1000 (``n u m k M G T P E``), a
+The format is that of apimachinery's ``resource.Quantity``: a decimal, then a power of 1000 (``n u m k M G T P E``), a
 power of 1024 (``Ki Mi Gi Ti Pi Ei``) or an exponent of ten (``e3``, ``E3``).
 """
 
 import re
 from fractions import Fraction
 from functools import lru_cache
+
+from modelexport.text import quote
 
 PATTERN = re.compile(r"\+?(?P<number>\d+\.?\d*|\.\d+)(?P<unit>[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d{1,2})?")
 SCALES = {
@@ -17,22 +19,22 @@ SCALES = {
 
 
 def parse_quantity(value: object) -> Fraction:
-    """Return an amount in its base unit: CPUs, bytes, pieces.
+    """Return a quantity in its base unit: CPUs, bytes, devices.
 
     Raises:
-        ValueError: it is not spelled as an amount of at least 0.
+        ValueError: the value is not a Kubernetes quantity of at least 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is not an amount")
+        raise ValueError(f"{quote(value)} is not a Kubernetes quantity")
     return _parse(value)
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _parse(value: int | str) -> Fraction:
-    """The nodes of a cluster have few amounts, and each is asked for at every choice of a pool."""
+    """Parse a quantity, cached: a cluster has few different ones, and every choice of a pool reads them."""
     found = PATTERN.fullmatch(str(value))
     if found is None:
-        raise ValueError(f"{value!r} is not an amount")
+        raise ValueError(f"{quote(value)} is not a Kubernetes quantity")
     unit = found["unit"] or ""
     scale = SCALES[unit] if unit in SCALES else Fraction(10) ** int(unit[1:])
     return Fraction(found["number"]) * scale

@@ -1,7 +1,7 @@
-"""From which folders an export may read, and whether a URI lies within them. Pure.
+"""Checks of source URIs: their form, and whether they lie in the folders that an export may read.
 
-A folder is a URI that ends with a slash. What a server makes of ``..``, of an empty part of a path or of an encoding of
-them is its own affair, so no URI with one lies within anything.
+A folder is a URI that ends with a slash. Servers differ in how they resolve ``..``, empty path segments and encodings
+of either, so a URI with one of them lies in no folder.
 """
 
 import re
@@ -15,7 +15,7 @@ PLACEHOLDER = "{namespace}"
 """Stands for the namespace of the export in a class's prefix and sources."""
 
 _HARMFUL = re.compile(r"[\\\x00-\x1f\x7f\ufffd]")
-"""A second way to write a slash, what cuts a text off, and what is left of bytes that are no UTF-8."""
+"""Backslashes (a second way to write a slash), control characters, and the replacement of invalid UTF-8."""
 
 PORT_LIMIT = 65535
 
@@ -25,47 +25,47 @@ _AUTHORITY = re.compile(
 )
 _NUMERIC = re.compile(r"[0-9]+([.][0-9]+){3}")
 _ENDS_IN_NUMBER = re.compile(r"(^|[.])([0-9]+|0[xX][0-9A-Fa-f]*)$")
-"""Hosts that many programs take for an IPv4 address in other words: 127.1, 0x7f.1, 2130706433 (WHATWG URL, 3.5)."""
+"""Hosts that many programs read as an IPv4 address: 127.1, 0x7f.1, 2130706433 (WHATWG URL, 3.5)."""
 
 
 def expand(template: str, namespace: str) -> str:
-    """Put a namespace in the place of the placeholder; a name of Kubernetes can neither hold a slash nor be ``..``."""
+    """Replace the placeholder by a namespace; a Kubernetes name can neither contain a slash nor be ``..``."""
     return template.replace(PLACEHOLDER, namespace)
 
 
 def is_plain(uri: str) -> bool:
-    """Whether the path of a URI means the same to everybody: no ``.``, ``..`` or empty part, however it is encoded."""
+    """Return whether all programs resolve a path alike: no ``.``, ``..`` or empty segment, in any encoding."""
     return not {"", ".", ".."} & _parts(uri)
 
 
 def _parts(uri: str) -> set[str]:
-    """The parts of a path, decoded as often as anybody may do it; ``..`` too where a character is harmful."""
+    """Return the segments of a path, decoded until nothing changes; ``..`` is added if a character is harmful."""
     path = uri.partition("://")[2]
     if uri.startswith("https://"):
         path = re.split("[?#]", path, maxsplit=1)[0]
     while (decoded := unquote(path)) != path:
         path = decoded
     *folders, last = path.split("/")[1:] or [""]
-    # Some servers take what follows a semicolon for parameters of that part of the path.
+    # Some servers read the text after a semicolon as parameters of the segment.
     parts = {part.partition(";")[0] for part in (*folders, *([last] if last else []))}
     return parts | {".."} if _HARMFUL.search(path) or not is_clean(path) else parts
 
 
 def explain_unreadable(uri: str) -> str | None:
-    """Say why a URI is read by nobody, because programs differ in what it means; ``None`` when it is plain enough.
+    """Return why a URI is ambiguous, that is, why programs may read it differently; ``None`` if it is not.
 
     Args:
-        uri: of a scheme that is read.
+        uri: a URI of a supported scheme.
     """
     if not is_clean(uri):
-        return "holds a character that cannot be seen; type it anew"
+        return "contains an invisible character; retype it"
     if uri.startswith("https://"):
         return _explain_web(uri)
     bucket = uri.removeprefix("s3://").partition("/")[0] if uri.startswith("s3://") else ""
     if ".." in bucket or ".-" in bucket or "-." in bucket or _NUMERIC.fullmatch(bucket):
-        return "names no S3 bucket; correct the part behind s3://"
+        return "has an invalid S3 bucket; correct the part after s3://"
     path = uri.partition("://")[2]
-    # What has no file of its name on this machine is looked for decoded.
+    # If no local file has the name as written, the decoded name is tried.
     if {".", ".."} & {*path.split("/"), *(unquote(path).split("/") if uri.startswith("file://") else ())}:
         return "has a '.' or a '..' in its path; write the path without"
     return None
@@ -74,16 +74,14 @@ def explain_unreadable(uri: str) -> str | None:
 def _explain_web(uri: str) -> str | None:
     authority = re.split(r"[/?#\\]", uri.removeprefix("https://"), maxsplit=1)[0]
     problems = {
-        "carries credentials, which everybody could read; use s3://bucket/key, or a link with a signature": (
-            "@" in authority
-        ),
+        "contains credentials, which would be public; use s3://bucket/key, or a signed link": ("@" in authority),
         "has a host with letters beyond ASCII; write it as DNS does (xn--…)": not authority.isascii(),
-        "names no host and port, for example https://models.example:8443/best.pt; correct it": (
+        "has an invalid host or port; correct it, for example https://models.example:8443/best.pt": (
             not _is_authority(authority)
         ),
-        "has a host that is nearly an address; write four decimal numbers, or a name": not _is_host(authority),
-        "holds a space or a backslash; write %20, or a slash": bool(re.search(r"[\s\\]", uri)),
-        "has a fragment, which no server is sent; remove it, or write %23 where the name has a #": "#" in uri,
+        "has a malformed IP address; write four decimal numbers, or a host name": not _is_host(authority),
+        "contains a space or a backslash; write %20, or a slash": bool(re.search(r"[\s\\]", uri)),
+        "has a fragment, which clients do not send; remove it, or write %23 for a # in the name": "#" in uri,
         "has a '.', a '..' or a control character in its path, or an encoding of one; write the path without": (
             bool({".", ".."} & _parts(uri))
         ),
@@ -97,7 +95,7 @@ def _is_authority(authority: str) -> bool:
 
 
 def _is_host(authority: str) -> bool:
-    """Whether a host is an address to everybody, or to nobody."""
+    """Return whether all programs agree if a host is an IP address."""
     found = _AUTHORITY.fullmatch(authority)
     host = found["host"] if found else ""
     if not host.startswith("[") and not _ENDS_IN_NUMBER.search(host):
@@ -110,18 +108,18 @@ def _is_host(authority: str) -> bool:
 
 
 def explain_outside(uri: str, folders: Sequence[str]) -> str | None:
-    """Say why a URI must not be read; ``None`` when it lies within one of the folders, or when there are none."""
+    """Return why a URI is not allowed; ``None`` if it lies in one of the folders, or if there are none."""
     if not folders:
         return None
     if not any(uri.startswith(folder) for folder in folders):
-        return f"is not within {' or '.join(folders)}; put the file there"
+        return f"is not within {' or '.join(folders)}; move the file there"
     if not is_plain(uri):
         return "has a '.', a '..' or an empty part in its path, or an encoding of one; write the path without"
     return None
 
 
 def public_uri(uri: str) -> str:
-    """Return a URI as it may be shown: without the credentials and the query of a web address."""
+    """Return a URI without the credentials and the query of a web address, safe to show."""
     if not uri.startswith(("http://", "https://")):
         return uri
     try:

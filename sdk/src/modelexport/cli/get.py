@@ -1,17 +1,19 @@
-"""``modelexport get``: list what an export published."""
+"""``modelexport get``: list the targets of an export and their published files."""
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from modelexport.cli.artifacts import Published, add_arguments, choose_kubectl, of_cluster, of_directory, read_export
-from modelexport.cli.display import open_console
-from modelexport.cli.summary import MIB, tell_origin
+from modelexport.cli.selection import add_arguments, read_targets
+from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin
+from modelexport.client.display import describe
+from modelexport.client.published import Published
+from modelexport.console import open_console
 
 EPILOG = """examples:
   modelexport get shapes --namespace team
@@ -24,9 +26,9 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "get",
-        help="list what an export published",
-        description="List every target of a ModelExport with its file. Reads the cluster through kubectl, with the "
-        "user's own rights, or the directory of a local run.",
+        help="list the targets of an export and their files",
+        description="List every target of a ModelExport with its file. Reads a cluster through kubectl, with the "
+        "rights of the user, or the directory of a local run.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,11 +41,11 @@ def get(options: argparse.Namespace) -> int:
     """Print the targets of an export.
 
     Raises:
-        BadInput: the export cannot be found.
+        BadInput: the export does not exist.
     """
-    found = of_directory(options) if options.store else of_cluster(read_export(choose_kubectl(options), options.name))
+    found = read_targets(options)
     if options.output == "json":
-        print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        print(json.dumps([target.to_dict() for target in found], indent=2, ensure_ascii=False))
     else:
         _show(found)
     return 0
@@ -51,21 +53,24 @@ def get(options: argparse.Namespace) -> int:
 
 def _show(found: Sequence[Published]) -> None:
     console = open_console(error_stream=False)
-    table = Table("Target", "State", "Scheme", "MiB", "SHA-256", "Verification", "Reference", box=None, pad_edge=False)
+    columns = ("Target", "State", "Recipe", "MiB", "SHA-256", "Verification", "Fidelity", "Reference")
+    table = Table(*columns, box=None, pad_edge=False)
+    now = datetime.now(UTC)
     for one in found:
-        table.add_row(*map(Text, (one.target, one.state, one.scheme, *_cells(one))))
+        state = one.state if one.progress is None else f"{one.state} ({describe(one.progress, now)})"
+        table.add_row(*map(Text, (one.target, state, one.recipe, *_cells(one))))
     console.print(table)
     for one in found:
         if one.artifact:
             console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
-    tell_origin(console, [(one.target, one.verification) for one in found])
+    show_origin(console, [(one.target, one.verification) for one in found])
+    show_accuracy(console, [(one.target, one.accuracy) for one in found])
 
 
 def _cells(one: Published) -> tuple[str, ...]:
-    artifact, verification = one.artifact, one.verification
+    artifact = one.artifact
     return (
         f"{artifact.size_bytes / MIB:.2f}" if artifact else "",
         artifact.sha256[:12] if artifact else "",
-        f"{verification.metric} {verification.value} >= {verification.threshold}" if verification else "",
-        str(verification.reference or "") if verification else "",
+        *describe_verification(one.verification),
     )

@@ -1,4 +1,4 @@
-"""``modelexport matrix``: show what converts to what, how, and what the last run of all cells has measured."""
+"""``modelexport matrix``: show the support matrix and its measurements."""
 
 import argparse
 import json
@@ -7,16 +7,17 @@ from typing import Any
 
 from rich.table import Table
 
-from modelexport.cli.display import open_console
-from modelexport.cli.documents import BadInput
-from modelexport.matrix import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
-from modelexport.measured import last_run
-from modelexport.numbers import (
+from modelexport.console import open_console
+from modelexport.crds.reference import table as markdown_table
+from modelexport.errors import BadInput
+from modelexport.matrix.measured import last_run
+from modelexport.matrix.support import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
+from modelexport.planning.estimates import (
     EXPLANATION,
     TEXT_TITLES,
     TITLES,
     explain_failures,
-    explain_pictures,
+    explain_images,
     explain_run,
     record,
     texts,
@@ -28,8 +29,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "matrix",
         help="show the support matrix and its measured numbers",
-        description="Show which architecture converts to which format and precision. With an architecture, show its "
-        "nine cells: recipe, accuracy before and after, size, seconds, memory and latency, as measured.",
+        description="Show which architecture converts to which format and precision. With NAME, show its "
+        "cells: recipe, accuracy before and after, size, seconds, memory and latency, as measured.",
         epilog="examples: modelexport matrix; modelexport matrix YOLOv8; modelexport matrix -o json",
     )
     parser.add_argument(
@@ -43,16 +44,17 @@ def show(options: argparse.Namespace) -> int:
     """Print the matrix.
 
     Raises:
-        BadInput: there is no such architecture.
+        BadInput: the architecture is unknown.
     """
     name = options.architecture
     if name is not None and name not in ARCHITECTURES:
-        raise BadInput(f"{name!r} is not in the matrix; give one of {', '.join(ARCHITECTURES)}")
+        raise BadInput(f"{name!r} is not in the matrix; use one of {', '.join(ARCHITECTURES)}")
     cells = [lookup(row, target) for row in ([name] if name else ARCHITECTURES) for target in TARGETS]
     if options.output == "json":
         print(json.dumps([record(cell) for cell in cells], indent=2))
     elif options.output == "markdown":
-        _write_markdown(cells)
+        rows = [(cell.architecture.name, *texts(cell)) for cell in cells]
+        print(markdown_table(("architecture", *TITLES), rows))
     elif name:
         _write_numbers(cells)
     else:
@@ -69,9 +71,9 @@ def _write_levels() -> None:
     console = open_console(error_stream=False)
     console.print(table)
     for backend in BACKENDS.values():
-        schemes = f"{backend.data_free} without calibration pictures, {backend.calibrated} with"
+        recipes = f"{backend.data_free} without calibration images, {backend.calibrated} with"
         cpus = " or ".join(backend.cpu_architectures)
-        console.print(f"{backend.format} INT8 is {schemes}; converts on {cpus}", highlight=False, soft_wrap=True)
+        console.print(f"{backend.format} INT8 is {recipes}; converts on {cpus}", highlight=False, soft_wrap=True)
     console.print("Numbers of one architecture: modelexport matrix NAME", highlight=False, soft_wrap=True)
 
 
@@ -84,17 +86,10 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
     console = open_console(error_stream=False)
     console.print(table)
     for cell in cells:
-        suits = cell.backend.suits[cell.target.precision]
-        console.print(f"{cell.target!s:<12} suits {suits}", highlight=False, soft_wrap=True)
+        hardware = cell.backend.recommended_hardware[cell.target.precision]
+        console.print(f"{cell.target!s:<12} suits {hardware}", highlight=False, soft_wrap=True)
         for reason in explain_failures(cell):
             console.print(reason, highlight=False, soft_wrap=True, markup=False)
     versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
     console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}. {explain_run()}", highlight=False)
-    console.print(explain_pictures(), highlight=False)
-
-
-def _write_markdown(cells: Sequence[Cell]) -> None:
-    titles = ("architecture", *TITLES)
-    rows = [(cell.architecture.name, *texts(cell)) for cell in cells]
-    for line in (titles, ["---"] * len(titles), *rows):
-        print(f"| {' | '.join(line)} |")
+    console.print(explain_images(), highlight=False)

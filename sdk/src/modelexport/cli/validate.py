@@ -1,28 +1,28 @@
-"""``modelexport validate``: check files as the operator would, without a cluster."""
+"""``modelexport validate``: check files like the operator, without a cluster."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.spec import ModelExport
 from modelexport.cli.documents import (
-    BadInput,
     Document,
     check_class,
     explain_lists,
     parse_document,
     read_documents,
 )
-from modelexport.fields import InvalidSpec
+from modelexport.errors import BadInput
 from modelexport.names import CLASS_KIND, EXPORT_KIND
-from modelexport.plan import check_support
-from modelexport.spec import ModelExport
+from modelexport.planning.plan import check_support
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "validate",
-        help="check files before they are applied",
+        help="check files before applying them",
         description="Check every ModelExport and ExportClass of a YAML file against the API and the support matrix.",
         epilog="example: modelexport validate export.yaml",
     )
@@ -34,14 +34,14 @@ def validate(options: argparse.Namespace) -> int:
     """Check every file and print a line per object.
 
     Raises:
-        BadInput: an object is invalid, or a file holds none of ours.
+        BadInput: an object is invalid, or a file has neither a ModelExport nor an ExportClass.
     """
     for path in options.files:
         documents = read_documents(path)
         for document in documents:
             print(f"{document.where}: {_check(document)}")
         if not any(document.is_ours for document in documents):
-            problem = f"holds neither a {EXPORT_KIND} nor an {CLASS_KIND}{explain_lists(documents)}"
+            problem = f"has neither a {EXPORT_KIND} nor an {CLASS_KIND}{explain_lists(documents)}"
             raise BadInput(f"{path}: {problem}; see examples/yolov8.yaml")
     return 0
 
@@ -50,12 +50,12 @@ def _check(document: Document) -> str:
     if document.kind == CLASS_KIND:
         return f"{CLASS_KIND} {check_class(document)} is valid"
     if not document.is_ours:
-        return f"{document.kind} is not of ModelExport, passed over"
+        return f"{document.kind} is not a ModelExport kind, skipped"
     export = parse_document(document)
     try:
         check_support(export)
     except InvalidSpec as error:
-        raise BadInput(f"{document.where}: {error}") from error
+        raise BadInput.from_spec(error, document.where) from error
     name, count = f"{EXPORT_KIND} {export.namespace}/{export.name}", f"{len(export.targets)} targets"
     if _is_local(export):
         return f"{name} is valid for modelexport run, {count}; a cluster takes s3:// and https:// only"
@@ -63,6 +63,6 @@ def _check(document: Document) -> str:
 
 
 def _is_local(export: ModelExport) -> bool:
-    """The CRD refuses ``file://``, which only a local run can read."""
-    references = [export.model.checkpoint, *([export.calibration.dataset] if export.calibration else [])]
-    return any(reference.uri.startswith("file://") for reference in references)
+    """Return whether an export reads ``file://`` URIs, which the CRD rejects."""
+    datasets = [images.dataset for images in (export.calibration, export.evaluation) if images]
+    return any(reference.uri.startswith("file://") for reference in (export.model.checkpoint, *datasets))

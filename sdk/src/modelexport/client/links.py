@@ -1,11 +1,11 @@
-"""Links to published files: signed here where the user has the store's credentials, else by a Pod of the namespace.
+"""Signs links to published files: on this machine if the user has the store's credentials, else in a Pod.
 
-The Pod is made by the user, with the user's own rights, from the template of a conversion: its image, its Secret and
-its restrictions. It prints the links and is deleted. Whoever may read its log can use them for an hour.
+The user creates the Pod, with the user's own rights, from the template of a conversion Job: its image, its Secret and
+its restrictions. The Pod prints the links and is deleted. Everyone who can read its log can use the links for an hour.
 
-Anybody who may create Jobs in the namespace can label one as ours. Only those are believed that have the export as
-their controller and that its status, which the operator writes, names; of them the Pod takes the image, the place to
-run and the names of Secrets, never a volume, an account or a right. A link has to lead to the store that was asked for.
+Everyone who can create Jobs in the namespace can copy our labels. A Job is therefore trusted only if the export is its
+controller and the export's status, which the operator writes, names it. The Pod takes the image, the placement and the
+names of Secrets from the Job, but no volume, service account or privilege. A link must point to the requested store.
 """
 
 import json
@@ -18,18 +18,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from modelexport import names
-from modelexport.cli.documents import BadInput
-from modelexport.cli.kubectl import Body, Kubectl
-from modelexport.cli.runner import parse_event
+from modelexport.client.cluster import Body, Cluster
+from modelexport.client.transfer import SET_ENDPOINT
 from modelexport.environment import escape, unescape
+from modelexport.errors import BadInput
+from modelexport.logs import parse_event
 from modelexport.signing import Credentials, object_url, presign
 
-PATIENCE_SECONDS = 180
+POD_TIMEOUT_SECONDS = 180
 POLL_SECONDS = 1.0
 LOG_LIMIT = 1 << 20
-"""Bytes of a Pod's log that are read."""
+"""Maximum bytes of a Pod's log."""
 FOR_PODS = (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV, names.SESSION_TOKEN_ENV, names.REGION_ENV)
-"""What of a conversion's environment the Pod that signs needs; of Secrets the reference, not the value."""
+"""Environment variables that the signing Pod copies from a conversion; Secrets by reference, not by value."""
 PLACE_FIELDS = ("affinity", "imagePullSecrets", "nodeSelector", "priorityClassName", "tolerations")
 WORK_DIR = "/work"
 NON_ROOT_ID = 65532
@@ -51,9 +52,9 @@ RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory":
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signs links to the files of an export; ``endpoint`` is the store's as the user reaches it, if told."""
+    """Signs links to the files of an export; ``endpoint`` is the URL of the store from this machine, if given."""
 
-    kubectl: Kubectl
+    cluster: Cluster
     export: Body
     endpoint: str | None
 
@@ -61,58 +62,54 @@ class Signer:
         """Return a link for every URI.
 
         Raises:
-            BadInput: neither the user's credentials nor a Pod can sign, and what can be done.
+            BadInput: the user has no credentials for the store, and no Pod can sign.
         """
-        job = self._find_job()
+        selector = f"{names.EXPORT_UID_LABEL}={self.export['metadata']['uid']},{names.FORMAT_LABEL}"
+        job = next((job for job in self.cluster.list_jobs(selector) if is_job_of(job, self.export)), None)
         environment = _plain_environment(job) if job else {}
         endpoint = self.endpoint or environment.get(names.STORE_ENV)
         if endpoint and not re.fullmatch(ENDPOINT_PATTERN, endpoint):
-            raise BadInput(
-                f"{endpoint!r} is no URL of a store, for example http://127.0.0.1:9000; give it by --endpoint"
-            )
+            raise BadInput(f"{endpoint!r} is not the URL of a store; {SET_ENDPOINT}, for example http://127.0.0.1:9000")
         if not endpoint:
-            raise BadInput("no Job of the export is left to tell where its store is; give its URL by --endpoint")
+            raise BadInput(f"the export has no Job left from which to read the URL of the store; {SET_ENDPOINT}")
         region = {names.REGION_ENV: environment.get(names.REGION_ENV, names.REGION_DEFAULT)}
         credentials = Credentials.from_environ({**region, **os.environ})
         if credentials:
             return {uri: presign("GET", endpoint, uri, credentials, datetime.now(UTC)) for uri in uris}
         if job is None:
             way_out = f"set {names.ACCESS_KEY_ENV} and {names.SECRET_KEY_ENV}"
-            raise BadInput(f"no Job of the export is left whose Secret and image could sign links; {way_out}")
+            raise BadInput(f"the export has no Job left with a Secret and an image to sign links; {way_out}")
         return self._sign_in_pod(signing_pod(self.export, job, uris, endpoint), uris, endpoint)
-
-    def _find_job(self) -> Body | None:
-        selector = f"{names.EXPORT_UID_LABEL}={self.export['metadata']['uid']},{names.FORMAT_LABEL}"
-        jobs = self.kubectl.read("jobs.batch", f"--selector={selector}")["items"]
-        return next((job for job in jobs if is_job_of(job, self.export)), None)
 
     def _sign_in_pod(self, pod: Body, uris: Sequence[str], endpoint: str) -> Mapping[str, str]:
         name = pod["metadata"]["name"]
-        self.kubectl.run("create", "--filename=-", text=json.dumps(pod))
+        self.cluster.create_pod(pod)
         try:
             self._wait(name)
-            lines = self.kubectl.run("logs", name, f"--limit-bytes={LOG_LIMIT}").encode().splitlines()
+            lines = self.cluster.read_log(name, LOG_LIMIT).encode().splitlines()
         finally:
-            self.kubectl.run("delete", "pod", name, "--wait=false", "--ignore-not-found")
+            self.cluster.delete_pod(name)
         events = [event for event in map(parse_event, lines) if event.get("event") == "signed"]
         signed = [(str(event.get("uri")), str(event.get("url"))) for event in events]
         links = {uri: url for uri, url in signed if url.partition("?")[0] == object_url(endpoint, uri)}
         if missing := set(uris) - links.keys():
-            raise BadInput(f"Pod {name} signed no link for {', '.join(sorted(missing))}; is its image of this version?")
+            raise BadInput(
+                f"Pod {name} signed no link for {', '.join(sorted(missing))}; check the version of its image"
+            )
         return links
 
     def _wait(self, name: str) -> None:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while (status := self.kubectl.read("pod", name).get("status", {})).get("phase") != "Succeeded":
+        end = time.monotonic() + POD_TIMEOUT_SECONDS
+        while (status := self.cluster.read_pod(name).get("status", {})).get("phase") != "Succeeded":
             if status.get("phase") == "Failed":
-                raise BadInput(f"Pod {name} could not sign links: {_last_words(status)}")
+                raise BadInput(f"Pod {name} could not sign links: {_explain_status(status)}")
             if time.monotonic() > end:
-                raise BadInput(f"Pod {name} did not end within {PATIENCE_SECONDS} s: {_last_words(status)}")
+                raise BadInput(f"Pod {name} did not finish within {POD_TIMEOUT_SECONDS} s: {_explain_status(status)}")
             time.sleep(POLL_SECONDS)
 
 
 def is_job_of(job: Body, export: Body) -> bool:
-    """Whether a Job is one that the operator made for an export, as far as its owner and the status of that tell."""
+    """Return whether a Job is controlled by the export and named in its status."""
     metadata, owned = job["metadata"], {"kind": names.EXPORT_KIND, "uid": export["metadata"]["uid"], "controller": True}
     recorded = {target.get("jobName") for target in export.get("status", {}).get("targets") or ()}
     owners = metadata.get("ownerReferences") or ()
@@ -120,13 +117,13 @@ def is_job_of(job: Body, export: Body) -> bool:
 
 
 def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> Body:
-    """Build the Pod that signs, of the restricted Pod Security level, with the image and the Secret of a conversion.
+    """Build the Pod that signs links: Pod Security level restricted, with the image and the Secret of a conversion.
 
     Args:
-        export: the body of the export; the Pod goes with it if nobody deletes it.
-        job: the body of one of its Jobs.
-        uris: what to sign links for.
-        endpoint: for which the links are signed.
+        export: the export, which owns the Pod: deleting the export deletes the Pod.
+        job: one of its Jobs.
+        uris: the files.
+        endpoint: the store for which the links are signed.
     """
     template = {key: part for key, part in job["spec"]["template"]["spec"].items() if key != "initContainers"}
     container = template["containers"][0]
@@ -150,7 +147,7 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
         "spec": {
             **{field: template[field] for field in PLACE_FIELDS if field in template},
             "restartPolicy": "Never",
-            "activeDeadlineSeconds": PATIENCE_SECONDS,
+            "activeDeadlineSeconds": POD_TIMEOUT_SECONDS,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": POD_SECURITY,
@@ -179,8 +176,8 @@ def _plain_environment(job: Body) -> Mapping[str, str]:
     return {entry["name"]: unescape(entry["value"]) for entry in container.get("env") or () if "value" in entry}
 
 
-def _last_words(status: Body) -> str:
-    """What a Pod says of itself: its converter's answer, what it waits for, or its phase."""
+def _explain_status(status: Body) -> str:
+    """Return why a Pod has not succeeded: the message of its container, what it waits for, or its phase."""
     for container in status.get("containerStatuses") or ():
         state = container.get("state", {})
         ended, waiting = state.get("terminated") or {}, state.get("waiting") or {}

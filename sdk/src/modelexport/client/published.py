@@ -1,89 +1,87 @@
-"""What an export published: told by its status on a cluster, or by the reports in the directory of a local run."""
+"""Reads the published files of an export from its status in a cluster, or from the reports of local runs."""
 
-import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from modelexport import names, untrusted
-from modelexport.cli.documents import BadInput
-from modelexport.cli.kubectl import Body, Kubectl
-from modelexport.cli.run import DEFAULT_OUTPUT
-from modelexport.plan import export_folder
-from modelexport.result import Artifact, Verification, is_file_in, read_artifact, read_verification
+from modelexport.api.result import (
+    Accuracy,
+    Artifact,
+    Verification,
+    is_file_in,
+    read_accuracy,
+    read_artifact,
+    read_verification,
+)
+from modelexport.client.cluster import Body
+from modelexport.errors import BadInput
+from modelexport.planning.plan import export_folder
+from modelexport.planning.progress import Progress, read_progress
 
-EXPORTS = f"{names.EXPORT_PLURAL}.{names.GROUP}"
 SUCCEEDED = "Succeeded"
 MESSAGE_LIMIT = 2048
-"""Characters of a message of a status, as the definition has it."""
+"""Maximum characters of a message in a status, as in the CRD."""
 REPORT_LIMIT = 1 << 24
-"""Characters of a report; one of a model with a thousand classes and as many outputs has less than a hundredth."""
+"""Maximum characters of a report; a model with a thousand classes and as many outputs needs less than 1 % of it."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """One target of an export, and its file once that is published. ``target`` is written as ``LiteRT/INT8``."""
+    """The state of one target, such as ``LiteRT/INT8``, and its file once it is published."""
 
     target: str
     state: str
     message: str = ""
-    scheme: str = ""
+    recipe: str = ""
     artifact: Artifact | None = None
     verification: Verification | None = None
+    accuracy: Accuracy | None = None
+    progress: Progress | None = None
+    reason: str = ""
+    report_uri: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
+        plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
+        return {**plain, "accuracy": self.accuracy and self.accuracy.to_dict()}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which export is meant, and where it is."""
-    parser.add_argument("name", metavar="NAME", help="name of the ModelExport")
-    parser.add_argument("-n", "--namespace", help="default: that of the kubeconfig's context; locally: default")
-    parser.add_argument("--kubeconfig", metavar="FILE", help="as for kubectl")
-    parser.add_argument("--context", metavar="NAME", help="as for kubectl")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="the directory of a local run, in a cluster's place")
-    parser.add_argument(
-        "--output-uri", default=DEFAULT_OUTPUT, metavar="URI", help=f"of the local run; default: {DEFAULT_OUTPUT}"
-    )
-
-
-def choose_kubectl(options: argparse.Namespace) -> Kubectl:
-    """Return kubectl with the user's choice of cluster and namespace."""
-    chosen = ((name, getattr(options, name)) for name in ("kubeconfig", "context", "namespace"))
-    return Kubectl(tuple(f"--{name}={value}" for name, value in chosen if value))
-
-
-def read_export(kubectl: Kubectl, name: str) -> Body:
-    """Return a ModelExport of the cluster.
-
-    Raises:
-        BadInput: there is none of this name, or the user may not see it.
-    """
-    return kubectl.read(EXPORTS, name)
+Reports = tuple[tuple[Published, Mapping[str, Any]], ...]
+"""Published targets, each with its report."""
 
 
 def of_cluster(export: Body) -> tuple[Published, ...]:
     """Return the targets in the status of an export.
 
     Raises:
-        BadInput: the status is none that the operator has written.
+        BadInput: the operator has not written this status.
     """
     try:
         status = untrusted.record(export.get("status") or {}, "status")
         return tuple(map(_from_status, status.get("targets") or ()))
     except (TypeError, ValueError) as error:
-        raise BadInput(f"the status of the export cannot be read: {error}; the operator writes it anew") from error
+        raise BadInput(
+            f"the status of the export is invalid: {error}; wait until the operator has rewritten it"
+        ) from error
 
 
 def _from_status(entry: Any) -> Published:
     fields = untrusted.record(entry, "a target")
     state, reason = (_word(fields, key) for key in ("state", "reason"))
-    artifact, verification = fields.get("artifact"), fields.get("verification")
+    artifact, verification, accuracy, progress = map(fields.get, ("artifact", "verification", "accuracy", "progress"))
     return Published(
         target=f"{_word(fields, 'format')}/{_word(fields, 'precision')}",
         state=state if state == reason else f"{state} ({reason})",
         message=untrusted.text(fields.get("message", ""), "message", MESSAGE_LIMIT),
-        scheme=_word(fields, "scheme") if "scheme" in fields else "",
+        recipe=_word(fields, "scheme") if "scheme" in fields else "",
         artifact=None if artifact is None else read_artifact(artifact, size="sizeBytes"),
         verification=None if verification is None else read_verification(verification),
+        accuracy=None if accuracy is None else read_accuracy(accuracy),
+        progress=None if progress is None else read_progress(progress),
+        reason=reason,
+        report_uri=untrusted.uri(fields["reportURI"], "reportURI") if fields.get("reportURI") else None,
     )
 
 
@@ -91,30 +89,40 @@ def _word(fields: Mapping[str, Any], key: str) -> str:
     return untrusted.word(fields.get(key), key)
 
 
-def of_directory(options: argparse.Namespace) -> tuple[Published, ...]:
-    """Return what local runs of an export published into a directory; of a target, what came last.
+def reports_of_directory(store: Path, output: str, namespace: str, name: str) -> Reports:
+    """Return the targets that local runs of an export published into a directory, each from its latest run.
+
+    Args:
+        store: the directory.
+        output: URI of the folder for all exports, as for ``plan_export``.
+        namespace: namespace of the export.
+        name: name of the export.
 
     Raises:
-        BadInput: nothing is there, or the store is a server.
+        BadInput: nothing is published there, or the store is a server.
     """
-    if options.store.parts[:1] in (("http:",), ("https:",)):
-        raise BadInput("--store: get and download read a directory, no server; fetch its files with a client of S3")
-    uri = export_folder(options.output_uri.rstrip("/"), options.namespace or "default", options.name)
-    folder = path_of(options.store, uri)
+    if store.parts[:1] in (("http:",), ("https:",)):
+        raise BadInput("--store: this command reads directories only; fetch the files of a server with an S3 client")
+    uri = export_folder(output.rstrip("/"), namespace, name)
+    folder = path_of(store, uri)
     reports = sorted(folder.glob(f"*/{names.REPORT_FILE}"), key=lambda path: path.stat().st_mtime)
     if not reports:
-        raise BadInput(f"--store: {folder} holds no report of an export; name the --store of the run, and --namespace")
-    found = (_from_report(path, f"{uri}{path.parent.name}/") for path in reports)
-    return tuple({one.target: one for one in found}.values())
+        raise BadInput(f"--store: {folder} has no reports of this export; check --store, --output-uri and --namespace")
+    found = (read_report_file(path, f"{uri}{path.parent.name}/") for path in reports)
+    return tuple({published.target: (published, report) for published, report in found}.values())
 
 
 def path_of(store: Path, uri: str) -> Path:
-    """Return the file of ``s3://bucket/key`` in a directory store."""
+    """Return the path of ``s3://bucket/key`` in a directory store."""
     return store / uri.removeprefix("s3://")
 
 
-def _from_report(path: Path, folder: str) -> Published:
-    """Read the report in a folder; the file that it tells of has to lie beside it."""
+def read_report_file(path: Path, folder: str) -> tuple[Published, Mapping[str, Any]]:
+    """Read a report; its artifact must lie in the same folder.
+
+    Raises:
+        BadInput: it is no report.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             report = untrusted.load(file.read(REPORT_LIMIT + 1), REPORT_LIMIT)
@@ -122,22 +130,26 @@ def _from_report(path: Path, folder: str) -> Published:
         artifact = read_artifact(report.get("artifact"), size="sizeBytes")
         if not is_file_in(artifact.uri, folder):
             raise ValueError(f"{artifact.uri!r} is not in {folder}")
-        return Published(
+        published = Published(
             target=f"{_word(target, 'format')}/{_word(target, 'precision')}",
             state=SUCCEEDED,
-            scheme=_word(report, "scheme"),
+            reason=SUCCEEDED,
+            recipe=_word(report, "scheme"),
             artifact=artifact,
             verification=read_verification(report.get("verification")),
+            accuracy=read_accuracy(report["accuracy"]) if "accuracy" in report else None,
+            report_uri=f"{folder}{names.REPORT_FILE}",
         )
+        return published, report
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no report of this version ({error}); run the export again") from error
+        raise BadInput(f"{path} is not a valid report ({error}); run the export again") from error
 
 
 def choose(found: Iterable[Published], wanted: str | None) -> tuple[Published, ...]:
-    """Return the published targets, or the one that is wanted: ``LiteRT/INT8`` or ``INT8/LiteRT``, in any case.
+    """Return all published targets, or the target ``wanted``: ``LiteRT/INT8`` or ``INT8/LiteRT``, in any case.
 
     Raises:
-        BadInput: nothing is published, or the target is not; with its reason.
+        BadInput: nothing is published, or the wanted target is not; with its state.
     """
     targets = tuple(found)
     if wanted is None:
@@ -150,7 +162,7 @@ def choose(found: Iterable[Published], wanted: str | None) -> tuple[Published, .
     chosen = next((one for one in targets if sorted(one.target.lower().split("/")) == words), None)
     if chosen is None:
         known = ", ".join(one.target for one in targets) or "none"
-        raise BadInput(f"--target: {wanted!r} is no target of this export; it has {known}")
+        raise BadInput(f"--target: {wanted!r} is not a target of this export; use one of {known}")
     if chosen.artifact is None:
         raise BadInput(f"--target: {chosen.target} is not published: {chosen.state}: {chosen.message}".rstrip(": "))
     return (chosen,)

@@ -1,24 +1,27 @@
-"""The custom resource definitions, built from the support matrix. Pure."""
+"""The CustomResourceDefinitions, built from the support matrix."""
 
 from typing import Any
 
 from modelexport import names
-from modelexport.crd_class import class_schema
-from modelexport.crd_export import export_schema
-from modelexport.schema import Schema
+from modelexport.crds.export_class import class_schema
+from modelexport.crds.model_export import export_schema
+from modelexport.crds.schema import Schema
 
 READY_REASON = '.status.conditions[?(@.type=="Ready")].reason'
 READY_MESSAGE = '.status.conditions[?(@.type=="Ready")].message'
+ACCURACY_KEPT = '.status.conditions[?(@.type=="AccuracyKept")].status'
 REFERENCE = ".status.targets[0].verification.reference"
 
 
 def build_export_crd() -> Schema:
-    """Build the definition of ModelExport."""
+    """Build the CustomResourceDefinition of ModelExport."""
     columns = [
         _column("Architecture", ".spec.model.architecture"),
-        _column("Ready", ".status.ready", description="Published targets of all targets"),
+        _column("Ready", ".status.ready", description="Published targets out of all targets"),
+        _column("Progress", ".status.progress", description="Overall progress at the last status update"),
         _column("Status", READY_REASON),
-        _column("Reference", REFERENCE, priority=1, description="What the files of the first target agree with"),
+        _column("Reference", REFERENCE, priority=1, description="Origin of the original model of the first target"),
+        _column("Accuracy kept", ACCURACY_KEPT, priority=1, description="Whether no file lost more than is allowed"),
         _column("Message", READY_MESSAGE, priority=1),
         _column("Age", ".metadata.creationTimestamp", type="date"),
     ]
@@ -28,7 +31,7 @@ def build_export_crd() -> Schema:
 
 
 def build_class_crd() -> Schema:
-    """Build the definition of ExportClass."""
+    """Build the CustomResourceDefinition of ExportClass."""
     default = names.DEFAULT_CLASS_ANNOTATION.replace(".", r"\.")
     columns = [
         _column("Default", f".metadata.annotations.{default}"),

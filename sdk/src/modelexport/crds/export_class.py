@@ -1,8 +1,6 @@
-"""The schema of an ExportClass. Pure."""
+"""The OpenAPI schema of an ExportClass."""
 
-from modelexport.matrix import Format, Precision
-from modelexport.names import LABEL_LIMIT
-from modelexport.nodepools import (
+from modelexport.api.node_pools import (
     OWN_RESOURCES,
     POOLS_LIMIT,
     RESOURCES_LIMIT,
@@ -12,7 +10,28 @@ from modelexport.nodepools import (
     TolerationOperator,
     Work,
 )
-from modelexport.schema import (
+from modelexport.api.spec import (
+    BUCKET_PATTERN,
+    DEADLINE_LIMIT,
+    ENDPOINT_PATTERN,
+    NAMESPACES_LIMIT,
+    NETWORK_PATTERN,
+    NETWORKS_LIMIT,
+    NO_BUCKET,
+    NO_ENDPOINT,
+    PARALLELISM_LIMIT,
+    PREFIX_PATTERN,
+    PULL_SECRETS_LIMIT,
+    RETRIES_LIMIT,
+    SOURCE_PATTERN,
+    SOURCES_LIMIT,
+    URI_LIMIT,
+    WITHOUT_QUEUE,
+    JobLimits,
+    PullPolicy,
+    Storage,
+)
+from modelexport.crds.schema import (
     HIDDEN_PROBLEM,
     Schema,
     cel_list,
@@ -28,21 +47,8 @@ from modelexport.schema import (
     word_set,
     words,
 )
-from modelexport.spec import (
-    DEADLINE_LIMIT,
-    NAMESPACES_LIMIT,
-    NETWORK_PATTERN,
-    NETWORKS_LIMIT,
-    PARALLELISM_LIMIT,
-    PREFIX_PATTERN,
-    PULL_SECRETS_LIMIT,
-    RETRIES_LIMIT,
-    SOURCE_PATTERN,
-    SOURCES_LIMIT,
-    URI_LIMIT,
-    JobLimits,
-    Storage,
-)
+from modelexport.matrix.support import Format, Precision
+from modelexport.names import LABEL_LIMIT
 from modelexport.text import HIDDEN
 
 SECRET_LIMIT = 253
@@ -51,15 +57,15 @@ QUANTITY_LIMIT = 32
 
 
 def class_schema() -> Schema:
-    """The schema of the whole object."""
+    """Return the schema of the whole object."""
     return record(
-        "The platform team's half of an export: where files go, and what converts them. Annotate one as the default.",
+        "Platform settings for exports: store, converter and limits. Annotate one class as the default.",
         {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": record(
-                "Whom it serves, store, sources, converter, nodes and limits.",
+                "Namespaces, store, sources, converter, nodes and limits.",
                 {
                     "allowedNamespaces": _namespaces(),
                     "storage": _storage(),
@@ -77,19 +83,19 @@ def class_schema() -> Schema:
 
 
 def _storage() -> Schema:
-    url = rule("self.matches('^https?://[^/]+/?$')", "not an S3 endpoint, for example http://minio.default.svc:9000")
-    braces = "no other braces than {namespace} can stand in a prefix"
+    url = rule(f"self.matches(r'{ENDPOINT_PATTERN}')", NO_ENDPOINT)
+    braces = "a prefix allows no braces except {namespace}"
     folder = rule(f"self.matches('{PREFIX_PATTERN}')", braces)
-    name = rule("self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')", "not the name of an S3 bucket")
+    name = rule(f"self.matches('{BUCKET_PATTERN}')", NO_BUCKET)
     return record(
-        "The S3 bucket into which files are published.",
+        "The S3 bucket for published files.",
         {
             "endpoint": visible("URL of the S3 server, without a path.", 1024, url),
-            "bucket": text("The bucket; it has to exist.", 63, name),
+            "bucket": text("Name of an existing bucket.", 63, name),
             "prefix": {
                 "type": "string",
-                "description": "Folder in the bucket, without slashes around it; the namespace of the export is a "
-                "folder in it, or stands where it says {namespace}.",
+                "description": "Folder in the bucket, without leading and trailing slashes. {namespace} stands for the "
+                "namespace of the export; without it, each namespace is a folder in the prefix.",
                 "maxLength": 512,
                 "x-kubernetes-validations": [rule(f"!self.matches(r'{HIDDEN}')", HIDDEN_PROBLEM), folder],
             },
@@ -106,11 +112,11 @@ def _storage() -> Schema:
 
 
 def _sources() -> Schema:
-    way_out = "not a folder, for example s3://checkpoints/{namespace}/; it ends with a slash"
-    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", way_out)
+    problem = "not a folder; use a URI that ends with a slash, for example s3://checkpoints/{namespace}/"
+    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", problem)
     return text_set(
-        "Folders from which ModelExports may read checkpoints and pictures; {namespace} is the namespace of the "
-        "export. Anywhere when left out.",
+        "Folders from which ModelExports may read checkpoints and images; {namespace} stands for the namespace of the "
+        "export. If unset, every source is allowed.",
         visible("A URI that ends with a slash.", URI_LIMIT, folder),
         1,
         SOURCES_LIMIT,
@@ -120,7 +126,7 @@ def _sources() -> Schema:
 def _namespaces() -> Schema:
     name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
     return text_set(
-        "Namespaces whose ModelExports may use this class; all when left out.",
+        "Namespaces whose ModelExports may use this class. If unset, all namespaces.",
         text("The name of a namespace.", LABEL_LIMIT, name),
         1,
         NAMESPACES_LIMIT,
@@ -130,31 +136,35 @@ def _namespaces() -> Schema:
 def _https() -> Schema:
     network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
     networks = text_set(
-        "Networks to which https:// URIs, and redirects of theirs, may lead beside public addresses; a private, "
-        "loopback or link-local address in none of them is refused.",
+        "Networks that https:// URIs and their redirects may reach in addition to public addresses. Private, loopback "
+        "and link-local addresses outside these networks are refused.",
         text("A network in CIDR notation.", 43, network),
         0,
         NETWORKS_LIMIT,
     )
-    return record("What may be read from the web.", {"allowedNetworks": networks})
+    return record("Limits for https:// sources.", {"allowedNetworks": networks})
 
 
 def _converter() -> Schema:
     return record(
-        "What runs in the Jobs.",
+        "The converter that the Jobs run.",
         {
-            "image": visible("The converter's image; name it by digest in production.", 1024),
+            "image": visible("Container image of the converter; pin it by digest in production.", 1024),
             "imagePullPolicy": words(
-                "When the image is pulled.", ("Always", "IfNotPresent", "Never"), default="IfNotPresent"
+                "Pull policy of the image.", list(PullPolicy), default=str(PullPolicy.IF_NOT_PRESENT)
             ),
             "imagePullSecrets": keyed_list(
-                "Secrets in the namespace of the export with which the image is pulled, as in a Pod.",
+                "Secrets in the namespace of the export for pulling the image, as in a Pod.",
                 ("name",),
-                record("One Secret.", {"name": visible("Its name.", SECRET_LIMIT)}, required=("name",)),
+                record(
+                    "A reference to a Secret.",
+                    {"name": visible("Name of the Secret.", SECRET_LIMIT)},
+                    required=("name",),
+                ),
                 0,
                 PULL_SECRETS_LIMIT,
             ),
-            "nodeSelector": _selector("Labels that a node must have to convert; those of a node pool are added."),
+            "nodeSelector": _selector("Labels that a node must have. The labels of a node pool are added."),
         },
         required=("image",),
     )
@@ -166,9 +176,9 @@ def _selector(description: str) -> Schema:
 
 def _pools() -> Schema:
     return keyed_list(
-        "Nodes that are alike, the preferred ones first. A conversion goes to the first pool that takes it and has a "
-        "node that could; large calibrations try pools with devices first, other work those without. Without pools, "
-        "the scheduler alone decides.",
+        "Groups of similar nodes, in order of preference. A conversion goes to the first pool that accepts it and has "
+        "a suitable node. Large calibrations try pools with devices first, all other work tries pools without devices "
+        "first. Without pools, the scheduler alone decides.",
         ("name",),
         _pool(),
         0,
@@ -179,21 +189,22 @@ def _pools() -> Schema:
 def _pool() -> Schema:
     label = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not a name; use lower-case letters, digits and -")
     return record(
-        "One pool.",
+        "A node pool.",
         {
-            "name": text("Its name, which labels the Jobs that run there.", LABEL_LIMIT, label),
-            "nodeSelector": _selector("Labels that its nodes have."),
-            "tolerations": plain_list("Taints that Pods bear there.", _toleration(), TOLERATIONS_LIMIT),
+            "name": text("Name of the pool, which becomes a label of its Jobs.", LABEL_LIMIT, label),
+            "nodeSelector": _selector("Labels of the nodes."),
+            "tolerations": plain_list("Tolerations of the Pods in the pool.", _toleration(), TOLERATIONS_LIMIT),
             "resources": _resources(),
-            "formats": word_set("The formats that it takes; all when left out.", list(Format)),
-            "precisions": word_set("The precisions that it takes; all when left out.", list(Precision)),
+            "formats": word_set("Formats that the pool accepts. If unset, all.", list(Format)),
+            "precisions": word_set("Precisions that the pool accepts. If unset, all.", list(Precision)),
             "work": word_set(
-                "The kinds of work that it takes: Calibration is INT8 with activation ranges measured on pictures, "
-                "Conversion is the rest; all when left out.",
+                "Kinds of work that the pool accepts: Calibration is INT8 with activation ranges measured on images, "
+                "Conversion is the rest. If unset, both.",
                 list(Work),
             ),
             "provisioned": words(
-                "Whether its nodes exist, or come when a Pod asks for one (OnDemand; nobody looks for them first).",
+                "Static if the nodes exist, OnDemand if they are added for pending Pods; the operator does not look "
+                "for OnDemand nodes first.",
                 list(Provisioned),
                 default=str(Provisioned.STATIC),
             ),
@@ -210,12 +221,16 @@ def _toleration() -> Schema:
         "has(self.key) || (has(self.operator) && self.operator == 'Exists')", "key is missing; or use operator Exists"
     )
     return record(
-        "One toleration, as in a Pod.",
+        "A toleration, as in a Pod.",
         {
-            "key": visible("Key of the taint; every key when left out.", 316),
-            "operator": words("How it compares.", list(TolerationOperator), default=str(TolerationOperator.EQUAL)),
+            "key": visible("Key of the taint. If unset, every key.", 316),
+            "operator": words(
+                "Whether to compare key and value, or the key alone.",
+                list(TolerationOperator),
+                default=str(TolerationOperator.EQUAL),
+            ),
             "value": visible("Value of the taint.", 63),
-            "effect": words("Effect of the taint; every effect when left out.", list(TaintEffect)),
+            "effect": words("Effect of the taint. If unset, every effect.", list(TaintEffect)),
         },
         no_value,
         key,
@@ -227,11 +242,11 @@ def _resources() -> Schema:
     known = rule(f"self.all(name, name in {cel_list(OWN_RESOURCES)} || name.contains('/'))", names)
     amounts = rule(
         "self.all(name, type(self[name]) == int ? self[name] >= 0 : isQuantity(self[name]))",
-        "not an amount as Kubernetes spells it, for example 2, 500m or 8Gi",
+        "not a Kubernetes quantity, for example 2, 500m or 8Gi",
     )
     return mapping(
-        "What a conversion gets there: cpu in place of what its cell asks for, memory and ephemeral-storage at least, "
-        "and devices such as nvidia.com/gpu in addition.",
+        "Resources of a conversion in the pool: cpu replaces the default, memory and ephemeral-storage are minimums, "
+        "and devices such as nvidia.com/gpu are added.",
         RESOURCES_LIMIT,
         {"x-kubernetes-int-or-string": True, "maxLength": QUANTITY_LIMIT},
         known,
@@ -242,32 +257,43 @@ def _resources() -> Schema:
 def _jobs() -> Schema:
     default = JobLimits()
     return record(
-        "Bounds of the conversions.",
+        "Limits for the conversions.",
         {
             "deadlineSeconds": integer(
-                "Seconds until a conversion is ended, waiting for a node included.",
+                "Deadline of a conversion in seconds, including the time it waits for a node.",
                 1,
                 DEADLINE_LIMIT,
                 default=default.deadline_seconds,
             ),
             "retries": integer(
-                "How often a conversion is tried again after a passing failure.",
+                "Number of retries after a transient failure.",
                 0,
                 RETRIES_LIMIT,
                 default=default.retries,
             ),
             "parallelism": integer(
-                "How many targets of this class are on their way at once; all when left out.", 1, PARALLELISM_LIMIT
+                "Maximum number of active targets of this class. If unset, unlimited.", 1, PARALLELISM_LIMIT
             ),
-            "parallelismPerNamespace": integer("The same for each namespace; all when left out.", 1, PARALLELISM_LIMIT),
-            "queueName": text(
-                "LocalQueue of Kueue in the namespace of the export: Jobs are made suspended, and Kueue starts them.",
-                LABEL_LIMIT,
-                rule(
-                    "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-                    "not a name; use lower-case letters, digits, - and .",
-                ),
+            "parallelismPerNamespace": integer(
+                "Maximum number of active targets of this class in each namespace. If unset, unlimited.",
+                1,
+                PARALLELISM_LIMIT,
+            ),
+            "queueName": _kueue_name(
+                "Kueue LocalQueue in the namespace of the export. Jobs are created suspended, and Kueue starts them."
+            ),
+            "workloadPriorityClassName": _kueue_name(
+                "Kueue WorkloadPriorityClass: the priority of the Jobs in their queue, not of their Pods."
             ),
             "priorityClassName": visible("PriorityClass of the Pods.", NAME_LIMIT),
         },
+        rule("has(self.queueName) || !has(self.workloadPriorityClassName)", WITHOUT_QUEUE),
     )
+
+
+def _kueue_name(description: str) -> Schema:
+    """Return the schema of a Kueue object's name, which becomes a label of the Jobs."""
+    name = rule(
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')", "not a name; use lower-case letters, digits, - and ."
+    )
+    return text(description, LABEL_LIMIT, name)

@@ -1,27 +1,29 @@
-"""The state of a local run: one record per target, changed by the runner and read by the display."""
+"""The state of a local run: one record per target, written by the runner and read by the display."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelexport.matrix import BACKENDS
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.matrix.support import BACKENDS
+from modelexport.planning.progress import Estimate, estimate, expect_stages
 
 WAITING, RETRYING, SUCCEEDED, REUSED, FAILED = "waiting", "waiting to retry", "succeeded", "reused", "failed"
 
 
 @dataclass(eq=False)
 class Conversion:
-    """One target of one export in this run.
+    """The conversion of one target in a local run.
 
-    ``label`` names it to the user; ``phase`` is a stage of the converter while it runs.
+    ``label`` is the name that users see; ``phase`` is a stage of the converter while it runs.
     """
 
     request: ConversionRequest
     label: str
     log: Path
     phase: str = WAITING
+    phase_started: float = 0.0
     attempts: int = 0
     started: float | None = None
     result: ConversionResult | None = None
@@ -29,9 +31,9 @@ class Conversion:
 
     @property
     def family(self) -> tuple[object, ...]:
-        """What conversions have in common that start from one converted file."""
+        """Key of the conversions that share one converted file."""
         fmt = self.request.target.format
-        return self.request.model, fmt, BACKENDS[fmt].base(self.request.scheme)
+        return self.request.model, fmt, BACKENDS[fmt].base(self.request.recipe)
 
     @property
     def succeeded(self) -> bool:
@@ -40,16 +42,25 @@ class Conversion:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of this conversion so far, or in all."""
+        """Seconds of the conversion, so far or in total."""
         return self.seconds if self.started is None else time.monotonic() - self.started
 
+    @property
+    def estimate(self) -> Estimate | None:
+        """Estimated progress; ``None`` while no stage runs, or if nothing comparable was measured."""
+        return estimate(expect_stages(self.request), self.phase, time.monotonic() - self.phase_started)
+
+    def enter(self, phase: str) -> None:
+        """Record the start of another phase."""
+        self.phase, self.phase_started = phase, time.monotonic()
+
     def begin(self) -> None:
-        """Note that an attempt starts."""
+        """Record the start of an attempt."""
         self.attempts += 1
         if self.started is None:
             self.started = time.monotonic()
 
     def finish(self, result: ConversionResult) -> None:
-        """Note how the conversion ended."""
+        """Record the result of the conversion."""
         self.seconds, self.started, self.result = self.elapsed, None, result
-        self.phase = (REUSED if result.reused else SUCCEEDED) if result.succeeded else FAILED
+        self.enter((REUSED if result.reused else SUCCEEDED) if result.succeeded else FAILED)

@@ -1,4 +1,4 @@
-"""What a local run shows: a live table while it runs, plain lines where nobody watches, and the table of results."""
+"""Display of a local run: a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from modelexport.cli.conversions import FAILED, REUSED, SUCCEEDED, WAITING, Conversion
+from modelexport.console import is_live
+from modelexport.local.conversions import FAILED, REUSED, SUCCEEDED, WAITING, Conversion
 from modelexport.text import clean
 
-PLAIN_WIDTH = 140
 PHASE_LIMIT = 40
-"""Characters of a phase: a converter names it, and what it opens may have made it say anything."""
+"""Maximum characters of a phase, which comes from the converter and may depend on untrusted input."""
 STYLES = {WAITING: "dim", SUCCEEDED: "green", REUSED: "green", FAILED: "bold red"}
 
 
@@ -25,7 +25,7 @@ class Display:
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._live.start()
         return self
 
@@ -33,23 +33,20 @@ class Display:
         self._live.stop()
 
     def changed(self, conversion: Conversion) -> None:
-        """Show that a conversion came to another phase."""
-        if self._console.is_terminal:
-            return  # the live table reads the conversions by itself
+        """Print the new phase of a conversion, unless the live table shows it."""
+        if is_live(self._console):
+            return
         seconds = f"{conversion.elapsed:6.1f} s"
         line = f"{seconds}  {conversion.label:<14} {clean(conversion.phase, PHASE_LIMIT)}"
         self._console.print(line, highlight=False, markup=False)
 
     def _table(self) -> Table:
-        table = Table("Target", "Stage", "Seconds", box=None, pad_edge=False)
+        table = Table("Target", "Stage", "Seconds", "Done", "Left", box=None, pad_edge=False)
         for conversion in self._conversions:
             seconds = "" if conversion.phase == WAITING else f"{conversion.elapsed:.0f}"
             phase = Text(clean(conversion.phase, PHASE_LIMIT), STYLES.get(conversion.phase, "cyan"))
-            table.add_row(Text(conversion.label), phase, seconds)
+            estimate = conversion.estimate
+            done = f"{estimate.percentage}%" if estimate else ""
+            left = f"{estimate.remaining_seconds} s" if estimate else ""
+            table.add_row(Text(conversion.label), phase, seconds, done, left)
         return table
-
-
-def open_console(*, error_stream: bool) -> Console:
-    """Open the console of progress and tables; a stream that is no terminal gets wide lines without colour."""
-    console = Console(stderr=error_stream)
-    return console if console.is_terminal else Console(stderr=error_stream, width=PLAIN_WIDTH)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -10,20 +9,21 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from modelexport import names
-from modelexport.cli.conversions import RETRYING, Conversion
-from modelexport.reasons import Reason
-from modelexport.result import ConversionResult
+from modelexport.api.reasons import Reason
+from modelexport.api.result import ConversionResult
+from modelexport.local.conversions import RETRYING, Conversion
+from modelexport.logs import parse_event
 
 CONVERTER_ENV = "MODELEXPORT_CONVERTER"
-"""The command of the converter, for another one than that of this Python."""
+"""Environment variable with the command of another converter than the one of this Python."""
 ATTEMPTS = 3
 GRACE_SECONDS = 10
 """From SIGTERM to SIGKILL: native code sees a signal only when it returns to Python."""
 LINE_LIMIT = 1 << 16
-"""Bytes of a line of a child that are kept; no event of the converter comes near."""
+"""Maximum bytes of an output line of a child; events of the converter are much shorter."""
 CUT = b" [...]\n"
 
 Changed = Callable[[Conversion], None]
@@ -31,10 +31,10 @@ Changed = Callable[[Conversion], None]
 
 @dataclass(frozen=True)
 class Runner:
-    """How children are run.
+    """Runs conversions as child processes.
 
-    ``folder`` is scratch space for all of them, ``changed`` is told of every new phase, ``backoff_seconds`` is doubled
-    from one attempt to the next.
+    ``folder`` is scratch space for all of them, ``changed`` is called for every new phase, ``backoff_seconds`` doubles
+    with every attempt.
     """
 
     store: str
@@ -44,7 +44,7 @@ class Runner:
     backoff_seconds: float = 1.0
 
     async def run(self, conversions: Sequence[Conversion]) -> None:
-        """Run conversions to their end. When this is cancelled, every child is ended before it returns."""
+        """Run conversions to completion; on cancellation, end every child before returning."""
         waiting = in_order(conversions)
         leading: list[Conversion] = []
 
@@ -64,7 +64,7 @@ class Runner:
             result = await self._attempt(conversion)
             if not result.reason.policy.retriable or attempt == ATTEMPTS:
                 break
-            conversion.phase = RETRYING
+            conversion.enter(RETRYING)
             self.changed(conversion)
             await asyncio.sleep(self.backoff_seconds * 2 ** (attempt - 1))
         conversion.finish(result)
@@ -96,7 +96,7 @@ class Runner:
         return {
             names.REQUEST_ENV: conversion.request.to_json(),
             names.STORE_ENV: self.store,
-            # Whoever runs this reads what their machine reaches, as with curl.
+            # A local run may read every address that the machine reaches, like curl.
             names.HTTPS_NETWORKS_ENV: "0.0.0.0/0 ::/0",
             names.WORK_DIR_ENV: str(self.folder),
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
@@ -107,12 +107,12 @@ class Runner:
     def _follow(self, conversion: Conversion, line: bytes) -> None:
         event = parse_event(line)
         if event.get("event") == "stage" and event.get("state") == "started":
-            conversion.phase = str(event.get("stage"))
+            conversion.enter(str(event.get("stage")))
             self.changed(conversion)
 
 
 async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Yield the lines of a child; of one that is longer than ``LINE_LIMIT`` the beginning, whatever its length."""
+    """Yield the output lines of a child; a line longer than ``LINE_LIMIT`` is cut."""
     line = b""
     while chunk := await stream.read(LINE_LIMIT):
         *ended, rest = chunk.split(b"\n")
@@ -129,14 +129,14 @@ def _cut(line: bytes) -> bytes:
 
 
 def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
-    """Return the conversions with the first of every family before all others: it makes what the others need."""
+    """Return the conversions with the first of every family in front: it makes the file that the others share."""
     families = [conversion.family for conversion in conversions]
     earlier = [families[:index].count(family) for index, family in enumerate(families)]
     return [conversion for _, conversion in sorted(zip(earlier, conversions, strict=True), key=lambda pair: pair[0])]
 
 
 def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
-    """Return what to start next: the first that would not wait for a running one to make their common file."""
+    """Return the next conversion: the first that does not wait for the converted file of a running one."""
     made = {conversion.family for conversion in started if conversion.result}
     making = {conversion.family for conversion in started} - made
     return next((conversion for conversion in waiting if conversion.family not in making), waiting[0])
@@ -149,21 +149,12 @@ def usable_cpus() -> int:
 
 def converter_command() -> Sequence[str]:
     """Return the command that runs one conversion."""
-    told = os.environ.get(CONVERTER_ENV)
-    return shlex.split(told) if told else (sys.executable, "-m", "modelexport_converter")
-
-
-def parse_event(line: bytes) -> dict[str, Any]:
-    """Return the event that a line of the converter tells; empty for a line that is none."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return event if isinstance(event, dict) else {}
+    command = os.environ.get(CONVERTER_ENV)
+    return shlex.split(command) if command else (sys.executable, "-m", "modelexport_converter")
 
 
 async def end(child: asyncio.subprocess.Process) -> None:
-    """End a child and whatever it has started, kindly at first."""
+    """End a child and its descendants: SIGTERM first, SIGKILL after ``GRACE_SECONDS``."""
     if child.returncode is not None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -177,7 +168,7 @@ async def end(child: asyncio.subprocess.Process) -> None:
 
 
 def read_result(message: Path, code: int, log: Path, output: str | None = None) -> ConversionResult:
-    """Return what a child that publishes into ``output`` answered, or what its end says where it could not answer."""
+    """Return the result of a child that publishes into ``output``, or one derived from its exit status."""
     try:
         with message.open(encoding="utf-8") as file:
             text = file.read(names.TERMINATION_MESSAGE_LIMIT + 1)
@@ -188,7 +179,7 @@ def read_result(message: Path, code: int, log: Path, output: str | None = None) 
 
 def _explain_end(code: int, log: Path) -> ConversionResult:
     if code == -signal.SIGKILL:
-        message = "the converter was killed, as a rule for want of memory; run with --jobs 1 or on a larger machine"
+        message = "the converter was killed, probably because memory ran out; use --jobs 1 or a larger machine"
         return ConversionResult(Reason.OOM_KILLED, message)
     ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return ConversionResult(Reason.INTERNAL_ERROR, f"the converter ended {ended} and gave no answer; see {log}")
+    return ConversionResult(Reason.INTERNAL_ERROR, f"the converter ended {ended} without a result; see {log}")

@@ -1,7 +1,7 @@
-"""What the last run of ``make matrix`` has measured of each cell, as it lies beside this module in ``measured.json``.
+"""The measurements of the last run of ``make matrix``, read from ``measured.json`` next to this module.
 
-The run writes that file; the matrix, its pages and the command line read it here. A cell that was not measured has
-``None`` for its numbers.
+The run writes that file; the matrix, its pages and the command line read it. A cell that was not measured has ``None``
+for its numbers.
 """
 
 import json
@@ -16,27 +16,38 @@ FILE = Path(__file__).with_name("measured.json")
 
 @dataclass(frozen=True)
 class Trained:
-    """A conversion of the trained small model, at the size that it has learned.
+    """Measurements of a small trained model, at the input size of its training.
 
-    ``accuracy`` maps the measures of the task to what the file reaches on the evaluation pictures, 0 to 1.
+    ``accuracy`` maps the metrics of the task to the values of the file on the evaluation images, 0 to 1. ``fidelity``
+    is ``None`` where the outputs have no known meaning, and in results of earlier versions.
     """
 
-    scheme: str
+    recipe: str
     input_size: tuple[int, int]
     accuracy: Mapping[str, float]
     agreement: float
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True)
 class FullSize:
-    """A conversion of a model as wide as users have it, at the default input size: a process of its own on ``cores``.
+    """Measurements of a full-size model at the default input size, converted in its own process on ``cores``.
 
-    ``made_up`` says that nobody has trained the model, so that its agreement is that of random weights.
-    ``seconds`` from its start to its end, those of its ``stages`` in it, the largest resident set in MiB, and the
-    median milliseconds of one run of the produced file on one thread.
+    Attributes:
+        recipe: recipe of the file.
+        input_size: (height, width) in pixels.
+        agreement: agreement of the file with the original model.
+        size_bytes: size of the file.
+        seconds: duration of the process.
+        stages: seconds of each stage.
+        peak_mib: maximum resident set size.
+        latency_ms: median duration of one run of the file on one thread.
+        cores: CPU cores of the process.
+        variant: variant of the architecture.
+        made_up: the weights are random, so the agreement is that of an untrained model.
     """
 
-    scheme: str
+    recipe: str
     input_size: tuple[int, int]
     agreement: float
     size_bytes: int
@@ -51,9 +62,9 @@ class FullSize:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is known of one cell; ``failures`` tells why what is missing was not measured.
+    """The measurements of one cell; ``failures`` are the reasons for missing ones.
 
-    ``run`` is that of all its results, ``None`` where they are of several or do not tell.
+    ``run`` identifies the run of all results, ``None`` if they come from several runs or do not name one.
     """
 
     trained: Trained | None = None
@@ -64,11 +75,16 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: the versions of the tools, the machine, and of its parts, ``trained`` and ``fullSize``, the seconds and
-    the number of pictures that calibrated, ``samples``.
+    """The measurements of one run.
 
-    ``references`` are the accuracies of the original models by architecture, ``cells`` the numbers by the cells' names.
-    ``run`` names it by its start and by the digest of what was measured; a cell that was measured apart bears another.
+    Attributes:
+        run: identifier, made of the start time and the digest of the sources; cells of another run have another one.
+        versions: versions of the tools.
+        machine: description of the machine.
+        samples: number of calibration images, for the parts ``trained`` and ``fullSize``.
+        seconds: duration of each part.
+        references: accuracies of the original models, by architecture.
+        cells: numbers by name of the cell.
     """
 
     run: str | None = None
@@ -80,20 +96,20 @@ class Measured:
     cells: Mapping[str, Numbers] = field(default_factory=dict)
 
     def of(self, name: str) -> Numbers:
-        """The numbers of a cell, by its name."""
+        """Return the numbers of a cell, by its name."""
         return self.cells.get(name, Numbers())
 
     @property
     def apart(self) -> tuple[str, ...]:
-        """The cells that are not known to be of this run."""
+        """The cells that are not known to come from this run."""
         return tuple(name for name, numbers in self.cells.items() if self.run is None or numbers.run != self.run)
 
 
 def parse(content: Mapping[str, Any]) -> Measured:
-    """Read the content of the file.
+    """Parse the content of ``measured.json``.
 
     Raises:
-        KeyError: a result lacks a number.
+        KeyError: a number is missing.
     """
     return Measured(
         run=content.get("run"),
@@ -107,36 +123,37 @@ def parse(content: Mapping[str, Any]) -> Measured:
 
 
 def run_of(cell: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The run of all results of a cell, ``None`` where they are of several or do not tell."""
+    """Return the run of all results of a cell, ``None`` if they come from several runs or do not name one."""
     runs = {result.get("run") for result in cell.values()}
     return runs.pop() if len(runs) == 1 else None
 
 
 @cache
 def last_run() -> Measured:
-    """The run whose numbers belong to this version of the package; an empty one where there was none."""
+    """Return the run that ships with this version of the package, or an empty one."""
     return parse(json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {})
 
 
 def _numbers(cell: Mapping[str, Any]) -> Numbers:
-    trained, full = cell.get("trained", {}), cell.get("fullSize", {})
+    small, full = cell.get("trained", {}), cell.get("fullSize", {})
+    trained = None
+    if small and "failed" not in small:
+        height, width = small["inputSize"]
+        trained = Trained(
+            small["scheme"], (height, width), small["accuracy"], small["agreement"], small.get("fidelity")
+        )
     return Numbers(
-        trained=_trained(trained) if trained and "failed" not in trained else None,
+        trained=trained,
         full_size=_full_size(full) if full and "failed" not in full else None,
-        failures=tuple(part["failed"] for part in (trained, full) if "failed" in part),
+        failures=tuple(part["failed"] for part in (small, full) if "failed" in part),
         run=run_of(cell),
     )
-
-
-def _trained(part: Mapping[str, Any]) -> Trained:
-    height, width = part["inputSize"]
-    return Trained(part["scheme"], (height, width), part["accuracy"], part["agreement"])
 
 
 def _full_size(part: Mapping[str, Any]) -> FullSize:
     height, width = part["inputSize"]
     return FullSize(
-        scheme=part["scheme"],
+        recipe=part["scheme"],
         input_size=(height, width),
         agreement=part["agreement"],
         size_bytes=part["sizeBytes"],

@@ -1,45 +1,46 @@
-"""A cell with its measured numbers, as a record for programs and as texts for tables."""
+"""Measured numbers of cells, as records for programs and as strings for tables."""
 
 from collections.abc import Mapping
 
-from modelexport.matrix import MEMORY_STEP_MIB, MOST_MEMORY_MIB, Cell, Precision, Scheme, Target, cells, lookup
-from modelexport.measured import last_run
-from modelexport.spec import DEFAULT_SAMPLES
+from modelexport.api.spec import DEFAULT_SAMPLES
+from modelexport.matrix.measured import last_run
+from modelexport.matrix.support import MEMORY_STEP_MIB, MOST_MEMORY_MIB, Cell, Precision, Recipe, Target, cells, lookup
 
 MIB = 1 << 20
 UNKNOWN = "-"
 MOST_SECONDS = 120
-"""What a full-size conversion may take, with as many calibration pictures as ``make matrix`` has."""
+"""Maximum seconds of a full-size conversion with the calibration images of ``make matrix``."""
 TITLES = (
     "target",
     "level",
     "recipe",
     "accuracy, FP32 → file",
     "agreement",
+    "fidelity",
     "MiB",
     "ratio",
     "seconds",
-    "s/picture",
+    "s/image",
     "peak MiB",
     "asks MiB",
     "ms",
 )
-"""Of the texts of a cell."""
+"""Column titles for ``texts``."""
 TEXT_TITLES = frozenset(TITLES[:4])
-"""The titles over words; the others are over numbers."""
+"""Titles of the text columns; the other columns are numeric."""
 EXPLANATION = (
-    "Accuracy (mAP50-95, mean IoU or top-1) and agreement are those of a small trained model at the size that it has "
-    "learned, on 128 pictures: of the model in FP32, then of the file. The rest is measured on a full-size model, "
-    "whose variant and weights stand with its architecture, at the default input size: size and its ratio to the FP32 "
-    "file of the format, seconds of the whole conversion, in INT8 the seconds in them for each calibration picture, "
-    "the peak of its memory, and one run of the file on one thread; Core ML files run in our evaluator, which says "
-    "nothing about a device. A Job asks for the peak and a quarter more, in "
-    f"steps of {MEMORY_STEP_MIB} MiB, and may use up to {MOST_MEMORY_MIB} MiB, so that larger variants have room."
+    "Accuracy (mAP50-95, mean IoU or top-1), agreement and fidelity are measured on a small trained model at the input "
+    "size of its training; accuracy on 128 images, that of the FP32 model, then that of the file. The other columns "
+    "are measured on a full-size model at the default input size (variant and weights are listed with the "
+    "architecture): file size, its ratio to the FP32 file of the format, seconds of the whole conversion, seconds per "
+    "calibration image (INT8), peak memory, and milliseconds of one run of the file on one thread. Core ML files run "
+    "in our evaluator, whose latency says nothing about a device. A Job requests the peak and a quarter more, in "
+    f"steps of {MEMORY_STEP_MIB} MiB, and may use up to {MOST_MEMORY_MIB} MiB, which leaves room for larger variants."
 )
 
 
 def record(cell: Cell) -> dict[str, object]:
-    """What is known of a cell, for programs; ``None`` where nothing was measured."""
+    """Return the record of a cell for programs; values are ``None`` if they were not measured."""
     trained, full_size, name = cell.numbers.trained, cell.numbers.full_size, cell.architecture.name
     run = last_run()
     return {
@@ -48,24 +49,26 @@ def record(cell: Cell) -> dict[str, object]:
         "format": cell.target.format,
         "precision": cell.target.precision,
         "level": cell.level,
-        "scheme": cell.scheme(calibrated=False),
-        "calibrated": cell.scheme(calibrated=True),
+        "scheme": cell.recipe(calibrated=False),
+        "calibrated": cell.recipe(calibrated=True),
         "threshold": f"{cell.threshold.metric} >= {cell.threshold.minimum}",
+        "fidelityThreshold": cell.fidelity,
         "cpu": " ".join(cell.backend.cpu_architectures),
-        "suits": cell.backend.suits[cell.target.precision],
+        "suits": cell.backend.recommended_hardware[cell.target.precision],
         "memoryRequestMiB": cell.resources.memory_mib,
         "memoryLimitMiB": cell.resources.memory_limit_mib,
         "accuracyFP32": dict(run.references.get(name, {})) or None,
         "accuracy": trained and dict(trained.accuracy),
         "agreement": trained and trained.agreement,
+        "fidelity": trained and trained.fidelity,
         "variant": full_size and full_size.variant,
         "madeUpWeights": full_size and full_size.made_up,
         "inputSize": full_size and full_size.input_size,
         "sizeBytes": full_size and full_size.size_bytes,
         "ratio": ratio(cell),
         "seconds": full_size and full_size.seconds,
-        "calibrationPictures": pictures(cell),
-        "secondsPerPicture": seconds_per_picture(cell),
+        "calibrationImages": images(cell),
+        "secondsPerImage": seconds_per_image(cell),
         "cores": full_size and full_size.cores,
         "peakMiB": full_size and full_size.peak_mib,
         "latencyMs": full_size and full_size.latency_ms,
@@ -77,19 +80,21 @@ def record(cell: Cell) -> dict[str, object]:
 
 
 def texts(cell: Cell) -> tuple[str, ...]:
-    """What is known of a cell as texts, in the order of ``TITLES``."""
+    """Return the numbers of a cell as strings, in the order of ``TITLES``."""
     trained, full_size = cell.numbers.trained, cell.numbers.full_size
     agreement = _number(trained.agreement if trained else None, 4)
+    fidelity = _number(trained.fidelity if trained else None, 4)
     return (
         str(cell.target),
         cell.level,
-        cell.scheme(calibrated=True),
+        cell.recipe(calibrated=True),
         _accuracy(cell),
         f"{agreement} ≥ {cell.threshold.minimum}",
+        UNKNOWN if cell.fidelity is None else f"{fidelity} ≥ {cell.fidelity}",
         _number(full_size.size_bytes / MIB if full_size else None, 1),
         _number(ratio(cell), 2),
         _number(full_size.seconds if full_size else None, 1),
-        _number(seconds_per_picture(cell), 2),
+        _number(seconds_per_image(cell), 2),
         _number(full_size.peak_mib if full_size else None, 0),
         str(cell.resources.memory_mib),
         _number(full_size.latency_ms if full_size else None, 1),
@@ -97,57 +102,57 @@ def texts(cell: Cell) -> tuple[str, ...]:
 
 
 def explain_run() -> str:
-    """Whether all rows are of one run, and which are not."""
+    """Return whether all rows come from one run, and the exceptions."""
     run = last_run()
     if run.run is None:
-        return "The file of the results does not tell whether they are of one run."
+        return "The results do not record whether they come from one run."
     if run.apart:
-        return f"They are not of one run: apart from that of {run.run} were measured {', '.join(run.apart)}."
-    return f"All are of the run {run.run}: its start, and a digest of the sources that it measured."
+        return f"Not all rows come from the run {run.run}; the exceptions are {', '.join(run.apart)}."
+    return f"All rows come from the run {run.run} (start time, and digest of the measured sources)."
 
 
 def explain_failures(cell: Cell) -> list[str]:
-    """Why numbers of a cell are missing."""
+    """Return the reasons for missing numbers of a cell."""
     return [f"{cell.target} failed: {' '.join(reason.split())}" for reason in cell.numbers.failures]
 
 
 def ratio(cell: Cell) -> float | None:
-    """The size of a cell's file over that of the FP32 file in the same format."""
+    """Return the file size of a cell relative to the FP32 file of the same format."""
     full = lookup(cell.architecture.name, Target(cell.target.format, Precision.FP32)).numbers.full_size
     own = cell.numbers.full_size
     return own.size_bytes / full.size_bytes if own and full else None
 
 
-def pictures(cell: Cell) -> int | None:
-    """How many pictures have calibrated the full-size file; ``None`` where its scheme needs none."""
+def images(cell: Cell) -> int | None:
+    """Return the number of calibration images of the full-size file; ``None`` if its recipe needs none."""
     full_size = cell.numbers.full_size
-    return last_run().samples.get("fullSize") if full_size and Scheme(full_size.scheme).needs_calibration else None
+    return last_run().samples.get("fullSize") if full_size and Recipe(full_size.recipe).needs_calibration else None
 
 
-def seconds_per_picture(cell: Cell) -> float | None:
-    """Seconds for each calibration picture at full size, at most: those of the whole quantisation are divided."""
-    full_size, count = cell.numbers.full_size, pictures(cell)
+def seconds_per_image(cell: Cell) -> float | None:
+    """Return the seconds per calibration image at full size: an upper bound, from the whole quantisation."""
+    full_size, count = cell.numbers.full_size, images(cell)
     return full_size.stages["quantise"] / count if full_size and count else None
 
 
-def explain_pictures() -> str:
-    """How the seconds of INT8 grow with the pictures, and how long that makes them; empty where none was measured."""
+def explain_images() -> str:
+    """Return how the duration of INT8 grows with the images; empty if nothing was measured."""
     measured = [cell for cell in cells() if cell.numbers.full_size]
     slowest = max(measured, key=_usual_seconds, default=None)
-    if slowest is None or not pictures(slowest):
+    if slowest is None or not images(slowest):
         return ""
     slow = sum(_usual_seconds(cell) > MOST_SECONDS for cell in measured)
     return (
-        f"INT8 was calibrated on {pictures(slowest)} pictures, not on the {DEFAULT_SAMPLES} that an export has by "
-        f"default: each further one costs the seconds under s/picture. With {DEFAULT_SAMPLES}, {slow} of "
-        f"{len(measured)} cells would take more than {MOST_SECONDS} s, {slowest} the most: "
+        f"INT8 was calibrated on {images(slowest)} images; the default of an export is {DEFAULT_SAMPLES}. Each further "
+        f"image costs the seconds in the column s/image. With {DEFAULT_SAMPLES} images, {slow} of {len(measured)} "
+        f"cells would take more than {MOST_SECONDS} s; the slowest is {slowest} with "
         f"{_usual_seconds(slowest):.0f} s."
     )
 
 
 def _usual_seconds(cell: Cell) -> float:
-    """Seconds of a full-size conversion with as many pictures as an export has by default."""
-    full_size, each, count = cell.numbers.full_size, seconds_per_picture(cell) or 0.0, pictures(cell) or 0
+    """Return the seconds of a full-size conversion with the default number of calibration images."""
+    full_size, each, count = cell.numbers.full_size, seconds_per_image(cell) or 0.0, images(cell) or 0
     return full_size.seconds + (DEFAULT_SAMPLES - count) * each if full_size else 0.0
 
 

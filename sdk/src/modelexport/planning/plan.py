@@ -1,18 +1,18 @@
-"""From an export and its class to the conversions that it asks for; the same for the operator and for a local run."""
+"""Plans the conversions of an export, for the operator and for local runs."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
-from modelexport.fields import InvalidSpec
-from modelexport.matrix import ARCHITECTURES, Cell, SupportLevel, Target, lookup
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.sources import PLACEHOLDER, expand, explain_outside, public_uri
-from modelexport.spec import Calibration, Model, ModelExport
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
+from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
+from modelexport.matrix.support import ARCHITECTURES, Cell, Recipe, SupportLevel, Target, Threshold, lookup
 
 HASH_DIGITS = 10
 
@@ -21,9 +21,9 @@ def plan_export(export: ModelExport, output: str) -> tuple[ConversionRequest, ..
     """Plan one conversion per target, in the order of ``spec.targets``.
 
     Args:
-        export: what the user asked for.
-        output: URI of the folder for all exports of the class, without a slash at its end, e.g. ``s3://exports/team``;
-            where it has ``{namespace}``, that is the folder of the namespace, else the namespace is a folder in it.
+        export: the parsed ModelExport.
+        output: URI of the folder for all exports of the class, without a trailing slash, e.g. ``s3://exports/team``.
+            ``{namespace}`` stands for the namespace; without it, the namespace is a folder in ``output``.
 
     Raises:
         InvalidSpec: a target is not in the matrix at the support level of the export; reason ``UnsupportedTarget``.
@@ -33,10 +33,10 @@ def plan_export(export: ModelExport, output: str) -> tuple[ConversionRequest, ..
 
 
 def check_support(export: ModelExport) -> None:
-    """Refuse a target that the export's support level does not cover.
+    """Reject targets beyond the support level of the export.
 
     Raises:
-        InvalidSpec: with reason ``UnsupportedTarget`` and the way out.
+        InvalidSpec: a target is Extended and the level is Stable; reason ``UnsupportedTarget``.
     """
     if export.support_level is SupportLevel.EXTENDED:
         return
@@ -48,60 +48,85 @@ def check_support(export: ModelExport) -> None:
 
 
 def check_sources(export: ModelExport, sources: Sequence[str]) -> None:
-    """Refuse a checkpoint or pictures outside of the folders from which the export's class lets it read.
+    """Reject a checkpoint or images outside the allowed folders of the class.
 
     Raises:
-        InvalidSpec: with reason ``SourceNotAllowed``, the folders and the way out.
+        InvalidSpec: a source is outside; reason ``SourceNotAllowed``, with the folders.
     """
     folders = [expand(source, export.namespace) for source in sources]
     named = {"spec.model.checkpoint.uri": export.model.checkpoint}
     if export.calibration:
         named["spec.calibration.dataset.uri"] = export.calibration.dataset
+    if export.evaluation:
+        named["spec.evaluation.dataset.uri"] = export.evaluation.dataset
     for path, reference in named.items():
         if problem := explain_outside(reference.uri, folders):
             raise InvalidSpec(path, f"{public_uri(reference.uri)!r} {problem}", Reason.SOURCE_NOT_ALLOWED)
 
 
 def export_folder(output: str, namespace: str, name: str) -> str:
-    """The URI of the folder of one export, with a slash at its end; ``output`` as for ``plan_export``."""
+    """Return the URI of the folder of one export, with a trailing slash; ``output`` as for ``plan_export``."""
     folder = expand(output, namespace) if PLACEHOLDER in output else f"{output}/{namespace}"
     return f"{folder}/{name}/"
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
     cell = lookup(export.model.architecture, target)
-    scheme = cell.scheme(calibrated=export.calibration is not None)
-    # Pictures that a scheme does not calibrate on still verify the file, so every target keeps them.
+    recipe = cell.recipe(calibrated=export.calibration is not None)
+    # Every target keeps the images: recipes without calibration still use them for verification.
     digest = spec_hash(export, cell)
     return ConversionRequest(
         export=f"{export.namespace}/{export.name}",
         model=export.model,
         target=target,
-        scheme=scheme,
+        recipe=recipe,
         threshold=cell.threshold,
         artifact_name=f"{export.name}-{target.precision.lower()}{cell.backend.suffix}",
         output=f"{export_folder(output, export.namespace, export.name)}{target.slug}-{digest}/",
         spec_hash=digest,
         calibration=export.calibration,
+        evaluation=_evaluation_of(export, target),
     )
 
 
-def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Name the content of one conversion: equal model, target, scheme, threshold and pictures give equal digits.
+def _evaluation_of(export: ModelExport, target: Target) -> Evaluation | None:
+    """Return the evaluation of a target, with the loss that it may have."""
+    evaluation = export.evaluation
+    return evaluation and replace(evaluation, max_drop=export.max_drops.get(target, evaluation.max_drop))
 
-    What is not given does not count, so that a later version can know another parameter without new digits for all.
+
+def spec_hash(export: ModelExport, cell: Cell) -> str:
+    """Return the hash of a conversion: equal model, target, recipe, threshold, images and evaluation give equal hashes.
+
+    Unset fields are left out, so a later version can add parameters without changing existing hashes.
     """
+    recipe = cell.recipe(calibrated=export.calibration is not None)
+    images = export.calibration, _evaluation_of(export, cell.target)
+    return _spec_hash(export.model, cell.target, recipe, cell.threshold, images)
+
+
+@lru_cache(maxsize=1 << 14)
+def _spec_hash(
+    model: Model,
+    target: Target,
+    recipe: Recipe,
+    threshold: Threshold,
+    images: tuple[Calibration | None, Evaluation | None],
+) -> str:
+    """Return the hash, cached: every reconciliation of an export needs it."""
+    calibration, evaluation = images
     content = {
-        "model": _given(export.model),
-        "target": str(cell.target),
-        "scheme": cell.scheme(calibrated=export.calibration is not None),
-        "threshold": asdict(cell.threshold),
-        "calibration": export.calibration and _given(export.calibration),
+        "model": _given(model),
+        "target": str(target),
+        "scheme": recipe,
+        "threshold": asdict(threshold),
+        "calibration": calibration and _given(calibration),
+        **({"evaluation": _given(evaluation)} if evaluation else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 
 
 @lru_cache(maxsize=1024)
-def _given(part: Model | Calibration) -> Mapping[str, Any]:
-    """What a user gave, as plain data; remembered, as the operator asks for it with every step of every Job."""
+def _given(part: Model | Calibration | Evaluation) -> Mapping[str, Any]:
+    """Return the set fields as plain data, cached: all targets of an export share them."""
     return asdict(part, dict_factory=lambda items: {name: value for name, value in items if value is not None})

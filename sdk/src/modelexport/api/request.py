@@ -1,0 +1,126 @@
+"""The request for one conversion, which the operator or a local run passes to the converter as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any, Self
+
+from modelexport.api.sources import public_uri
+from modelexport.api.spec import Calibration, DataRef, DropType, Evaluation, LabelKind, Model, OnDrop, Parameters
+from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
+
+SCHEMA_VERSION = 1
+TEXTS = ("export", "artifact_name", "output", "spec_hash")
+MOST_FLOAT_LAYERS = 1024
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """Everything that is needed to convert one target of one export.
+
+    ``output`` is the URI of the folder for artifact and report, with a trailing slash.
+    ``spec_hash`` identifies the content of the request: equal hashes request equal files. ``evaluation`` holds the
+    allowed loss of this target.
+    ``max_float_layers``: as many layers as this, at most, may stay in float in a file with 8-bit activations.
+    """
+
+    export: str
+    model: Model
+    target: Target
+    recipe: Recipe
+    threshold: Threshold
+    artifact_name: str
+    output: str
+    spec_hash: str
+    calibration: Calibration | None = None
+    evaluation: Evaluation | None = None
+    max_float_layers: int = 0
+
+    def to_json(self) -> str:
+        """Return the request as one line of JSON with sorted keys; equal requests give equal text."""
+        content = {
+            **{name: getattr(self, name) for name in TEXTS},
+            "scheme": self.recipe,
+            "schemaVersion": SCHEMA_VERSION,
+            "model": _plain_model(self.model),
+            "target": asdict(self.target),
+            "threshold": asdict(self.threshold),
+            "calibration": self.calibration and asdict(self.calibration),
+            # Left out by default, so that a converter of an earlier version can read the rest.
+            **({"evaluation": asdict(self.evaluation)} if self.evaluation else {}),
+            **({"maxFloatLayers": self.max_float_layers} if self.max_float_layers else {}),
+        }
+        return json.dumps(content, sort_keys=True)
+
+    def public(self) -> Self:
+        """Return the request without the credentials and queries of its web addresses."""
+        model = replace(self.model, checkpoint=_public(self.model.checkpoint))
+        calibration = self.calibration and replace(self.calibration, dataset=_public(self.calibration.dataset))
+        evaluation = self.evaluation and replace(self.evaluation, dataset=_public(self.evaluation.dataset))
+        return replace(self, model=model, calibration=calibration, evaluation=evaluation)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a request from the JSON of ``to_json``.
+
+        Raises:
+            ValueError: the text is not a request, or has another schema version.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("schemaVersion")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"request has schemaVersion {version}, this converter reads {SCHEMA_VERSION}")
+            if not all(isinstance(data[name], str) for name in TEXTS):
+                raise ValueError(f"{', '.join(TEXTS)} must be strings")
+            layers = data.pop("maxFloatLayers", 0)
+            if type(layers) is not int or not 0 <= layers <= MOST_FLOAT_LAYERS:
+                raise ValueError(f"maxFloatLayers must be a whole number from 0 to {MOST_FLOAT_LAYERS}")
+            typed = {**_typed(data), "max_float_layers": layers}
+            return cls(**{**data, **typed})
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not a conversion request: {error!r}") from error
+
+
+@lru_cache(maxsize=256)
+def _plain_model(model: Model) -> Mapping[str, Any]:
+    """Return a model as plain data; cached, because all targets of an export share it.
+
+    Parameters that are not set are left out, so that a converter of an earlier version can read the rest.
+    """
+    content = asdict(model)
+    given = {name: value for name, value in content["parameters"].items() if value is not None}
+    return {**content, "parameters": given}
+
+
+def _public(ref: DataRef) -> DataRef:
+    return replace(ref, uri=public_uri(ref.uri))
+
+
+def _typed(data: dict[str, Any]) -> dict[str, Any]:
+    calibration, evaluation = data["calibration"], data.get("evaluation")
+    return {
+        "model": _model(data["model"]),
+        "target": Target(Format(data["target"]["format"]), Precision(data["target"]["precision"])),
+        "recipe": Recipe(data.pop("scheme")),
+        "threshold": Threshold(**data["threshold"]),
+        "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
+        "evaluation": evaluation and _evaluation(evaluation),
+    }
+
+
+def _evaluation(data: dict[str, Any]) -> Evaluation:
+    enums = {"labels": LabelKind, "drop_type": DropType, "on_drop": OnDrop}
+    typed = {name: kind(data[name]) for name, kind in enums.items()}
+    return Evaluation(**{**data, **typed, "dataset": DataRef(**data["dataset"])})
+
+
+def _model(data: dict[str, Any]) -> Model:
+    parameters = {name: _frozen(value) for name, value in data["parameters"].items()}
+    return Model(data["architecture"], DataRef(**data["checkpoint"]), Parameters(**parameters))
+
+
+def _frozen(value: Any) -> Any:
+    """Return lists as tuples, at every depth: JSON has no tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

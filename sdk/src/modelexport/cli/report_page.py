@@ -1,0 +1,335 @@
+"""Renders the targets of one export as a self-contained HTML page: no script, nothing from elsewhere.
+
+Reports hold names out of checkpoints and texts from a store. The page is built as a tree, so that every text and every
+attribute is escaped where it is written, and its policy (CSP) forbids scripts, forms and requests.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from modelexport import __version__, untrusted
+from modelexport.api.request import MOST_FLOAT_LAYERS
+from modelexport.cli.summary import MIB
+from modelexport.client.published import Published
+
+MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
+IMAGE_LIMIT, NAME_LIMIT, LAYER_LIMIT, GRID = 1 << 17, 60, 256, 64
+STYLE = (Path(__file__).with_name("report_page.css")).read_text(encoding="utf-8")
+_STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
+_BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 110, 260, 90
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer in a sample: see ``modelexport_converter.verification.samples``."""
+
+    label: int
+    score: float
+    same: bool
+    box: Sequence[float]
+    keypoints: Sequence[float]
+    runs: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as a JPEG in base64, the (height, width) of the input, and the answers of model and file."""
+
+    image: str
+    size: tuple[int, int]
+    model: Sequence[Answer]
+    file: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target and what the page shows of its report; a target without a report has its state only."""
+
+    published: Published
+    class_names: Sequence[str] = ()
+    samples: Sequence[Sample] = ()
+    seconds: float | None = None
+    peak_mib: int | None = None
+    versions: Mapping[str, str] | None = None
+    facts: Mapping[str, str] | None = None
+    float_layers: Sequence[str] = ()
+
+
+def read_target(published: Published, report: Mapping[str, Any]) -> Target:
+    """Read what the page shows of a report; parts that earlier versions did not write are left out.
+
+    Raises:
+        ValueError: a part is not of its type or exceeds its limit.
+    """
+    model, request = (untrusted.record(report.get(key, {}), key) for key in ("model", "request"))
+    seconds, peak = untrusted.record(report.get("seconds", {}), "seconds").get("total"), report.get("peakMemoryMiB")
+    sources, source = (
+        untrusted.record(value or {}, "sources") for value in (report.get("sources"), request.get("model"))
+    )
+    checkpoint = untrusted.record(source.get("checkpoint", {}), "request.model.checkpoint")
+    facts = {
+        "architecture": source.get("architecture"),
+        "checkpoint": checkpoint.get("uri"),
+        "SHA-256 of the checkpoint": sources.get("checkpoint"),
+        "SHA-256 of the images": sources.get("calibration"),
+        "weights": model.get("weights"),
+    }
+    versions = untrusted.record(report.get("versions", {}), "versions")
+    return Target(
+        published,
+        class_names=untrusted.texts(model.get("classNames", []), "model.classNames", 100_000, NAME_LIMIT),
+        samples=[_read_sample(value) for value in _list(report.get("samples", []), "samples", MOST_SAMPLES)],
+        seconds=None if seconds is None else untrusted.number(seconds, "seconds.total", 1e7),
+        peak_mib=None if peak is None else untrusted.whole(peak, "peakMemoryMiB"),
+        versions={_text(name): _text(value) for name, value in list(versions.items())[:64]},
+        facts={name: _text(value) for name, value in facts.items() if value is not None},
+        float_layers=untrusted.texts(report.get("floatLayers", []), "floatLayers", MOST_FLOAT_LAYERS, LAYER_LIMIT),
+    )
+
+
+def _text(value: Any) -> str:
+    return untrusted.text(value, "a text", 512)
+
+
+def _list(value: Any, name: str, limit: int) -> Sequence[Any]:
+    if not isinstance(value, list) or len(value) > limit:
+        raise ValueError(f"{name} is not a list of at most {limit} items")
+    return value
+
+
+def _read_sample(value: Any) -> Sample:
+    fields = untrusted.record(value, "samples")
+    height, width = (untrusted.whole(side, "samples.size", 1 << 16) for side in _list(fields.get("size"), "size", 2))
+    image = fields.get("image")
+    if not isinstance(image, str) or len(image) > IMAGE_LIMIT:
+        raise ValueError(f"samples.image is not a text of at most {IMAGE_LIMIT} characters")
+    base64.b64decode(image, validate=True)
+    model, file = (_read_answers(fields.get(side), side) for side in ("model", "file"))
+    return Sample(image, (max(1, height), max(1, width)), model, file)
+
+
+def _read_answers(value: Any, name: str) -> Sequence[Answer]:
+    def numbers(value: Any, key: str, limit: int) -> Sequence[float]:
+        return [untrusted.number(number, key, 1 << 20) for number in _list(value, key, limit)]
+
+    records = [untrusted.record(item, name) for item in _list(value, name, MOST_ANSWERS)]
+    return [
+        Answer(
+            label=untrusted.whole(item.get("label"), f"{name}.label"),
+            score=untrusted.number(item.get("score"), f"{name}.score", 1),
+            same=untrusted.flag(item.get("same"), f"{name}.same"),
+            box=numbers(item.get("box"), f"{name}.box", 4),
+            keypoints=numbers(item.get("keypoints"), f"{name}.keypoints", 2048),
+            runs=[
+                untrusted.whole(n, f"{name}.runs", GRID) for n in _list(item.get("runs"), f"{name}.runs", MOST_NUMBERS)
+            ],
+        )
+        for item in records
+    ]
+
+
+def render(name: str, targets: Sequence[Target]) -> str:
+    """Return the page of an export and its targets."""
+    root = Element("html", lang="en")
+    head, body = SubElement(root, "head"), SubElement(root, "body")
+    SubElement(head, "meta", charset="utf-8")
+    SubElement(head, "meta", {"http-equiv": "Content-Security-Policy", "content": POLICY})
+    SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
+    SubElement(head, "meta", name="color-scheme", content="light dark")
+    _add(head, "title", f"{name}: report")
+    SubElement(head, "style").text = STYLE
+    main = SubElement(body, "main")
+    _add(main, "h1", name)
+    _add_facts(main, targets)
+    _add_table(main, targets)
+    _add_plots(main, targets)
+    for target in targets:
+        _add_target(main, target)
+    _add_versions(main, targets)
+    _add(main, "footer", f"Written by modelexport {__version__}.")
+    return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
+
+
+def _add(parent: Element, tag: str, text: str = "", **attributes: str) -> Element:
+    element = SubElement(parent, tag, {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()})
+    element.text = text
+    return element
+
+
+def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
+    known = next((target.facts for target in targets if target.facts), {})
+    listed = SubElement(parent, "dl")
+    for name, value in known.items():
+        _add(listed, "dt", name)
+        _add(listed, "dd", value)
+
+
+_COLUMNS = ("Target", "State", "Recipe", "Fidelity", "Agreement", "MiB", "Seconds", "Peak MiB")
+
+
+def _add_table(parent: Element, targets: Sequence[Target]) -> None:
+    table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
+    row = SubElement(SubElement(table, "thead"), "tr")
+    for title in _COLUMNS:
+        _add(row, "th", title, scope="col")
+    rows = SubElement(table, "tbody")
+    for target in targets:
+        one, row = target.published, SubElement(rows, "tr")
+        proof = one.verification
+        fidelity = proof and proof.fidelity
+        cells = (
+            one.state,
+            one.recipe,
+            f"{fidelity.metric} {fidelity.value}" if fidelity else "-",
+            f"{proof.value} ≥ {proof.threshold}" if proof else "-",
+            f"{one.artifact.size_bytes / MIB:.2f}" if one.artifact else "-",
+            "-" if target.seconds is None else f"{target.seconds:.1f}",
+            str(target.peak_mib or "-"),
+        )
+        _add(row, "th", one.target, scope="row")
+        for cell in cells:
+            _add(row, "td", cell)
+
+
+def _add_plots(parent: Element, targets: Sequence[Target]) -> None:
+    proofs = [(target.published.target, target.published.verification) for target in targets]
+    plots = {
+        "Fidelity": [(name, float(proof.fidelity.value)) for name, proof in proofs if proof and proof.fidelity],
+        "Agreement": [(name, float(proof.value)) for name, proof in proofs if proof],
+        "Size in MiB": [
+            (t.published.target, t.published.artifact.size_bytes / MIB) for t in targets if t.published.artifact
+        ],
+        "Seconds of the conversion": [(t.published.target, t.seconds) for t in targets if t.seconds is not None],
+    }
+    section = SubElement(parent, "section", {"class": "plots"})
+    for title, values in plots.items():
+        if values:
+            _add_bars(section, title, values, digits=4 if title in ("Fidelity", "Agreement") else 1)
+
+
+def _add_bars(parent: Element, title: str, values: Sequence[tuple[str, float]], digits: int) -> None:
+    """Add a plot of horizontal bars from 0 to the largest value, or to 1 for shares."""
+    figure = SubElement(parent, "figure")
+    _add(figure, "figcaption", title)
+    width, height = _LABEL_WIDTH + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(values)
+    words = ", ".join(f"{name} {value:.{digits}f}" for name, value in values)
+    svg = SubElement(
+        figure, "svg", {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"{title}: {words}"}
+    )
+    most = max(1.0, *(value for _, value in values)) if digits == 1 else 1.0
+    for index, (name, value) in enumerate(values):
+        top = index * _BAR_HEIGHT
+        length = max(0.0, min(1.0, value / most)) * _BAR_WIDTH
+        baseline = str(top + _BAR_HEIGHT * 0.68)
+        _add(svg, "text", name, x=str(_LABEL_WIDTH - 6), y=baseline, text_anchor="end")
+        box = {"x": str(_LABEL_WIDTH), "y": str(top + 4), "width": f"{length:.1f}", "height": str(_BAR_HEIGHT - 8)}
+        SubElement(svg, "rect", {"class": "bar", **box})
+        _add(svg, "text", f"{value:.{digits}f}", x=f"{_LABEL_WIDTH + length + 6:.1f}", y=baseline)
+
+
+def _add_target(parent: Element, target: Target) -> None:
+    one, section = target.published, SubElement(parent, "section")
+    _add(section, "h2", one.target)
+    proof = one.verification
+    if one.artifact is None:
+        _add(section, "p", " ".join(filter(None, (one.state, one.message))))
+    if proof is None:
+        return
+    absent = f"not measured: {proof.fidelity_absent}" if proof.fidelity_absent else "not in this report"
+    _add(section, "p", f"Fidelity {proof.fidelity or absent}.")
+    if one.accuracy:
+        _add(section, "p", f"Accuracy {one.accuracy.describe()}.")
+    if target.float_layers:
+        _add(section, "p", f"Layers that are not quantised: {', '.join(target.float_layers)}.")
+    for line in (*(f"Assumed: {phrase}." for phrase in proof.assumptions), *(f"Warning: {w}." for w in proof.warnings)):
+        _add(section, "p", line)
+    if target.samples:
+        caption = "Images on which the answers differ most, the largest difference first. "
+        _add(section, "p", f"{caption}Solid: both give the answer. Dashed: the other side does not.")
+    for sample in target.samples:
+        pair = SubElement(section, "div", {"class": "pair"})
+        _add_side(pair, sample, ("original", "missed", sample.model), target.class_names)
+        _add_side(pair, sample, (one.target, "invented", sample.file), target.class_names)
+    if one.artifact:
+        _add(section, "p", f"{one.artifact.uri} (SHA-256 {one.artifact.sha256})", class_="file")
+
+
+def _add_side(parent: Element, sample: Sample, side: tuple[str, str, Sequence[Answer]], names: Sequence[str]) -> None:
+    """Add an image with the answers of one side: its title, the word for what the other side lacks, and its answers."""
+    (height, width), (title, alone, answers) = sample.size, side
+    figure = SubElement(parent, "figure")
+    shown = [_describe(answer, alone, names) for answer in answers]
+    listing = ", ".join(shown) or "no answer"
+    label = {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"{title}: {listing}"}
+    svg = SubElement(figure, "svg", label)
+    size = {"width": str(width), "height": str(height)}
+    SubElement(svg, "image", {"href": f"data:image/jpeg;base64,{sample.image}", **size})
+    for index, answer in enumerate(answers):
+        _draw(svg, answer, _class_name(answer.label, names), (height, width), index)
+    caption = SubElement(figure, "figcaption")
+    _add(caption, "strong", title)
+    caption[-1].tail = f": {listing}"
+
+
+def _describe(answer: Answer, alone: str, names: Sequence[str]) -> str:
+    name = f"{_class_name(answer.label, names)} {answer.score:.2f}"
+    return name if answer.same else f"{alone} {name}"
+
+
+def _class_name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else f"class {label}"
+
+
+def _draw(svg: Element, answer: Answer, name: str, size: tuple[int, int], index: int) -> None:
+    height, width = size
+    unit = max(size) / 160
+    kind = f"hue{answer.label % 6}" if answer.same else f"hue{answer.label % 6} alone"
+    if answer.runs:
+        path = " ".join(_runs(answer.runs, height / GRID, width / GRID))
+        SubElement(svg, "path", {"class": f"region {kind}", "d": path})
+    for x, y in zip(answer.keypoints[::2], answer.keypoints[1::2], strict=False):
+        SubElement(
+            svg, "circle", {"class": f"point {kind}", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{2 * unit:.1f}"}
+        )
+    if len(answer.box) == 4:
+        left, top, right, bottom = answer.box
+        place = {"x": f"{left:.1f}", "y": f"{top:.1f}"}
+        sides = {"width": f"{max(0, right - left):.1f}", "height": f"{max(0, bottom - top):.1f}"}
+        SubElement(svg, "rect", {"class": f"box {kind}", **place, **sides, "stroke-width": f"{1.5 * unit:.2f}"})
+        words, at = f"{name} {answer.score:.2f}", (left, max(top - 1.5 * unit, 7 * unit))
+    elif answer.runs:
+        words, at = name, _middle(answer.runs, height / GRID, width / GRID)
+    else:
+        words, at = f"{name} {answer.score:.2f}", (2 * unit, (index + 1) * 9 * unit)
+    text = _add(svg, "text", words if answer.same else f"✗ {words}", x=f"{at[0]:.1f}", y=f"{at[1]:.1f}", class_="mark")
+    text.set("font-size", f"{7 * unit:.1f}")
+
+
+def _runs(runs: Sequence[int], height: float, width: float) -> Iterable[str]:
+    """Return the cells of a mask as rectangles of an SVG path, for cells of this height and width."""
+    for row, column, length in zip(runs[::3], runs[1::3], runs[2::3], strict=False):
+        yield f"M{column * width:.1f} {row * height:.1f}h{length * width:.1f}v{height:.1f}h{-length * width:.1f}z"
+
+
+def _middle(runs: Sequence[int], height: float, width: float) -> tuple[float, float]:
+    """Return the start of the longest run, where a name has the most room."""
+    row, column, length = max(zip(runs[::3], runs[1::3], runs[2::3], strict=False), key=lambda run: run[2])
+    return (column + length / 4) * width, (row + 1) * height
+
+
+def _add_versions(parent: Element, targets: Sequence[Target]) -> None:
+    known = next((target.versions for target in targets if target.versions), None)
+    if not known:
+        return
+    details = SubElement(parent, "details")
+    _add(details, "summary", "Versions")
+    listed = SubElement(details, "dl")
+    for name, version in known.items():
+        _add(listed, "dt", name)
+        _add(listed, "dd", version)

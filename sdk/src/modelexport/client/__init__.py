@@ -1,0 +1,1 @@
+"""Exports on a cluster, from Python: submit, wait, read the status, download."""

@@ -1,0 +1,1 @@
+"""Builds the CustomResourceDefinitions and the reference pages."""

@@ -1,0 +1,1 @@
+"""Conversions on this machine, one process per target, without a cluster."""

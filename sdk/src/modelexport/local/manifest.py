@@ -1,0 +1,101 @@
+"""Writes the ModelExport of a draft as YAML with comments, for ``modelexport init`` and for the cluster."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from modelexport.api.body import export_body
+from modelexport.local.draft import Draft
+from modelexport.matrix.support import ARCHITECTURES, Target, lookup
+
+WIDTH = 1000
+"""Characters of a line; a comment follows the value, so no value is folded."""
+
+
+def write_manifest(draft: Draft) -> str:
+    """Return the ModelExport as YAML; comments say what was found, what can be changed and what a cluster needs."""
+    export = draft.export
+    body = export_body(export)
+    spec = body["spec"]
+    lines = [
+        f"# {draft.identified.describe()}",
+        "# modelexport validate FILE checks this file, modelexport run FILE exports it on this machine, and",
+        "# kubectl apply -f FILE on a cluster.",
+        f"apiVersion: {body['apiVersion']}",
+        f"kind: {body['kind']}",
+        f"metadata: {{name: {export.name}}}",
+        "spec:",
+        *([f"  supportLevel: {spec['supportLevel']}"] if "supportLevel" in spec else []),
+        "  model:",
+        f"    architecture: {spec['model']['architecture']}",
+        *_reference("checkpoint", spec["model"]["checkpoint"], 4),
+        *_parameters(draft, spec["model"].get("parameters", {})),
+        "  targets:" + ("" if draft.chosen else "  # modelexport matrix lists what else there is"),
+        *(
+            f"    - {_flow(entry)}{_about(draft, target)}"
+            for entry, target in zip(spec["targets"], export.targets, strict=True)
+        ),
+        *_calibration(spec.get("calibration")),
+        *_evaluation(spec.get("evaluation")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reference(name: str, reference: dict[str, Any], indent: int) -> Iterator[str]:
+    space = " " * indent
+    yield f"{space}{name}:"
+    local = reference["uri"].startswith("file://")
+    hint = "  # for a cluster, upload it and write s3://bucket/key" if local else ""
+    yield f"{space}  uri: {_scalar(reference['uri'])}{hint}"
+    if "sha256" in reference:
+        yield f"{space}  sha256: {reference['sha256']}"
+
+
+def _parameters(draft: Draft, parameters: dict[str, Any]) -> Iterator[str]:
+    """Yield the parameters, and as comments those that the checkpoint answers."""
+    height, width = draft.identified.input_size
+    if "inputSize" in parameters:
+        yield "    parameters:"
+        yield f"      inputSize: {_flow(parameters['inputSize'])}"
+    else:
+        stride = ARCHITECTURES[draft.identified.architecture].stride
+        multiples = f", in multiples of {stride}" if stride > 1 else ""
+        yield "    # parameters:"
+        yield f"    #   inputSize: [{height}, {width}]  # height and width in pixels{multiples}"
+
+
+def _about(draft: Draft, target: Target) -> str:
+    cell = lookup(draft.identified.architecture, target)
+    return f"  # {cell.recipe(calibrated=draft.export.calibration is not None)}"
+
+
+def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:
+    if calibration is None:
+        yield "  # Images like those that the model will see: they prove each file, and INT8 is calibrated on them."
+        yield "  # calibration:"
+        yield "  #   dataset: {uri: file:///data/photos/}  # a folder, a zip archive, or an image"
+        return
+    yield "  calibration:  # images like those that the model will see"
+    yield from _reference("dataset", calibration["dataset"], 4)
+    if "samples" in calibration:
+        yield f"    samples: {calibration['samples']}"
+
+
+def _evaluation(evaluation: dict[str, Any] | None) -> Iterator[str]:
+    if evaluation is None:
+        return
+    yield "  evaluation:  # labelled images, on which files are compared with the original"
+    yield from _reference("dataset", evaluation["dataset"], 4)
+    if "maxDrop" in evaluation:
+        yield f'    maxDrop: "{evaluation["maxDrop"]}"'
+
+
+def _flow(value: Any) -> str:
+    """Return a value on one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=WIDTH, allow_unicode=True).strip()
+
+
+def _scalar(value: str) -> str:
+    """Return a text as YAML needs it: quoted if it would be read as something else."""
+    return _flow([value])[1:-1]

@@ -1,0 +1,1 @@
+"""The support matrix: which cells exist, how each is converted, and what was measured of it."""

@@ -1,0 +1,1 @@
+"""Plans the conversions of an export, and estimates their time and progress."""
