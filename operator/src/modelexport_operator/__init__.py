@@ -1,1 +1,1 @@
-"""The operator: a pure core that decides (``sync`` and what it uses) and a thin shell that watches and writes."""
+"""The operator: a pure core that decides (``sync`` and its helpers), and a thin shell that watches and writes."""

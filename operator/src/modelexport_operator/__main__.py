@@ -1,6 +1,7 @@
 """The operator process: ``python -m modelexport_operator``."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -8,106 +9,130 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from modelexport.logs import JsonFormatter, TextFormatter
-from modelexport_operator.audit import Audit
-from modelexport_operator.clock import ServerClock
-from modelexport_operator.cluster import Cluster, GoneError, RefusedError
-from modelexport_operator.controller import Controller
-from modelexport_operator.election import Alone, Election, Leadership, LostLeaseError
-from modelexport_operator.handlers import watch_forever
-from modelexport_operator.health import serve_http
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import BUSY, EXPORTS, WATCHED, scopes_of
+from modelexport_operator.kube.client import Cluster, NotFoundError, RejectedError
+from modelexport_operator.kube.resources import BUILTIN, EXPORTS, WATCHED, scopes_of
+from modelexport_operator.leadership.election import Election, Leadership, LeaseLostError, NoElection
+from modelexport_operator.leadership.watchdog import enforce_end
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.controller import Controller
+from modelexport_operator.runtime.health import serve_http
+from modelexport_operator.runtime.informer import listen_forever, wait_for_list
+from modelexport_operator.runtime.kopf_watches import build_registry, watch_forever
+from modelexport_operator.runtime.watch_check import WatchCheck
 from modelexport_operator.settings import Settings, SettingsError
-from modelexport_operator.watchdog import enforce_end
-from modelexport_operator.watches import listen_forever, wait_for_list
 
 logger = logging.getLogger(__name__)
 
-WRONG_SECONDS = 30.0
-"""A local clock that is off by more is worth a line in the log."""
+CLOCK_TOLERANCE_SECONDS = 30.0
+"""A local clock that differs by more is logged."""
 EXIT_UNUSABLE = 78
-"""The configuration cannot be used (EX_CONFIG of sysexits.h)."""
+"""The configuration is invalid (EX_CONFIG of sysexits.h)."""
 EXIT_REFUSED = 77
-"""The API server does not allow what the operator needs (EX_NOPERM of sysexits.h)."""
-EXIT_DEPOSED = 75
-"""Another operator may lead, or an end had to be enforced; a new start is a follower (EX_TEMPFAIL of sysexits.h)."""
+"""The API server denies a request that the operator needs (EX_NOPERM of sysexits.h)."""
+EXIT_NOT_LEADING = 75
+"""The lead is lost, or shutdown had to be enforced; a restarted process is a standby (EX_TEMPFAIL of sysexits.h)."""
 
+GARBAGE_THRESHOLDS = 5_000, 10, 10
+"""Allocations per collection of the youngest generation, and collections of it per collection of the next."""
 DRAIN_SECONDS = 5.0
-"""For how long the last events are sent at an orderly end: nobody renews the Lease meanwhile."""
+"""How long the last events are sent on a clean shutdown; the Lease is not renewed meanwhile."""
 
 
 def main() -> int:
-    """Run until a signal comes; returns the exit status."""
+    """Run until a signal comes, and return the exit status."""
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_UNUSABLE
-    _start_logging(settings)
-    status = 0
-    try:
-        asyncio.run(run(settings))
-    except* GoneError as group:
-        print(f"The custom resources are not installed (kubectl apply -f crds/): {first(group)}", file=sys.stderr)
-        status = EXIT_UNUSABLE
-    except* RefusedError as group:
-        print(f"The API server refuses what the operator needs; see its role: {first(group)}", file=sys.stderr)
-        status = EXIT_REFUSED
-    except* LostLeaseError as group:
-        print(f"The operator does not lead any more and ends: {first(group)}", file=sys.stderr)
-        status = EXIT_DEPOSED
-    return status
-
-
-def first(error: BaseException) -> BaseException:
-    """Return the first of the errors that a group holds, at whatever depth."""
-    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _start_logging(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=settings.log_level)
-    # kopf tells of every event that a handler took; at a thousand Jobs that is all there is to read.
+    # kopf logs every event that a handler has processed: at a thousand Jobs that would fill the log.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    _tune_garbage_collection()
+    status = 0
+    try:
+        asyncio.run(run(settings))
+    except* NotFoundError as group:
+        print(f"The CRDs are not installed (kubectl apply -f crds/): {first_error(group)}", file=sys.stderr)
+        status = EXIT_UNUSABLE
+    except* RejectedError as group:
+        print(
+            f"The API server denies a request that the operator needs; check its ClusterRole: {first_error(group)}",
+            file=sys.stderr,
+        )
+        status = EXIT_REFUSED
+    except* LeaseLostError as group:
+        print(f"This operator is no longer the leader and exits: {first_error(group)}", file=sys.stderr)
+        status = EXIT_NOT_LEADING
+    return status
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error of a group, at any depth."""
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _tune_garbage_collection() -> None:
+    """Collect cyclic garbage rarely, and never among imported objects.
+
+    Every parsed body creates hundreds of objects, which reference counting frees. By default Python searches the
+    youngest objects after every 700 allocations: a seventh of the CPU time per Job.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 async def run(settings: Settings) -> None:
-    """Watch, decide and write until kopf is told to stop."""
-    metrics = Metrics()
+    """Watch, decide and write until a signal comes."""
     async with Cluster.connect() as cluster:
         scopes = scopes_of(WATCHED, settings.namespaces)
         for scope in scopes:
             await wait_for_list(cluster, scope)
-        leadership: Leadership = Election(cluster, settings) if settings.leader_election else Alone()
+        metrics = Metrics(cluster.clock)
+        leadership: Leadership = Election(cluster, settings) if settings.leader_election else NoElection()
         cluster.seconds_to_write = lambda: leadership.seconds_left
         controller = Controller(cluster, metrics, cluster.clock)
-        _tell_wrong_clock(cluster.clock.local_error)
-        audit = Audit(
-            cluster, controller, metrics, scopes, every=settings.audit_seconds, patience=settings.patience_seconds
+        ahead = cluster.clock.local_error
+        if abs(ahead) > CLOCK_TOLERANCE_SECONDS:
+            words = "the local clock is %.0f s %s the clock of the API server, which is used instead"
+            logger.warning(words, abs(ahead), "ahead of" if ahead > 0 else "behind")
+        watch_check = WatchCheck(
+            cluster,
+            controller,
+            metrics,
+            scopes,
+            interval=settings.audit_seconds,
+            lag_tolerance=settings.patience_seconds,
         )
-        _show(metrics, controller, leadership, cluster.clock)
+        metrics.watch_leadership(lambda: leadership.is_leading)
+        # Only the leader counts, so that sums over replicas are right.
+        metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
+        exports = controller.cache[EXPORTS]
+        metrics.watch_exports(lambda: exports.summaries() if leadership.is_leading else [], cluster.clock)
         stop = asyncio.Event()
         async with (
-            serve_http(audit, leadership, metrics, settings.http_host, settings.http_port),
-            _leaving(leadership, controller),
+            serve_http(watch_check, leadership, metrics, settings.http_host, settings.http_port),
+            _shutting_down(leadership, controller),
             asyncio.TaskGroup() as group,
         ):
-            watching = group.create_task(watch_forever(controller, settings.namespaces, stop))
-            busy = scopes_of(BUSY, settings.namespaces)
+            watching = group.create_task(watch_forever(build_registry(controller), settings.namespaces, stop))
+            busy = scopes_of(BUILTIN, settings.namespaces)
             tasks = [group.create_task(listen_forever(cluster, controller, scope)) for scope in busy]
-            tasks.append(group.create_task(audit.run_forever()))
-            tasks.append(group.create_task(_lead(leadership, controller, audit, settings)))
+            tasks.append(group.create_task(watch_check.run_forever()))
+            tasks.append(group.create_task(_lead(leadership, controller, watch_check, settings)))
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])
             all_tasks = (watching, *tasks)
             enforce_end(
-                lambda: leadership.is_lost or stop.is_set() or any(task.done() for task in all_tasks), EXIT_DEPOSED
+                lambda: leadership.is_lost or stop.is_set() or any(task.done() for task in all_tasks), EXIT_NOT_LEADING
             )
 
 
 @asynccontextmanager
-async def _leaving(leadership: Leadership, controller: Controller) -> AsyncIterator[None]:
-    """Send the last events, unless the end was not orderly, and let somebody else lead when every task has ended."""
+async def _shutting_down(leadership: Leadership, controller: Controller) -> AsyncIterator[None]:
+    """Send the last events after a clean shutdown, and release the Lease once every task has ended."""
     try:
         yield
         await controller.events.drain(DRAIN_SECONDS)
@@ -115,26 +140,13 @@ async def _leaving(leadership: Leadership, controller: Controller) -> AsyncItera
         await leadership.release()
 
 
-def _tell_wrong_clock(seconds: float) -> None:
-    if abs(seconds) > WRONG_SECONDS:
-        word = "ahead of" if seconds > 0 else "behind"
-        logger.warning("the local clock is %.0f s %s the API server's, by which all is counted", abs(seconds), word)
-
-
-def _show(metrics: Metrics, controller: Controller, leadership: Leadership, clock: ServerClock) -> None:
-    """Expose what is; of several operators the one that leads counts the exports, so that sums are right."""
-    metrics.watch_leadership(lambda: leadership.is_leading)
-    metrics.watch_queue(lambda: len(controller.queue) if leadership.is_leading else 0)
-    metrics.watch_exports(lambda: controller.stores[EXPORTS].values() if leadership.is_leading else [], clock)
-
-
-async def _lead(leadership: Leadership, controller: Controller, audit: Audit, settings: Settings) -> None:
-    """Write nothing before everything that exists has been heard of, and nothing without leading."""
-    await audit.primed.wait()
-    await leadership.win()
-    controller.begin()
+async def _lead(leadership: Leadership, controller: Controller, watch_check: WatchCheck, settings: Settings) -> None:
+    """Wait until the cache is synced and this process is the leader; then write."""
+    await watch_check.synced.wait()
+    await leadership.acquire()
+    controller.start_leading()
     async with asyncio.TaskGroup() as group:
-        group.create_task(leadership.hold())
+        group.create_task(leadership.renew_forever())
         group.create_task(controller.resync_forever(settings.resync_seconds))
         group.create_task(controller.send_events_forever())
         for _ in range(settings.workers):

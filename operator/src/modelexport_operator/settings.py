@@ -1,56 +1,57 @@
-"""What can be set about the operator, from its environment. All errors are told at once."""
+"""The settings of the operator, read from its environment. All errors are reported at once."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Self
 
 PREFIX = "MODELEXPORT_"
 LOG_FORMATS = ("json", "text")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class SettingsError(ValueError):
-    """Some variables cannot be used; ``str()`` names each, one per line."""
+    """Some variables are invalid; ``str()`` names each, one per line."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The operator's settings; each is read from ``MODELEXPORT_`` and its name in capitals."""
+    """The settings; each is read from ``MODELEXPORT_`` plus its name in capitals."""
 
     workers: int = 8
-    """How many exports are synced at the same time."""
+    """How many exports are synced concurrently."""
     http_host: str = "0.0.0.0"  # noqa: S104  # Probes and Prometheus come from outside of the Pod.
     http_port: int = 8080
     """Port of /healthz, /readyz and /metrics."""
     resync_seconds: float = 600.0
-    """How often every export is looked at without a cause."""
+    """How often every export that has not ended is synced without a change."""
     audit_seconds: float = 60.0
-    """How often the watches are compared with a listing."""
+    """How often the watches are compared with a list."""
     patience_seconds: float = 15.0
-    """How long a watch may be behind a listing."""
+    """How long a watch may be behind a list."""
     log_level: str = "INFO"
     log_format: str = "json"
-    """One line of JSON per event, as the converter logs in its Jobs, or of text for people."""
+    """``json``: one line of JSON per event, as the converter logs in its Jobs; ``text``: for people."""
     namespaces: tuple[str, ...] = ()
-    """Namespaces in which exports are served; none: all."""
+    """Namespaces whose exports are served; empty: all."""
     leader_election: bool = False
     """Whether only the holder of a Lease writes."""
     lease_namespace: str = "modelexport-system"
     lease_name: str = "modelexport-operator"
     lease_seconds: int = 15
-    """After how long without a renewal another operator may lead."""
+    """Time without a renewal after which another operator may lead."""
     lease_renew_seconds: float = 10.0
-    """After how long without a renewal the leader stops writing."""
+    """Time without a renewal after which the leader stops writing."""
     lease_retry_seconds: float = 2.0
-    """How often the Lease is renewed, or looked at."""
+    """How often the Lease is renewed, or tried to acquire."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read the settings.
 
         Raises:
-            SettingsError: a variable holds a value that cannot be used.
+            SettingsError: a variable has an invalid value.
         """
         values: dict[str, Any] = {}
         problems = []
@@ -68,11 +69,11 @@ class Settings:
 
 
 def _order_problems(values: Mapping[str, Any]) -> list[str]:
-    """A leader has to try more than once before it stops, and to stop before another one begins."""
+    """Check that a leader tries to renew more than once before it stops, and stops before another one starts."""
     order = ("lease_retry_seconds", "lease_renew_seconds", "lease_seconds")
     shown = [(PREFIX + name.upper(), values.get(name, getattr(Settings, name))) for name in order]
     return [
-        f"{variable}={value:g}: not less than {next_variable}={next_value:g}"
+        f"{variable}={value:g}: must be less than {next_variable}={next_value:g}"
         for (variable, value), (next_variable, next_value) in pairwise(shown)
         if value >= next_value
     ]
@@ -81,7 +82,7 @@ def _order_problems(values: Mapping[str, Any]) -> list[str]:
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdigit() or not low <= int(text) <= high:
-            raise ValueError(f"not a whole number from {low} to {high}")
+            raise ValueError(f"must be a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -93,7 +94,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise ValueError("not a number of seconds greater than 0")
+        raise ValueError("must be a number of seconds greater than 0")
     return seconds
 
 
@@ -106,27 +107,23 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
-        raise ValueError(f"{text!r} is not the name of an object of Kubernetes")
+        raise ValueError(f"{text!r} is not a valid Kubernetes name")
     return text
 
 
 def _switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise ValueError("not one of true, false")
+        raise ValueError("must be true or false")
     return text.lower() == "true"
 
 
-def _level(text: str) -> str:
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    if text.upper() not in levels:
-        raise ValueError(f"not one of {', '.join(levels)}")
-    return text.upper()
+def _one_of(words: Sequence[str], fold: Callable[[str], str] = str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if fold(text) not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return fold(text)
 
-
-def _format(text: str) -> str:
-    if text not in LOG_FORMATS:
-        raise ValueError(f"not one of {', '.join(LOG_FORMATS)}")
-    return text
+    return parse
 
 
 _PARSERS: Mapping[str, Callable[[str], Any]] = {
@@ -136,8 +133,8 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "resync_seconds": _seconds,
     "audit_seconds": _seconds,
     "patience_seconds": _seconds,
-    "log_level": _level,
-    "log_format": _format,
+    "log_level": _one_of(LOG_LEVELS, str.upper),
+    "log_format": _one_of(LOG_FORMATS),
     "namespaces": _names,
     "leader_election": _switch,
     "lease_namespace": _name,

@@ -1,9 +1,9 @@
-"""From a planned conversion to the Job that runs it. Pure: data in, data out.
+"""Builds the Job that runs a planned conversion, and reads it back. Pure.
 
-The entrypoint of the class's converter image is the converter; all that it needs comes by arguments, environment and
-mounts. A conversion is three containers of one Pod, one after the other, over one volume: the first and the last have
-the store's credentials; the one between them opens what strangers wrote and has none. docs/adr/0001-three-containers.md
-says why.
+The entrypoint of the class's converter image is the converter; all its input comes from arguments, environment and
+mounts. A conversion is three containers of one Pod that run one after the other over one volume: the first and the last
+have the store's credentials; the middle one opens untrusted files and has none. docs/adr/0001-three-containers.md
+explains why.
 """
 
 import hashlib
@@ -13,39 +13,40 @@ from functools import reduce
 from typing import Any
 
 from modelexport import names
+from modelexport.api.node_pools import NodePool, is_extended
+from modelexport.api.request import ConversionRequest
+from modelexport.api.sources import expand
+from modelexport.api.spec import ExportClass, ModelExport, Storage
 from modelexport.environment import escape, unescape
-from modelexport.matrix import TARGETS, Resources, Target, lookup
-from modelexport.nodepools import NodePool, Toleration, is_extended
-from modelexport.request import ConversionRequest
-from modelexport.sources import expand
-from modelexport.spec import ExportClass, ModelExport, Storage
-from modelexport_operator.encoding import decode
-from modelexport_operator.needs import larger, node_selector, resource_requests
+from modelexport.matrix.support import TARGETS, Resources, Target, lookup
+from modelexport_operator.jobs.resource_requests import larger, node_selector, resource_requests
+from modelexport_operator.kube.encoding import decode
+from modelexport_operator.kube.pruning import TEXT_LIMIT, prune_job
+from modelexport_operator.kube.types import POD_JOB_LABEL
 
 CONTAINER = "converter"
-"""The only container of a clean-up, and of a conversion that an operator of an earlier version started."""
+"""The only container of a clean-up Job, and of conversions that an earlier version of the operator started."""
 STEPS = (names.FETCH, names.CONVERT, names.PUBLISH)
 CONTAINERS = (*STEPS, CONTAINER)
-"""Ours, in the order in which they run; whatever else is in a Pod was put there by others."""
+"""Our containers, in the order in which they run; any other container of a Pod was injected by others."""
 WORK_DIR = "/work"
 INPUTS_DIR, OUTPUTS_DIR, SCRATCH_DIR = f"{WORK_DIR}/inputs", f"{WORK_DIR}/outputs", f"{WORK_DIR}/scratch"
-STREAMING = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
-"""What a container needs that passes files on piece by piece; an upload holds a part of 64 MiB in memory."""
-PATIENCE = {names.FETCH: 120, names.PUBLISH: 900}
-"""Seconds for which a step waits for a store that does not answer; a quarter of the Job's deadline where that is less.
+STREAMING_RESOURCES = Resources(memory_mib=256, memory_limit_mib=256, disk_mib=64, cpu_millis=50)
+"""Resources of a container that streams files; an upload holds a part of 64 MiB in memory."""
+STORE_TIMEOUTS = {names.FETCH: 120, names.PUBLISH: 900}
+"""Seconds for which a step waits for a store that does not answer; at most a quarter of the Job's deadline.
 
 A fetch has nothing to lose, and its Pod is started again; a publication holds a finished conversion, which the next Pod
-would have to make anew. With the default deadline three Pods can wait so long before the deadline ends the Job."""
+would have to repeat. With the default deadline, three Pods can wait this long before the deadline ends the Job."""
 CA_DIR = "/etc/modelexport/ca"
 CA_KEY = "ca.crt"
 NON_ROOT_ID = 65532
-"""User and group of the distroless images' ``nonroot``; any image runs under it."""
+"""User and group of the distroless images' ``nonroot``; any container image runs as it."""
 HASH_DIGITS = 10
 REPEAT = "-2"
-"""The end of the name of a Job that repeats a conversion."""
-POD_JOB_LABEL = "batch.kubernetes.io/job-name"
+"""The suffix of the name of a Job that repeats a conversion."""
 OUTPUT_KEY = "output"
-"""Of a Job as the store keeps it: the folder into which it publishes."""
+"""The key under which the cache keeps the output folder of a Job."""
 
 Manifest = dict[str, Any]
 
@@ -53,31 +54,31 @@ _TARGETS = {str(target): target for target in TARGETS}
 
 
 def pods_of(name: str, pods: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """Those of the Pods that belong to the Job of a name."""
+    """Return the Pods that belong to the Job with a name."""
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
 
 
 def job_name(export: ModelExport, target: Target, *, is_repeat: bool = False) -> str:
-    """Name a Job by what it is for: the same object and target always give the same name.
+    """Return the name of the Job of a target: the same export and target always give the same name.
 
-    The model of an object never changes, so the spec hash would add nothing but other names by another version's
-    matrix, and with them a second Job for a target while two versions of the operator overlap.
+    The model of an export never changes. So a spec hash would only change the names when the matrix of another version
+    differs, and cause a second Job for a target while two versions of the operator overlap.
 
     Args:
-        export: the object.
+        export: the export.
         target: the target.
-        is_repeat: whether the Job repeats a conversion whose result was lost, beside the Job that had it.
+        is_repeat: whether the Job repeats a conversion whose result was lost, while the first Job still exists.
     """
     return _name_conversion(export.name, export.uid, target, REPEAT if is_repeat else "")
 
 
 def clean_up_name(name: str, uid: str) -> str:
-    """Name the Job that removes the files of an export with this name and uid."""
+    """Return the name of the Job that removes the files of an export with this name and uid."""
     return _name_job(name, "clean", uid)
 
 
 def own_job_names(name: str, uid: str) -> frozenset[str]:
-    """The names of all Jobs that an export with this name and uid can have."""
+    """Return the names of all Jobs that an export with this name and uid can have."""
     conversions = (_name_conversion(name, uid, target, end) for target in TARGETS for end in ("", REPEAT))
     return frozenset((clean_up_name(name, uid), *conversions))
 
@@ -100,34 +101,10 @@ def build_job(
     *,
     name: str | None = None,
 ) -> Manifest:
-    """Build the Job of one target: a Pod of the restricted Pod Security level that needs nothing of the cluster."""
+    """Build the Job of one target. Its Pod meets the restricted Pod Security level and needs no cluster access."""
     name = name or job_name(export, request.target)
-    labels, queue = _labels(export, request), export_class.sharing.queue_name
-    places = {names.NODE_POOL_LABEL: pool.name if pool else None, names.QUEUE_LABEL: queue}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": name,
-            "namespace": export.namespace,
-            "labels": {**labels, **{label: place for label, place in places.items() if place}},
-            "ownerReferences": [_owner(export)],
-        },
-        "spec": {
-            # Kueue starts the Jobs of its queues; one that began before would be stopped again.
-            **({"suspend": True} if queue else {}),
-            "activeDeadlineSeconds": export_class.limits.deadline_seconds,
-            "backoffLimit": export_class.limits.retries,
-            "podFailurePolicy": pod_failure_policy(*STEPS),
-            # With a failure policy Kubernetes allows no other: the next Pod starts when the last one is really gone.
-            "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool, name)},
-        },
-    }
-
-
-def _labels(export: ModelExport, request: ConversionRequest) -> Manifest:
-    return {
+    sharing = export_class.sharing
+    labels = {
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
         names.EXPORT_LABEL: export.name,
         names.EXPORT_UID_LABEL: export.uid,
@@ -135,10 +112,7 @@ def _labels(export: ModelExport, request: ConversionRequest) -> Manifest:
         names.PRECISION_LABEL: str(request.target.precision),
         names.SPEC_HASH_LABEL: request.spec_hash,
     }
-
-
-def _owner(export: ModelExport) -> Manifest:
-    return {
+    owner = {
         "apiVersion": names.API_VERSION,
         "kind": names.EXPORT_KIND,
         "name": export.name,
@@ -146,43 +120,75 @@ def _owner(export: ModelExport) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+    optional = {
+        names.NODE_POOL_LABEL: pool.name if pool else None,
+        names.QUEUE_LABEL: sharing.queue_name,
+        names.WORKLOAD_PRIORITY_LABEL: sharing.workload_priority_class_name,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": export.namespace,
+            "labels": {**labels, **{label: value for label, value in optional.items() if value}},
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            # Kueue starts the Jobs of its queues; it would stop a Job that is already running.
+            **({"suspend": True} if sharing.queue_name else {}),
+            "activeDeadlineSeconds": export_class.limits.deadline_seconds,
+            "backoffLimit": export_class.limits.retries,
+            "podFailurePolicy": pod_failure_policy(*STEPS),
+            # A failure policy requires this value: the next Pod starts when the last one is really gone.
+            "podReplacementPolicy": "Failed",
+            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool, name)},
+        },
+    }
 
 
 def pod_failure_policy(*containers: str) -> Manifest:
-    """The first rule that fits decides; a failure that fits none counts against the retries.
+    """Build the failure policy: the first matching rule decides; other failures count against the retries.
 
-    A rule holds for the container of its name, be it one that runs before the others or not.
+    A rule applies to the container with its name, including init containers.
     """
-    fatal = [{"action": "FailJob", "onExitCodes": _permanent(container)} for container in containers]
+    fatal = [
+        {
+            "action": "FailJob",
+            "onExitCodes": {
+                "containerName": container,
+                "operator": "In",
+                "values": [int(code) for code in names.PERMANENT_EXIT_CODES],
+            },
+        }
+        for container in containers
+    ]
     disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     return {"rules": [*fatal, disrupted]}
-
-
-def _permanent(container: str) -> Manifest:
-    return {"containerName": container, "operator": "In", "values": [int(code) for code in names.PERMANENT_EXIT_CODES]}
 
 
 def _pod(
     export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None, name: str
 ) -> Manifest:
+    """Build the Pod of a conversion: the three steps run one after the other, over one volume."""
     cell = lookup(request.model.architecture, request.target)
     job = {names.JOB_ENV: name}
-    asked, public = ({names.REQUEST_ENV: one.to_json(), **job} for one in (request, request.public()))
+    asked = {names.REQUEST_ENV: request.to_json(), **job}
+    public = asked if request.public() == request else {names.REQUEST_ENV: request.public().to_json(), **job}
     folders = " ".join(expand(folder, export.namespace) for folder in export_class.sources)
     sources = {names.SOURCES_ENV: folders} if folders else {}
     if export_class.https_networks:
         sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     owner = {names.EXPORT_UID_ENV: export.uid}
-    waiting = {step: {names.PATIENCE_ENV: _patience(step, export_class)} for step in PATIENCE}
-    fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING)
+    longest = export_class.limits.deadline_seconds // 4
+    waiting = {step: {names.PATIENCE_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
+    fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING_RESOURCES)
     convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
-    publish = _build_step(export_class, names.PUBLISH, {**public, **owner, **waiting[names.PUBLISH]}, STREAMING)
+    publish = _build_step(
+        export_class, names.PUBLISH, {**public, **owner, **waiting[names.PUBLISH]}, STREAMING_RESOURCES
+    )
     steps = (with_store(fetch, export_class.storage), convert, with_store(publish, export_class.storage))
     return build_pod(export_class, steps, cell.backend.cpu_architectures, pool)
-
-
-def _patience(step: str, export_class: ExportClass) -> str:
-    return str(min(PATIENCE[step], export_class.limits.deadline_seconds // 4))
 
 
 def build_pod(
@@ -195,6 +201,13 @@ def build_pod(
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
     secrets = [{"name": secret} for secret in export_class.image_pull_secrets]
     *before, last = containers
+    tolerations = [
+        {name: str(word) for name in ("operator", "key", "value", "effect") if (word := getattr(toleration, name))}
+        for toleration in (pool.tolerations if pool else ())
+    ]
+    # The CPUs that the converter's packages support; the class's selector can only narrow this.
+    cpus = {"key": "kubernetes.io/arch", "operator": "In", "values": list(cpu_architectures)}
+    node_terms = {"nodeSelectorTerms": [{"matchExpressions": [cpus]}]}
     scratch = reduce(larger, (container["resources"]["limits"]["ephemeral-storage"] for container in containers))
     return {
         **({"priorityClassName": priority} if priority else {}),
@@ -210,8 +223,8 @@ def build_pod(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": node_selector(export_class, pool),
-        "affinity": _affinity(cpu_architectures),
-        **({"tolerations": list(map(_toleration, pool.tolerations))} if pool and pool.tolerations else {}),
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": node_terms}},
+        **({"tolerations": tolerations} if tolerations else {}),
         **({"initContainers": before} if before else {}),
         "containers": [last],
         "volumes": [
@@ -221,18 +234,6 @@ def build_pod(
     }
 
 
-def _affinity(cpu_architectures: tuple[str, ...]) -> Manifest:
-    """Only nodes for whose CPU the converter's packages exist; the class's selector narrows it, never widens it."""
-    expression = {"key": "kubernetes.io/arch", "operator": "In", "values": list(cpu_architectures)}
-    terms = [{"matchExpressions": [expression]}]
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
-
-
-def _toleration(toleration: Toleration) -> Manifest:
-    words = {"key": toleration.key, "value": toleration.value, "effect": toleration.effect and str(toleration.effect)}
-    return {"operator": str(toleration.operator), **{name: word for name, word in words.items() if word}}
-
-
 def _build_step(
     export_class: ExportClass,
     step: str,
@@ -240,15 +241,15 @@ def _build_step(
     resources: Resources,
     pool: NodePool | None = None,
 ) -> Manifest:
-    """Build the container of a step. Each sees its own part of the volume and, but to fill it, can change no other.
+    """Build the container of a step. Each step has its own part of the volume and can write no other step's inputs.
 
-    A home that another step had written could run code at the start of this one.
+    A home directory that another step can write could run code at the start of this one.
     """
-    places = {names.INPUTS_ENV: INPUTS_DIR, names.OUTPUTS_ENV: OUTPUTS_DIR}
+    folders = {names.INPUTS_ENV: INPUTS_DIR, names.OUTPUTS_ENV: OUTPUTS_DIR}
     inputs = _mount(INPUTS_DIR, "inputs", read_only=step != names.FETCH)
     outputs = _mount(OUTPUTS_DIR, "outputs", read_only=step != names.CONVERT)
     shared = [inputs] if step == names.FETCH else [inputs, outputs]
-    own = {**environment, **places}
+    own = {**environment, **folders}
     container = build_container(export_class, step, own, resources, pool, home=SCRATCH_DIR)
     return {**container, "volumeMounts": [*shared, _mount(SCRATCH_DIR, f"scratch-{step}")]}
 
@@ -266,43 +267,50 @@ def build_container(
     *,
     home: str = WORK_DIR,
 ) -> Manifest:
-    """Build a container of the class's converter that knows nothing of the store.
+    """Build a container of the class's converter without access to the store.
 
     Args:
         export_class: the class.
         command: the converter's argument.
-        environment: what it needs to know.
-        resources: what it needs of a node.
+        environment: its environment variables.
+        resources: the resources it needs.
         pool: the nodes on which it runs.
-        home: a folder that it may write; the root file system is read-only, and libraries leave files here.
+        home: a writable folder; the root file system is read-only, and libraries write files here.
     """
     plain = {**environment, "HOME": home, names.WORK_DIR_ENV: home}
+    requests = resource_requests(resources, pool)
+    # CPU may burst, and memory may grow for models larger than the measured one. Disk and devices are bounded.
+    bounded = {name: amount for name, amount in requests.items() if name == "ephemeral-storage" or is_extended(name)}
+    limits = {"memory": larger(f"{resources.memory_limit_mib}Mi", requests["memory"]), **bounded}
     return {
         "name": command if command in CONTAINERS else CONTAINER,
         "image": export_class.image,
-        "imagePullPolicy": export_class.image_pull_policy,
+        "imagePullPolicy": str(export_class.image_pull_policy),
         "args": [command],
         "env": [{"name": name, "value": escape(value)} for name, value in plain.items()],
-        "resources": _resources(resources, pool),
+        "resources": {"requests": requests, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        # A converter that dies without a word still leaves the end of its log.
+        # A converter that dies without a result still leaves the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "work", "mountPath": WORK_DIR}],
     }
 
 
 def with_store(container: Manifest, storage: Storage) -> Manifest:
-    """Return a container of ``build_container`` that reaches the store, with its credentials."""
+    """Return a container of ``build_container`` with access to the store and its credentials."""
     plain = {
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         **({names.CA_FILE_ENV: f"{CA_DIR}/{CA_KEY}"} if storage.ca_secret else {}),
     }
-    secret = [_secret_env(key, storage.credentials_secret) for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)]
+    secret = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": storage.credentials_secret, "key": key}}}
+        for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)
+    ]
     environment = [
         *container["env"],
         *({"name": name, "value": escape(value)} for name, value in plain.items()),
@@ -312,21 +320,8 @@ def with_store(container: Manifest, storage: Storage) -> Manifest:
     return {**container, "env": environment, "volumeMounts": [*container["volumeMounts"], *authority]}
 
 
-def _secret_env(key: str, secret: str | None) -> Manifest:
-    return {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-
-
-def _resources(resources: Resources, pool: NodePool | None) -> Manifest:
-    """Disk and devices are bounded by what is requested; CPU may burst, and memory grow for models larger than the
-    measured one."""
-    requests = resource_requests(resources, pool)
-    bounded = {name: amount for name, amount in requests.items() if name == "ephemeral-storage" or is_extended(name)}
-    memory = larger(f"{resources.memory_limit_mib}Mi", requests["memory"])
-    return {"requests": requests, "limits": {"memory": memory, **bounded}}
-
-
 def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
-    """Read back how a conversion reaches its store; what its Job does not say is as in ``default``."""
+    """Read the storage of a conversion from its Job; fields that the Job lacks come from ``default``."""
     pod = job["spec"].get("template", {}).get("spec", {})
     environment = _environment_of(job)
     if names.STORE_ENV not in environment:
@@ -344,7 +339,7 @@ def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
 
 
 def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
-    """Read back what a conversion was asked for; ``None`` where this version cannot read it."""
+    """Read the request of a conversion from its Job; ``None`` if this version cannot read it."""
     try:
         return ConversionRequest.from_json(_value_of(_environment_of(job), names.REQUEST_ENV))
     except ValueError:
@@ -352,9 +347,9 @@ def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
 
 
 def output_of(job: Mapping[str, Any]) -> str:
-    """The folder into which a conversion publishes, as it was asked; empty where no version has written that.
+    """Return the folder into which a conversion publishes; empty if the Job does not name it.
 
-    Of a request the store keeps nothing else, so there it stands by itself.
+    The cache keeps only this field of a request, under ``OUTPUT_KEY``.
     """
     if OUTPUT_KEY in job:
         return str(job[OUTPUT_KEY])
@@ -365,8 +360,13 @@ def output_of(job: Mapping[str, Any]) -> str:
     return output if isinstance(output, str) else ""
 
 
+def prune_conversion_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Job that are read, and its output folder."""
+    return {**prune_job(job), OUTPUT_KEY: output_of(job)[:TEXT_LIMIT]}
+
+
 def _environment_of(job: Mapping[str, Any]) -> dict[str, Manifest]:
-    """The environment of the container that publishes."""
+    """Return the environment of the container that publishes."""
     containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or ()
     entries = next((container.get("env") or () for container in containers if container.get("name") in CONTAINERS), ())
     return {entry["name"]: entry for entry in entries}
@@ -378,6 +378,6 @@ def _value_of(environment: Mapping[str, Manifest], name: str, default: str = "")
 
 
 def target_of(job: Mapping[str, Any]) -> Target | None:
-    """Read back which target a Job works on; ``None`` for labels that this version does not know."""
+    """Read the target of a Job from its labels; ``None`` if this version does not know them."""
     labels = job["metadata"].get("labels") or {}
     return _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")

@@ -1,18 +1,18 @@
-"""What a conversion asks of a node, by its cell, its class and the node pool on which it goes. Pure."""
+"""Computes the resource requests of a conversion from its cell, class and node pool. Pure."""
 
-from modelexport.matrix import Resources
-from modelexport.nodepools import NodePool
-from modelexport.quantity import parse_quantity
-from modelexport.spec import ExportClass
+from modelexport.api.node_pools import NodePool
+from modelexport.api.quantity import parse_quantity
+from modelexport.api.spec import ExportClass
+from modelexport.matrix.support import Resources
 
 
 def node_selector(export_class: ExportClass, pool: NodePool | None) -> dict[str, str]:
-    """The labels that a node must have: those of the class and, over them, those of the pool."""
+    """Return the labels that a node must have: those of the class, overridden by those of the pool."""
     return {**export_class.node_selector, **(pool.node_selector if pool else {})}
 
 
 def resource_requests(resources: Resources, pool: NodePool | None) -> dict[str, str]:
-    """What a conversion asks of a node, by resource, as Kubernetes spells it."""
+    """Return the resource requests of a conversion, as Kubernetes spells them."""
     needed = {
         "cpu": f"{resources.cpu_millis}m",
         "memory": f"{resources.memory_mib}Mi",
@@ -24,5 +24,5 @@ def resource_requests(resources: Resources, pool: NodePool | None) -> dict[str, 
 
 
 def larger(one: str, other: str) -> str:
-    """The larger of two amounts."""
+    """Return the larger of two amounts."""
     return max(one, other, key=parse_quantity)

@@ -1,18 +1,18 @@
-"""How long to wait before what failed is tried again. Pure, but for its dice."""
+"""Computes the pause before a retry. Pure, except for the random jitter."""
 
 import random
 
 FIRST_SECONDS = 1.0
 LAST_SECONDS = 8.0
-"""So long, and operators recover within seconds of a fault's end. A watch that pauses is silent: with the jitter it has
-to be less than the patience of the audit (15 s), which would take it for deaf."""
+"""Keeps recovery within seconds of the end of a fault. With its jitter it has to be below the lag tolerance of the
+watch check (15 s), which would take a pausing watch for a stale one."""
 JITTER = 0.5
-"""By how much of itself a pause is stretched at most, so that those who failed together do not come back together
+"""The largest share by which a pause is stretched, so that clients that failed together do not retry together
 (client-go, wait.Jitter)."""
 
 
 class Backoff:
-    """Pauses that double with every failure in a row, and are never shorter than the server asks."""
+    """Pauses that double with every consecutive failure and are never shorter than the server asks."""
 
     def __init__(self, first: float = FIRST_SECONDS, last: float = LAST_SECONDS) -> None:
         self._first = first
@@ -20,15 +20,15 @@ class Backoff:
         self._pause = first
 
     def next(self, at_least: float = 0.0) -> float:
-        """Count a failure, and say in how many seconds to try again."""
+        """Count a failure, and return in how many seconds to retry."""
         pause, self._pause = self._pause, min(2 * self._pause, self._last)
         return jitter(max(pause, at_least))
 
     def reset(self) -> None:
-        """Begin anew after a success."""
+        """Start over after a success."""
         self._pause = self._first
 
 
 def jitter(seconds: float) -> float:
-    """Stretch a pause by a random part of itself."""
-    return seconds * (1 + JITTER * random.random())  # noqa: S311  # Nobody gains by guessing it.
+    """Stretch a pause by a random share of itself."""
+    return seconds * (1 + JITTER * random.random())  # noqa: S311  # Not used for security.

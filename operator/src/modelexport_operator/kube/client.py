@@ -1,21 +1,20 @@
-"""The only place that calls the Kubernetes API by itself: a few writes, some watches, listings to compare them with,
-and a Lease.
+"""The client of the API server: a few writes, some watches, lists, and a Lease.
 
-Errors leave as one of four classes, by what can be done about them::
+Errors are one of four classes, by what can be done about them::
 
     ClusterError
-      UnavailableError  try again later (connection, 429, 5xx, expired credentials), no sooner than the server asks
-        ExpiredError    the same, but what was read cannot be gone on with: list again
-      ConflictError     the object, or one that it depends on, has changed; look again
-        ExistsError     there is one of that name already
-      GoneError         the object, its namespace or its kind does not exist
-      RefusedError      the server understood, and will not do it (400, 403, 413, 422)
+      UnavailableError      retry later (connection, 429, 5xx, expired credentials), no sooner than the server asks
+        ExpiredError        the same, but the list or watch cannot be resumed: list again
+      ConflictError         the object, or one that it depends on, has changed: read again
+        AlreadyExistsError  an object of that name exists
+      NotFoundError         the object, its namespace or its kind does not exist
+      RejectedError         the server understood the request and refuses it (400, 403, 413, 422)
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,13 +25,13 @@ from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 
 from modelexport import names
 from modelexport.text import clean
-from modelexport_operator import stream
-from modelexport_operator.clock import ServerClock
-from modelexport_operator.encoding import decode, encode
-from modelexport_operator.owners import controller_of
-from modelexport_operator.pods import Object
-from modelexport_operator.resources import EVENTS, EXPORTS, JOBS, LEASES, Scope
-from modelexport_operator.stream import Page
+from modelexport_operator.kube import watch_stream
+from modelexport_operator.kube.clock import ServerClock
+from modelexport_operator.kube.encoding import decode, encode
+from modelexport_operator.kube.pruning import prune_workload
+from modelexport_operator.kube.resources import EVENTS, EXPORTS, JOBS, LEASES, WORKLOADS, Scope
+from modelexport_operator.kube.types import Object, controller_of
+from modelexport_operator.kube.watch_stream import Page
 
 logger = logging.getLogger(__name__)
 
@@ -41,38 +40,44 @@ MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 REQUEST_SECONDS = 30
 WATCH_SECONDS = 300
-"""How long one connection of a watch is used: one that was cut without a word is noticed by then."""
+"""How long one connection of a watch is used: a silently broken one is noticed by then."""
 LONGEST_PAUSE = 60.0
-"""Seconds that a server may ask for; one that asks for a day, or for infinity, is not believed."""
+"""The longest Retry-After that is respected; a server that asks for a day or for infinity is broken."""
+MOST_CREATIONS = 32
+"""Jobs created concurrently: each connection has a TLS buffer of 256 KiB (asyncio/sslproto.py). The number of workers
+limits all other writes, which do not wait for these."""
 RECONNECT_SECONDS = 1.0
-"""Before a watch is opened again whose connection ended without a word."""
-PAGE = 500
+"""Pause before a watch reconnects whose connection ended without an event."""
+PAGE, WHOLE_PAGE = 500, 100
+"""Objects per page, as metadata or whole: a Job or a Pod has 8 KB, ten times that as Python objects."""
 PAGE_BYTES = 8 << 20
-"""Of a page of a list. Labels and annotations are the users', up to 1.5 MiB for each object (etcd's limit)."""
+"""Bytes of a page. Users control labels and annotations, up to 1.5 MiB per object (etcd's limit)."""
 MOST_JOBS = 30
-"""Labelled with one export, of which nine can be its own: each is kept in full for a moment."""
-WORDS_LIMIT = 4096
-"""Characters of the API server's words; some of them are a user's, such as the name of a webhook's object."""
-SHOWN = 300
-"""Characters of an answer that nobody understands."""
+"""Jobs labelled with one export, of which nine can be its own: each is kept unpruned for a moment."""
+API_MESSAGE_LIMIT = 4096
+"""Characters of an API server's message; users control parts of it, such as names of a webhook's objects."""
+EXCERPT_LIMIT = 300
+"""Characters that are shown of an unexpected response."""
 ALREADY_EXISTS = "AlreadyExists"
-"""Reason of the API server for one of several kinds of 409 (kubernetes, apimachinery/pkg/apis/meta/v1/types.go)."""
+"""The API server's reason for one of several kinds of 409 (kubernetes, apimachinery/pkg/apis/meta/v1/types.go)."""
+WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
+"""Kueue's label for the Job of a Workload (kueue, pkg/controller/constants/constants.go)."""
 POD_NOT_MADE = "FailedCreate"
-"""Reason of the Job controller's events."""
+"""The reason of the Job controller's events."""
 TOO_NEW = "Too large resource version"
-"""Words of an API server that does not know a version yet, or after a restore from a backup never will (kubernetes,
-staging/src/k8s.io/apiserver/pkg/storage/errors.go); client-go goes by them too."""
+"""The message of an API server that does not know a version yet, or never will after a restore from a backup
+(kubernetes, staging/src/k8s.io/apiserver/pkg/storage/errors.go); client-go matches it, too."""
 
 
 class ClusterError(Exception):
-    """Something that the API server, or the way to it, did not do."""
+    """A request that the API server, or the network, did not fulfil."""
 
     retry_after = 0.0
-    """How many seconds the server wants to be left alone for."""
+    """How many seconds the server asks to wait."""
 
 
 class UnavailableError(ClusterError):
-    """Trying again can help."""
+    """A retry can help."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -80,7 +85,7 @@ class UnavailableError(ClusterError):
 
 
 class TooLargeError(UnavailableError):
-    """An answer has more bytes, or is nested more deeply, than what is read; ``head`` is its beginning."""
+    """A response is too large or too deeply nested to be read; ``head`` is its start."""
 
     def __init__(self, message: str, head: bytes) -> None:
         super().__init__(message)
@@ -88,40 +93,40 @@ class TooLargeError(UnavailableError):
 
 
 class ExpiredError(UnavailableError):
-    """A list or a watch cannot go on from where it was: list again."""
+    """A list or a watch cannot be resumed: list again."""
 
 
 class ConflictError(ClusterError):
-    """The object is not what the caller saw."""
+    """The object has changed since the caller read it."""
 
 
-class ExistsError(ConflictError):
-    """An object of that name is there already."""
+class AlreadyExistsError(ConflictError):
+    """An object of that name exists."""
 
 
-class GoneError(ClusterError):
-    """What is asked for does not exist."""
+class NotFoundError(ClusterError):
+    """The object does not exist."""
 
 
-class RefusedError(ClusterError):
-    """The server will not do it, and says why."""
+class RejectedError(ClusterError):
+    """The server refuses the request, and the message says why."""
 
 
 ERRORS: Mapping[int, type[ClusterError]] = {
-    400: RefusedError,
-    403: RefusedError,
-    404: GoneError,
+    400: RejectedError,
+    403: RejectedError,
+    404: NotFoundError,
     409: ConflictError,
     410: ExpiredError,
-    413: RefusedError,
-    422: RefusedError,
+    413: RejectedError,
+    422: RejectedError,
 }
-"""Every other status that is not a success is ``UnavailableError``."""
+"""Any other status that is not a success is ``UnavailableError``."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What existed at a version: key -> version of the object."""
+    """The objects that existed at a version: key -> version of the object."""
 
     version: int
     objects: Mapping[tuple[str, str], int]
@@ -134,53 +139,54 @@ class Cluster:
         self._api = api
         if not isinstance(api.rest_client, _RestClient):
             api.rest_client = _RestClient(api.configuration)
+        self._creations = asyncio.Semaphore(MOST_CREATIONS)
         self.clock = ServerClock()
-        """What time it is for the API server."""
+        """The time of the API server."""
         self.seconds_to_write: Callable[[], float] = lambda: math.inf
-        """Asked before every write but those of the Lease; a write that takes longer is given up.
+        """Called before every write except those of the Lease; a write that takes longer is abandoned.
 
-        A process that was frozen while it connected thereby sends nothing when it wakes up.
-        """
+        So a process that was frozen while connecting sends nothing when it wakes up."""
 
     @property
     def may_write(self) -> bool:
-        """Whether a write would be sent now; every loop that writes asks before each round, and ends if not."""
+        """Whether a write would be sent now; every writing loop checks it before each round."""
         return self.seconds_to_write() > 0
 
     @classmethod
     @asynccontextmanager
     async def connect(cls) -> AsyncIterator[Self]:
-        """Connect by the service account of the Pod, or else by the kubeconfig of the user."""
+        """Connect with the service account of the Pod, or else with the user's kubeconfig."""
         configuration = client.Configuration()
-        configuration.connection_pool_maxsize = 0  # no limit: watches of many namespaces would leave no room for others
+        configuration.connection_pool_maxsize = 0  # No limit: watches of many namespaces would block other requests.
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
-        # With it aiohttp looks for a netrc file in a thread before every request: two thirds of what a request costs.
+        # Otherwise aiohttp looks for a netrc file in a thread before every request: two thirds of its cost.
         configuration.client_session_kwargs = {"trust_env": False}
         async with client.ApiClient(configuration) as api:
             yield cls(api)
 
     async def create_job(self, job: Object) -> None:
-        """Create a Job; ``ExistsError`` when there is one of its name.
+        """Create a Job; raise ``AlreadyExistsError`` if its name is taken.
 
-        A quota that changes meanwhile is a conflict, too, and then there is no Job.
+        A concurrent change of a quota is a conflict, too, and then no Job was created.
         """
-        await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
+        async with self._creations:
+            await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
 
     async def find_job(self, namespace: str, name: str) -> Object | None:
-        """Return the Job of a name, if there is one. It is listed, so that no right is needed that watches do not."""
+        """Return the Job with a name, or ``None``. It is listed, which needs no right beyond those of the watches."""
         async for page in self._pages(JOBS.path(namespace), {"fieldSelector": f"metadata.name={name}"}):
             for job in page.items:
                 return job
         return None
 
     async def read_jobs(self, namespace: str, uid: str) -> list[Object]:
-        """The Jobs that are labelled with an export, in full; of what the watch tells only a part is kept.
+        """Return the unpruned Jobs that are labelled with an export.
 
-        Those that something else controls are left out, and of the rest what comes after ``MOST_JOBS``: anybody in the
-        namespace can label a Job like this.
+        Jobs with another controller are skipped, and so are all beyond ``MOST_JOBS``: any user of the namespace can
+        label a Job like this.
         """
         query = {"labelSelector": f"{JOBS.selector},{names.EXPORT_UID_LABEL}={uid}"}
         found: list[Object] = []
@@ -191,53 +197,68 @@ class Cluster:
                 break
         return found[:MOST_JOBS]
 
+    async def read_workloads(self, namespace: str, uids: Iterable[str]) -> list[Object]:
+        """Return the pruned Workloads of these Jobs, at most ``MOST_JOBS``.
+
+        Raises:
+            NotFoundError: Kueue is not installed.
+            ClusterError: they cannot be listed.
+        """
+        query = {"labelSelector": f"{WORKLOAD_JOB_LABEL} in ({','.join(sorted(uids))})"}
+        found: list[Object] = []
+        async for page in self._pages(WORKLOADS.path(namespace), query):
+            found += map(prune_workload, page.items[:MOST_JOBS])
+            if len(found) >= MOST_JOBS:
+                break
+        return found[:MOST_JOBS]
+
     async def suspend_job(self, namespace: str, name: str, *, suspend: bool) -> None:
-        """Suspend a Job or let it go on."""
+        """Suspend or resume a Job."""
         await self._request("PATCH", JOBS.path(namespace, name), {"spec": {"suspend": suspend}})
 
     async def delete_job(self, namespace: str, name: str) -> None:
-        """Delete a Job; it goes when its Pods are gone."""
+        """Delete a Job once its Pods are gone."""
         await self._request("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"})
 
     async def write_status(self, export: Object, status: Object) -> Object:
-        """Replace the status of an export and return its new body; ``ConflictError`` when it has changed."""
+        """Replace the status of an export and return its new body; ``ConflictError`` if it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
-        # The server keeps the rest as it is, and need not be sent it.
+        # The server keeps the other fields, so they are not sent.
         body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
         return await self._request("PUT", path, body)
 
     async def write_finalizers(self, export: Object, finalizers: tuple[str, ...]) -> None:
-        """Replace the finalizers of this very version of an export; ``ConflictError`` when it has changed."""
+        """Replace the finalizers of this version of an export; ``ConflictError`` if it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"])
         change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(finalizers)}
         await self._request("PATCH", path, {"metadata": change})
 
     async def delete_export(self, export: Object) -> None:
-        """Delete this very version of an export; its Jobs follow by their owner reference."""
+        """Delete this version of an export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
         version = {key: metadata[key] for key in ("uid", "resourceVersion")}
         body = {"preconditions": version, "propagationPolicy": "Background"}
         await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
 
     async def create_event(self, event: Object) -> None:
-        """Create an event; its name tells its content."""
+        """Create an event, whose name is derived from its content."""
         await self._request("POST", EVENTS.path(event["metadata"]["namespace"]), event)
 
     async def find_pod_refusal(self, job: Object) -> str | None:
-        """The Job controller's last words on why it could make no Pod for a Job; ``None`` if it has said nothing."""
+        """Return the Job controller's last message on why it could not create a Pod, or ``None``."""
         metadata = job["metadata"]
         query = {"fieldSelector": f"involvedObject.uid={metadata['uid']},reason={POD_NOT_MADE}"}
-        told: list[tuple[str, str]] = []
+        found: list[tuple[str, str]] = []
         async for page in self._pages(EVENTS.path(metadata["namespace"]), query):
-            told += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.items]
-            told = sorted(told, key=lambda pair: pair[0])[-1:]
-        return clean(told[0][1].removeprefix("Error creating: "), WORDS_LIMIT) if told else None
+            found += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.items]
+            found = sorted(found, key=lambda pair: pair[0])[-1:]
+        return clean(found[0][1].removeprefix("Error creating: "), API_MESSAGE_LIMIT) if found else None
 
     @property
     def token(self) -> str:
-        """The token by which the API server knows this process; empty when it is known otherwise."""
+        """The bearer token of this process; empty if it authenticates otherwise."""
         return str(self._api.configuration.api_key.get("BearerToken", "")).removeprefix("Bearer ")
 
     async def read_lease(self, namespace: str, name: str) -> Object:
@@ -245,29 +266,40 @@ class Cluster:
         return await self._request("GET", LEASES.path(namespace, name))
 
     async def create_lease(self, lease: Object) -> Object:
-        """Create a Lease; ``ExistsError`` when there is one."""
+        """Create a Lease; raise ``AlreadyExistsError`` if it exists."""
         path = LEASES.path(lease["metadata"]["namespace"])
-        return await self._request("POST", path, lease, is_claim=True)
+        return await self._request("POST", path, lease, is_lease_write=True)
 
     async def write_lease(self, lease: Object) -> Object:
-        """Replace a Lease and return its new body; ``ConflictError`` when it has changed."""
+        """Replace a Lease and return its new body; raise ``ConflictError`` if it has changed."""
         metadata = lease["metadata"]
         path = LEASES.path(metadata["namespace"], metadata["name"])
-        return await self._request("PUT", path, lease, is_claim=True)
+        return await self._request("PUT", path, lease, is_lease_write=True)
+
+    async def try_list(self, scope: Scope) -> None:
+        """Request the first page of a list.
+
+        Raises:
+            NotFoundError: its kind is not installed.
+            RejectedError: it may not be listed.
+            ClusterError: it cannot be listed now.
+        """
+        async with aclosing(self.list_objects(scope, accept=METADATA_ONLY)) as pages:
+            await anext(pages)
 
     async def list_versions(self, scope: Scope) -> Listing:
-        """List which objects of a scope exist, and in which version; nothing else of them is read."""
+        """List the objects of a scope with their versions; nothing else of them is read."""
         objects: dict[tuple[str, str], int] = {}
         version = 0
         async for page in self.list_objects(scope, accept=METADATA_ONLY):
             version = version or int(page.version)
-            for item in (*page.items, *([page.left_out] if page.left_out else [])):
+            for item in (*page.items, *([page.skipped] if page.skipped else [])):
                 metadata = item["metadata"]
                 objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
         return Listing(version, objects)
 
-    async def list_objects(self, scope: Scope, labels: str = "", accept: str = JSON) -> AsyncIterator[Page]:
-        """List the objects of a scope page by page, as they all were at one version.
+    async def list_objects(self, scope: Scope, labels: str = "", accept: str = JSON) -> AsyncGenerator[Page]:
+        """List the objects of a scope page by page, all at one version.
 
         No page is older than the call: without ``resourceVersion`` in the request the API server answers from etcd, or
         from a cache that has caught up with it (Kubernetes, API concepts, "Semantics for get and list").
@@ -275,81 +307,89 @@ class Cluster:
         Args:
             scope: which objects.
             labels: a selector that narrows it.
-            accept: the form in which they come.
+            accept: the content type to request.
 
         Raises:
-            ExpiredError: it took so long that the version is forgotten.
-            ClusterError: there is no list.
+            ExpiredError: the list took so long that its version has expired.
+            ClusterError: the objects cannot be listed.
         """
         selectors = ",".join(filter(None, (scope.resource.selector, labels)))
         async for page in self._pages(scope.path, {"labelSelector": selectors} if selectors else {}, accept):
-            if not page.version.isdecimal() or not all(map(stream.is_object, page.items)):
+            if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
 
     async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, Object]]:
-        """Tell of every change after a version in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
+        """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
 
-        ``BOOKMARK`` tells of none, but how far the watch has come. Connections that end are followed by others that go
-        on from there. An object that cannot be read is told as deleted, with nothing but its name and version, and
-        logged. Ends by an exception only.
+        A ``BOOKMARK`` is no change; it carries the version up to which the watch has come. When a connection ends, the
+        next one resumes from there. An unreadable object is logged and reported as deleted, with only its name and
+        version. The watch ends only by an exception.
 
         Args:
             scope: which objects.
-            version: that of a list. A watch without one would begin with all objects, in the order of their names, and
-                where its connection ended among them, nobody could say from which version to go on.
+            version: that of a list. A watch without one would begin with all objects, ordered by name, and could not be
+                resumed
+            if its connection ended among them.
 
         Raises:
-            ExpiredError: changes may be lost; a new list tells of everything again.
-            ClusterError: it can go on from the version of the last event.
+            ExpiredError: changes may be lost; list again.
+            ClusterError: the watch can resume from the version of the last event.
         """
         while True:
             is_new = True
-            async with aclosing(self._hear(scope, version)) as events:
+            async with aclosing(self._watch_once(scope, version)) as events:
                 async for change, body in events:
                     version, is_new = body["metadata"]["resourceVersion"], False
                     yield change, body
             if is_new:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _hear(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
-        """Tell what one connection of a watch tells, bookmarks too."""
+    async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
+        """Yield the events of one connection of a watch, including bookmarks."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         if scope.resource.selector:
             query["labelSelector"] = scope.resource.selector
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
-                async for line in stream.read_lines(response.content.iter_any()):
+                async for line in watch_stream.read_lines(response.content.iter_any()):
                     event = _parse(line, scope)
                     if event is not None:
                         yield event
             except TimeoutError:
-                return  # it was open for as long as one is used
+                return  # The connection was used for its full time.
             except (aiohttp.ClientError, OSError) as error:
-                raise UnavailableError(f"watch of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+                raise UnavailableError(
+                    f"watch of {scope.resource.plural}: {clean(repr(error), EXCERPT_LIMIT)}"
+                ) from error
             except ValueError as error:
-                raise ExpiredError(f"watch of {scope.resource.plural}: {clean(repr(error), SHOWN)}") from error
+                raise ExpiredError(f"watch of {scope.resource.plural}: {clean(repr(error), EXCERPT_LIMIT)}") from error
 
     async def _pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Page]:
-        """Read a list page by page. Where objects are large a page has fewer: its bytes are bounded, not its number.
+        """Read a list page by page. With large objects a page has fewer of them: its bytes are limited, not its number.
 
-        An object that cannot even be read alone is left out and logged, and the others are listed.
+        An object that cannot be read even alone is skipped and logged.
         """
-        size, token = PAGE, ""
+        largest = PAGE if accept == METADATA_ONLY else WHOLE_PAGE
+        size, token = largest, ""
         while True:
             asked = {**query, "limit": str(size), **({"continue": token} if token else {})}
-            most = PAGE_BYTES if size > 1 else stream.OBJECT_LIMIT
+            most = PAGE_BYTES if size > 1 else watch_stream.OBJECT_LIMIT
             try:
-                page = stream.parse_page(await self._request("GET", path, query=asked, accept=accept, most=most))
+                page = watch_stream.parse_page(await self._request("GET", path, query=asked, accept=accept, most=most))
             except TooLargeError as error:
                 if size > 1:
                     size = max(1, size // 8)
                     continue
-                page = _skip(error)
+                without = watch_stream.skip_page(error.head)
+                if without is None or without.skipped is None:
+                    raise
+                page = without
+                logger.error("%s; %s is left out", error, _name_of(without.skipped))
             except ValueError as error:
                 raise UnavailableError(f"GET {path}: {error}") from error
             yield page
-            size, token = min(2 * size, PAGE), page.token
+            size, token = min(2 * size, largest), page.token
             if not token:
                 return
 
@@ -361,13 +401,15 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
-        most: int = stream.OBJECT_LIMIT,
-        is_claim: bool = False,
+        most: int = watch_stream.OBJECT_LIMIT,
+        is_lease_write: bool = False,
     ) -> Object:
-        """Send a request and return what it is answered in time, an object of at most ``most`` bytes."""
-        seconds = REQUEST_SECONDS if method == "GET" or is_claim else min(REQUEST_SECONDS, self.seconds_to_write())
+        """Send a request and return its response within the time limit, an object of at most ``most`` bytes."""
+        seconds = (
+            REQUEST_SECONDS if method == "GET" or is_lease_write else min(REQUEST_SECONDS, self.seconds_to_write())
+        )
         if seconds <= 0:
-            raise UnavailableError(f"{method} {path}: not sent, because this operator does not lead")
+            raise UnavailableError(f"{method} {path}: not sent, because this operator is not the leader")
         try:
             # asyncio's timeout and not aiohttp's, which loses a cancellation that comes in the same turn of the loop
             # (https://github.com/aio-libs/aiohttp/issues/5979): writes time out just as the Lease and their tasks end.
@@ -386,18 +428,18 @@ class Cluster:
         accept: str = JSON,
         seconds: float | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send a request and return the answer, not read yet, if it is a success; ``seconds`` bound both."""
+        """Send a request and return the unread response if it is a success; ``seconds`` limits both."""
         headers = {"Accept": accept, "Content-Type": MERGE_PATCH if method == "PATCH" else JSON}
         parameters = list((query or {}).items())
         try:
-            # The body is plain data: the client's search for its own models in it would cost more than the writing.
+            # The body is plain data: the client's search for its own models in it would cost more than the encoding.
             _, url, headers, _, _ = await self._api.param_serialize(
                 method, path, query_params=parameters, header_params=headers, auth_settings=["BearerToken"]
             )
             content = None if body is None else encode(body)
             timeout = aiohttp.ClientTimeout(total=seconds)
             answer = await self._api.call_api(method, url, headers, content, _request_timeout=timeout)
-            self.clock.hear(answer.headers.get("Date"))
+            self.clock.observe(answer.headers.get("Date"))
             if 200 <= answer.status < 300:
                 response: aiohttp.ClientResponse = answer.response
                 return response
@@ -408,7 +450,7 @@ class Cluster:
 
 
 class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
-    """Sends bodies that are bytes already; that of the library would write them as JSON once more, and slower."""
+    """Sends bodies that are already bytes; the client of the library would encode them as JSON again, and slower."""
 
     pool_manager: aiohttp.ClientSession | None
 
@@ -421,7 +463,7 @@ class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
         post_params: None = None,
         _request_timeout: aiohttp.ClientTimeout | None = None,
     ) -> Any:
-        """Send a request by the proxy and to the name that the kubeconfig gives."""
+        """Send a request through the proxy and with the server name of the kubeconfig."""
         self.pool_manager = self.pool_manager or self._create_pool_manager()
         response = await self.pool_manager.request(
             method,
@@ -437,9 +479,9 @@ class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
-    """Return what a request was answered, an object of at most so many bytes.
+    """Read a response, an object of at most so many bytes.
 
-    Reading to the end is also what frees its connection.
+    Reading it to the end also frees its connection.
     """
     what = f"{response.method} {response.url.path}"
     content = bytearray()
@@ -448,67 +490,59 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
             async for piece in response.content.iter_any():
                 content += piece
                 if len(content) > most:
-                    raise TooLargeError(f"{what}: the answer has more than {most} bytes", bytes(content[: stream.HEAD]))
+                    raise TooLargeError(
+                        f"{what}: the response has more than {most} bytes", bytes(content[: watch_stream.HEAD])
+                    )
             answer = decode(content)
         except RecursionError as error:
-            raise TooLargeError(f"{what}: the answer is nested too deeply", bytes(content[: stream.HEAD])) from error
+            raise TooLargeError(
+                f"{what}: the response is nested too deeply", bytes(content[: watch_stream.HEAD])
+            ) from error
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnavailableError(f"{what}: {clean(repr(error), SHOWN)}") from error
+            raise UnavailableError(f"{what}: {clean(repr(error), EXCERPT_LIMIT)}") from error
     if not isinstance(answer, Mapping):
-        raise UnavailableError(f"{what}: the answer is no object")
+        raise UnavailableError(f"{what}: the response is not an object")
     return answer
 
 
-def _skip(error: TooLargeError) -> Page:
-    """Return a page of one object, which cannot be read, without it."""
-    page = stream.skip_page(error.head)
-    if page is None or page.left_out is None:
-        raise error
-    logger.error("%s; %s is left out", error, _spell(page.left_out))
-    return page
-
-
-def _spell(stub: Object) -> str:
+def _name_of(stub: Object) -> str:
     return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
 
 
-def _parse(line: stream.Line, scope: Scope) -> tuple[str, Object] | None:
-    """Return the event that a line tells; ``None`` where it tells of an object that cannot even be named.
+def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, Object] | None:
+    """Parse a line as an event; ``None`` if its object cannot even be identified.
 
     Raises:
-        ExpiredError: the server says that the watch is lost.
-        ValueError: the line is no event.
+        ExpiredError: the server reports that the watch is lost.
+        ValueError: the line is not an event.
     """
     try:
-        change, body = stream.parse_event(line)
-    except stream.UnreadableError as error:
-        name = _spell(error.stub) if error.stub else "an object"
+        change, body = watch_stream.parse_event(line)
+    except watch_stream.UnreadableError as error:
+        name = _name_of(error.stub) if error.stub else "an object"
         logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)
         return ("DELETED", error.stub) if error.stub else None
-    if change == stream.ERROR:
+    if change == watch_stream.ERROR:
         words = ": ".join(str(body[key]) for key in ("code", "reason", "message") if key in body)
-        raise ExpiredError(f"watch of {scope.resource.plural}: {clean(words, SHOWN) or 'an error without a word'}")
+        raise ExpiredError(
+            f"watch of {scope.resource.plural}: {clean(words, EXCERPT_LIMIT) or 'an error without a message'}"
+        )
     return change, body
 
 
 def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:
-    words, reason = _words(content)
+    try:
+        answer: Any = decode(content)
+        words, reason = clean(str(answer["message"]), API_MESSAGE_LIMIT), str(answer.get("reason", ""))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        words, reason = clean(content[:EXCERPT_LIMIT].decode(errors="replace")), ""
     message = f"{what}: {status}: {words}"
-    kind = ExistsError if reason == ALREADY_EXISTS else ExpiredError if TOO_NEW in words else ERRORS.get(status)
+    kind = AlreadyExistsError if reason == ALREADY_EXISTS else ExpiredError if TOO_NEW in words else ERRORS.get(status)
     if kind is not None:
-        return kind(words if kind is RefusedError else message)
+        return kind(words if kind is RejectedError else message)
     return UnavailableError(message, _seconds(headers.get("Retry-After")))
 
 
-def _words(content: bytes) -> tuple[str, str]:
-    """The message and the reason of a Status object; of anything else its beginning, and no reason."""
-    try:
-        answer: Any = decode(content)
-        return clean(str(answer["message"]), WORDS_LIMIT), str(answer.get("reason", ""))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return clean(content[:SHOWN].decode(errors="replace")), ""
-
-
 def _seconds(text: str | None) -> float:
-    """Read ``Retry-After``; of its two forms API servers use the seconds."""
+    """Parse ``Retry-After``; of its two forms API servers use the seconds."""
     return min(float(text), LONGEST_PAUSE) if text and text.isdecimal() else 0.0

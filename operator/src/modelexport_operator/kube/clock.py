@@ -1,6 +1,6 @@
-"""The time by the API server's clock, so that times in objects are compared with the clock that wrote them.
+"""The API server's clock, so that times in objects are compared with the clock that wrote them.
 
-Every answer has a ``Date``. Its clock is this process's monotonic clock and a difference, which the answers tell: see
+Every response has a ``Date``. This clock is the monotonic clock of the process plus an offset from these dates: see
 docs/adr/0002-server-clock.md.
 """
 
@@ -13,27 +13,33 @@ from statistics import median
 
 from modelexport.untrusted import moment
 
-ANSWERS = 9
-"""Of so many answers, each of another second, the middle one counts: a few odd dates, or late answers, move nothing."""
+SAMPLES = 9
+"""The median of this many responses counts, each from another second: a few odd dates or late responses change nothing.
+"""
 
 
 def now() -> datetime:
-    """The time by the local clock, in UTC."""
+    """Return the time of the local clock, in UTC."""
     return datetime.now(UTC)
 
 
+def format_time(at: datetime) -> str:
+    """Format a time as Kubernetes does: RFC 3339 in UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class ServerClock:
-    """Tells the API server's time, late by a second and the way of an answer; before any answer, the local time."""
+    """The time of the API server, up to a second plus the latency late; before any response, the local time."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, local: Callable[[], datetime] = now) -> None:
         self._monotonic = monotonic
         self._local = local
-        self._differences: deque[float] = deque(maxlen=ANSWERS)
+        self._differences: deque[float] = deque(maxlen=SAMPLES)
         self._last_date = ""
 
-    def hear(self, date: str | None) -> None:
-        """Take the ``Date`` of an answer that has just come; one that is missing or no time is left out."""
-        # Of the answers within a second the first one tells most exactly when it began.
+    def observe(self, date: str | None) -> None:
+        """Take the ``Date`` of a response that has just arrived; a missing or invalid one is ignored."""
+        # The first response within a second is the closest to the start of that second.
         if not date or date == self._last_date:
             return
         self._last_date = date
@@ -45,7 +51,7 @@ class ServerClock:
             self._differences.append(at.timestamp() - self._monotonic())
 
     def __call__(self) -> datetime:
-        """The time, in UTC."""
+        """Return the time, in UTC."""
         if not self._differences:
             return self._local()
         return datetime.fromtimestamp(self._monotonic() + median(self._differences), UTC)

@@ -1,7 +1,7 @@
-"""JSON as the API server speaks it, in a third of the time of the standard library. Pure.
+"""Encodes and decodes JSON of the API server in a third of the time of the standard library. Pure.
 
-orjson refuses some texts that the standard library takes, such as half a surrogate pair, and is less clear about deep
-nesting. Those are rare, and the standard library has the last word on them.
+orjson rejects some texts that the standard library accepts, such as half a surrogate pair, and is less clear about deep
+nesting. Those are rare, and the standard library decides about them.
 """
 
 import json
@@ -11,10 +11,10 @@ import orjson
 
 
 def decode(content: bytes | bytearray | str) -> Any:
-    """Read a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is none; ``NaN`` and ``Infinity`` are none either.
+        ValueError: it is invalid; ``NaN`` and ``Infinity`` are, too.
         RecursionError: it is nested too deeply.
     """
     try:
@@ -24,9 +24,9 @@ def decode(content: bytes | bytearray | str) -> Any:
 
 
 def encode(body: Any) -> bytes:
-    """Write plain data as a JSON text."""
+    """Write plain data as JSON."""
     return orjson.dumps(body)
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")

@@ -1,21 +1,19 @@
-"""What is kept of an object: the fields that somebody reads, each of bounded length. Pure.
+"""Prunes objects to the fields that are read, each of limited length. Pure.
 
-Whoever may edit one namespace can make objects of 1.5 MiB, thousands of them: labels, annotations, environments. So a
-shape names what is kept, and everything else is forgotten as it enters.
+Anyone who may edit one namespace can create thousands of objects of 1.5 MiB: labels, annotations, environments. So a
+shape names the fields to keep, and everything else is dropped on arrival.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from modelexport import names
-from modelexport_operator.manifests import OUTPUT_KEY, POD_JOB_LABEL, output_of
-from modelexport_operator.owners import controller_of
-from modelexport_operator.pods import Object
+from modelexport_operator.kube.types import POD_JOB_LABEL, Object, controller_of
 
 TEXT_LIMIT = 1024
-"""Characters of a text that is kept; no message of a status of ours has more."""
+"""Characters of a text that are kept; our own status messages have no more."""
 LIST_LIMIT = 16
-"""Items of a list that are kept; a Pod of ours has a few containers and about ten conditions."""
+"""Items of a list that are kept; our Pods have a few containers and about ten conditions."""
 OUR_LABELS = (
     names.MANAGED_BY_LABEL,
     names.EXPORT_LABEL,
@@ -25,17 +23,18 @@ OUR_LABELS = (
     names.SPEC_HASH_LABEL,
     names.NODE_POOL_LABEL,
     names.QUEUE_LABEL,
+    names.WORKLOAD_PRIORITY_LABEL,
     POD_JOB_LABEL,
 )
 
 Shape = Any
-"""``None`` keeps a text, a number or a truth value, a number a text of so many characters. A mapping keeps its keys,
-each in a shape; a list of one shape keeps a list of it. A function returns of a value what is kept."""
+"""``None`` keeps a text, number or boolean; a number keeps a text of so many characters. A mapping keeps its keys, each
+in a shape; a list with one shape keeps a list of it. A function returns the part of a value to keep."""
 Keep = Callable[[Any], Any]
 
 
 def _keep_conditions(*types: str) -> Keep:
-    """Keep the conditions that somebody reads; a Pod has five others."""
+    """Keep only the condition types that are read; a Pod has five others."""
     keep = build_keep(dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime")))
 
     def keep_conditions(value: Any) -> Any:
@@ -46,9 +45,9 @@ def _keep_conditions(*types: str) -> Keep:
 
 
 def build_keep(shape: Shape) -> Keep:
-    """Build the function that returns of a value what a shape keeps; ``None`` where it is of another kind.
+    """Build the function that prunes a value to a shape; it returns ``None`` for a value of another kind.
 
-    It is called for every step of every Pod, and a shape that is read once costs a third of one that is read each time.
+    It runs for every step of every Pod; compiling the shape once costs a third of interpreting it each time.
     """
     if callable(shape):
         return cast(Keep, shape)
@@ -72,11 +71,15 @@ _METADATA: Shape = {
     **dict.fromkeys(("creationTimestamp", "deletionTimestamp")),
     "labels": dict.fromkeys(OUR_LABELS),
 }
-_ENDED: Shape = {**dict.fromkeys(("exitCode", "reason")), "message": names.TERMINATION_MESSAGE_LIMIT}
+_ENDED: Shape = {**dict.fromkeys(("exitCode", "reason", "startedAt")), "message": names.TERMINATION_MESSAGE_LIMIT}
 _CONTAINER_STATUSES: Shape = [
     {
         "name": None,
-        "state": {"waiting": dict.fromkeys(("reason", "message")), "running": {}, "terminated": _ENDED},
+        "state": {
+            "waiting": dict.fromkeys(("reason", "message")),
+            "running": {"startedAt": None},
+            "terminated": _ENDED,
+        },
     }
 ]
 _CONTAINERS: Shape = [{"name": None, "resources": {"limits": {"memory": None}}}]
@@ -100,35 +103,46 @@ _POD: Shape = {
         "initContainerStatuses": _CONTAINER_STATUSES,
     },
 }
-
+_WORKLOAD: Shape = {
+    "metadata": _METADATA,
+    "status": {
+        "conditions": _keep_conditions("QuotaReserved", "Evicted"),
+        "admissionChecks": [dict.fromkeys(("name", "state", "message"))],
+    },
+}
 
 _KEEP_EXPORT_METADATA, _KEEP_CLASS_METADATA = build_keep(_EXPORT_METADATA), build_keep(_CLASS_METADATA)
-_KEEP_JOB, _KEEP_POD = build_keep(_JOB), build_keep(_POD)
+_KEEP_JOB, _KEEP_POD, _KEEP_WORKLOAD = build_keep(_JOB), build_keep(_POD), build_keep(_WORKLOAD)
 
 
 def prune_export(body: Object) -> dict[str, Any]:
-    """Of an export spec and status are kept whole; the definition bounds both."""
+    """Keep spec and status of an export unpruned; the CRD limits both."""
     metadata = _KEEP_EXPORT_METADATA(body["metadata"])
     return {**_kind_of(body), "metadata": metadata, **_whole(body, "spec", "status")}
 
 
 def prune_class(body: Object) -> dict[str, Any]:
-    """Of a class its spec is kept whole; the definition bounds it."""
+    """Keep the spec of a class unpruned; the CRD limits it."""
     return {**_kind_of(body), "metadata": _KEEP_CLASS_METADATA(body["metadata"]), **_whole(body, "spec")}
 
 
 def prune_job(body: Object) -> dict[str, Any]:
-    """What tells where a Job is, whose it is, and where it publishes."""
-    return {**_owned(body, _KEEP_JOB), OUTPUT_KEY: output_of(body)[:TEXT_LIMIT]}
+    """Keep the state and the owner of a Job."""
+    return _owned(body, _KEEP_JOB)
 
 
 def prune_pod(body: Object) -> dict[str, Any]:
-    """What tells where a Pod is, whose it is, and what its containers say."""
+    """Keep the state and the owner of a Pod, and the messages of its containers."""
     return _owned(body, _KEEP_POD)
 
 
+def prune_workload(body: Object) -> dict[str, Any]:
+    """Keep the owner of a Kueue Workload and why it waits."""
+    return _owned(body, _KEEP_WORKLOAD)
+
+
 def prune_node(body: Object) -> dict[str, Any]:
-    """What pools ask for: a node's heartbeats, images and conditions are most of it, and change all the time."""
+    """Keep what node pools select by: heartbeats, images and conditions are most of a node and change all the time."""
     metadata = {key: body["metadata"].get(key) for key in ("name", "labels", "resourceVersion")}
     allocatable = body.get("status", {}).get("allocatable")
     return {
@@ -139,10 +153,10 @@ def prune_node(body: Object) -> dict[str, Any]:
 
 
 def _owned(body: Object, keep: Keep) -> dict[str, Any]:
-    """Of the owners only the controller is kept, and of it only which object it is."""
+    """Prune a body; of its owners keep only the uid of the controller."""
     kept: dict[str, Any] = {"spec": {}, "status": {}, **keep(body)}
     if not kept["status"].get("conditions"):
-        kept["status"].pop("conditions", None)  # Whether there are none, or none that is read, is no news.
+        kept["status"].pop("conditions", None)  # An empty list and a missing one must compare equal.
     if uid := controller_of(body):
         kept["metadata"]["ownerReferences"] = [{"uid": uid, "controller": True}]
     return kept

@@ -1,4 +1,4 @@
-"""The kinds of objects that the operator watches, and where. Pure."""
+"""The kinds of objects that the operator uses, and the scopes of its watches. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from modelexport import names
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind of objects, and the labels of those that concern us (empty: all)."""
+    """One kind of objects, and the label selector of those that concern us (empty: all)."""
 
     group: str
     version: str
@@ -18,11 +18,11 @@ class Resource:
 
     @property
     def root(self) -> str:
-        """Path of the API that serves it."""
+        """The path of its API version."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of an object, or of all objects of a namespace or of the cluster."""
+        """Return the path of an object, or of all objects of a namespace or of the cluster."""
         scope = f"/namespaces/{namespace}" if namespace else ""
         tail = "".join(f"/{part}" for part in (name, subresource) if part)
         return f"{self.root}{scope}/{self.plural}{tail}"
@@ -30,23 +30,23 @@ class Resource:
 
 @dataclass(frozen=True)
 class Scope:
-    """What one watch hears: the objects of a kind in one namespace, or (empty) all of them."""
+    """The objects of one watch: those of a kind in one namespace, or (empty) in all."""
 
     resource: Resource
     namespace: str = ""
 
     @property
     def path(self) -> str:
-        """Path of the list of these objects."""
+        """The path of the list of these objects."""
         return self.resource.path(self.namespace)
 
-    def holds(self, namespace: str) -> bool:
-        """Whether objects of a namespace belong to it."""
+    def contains(self, namespace: str) -> bool:
+        """Return whether objects of a namespace belong to this scope."""
         return self.namespace in ("", namespace)
 
 
 def scopes_of(resources: Iterable[Resource], namespaces: tuple[str, ...]) -> tuple[Scope, ...]:
-    """What has to be watched: each kind in each of the namespaces (none: everywhere); what is in none, once."""
+    """Return the scopes to watch: each kind in each of the namespaces (none: all); cluster-scoped kinds once."""
     return tuple(
         Scope(resource, namespace)
         for resource in resources
@@ -54,16 +54,18 @@ def scopes_of(resources: Iterable[Resource], namespaces: tuple[str, ...]) -> tup
     )
 
 
-OURS = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+MANAGED_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 
 EXPORTS = Resource(names.GROUP, names.VERSION, names.EXPORT_PLURAL)
 CLASSES = Resource(names.GROUP, names.VERSION, names.CLASS_PLURAL, is_namespaced=False)
-JOBS = Resource("batch", "v1", "jobs", OURS)
-PODS = Resource("", "v1", "pods", OURS)
+JOBS = Resource("batch", "v1", "jobs", MANAGED_SELECTOR)
+PODS = Resource("", "v1", "pods", MANAGED_SELECTOR)
 NODES = Resource("", "v1", "nodes", is_namespaced=False)
 EVENTS = Resource("", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads")
+"""Kueue's; served in this version since Kueue 0.15."""
 
-OWN = (EXPORTS, CLASSES)
-BUSY = (JOBS, PODS, NODES)
-WATCHED = (*OWN, *BUSY)
+CUSTOM = (EXPORTS, CLASSES)
+BUILTIN = (JOBS, PODS, NODES)
+WATCHED = (*CUSTOM, *BUILTIN)

@@ -1,23 +1,21 @@
-"""The pages of a list and the events of a watch, read from their bytes in bounded memory.
+"""Reads the pages of a list and the events of a watch in limited memory.
 
-Whoever may make a Pod decides how long the line is that tells of it, and one that a reader cannot take would be the end
-of a watch for all namespaces. So a line is read to its end, whatever its length; of one that is longer than an object
-can be only the beginning is kept, which says which object it was. A page of one object is skipped in the same way.
+Anyone who may create a Pod decides how long its line in the watch is, and a line that the reader cannot take would end
+a watch for all namespaces. So a line is read to its end, whatever its length; if it is longer than any object can be,
+only its head is kept, which identifies the object. A page with one such object is skipped in the same way.
 """
 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from modelexport_operator.encoding import decode
-
-Object = Mapping[str, Any]
+from modelexport_operator.kube.encoding import decode
+from modelexport_operator.kube.types import Object
 
 OBJECT_LIMIT = 18 << 20
-"""Bytes of a line that are kept. The API server takes 3 MiB (MaxRequestBodyBytes of kubernetes,
-staging/src/k8s.io/apiserver/pkg/server/config.go), etcd half of that unless told otherwise (--max-request-bytes), and
-JSON may spell a byte in six, such as ``\\u003c``."""
+"""Bytes of a line that are kept. The API server accepts 3 MiB (MaxRequestBodyBytes of kubernetes,
+staging/src/k8s.io/apiserver/pkg/server/config.go), etcd half of that by default (--max-request-bytes), and JSON may
+spell a byte in six, such as ``\\u003c``."""
 HEAD = 4096
 CHANGES = ("ADDED", "MODIFIED", "DELETED")
 BOOKMARK, ERROR = "BOOKMARK", "ERROR"
@@ -27,26 +25,26 @@ _METADATA = (
     rb'"metadata":\{"name":"(?P<name>[^"\\]+)",(?:"generateName":"[^"\\]*",)?'
     rb'(?:"namespace":"(?P<namespace>[^"\\]+)",)?(?:"uid":"[^"\\]*",)?"resourceVersion":"(?P<version>[0-9]{1,19})"'
 )
-_UNREAD = re.compile(rb'\{"type":"[A-Z]+","object":\{' + _KIND + _METADATA)
-"""How the API server begins the line of a Pod, a Job or a Node (the order of the fields of ObjectMeta in kubernetes,
-staging/src/k8s.io/apimachinery/pkg/apis/meta/v1/types.go); the server alone chooses what stands before the version."""
-_UNREAD_PAGE = re.compile(
+_EVENT_HEAD = re.compile(rb'\{"type":"[A-Z]+","object":\{' + _KIND + _METADATA)
+"""The head of a line for a Pod, a Job or a Node (the field order of ObjectMeta in kubernetes,
+staging/src/k8s.io/apimachinery/pkg/apis/meta/v1/types.go); only the server chooses what precedes the version."""
+_PAGE_HEAD = re.compile(
     rb"\{" + _KIND + rb'"metadata":\{"resourceVersion":"(?P<listed>[0-9]{1,19})"(?:,"continue":"(?P<token>[^"\\]*)")?'
     rb'(?:,"remainingItemCount":[0-9]+)?\},"items":\[\{(?:' + _KIND + rb")?" + _METADATA
 )
-"""How it begins a page: the order of the fields of ListMeta, in the same file."""
+"""The head of a page: the field order of ListMeta, in the same file."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line without its end; of one that is not whole only the beginning."""
+    """A line without its end; if ``is_whole`` is false, only its head."""
 
     content: bytes
     is_whole: bool = True
 
 
 class LineReader:
-    """Puts lines together from whatever pieces they come in."""
+    """Assembles lines from pieces of any size."""
 
     def __init__(self, limit: int = OBJECT_LIMIT) -> None:
         self._limit = limit
@@ -54,7 +52,7 @@ class LineReader:
         self._is_whole = True
 
     def feed(self, piece: bytes) -> Iterator[Line]:
-        """Take a piece and return the lines that end in it."""
+        """Add a piece and yield the lines that end in it."""
         *ends, rest = piece.split(b"\n")
         for end in ends:
             self._add(end)
@@ -75,18 +73,21 @@ class LineReader:
 class Page:
     """A part of a list.
 
-    ``version`` is that of the whole list, ``token`` asks for the next part (empty: this is the last one), and
-    ``left_out`` names an object that cannot be read, as an ``UnreadableError`` does.
+    Attributes:
+        version: the version of the whole list.
+        items: the objects of this part.
+        token: requests the next part; empty for the last one.
+        skipped: name and version of an object that cannot be read.
     """
 
     version: str
     items: Sequence[Object] = ()
     token: str = ""
-    left_out: Object | None = None
+    skipped: Object | None = None
 
 
 class UnreadableError(Exception):
-    """One object cannot be read, and the stream goes on; ``stub`` says which it is, as far as that is known."""
+    """One object cannot be read, and the stream continues; ``stub`` identifies the object, if possible."""
 
     def __init__(self, problem: str, stub: Object | None) -> None:
         super().__init__(problem)
@@ -94,7 +95,7 @@ class UnreadableError(Exception):
 
 
 async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) -> AsyncIterator[Line]:
-    """Return the lines of a stream. Half a line at its end is none: whoever resumes is told of the object again."""
+    """Yield the lines of a stream. A partial line at its end is dropped: a resumed watch sends the object again."""
     reader = LineReader(limit)
     async for piece in pieces:
         for line in reader.feed(piece):
@@ -102,53 +103,53 @@ async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) ->
 
 
 def parse_event(line: Line) -> tuple[str, Object]:
-    """Return what kind of event a line tells, and its object, of which name, namespace and version are right.
+    """Return the type and the object of a watch event; name, namespace and version of the object are valid.
 
     Raises:
-        UnreadableError: the object is too large, or nested too deeply.
-        ValueError: the line is no event: something between here and the API server has changed the stream.
+        UnreadableError: the object is too large or too deeply nested.
+        ValueError: the line is not an event: something between here and the API server has changed the stream.
     """
     if not line.is_whole:
-        raise UnreadableError("is larger than what is read", _stub_of(line))
+        raise UnreadableError("exceeds the size limit", _stub_of(line))
     try:
         event = decode(line.content)
     except RecursionError as error:
         raise UnreadableError("is nested too deeply", _stub_of(line)) from error
     kind, body = (event.get("type"), event.get("object")) if isinstance(event, Mapping) else (None, None)
     if not isinstance(body, Mapping) or kind not in (*CHANGES, BOOKMARK, ERROR):
-        raise ValueError("a line is no event")
+        raise ValueError("a line is not a watch event")
     if kind != ERROR and not is_object(body, is_named=kind != BOOKMARK):
         raise ValueError(f"the object of an event {kind} has no name or no version")
     return str(kind), body
 
 
 def parse_page(answer: Object) -> Page:
-    """Return the page of a list that an answer is.
+    """Parse a response as a page of a list.
 
     Raises:
         ValueError: it is none: something between here and the API server has changed it.
     """
     metadata, items = answer.get("metadata") or {}, answer.get("items") or ()
     if not isinstance(metadata, Mapping) or not isinstance(items, Sequence):
-        raise ValueError("the answer is no list")
+        raise ValueError("the response is not a list")
     version, token = (metadata.get(key) or "" for key in ("resourceVersion", "continue"))
     if not isinstance(version, str) or not isinstance(token, str):
         raise ValueError("the list has no version")
     if not all(isinstance(item, Mapping) and isinstance(item.get("metadata"), Mapping) for item in items):
-        raise ValueError("an item of the list is no object")
+        raise ValueError("an item of the list is not an object")
     return Page(version, items, token)
 
 
 def skip_page(head: bytes) -> Page | None:
-    """Return a page of one object that cannot be read, from its beginning; ``None`` if that does not tell enough."""
-    found = _UNREAD_PAGE.match(head)
+    """Return a page with one unreadable object from its head, or ``None`` if the head does not identify it."""
+    found = _PAGE_HEAD.match(head)
     if found is None:
         return None
-    return Page(found["listed"].decode(), token=(found["token"] or b"").decode(), left_out=_stub(found))
+    return Page(found["listed"].decode(), token=(found["token"] or b"").decode(), skipped=_stub(found))
 
 
 def is_object(body: Object, *, is_named: bool = True) -> bool:
-    """Whether name, namespace and version of an object can be relied on."""
+    """Return whether an object has a valid name, namespace and version."""
     metadata = body.get("metadata")
     if not isinstance(metadata, Mapping):
         return False
@@ -158,7 +159,7 @@ def is_object(body: Object, *, is_named: bool = True) -> bool:
 
 
 def _stub_of(line: Line) -> Object | None:
-    found = _UNREAD.match(line.content)
+    found = _EVENT_HEAD.match(line.content)
     return _stub(found) if found else None
 
 

@@ -1,7 +1,7 @@
-"""Who may lead, by the rules of Kubernetes' own leader election (client-go, tools/leaderelection). Pure.
+"""The rules of leader election on a Lease, as in client-go (tools/leaderelection). Pure.
 
-The clocks of machines differ. So no time that stands in a Lease is compared with the local clock: what counts is for
-how long this process has seen the Lease unchanged. All times here are seconds of the local monotonic clock.
+The clocks of machines differ. So no time from a Lease is compared with the local clock: only the time for which this
+process has seen the Lease unchanged counts. All times here are seconds of the local monotonic clock.
 """
 
 import base64
@@ -10,59 +10,59 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from modelexport_operator.pods import Object
+from modelexport_operator.kube.types import Object
 
 API_VERSION = "coordination.k8s.io/v1"
 KIND = "Lease"
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """A Lease, and since when it has been seen unchanged."""
+class ObservedLease:
+    """A Lease, and since when this process has seen it unchanged."""
 
     lease: Object
     since: float
 
     @property
     def holder(self) -> str:
-        """Who holds it; empty when nobody does."""
+        """The identity of its holder; empty if it has none."""
         return spec_of(self.lease).get("holderIdentity") or ""
 
 
 def spec_of(lease: Object) -> Object:
-    """What a Lease says; empty before anybody held it."""
+    """Return the spec of a Lease; empty before its first holder."""
     spec: Object = lease.get("spec") or {}
     return spec
 
 
-def look(before: Sighting | None, lease: Object, now: float) -> Sighting:
-    """Note how a Lease looks now; every renewal by its holder begins the wait for its end anew."""
+def observe(before: ObservedLease | None, lease: Object, now: float) -> ObservedLease:
+    """Record the current state of a Lease; each renewal restarts the wait for its expiry."""
     unchanged = before is not None and spec_of(before.lease) == spec_of(lease)
-    return Sighting(lease, before.since if before is not None and unchanged else now)
+    return ObservedLease(lease, before.since if before is not None and unchanged else now)
 
 
-def may_hold(sighting: Sighting, identity: str, now: float) -> bool:
-    """Whether a candidate may take or renew a Lease: nobody else holds it, or its holder has let it run out."""
-    promised = spec_of(sighting.lease).get("leaseDurationSeconds") or 0
-    return sighting.holder in ("", identity) or now > sighting.since + promised
+def can_acquire(observed: ObservedLease, identity: str, now: float) -> bool:
+    """Return whether a candidate may acquire or renew a Lease: no other holder exists, or its Lease has expired."""
+    duration = spec_of(observed.lease).get("leaseDurationSeconds") or 0
+    return observed.holder in ("", identity) or now > observed.since + duration
 
 
 def build_lease(namespace: str, name: str, owner: Object | None) -> dict[str, Any]:
-    """Build a Lease that nobody holds; it goes with its owner."""
+    """Build a Lease without a holder, to be deleted with its owner."""
     metadata: dict[str, Any] = {"namespace": namespace, "name": name}
     if owner is not None:
         metadata["ownerReferences"] = [owner]
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": {}}
 
 
-def claim(lease: Object, identity: str, seconds: int, at: str) -> dict[str, Any]:
-    """Build the Lease as its holder writes it.
+def claimed(lease: Object, identity: str, seconds: int, at: str) -> dict[str, Any]:
+    """Return the Lease as its holder writes it.
 
     Args:
-        lease: the Lease as it was read; its version makes the write fail when somebody else is faster.
+        lease: the Lease as it was read; its version makes the write fail if another candidate is faster.
         identity: the candidate.
-        seconds: for how long it promises to renew it.
-        at: the time as Kubernetes writes it, for people to read.
+        seconds: within how many seconds it has to renew the Lease.
+        at: the time as Kubernetes writes it, only for people.
     """
     spec = dict(spec_of(lease))
     if spec.get("holderIdentity") != identity:
@@ -72,15 +72,15 @@ def claim(lease: Object, identity: str, seconds: int, at: str) -> dict[str, Any]
     return {**lease, "spec": spec}
 
 
-def release(lease: Object) -> dict[str, Any]:
-    """Build the Lease as its holder leaves it: anybody may take it at once."""
+def released(lease: Object) -> dict[str, Any]:
+    """Return the Lease without its holder, so that another candidate can acquire it at once."""
     return {**lease, "spec": {**spec_of(lease), "holderIdentity": ""}}
 
 
 def owner_of_token(token: str, namespace: str) -> dict[str, Any] | None:
-    """Return the service account that a token of a namespace was made for, as an owner reference.
+    """Return the service account of a token of a namespace, as an owner reference.
 
-    What an installer removes is the account; the Lease, which no installer knows, goes with it.
+    An uninstaller removes the account, and with it the Lease, which no installer knows.
     """
     try:
         payload = token.split(".")[1]

@@ -1,4 +1,4 @@
-"""The Grafana dashboard, from a short description of its panels. Pure; ``modelexport_operator.render`` writes it."""
+"""Builds the Grafana dashboard from a short description of its panels. Pure; ``render`` writes it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: its queries with the legend of each, the unit (Grafana's word) and its width in columns.
+    """One panel: its queries, each with a legend, its unit (in Grafana's spelling) and its width in columns.
 
-    ``$namespace`` in a query is what the viewer has chosen, a pattern that fits everything by default.
+    ``$namespace`` in a query is the viewer's selection, a pattern that matches everything by default.
     """
 
     title: str
@@ -22,12 +22,12 @@ class Panel:
     unit: str = "short"
     kind: str = "timeseries"
     width: int = 8
-    meaning: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of text above its panels."""
+    """A row title above its panels."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -97,7 +97,7 @@ ROWS = (
                     ),
                 ),
                 "s",
-                meaning="Since the Job of the target started, or else since its ModelExport last changed its state.",
+                description="Since the Job of the target started, or else since the last change of its ModelExport.",
             ),
             Panel(
                 "Ended in an hour by reason",
@@ -107,7 +107,7 @@ ROWS = (
                 "Share of ends by who has to act",
                 ((f"namespace_fault:modelexport_conversions:ratio1h{HERE}", "{{fault}}"),),
                 "percentunit",
-                meaning="Every reason says who has to act: nobody, the author of the ModelExport or the platform.",
+                description="Every reason says who has to act: no one, the author of the ModelExport or the platform.",
             ),
         ),
     ),
@@ -124,6 +124,17 @@ ROWS = (
                 ),
             ),
             Panel(
+                "Loss of accuracy, 95 of 100",
+                (
+                    (
+                        "histogram_quantile(0.95, sum by (le, format, precision) "
+                        f"(rate(modelexport_target_accuracy_drop_bucket{HERE}[1h])))",
+                        "{{format}}/{{precision}}",
+                    ),
+                ),
+                description="Of the targets that are evaluated on labelled images: mAP50-95, mIoU or top-1.",
+            ),
+            Panel(
                 "Time of a conversion, 95 of 100",
                 (
                     (
@@ -133,7 +144,7 @@ ROWS = (
                     ),
                 ),
                 "s",
-                meaning="The converter's own time, without any waiting.",
+                description="The converter's own time, without any waiting.",
             ),
             Panel(
                 "Time of a target, 95 of 100",
@@ -145,7 +156,7 @@ ROWS = (
                     ),
                 ),
                 "s",
-                meaning="What users wait: from the start to the end of the Job.",
+                description="The time that users wait: from the start to the end of the Job.",
             ),
             Panel(
                 "Time of a conversion against its own history",
@@ -174,21 +185,21 @@ ROWS = (
                 "s",
             ),
             Panel(
-                "Syncs that have to be repeated",
+                "Failed syncs, to be retried",
                 ((f"sum by (error) (rate(modelexport_sync_errors_total{HERE}[$__rate_interval]))", "{{error}}"),),
                 "reqps",
             ),
-            Panel("Exports that wait to be synced", ((f"max(modelexport_queue_depth{HERE})", "exports"),)),
+            Panel("Exports in the work queue", ((f"max(modelexport_queue_depth{HERE})", "exports"),)),
             Panel(
-                "Objects of which the watches have not told",
+                "Objects that the watches have not reported",
                 ((f"max by (resource) (modelexport_watch_lag_objects{HERE})", "{{resource}}"),),
             ),
-            Panel("Objects kept", ((f"max by (resource) (modelexport_kept_objects{HERE})", "{{resource}}"),)),
+            Panel("Objects in the cache", ((f"max by (resource) (modelexport_kept_objects{HERE})", "{{resource}}"),)),
             Panel(
                 "Time since",
                 (
                     (f"time() - max(modelexport_last_sync_timestamp_seconds{HERE})", "last sync"),
-                    (f"time() - max(modelexport_last_audit_timestamp_seconds{HERE})", "last check of the watches"),
+                    (f"time() - max(modelexport_last_audit_timestamp_seconds{HERE})", "last watch check"),
                 ),
                 "s",
             ),
@@ -208,27 +219,9 @@ ROWS = (
 
 
 def render_dashboard() -> str:
-    """The dashboard as Grafana reads it."""
-    dashboard = {
-        "uid": "modelexport",
-        "title": "ModelExport",
-        "tags": ["modelexport"],
-        "schemaVersion": 39,
-        "editable": False,
-        "refresh": "30s",
-        "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": [_data_source_variable(), _namespace_variable()]},
-        "panels": list(_lay_out(ROWS)),
-    }
-    return json.dumps(dashboard, indent=1) + "\n"
-
-
-def _data_source_variable() -> dict[str, Any]:
-    return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
-
-
-def _namespace_variable() -> dict[str, Any]:
-    return {
+    """Return the dashboard as Grafana reads it."""
+    data_source = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    namespace = {
         "name": "namespace",
         "label": "Operator in",
         "type": "query",
@@ -239,10 +232,22 @@ def _namespace_variable() -> dict[str, Any]:
         "allValue": ".*",
         "current": {"text": "All", "value": "$__all"},
     }
+    dashboard = {
+        "uid": "modelexport",
+        "title": "ModelExport",
+        "tags": ["modelexport"],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [data_source, namespace]},
+        "panels": list(_lay_out(ROWS)),
+    }
+    return json.dumps(dashboard, indent=1) + "\n"
 
 
 def _lay_out(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Place panels from left to right, and each row below the one before."""
+    """Place panels from left to right, and each row below the previous one."""
     number, top = 1, 0
     for row in rows:
         yield {"id": number, "type": "row", "title": row.title, "gridPos": _place(0, top, WIDTH, 1), "panels": []}
@@ -251,27 +256,23 @@ def _lay_out(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             if left + panel.width > WIDTH:
                 top, left = top + height, 0
             height = 4 if panel.kind == "stat" else 8
-            yield _panel(panel, number, _place(left, top, panel.width, height))
+            targets = [
+                {"refId": chr(ord("A") + index), "datasource": DATA_SOURCE, "expr": query, "legendFormat": legend}
+                for index, (query, legend) in enumerate(panel.queries)
+            ]
+            yield {
+                "id": number,
+                "type": panel.kind,
+                "title": panel.title,
+                **({"description": panel.description} if panel.description else {}),
+                "datasource": DATA_SOURCE,
+                "gridPos": _place(left, top, panel.width, height),
+                "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+                "targets": targets,
+            }
             number, left = number + 1, left + panel.width
         top += height
 
 
 def _place(left: int, top: int, width: int, height: int) -> dict[str, int]:
     return {"x": left, "y": top, "w": width, "h": height}
-
-
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    targets = [
-        {"refId": chr(ord("A") + index), "datasource": DATA_SOURCE, "expr": query, "legendFormat": legend}
-        for index, (query, legend) in enumerate(panel.queries)
-    ]
-    return {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        **({"description": panel.meaning} if panel.meaning else {}),
-        "datasource": DATA_SOURCE,
-        "gridPos": place,
-        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
-        "targets": targets,
-    }

@@ -1,66 +1,65 @@
-"""The watches of Jobs, Pods and nodes, which are many and busy: what they tell is handed on as it comes.
+"""Informers for Jobs, Pods and nodes, which are many and change often.
 
-Each lists what exists and then watches from the version of that list, as client-go's Reflector does. From then on
-changes come in the order of their versions, so that a watch can go on from the last one that it has told. Where it
-cannot, it lists again, and what the new list lacks was deleted in between.
+Each lists what exists and then watches from the version of that list, as client-go's Reflector does. Changes come in
+the order of their versions, so a watch can resume from the last version that it has reported. If it cannot, it lists
+again, and objects that the new list lacks were deleted in between.
 
-kopf, which watches what users write in the same way, has a task, a memory and a chain of causes for every object. That
-took 0.9 ms of processor time for each step of each Pod, more than half of all that the operator used with a thousand
-Jobs.
+kopf watches only the custom resources: for each event of a Job or Pod its handlers take seven times the CPU time of
+this module (docs/adr/0004-kopf.md).
 """
 
 import asyncio
 import logging
 
-from modelexport_operator.backoff import Backoff
-from modelexport_operator.cluster import Cluster, ClusterError, ExpiredError, UnavailableError
-from modelexport_operator.controller import Controller
-from modelexport_operator.resources import Scope
-from modelexport_operator.stream import BOOKMARK
+from modelexport_operator.kube.backoff import Backoff
+from modelexport_operator.kube.client import Cluster, ClusterError, ExpiredError, UnavailableError
+from modelexport_operator.kube.resources import Scope
+from modelexport_operator.kube.watch_stream import BOOKMARK
+from modelexport_operator.runtime.controller import Controller
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
-"""Before a watch that was lost begins anew, the first time."""
+"""Pause before a lost watch is started again, the first time."""
 STEADY_SECONDS = 120.0
-"""A watch that lasted so long begins anew as if it had never failed (client-go, tools/cache/reflector.go)."""
+"""After a watch has lasted this long, its backoff is reset (client-go, tools/cache/reflector.go)."""
 
 
 async def wait_for_list(cluster: Cluster, scope: Scope) -> None:
-    """Return when a scope can be listed, however long that takes.
+    """Wait until a scope can be listed, however long that takes.
 
     Raises:
-        GoneError: its kind is not installed.
-        RefusedError: the operator may not list it.
+        NotFoundError: its kind is not installed.
+        RejectedError: the operator may not list it.
     """
     backoff = Backoff(PAUSE_SECONDS)
     while True:
         try:
-            await cluster.list_versions(scope)
+            await cluster.try_list(scope)
         except UnavailableError as error:
             pause = backoff.next(error.retry_after)
-            logger.warning("%s cannot be listed yet: %s; again in %.1f s", scope.resource.plural, error, pause)
+            logger.warning("cannot list %s yet: %s; retrying in %.1f s", scope.resource.plural, error, pause)
             await asyncio.sleep(pause)
         else:
             return
 
 
 async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
-    """Hand on what exists and every change of it, whatever happens to the connection."""
+    """Pass all objects of a scope and their changes to the controller; reconnect after every failure."""
     version, backoff, loop = "", Backoff(PAUSE_SECONDS), asyncio.get_running_loop()
     while True:
         began = loop.time()
         try:
-            version = version or await controller.list_again(scope)
+            version = version or await controller.relist(scope)
             async for change, body in cluster.watch(scope, version):
                 version = body["metadata"]["resourceVersion"]
                 if change != BOOKMARK:
-                    controller.take_over(scope.resource, change, body)
+                    controller.handle_event(scope.resource, change, body)
         except ClusterError as error:
             if isinstance(error, ExpiredError):
                 version = ""
             if loop.time() - began > STEADY_SECONDS:
                 backoff.reset()
             pause = backoff.next(error.retry_after)
-            logger.warning("%s; %s in %.1f s", error, "goes on from there" if version else "lists again", pause)
+            logger.warning("%s; %s in %.1f s", error, "resuming the watch" if version else "listing again", pause)
             await asyncio.sleep(pause)

@@ -1,11 +1,11 @@
-"""A queue of dirty keys: a key waits at most once, is worked on by one worker at a time, and backs off on failure.
+"""A work queue of dirty keys: a key waits once, is processed by one worker at a time, and backs off on failure.
 
-It is like the priority queue of controller-runtime (pkg/controller/priorityqueue): a key that is added again keeps the
-higher of its priorities and the sooner of its times. Two rules are added. Within a priority flows take turns, as in the
-API server's Priority and Fairness; and every priority leaves a share of the turns to those below it, so none starves.
+It resembles the priority queue of controller-runtime (pkg/controller/priorityqueue): a key that is added again keeps
+the higher of its priorities and the earlier of its times. Two rules are added. Within a priority, flows take turns, as
+in API Priority and Fairness. And every priority leaves a share of the turns to lower ones, so none starves.
 
-A key can be marked for later: what else is marked until then is one sync with it. And a key that was synced rests for a
-moment. So an export whose Jobs all move at once is written a few times and not for every step of every Pod.
+A key can be added with a delay: all changes until then need only one sync. After a sync a key also has a cooldown. So
+an export whose Jobs all change at once is written a few times, and not for every step of every Pod.
 """
 
 import asyncio
@@ -17,88 +17,90 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FIRST_DELAY = 0.2
-"""Seconds before a key that failed once is tried again; doubles with every failure."""
+"""Seconds before a key is retried after its first failure; doubles with every failure."""
 LAST_DELAY = 60.0
 SHARE = 4
-"""While keys of all priorities are ready, one turn of so many is left to the priorities below."""
+"""While keys of all priorities are ready, one in so many turns goes to the lower priorities."""
 
 
 class Priority(IntEnum):
-    """What is synced first of what is ready."""
+    """Which ready keys come first."""
 
     IDLE = 0
     """Nothing has happened to the key itself."""
     NEW = 1
-    """Work that begins."""
+    """Work that starts."""
     STEP = 2
-    """Work that goes on."""
+    """Work that continues."""
     END = 3
-    """Work that has ended, met trouble, or may begin because other work has ended."""
+    """Work that has ended, has failed, or may start because other work has ended."""
 
 
-class DirtyQueue(Generic[K]):
-    """Keys that have to be synced; each rests for ``rest`` seconds after every sync.
+class WorkQueue(Generic[K]):
+    """Keys that have to be synced.
 
-    Keys of one ``flow`` come in the order in which they became ready; flows take turns.
+    Args:
+        cooldown: seconds for which a key is not returned again after a sync.
+        flow: groups keys; keys of one flow keep their order, and flows take turns.
     """
 
-    def __init__(self, rest: float = 0.0, flow: Callable[[K], Hashable] = lambda _: None) -> None:
-        self._rest = rest
+    def __init__(self, cooldown: float = 0.0, flow: Callable[[K], Hashable] = lambda _: None) -> None:
+        self._cooldown = cooldown
         self._flow = flow
         self._levels: dict[Priority, _Level[K]] = {priority: _Level() for priority in sorted(Priority, reverse=True)}
         self._ready: dict[K, Priority] = {}
-        self._taken = 0
-        self._working: dict[K, Priority] = {}
-        self._again: dict[K, Priority] = {}
+        self._gets = 0
+        self._processing: dict[K, Priority] = {}
+        self._dirty: dict[K, Priority] = {}
         self._failures: dict[K, int] = {}
         self._timers: dict[K, tuple[asyncio.TimerHandle, Priority]] = {}
-        self._later: Counter[Priority] = Counter()
+        self._delayed: Counter[Priority] = Counter()
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._again)
+        return len(self._ready) + len(self._dirty)
 
-    def waiting(self, *priorities: Priority) -> int:
-        """How many keys are marked for later with one of these priorities."""
-        return sum(self._later[priority] for priority in priorities)
+    def count_delayed(self, *priorities: Priority) -> int:
+        """Return how many keys wait for their delay with one of these priorities."""
+        return sum(self._delayed[priority] for priority in priorities)
 
-    def mark(self, key: K, within: float = 0.0, priority: Priority = Priority.NEW) -> None:
-        """Have a key synced, within so many seconds; one that is being synced or rests, again after that."""
-        if within > 0:
-            self._mark_by(key, within, priority)
-        elif key in self._working:
-            self._again[key] = max(priority, self._again.get(key, priority))
+    def add(self, key: K, after: float = 0.0, priority: Priority = Priority.NEW) -> None:
+        """Have a key synced, after so many seconds at most; a key that is processed or cools down is synced again."""
+        if after > 0:
+            self._add_after(key, after, priority)
+        elif key in self._processing:
+            self._dirty[key] = max(priority, self._dirty.get(key, priority))
         else:
             self._make_ready(key, priority)
 
-    async def take(self) -> K:
-        """Wait for a dirty key; the caller has to answer with ``done`` or ``fail``."""
+    async def get(self) -> K:
+        """Wait for a dirty key; the caller has to answer with ``done`` or ``retry``."""
         while not self._ready:
             self._wake.clear()
             await self._wake.wait()
         key = self._next_level().pop()
-        self._working[key] = self._ready.pop(key)
+        self._processing[key] = self._ready.pop(key)
         self._cancel_timer(key)
         return key
 
     def done(self, key: K, requeue_after: float | None = None) -> None:
-        """Say that a key was synced, and when it wants to be again without a cause."""
+        """Finish a successful sync of a key, and schedule the next one if ``requeue_after`` is given."""
         self._failures.pop(key, None)
-        if self._rest:
-            asyncio.get_running_loop().call_later(self._rest, self._release, key)
+        if self._cooldown:
+            asyncio.get_running_loop().call_later(self._cooldown, self._finish, key)
         else:
-            self._release(key)
+            self._finish(key)
         if requeue_after is not None:
-            self._mark_by(key, requeue_after, Priority.NEW)
+            self._add_after(key, requeue_after, Priority.NEW)
 
-    def fail(self, key: K, at_least: float = 0.0) -> float:
-        """Say that a key could not be synced; returns in how many seconds it will be tried again.
+    def retry(self, key: K, at_least: float = 0.0) -> float:
+        """Finish a failed sync of a key, and return in how many seconds it is retried.
 
-        A cause that comes in the meantime does not shorten the wait: it would let a busy object hammer a sick server.
+        A change in the meantime does not shorten the delay: otherwise a busy object would overload a failing server.
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
-        asyncio.get_running_loop().call_later(delay, self._end_back_off, key)
+        asyncio.get_running_loop().call_later(delay, self._end_backoff, key)
         return delay
 
     def _make_ready(self, key: K, priority: Priority) -> None:
@@ -112,18 +114,18 @@ class DirtyQueue(Generic[K]):
         self._wake.set()
 
     def _next_level(self) -> "_Level[K]":
-        """The level whose turn it is, or else the highest that has a key.
+        """Return the level whose turn it is, or the highest one that has a key.
 
-        Turn 4 is the second level's, turn 16 the third's, turn 64 that of the last one, and all others of the first.
+        Turn 4 belongs to the second level, turn 16 to the third, turn 64 to the last, and all others to the first.
         """
-        turn = self._taken = self._taken + 1
+        turn = self._gets = self._gets + 1
         levels, index = list(self._levels.values()), 0
         while turn % SHARE == 0 and index < len(levels) - 1:
             turn, index = turn // SHARE, index + 1
         return levels[index] or next(filter(None, levels))
 
-    def _mark_by(self, key: K, seconds: float, priority: Priority) -> None:
-        """Mark a key after a time, unless that happens sooner anyhow."""
+    def _add_after(self, key: K, seconds: float, priority: Priority) -> None:
+        """Add a key after a delay, unless it is due earlier anyway."""
         loop = asyncio.get_running_loop()
         if key in self._ready:
             self._make_ready(key, priority)
@@ -134,27 +136,27 @@ class DirtyQueue(Generic[K]):
             if (at, priority) == (timer[0].when(), timer[1]):
                 return
         self._cancel_timer(key)
-        self._timers[key] = loop.call_at(at, self._ring, key), priority
-        self._later[priority] += 1
+        self._timers[key] = loop.call_at(at, self._on_timer, key), priority
+        self._delayed[priority] += 1
 
-    def _ring(self, key: K) -> None:
+    def _on_timer(self, key: K) -> None:
         _, priority = self._timers[key]
         self._cancel_timer(key)
-        self.mark(key, priority=priority)
+        self.add(key, priority=priority)
 
     def _cancel_timer(self, key: K) -> None:
         if timer := self._timers.pop(key, None):
             timer[0].cancel()
-            self._later[timer[1]] -= 1
+            self._delayed[timer[1]] -= 1
 
-    def _end_back_off(self, key: K) -> None:
-        priority = self._working.pop(key, Priority.NEW)
-        self.mark(key, priority=max(priority, self._again.pop(key, priority)))
+    def _end_backoff(self, key: K) -> None:
+        priority = self._processing.pop(key, Priority.NEW)
+        self.add(key, priority=max(priority, self._dirty.pop(key, priority)))
 
-    def _release(self, key: K) -> None:
-        self._working.pop(key, None)
-        if (priority := self._again.pop(key, None)) is not None:
-            self.mark(key, priority=priority)
+    def _finish(self, key: K) -> None:
+        self._processing.pop(key, None)
+        if (priority := self._dirty.pop(key, None)) is not None:
+            self.add(key, priority=priority)
 
 
 class _Level(Generic[K]):
@@ -167,18 +169,18 @@ class _Level(Generic[K]):
         return bool(self._flows)
 
     def add(self, flow: Hashable, key: K) -> None:
-        """Put a key at the end of its flow."""
+        """Append a key to its flow."""
         self._flows.setdefault(flow, OrderedDict())[key] = None
 
     def discard(self, flow: Hashable, key: K) -> None:
-        """Take a key out of its flow."""
+        """Remove a key from its flow."""
         keys = self._flows[flow]
         del keys[key]
         if not keys:
             del self._flows[flow]
 
     def pop(self) -> K:
-        """Take the first key of the flow whose turn it is."""
+        """Remove and return the first key of the flow whose turn it is."""
         flow, keys = self._flows.popitem(last=False)
         key, _ = keys.popitem(last=False)
         if keys:

@@ -1,34 +1,35 @@
-"""On which node pool a conversion goes, by what exists and not by what is free: that is the scheduler's part. Pure."""
+"""Chooses a node pool for a conversion by node capacity; free capacity is left to the scheduler. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from modelexport.matrix import ARCHITECTURES, Cell, lookup
-from modelexport.nodepools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
-from modelexport.quantity import parse_quantity
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.spec import ExportClass
-from modelexport_operator.needs import node_selector, resource_requests
-from modelexport_operator.pods import Finding, Object, advise
+from modelexport.api.node_pools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
+from modelexport.api.quantity import parse_quantity
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.spec import ExportClass
+from modelexport.matrix.support import ARCHITECTURES, Cell, lookup
+from modelexport_operator.jobs.diagnosis import Diagnosis, advise
+from modelexport_operator.jobs.resource_requests import node_selector, resource_requests
+from modelexport_operator.kube.types import Object
 
 ARCHITECTURE_LABEL = "kubernetes.io/arch"
 PASSING_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-"""Kubernetes sets these taints while a node is new, ill or cordoned, and takes them off: they keep nothing away for
-ever, and a Pod that waits for their end is told so by the scheduler."""
+"""Kubernetes sets these taints while a node is new, unhealthy or cordoned, and removes them. They do not exclude a
+pool; the scheduler reports why a Pod waits for their removal."""
 SHOWN = 3
-"""How many different words of several nodes a message lists."""
+"""How many different values of several nodes a message lists."""
 MIB = 2**20
 LARGE_CALIBRATION = 512 * 640 * 640
-"""From how many pixels of calibration on (pictures times those of the input) devices are preferred: what takes a CPU
-about a minute, as 64 pictures of 640 x 640 take it 6 to 12 s (docs/benchmarks.md, YOLOv8n). Less is not worth a device.
-"""
+"""Pixels of calibration (images times input size) from which devices are preferred: about a minute of CPU time, since
+64 images of 640 x 640 take 6 to 12 s (docs/benchmarks.md, YOLOv8n). Less is not worth a device."""
 
 
-def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Object]) -> NodePool | Finding:
-    """Return the first pool that takes a conversion and has a node that could, or what is missing.
+def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Object]) -> NodePool | Diagnosis:
+    """Return the first pool that accepts a conversion and has a node for it, or what is missing.
 
-    A large calibration tries pools with devices first, other work those without; a device is a preference, no demand.
+    A large calibration tries pools with devices first, all other work pools without. A device is preferred, not
+    required.
 
     Args:
         request: the conversion.
@@ -36,31 +37,31 @@ def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Se
         nodes: all nodes of the cluster.
     """
     cell = lookup(request.model.architecture, request.target)
-    work = Work.CALIBRATION if request.scheme.needs_calibration else Work.CONVERSION
+    work = Work.CALIBRATION if request.recipe.needs_calibration else Work.CONVERSION
     wants_devices = calibration_pixels(request) >= LARGE_CALIBRATION
     missing = []
     for pool in sorted(export_class.node_pools, key=lambda pool: pool.has_devices is not wants_devices):
-        problem = _refusal(pool, cell, work) or _find_missing(pool, cell, export_class, nodes)
+        problem = _explain_refusal(pool, cell, work) or _find_missing(pool, cell, export_class, nodes)
         if problem is None:
             return pool
         missing.append(f"node pool {pool.name}: {problem}")
-    words = f"No node of ExportClass {export_class.name} can take {cell.target}: {'; '.join(missing)}"
-    return advise(Finding(Reason.NO_SUITABLE_NODE, words))
+    message = f"No node of ExportClass {export_class.name} can take {cell.target}: {'; '.join(missing)}"
+    return advise(Diagnosis(Reason.NO_SUITABLE_NODE, message))
 
 
 def calibration_pixels(request: ConversionRequest) -> int:
-    """How many pixels a conversion measures activation ranges on, as ordered.
+    """Return over how many pixels a conversion measures activation ranges, according to its spec.
 
-    The operator opens neither the pictures nor the checkpoint, which may tell another input size.
+    The operator opens neither the images nor the checkpoint, which may have another input size.
     """
-    if request.calibration is None or not request.scheme.needs_calibration:
+    if request.calibration is None or not request.recipe.needs_calibration:
         return 0
     height, width = request.model.parameters.input_size or ARCHITECTURES[request.model.architecture].default_input_size
     return request.calibration.samples * height * width
 
 
-def _refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
-    """Why a pool does not take a conversion whatever its nodes are."""
+def _explain_refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
+    """Return why a pool rejects a conversion regardless of its nodes, or ``None``."""
     for field, allowed, word in (
         ("formats", pool.formats, cell.target.format),
         ("precisions", pool.precisions, cell.target.precision),
@@ -72,14 +73,15 @@ def _refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
 
 
 def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: Iterable[Object]) -> str | None:
-    """What keeps the nodes that come closest from taking a conversion; ``None`` when a node could take it."""
+    """Return what the best matching nodes lack for a conversion, or ``None`` if a node could take it."""
     selector, usable = node_selector(export_class, pool), cell.backend.cpu_architectures
     if pool.provisioned is Provisioned.ON_DEMAND:
         ordered = selector.get(ARCHITECTURE_LABEL, usable[0])
         return None if ordered in usable else _wrong_architecture(usable, ordered)
     labelled = [node for node in nodes if selector.items() <= _labels(node).items()]
     if not labelled:
-        return f"no node has the labels {_spell(selector)}" if selector else "the cluster has no nodes"
+        labels = ",".join(f"{label}={value}" for label, value in selector.items())
+        return f"no node has the labels {labels}" if selector else "the cluster has no nodes"
     fitting = [node for node in labelled if _labels(node).get(ARCHITECTURE_LABEL) in usable]
     if not fitting:
         return _wrong_architecture(usable, *(_labels(node).get(ARCHITECTURE_LABEL, "unknown") for node in labelled))
@@ -87,7 +89,8 @@ def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: 
     if not open_nodes:
         there = _list({taint for node in fitting for taint in _taints(node, pool.tolerations)})
         return f"does not tolerate the taint {there} of its nodes"
-    return _find_shortage(resource_requests(cell.resources, pool), [_allocatable(node) for node in open_nodes])
+    allocatable = [node.get("status", {}).get("allocatable") or {} for node in open_nodes]
+    return _find_shortage(resource_requests(cell.resources, pool), allocatable)
 
 
 def _wrong_architecture(usable: Iterable[str], *there: str) -> str:
@@ -111,7 +114,7 @@ def _compare(resource: str, needed: Fraction, largest: Fraction) -> str:
 
 
 def _taints(node: Object, tolerations: Sequence[Toleration]) -> list[str]:
-    """The taints of a node that keep Pods of a pool away until a person acts, as kubectl spells them."""
+    """Return the taints of a node that exclude Pods of a pool until an administrator acts, as kubectl shows them."""
     return [
         f"{taint['key']}{'=' if taint.get('value') else ''}{taint.get('value', '')}:{taint['effect']}"
         for taint in node.get("spec", {}).get("taints") or ()
@@ -122,7 +125,10 @@ def _taints(node: Object, tolerations: Sequence[Toleration]) -> list[str]:
 
 
 def _is_tolerated(taint: Object, toleration: Toleration) -> bool:
-    """As the scheduler compares them (kubernetes, staging/src/k8s.io/api/core/v1/toleration.go)."""
+    """Return whether a toleration matches a taint, as the scheduler compares them.
+
+    Source: kubernetes, staging/src/k8s.io/api/core/v1/toleration.go.
+    """
     if toleration.effect not in (None, taint["effect"]) or toleration.key not in ("", taint["key"]):
         return False
     return toleration.operator is TolerationOperator.EXISTS or toleration.value == taint.get("value", "")
@@ -133,15 +139,6 @@ def _labels(node: Object) -> Mapping[str, str]:
     return labels
 
 
-def _allocatable(node: Object) -> Mapping[str, str]:
-    allocatable: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
-    return allocatable
-
-
-def _spell(selector: Mapping[str, str]) -> str:
-    return ",".join(f"{label}={value}" for label, value in selector.items())
-
-
 def _list(words: Iterable[str]) -> str:
     ordered = sorted(words)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
@@ -149,7 +146,7 @@ def _list(words: Iterable[str]) -> str:
 
 
 def _show(resource: str, amount: Fraction) -> str:
-    """An amount as people read it: memory and disk in MiB, CPUs in thousandths, devices as they are."""
+    """Format an amount: memory and disk in MiB, CPUs in millicores, devices as they are."""
     if resource == "cpu":
         return f"{int(amount * 1000)}m"
     return f"{int(amount / MIB)}Mi" if resource in ("memory", "ephemeral-storage") else str(int(amount))

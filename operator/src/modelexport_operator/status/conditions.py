@@ -1,30 +1,37 @@
-"""The status of a ModelExport: its targets, and the conditions that follow from them. Pure.
+"""Builds and reads the status of a ModelExport: its targets, and the conditions that summarise them. Pure.
 
-Conditions keep the rules of kstatus, so ``kubectl wait``, Flux and Argo CD understand them: ``Reconciling`` and
-``Stalled`` are abnormal when true, ``Ready`` is derived from the same summary and never set by a step.
+Conditions follow the rules of kstatus, so ``kubectl wait``, Flux and Argo CD understand them: ``Reconciling`` and
+``Stalled`` are abnormal when true; ``Ready`` is derived from the same summary and never set separately.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, TypeVar
 
-from modelexport.matrix import Format, Precision, Target
-from modelexport.reasons import Reason
-from modelexport.result import Artifact, ConversionResult, read_artifact, read_reason, read_verification
-from modelexport.untrusted import moment, text, uri, whole, word
-from modelexport_operator.observe import MESSAGE_LIMIT, State, TargetState, shorten
-from modelexport_operator.pods import Finding, Object
+from modelexport.api.reasons import Reason
+from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
+from modelexport.matrix.support import Format, Precision, Target
+from modelexport.untrusted import moment, text, time, uri, whole, word
+from modelexport_operator.jobs.diagnosis import Diagnosis
+from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
+from modelexport_operator.kube.types import Object
 
 NAME_LIMIT = 253
 MOST_ATTEMPTS = 2**31 - 1
+VOLATILE_FIELDS = ("percentage", "estimatedRemainingSeconds", "lastUpdatedTime")
+"""The fields of a target's progress that change with the time alone."""
+PLAIN_REASONS = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
+"""Reasons of plain progress; any other reason of an open target is shown in the message of the export."""
 V = TypeVar("V")
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
+ACCURACY_KEPT = "AccuracyKept"
 
 
 class Phase(StrEnum):
-    """What a whole export is up to; a row of the table below, never written anywhere."""
+    """The phase of a whole export: a row of the table below. It is never written."""
 
     INVALID = "Invalid"
     WAITING = "Waiting"
@@ -47,20 +54,20 @@ CONDITIONS: Mapping[Phase, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """An export in one phase, one reason and one sentence."""
+    """Phase, reason and message of an export."""
 
     phase: Phase
     reason: Reason
     message: str
 
 
-def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem: Finding | None = None) -> Summary:
-    """Sum up an export.
+def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem: Diagnosis | None = None) -> Summary:
+    """Summarise an export.
 
     Args:
         states: its targets.
-        suspended: whether the user has stopped it.
-        problem: what keeps the operator from starting a target, if anything.
+        suspended: whether the user has suspended it.
+        problem: why the operator cannot start a target, if it cannot.
     """
     if problem is not None:
         phase = Phase.WAITING if problem.reason.policy.retriable else Phase.INVALID
@@ -70,16 +77,18 @@ def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem
     if succeeded == len(states):
         return Summary(Phase.SUCCEEDED, Reason.SUCCEEDED, f"{count} are published")
     if all(state.state.is_final for state in states):
-        return Summary(Phase.FAILED, Reason.TARGETS_FAILED, f"{count} are published; {_list_failures(states)}")
+        failed = [state for state in states if state.state is State.FAILED]
+        return Summary(Phase.FAILED, Reason.TARGETS_FAILED, f"{count} are published; {_list_states(failed)}")
     if suspended:
         return Summary(Phase.SUSPENDED, Reason.SUSPENDED, f"{count} are published; set spec.suspend: false to go on")
+    notable = [state for state in states if state.reason not in PLAIN_REASONS]
     return _summarise_waiting(states) or Summary(
-        Phase.PROGRESSING, Reason.PROGRESSING, f"{count} are published; {_list_open(states)}".removesuffix("; ")
+        Phase.PROGRESSING, Reason.PROGRESSING, f"{count} are published; {_list_states(notable)}".removesuffix("; ")
     )
 
 
 def _summarise_waiting(states: Sequence[TargetState]) -> Summary | None:
-    """Sum up an export of which nothing is on its way: all that is open waits for a node, or for its turn."""
+    """Summarise an export without a running target: every open target waits for a node or a place."""
     waiting = [state for state in states if not state.state.is_final]
     reasons = {state.reason for state in waiting}
     if reasons == {Reason.NO_SUITABLE_NODE}:
@@ -90,24 +99,17 @@ def _summarise_waiting(states: Sequence[TargetState]) -> Summary | None:
     return None
 
 
-def _list_failures(states: Iterable[TargetState]) -> str:
-    failed = (state for state in states if state.state is State.FAILED)
-    return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in failed)
-
-
-def _list_open(states: Iterable[TargetState]) -> str:
-    """What a person should know of targets that are not done: failures and whatever is not plain progress."""
-    plain = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
-    return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in states if state.reason not in plain)
+def _list_states(states: Iterable[TargetState]) -> str:
+    return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in states)
 
 
 def build_status(parent: Object, states: Sequence[TargetState], summary: Summary, now: str) -> dict[str, Any]:
     """Build the whole status of an export.
 
     Args:
-        parent: its body; a condition keeps its transition time while its status stays.
+        parent: its body; a condition keeps its transition time while its status stays the same.
         states: the targets.
-        summary: what they come to.
+        summary: their summary.
         now: the time as RFC 3339.
     """
     previous, generation = status_of(parent), parent["metadata"].get("generation", 0)
@@ -115,57 +117,95 @@ def build_status(parent: Object, states: Sequence[TargetState], summary: Summary
     finished = summary.phase in (Phase.SUCCEEDED, Phase.FAILED)
     started = min((state.start_time for state in states if state.start_time), default=None)
     ended = max((state.completion_time for state in states if state.completion_time), default=None)
+    kinds = zip((READY, RECONCILING, STALLED), CONDITIONS[summary.phase], strict=True)
+    diagnosis = Diagnosis(summary.reason, summary.message)
+    conditions = []
+    for kind, status, about in (*((*pair, diagnosis) for pair in kinds), *_accuracy_condition(states)):
+        before = find_condition(previous, kind)
+        kept = _valid_time(before, "lastTransitionTime") if before.get("status") == status else None
+        condition = {
+            "type": kind,
+            "status": status,
+            "reason": str(about.reason),
+            "message": shorten(about.message),
+            "observedGeneration": generation,
+            "lastTransitionTime": kept or now,
+        }
+        conditions.append(condition)
     return _without_empty(
         {
             "observedGeneration": generation,
             "ready": f"{succeeded}/{_count_targets(parent)}",
+            "progress": None if finished else _overall(states),
             "startTime": started,
-            "completionTime": (ended or _kept_time(previous, "completionTime") or now) if finished else None,
-            "conditions": _conditions(generation, summary, previous, now),
+            "completionTime": (ended or _valid_time(previous, "completionTime") or now) if finished else None,
+            "conditions": conditions,
             "targets": [_target_entry(state) for state in states],
         }
     )
 
 
+def _overall(states: Sequence[TargetState]) -> str | None:
+    """Return how much of all conversions is done, each counting alike; ``None`` before the first one starts."""
+    if not any(state.state.is_final or state.progress for state in states):
+        return None
+    running = sum(state.progress.percentage or 0 for state in states if state.progress)
+    return f"{(100 * sum(state.state.is_final for state in states) + running) // len(states)}%"
+
+
+def has_changed(status: Object, previous: Object) -> bool:
+    """Return whether a status differs from the previous one in more than ``VOLATILE_FIELDS``.
+
+    So a conversion that merely continues costs the API server no write.
+    """
+    return _without_volatile(status) != _without_volatile(previous)
+
+
+def _without_volatile(status: Object) -> Object:
+    targets = status.get("targets")
+    if not isinstance(targets, list):
+        return status
+    entries = []
+    for entry in targets:
+        progress = entry.get("progress") if isinstance(entry, Mapping) else None
+        if isinstance(progress, Mapping):
+            kept = {key: value for key, value in progress.items() if key not in VOLATILE_FIELDS}
+            entries.append({**entry, "progress": kept})
+        else:
+            entries.append(entry)
+    return {**status, "progress": "progress" in status, "targets": entries}
+
+
 def status_of(parent: Object) -> Object:
-    """The status of an export as it is; an empty mapping where there is none."""
+    """Return the status of an export; empty if it has none."""
     status = parent.get("status")
     return status if isinstance(status, Mapping) else {}
 
 
 def _count_targets(parent: Object) -> int:
-    """How many targets the user named, whether or not they can be read."""
+    """Return how many targets the spec names, readable or not."""
     spec = parent.get("spec")
     targets = spec.get("targets") if isinstance(spec, Mapping) else None
     return len(targets) if isinstance(targets, list) else 0
 
 
-def _conditions(generation: int, summary: Summary, previous: Object, now: str) -> list[dict[str, Any]]:
-    statuses = zip((READY, RECONCILING, STALLED), CONDITIONS[summary.phase], strict=True)
-    return [
-        {
-            "type": kind,
-            "status": status,
-            "reason": str(summary.reason),
-            "message": shorten(summary.message),
-            "observedGeneration": generation,
-            "lastTransitionTime": _transition(find_condition(previous, kind), status, now),
-        }
-        for kind, status in statuses
-    ]
+def _accuracy_condition(states: Sequence[TargetState]) -> Iterator[tuple[str, str, Diagnosis]]:
+    """Yield the condition about the accuracy of the files, once the first of them is evaluated."""
+    found = [(state.target, state.result.accuracy) for state in states if state.result and state.result.accuracy]
+    lost = [f"{target}: {accuracy.describe()}" for target, accuracy in found if not accuracy.kept]
+    if lost:
+        yield ACCURACY_KEPT, "False", Diagnosis(Reason.ACCURACY_LOST, "; ".join(lost))
+    elif found:
+        words = f"{len(found)} of {len(states)} targets are evaluated, and none lost more than is allowed"
+        yield ACCURACY_KEPT, "True", Diagnosis(Reason.SUCCEEDED, words)
 
 
 def find_condition(status: Object, kind: str) -> Object:
-    """Return a condition of a status; an empty mapping where there is none."""
+    """Return a condition of a status; empty if it is missing."""
     return next((c for c in _mappings(status.get("conditions")) if c.get("type") == kind), {})
 
 
-def _transition(before: Object, status: str, now: str) -> str:
-    kept = _kept_time(before, "lastTransitionTime") if before.get("status") == status else None
-    return kept or now
-
-
-def _kept_time(entry: Object, key: str) -> str | None:
+def _valid_time(entry: Object, key: str) -> str | None:
     return str(entry[key]) if moment(entry.get(key)) else None
 
 
@@ -179,76 +219,84 @@ def _target_entry(state: TargetState) -> dict[str, Any]:
             "reason": str(state.reason),
             "message": state.message,
             "attempts": state.attempts,
-            "scheme": state.scheme,
+            "scheme": state.recipe,
             "jobName": state.job_name,
             "nodeName": state.node_name,
             "startTime": state.start_time,
             "completionTime": state.completion_time,
-            "artifact": result and result.artifact and _artifact_entry(result.artifact),
+            "progress": state.progress and state.progress.to_dict(),
+            "artifact": result
+            and result.artifact
+            and {
+                "uri": result.artifact.uri,
+                "sha256": result.artifact.sha256,
+                "sizeBytes": result.artifact.size_bytes,
+            },
             "reportURI": result and result.report_uri,
             "verification": result and result.verification and result.verification.to_dict(),
+            "accuracy": result and result.accuracy and result.accuracy.to_dict(),
         }
     )
 
 
-def _artifact_entry(artifact: Artifact) -> dict[str, Any]:
-    return {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes}
-
-
 def target_entries(status: Object) -> list[Object]:
-    """The targets of a status as they stand there."""
+    """Return the raw target entries of a status."""
     return _mappings(status.get("targets"))
 
 
+@dataclass(frozen=True)
+class RecordedStatus:
+    """The recorded status of an export, whose targets are parsed once."""
+
+    status: Object
+
+    @cached_property
+    def targets(self) -> Mapping[Target, TargetState]:
+        """The readable targets."""
+        return recorded_targets(self.status)
+
+
 def recorded_targets(status: Object) -> dict[Target, TargetState]:
-    """Read the targets of a status back; an entry of another operator's making that cannot be read is left out."""
+    """Parse the targets of a status; unreadable entries of another version are skipped."""
     states = (_recorded(entry) for entry in target_entries(status))
     return {state.target: state for state in states if state is not None}
 
 
 def _recorded(entry: Object) -> TargetState | None:
-    """Read one entry as strictly as a stranger's: whoever may write statuses can have written it."""
+    """Parse one entry as untrusted input: anyone with write access to statuses can have written it."""
     try:
         reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
+        result = None
+        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy")):
+            result = ConversionResult(
+                reason=reason,
+                message=message,
+                recipe=_optional(word, entry, "scheme"),
+                artifact=_optional(read_artifact, entry, "artifact", "sizeBytes"),
+                report_uri=_optional(uri, entry, "reportURI"),
+                verification=_optional(read_verification, entry, "verification"),
+                accuracy=_optional(read_accuracy, entry, "accuracy"),
+            )
         return TargetState(
             target=Target(Format(entry["format"]), Precision(entry["precision"])),
             state=State(entry["state"]),
             reason=reason,
             message=message,
             attempts=whole(entry.get("attempts", 0), "attempts", MOST_ATTEMPTS),
-            scheme=_optional(word, entry, "scheme"),
+            recipe=_optional(word, entry, "scheme"),
             job_name=_optional(word, entry, "jobName", NAME_LIMIT),
             node_name=_optional(word, entry, "nodeName", NAME_LIMIT),
-            start_time=_optional(_time, entry, "startTime"),
-            completion_time=_optional(_time, entry, "completionTime"),
-            result=_recorded_result(entry, reason, message),
+            start_time=_optional(time, entry, "startTime"),
+            completion_time=_optional(time, entry, "completionTime"),
+            result=result,
         )
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _recorded_result(entry: Object, reason: Reason, message: str) -> ConversionResult | None:
-    if entry.get("artifact") is None and entry.get("verification") is None:
-        return None
-    return ConversionResult(
-        reason=reason,
-        message=message,
-        scheme=_optional(word, entry, "scheme"),
-        artifact=_optional(read_artifact, entry, "artifact", "sizeBytes"),
-        report_uri=_optional(uri, entry, "reportURI"),
-        verification=_optional(read_verification, entry, "verification"),
-    )
-
-
 def _optional(read: Callable[..., V], entry: Object, key: str, *limits: Any) -> V | None:
     value = entry.get(key)
     return None if value is None else read(value, key, *limits)
-
-
-def _time(value: Any, name: str) -> str:
-    if moment(value) is None:
-        raise ValueError(f"{name} is no time")
-    return str(value)
 
 
 def _mappings(value: Any) -> list[Object]:

@@ -1,0 +1,1 @@
+"""Talks to the API server: client, watch stream, resources and clocks."""

@@ -1,0 +1,1 @@
+"""Elects the leader through a Lease, and ends a process that lost it."""

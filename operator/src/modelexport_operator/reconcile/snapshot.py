@@ -1,0 +1,139 @@
+"""Everything that the cache knows of one export at one moment: the input of ``sync``. Pure.
+
+An object that is only missing in the snapshot proves nothing, since a watch may be late. ``unsettled_jobs`` and
+``lacks_class`` name what has to be listed before anything final may follow from the absence.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from modelexport import names
+from modelexport.api.reasons import Reason
+from modelexport.matrix.support import Target
+from modelexport.untrusted import moment
+from modelexport_operator.jobs.conversion_job import pods_of, target_of
+from modelexport_operator.jobs.diagnosis import Diagnosis
+from modelexport_operator.jobs.state import (
+    TargetState,
+    completion_time,
+    is_finished,
+    is_outcome_known,
+    is_past_deadline,
+    lacks_pod,
+)
+from modelexport_operator.kube.types import Object, created
+from modelexport_operator.reconcile.export_class import pick_class
+from modelexport_operator.scheduling.fair_share import Demand
+from modelexport_operator.status.conditions import READY, find_condition, recorded_targets, status_of
+
+POD_CREATION_TOLERANCE = timedelta(seconds=10)
+"""How long a Job may lack a Pod before its events are read, and how often they are read until they explain it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One export, its Jobs and Pods, and what else a decision depends on.
+
+    Attributes:
+        parent: the body of the export.
+        jobs: its Jobs.
+        pods: the Pods of these Jobs.
+        classes: all ExportClasses.
+        nodes: all nodes of the cluster.
+        conversions: the unpruned Jobs of its targets; read only if the export is deleted together with its files.
+        others: the demands of all other exports, of any class.
+        reserved: names of the Jobs that got a place in the last sync; the watch may not have reported them yet.
+        refused: Job name -> the API server's message, for Jobs that it has just refused to create.
+        pods_refused: Job name -> the API server's message, for Jobs whose Pods it refuses to create.
+        admissions: Job name -> why Kueue lets the Job wait, where that is known.
+        pods_listed: names of the Jobs that had already ended when their Pods were listed: ``pods`` has all of them.
+        deleted_for: how long this operator has seen the export being deleted.
+    """
+
+    parent: Object
+    jobs: Sequence[Object] = ()
+    pods: Sequence[Object] = ()
+    classes: Sequence[Object] = ()
+    nodes: Sequence[Object] = ()
+    conversions: Sequence[Object] = ()
+    others: Iterable[Demand] = ()
+    reserved: Collection[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    pods_refused: Mapping[str, str] = field(default_factory=dict)
+    admissions: Mapping[str, Diagnosis] = field(default_factory=dict)
+    pods_listed: Collection[str] = ()
+    deleted_for: timedelta = timedelta(0)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the export is being deleted."""
+        return bool(self.parent["metadata"].get("deletionTimestamp"))
+
+    @property
+    def finalizers(self) -> tuple[str, ...]:
+        """The finalizers of the export."""
+        return tuple(self.parent["metadata"].get("finalizers") or ())
+
+    @property
+    def removes_files(self) -> bool:
+        """Whether the export is being deleted together with its files."""
+        return self.is_deleted and names.FINALIZER in self.finalizers
+
+    @cached_property
+    def recorded(self) -> Mapping[Target, TargetState]:
+        """The targets as the status records them."""
+        return recorded_targets(status_of(self.parent))
+
+    @cached_property
+    def job_by_target(self) -> Mapping[Target, Object]:
+        """The newest Job of each target; usually there is only one."""
+        ordered = sorted(self.jobs, key=created)
+        return {target: job for job in ordered if (target := target_of(job)) is not None}
+
+    def pods_of(self, job: Object) -> list[Object]:
+        """Return the Pods of a Job."""
+        return pods_of(job["metadata"]["name"], self.pods)
+
+    def jobs_without_pod(self) -> list[Object]:
+        """Return the Jobs that should have a Pod and have none."""
+        return [job for job in self.jobs if lacks_pod(job, self.pods_of(job))]
+
+    def overdue_jobs(self, now: datetime) -> list[Object]:
+        """Return the Jobs that lack, or lacked until they failed, a Pod for longer than ``POD_CREATION_TOLERANCE``."""
+        waiting = self.jobs_without_pod()
+        given_up = (job for job in self.jobs if target_of(job) is None and is_past_deadline(job))
+        waiting += [job for job in given_up if job not in waiting and not self.pods_of(job)]
+        starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
+        return [job for job, start in starts if start and now - start >= POD_CREATION_TOLERANCE]
+
+    def unsettled_jobs(self) -> list[Object]:
+        """Return the ended Jobs whose outcome neither the status nor the known Pods show: their Pods must be listed."""
+        if self.is_deleted:
+            return []
+        ended = [
+            (target, job)
+            for target, job in self.job_by_target.items()
+            if is_finished(job) and not is_outcome_known(job, self.pods_of(job))
+        ]
+        return [job for target, job in ended if not is_record_of(self.recorded.get(target), job)]
+
+    def lacks_class(self) -> bool:
+        """Return whether a decision depends on a class that is not in the snapshot: the classes must be listed."""
+        status, spec = status_of(self.parent), self.parent.get("spec")
+        name = spec.get("className") if isinstance(spec, Mapping) else None
+        if pick_class(name, self.classes) is not None:
+            return False
+        if self.is_deleted:
+            return self.removes_files
+        is_reported = find_condition(status, READY).get("reason") == Reason.CLASS_NOT_FOUND
+        return not is_reported and "completionTime" not in status
+
+
+def is_record_of(record: TargetState | None, job: Object) -> bool:
+    """Return whether a recorded state is the end of this run of a Job (a Job that was deleted may reuse its name)."""
+    ended = completion_time(job)
+    if record is None or ended is None:
+        return False
+    return (record.job_name, record.completion_time) == (job["metadata"]["name"], ended)

@@ -1,0 +1,1 @@
+"""Runs the controller: informers, cache, work queue and workers."""

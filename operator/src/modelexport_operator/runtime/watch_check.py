@@ -1,0 +1,208 @@
+"""Detects stale watches by comparing the cache with a fresh list.
+
+A watch can fall silent without an error, and a process with a silent watch still looks healthy. So all objects are
+listed periodically (their metadata only), and the watches get some time to catch up. Then every listed object must be
+known in that version or a newer one, and every known object must be listed or be newer than the list. The cache counts
+as synced after the first check that passes. Objects that are no longer listed are removed from the cache.
+
+Each object is compared separately, because the progress of a watch on one object proves nothing about others. A listed
+object that the cache lacks was either never reported or deleted after the list; the cache keeps tombstones to tell the
+two apart even under load. Versions of one object only grow: a version newer than the list is no gap.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelexport_operator.kube.backoff import Backoff
+from modelexport_operator.kube.client import Cluster, ClusterError, Listing
+from modelexport_operator.kube.resources import Resource, Scope
+from modelexport_operator.kube.types import Key
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.cache import Cache
+from modelexport_operator.runtime.controller import Controller
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+COMPARISONS_PER_SECOND = 10_000
+"""Limits how many late objects are compared again per second: there are many while a new process lists them all."""
+LATE_SECONDS = 1.0
+"""How often a watch that was behind is checked for having caught up."""
+LIST_COST_FACTOR = 300
+"""The pause between checks is at least this many times the duration of the list: with very many objects checks use no
+more CPU, but are rarer."""
+LONGEST_PAUSE = 600.0
+"""Seconds between two checks at most. The alert ModelExportOperatorDeaf allows for that."""
+CROWDED_NAMESPACE = 5000
+"""Objects of one kind in one namespace: nine targets each of more than five hundred exports."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An object that differs between list and cache: a newer listed version, or a deletion before the list."""
+
+    resource: Resource
+    key: Key
+    version: int
+    is_listed: bool
+
+    def persists(self, cache: Cache) -> bool:
+        """Return whether the watch has still not reported it."""
+        objects = cache[self.resource]
+        if self.is_listed:
+            return objects.known_version(self.key) < self.version
+        return objects.version(self.key) is not None and objects.known_version(self.key) <= self.version
+
+
+class WatchCheck:
+    """The periodic comparison of cache and lists, and its last result.
+
+    Args:
+        cluster: the API server.
+        controller: owns the cache.
+        metrics: the metrics of the process.
+        scopes: which objects to compare.
+        interval: seconds between two checks of a scope.
+        lag_tolerance: seconds for which a watch may be behind a list.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        controller: Controller,
+        metrics: Metrics,
+        scopes: Sequence[Scope],
+        *,
+        interval: float,
+        lag_tolerance: float,
+    ) -> None:
+        self.synced = asyncio.Event()
+        self._cluster = cluster
+        self._controller = controller
+        self._metrics = metrics
+        self._scopes = scopes
+        self._interval = interval
+        self._lag_tolerance = lag_tolerance
+        self._behind = dict.fromkeys(scopes, 0)
+        self._last_listing = dict.fromkeys(scopes, time.monotonic())
+        self._pauses = dict.fromkeys(scopes, interval)
+        self._unsynced = set(scopes)
+        self._pending = set(scopes)
+        """Scopes that have not been compared since the last complete check was recorded."""
+
+    @property
+    def lagging(self) -> dict[Resource, int]:
+        """How many objects of each kind the watches have not reported."""
+        behind: Counter[Resource] = Counter()
+        for scope, count in self._behind.items():
+            behind[scope.resource] += count
+        return dict(+behind)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the API server has not answered for some scope for the time of three checks."""
+        now = time.monotonic()
+        return any(
+            now - at > 3 * (self._pauses[scope] + self._lag_tolerance) for scope, at in self._last_listing.items()
+        )
+
+    async def run_forever(self) -> None:
+        """Check every scope periodically and separately: a scope that cannot be listed does not delay others."""
+        async with asyncio.TaskGroup() as group:
+            for scope in self._scopes:
+                group.create_task(self._check_forever(scope))
+
+    async def _check_forever(self, scope: Scope) -> None:
+        """Check a scope at once, retry soon until it has passed, and then check periodically."""
+        backoff = Backoff()
+        while True:
+            try:
+                missed = await self.check(scope)
+            except ClusterError as error:
+                pause = backoff.next(error.retry_after)
+                plural = scope.resource.plural
+                logger.warning("cannot check the watch of %s: %s; retrying in %.1f s", plural, error, pause)
+                await asyncio.sleep(pause)
+            else:
+                backoff.reset()
+                await self._wait_for_next_check(scope, missed)
+
+    async def check(self, scope: Scope) -> list[Difference]:
+        """Compare cache and list, and return what the watch has not reported within the tolerance.
+
+        Raises:
+            ClusterError: the objects cannot be listed.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        listing = await self._cluster.list_versions(scope)
+        self._last_listing[scope] = time.monotonic()
+        self._pauses[scope] = max(self._interval, min(LIST_COST_FACTOR * (loop.time() - began), LONGEST_PAUSE))
+        missed = await self._wait_for_watch(scope, listing)
+        self._record(scope, len(missed))
+        for difference in missed:
+            if not difference.is_listed:
+                self._controller.handle_deletion(difference.resource, difference.key, difference.version)
+        self._controller.cache[scope.resource].drop_tombstones(scope, listing.objects, listing.version)
+        self._record_kept(scope)
+        if missed:
+            logger.error("the watch of %s is behind by %d objects", scope.resource.plural, len(missed))
+        else:
+            self._unsynced.discard(scope)
+        if not self._unsynced:
+            self.synced.set()
+        return missed
+
+    async def _wait_for_watch(self, scope: Scope, listing: Listing) -> list[Difference]:
+        """Return what the watch has still not reported after the tolerance."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._lag_tolerance
+        missed = self._compare(scope, listing)
+        while missed and loop.time() <= end:
+            await asyncio.sleep(max(POLL_SECONDS, len(missed) / COMPARISONS_PER_SECOND))
+            missed = [difference for difference in missed if difference.persists(self._controller.cache)]
+        return missed
+
+    async def _wait_for_next_check(self, scope: Scope, missed: Sequence[Difference]) -> None:
+        """Wait for the next check, and meanwhile lower the lag by what is reported late."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (POLL_SECONDS if scope in self._unsynced else self._pauses[scope])
+        while missed and (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(LATE_SECONDS, left))
+            # The check itself has applied missed deletions, so they do not show whether the watch has caught up.
+            missed = [one for one in missed if not one.is_listed or one.persists(self._controller.cache)]
+            self._set_lag(scope, len(missed))
+        await asyncio.sleep(max(0.0, end - loop.time()))
+
+    def _record(self, scope: Scope, behind: int) -> None:
+        self._set_lag(scope, behind)
+        self._pending.discard(scope)
+        if not self._pending:
+            self._metrics.record_watch_check()
+            self._pending.update(self._scopes)
+
+    def _set_lag(self, scope: Scope, count: int) -> None:
+        self._behind[scope] = count
+        self._metrics.record_lag(scope.resource.plural, self.lagging.get(scope.resource, 0))
+
+    def _compare(self, scope: Scope, listing: Listing) -> list[Difference]:
+        resource, cache = scope.resource, self._controller.cache
+        listed = (Difference(resource, key, version, True) for key, version in listing.objects.items())
+        gone = (
+            Difference(resource, key, listing.version, False)
+            for key in cache[resource]
+            if scope.contains(key[0]) and key not in listing.objects
+        )
+        return [difference for difference in (*listed, *gone) if difference.persists(cache)]
+
+    def _record_kept(self, scope: Scope) -> None:
+        """Record how many objects are cached, and warn about namespaces with more than anyone should need."""
+        plural, objects = scope.resource.plural, self._controller.cache[scope.resource]
+        self._metrics.record_kept(plural, len(objects))
+        for namespace, count in Counter(namespace for namespace, _ in objects if scope.contains(namespace)).items():
+            if namespace and count > CROWDED_NAMESPACE:
+                logger.warning("namespace %s has %d labelled %s; set a quota to limit them", namespace, count, plural)

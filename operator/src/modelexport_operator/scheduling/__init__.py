@@ -1,0 +1,1 @@
+"""Decides which targets may start: admission, fair share and node pools. Pure."""

@@ -1,0 +1,1 @@
+"""Builds the status of an export: conditions, progress and events. Pure."""
