@@ -1,26 +1,26 @@
-"""Whether a network that was rebuilt is the one that was trained, and what else it could be.
+"""Checks whether a rebuilt network is the one that was trained, and searches for parameters that fit better.
 
-Weights do not say which activation is between their layers, or how pixels came to them. The statistics of normalisation
-do, to a degree: see ``statistics``.
+Weights do not reveal the activation between their layers or the preprocessing of pixels. The normalisation statistics
+do, to a degree: see ``norm_statistics``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelexport.matrix import ARCHITECTURES
-from modelexport.reasons import Reason
-from modelexport.result import Reference
-from modelexport.spec import Model, Parameters
+from modelexport.api.reasons import Reason
+from modelexport.api.result import Reference
+from modelexport.api.spec import Model, Parameters
+from modelexport.matrix.support import ARCHITECTURES
 from modelexport_converter.backends import Array
+from modelexport_converter.checkpoints.state_dict import mismatch
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import mismatch
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.statistics import ENOUGH_PICTURES, Fit, measure
+from modelexport_converter.norm_statistics import ENOUGH_IMAGES, Fit, Keep, measure
 
 Load = Callable[[Model], LoadedModel]
 Prepare = Callable[[LoadedModel], Sequence[Array]]
-_OF_PICTURES = frozenset({"colorOrder", "pixelRange", "imageMean", "imageStd"})
+_OF_IMAGES = frozenset({"colorOrder", "pixelRange", "imageMean", "imageStd"})
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -28,62 +28,62 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another statement about a network, in the words of ``spec.model.parameters``, and what comes of it."""
+    """Other parameters of a network, as text for ``spec.model.parameters``, and how well they fit."""
 
     words: str
     fit: Fit
 
 
-def check_network(loaded: LoadedModel, model: Model, load: Load, prepare: Prepare, *, own: bool) -> LoadedModel:
-    """Compare a network with its statistics of normalisation, and return it with what is doubtful about it.
+def check_network(
+    loaded: LoadedModel, model: Model, load: Load, prepare: Prepare, *, own: bool, keep: Keep = lambda *_: None
+) -> LoadedModel:
+    """Compare a network with its normalisation statistics, and return it with warnings.
 
-    A network that the checkpoint itself describes is never refused. One that was rebuilt is, where it cannot be the
-    right one, or where another statement about it, which the export leaves open, makes it fit.
+    A network that the checkpoint itself describes is never refused. A rebuilt network is refused if it cannot be the
+    right one, or if other parameters, which the export leaves open, make it fit.
 
     Args:
         loaded: the network.
-        model: what the export says of it.
-        load: the same with other parameters.
-        prepare: pictures as a network takes them.
-        own: whether the pictures are the user's.
+        model: the model of the export.
+        load: loads the network with other parameters.
+        prepare: returns images as inputs of a network, each (1, channels, height, width).
+        own: whether the images are the user's.
+        keep: receives each image and the network's outputs for it.
 
     Raises:
         Failure: ``CheckpointMismatch``, with the numbers and the way out.
     """
-    fit = measure(loaded.module, prepare(loaded))
+    fit = measure(loaded.module, prepare(loaded), keep)
     if fit is None:
         return loaded
-    enough = own and fit.pictures >= ENOUGH_PICTURES
+    enough = own and fit.images >= ENOUGH_IMAGES
     impossible = fit.is_impossible(enough=enough)
     checked = replace(loaded, fit=fit)
-    if not impossible and not (enough and fit.doubt > 1):
+    if not impossible and not (enough and fit.misfit > 1):
         return checked
     better = _find_better(fit, model, load, prepare) if loaded.reference is Reference.REBUILT else None
     if loaded.reference is Reference.REBUILT and (impossible or better):
         raise mismatch(_refusal(fit, model, better))
-    return replace(checked, warnings=(*loaded.warnings, _warning(fit)))
-
-
-def _warning(fit: Fit) -> str:
-    return f"the network or the pictures may be others than in training: {fit}"
+    warning = f"the network or the images may differ from the training: {fit}"
+    return replace(checked, warnings=(*loaded.warnings, warning))
 
 
 def _refusal(fit: Fit, model: Model, better: Alternative | None) -> str:
-    found = f"on {fit.pictures} picture{'' if fit.pictures == 1 else 's'} its {fit}"
+    found = f"on {fit.images} image{'' if fit.images == 1 else 's'} its {fit}"
     if better:
         wrong = f"this is not the network that was trained: {found}"
         return f"{wrong}; set {better.words} in spec.model.parameters, with which its {better.fit}"
     row = ARCHITECTURES[model.architecture]
-    names = [*(["activation"] if row.activations else []), *sorted(row.takes & _OF_PICTURES)]
-    program = "its part before the suppression of boxes as .pt2 for Custom" if row.suppresses else "the network as .pt2"
+    names = [*(["activation"] if row.activations else []), *sorted(row.takes & _OF_IMAGES)]
+    program = "its part before the suppression of boxes as .pt2 for Custom" if row.has_nms else "the network as .pt2"
     return (
-        f"the network or the pictures are others than in training: {found}; set {', '.join(names)} in "
-        f"spec.model.parameters as in training, give pictures like those of the training, or save {program}"
+        f"the network or the images are others than in training: {found}; set {', '.join(names)} in "
+        f"spec.model.parameters as in training, give images like those of the training, or save {program}"
     )
 
 
 def _find_better(fit: Fit, model: Model, load: Load, prepare: Prepare) -> Alternative | None:
-    """The statement that an export leaves open and that makes a network fit, by half as much doubt at most."""
+    """Return the best parameters that the export leaves open, if they at least halve the misfit of the network."""
     found = []
     for words, parameters in alternatives(model):
         try:
@@ -91,15 +91,15 @@ def _find_better(fit: Fit, model: Model, load: Load, prepare: Prepare) -> Altern
         except Failure as failure:
             if failure.reason is not Reason.CHECKPOINT_MISMATCH:
                 raise
-            continue  # it is no statement about this variant
+            continue  # does not apply to this variant
         if tried := measure(other.module, prepare(other)):
             found.append(Alternative(words, tried))
-    best = min(found, key=lambda one: one.fit.doubt, default=None)
-    return best if best and best.fit.doubt <= min(1.0, fit.doubt / 2) else None
+    best = min(found, key=lambda one: one.fit.misfit, default=None)
+    return best if best and best.fit.misfit <= min(1.0, fit.misfit / 2) else None
 
 
 def alternatives(model: Model) -> Iterator[tuple[str, Parameters]]:
-    """Other statements about a network that an export leaves open: words of the specification, and all parameters."""
+    """Yield parameters that the export leaves open: text for the specification, and all parameters with them."""
     row, given = ARCHITECTURES[model.architecture], model.parameters
     if given.activation is None:
         for activation in row.activations:

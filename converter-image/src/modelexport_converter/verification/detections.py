@@ -1,16 +1,16 @@
-"""Compares answers of detectors that fill slots: the same detections may stand in other slots, some may come or go.
+"""Compares lists of detections, whose order may differ and which may have lost or gained some.
 
-The agreement is a weighted Dice coefficient, ``2 E·F / (E·E + F·F)`` over all pictures, in which ``E·F`` sums, over
-the pairs of an expected and a found detection, the product of their scores and the intersection over union of their
-boxes, and ``E·E`` and ``F·F`` are the sums of the squared scores. 1 is equality. A lost, an invented and a misnamed
-detection count by the square of their scores, so that faint ones which come and go by a rounding weigh little.
+The agreement is a weighted Dice coefficient, ``2 E·F / (E·E + F·F)`` over all images. ``E·F`` sums, over the pairs of
+an expected and a found detection, the product of their scores and the intersection over union of their boxes; ``E·E``
+and ``F·F`` are the sums of the squared scores. 1 is equality. A lost, an invented and a mislabelled detection count by
+the square of their scores, so faint ones that come and go by rounding weigh little.
 
-Boxes that are less than a pixel wide or high show nothing and are left out on both sides. A trained R-CNN sees such
-slivers at the border of a picture, with a constant score, its box head's answer to an empty region; by a rounding of a
-hundredth of a pixel they come and go, or lose half of their overlap.
+Boxes that are less than a pixel wide or high show nothing and are left out on both sides. A trained R-CNN finds such
+slivers at the border of an image, with a constant score, the output of its box head for an empty region; a rounding of
+a hundredth of a pixel makes them come and go, or halves their overlap.
 
-Masks are measured on the same pairs, each weighted by its product of scores: the sum of the smaller by the sum of the
-larger probabilities, place by place.
+Masks are measured on the same pairs, each weighted by its product of scores: the sum of the smaller probabilities
+divided by the sum of the larger ones, pixel by pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,39 +20,39 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.backends import Array
-from modelexport_converter.evidence import DETECTED, NO_DETECTION
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Output
+from modelexport_converter.verification.informative_images import DETECTED, NO_DETECTION
 
 AXIS = "detection"
 Numbers = npt.NDArray[np.float64]
 
 
 @dataclass
-class SlotSums:
-    """Sums over all pictures, each (height, width), from which the agreements follow."""
+class DetectionSums:
+    """Sums over all images, with inputs of ``input_size`` (height, width), from which the agreements follow."""
 
     outputs: Sequence[Output]
     input_size: tuple[int, int]
-    pictures: int = 0
+    images: int = 0
     shared: float = 0.0
     squares: float = 0.0
     masks: float = 0.0
     weight: float = 0.0
-    evident: int = 0
-    nothing: ClassVar[str] = NO_DETECTION
+    informative: int = 0
+    uninformative_reason: ClassVar[str] = NO_DETECTION
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
-        """Add one picture: the outputs of the model and of the file, in their order.
+        """Add one image: the outputs of the model and of the file, in their order.
 
         Raises:
-            Failure: ``VerificationFailed``: the model or the file has no answer.
+            Failure: ``VerificationFailed``: the model or the file reports that it has no answer.
         """
-        self.pictures += 1
-        one, other = (_Slots.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found))
-        self.evident += bool((one.scores >= DETECTED).any())
+        self.images += 1
+        one, other = (Slots.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found))
+        self.informative += bool((one.scores >= DETECTED).any())
         self.squares += float((one.scores**2).sum() + (other.scores**2).sum())
         for index, partner, value in _pairs(one, other):
             self.shared += 2 * value
@@ -62,39 +62,39 @@ class SlotSums:
                 self.masks += weight * _likeness(one.masks[index], other.masks[partner])
 
     def agreements(self) -> dict[str, float]:
-        """Agreement of the detections and, where there are some, of their masks.
+        """Return the agreement of the detections and, if the model has them, of their masks.
 
         Raises:
-            Failure: ``VerificationFailed``: on no picture is there anything to compare.
+            Failure: ``VerificationFailed``: there is nothing to compare on any image.
         """
         if not self.has_content():
-            raise incomparable(f"neither the model nor the file detects anything on {self.pictures} pictures")
+            raise incomparable(f"neither the model nor the file detects anything on {self.images} images")
         detections = {"detections": self.shared / self.squares}
         if not any(output.name == "masks" for output in self.outputs):
             return detections
         return {**detections, "masks": self.masks / self.weight if self.weight else 0.0}
 
     def has_content(self) -> bool:
-        """Whether anything was detected yet."""
+        """Return whether anything was detected yet."""
         return self.squares > 0
 
-    def evidence(self) -> int:
-        """How many pictures show the model something."""
-        return self.evident
+    def informative_count(self) -> int:
+        """Return the number of informative images."""
+        return self.informative
 
     def remark(self) -> str:
-        """Nothing that the agreements do not say."""
+        """Return an empty phrase: the agreements say it all."""
         return ""
 
 
 def incomparable(problem: str) -> Failure:
-    """The failure for a model that says nothing on any picture."""
-    way_out = "give calibration pictures of the model's own domain"
+    """Return the failure of a model that outputs nothing to compare on any image."""
+    way_out = "give calibration images of the model's own domain"
     return Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that nothing can be compared; {way_out}")
 
 
 @dataclass(frozen=True)
-class _Slots:
+class Slots:
     """The filled slots of one answer: boxes (n, 4), scores and labels (n,), masks (n, rows, columns) if any."""
 
     boxes: Numbers
@@ -103,29 +103,37 @@ class _Slots:
     masks: Array | None
 
     @classmethod
-    def read(cls, outputs: Sequence[Output], answer: Sequence[Array]) -> "_Slots":
+    def read(cls, outputs: Sequence[Output], answer: Sequence[Array]) -> "Slots":
+        """Read the outputs for one image.
+
+        Raises:
+            Failure: ``VerificationFailed``: the model or the file reports that it has no answer.
+        """
         named = {output.name: values for output, values in zip(outputs, answer, strict=True)}
         count = round(float(named["count"].reshape(-1)[0]))
         if count < 0:
             chains = "boxes overlap in longer chains than the file resolves"
             problem = f"{chains}, or more exceed the score's threshold than it compares"
             raise Failure(
-                Reason.VERIFICATION_FAILED, f"{problem}, so that it has no answer to a picture; raise scoreThreshold"
+                Reason.VERIFICATION_FAILED, f"{problem}, so that it has no answer to an image; raise scoreThreshold"
             )
         boxes, scores, labels = (named[name][0, :count].astype(np.float64) for name in ("boxes", "scores", "labels"))
         return cls(boxes, scores, labels, named["masks"][0, :count] if "masks" in named else None)
 
-    def visible(self, input_size: tuple[int, int]) -> "_Slots":
-        """Those with a box of at least a pixel, of pictures (height, width)."""
+    def visible(self, input_size: tuple[int, int]) -> "Slots":
+        """Return the detections whose box has at least a pixel in each direction, for inputs of (height, width)."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]) * input_size[::-1]
         kept = (sides >= 1).all(1)
         masks = None if self.masks is None else self.masks[kept]
-        return _Slots(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
+        return Slots(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
 
 
-def _pairs(one: _Slots, other: _Slots) -> Iterator[tuple[int, int, float]]:
-    """Pairs of detections of a class, each in one pair at most, by falling product of scores and overlap."""
-    values = _overlaps(one.boxes, other.boxes) * one.scores[:, None] * other.scores
+def _pairs(one: Slots, other: Slots) -> Iterator[tuple[int, int, float]]:
+    """Yield pairs of detections of one class, greedily by the product of scores and overlap: (index, index, product).
+
+    Each detection is in one pair at most.
+    """
+    values = overlaps(one.boxes, other.boxes) * one.scores[:, None] * other.scores
     values *= one.labels[:, None] == other.labels
     while values.size:
         index, partner = np.unravel_index(values.argmax(), values.shape)
@@ -135,8 +143,8 @@ def _pairs(one: _Slots, other: _Slots) -> Iterator[tuple[int, int, float]]:
         values[index], values[:, partner] = 0, 0
 
 
-def _overlaps(one: Numbers, other: Numbers) -> Numbers:
-    """Intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
+def overlaps(one: Numbers, other: Numbers) -> Numbers:
+    """Return the intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
     sides = np.minimum(one[:, None, 2:], other[:, 2:]) - np.maximum(one[:, None, :2], other[:, :2])
     shared = sides.clip(0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]

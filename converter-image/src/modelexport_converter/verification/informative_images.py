@@ -1,16 +1,16 @@
-"""Which pictures are evidence: those of which the original model says what it does not say of every picture.
+"""Counts informative images: those on which the output of the original model differs from its usual one.
 
-Where a model sees nothing, a file that sees nothing at all agrees with it. So a file is not proved by how many pictures
-it was compared on, but by how many of them showed the model something, as it says itself:
+Where a model detects nothing, a file that detects nothing at all agrees with it. So a verification counts only images
+on which the original model shows a result:
 
 - a detector: a detection with a score of at least DETECTED;
-- a classifier of pictures or of pixels: an answer that is not the average of its answers to all pictures, by MOVED at
-  least, or more than one class within the picture;
-- a model of which nothing is known but the shapes of its outputs: an answer that differs from another one.
+- a classifier of images or of pixels: an output that differs from the average output over all images by MOVED at
+  least, or more than one class within the image;
+- a model of which only the output shapes are known: an output that differs from another one.
 
-Pictures of one colour, of darkness or of noise are evidence for none of the trained models of the tests: their scores
-stay below 0.22 and their answers within 0.01 of the average; on pictures of what they have learned, scores are above
-0.9, and answers of the classifier 0.65 from the average.
+Images of one colour, of darkness or of noise are informative for none of the trained models of the tests: their scores
+stay below 0.22 and their outputs within 0.01 of the average; on images like the training set, scores are above
+0.9, and outputs of the classifier 0.65 from the average.
 """
 
 from collections.abc import Sequence
@@ -22,30 +22,31 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 
 DETECTED = 0.25
-"""The score from which on a detection counts: what ultralytics' ``predict`` shows by default (its ``conf``)."""
+"""The least score of a detection: ultralytics' ``predict`` shows detections from it by default (its ``conf``)."""
 MOVED = 0.05
-"""The share of probability that an answer gives to other classes than the average answer does.
+"""The least share of probability that an output gives to other classes than the average output does.
 
-A file that always gives the average answer agrees on such a picture by 0.95, which no threshold of FP32 or FP16 takes.
+A file that always returns the average output has an agreement of 0.95 on such an image, which is below all thresholds
+of FP32 and FP16.
 """
 SHARE = 1 / 1000
-"""The least share of a picture's pixels that a second class has to have."""
+"""The least share of an image's pixels for a second class."""
 VARIED = 2.0**-10
-"""What an answer differs by, beside its magnitude; half precision rounds by half of that, at most."""
+"""The least difference between outputs, relative to their magnitude; half precision rounds by half of that, at most."""
 
-NO_DETECTION = f"the model detects nothing with a score of {DETECTED} or more on any of the pictures"
-SAME_ANSWER = "the model gives all of the pictures the same answer"
+NO_DETECTION = f"the model detects nothing with a score of {DETECTED} or more on any of the images"
+SAME_ANSWER = "the model returns the same output for all images"
 
 
 @dataclass
 class Probabilities:
-    """Answers of a classifier: for each picture the average over its pixels, (classes,)."""
+    """Outputs of a classifier: for each image the average over its pixels, (classes,)."""
 
     averages: list[Numbers] = field(default_factory=list)
     mixed: list[bool] = field(default_factory=list)
 
     def add(self, answer: npt.NDArray[np.floating]) -> None:
-        """Add one picture: (1, classes), or (1, classes, rows, columns)."""
+        """Add one image: (1, classes), or (1, classes, rows, columns)."""
         pixels = answer[0].astype(np.float64).reshape(answer.shape[1], -1)
         if len(pixels) == 1:
             pixels = np.concatenate([pixels, 1 - pixels])
@@ -54,7 +55,7 @@ class Probabilities:
         self.mixed.append(bool(wins.max() <= (1 - SHARE) * wins.sum()))
 
     def count(self) -> int:
-        """How many pictures are evidence."""
+        """Return the number of informative images."""
         if not self.averages:
             return 0
         averages = np.stack(self.averages)
@@ -64,20 +65,20 @@ class Probabilities:
 
 @dataclass
 class Variation:
-    """Answers of which nothing is known: how many differ from the first one."""
+    """Outputs of which only the shape is known: counts those that differ from the first one."""
 
     first: Sequence[Numbers] | None = None
     different: int = 0
 
     def add(self, answer: Sequence[Numbers]) -> None:
-        """Add one picture: outputs as (channels, rest)."""
+        """Add one image: each output as (channels, rest)."""
         if self.first is None:
             self.first = answer
         elif any(map(_differ, self.first, answer)):
             self.different += 1
 
     def count(self) -> int:
-        """How many pictures are evidence: with the others the first one, too."""
+        """Return the number of informative images; if others differ from the first one, it counts, too."""
         return self.different + 1 if self.different else 0
 
 

@@ -1,7 +1,7 @@
-"""Whether a program gives what the outputs of its architecture are said to be: nobody but its author made it so.
+"""Checks that a ``.pt2`` program's outputs have the meaning that its architecture promises.
 
-Logits have the shape of probabilities, and boxes in pixels that of boxes in parts of the picture. A file of them would
-agree with the program and mislead everybody who reads its description.
+Logits have the shape of probabilities, and boxes in pixels have that of boxes in fractions of the image. A file of them
+would agree with the program and mislead everyone who reads its description.
 """
 
 from collections.abc import Sequence
@@ -9,23 +9,24 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 
 ROUNDING = 1e-2
-"""What a probability may lie outside of 0 to 1, or a sum of them beside 1: a softmax in half precision stays closer."""
+"""Tolerance of the range 0 to 1 of probabilities, and of their sums; a softmax in half precision stays closer."""
 FARTHEST = 4.0
-"""Where the middle of all boxes may lie, in sizes of the picture. It is near 0.5, as anchors lie all over a picture,
-also of a network that sees nothing; in pixels it is 16 and more."""
+"""The largest median of box centres, in sizes of the image. It is near 0.5, as anchors cover the image, even for a
+network that detects nothing; in pixels it is 16 and more.
+"""
 
 
 def check_program(model: LoadedModel) -> LoadedModel:
-    """Run a program once, on noise, and return it where its outputs are what they are said to be.
+    """Run a program once, on noise, and return it if its outputs meet the contract of its architecture.
 
     Raises:
-        Failure: ``CheckpointMismatch``, with what the program has to end in.
+        Failure: ``CheckpointMismatch``, with the operator that the program has to end in.
     """
     with torch.inference_mode():
         check_outputs(model, [output.numpy() for output in model.module(model.example_input())])
@@ -33,10 +34,10 @@ def check_program(model: LoadedModel) -> LoadedModel:
 
 
 def check_outputs(model: LoadedModel, found: Sequence[Array]) -> None:
-    """Stop at outputs of a program that are not what its architecture gives.
+    """Refuse outputs of a program that violate the contract of its architecture.
 
     Raises:
-        Failure: ``CheckpointMismatch``, with what the program has to end in.
+        Failure: ``CheckpointMismatch``, with the operator that the program has to end in.
     """
     for output, values in zip(model.outputs, found, strict=True):
         problem = _problem(output, values)
@@ -46,7 +47,7 @@ def check_outputs(model: LoadedModel, found: Sequence[Array]) -> None:
 
 def _problem(output: Output, values: Array) -> str:
     if not values.size or not np.isfinite(values).all():
-        return ""  # what is not finite is refused by itself
+        return ""  # other checks refuse values that are not finite
     low, high = float(values.min()), float(values.max())
     span = f"its own output {output.name} goes from {low:.3g} to {high:.3g}"
     if "class" in output.axes:
@@ -54,18 +55,12 @@ def _problem(output: Output, values: Array) -> str:
         ending = "sigmoid()" if alone else "softmax(1)"
         way_out = f"end the model in {ending} before torch.export.export"
         if low < -ROUNDING or high > 1 + ROUNDING:
-            return f"{span}, which are no probabilities; {way_out}"
+            return f"{span}, which are not probabilities; {way_out}"
         sums = values.sum(axis=1)
         if not alone and np.abs(sums - 1).max() > ROUNDING:
-            return (
-                f"the classes of its own output {output.name} add up to {_farthest(sums):.3g} and not to 1; {way_out}"
-            )
+            farthest = sums.flat[np.abs(sums - 1).argmax()]
+            return f"the classes of its own output {output.name} add up to {farthest:.3g} and not to 1; {way_out}"
     if "coordinate" in output.axes and np.median(np.abs(values[:, :2])) > FARTHEST:
         way_out = "divide them by the input's width and height in the model before torch.export.export"
-        return f"{span}, which are no parts of the picture; {way_out}"
+        return f"{span}, which are not fractions of the image; {way_out}"
     return ""
-
-
-def _farthest(sums: Array) -> float:
-    """The sum that is farthest from 1."""
-    return float(sums.flat[np.abs(sums - 1).argmax()])

@@ -1,21 +1,24 @@
-"""Compares outputs of which nothing is known but their shape, channel by channel.
+"""Compares outputs with unknown axes, channel by channel.
 
-Channels may have units of their own: ultralytics joins boxes in pixels with scores in 0..1, and beside the spread of
+Channels may have different units: ultralytics joins boxes in pixels with scores in 0..1, and beside the spread of
 the boxes a file without any score reaches 0.9998. So the error of each channel is divided by its own spread, the
-deviation from its average over all pictures. The agreement of an output is 1 - the root mean square of these ratios,
-each channel counting the same, and at most 1 - a quarter of the worst: a channel that says nothing leaves 0.75, too
+deviation from its average over all images. The agreement of an output is 1 - the root mean square of these ratios,
+each channel counting the same, and at most 1 - a quarter of the worst ratio: a channel that is lost leaves 0.75, too
 little for every threshold, however many others there are. Correct INT8 files have errors up to 0.15 in their worst
-channel, which would be too strict a measure for outputs of hundreds.
+channel, so the worst alone would be too strict for outputs of hundreds of channels.
 
 - A channel that varies by less than 1/16 of its magnitude counts as if it varied by that: half precision rounds by up
-  to 1/2048, which is then less than a hundredth, as FP16 has to be. One that varies by less than 2**-20, for which half
+  to 1/2048, which is then less than a hundredth, as FP16 requires. One that varies by less than 2**-20, for which half
   precision has 16 steps, counts as if it varied by that, or by as much as the output's strongest channel is.
-- A channel within 0..1 on all pictures is read as scores, as ``spread_of_scores`` says.
+- A channel within 0..1 on all images counts as scores: see ``spread_of_scores``.
 
-Channels are told by the shape (a first axis of 1 is the batch) and the size of the input. Two axes in proportion to the
-input are the rows and columns of a map. What is left of three axes is the channels: (C, H, W) and (H, W, C), or else
-the first. Of two axes that are no map the shorter is the channels: (84, 8400) and (8400, 84). Of four and more it is
-the last, as in (anchors, H, W, C). A single axis or map is one channel.
+The channel axis follows from the shape (a first axis of 1 is the batch) and the input size. Two axes in proportion to
+the input are the rows and columns of a map.
+
+- Three axes: the axis beside the map, in (C, H, W) and (H, W, C), or else the first.
+- Two axes that are no map: the shorter one, in (84, 8400) and (8400, 84).
+- Four and more axes: the last, as in (anchors, H, W, C).
+- A single axis or a map is one channel.
 """
 
 from collections.abc import Sequence
@@ -25,57 +28,57 @@ import numpy as np
 import numpy.typing as npt
 
 from modelexport_converter.backends import Array
-from modelexport_converter.evidence import SAME_ANSWER, Variation
 from modelexport_converter.model import Output
+from modelexport_converter.verification.informative_images import SAME_ANSWER, Variation
 
 Numbers = npt.NDArray[np.float64]
 _WORST = 4
-"""The worst channel counts at least this part of its error, and an error in faint scores as well."""
+"""The worst channel counts at least this part of its error, and so does an error in faint scores."""
 _NEARLY_CONSTANT = 1 / 16
 _RESOLVED = 2.0**-20
 
 
 class ChannelSums:
-    """Sums over all pictures of every output by itself."""
+    """Sums over all images for each output."""
 
-    nothing = SAME_ANSWER
+    uninformative_reason = SAME_ANSWER
 
     def __init__(self, outputs: Sequence[Output], input_size: tuple[int, int]) -> None:
         self._input_size = input_size
         self._variation = Variation()
-        self._sums = {output.name: _Sums(input_size) for output in outputs}
+        self._sums = {output.name: _ChannelwiseSums(input_size) for output in outputs}
 
     def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
-        """Add one picture: outputs of equal shapes."""
+        """Add one image: outputs of equal shapes."""
         self._variation.add([_by_channel(values, self._input_size) for values in expected])
         for total, one, other in zip(self._sums.values(), expected, found, strict=True):
             total.add(one, other)
 
     def agreements(self) -> dict[str, float]:
-        """Agreement by the name of each output."""
+        """Return the agreement by output name."""
         return {name: total.agreement() for name, total in self._sums.items()}
 
     def has_content(self) -> bool:
-        """Always: every output says something."""
+        """Return ``True``: every output has content."""
         return True
 
-    def evidence(self) -> int:
-        """How many pictures are told apart."""
+    def informative_count(self) -> int:
+        """Return the number of informative images."""
         return self._variation.count()
 
     def remark(self) -> str:
-        """Name the channel that differs most, in the output that does."""
+        """Name the channel that differs most, in the worst output."""
         name, total = min(self._sums.items(), key=lambda item: item[1].agreement())
         ratios = total.ratios()
         return f"channel {ratios.argmax()} of {len(ratios)} in {name} differs most, by {ratios.max():.2g} of its spread"
 
 
 @dataclass
-class _Sums:
+class _ChannelwiseSums:
     """Sums of one output, each an array (channels,)."""
 
     input_size: tuple[int, int]
-    pictures: int = 0
+    images: int = 0
     values: int = 0
     error: Numbers = field(default_factory=lambda: np.zeros(()))
     square: Numbers = field(default_factory=lambda: np.zeros(()))
@@ -84,9 +87,9 @@ class _Sums:
     highest: Numbers = field(default_factory=lambda: np.zeros(()))
 
     def add(self, expected: Array, found: Array) -> None:
-        """Add one picture: outputs of equal shape."""
+        """Add one image: outputs of equal shape."""
         one, other = (_by_channel(values, self.input_size) for values in (expected, found))
-        self.pictures += 1
+        self.images += 1
         self.values += one.shape[1]
         self.error = self.error + ((one - other) ** 2).sum(1)
         self.square = self.square + (one**2).sum(1)
@@ -95,14 +98,14 @@ class _Sums:
         self.highest = np.maximum(self.highest, one.max(1))
 
     def ratios(self) -> Numbers:
-        """|error| / |spread| of each channel."""
+        """Return |error| / |spread| of each channel, (channels,)."""
         return _ratios(self.error, self._spread())
 
     def agreement(self) -> float:
-        """1 - the root mean square of the channels' ratios, and no more than the worst of them allows."""
+        """Return 1 - the root mean square of the channels' ratios, limited by the worst of them."""
         spread = self._spread()
         scores = (self.lowest >= 0) & (self.highest <= 1)
-        counted = np.where(scores, spread_of_scores(spread, self.pictures), spread)
+        counted = np.where(scores, spread_of_scores(spread, self.images), spread)
         mean = float(np.sqrt((_ratios(self.error, counted) ** 2).mean()))
         return 1 - max(mean, float(self.ratios().max()) / _WORST)
 
@@ -112,23 +115,23 @@ class _Sums:
         return np.asarray(np.maximum(own, np.maximum(self.square * _NEARLY_CONSTANT**2, resolved)))
 
 
-def spread_of_scores(own: Numbers, pictures: int) -> Numbers:
-    """The sum of squares that errors in scores are measured against.
+def spread_of_scores(own: Numbers, images: int) -> Numbers:
+    """Return the sum of squares that errors in scores are measured against, of the shape of ``own``.
 
-    Every picture counts as if it held at least one certain answer, so that pictures without any object do not turn tiny
-    errors into large ratios; but never as more than 16 times what the scores themselves are, so that a file without any
-    score has an error of at least a quarter.
+    Every image counts as if it held at least one certain detection, so that images without any object do not turn tiny
+    errors into large ratios; but as no more than 16 times the scores themselves, so that a file without any score has
+    an error of at least a quarter.
     """
-    return np.asarray(np.minimum(np.maximum(own, pictures), _WORST**2 * own))
+    return np.asarray(np.minimum(np.maximum(own, images), _WORST**2 * own))
 
 
 def _ratios(error: Numbers, spread: Numbers) -> Numbers:
-    """Roots of the ratios; where there is no spread at all, whether there is an error."""
+    """Return the roots of the ratios, (channels,); without any spread, 1 if there is an error and else 0."""
     return np.asarray(np.sqrt(np.divide(error, spread, out=np.sign(error), where=spread > 0)))
 
 
 def _by_channel(values: Array, input_size: tuple[int, int]) -> Numbers:
-    """Values (channels, rest) of one output."""
+    """Return one output as (channels, rest)."""
     content = values[0] if values.ndim > 1 and len(values) == 1 else values
     axis = _channel_axis(content.shape, input_size)
     numbers = content.astype(np.float64)
@@ -136,7 +139,7 @@ def _by_channel(values: Array, input_size: tuple[int, int]) -> Numbers:
 
 
 def _channel_axis(shape: tuple[int, ...], input_size: tuple[int, int]) -> int | None:
-    """Which axis, the batch left out, is the channels; ``None`` where there is one channel."""
+    """Return the channel axis of a shape without batch; ``None`` for a single channel."""
     if len(shape) < 2 or (len(shape) == 2 and _is_map(shape, input_size)):
         return None
     if len(shape) == 2:
@@ -147,6 +150,6 @@ def _channel_axis(shape: tuple[int, ...], input_size: tuple[int, int]) -> int | 
 
 
 def _is_map(shape: tuple[int, ...], input_size: tuple[int, int]) -> bool:
-    """Whether rows and columns are in the proportion of the input, to less than a cell."""
+    """Return whether rows and columns have the proportion of the input, to less than a cell."""
     (rows, columns), (height, width) = shape, input_size
     return abs(rows * width - columns * height) < max(height, width)

@@ -1,0 +1,100 @@
+"""Keeps the images on which the answers of a file differ most from those of the model, for people to look at.
+
+A sample holds a small JPEG of the input and the answers of both sides as numbers; what draws it is in the command line.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from modelexport_converter.backends import Array
+from modelexport_converter.model import Preprocessing
+
+MOST = 6
+"""Samples of a report."""
+MOST_ANSWERS = 40
+"""Answers of a sample, of each side."""
+GRID = 64
+"""Rows and columns of the cells in which masks are stored."""
+_LONGEST, _QUALITY = 320, 70
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to an image: a detection, a class, or the pixels of a class.
+
+    Attributes:
+        label: place among the class names.
+        score: probability, or the share of pixels.
+        same: the other side gives this answer too.
+        box: left, top, right, bottom in pixels of the input, or empty.
+        keypoints: x, y, x, y, ... of the visible keypoints in pixels of the input.
+        runs: row, first column and length of each run of cells, of GRID x GRID cells.
+    """
+
+    label: int
+    score: float
+    same: bool
+    box: Sequence[float] = ()
+    keypoints: Sequence[float] = ()
+    runs: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much the answers to an image differ, 0 to 1, and a function that returns those of model and file."""
+
+    amount: float
+    describe: Callable[[], tuple[Sequence[Answer], Sequence[Answer]]]
+
+
+@dataclass
+class Samples:
+    """The samples of one comparison, the largest differences first; of equal ones, those of earlier images."""
+
+    preprocessing: Preprocessing
+    kept: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+
+    def add(self, image: Array, difference: Difference) -> None:
+        """Consider an input of shape (1, channels, height, width)."""
+        if len(self.kept) == MOST and difference.amount <= self.kept[-1][0]:
+            return
+        model, file = difference.describe()
+        sample = {
+            "image": self._encode(image),
+            "size": [int(side) for side in image.shape[2:]],
+            "difference": round(difference.amount, 4),
+            "model": [asdict(answer) for answer in model[:MOST_ANSWERS]],
+            "file": [asdict(answer) for answer in file[:MOST_ANSWERS]],
+        }
+        self.kept = sorted([*self.kept, (difference.amount, sample)], key=lambda pair: -pair[0])[:MOST]
+
+    def to_list(self) -> list[Mapping[str, Any]]:
+        """Return the samples as plain data."""
+        return [sample for _, sample in self.kept]
+
+    def _encode(self, image: Array) -> str:
+        """Return a JPEG in base64, without the normalisation and without alpha."""
+        mean, std = (np.array(values)[:, None, None] for values in (self.preprocessing.mean, self.preprocessing.std))
+        pixels = ((image[0] * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
+        colours = pixels[: 3 if len(pixels) > 2 else 1]  # grey may have alpha
+        drawn = Image.fromarray(np.moveaxis(colours, 0, -1) if len(colours) > 1 else colours[0])
+        drawn.thumbnail((_LONGEST, _LONGEST))
+        buffer = io.BytesIO()
+        drawn.save(buffer, "JPEG", quality=_QUALITY)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+
+def runs_of(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Return a mask (height, width) as runs of GRID x GRID cells: row, first column, length, for each run."""
+    places = [((np.arange(GRID) + 0.5) * side / GRID).astype(int) for side in mask.shape]
+    cells = np.pad(mask[np.ix_(*places)], ((0, 0), (1, 1))).astype(np.int8)
+    rows, begins = np.nonzero(np.diff(cells, axis=1) == 1)
+    _, ends = np.nonzero(np.diff(cells, axis=1) == -1)
+    return [int(value) for run in zip(rows, begins, ends - begins, strict=True) for value in run]
