@@ -1,6 +1,6 @@
-"""One module per file format; every module offers the four functions of ``Backend``.
+"""One module per file format; every module implements ``Backend``.
 
-Heavy libraries are imported by the module of their format only, so an ONNX conversion never loads coremltools.
+Each format's heavy libraries are imported by its own module only, so an ONNX conversion never loads coremltools.
 """
 
 import importlib
@@ -12,45 +12,57 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from modelexport.matrix import BACKENDS, Format, Scheme
+from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.model import LoadedModel
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], tuple[Array, ...]]
-"""Runs a produced file on one input (1, 3, height, width); answers in the order of ``LoadedModel.outputs``."""
+"""Runs a file on one input (1, C, H, W); returns the outputs in the order of ``LoadedModel.outputs``."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a produced file really holds, read back from its bytes.
+class FileContents:
+    """The contents of a produced file, read back from its bytes.
 
-    ``weight_types`` counts the elements of constant tensors by type (``float32``, ``float16``, ``int8``),
-    ``op_types`` the operators. ``inputs`` and ``outputs`` map names to shapes.
+    ``weight_types`` counts the elements of constant tensors by type (``float32``, ``float16``, ``int8``), ``op_types``
+    the operators. ``inputs`` and ``outputs`` map names to shapes. ``channels_last``: the image is (1, height, width,
+    channels) instead of (1, channels, height, width).
     """
 
     weight_types: Mapping[str, int]
     op_types: Mapping[str, int]
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
+    channels_last: bool = False
 
 
 class Backend(Protocol):
-    """What a module of this package offers. Files are single files, but for Core ML's ``.mlpackage`` folder."""
+    """The interface of every module here. A file is a single file, except for Core ML and TensorFlow a folder."""
 
-    def convert(self, model: LoadedModel, base: Scheme, path: Path) -> None:
-        """Write the model to ``path`` by a scheme that the format starts from: ``fp32``, for Core ML ``fp16`` too."""
+    def convert(self, model: LoadedModel, base: Recipe, path: Path) -> None:
+        """Write the model to ``path`` by a base recipe of the format, from which its others are quantised."""
 
-    def quantise(self, model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-        """Write the file ``source``, which is in the base of ``scheme``, to ``path`` by that scheme.
+    def quantise(
+        self,
+        model: LoadedModel,
+        source: Path,
+        recipe: Recipe,
+        samples: Sequence[Array],
+        path: Path,
+        *,
+        max_float_layers: int = 0,
+    ) -> tuple[str, ...]:
+        """Write the file ``source``, in the base recipe of ``recipe``, to ``path`` by ``recipe``.
 
-        ``samples`` are calibration inputs, each (1, 3, height, width); empty when the scheme needs none.
+        ``samples`` are calibration inputs (1, C, H, W); empty if the recipe needs none. With 8-bit activations, up to
+        ``max_float_layers`` layers whose rounding costs the outputs most stay in float; their names are returned.
         """
 
-    def inspect(self, path: Path) -> Facts:
-        """Read back what a file holds."""
+    def inspect(self, path: Path) -> FileContents:
+        """Read back the contents of a file."""
 
     def open_file(self, model: LoadedModel, path: Path) -> Run:
-        """Load a file into its runtime (for Core ML: into the MIL evaluator)."""
+        """Load a file into its runtime (Core ML: into the MIL evaluator)."""
 
 
 def load_backend(fmt: Format) -> Backend:

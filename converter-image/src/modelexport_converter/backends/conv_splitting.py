@@ -1,4 +1,4 @@
-"""Splits convolutions whose weights are more than ai-edge-quantizer can take."""
+"""Splits convolutions with more weights than ai-edge-quantizer can handle."""
 
 import copy
 from itertools import pairwise
@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 LIMIT = 32 << 20
-"""Bytes. Larger weights ai-edge-quantizer 0.10 takes row by row, to which the scales of a convolution do not fit."""
+"""Limit in bytes.
+
+ai-edge-quantizer 0.10 quantises larger weights row by row, which the scales of a convolution do not fit.
+"""
 
 
-def split_large(network: nn.Module) -> nn.Module:
-    """Return an equal network without convolutions above the limit; the same network where there are none."""
+def split_large_convolutions(network: nn.Module) -> nn.Module:
+    """Return an equivalent network without convolutions above the limit; the same network if there are none."""
     if not any(map(_is_large, network.modules())):
         return network
     network = copy.deepcopy(network)
@@ -28,7 +31,7 @@ def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 class _Joined(nn.Module):
-    """A convolution as several, each for a part of the output's channels."""
+    """A convolution as several, each for a part of the output channels."""
 
     def __init__(self, whole: nn.Conv2d) -> None:
         super().__init__()
@@ -37,11 +40,12 @@ class _Joined(nn.Module):
         self.parts = nn.ModuleList(_part(whole, *channels) for channels in pairwise(bounds))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As the whole convolution."""
+        """(N, C, H, W) to the output of the whole convolution."""
         return torch.cat([part(x) for part in self.parts], 1)
 
 
 def _part(whole: nn.Conv2d, first: int, end: int) -> nn.Conv2d:
+    """Return the part of a convolution that computes the output channels ``first`` to ``end - 1``."""
     part = copy.copy(whole)
     part._parameters = {
         name: None if value is None else nn.Parameter(value[first:end].clone(), requires_grad=False)

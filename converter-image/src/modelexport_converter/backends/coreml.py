@@ -1,4 +1,6 @@
-"""Core ML (``.mlpackage``): coremltools converts and quantises; our evaluator runs, as Apple's runtime needs a Mac."""
+"""Core ML (``.mlpackage``): coremltools converts and quantises; our evaluator runs files, as Apple's runtime needs a
+Mac.
+"""
 
 import logging
 import warnings
@@ -12,19 +14,19 @@ import numpy as np
 import torch
 
 from modelexport import __version__
-from modelexport.matrix import Scheme
-from modelexport_converter.backends import Array, Facts, Run
-from modelexport_converter.backends.expressing import Expressing, multiplies_vector
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends.activation_ranges import trace_to_weights
+from modelexport_converter.backends.decompositions import DecompositionMode, multiplies_vector
+from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.backends.ranges import trace_back
-from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
 from modelexport_converter.coreml import load_program
 from modelexport_converter.model import LoadedModel
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """coremltools warns of a torch that it was not tested with, of the missing Mac, and of every tuple of outputs."""
+    """Silence coremltools' warnings of an untested torch, of the missing macOS, and of tuples of outputs."""
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -44,22 +46,22 @@ with _quiet():
 
 _WEIGHTED = ("conv", "conv_transpose", "linear")
 _QUANTISED = (*_WEIGHTED, "einsum", "matmul")
-_OTHERWISE = frozenset(
+_MISTRANSLATED = frozenset(
     f"aten::{name}"
     for name in (
         # Recurrent layers: Core ML has none for gru, and lstm in float32 only; their steps follow one another instead.
         *("gru", "lstm", "rnn_relu", "rnn_tanh"),
-        # coremltools leaves out that these smooth, and takes apart what does not overlap only.
+        # coremltools ignores the antialiasing of two, and supports col2im for patches that do not overlap only.
         *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "col2im"),
-        # coremltools translates these to operators that Core ML does not have, or our evaluator.
+        # coremltools translates these to operators that Core ML or our evaluator does not have.
         *("pixel_unshuffle", "acosh", "asinh", "celu", "affine_grid_generator", "select_scatter", "slice_scatter"),
     )
 )
-"""What coremltools translates, but not in every precision, or not to the same numbers."""
+"""Operators that coremltools translates, but not in every precision, or to other values."""
 
 
 class _Number(int):
-    """What coremltools 9 makes of an array of one number; numpy 2.4 refuses the call of ``int``."""
+    """Replaces ``int`` in coremltools 9, which calls it on arrays of one number; numpy 2.4 refuses that."""
 
     def __new__(cls, value: Any) -> Any:
         return int(np.asarray(value).item())
@@ -67,64 +69,74 @@ class _Number(int):
 
 @register_torch_op(torch_alias=["int"], override=True)  # type: ignore[untyped-decorator]
 def _int(context: Any, node: Any) -> None:
+    """Translate ``int``, also from arrays of one number."""
     ops._cast(context, node, _Number, "int32")
 
 
 @register_torch_op(torch_alias=["unsafe_chunk"])  # type: ignore[untyped-decorator]
 def _chunk(context: Any, node: Any) -> None:
-    """What torch makes recurrent cells of, and coremltools has for lists of sizes only."""
+    """Translate ``unsafe_chunk``, a part of torch's recurrent cells; coremltools supports it for lists only."""
     value, count, axis = ops._get_inputs(context, node, expected=3)
     size = -(-value.shape[axis.val] // count.val)
     sizes = [min(size, value.shape[axis.val] - start) for start in range(0, value.shape[axis.val], size)]
     context.add(mb.split(x=value, split_sizes=sizes, axis=axis.val), node.name)
 
 
-def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, a folder, by ``fp32`` or ``fp16``."""
-    precision = ct.precision.FLOAT32 if base is Scheme.FP32 else _half(model)
+    precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(model)
     converted = _translate(model, model.module, precision)
     if {feature.name for feature in converted.get_spec().description.output} != {out.name for out in model.outputs}:
         converted = _translate(model, _Distinct(model.module), precision)
     _save(converted, model, path)
 
 
-def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the FP16 package ``source`` to ``path``, a folder, with weights in 8 bits."""
-    # By type of operator: a rule for everything would also quantise the constants of the decoding.
+def quantise(
+    model: LoadedModel,
+    source: Path,
+    recipe: Recipe,
+    samples: Sequence[Array],
+    path: Path,
+    *,
+    max_float_layers: int = 0,
+) -> tuple[str, ...]:
+    """Write the FP16 package ``source`` to ``path``, a folder, with 8-bit weights; all values between stay in FP16."""
+    # By operator type: a global rule would also quantise the constants of the decoding.
     eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
     rules = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_QUANTISED, eight_bits))
     with _quiet(), no_progress_bars():
         half = ct.models.MLModel(str(source), skip_model_load=True)
         _save(optimize.linear_quantize_weights(half, rules), model, path)
+    return ()
 
 
-def _half(model: LoadedModel) -> Any:
-    """Half precision for the modules of the body or, without one, for all but what makes outputs exact."""
-    if model.body:
-        return ct.transform.FP16ComputePrecision(op_selector=lambda op: _module(op) in model.body)
-    exact = cache(partial(_exact, model))  # what it finds first, before operators are replaced
+def _fp16_precision(model: LoadedModel) -> Any:
+    """Return FP16 for the modules of the body or, without one, for all operators except those before exact outputs."""
+    if model.low_precision_modules:
+        return ct.transform.FP16ComputePrecision(op_selector=lambda op: _module(op) in model.low_precision_modules)
+    exact = cache(partial(_exact, model))  # cached before coremltools replaces operators
     return ct.transform.FP16ComputePrecision(op_selector=lambda op: id(op) not in exact(op.enclosing_block))
 
 
 def _exact(model: LoadedModel, block: Any) -> set[int]:
-    """The operators between the last weights and the exact outputs."""
+    """Return the ids of the operators between the last weights and the exact outputs."""
     sources = {id(op): [id(var.op) for var in op.get_flattened_inputs()] for op in block.operations}
     weighted = {id(op) for op in block.operations if op.op_type in _WEIGHTED}
-    names = {output.name for output in model.outputs if output.exact}
-    following, _ = trace_back((id(var.op) for var in block.outputs if var.name in names), sources, weighted)
+    names = {output.name for output in model.outputs if output.keep_float32}
+    following, _ = trace_to_weights((id(var.op) for var in block.outputs if var.name in names), sources, weighted)
     return following
 
 
 def _module(op: Any) -> str | None:
-    """The child of the model from which an operator comes."""
+    """Return the child module of the model from which an operator comes."""
     names = [name for name in op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME, ()) if name]
     return names[0] if names else None
 
 
-def inspect(path: Path) -> Facts:
-    """Read back what a package holds."""
+def inspect(path: Path) -> FileContents:
+    """Read back the contents of a package."""
     program = load_program(path)
-    return Facts(
+    return FileContents(
         weight_types=program.weight_types(),
         op_types=program.op_types(),
         inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.inputs},
@@ -144,23 +156,23 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 
 
 class _Distinct(torch.nn.Module):
-    """A network that computes each output, so that Core ML has one of each name: it gives a value one name only."""
+    """Computes each output separately, so that every output gets its own name: Core ML gives a value one name only."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs, each as the maximum of itself and itself."""
+        """Return the outputs, each as the maximum of itself and itself; keeps their shapes."""
         return tuple(torch.maximum(output, output) for output in self.module(image))
 
 
 def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> Any:
     with _quiet(), warnings.catch_warnings():
-        # Sizes are constants here, so what tracing makes of them is what is meant.
+        # Sizes are constants here, so tracing them as constants is correct.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=FutureWarning, message="`torch.jit.trace")
-        with Expressing(_is_translated, {"aten::matmul": multiplies_vector}):
+        with DecompositionMode(_is_translated, {"aten::matmul": multiplies_vector}):
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 module, model.example_input(), strict=False, check_trace=False
             )
@@ -179,16 +191,16 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
 
 
 def _is_translated(name: str) -> bool:
-    """Whether coremltools translates an operator, e.g. ``aten::relu``, to what our evaluator knows."""
-    return name not in _OTHERWISE and _TORCH_OPS_REGISTRY.get_func(name) is not None
+    """Return whether coremltools translates an operator, e.g. ``aten::relu``, and our evaluator supports the result."""
+    return name not in _MISTRANSLATED and _TORCH_OPS_REGISTRY.get_func(name) is not None
 
 
 def _save(converted: Any, model: LoadedModel, path: Path) -> None:
-    usage = describe_usage(model)
+    file_metadata = file_metadata_of(model)
     converted.author = AUTHOR
     converted.version = __version__
     converted.short_description = DESCRIPTION
-    converted.user_defined_metadata.update(usage)
+    converted.user_defined_metadata.update(file_metadata)
     for output in model.outputs:
         converted.output_description[output.name] = output.meaning
     converted.save(str(path))

@@ -1,58 +1,102 @@
-"""Expresses the operators of a program that a format lacks by those that it has, while an exporter traces it.
+"""Decomposes operators that a format lacks into operators that it has, while an exporter traces the program.
 
-By a formula of ours, else by what torch itself makes the operator of. What has neither is left as it is, and the
-exporter refuses it by its name.
+Our own decompositions come first, then torch's. An operator without either stays, and the exporter refuses it by its
+name.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-class Expressing(TorchFunctionMode):
-    """Takes the place of each operator, e.g. ``aten::relu``, of which ``known`` says that a format lacks it."""
+_SEPARABLE = frozenset(
+    f"aten::{name}"
+    for name in (
+        *("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
+        *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+    )
+)
+"""Resampling operators that are separable: one matrix for the rows, one for the columns."""
+_DECOMPOSITIONS: dict[str, Callable[..., Any]] = {}
+"""Our decompositions by operator. Each takes the operator's arguments, and assumes that all values are finite."""
+_UNSUPPORTED_CALLS: dict[str, Callable[..., bool]] = {}
+"""By operator, whether no format supports it for the arguments of a call."""
 
-    def __init__(self, known: Callable[[str], bool], awkward: Mapping[str, Callable[..., bool]] | None = None) -> None:
-        """Take also the place of operators whose arguments are ``awkward`` for the format, by their names."""
+
+def _decomposes(*operators: str) -> Callable[[_Function], _Function]:
+    """Register the decorated function as the decomposition of some operators."""
+
+    def register(function: _Function) -> _Function:
+        _DECOMPOSITIONS.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
+def _unsupported_if(*operators: str) -> Callable[[_Function], _Function]:
+    """Register the decorated function as the condition under which no format supports some operators."""
+
+    def register(function: _Function) -> _Function:
+        _UNSUPPORTED_CALLS.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
+class DecompositionMode(TorchFunctionMode):
+    """Decomposes each operator call that a format does not support, while an exporter traces the program."""
+
+    def __init__(
+        self, is_supported: Callable[[str], bool], unsupported_calls: Mapping[str, Callable[..., bool]] | None = None
+    ) -> None:
+        """Set what the format supports.
+
+        Args:
+            is_supported: whether the format has an operator, by its name, e.g. ``aten::relu``.
+            unsupported_calls: by operator, whether the format lacks it for the arguments of a call.
+        """
         super().__init__()
-        self._known, self._awkward = known, {**_AWKWARD, **(awkward or {})}
-        self._open: set[str] = set()
+        self._is_supported = is_supported
+        self._unsupported_calls = {**_UNSUPPORTED_CALLS, **(unsupported_calls or {})}
+        self._active: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call an operator, or what expresses it."""
+        """Call an operator, or its decomposition."""
         named = kwargs or {}
-        if not isinstance(func, torch._ops.OpOverload) or (name := _name(func)) in self._open:
+        if not isinstance(func, torch._ops.OpOverload) or (name := _operator_name(func)) in self._active:
             return func(*args, **named)
-        awkward = name in self._awkward and self._awkward[name](*args, **named)
-        if self._known(name) and not awkward:
+        is_unsupported_call = name in self._unsupported_calls and self._unsupported_calls[name](*args, **named)
+        if self._is_supported(name) and not is_unsupported_call:
             return func(*args, **named)
         if name in _SEPARABLE:
             return _resample(func, args, named)
-        if (formula := _FORMULAS.get(name)) is None:
+        if (formula := _DECOMPOSITIONS.get(name)) is None:
             return _decompose(func, args, named) if func._can_decompose() else func(*args, **named)
-        self._open.add(name)
+        self._active.add(name)
         try:
             with self:
                 return formula(*args, **named)
         finally:
-            self._open.discard(name)
+            self._active.discard(name)
 
 
-def _name(operator: Any) -> str:
+def _operator_name(operator: Any) -> str:
+    """Return the name of an operator without its overload, e.g. ``aten::relu``."""
     name: str = operator.name()
     return name.partition(".")[0]
 
 
 def _decompose(func: Any, args: Any, named: Any) -> Any:
-    """Call what torch makes an operator of, without mkldnn, of which it makes a recurrent layer in one piece."""
+    """Call torch's decomposition, without mkldnn, which would turn a recurrent layer into a single operator."""
     enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)  # what torch.backends has for it warns of Intel's GPUs
+    torch._C._set_mkldnn_enabled(False)  # torch.backends' own context manager warns of Intel GPUs
     try:
         return func.decompose(*args, **named)
     finally:
@@ -60,7 +104,7 @@ def _decompose(func: Any, args: Any, named: Any) -> Any:
 
 
 def _resample(func: Any, args: Any, named: Any) -> torch.Tensor:
-    """Resampling that is separable, as two products of matrices, made of a picture of ones on its diagonal."""
+    """Resample (N, C, H, W) by two matrix products; the matrices are the resampled identity."""
     names = [argument.name for argument in func._schema.arguments]
     arguments = dict(zip(names, args, strict=False)) | named
     image: torch.Tensor = arguments.pop(names[0])
@@ -73,7 +117,7 @@ def _resample(func: Any, args: Any, named: Any) -> torch.Tensor:
 
 
 def _along(arguments: Mapping[str, Any], axis: int, size: int) -> dict[str, Any]:
-    """The arguments by which one of the two axes is resampled, and the other, of ``size``, is left as it is."""
+    """Return the arguments that resample one of two axes and keep the other, of ``size``, unchanged."""
     other = 1 - axis
     single = dict(arguments)
     for key, same in (("output_size", size), ("scale_factors", 1.0)):
@@ -87,7 +131,7 @@ def _along(arguments: Mapping[str, Any], axis: int, size: int) -> dict[str, Any]
 
 @contextmanager
 def _untraced() -> Iterator[None]:
-    """Compute what is a constant of the traced program."""
+    """Compute a constant of the traced program, outside of the trace."""
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
@@ -97,10 +141,11 @@ def _untraced() -> Iterator[None]:
         torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
+@_decomposes("aten::slice_scatter")
 def _scatter_slice(  # noqa: PLR0917 (as the operator has them)
     x: torch.Tensor, new: torch.Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> torch.Tensor:
-    """Both joined, and from them what each place holds then."""
+    """Return ``x`` with a slice along ``dim`` replaced by ``new``: both concatenated, then gathered."""
     size = x.shape[dim]
     places = list(range(size))
     for source, place in enumerate(places[slice(start, end, step)]):
@@ -108,43 +153,59 @@ def _scatter_slice(  # noqa: PLR0917 (as the operator has them)
     return torch.cat([x, new.to(x.dtype)], dim).index_select(dim, torch.tensor(places))
 
 
+@_decomposes("aten::select_scatter")
 def _scatter_select(x: torch.Tensor, new: torch.Tensor, dim: int, index: int) -> torch.Tensor:
+    """Return ``x`` with the index along ``dim`` replaced by ``new``."""
     index %= x.shape[dim]
     return _scatter_slice(x, new.unsqueeze(dim), dim, index, index + 1)
 
 
+@_decomposes("aten::rot90")
 def _rotate(x: torch.Tensor, k: int = 1, dims: Any = (0, 1)) -> torch.Tensor:
+    """Rotate by ``k`` quarter turns in the plane of two dimensions, by flips and a transpose."""
     first, second = dims
     if k % 4 == 2:
         return x.flip(dims)
     return x.flip(second if k % 4 == 1 else first).transpose(*dims) if k % 4 else x
 
 
+@_decomposes("aten::channel_shuffle")
 def _shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """``channel_shuffle``: (N, C, ...) to (N, C, ...)."""
     batch, channels, *sizes = x.shape
     return x.reshape(batch, groups, channels // groups, *sizes).transpose(1, 2).reshape(x.shape)
 
 
+@_decomposes("aten::pixel_unshuffle")
 def _unshuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """``pixel_unshuffle``: (N, C, H, W) to (N, C * factor ** 2, H / factor, W / factor)."""
     batch, channels, height, width = x.shape
     cells = x.reshape(batch, channels, height // factor, factor, width // factor, factor)
     return cells.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, height // factor, width // factor)
 
 
+@_decomposes("aten::logit")
 def _logit(x: torch.Tensor, eps: float | None = None) -> torch.Tensor:
+    """``logit``, with inputs clamped to eps..1 - eps."""
     x = x if eps is None else x.clamp(eps, 1 - eps)
     return (x / (1 - x)).log()
 
 
+@_decomposes("aten::trunc")
 def _truncate(x: torch.Tensor) -> torch.Tensor:
+    """``trunc``."""
     return torch.where(x < 0, x.ceil(), x.floor())
 
 
+@_unsupported_if("aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool2d")
 def _is_uneven(image: torch.Tensor, sizes: Any) -> bool:
+    """Return whether adaptive pooling has windows of different sizes."""
     return any(size % wanted for size, wanted in zip(image.shape[-2:], sizes, strict=True))
 
 
 def _spread(join: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Return a function for ``var_mean`` or ``std_mean``."""
+
     def both(x: torch.Tensor, *args: Any, **named: Any) -> Any:
         keep = named.get("keepdim", False)
         dims = args[0] if args and not isinstance(args[0], bool) else None
@@ -154,8 +215,9 @@ def _spread(join: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     return both
 
 
+@_decomposes("aten::unfold")
 def _windows(x: torch.Tensor, dimension: int, size: int, step: int) -> torch.Tensor:
-    """``Tensor.unfold``: each window gathered by its places."""
+    """``Tensor.unfold``: gathers each window along ``dimension``, which becomes the last axis."""
     dimension %= x.dim()
     count = (x.shape[dimension] - size) // step + 1
     places = torch.tensor([start * step + place for start in range(count) for place in range(size)])
@@ -164,6 +226,7 @@ def _windows(x: torch.Tensor, dimension: int, size: int, step: int) -> torch.Ten
     return _move(gathered, dimension + 1, -1)
 
 
+@_decomposes("aten::moveaxis", "aten::movedim")
 def _move(x: torch.Tensor, source: Any, destination: Any) -> torch.Tensor:
     """``movedim`` as a permutation."""
     pairs = sorted(
@@ -175,14 +238,16 @@ def _move(x: torch.Tensor, source: Any, destination: Any) -> torch.Tensor:
     return x.permute(order)
 
 
+@_decomposes("aten::__or__", "aten::bitwise_or")
 def _disjoin(a: Any, b: Any) -> torch.Tensor:
-    """Bits of truth values; what has more bits is left to the exporter, which names it."""
+    """``|`` on bool tensors. Integer tensors keep the operator, which the exporter then names."""
     whole = a.dtype is not torch.bool or (isinstance(b, torch.Tensor) and b.dtype is not torch.bool)
     return torch.bitwise_or(a, b) if whole else torch.logical_or(a, torch.as_tensor(b))
 
 
+@_decomposes("aten::pad")
 def _pad(x: torch.Tensor, widths: Any, mode: str = "constant", value: float | None = None) -> torch.Tensor:
-    """Padding whose widths may be negative, or which goes around."""
+    """Pad with widths that may be negative (cropping), or circularly."""
     for place, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
         dim = x.dim() - 1 - place
         size = int(x.shape[dim])
@@ -196,24 +261,30 @@ def _pad(x: torch.Tensor, widths: Any, mode: str = "constant", value: float | No
     return functional.pad(x, [max(width, 0) for width in widths], mode, value)
 
 
-def _is_awkward_pad(x: torch.Tensor, widths: Any, mode: Any = "constant", value: float | None = None) -> bool:
+@_unsupported_if("aten::pad", "aten::constant_pad_nd")
+def _is_circular_or_negative(x: torch.Tensor, widths: Any, mode: Any = "constant", value: float | None = None) -> bool:
+    """Return whether padding is circular or has a negative width."""
     return bool(mode == "circular" or min(widths) < 0)
 
 
+@_decomposes("aten::index_put")
 def _put(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> torch.Tensor:
-    """What is put at places along one axis, with that axis first."""
+    """``index_put`` along one axis, with that axis moved first."""
     dim, index = len(indices) - 1, indices[-1]
     target = [*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]]
     moved = values.expand(target).movedim(dim, 0)
     return x.movedim(dim, 0).index_put((index,), moved, accumulate).movedim(0, dim)
 
 
-def _is_later_axis(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> bool:
+@_unsupported_if("aten::index_put")
+def _indexes_later_axis(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> bool:
+    """Return whether a vector indexes another axis than the first."""
     *before, index = indices
     places: tuple[int, ...] = tuple(index.shape)
     return bool(before) and all(other is None for other in before) and len(places) == 1
 
 
+@_decomposes("aten::conv_transpose2d")
 def _transpose_convolution(  # noqa: PLR0917 (as the operator has them)
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -224,7 +295,7 @@ def _transpose_convolution(  # noqa: PLR0917 (as the operator has them)
     groups: int = 1,
     dilation: Any = 1,
 ) -> torch.Tensor:
-    """A transposed convolution without padding, cut or filled up to what its paddings ask for."""
+    """Convolve transposed, (N, C, H, W), without padding, then crop or extend as the paddings ask."""
     pairs = [pair if len(pair) > 1 else [*pair] * 2 for pair in map(_listed, (padding, output_padding))]
     whole = functional.conv_transpose2d(x, weight, None, stride, 0, 0, groups, dilation)
     widths = [width for before, extra in zip(*pairs, strict=True) for width in (extra - before, -before)][::-1]
@@ -237,22 +308,23 @@ def _listed(value: Any) -> list[int]:
 
 
 def pads_output(*args: Any) -> bool:
-    """Whether a transposed convolution has ``output_padding``."""
+    """Return whether a transposed convolution has ``output_padding``."""
     return len(args) > 5 and any(_listed(args[5]))
 
 
 def mixes_rows(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether a matrix is multiplied with every matrix of a batch, from the left."""
+    """Return whether a matrix is multiplied from the left with every matrix of a batch."""
     return left.dim() == 2 and right.dim() > 2
 
 
 def multiplies_vector(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether one of two factors is a vector."""
+    """Return whether one of two factors is a vector."""
     return min(left.dim(), right.dim()) == 1 < max(left.dim(), right.dim())
 
 
+@_decomposes("aten::matmul")
 def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """A product of matrices as a linear layer, or of a matrix and a vector as one of matrices."""
+    """Multiply matrices by a linear layer, or a matrix and a vector as two matrices."""
     if left.dim() == 1:
         return (left.unsqueeze(0) @ right).squeeze(-2)
     if right.dim() == 1:
@@ -261,11 +333,12 @@ def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def mixes_axis(equation: str, operands: Any, **_: Any) -> bool:
-    """Whether one of two operands is a matrix that takes an axis of the other to a new one."""
+    """Return whether one of two operands is a matrix that maps an axis of the other to a new one."""
     return _mixing(equation, operands) is not None
 
 
 def _mixing(equation: str, operands: Any) -> tuple[int, str, str, str] | None:
+    """Return the index of the matrix, the letters of the other operand, and the old and the new axis; else ``None``."""
     terms, arrow, result = equation.replace(" ", "").partition("->")
     parts = terms.split(",")
     if not arrow or len(parts) != 2 or "." in equation or len({*map(len, map(set, parts))}) == 1:
@@ -278,8 +351,9 @@ def _mixing(equation: str, operands: Any) -> tuple[int, str, str, str] | None:
     return None
 
 
+@_decomposes("aten::einsum")
 def _einsum(equation: str, operands: Any, **_: Any) -> torch.Tensor:
-    """The product of a matrix with one axis as a linear layer, whose weights every quantiser knows."""
+    """Multiply one axis by a matrix as a linear layer, whose weights every quantiser handles."""
     mixing = _mixing(equation, operands)
     assert mixing is not None
     index, letters, old, new = mixing
@@ -292,10 +366,11 @@ def _einsum(equation: str, operands: Any, **_: Any) -> torch.Tensor:
     return mixed.permute([found.index(letter) for letter in result])
 
 
+@_decomposes("aten::col2im")
 def _fold(  # noqa: PLR0917 (as the operator has them)
     x: torch.Tensor, sizes: Any, kernel: Any, dilation: Any, padding: Any, stride: Any
 ) -> torch.Tensor:
-    """Put patches together: a transposed convolution by kernels of a single one each."""
+    """``col2im``, (N, C * kernel, L) to (N, C, H, W): a transposed convolution with one-hot kernels."""
     channels = int(x.shape[1]) // (kernel[0] * kernel[1])
     reach = [step * (size - 1) + 1 for step, size in zip(dilation, kernel, strict=True)]
     room = [size + 2 * pad - far for size, pad, far in zip(sizes, padding, reach, strict=True)]
@@ -308,7 +383,9 @@ def _fold(  # noqa: PLR0917 (as the operator has them)
     return functional.conv_transpose2d(patches, ones, None, stride, padding, extra, channels, dilation)
 
 
+@_decomposes("aten::median")
 def _median(x: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """``median`` by sorting."""
     values, places = (x.flatten() if dim is None else x).sort(dim or 0)
     middle = (int(values.shape[dim or 0]) - 1) // 2
     if dim is None:
@@ -317,18 +394,24 @@ def _median(x: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> A
     return tuple(found if keepdim else found.squeeze(dim) for found in chosen)
 
 
+@_decomposes("aten::rms_norm")
 def _normalise(x: torch.Tensor, sizes: Any, weight: torch.Tensor | None = None, eps: float | None = None) -> Any:
+    """``rms_norm``."""
     dims = list(range(-len(sizes), 0))
     normal = x * (x.pow(2).mean(dims, keepdim=True) + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
     return normal if weight is None else normal * weight
 
 
+@_decomposes("aten::norm_except_dim")
 def _length(weight: torch.Tensor, pow: int = 2, dim: int = 0) -> torch.Tensor:  # noqa: A002 (torch's name)
+    """``norm_except_dim``."""
     dims = [axis for axis in range(weight.dim()) if axis != dim]
     return weight.abs().pow(pow).sum(dims, keepdim=True).pow(1 / pow)
 
 
+@_decomposes("aten::affine_grid_generator")
 def _grid(theta: torch.Tensor, size: Any, align_corners: bool) -> torch.Tensor:
+    """``affine_grid_generator``: (N, 2, 3) to (N, H, W, 2)."""
     with _untraced():
         axes = [
             torch.linspace(-1, 1, count) if align_corners else (2 * torch.arange(count) + 1) / count - 1
@@ -340,25 +423,14 @@ def _grid(theta: torch.Tensor, size: Any, align_corners: bool) -> torch.Tensor:
     return factors[..., 0] * x + factors[..., 1] * y + factors[..., 2]
 
 
+@_decomposes("aten::bilinear")
 def _bilinear(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``bilinear`` by a linear layer on the outer product: (..., A), (..., B) to (..., outputs)."""
     joined = (a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2)
     return functional.linear(joined, weight.flatten(1), bias)
 
 
-_SEPARABLE = frozenset(
-    f"aten::{name}"
-    for name in (
-        *("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "upsample_bicubic2d", "_upsample_nearest_exact2d"),
-        *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
-    )
-)
-_AWKWARD: Mapping[str, Callable[..., bool]] = {
-    **dict.fromkeys(("aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool2d"), _is_uneven),
-    **dict.fromkeys(("aten::pad", "aten::constant_pad_nd"), _is_awkward_pad),
-    "aten::index_put": _is_later_axis,
-}
-"""What no format takes, of operators that they have otherwise."""
-_FORMULAS: Mapping[str, Callable[..., Any]] = {
+_DECOMPOSITIONS |= {
     "aten::acosh": lambda x: (x + (x * x - 1).sqrt()).log(),
     "aten::asinh": lambda x: x.sign() * (x.abs() + (x * x + 1).sqrt()).log(),
     "aten::atanh": lambda x: ((1 + x) / (1 - x)).log() / 2,
@@ -368,7 +440,6 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
     "aten::exp2": lambda x: (x * math.log(2)).exp(),
     "aten::expm1": lambda x: x.exp() - 1,
     "aten::sgn": torch.sign,
-    "aten::trunc": _truncate,
     "aten::frac": lambda x: x - _truncate(x),
     "aten::fmod": lambda x, other: x - _truncate(x / other) * other,
     "aten::fmax": torch.maximum,  # numbers are finite here
@@ -384,33 +455,10 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
     "aten::addmv": lambda x, a, b, *, beta=1, alpha=1: beta * x + alpha * (a @ b[:, None])[:, 0],
     "aten::addbmm": lambda x, a, b, *, beta=1, alpha=1: beta * x + alpha * (a @ b).sum(0),
     "aten::count_nonzero": lambda x, dim=None: (x != 0).to(torch.int64).sum(*(() if dim is None else (dim,))),
-    "aten::channel_shuffle": _shuffle,
-    "aten::rot90": _rotate,
-    "aten::slice_scatter": _scatter_slice,
-    "aten::select_scatter": _scatter_select,
     "aten::var_mean": _spread(torch.var),
     "aten::std_mean": _spread(torch.std),
-    "aten::unfold": _windows,
-    "aten::__or__": _disjoin,
-    "aten::bitwise_or": _disjoin,
-    "aten::affine_grid_generator": _grid,
     "aten::broadcast_to": lambda x, size: x.expand(size),
-    "aten::bilinear": _bilinear,
-    "aten::col2im": _fold,
-    "aten::conv_transpose2d": _transpose_convolution,
     "aten::constant_pad_nd": lambda x, widths, value=0: _pad(x, widths, "constant", value),
-    "aten::einsum": _einsum,
-    "aten::index_put": _put,
-    "aten::matmul": _multiply,
     "aten::log_sigmoid": lambda x: -functional.softplus(-x),
-    "aten::logit": _logit,
-    "aten::median": _median,
-    "aten::moveaxis": _move,
-    "aten::movedim": _move,
     "aten::nansum": lambda x, *args, **named: torch.where(x.isnan(), torch.zeros_like(x), x).sum(*args, **named),
-    "aten::norm_except_dim": _length,
-    "aten::pad": _pad,
-    "aten::pixel_unshuffle": _unshuffle,
-    "aten::rms_norm": _normalise,
 }
-"""Each takes the arguments of the operator; the numbers of a program are finite."""

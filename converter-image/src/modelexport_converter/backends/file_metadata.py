@@ -1,4 +1,4 @@
-"""What a runtime user has to know of a file, as the text pairs that every format can carry inside."""
+"""The metadata that a user of a file needs, as the pairs of texts that every format can store."""
 
 import json
 from dataclasses import asdict
@@ -12,12 +12,15 @@ DESCRIPTION = (
 )
 
 
-def describe_usage(model: LoadedModel) -> dict[str, str]:
-    """Return class names, preprocessing, input and outputs (as JSON) and the model's further facts."""
+def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict[str, str]:
+    """Return class names, preprocessing, input and outputs (as JSON) and the model's further metadata.
+
+    ``channels_last``: the file takes images as (1, height, width, channels).
+    """
     outputs = [{"name": output.name, "axes": output.axes, "meaning": output.meaning} for output in model.outputs]
     image = {
         "name": model.input_name,
-        "shape": model.input_shape,
+        "shape": model.shape_in_file(channels_last=channels_last),
         "type": "float32",
         "channels": model.preprocessing.colours,
     }

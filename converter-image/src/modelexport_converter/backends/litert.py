@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
-from ai_edge_quantizer import Quantizer, qtyping, recipe
+from ai_edge_quantizer import Quantizer, qtyping
+from ai_edge_quantizer import recipe as aeq_recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import CalibrationMode, Calibrator
 from ai_edge_quantizer.recipe_manager import RecipeManager
 
-from modelexport.matrix import Scheme
-from modelexport_converter.backends import Array, Facts, Run
-from modelexport_converter.backends.expressing import Expressing, mixes_axis, mixes_rows, pads_output
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends.activation_ranges import pick_float_layers, trace_to_weights
+from modelexport_converter.backends.conv_splitting import split_large_convolutions
+from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
+from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
+from modelexport_converter.backends.noise_budget import Budget, plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.backends.ranges import find_range, trace_back
-from modelexport_converter.backends.splitting import split_large
-from modelexport_converter.backends.usage import DESCRIPTION, describe_usage
 from modelexport_converter.model import LoadedModel
 
 METADATA = "modelexport"
@@ -35,69 +37,92 @@ _SIGNATURE = "serving_default"
 _ALL = qtyping.TFLOperationName.ALL_SUPPORTED
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_RECTIFIERS = {schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6}
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
-_LACKING = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
-"""What litert-torch does not convert, or not to what LiteRT can run."""
-_AWKWARD: Mapping[str, Callable[..., bool]] = {
+_ACTIVATIONS = {"HARD_SWISH", "LOGISTIC", "MUL"}
+"""Operators of activations that LiteRT does not fuse; SiLU is a product with a logistic function."""
+_UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
+"""Operators that litert-torch does not convert, or converts to operators that LiteRT cannot run."""
+_UNSUPPORTED_CALLS: Mapping[str, Callable[..., bool]] = {
     "aten::conv_transpose2d": pads_output,
     "aten::einsum": mixes_axis,
     "aten::matmul": mixes_rows,
 }
-"""What litert-torch cannot convert, or converts to products whose weights no quantiser takes."""
-_FARTHEST = float(np.finfo(np.float16).max)
-"""The largest number of half precision. What lies beyond is no quantity but a mask, as of attention: minus infinity is
--3.4e38 in LiteRT. A step of 8 bits would be larger than all else, and LiteRT aborts when it opens such a file."""
+"""Calls that litert-torch cannot convert, or converts to products whose weights no quantiser takes."""
+_FP16_MAX = float(np.finfo(np.float16).max)
+"""The largest FP16 number.
+
+Larger values are masks, as in attention (minus infinity is -3.4e38 in LiteRT), not quantities. An 8-bit step would
+exceed all other values, and LiteRT aborts when it opens such a file.
+"""
 _ALIGNMENT = 16
-"""Bytes, as TensorFlow Lite's schema asks by ``force_align``, to which flatbuffers does not keep in Python."""
+"""Alignment in bytes that TensorFlow Lite's schema requires (``force_align``); flatbuffers ignores it in Python."""
 
 
-def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, in FP32."""
-    assert base is Scheme.FP32
+    assert base is Recipe.FP32
     with warnings.catch_warnings():
-        # Python says so of torchao's texts when it first compiles them.
+        # Python warns of torchao's strings when it first compiles them.
         warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
-        import litert_torch  # with jax it takes seconds, and only this step needs it
+        import litert_torch  # imports jax, which takes seconds; only this step needs it
         from litert_torch._config import config
 
     config.show_progress = False
-    with Expressing(lambda name: name not in _LACKING, _AWKWARD):
-        converted = litert_torch.convert(split_large(model.module), (model.example_input(),))
+    with DecompositionMode(lambda name: name not in _UNSUPPORTED, _UNSUPPORTED_CALLS):
+        converted = litert_torch.convert(split_large_convolutions(model.module), (model.example_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _pad_with_zeros(flat)
     _rename(flat, model)
-    _attach_usage(flat, model)
+    flat.description = DESCRIPTION
+    text = json.dumps(file_metadata_of(model), ensure_ascii=False).encode()
+    flat.metadata = [*(flat.metadata or ()), schema.MetadataT(METADATA, len(flat.buffers))]
+    flat.buffers.append(schema.BufferT(np.frombuffer(text, np.uint8)))
     _write(flat, path)
 
 
-def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the FP32 file ``source`` to ``path`` by another scheme."""
-    quantizer = Quantizer(str(source))
-    statistics = None
-    if scheme is Scheme.FP16:
-        quantizer.update_quantization_recipe(".*", _ALL, _half_weights(), AlgorithmName.FLOAT_CASTING)
-    elif scheme is Scheme.STATIC_WI8_AI8:
-        ranges = _calibrate(model, source, samples)
-        _plan_static(quantizer, flatbuffer_utils.read_model(str(source)), model, ranges)
-        statistics = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
+def quantise(
+    model: LoadedModel,
+    source: Path,
+    recipe: Recipe,
+    samples: Sequence[Array],
+    path: Path,
+    *,
+    max_float_layers: int = 0,
+) -> tuple[str, ...]:
+    """Write the FP32 file ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
+    quantizer, statistics, float_layers = Quantizer(str(source)), None, list[str]()
+    if recipe is Recipe.FP16:
+        weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        fp16 = qtyping.OpQuantizationConfig(
+            weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+        )
+        quantizer.update_quantization_recipe(".*", _ALL, fp16, AlgorithmName.FLOAT_CASTING)
+    elif recipe is Recipe.STATIC_WI8_AI8:
+        budget = _calibrate(model, source, samples)
+        flat = flatbuffer_utils.read_model(str(source))
+        float_layers = _plan_static(quantizer, flat, model, budget, max_float_layers)
+        limits = budget.ranges.items()
+        statistics = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in limits}
     else:
-        quantizer.load_quantization_recipe(getattr(recipe, scheme)())
+        quantizer.load_quantization_recipe(getattr(aeq_recipe, recipe)())
     with no_progress_bars(), warnings.catch_warnings():
-        # To see whether the statistics suffice, the quantiser opens the file in a way against which LiteRT advises.
+        # To check the statistics, the quantiser opens the file with an option that LiteRT warns about.
         warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
         result = quantizer.quantize(statistics, enable_progress_report=False)
     _write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
+    return tuple(float_layers)
 
 
-def inspect(path: Path) -> Facts:
-    """Read back what a file holds."""
+def inspect(path: Path) -> FileContents:
+    """Read back the contents of a file."""
     flat = flatbuffer_utils.read_model(str(path))
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
     weights: Counter[str] = Counter()
     for tensor in graph.tensors:
         if flat.buffers[tensor.buffer].data is not None:
             weights[_TYPES[tensor.type]] += int(np.prod(tensor.shape))
-    return Facts(
+    return FileContents(
         weight_types=weights,
         op_types=Counter(_operator(flat, op) for op in graph.operators),
         inputs={_text(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
@@ -117,12 +142,12 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     return run
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> dict[str, tuple[float, float]]:
-    """Measure the range of every tensor.
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
+    """Measure the extremes of every tensor, and choose its range.
 
-    One picture at a time, by the engine's own minima and maxima, so that no intermediate tensor has to be held. The
-    quantiser's default, a moving average over the pictures, depends on their order and cuts rare large values (it cost
-    our classifier 5 % top-1 and our segmenter .02 mAP). With two threads a picture takes 1.6 to 1.8 times less, and the
+    Runs one image at a time and uses the runtime's own minima and maxima, so no intermediate tensor is held. The
+    quantiser's default, a moving average over the images, depends on their order and cuts rare large values (it cost
+    our classifier 5 % top-1 and our segmenter .02 mAP). With two threads an image takes 1.6 to 1.8 times less, and the
     ranges are the same.
     """
     mode = CalibrationMode.CALIBRATION_PROFILER_BASED
@@ -134,79 +159,105 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> di
             calibrator.calibrate({_SIGNATURE: [{model.input_name: sample}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
-    return {name: find_range(found, model.delicate) for name, found in extremes.items()}
-
-
-def _half_weights() -> Any:
-    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-    return qtyping.OpQuantizationConfig(
-        weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
-    )
+    return plan_ranges(model, samples, extremes)
 
 
 def _plan_static(
-    quantizer: Quantizer, flat: Any, model: LoadedModel, ranges: Mapping[str, tuple[float, float]]
-) -> None:
-    """Quantise everything but input, outputs, masks, and the decoding, whose values need more than 256 steps."""
-    quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+    quantizer: Quantizer, flat: Any, model: LoadedModel, budget: Budget, max_float_layers: int
+) -> list[str]:
+    """Quantise everything except input, outputs, masks, and the decoding, whose values need more than 256 steps.
+
+    Returns:
+        The names of the layers that stay in float because their noise is the largest.
+    """
+    quantizer.load_quantization_recipe(aeq_recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    spared = [*_spared(flat, model), *_masked(flat, ranges)]
-    names = "|".join(map(re.escape, spared))
+    kept = [*_float_tensors(flat, model), *_out_of_range(flat, budget.ranges)]
+    layers = _layers(flat, kept)
+    float_layers = pick_float_layers(budget.noise, _tensors_of(flat, layers, kept), max_float_layers)
+    kept += [_text(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in float_layers for op in layers[name]]
+    names = "|".join(map(re.escape, kept))
     quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    return float_layers
 
 
-def _spared(flat: Any, model: LoadedModel) -> Iterator[str]:
-    """Names of the results that stay in float.
+def _layers(flat: Any, kept: Collection[str]) -> dict[str, list[Any]]:
+    """Return each operator with weights in 8 bits and the activation after it, by the name of its result."""
+    graph = flat.subgraphs[0]
+    constants = {index for index, t in enumerate(graph.tensors) if flat.buffers[t.buffer].data is not None}
+    layers = {}
+    for op in graph.operators:
+        name = _text(graph.tensors[op.outputs[0]].name)
+        if _operator(flat, op) in _WEIGHTED and name not in kept:
+            members, inner = [op], {*constants, op.outputs[0]}
+            for other in graph.operators:
+                if _operator(flat, other) in _ACTIVATIONS and inner.issuperset(other.inputs):
+                    members.append(other)
+                    inner.update(other.outputs)
+            layers[name] = members
+    return layers
 
-    What is inside of an operator, as the sum of a pooling, has no range of its own.
 
-    Without a body, those after the last weights. Of a model with a body, all but those of operators with weights in it:
-    with what lies between them in 8 bits, a trained RetinaNet lost its answer. Of a delicate model, those of the last
-    weights too.
+def _tensors_of(flat: Any, layers: Mapping[str, Sequence[Any]], kept: Collection[str]) -> dict[str, set[str]]:
+    """Return the tensors that are in 8 bits because of layers alone: those that a layer reads, and its results."""
+    graph = flat.subgraphs[0]
+    names = [_text(tensor.name) for tensor in graph.tensors]
+    inside = {op.outputs[0] for members in layers.values() for op in members}
+    others = [op for op in graph.operators if op.outputs[0] not in inside and names[op.outputs[0]] not in kept]
+    held = {names[index] for op in others for index in (*op.inputs, *op.outputs) if index >= 0}
+    return {
+        name: {names[index] for op in members for index in (*op.inputs, *op.outputs) if index >= 0} - held
+        for name, members in layers.items()
+    }
+
+
+def _float_tensors(flat: Any, model: LoadedModel) -> Iterator[str]:
+    """Yield the names of the results that stay in float.
+
+    Without ``low_precision_modules``, those after the last weights. With them, all except the results of weighted
+    operators inside: with the operators between them in 8 bits, a trained RetinaNet found nothing. If the model is
+    ``int8_sensitive``, those of the last weights too. Tensors inside an operator, such as the sum of a pooling, have no
+    range of their own.
     """
     graph = flat.subgraphs[0]
     sources = {index: op.inputs for op in graph.operators for index in op.outputs}
     weighted = {index for op in graph.operators if _operator(flat, op) in _WEIGHTED for index in op.outputs}
-    spared, last = trace_back(graph.outputs, sources, weighted)
-    if model.body:
-        # litert-torch tells in the names from which module a result comes.
-        inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.body)})/")
-        spared = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
-    yield from (_text(graph.tensors[index].name) for index in (spared | last if model.delicate else spared))
+    kept, last = trace_to_weights(graph.outputs, sources, weighted)
+    if model.low_precision_modules:
+        # litert-torch puts the module of a result into its name.
+        inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.low_precision_modules)})/")
+        kept = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
+    yield from (_text(graph.tensors[index].name) for index in (kept | last if model.int8_sensitive else kept))
     for inner in flat.subgraphs[1:]:
         yield from (_text(inner.tensors[index].name) for op in inner.operators for index in op.outputs)
 
 
-def _masked(flat: Any, ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:
-    """Names of the results that reach too far for 8 bits, and of what is computed from them."""
+def _out_of_range(flat: Any, ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:
+    """Yield the names of the results that exceed FP16, and of the results computed from them."""
     graph = flat.subgraphs[0]
     names = [_text(tensor.name) for tensor in graph.tensors]
-    far = {index for index, name in enumerate(names) if max(map(abs, ranges.get(name, (0,)))) > _FARTHEST}
+    far = {index for index, name in enumerate(names) if max(map(abs, ranges.get(name, (0,)))) > _FP16_MAX}
     for op in graph.operators:
         if far & {*op.inputs, *op.outputs}:
             yield from (names[index] for index in op.outputs)
 
 
 def _pad_with_zeros(flat: Any) -> None:
-    """Pad with zeros what is pooled after a ReLU, which gives the same maxima.
+    """Pad with zeros before a pooling after a ReLU, which gives the same maxima.
 
-    Pooling pads with the lowest number there is, and no scale of 8 bits reaches from it to the others.
+    Pooling pads with the lowest float, and no 8-bit scale covers both that and the other values.
     """
     graph = flat.subgraphs[0]
     producers = {index: op for op in graph.operators for index in op.outputs}
     for op in graph.operators:
-        if _operator(flat, op) == "PADV2" and _rectifies(producers.get(op.inputs[0])):
+        options = getattr(producers.get(op.inputs[0]), "builtinOptions", None)
+        if _operator(flat, op) == "PADV2" and getattr(options, "fusedActivationFunction", None) in _RECTIFIERS:
             zero = copy(graph.tensors[op.inputs[2]])
             zero.buffer = len(flat.buffers)
             flat.buffers.append(schema.BufferT(np.zeros(4, np.uint8)))
             op.inputs[2] = len(graph.tensors)
             graph.tensors.append(zero)
-
-
-def _rectifies(op: Any) -> bool:
-    activation = getattr(getattr(op, "builtinOptions", None), "fusedActivationFunction", None)
-    return activation in {schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6}
 
 
 def _rename(flat: Any, model: LoadedModel) -> None:
@@ -221,23 +272,16 @@ def _rename(flat: Any, model: LoadedModel) -> None:
         entry.name = graph.tensors[entry.tensorIndex].name = name
 
 
-def _attach_usage(flat: Any, model: LoadedModel) -> None:
-    flat.description = DESCRIPTION
-    text = json.dumps(describe_usage(model), ensure_ascii=False).encode()
-    flat.metadata = [*(flat.metadata or ()), schema.MetadataT(METADATA, len(flat.buffers))]
-    flat.buffers.append(schema.BufferT(np.frombuffer(text, np.uint8)))
-
-
-def read_usage(path: Path) -> dict[str, str]:
-    """Return what ``convert`` wrote about the use of a file."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that ``convert`` wrote into a file."""
     flat = flatbuffer_utils.read_model(str(path))
     entry = next(entry for entry in flat.metadata if _text(entry.name) == METADATA)
-    usage: dict[str, str] = json.loads(bytes(flat.buffers[entry.buffer].data))
-    return usage
+    file_metadata: dict[str, str] = json.loads(bytes(flat.buffers[entry.buffer].data))
+    return file_metadata
 
 
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose content lies at a multiple of 16 bytes."""
+    """A buffer whose content is aligned to 16 bytes."""
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (flatbuffers' name)
         """Write the content and the table that points to it."""

@@ -3,8 +3,9 @@
 import importlib
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,25 +15,33 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime import quantization
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxscript import optimizer
 
-from modelexport.matrix import Scheme
-from modelexport_converter.backends import Array, Facts, Run
-from modelexport_converter.backends.expressing import Expressing
-from modelexport_converter.backends.ranges import find_range, trace_back
-from modelexport_converter.backends.usage import AUTHOR, DESCRIPTION, describe_usage
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends.activation_ranges import pick_float_layers, trace_to_weights
+from modelexport_converter.backends.decompositions import DecompositionMode
+from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
+from modelexport_converter.backends.noise_budget import Budget, plan_ranges
 from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
-"""Old enough for every runtime in use (ONNX Runtime since 1.12, of 2022), and all that convolutional networks need."""
+"""Supported by ONNX Runtime since 1.12 (2022), and sufficient for convolutional networks."""
 _EXPORTER = "torch.onnx._internal.torchscript_exporter"
-_QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_QUANTISED = (*_WEIGHTED, "Clip", "Relu")
+"""The operators that are quantised.
+
+The quantiser removes a Relu or Clip after an operator with weights: the range of the result cuts the same values. A
+range of the values before would spend half of its steps on those.
+"""
 _RECURRENT = {1: 1, 2: 1}
-_STORED: Mapping[str, Mapping[int, int]] = {
+_WEIGHT_INPUTS: Mapping[str, Mapping[int, int]] = {
     "ConvTranspose": {1: 1},
     "Einsum": {0: 0, 1: 0},
     "Gemm": {1: 0},
@@ -41,25 +50,25 @@ _STORED: Mapping[str, Mapping[int, int]] = {
     "MatMul": {0: -2, 1: -1},
     "RNN": _RECURRENT,
 }
-"""The inputs of operators that are weights when they are constant, each with the axis of its output channels."""
+"""Operator inputs that are weights if they are constant, each with the axis of its output channels."""
 
 
-def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
+def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, in FP32."""
-    assert base is Scheme.FP32
+    assert base is Recipe.FP32
     with warnings.catch_warnings():
-        # The exporter by tracing is deprecated; it is ten times as fast as the new one and its files are smaller.
+        # The tracing exporter is deprecated, but ten times as fast as the new one, and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
-        # Sizes are constants here, so what tracing makes of them is what is meant.
+        # Sizes are constants here, so tracing them as constants is correct.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # A normalisation without statistics takes those of its input in evaluation too.
+        # A normalisation without running statistics uses those of its input in eval mode too.
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL", category=UserWarning)
-        # Recurrent layers begin with zeros for a batch of one, as every model here has.
+        # Recurrent layers start with zeros for a batch of one, the batch size of every model here.
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size", category=UserWarning)
-        # The exporter says that it leaves the widths of padding as nodes; they are folded below.
+        # The exporter warns that it keeps padding widths as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
-        with Expressing(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
-            # The exporter asks whether this function is there, not what it returns, and then prints whole graphs.
+        with DecompositionMode(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
+            # The exporter checks that this function exists, not its result, and then prints whole graphs.
             torch.onnx.export(
                 model.module,
                 (model.example_input(),),
@@ -70,26 +79,22 @@ def convert(model: LoadedModel, base: Scheme, path: Path) -> None:
                 output_names=[output.name for output in model.outputs],
             )
     content = onnx.load(path)
-    _fold_constants(content)
+    # The exporter leaves widths of padding as nodes, and shapes after them unknown.
+    optimizer.fold_constants(content, should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None)
+    optimizer.remove_unused_nodes(content)
     _declare_outputs(content.graph, model)
     _finish(content, model, path)
 
 
 def _has_symbolic(name: str) -> bool:
-    """Whether the exporter translates an operator, e.g. ``aten::relu``."""
+    """Return whether the exporter translates an operator, e.g. ``aten::relu``."""
     for opset in range(9, OPSET + 1):
         importlib.import_module(f"{_EXPORTER}.symbolic_opset{opset}")
     return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, OPSET))
 
 
-def _fold_constants(content: onnx.ModelProto) -> None:
-    """Compute what no image changes: the exporter leaves widths of padding as nodes, and shapes after them unknown."""
-    optimizer.fold_constants(content, should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None)
-    optimizer.remove_unused_nodes(content)
-
-
 def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
-    """Give every output its name and its shape; the exporter does not name an output that no image changes."""
+    """Give every output its name and shape; the exporter does not name an output that is constant."""
     with torch.inference_mode():
         shapes = [tuple(output.shape) for output in model.module(model.example_input())]
     for value, output, shape in zip(graph.output, model.outputs, shapes, strict=True):
@@ -98,33 +103,45 @@ def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
         value.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, shape))
 
 
-def quantise(model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-    """Write the FP32 file ``source`` to ``path`` by another scheme."""
-    if scheme is Scheme.FP16:
-        _finish(_halve(onnx.load(source), model), model, path)
-        return
+def quantise(
+    model: LoadedModel,
+    source: Path,
+    recipe: Recipe,
+    samples: Sequence[Array],
+    path: Path,
+    *,
+    max_float_layers: int = 0,
+) -> tuple[str, ...]:
+    """Write the FP32 file ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
+    if recipe is Recipe.FP16:
+        _finish(_to_fp16(onnx.load(source), model), model, path)
+        return ()
+    float_layers: list[str] = []
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    if scheme is Scheme.STATIC_WI8_AI8:
-        _quantise_static(model, prepared, samples, path)
+    if recipe is Recipe.STATIC_WI8_AI8:
+        float_layers = _quantise_static(model, prepared, samples, path, max_float_layers)
     else:
-        outside = _outside(onnx.load(prepared).graph, model)
+        outside = _outside_body(onnx.load(prepared).graph, model)
         quantization.quantize_dynamic(
             prepared, path, weight_type=quantization.QuantType.QUInt8, nodes_to_exclude=outside
         )
     prepared.unlink()
     content = onnx.load(path)
-    _store_remaining(content.graph)
+    _quantise_remaining_weights(content.graph)
     _finish(content, model, path)
+    return tuple(float_layers)
 
 
-def inspect(path: Path) -> Facts:
-    """Read back what a file holds."""
+def inspect(path: Path) -> FileContents:
+    """Read back the contents of a file."""
     graph = onnx.load(path).graph
     weights: Counter[str] = Counter()
     for tensor in _constants(graph):
-        weights[_type_name(tensor.data_type)] += int(np.prod(tensor.dims, dtype=np.int64))
-    return Facts(
+        weights[str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))] += int(
+            np.prod(tensor.dims, dtype=np.int64)
+        )
+    return FileContents(
         weight_types=weights,
         op_types=Counter(node.op_type for node in graph.node if node.op_type != "Constant"),
         inputs={value.name: _shape(value) for value in graph.input},
@@ -133,65 +150,138 @@ def inspect(path: Path) -> Facts:
 
 
 def open_file(model: LoadedModel, path: Path) -> Run:
-    """Load a file into ONNX Runtime."""
+    """Load a file into ONNX Runtime, with exact sums on every processor.
+
+    x86 processors without VNNI add products of unsigned activations and signed weights in pairs of 16 bits, which
+    saturate. ``session.x64quantprecision`` (onnxruntime_session_options_config_keys.h) makes the weights unsigned
+    first; without it the same file agrees less on such a machine than on any other.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    open_session = partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+    try:
+        session = open_session(str(path))
+    except onnxruntime_errors.Fail:  # it cannot convert a weight twice (ONNX Runtime 1.32)
+        session = open_session(_unshare_weights(onnx.load(path)).SerializeToString())
     names = [output.name for output in model.outputs]
     return lambda image: tuple(session.run(names, {model.input_name: image}))
 
 
+def _unshare_weights(content: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy each quantised weight that several operators share, so that each has its own; the values stay."""
+    graph = content.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    users = defaultdict(list)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            users[name].append((node, index))
+    dequantizes = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in weights]
+    for dequantize in dequantizes:
+        for number, (user, index) in enumerate(users[dequantize.output[0]][1:], 1):
+            copy = graph.node.add()
+            copy.CopyFrom(dequantize)
+            for position, name in enumerate(dequantize.input):  # weight, scales and zero points
+                tensor = graph.initializer.add()
+                tensor.CopyFrom(weights[name])
+                tensor.name = copy.input[position] = f"{name}_{number}"
+            copy.name, copy.output[0] = f"{dequantize.name}_{number}", f"{dequantize.output[0]}_{number}"
+            user.input[index] = copy.output[0]
+    OnnxModel(content).topological_sort()  # the copies are appended last
+    return content
+
+
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Hands calibration inputs to the quantiser one at a time."""
+    """Passes calibration inputs to the quantiser one at a time."""
 
     def __init__(self, name: str, samples: Sequence[Array]) -> None:
         self._inputs: Iterator[dict[str, Array]] = ({name: sample} for sample in samples)
 
     def get_next(self) -> dict[str, Array] | None:
-        """Return the next input, ``None`` at the end."""
+        """Return the next input, or ``None`` at the end."""
         return next(self._inputs, None)
 
 
-def _quantise_static(model: LoadedModel, source: Path, samples: Sequence[Array], path: Path) -> None:
-    """Quantise what has weights; everything else, the decoding above all, stays in float.
+def _quantise_static(
+    model: LoadedModel, source: Path, samples: Sequence[Array], path: Path, max_float_layers: int
+) -> list[str]:
+    """Quantise the operators with weights; all others, the decoding above all, stay in float.
 
-    Unsigned activations with signed weights per channel are what ONNX Runtime's documentation advises for CPUs.
+    ONNX Runtime's documentation recommends unsigned activations with signed weights per channel for CPUs.
+
+    Returns:
+        The names of the layers that stay in float because their noise is the largest.
     """
     ranges, graph = path.with_suffix(".ranges.json"), onnx.load(source).graph
-    quantization.save_tensors_data(_calibrate(model, source, samples), ranges)
+    budget = _calibrate(model, source, samples)
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in budget.ranges.items()}
+    quantization.save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, data), ranges)
+    outside = {
+        *_outside_body(graph, model),
+        *_clips_without_zero(graph),
+        *(_trace_to_weights(graph, model.outputs)[1] if model.int8_sensitive else ()),
+    }
+    float_layers = pick_float_layers(budget.noise, _layers(graph, outside), max_float_layers)
     quantization.quantize_static(
         source,
         path,
         calibration_cache_path=ranges,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_QUANTISED,
-        nodes_to_exclude=[*_outside(graph, model), *(_trace_back(graph, model.outputs)[1] if model.delicate else ())],
+        nodes_to_exclude=[*outside, *float_layers],
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
     )
     ranges.unlink()
+    return float_layers
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Any:
-    """Measure the range of every tensor, one picture at a time."""
+def _layers(graph: onnx.GraphProto, outside: Collection[str]) -> dict[str, list[str]]:
+    """Return the tensors that each operator with weights needs in 8 bits: those that it reads, and its result."""
+    constants = {tensor.name for tensor in graph.initializer}
+    readers = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    layers = {}
+    for node in graph.node:
+        if node.op_type in _WEIGHTED and node.name not in outside:
+            result = node.output[0]
+            following = readers[result]
+            if len(following) == 1 and following[0].op_type in ("Clip", "Relu") and following[0].name not in outside:
+                result = following[0].output[0]
+            layers[node.name] = [*(name for name in node.input[:2] if name not in constants), result]
+    return layers
+
+
+def _clips_without_zero(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the Clips that no 8-bit range replaces, because all of these contain zero."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Clip":
+            low, high = (constants.get(name) for name in (*node.input[1:], "", "")[:2])
+            if (low and onnx.numpy_helper.to_array(low) > 0) or (high and onnx.numpy_helper.to_array(high) < 0):
+                yield node.name
+
+
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
+    """Measure the extremes of every tensor, one image at a time, and choose its range."""
     extremes: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         measuring = f"{folder}/measuring.onnx"
         calibrator = quantization.create_calibrator(source, _QUANTISED, measuring)
-        calibrator.infer_session = _open_frugally(measuring)
+        calibrator.infer_session = _open_calibration_session(measuring)
         for sample in samples:
-            calibrator.calibrate_tensors_range = None  # else it would join the ranges of all pictures
+            calibrator.calibrate_tensors_range = None  # else it would merge the ranges of all images
             calibrator.collect_data(_Reader(model.input_name, [sample]))
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
-    ranges = {name: find_range(found, model.delicate) for name, found in extremes.items()}
-    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    return TensorsData(quantization.CalibrationMethod.MinMax, data)
+    return plan_ranges(model, samples, extremes)
 
 
-def _open_frugally(path: str) -> onnxruntime.InferenceSession:
-    """Open a file that measures its own tensors, so that each is measured as soon as it is there.
+def _open_calibration_session(path: str) -> onnxruntime.InferenceSession:
+    """Open a file that measures its own tensors, each as soon as it is computed.
 
     By default ONNX Runtime measures at the end and holds every tensor until then: 3.4 GiB for a U-Net of 512 x 512
     pixels, where this takes 1.1, in the same time.
@@ -204,64 +294,69 @@ def _open_frugally(path: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _trace_back(graph: onnx.GraphProto, outputs: Iterable[Output]) -> tuple[list[str], list[str]]:
-    """Names of the nodes between the last weights and some outputs, and of the last nodes with weights."""
+def _trace_to_weights(graph: onnx.GraphProto, outputs: Iterable[Output]) -> tuple[list[str], list[str]]:
+    """Return the names of the nodes between the last weights and some outputs, and of the last nodes with weights."""
     sources = {name: node.input for node in graph.node for name in node.output}
     names = {name: node.name for node in graph.node for name in node.output}
-    weighted = {name for node in graph.node if node.op_type in _QUANTISED for name in node.output}
-    following, last = trace_back((output.name for output in outputs), sources, weighted)
+    weighted = {name for node in graph.node if node.op_type in _WEIGHTED for name in node.output}
+    following, last = trace_to_weights((output.name for output in outputs), sources, weighted)
     return [names[name] for name in following], [names[name] for name in last]
 
 
-def _outside(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
-    """Names of the nodes that stay in float; torch names a node by the modules that it comes from."""
-    if not model.body:
+def _outside_body(graph: onnx.GraphProto, model: LoadedModel) -> list[str]:
+    """Return the names of the nodes that stay in float; torch names a node by the modules that it comes from."""
+    if not model.low_precision_modules:
         return []
-    return [node.name for node in graph.node if node.name.split("/")[1:2] not in [[child] for child in model.body]]
+    return [
+        node.name
+        for node in graph.node
+        if node.name.split("/")[1:2] not in [[child] for child in model.low_precision_modules]
+    ]
 
 
-def _halve(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
-    exact, _ = _trace_back(content.graph, (output for output in model.outputs if output.exact))
-    outside = [*_outside(content.graph, model), *exact]
-    halved: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
-    # The library casts what a node outside gives to float16, and back for the next: places of boxes would be rounded
-    # to half a pixel, and detections appear that the model does not have.
-    _skip_halves(halved.model.graph)
-    halved.remove_cascaded_cast_nodes()
-    halved.remove_useless_cast_nodes()
-    halved.topological_sort()  # the casts at the input come last
-    content = halved.model
-    del content.graph.value_info[:]  # some tell the types of before
+def _to_fp16(content: onnx.ModelProto, model: LoadedModel) -> onnx.ModelProto:
+    """Return the file in FP16, except the nodes outside the body and those before exact outputs."""
+    exact, _ = _trace_to_weights(content.graph, (output for output in model.outputs if output.keep_float32))
+    outside = [*_outside_body(content.graph, model), *exact]
+    converted: Any = OnnxModel(convert_float_to_float16(content, keep_io_types=True, node_block_list=outside))
+    # The library casts the outputs of excluded nodes to float16, and back for the next one: box positions would be
+    # rounded to half a pixel, and detections would appear that the model does not have.
+    _bypass_fp16_casts(converted.model.graph)
+    converted.remove_cascaded_cast_nodes()
+    converted.remove_useless_cast_nodes()
+    converted.topological_sort()  # the casts of the input are appended last
+    content = converted.model
+    del content.graph.value_info[:]  # some hold the types before the conversion
     return content
 
 
-def _skip_halves(graph: onnx.GraphProto) -> None:
-    """Let casts of what has been cast to float16 begin with the value before: labels and places are whole numbers."""
+def _bypass_fp16_casts(graph: onnx.GraphProto) -> None:
+    """Let casts of FP16 casts read the original value: labels and positions are whole numbers."""
     casts = [node for node in graph.node if node.op_type == "Cast"]
-    halves = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT16}
+    fp16_sources = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT16}
     for node in casts:
-        node.input[0] = halves.get(node.input[0], node.input[0])
+        node.input[0] = fp16_sources.get(node.input[0], node.input[0])
     read = {name for node in graph.node for name in node.input}
     for node in casts:
-        if node.output[0] in halves and node.output[0] not in read:
+        if node.output[0] in fp16_sources and node.output[0] not in read:
             graph.node.remove(node)
 
 
-def _store_remaining(graph: onnx.GraphProto) -> None:
-    """Store in 8 bits the weights that ONNX Runtime has no integer operator for, as ``_STORED`` lists them.
+def _quantise_remaining_weights(graph: onnx.GraphProto) -> None:
+    """Quantise the weights without integer operators in ONNX Runtime to 8 bits, as ``_WEIGHT_INPUTS`` lists them.
 
-    Symmetric, one scale per output channel; a runtime turns them to floats when it loads the file.
+    Symmetric, one scale per output channel; runtimes convert them to float when they load the file.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     for node in list(graph.node):
-        for position, axis in _STORED.get(node.op_type, {}).items():
+        for position, axis in _WEIGHT_INPUTS.get(node.op_type, {}).items():
             name = node.input[position] if position < len(node.input) else ""
             if name in weights and len(weights[name].dims) > 1:
-                _store_in_8_bits(graph, weights.pop(name), axis)
+                _quantise_weight(graph, weights.pop(name), axis)
 
 
-def _store_in_8_bits(graph: onnx.GraphProto, weight: onnx.TensorProto, axis: int) -> None:
-    """Quantise a weight in place, one scale for each index of ``axis``; its name becomes that of the floats."""
+def _quantise_weight(graph: onnx.GraphProto, weight: onnx.TensorProto, axis: int) -> None:
+    """Quantise a weight in place, one scale per index of ``axis``; the dequantised values take its name."""
     values, name = onnx.numpy_helper.to_array(weight), weight.name
     axis %= values.ndim
     others = tuple(other for other in range(values.ndim) if other != axis)
@@ -274,12 +369,12 @@ def _store_in_8_bits(graph: onnx.GraphProto, weight: onnx.TensorProto, axis: int
 
 
 def _finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:
-    """Attach what a user has to know, drop what only a debugger needs, check and write."""
+    """Attach metadata, drop debug information, check and write the file."""
     for node in content.graph.node:
         node.ClearField("doc_string")
-    content.producer_name, content.producer_version = AUTHOR, describe_usage(model)["modelexport_version"]
+    content.producer_name, content.producer_version = AUTHOR, file_metadata_of(model)["modelexport_version"]
     content.doc_string = DESCRIPTION
-    onnx.helper.set_model_props(content, describe_usage(model))
+    onnx.helper.set_model_props(content, file_metadata_of(model))
     onnx.checker.check_model(content, full_check=True)
     onnx.save(content, path)
 
@@ -289,10 +384,6 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     for node in graph.node:
         if node.op_type == "Constant":
             yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
-
-
-def _type_name(code: int) -> str:
-    return str(onnx.helper.tensor_dtype_to_np_dtype(code))
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

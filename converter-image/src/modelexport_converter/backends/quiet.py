@@ -7,6 +7,6 @@ from contextlib import contextmanager, redirect_stderr
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Discard what is written to ``sys.stderr``, where bars are drawn that no option turns off; errors still rise."""
+    """Discard writes to ``sys.stderr``, where some libraries always draw progress bars; exceptions still propagate."""
     with redirect_stderr(io.StringIO()):
         yield

@@ -8,21 +8,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
-from modelexport_converter.outcome import brief, is_out_of_memory
 from modelexport_converter.programs.graph import Node, Program, refs
 from modelexport_converter.programs.module import ProgramModule
+from modelexport_converter.runtime.outcome import brief, is_out_of_memory
 
 SEARCH_SECONDS = 120.0
-"""How long parts of a program are converted to see which of them fails; then the library's message has to do."""
+"""Time limit of the search that converts parts of a program; after it, only the library's message is shown."""
 _NAMED = re.compile(r"(?:aten::|aten\.|\bop '|operator ')(?:aten::)?(\w+)")
 
 
 @contextmanager
-def naming_operators(model: LoadedModel, convert: Callable[[LoadedModel, Path], object], name: str) -> Iterator[None]:
-    """Say of a failed conversion which operator it was, where the model is a program.
+def name_unsupported_operator(
+    model: LoadedModel, convert: Callable[[LoadedModel, Path], object], name: str
+) -> Iterator[None]:
+    """Name the unsupported operator if a conversion of a program fails.
 
     Args:
         model: the model that is converted.
@@ -30,7 +32,7 @@ def naming_operators(model: LoadedModel, convert: Callable[[LoadedModel, Path], 
         name: a name for such a file.
 
     Raises:
-        Failure: ``ConversionFailed`` in the place of a library's exception.
+        Failure: with reason ``ConversionFailed``, in place of the library's exception.
     """
     try:
         yield
@@ -44,13 +46,13 @@ def naming_operators(model: LoadedModel, convert: Callable[[LoadedModel, Path], 
         if node is None:
             raise
         operator = f"aten.{node.operator.removesuffix('.default')}{node.line}"
-        way_out = "express that line by other operators of torch, end the program before it, or choose another format"
-        message = f"this format cannot express {operator}; {way_out} (the library says: {brief(error)})"
+        remedy = "express that line by other operators of torch, end the program before it, or choose another format"
+        message = f"this format cannot express {operator}; {remedy} (the library says: {brief(error)})"
         raise Failure(Reason.CONVERSION_FAILED, message) from error
 
 
 def _named(program: Program, message: str) -> Node | None:
-    """The first node of an operator that the library's message names."""
+    """Return the first node of an operator that the library's message names."""
     names = [name.rstrip("_") for name in _NAMED.findall(message)]
     return next((node for name in names for node in program.nodes if node.operator.partition(".")[0] == name), None)
 
@@ -58,7 +60,7 @@ def _named(program: Program, message: str) -> Node | None:
 def _search(
     model: LoadedModel, program: Program, convert: Callable[[LoadedModel, Path], object], name: str
 ) -> Node | None:
-    """The node up to which the program fails, and before which it does not, by halving."""
+    """Return the node up to which the program fails and before which it converts, by bisection."""
     good, bad = 0, len(program.nodes)
     end = time.monotonic() + SEARCH_SECONDS
     while bad - good > 1:
@@ -73,6 +75,7 @@ def _search(
 
 
 def _converts(model: LoadedModel, convert: Callable[[LoadedModel, Path], object], name: str) -> bool:
+    """Return whether a model can be converted."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             convert(model, Path(folder) / name)
@@ -86,7 +89,7 @@ def _converts(model: LoadedModel, convert: Callable[[LoadedModel, Path], object]
 
 
 def _beginning(model: LoadedModel, program: Program, count: int) -> LoadedModel:
-    """The first nodes of a program as a model, whose outputs are what none of these nodes uses."""
+    """Return the first nodes of a program as a model, whose outputs are the values that none of them uses."""
     nodes = program.nodes[:count]
     used = {value for node in nodes for argument in node.arguments.values() for value in refs(argument)}
     outputs = tuple(value for node in nodes for value in node.results if value is not None and value not in used)

@@ -1,0 +1,108 @@
+"""Shared by the calibrating backends: 8-bit ranges of tensors, and the layers and tensors that stay in float."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Tensor = TypeVar("Tensor", int, str)
+Numbers = npt.NDArray[np.float64]
+Extremes = Sequence[tuple[float, float]]
+"""Minimum and maximum of a tensor on each calibration image."""
+
+BINS = 1024
+_POWER = 4
+_LEVELS = 255
+_ENDS = np.linspace(0, 1, 101)
+"""Ends of a range that are tried, as parts of the extremes."""
+
+
+@dataclass
+class Weights:
+    """How much the outputs react to the values of a tensor: sums of squared gradients in bins from low to high."""
+
+    low: float
+    high: float
+    squares: Numbers = field(default_factory=lambda: np.zeros(BINS))
+
+    def best_range(self) -> tuple[float, float, float]:
+        """Return the range of the least noise, and that noise: the squared error of the outputs."""
+        lows, highs = self.low * _ENDS, self.high * _ENDS
+        noises = self._noises(lows, highs)
+        low, high = np.unravel_index(noises.argmin(), noises.shape)
+        return float(lows[low]), float(highs[high]), float(noises[low, high])
+
+    def _noises(self, lows: Numbers, highs: Numbers) -> Numbers:
+        """Return the noise of each pair of ends, (lows, highs): of values cut off, and of values rounded to a step."""
+        edges = np.linspace(self.low, self.high, BINS + 1)
+        values = (edges[1:] + edges[:-1]) / 2
+        below = (lows[:, None] - values).clip(0) ** 2 @ self.squares
+        above = (values - highs[:, None]).clip(0) ** 2 @ self.squares
+        steps = (highs - lows[:, None]) / _LEVELS
+        return np.asarray(below[:, None] + above + steps**2 / 12 * self.squares.sum())
+
+
+def pick_float_layers(noise: Mapping[str, float], layers: Mapping[str, Collection[str]], count: int) -> list[str]:
+    """Return the names of the layers that cause most noise, at most ``count``.
+
+    A tensor is in 8 bits as long as one of its layers is, so its noise is shared among these.
+
+    Args:
+        noise: squared error of the outputs by tensor, where it is known.
+        layers: the tensors that are in 8 bits because of each layer alone or together with other layers.
+        count: how many layers may stay in float.
+    """
+    remaining, chosen = dict(layers), list[str]()
+    while remaining and len(chosen) < count:
+        holders = Counter(tensor for tensors in remaining.values() for tensor in tensors)
+        shares = {name: sum(noise.get(t, 0.0) / holders[t] for t in tensors) for name, tensors in remaining.items()}
+        worst = max(shares, key=shares.__getitem__)
+        if not shares[worst]:
+            break
+        chosen.append(worst)
+        del remaining[worst]
+    return chosen
+
+
+def activation_range(extremes: Sequence[tuple[float, float]], int8_sensitive: bool) -> tuple[float, float]:
+    """Return the range of a tensor, from its minimum and maximum on each calibration image.
+
+    Usually the range covers all values, since a value on only a few images may matter. One image in 64 that reaches
+    twice as far as the rest then halves the precision of all; in an ``int8_sensitive`` model it is clipped instead.
+    """
+    lows, highs = np.array(extremes).T
+    if not int8_sensitive:
+        return float(lows.min()), float(highs.max())
+    return -_power_mean(-lows), _power_mean(highs)
+
+
+def _power_mean(reaches: npt.NDArray[np.float64]) -> float:
+    """Return a value between the average, which clips what a third of the images shows, and the maximum.
+
+    An outlier on one image in ten keeps more than half of its reach.
+    """
+    return float((reaches.clip(0) ** _POWER).mean() ** (1 / _POWER))
+
+
+def trace_to_weights(
+    outputs: Iterable[Tensor], sources: Mapping[Tensor, Sequence[Tensor]], weighted: Collection[Tensor]
+) -> tuple[set[Tensor], set[Tensor]]:
+    """Return the tensors after the last operators with weights, and the results of those operators.
+
+    Args:
+        outputs: tensors to start from.
+        sources: the inputs of the operator that computes each tensor.
+        weighted: results of operators with weights.
+    """
+    following, last, waiting = set[Tensor](), set[Tensor](), list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in weighted:
+            last.add(tensor)
+        elif tensor in sources and tensor not in following:
+            following.add(tensor)
+            waiting.extend(sources[tensor])
+    return following, last

@@ -1,0 +1,172 @@
+"""Captures a model as an exported program of torch, and stores the weights of a program in fewer bytes."""
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array
+from modelexport_converter.model import LoadedModel
+
+_CONVERSION = torch.ops.aten.to.dtype
+_ABOUT_SOURCES = ("from_node", "source_fn_stack", "stack_trace", "torch_fn")
+"""Entries of a node about the code that it comes from: our own, with paths of this machine."""
+_PRODUCTS = frozenset(
+    f"aten::{name}"
+    for name in """
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution linear bilinear matmul mm bmm mv
+    addmm addmv baddbmm addbmm einsum tensordot lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell
+    rnn_relu_cell
+    """.split()  # noqa: SIM905 (a list would take thirty lines)
+)
+"""Operators that multiply weights with values."""
+_RIGHT_FACTORS: Mapping[str, int] = {
+    **dict.fromkeys(("aten::matmul", "aten::mm", "aten::bmm"), 1),
+    **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addbmm"), 2),
+}
+"""Positions of right factors, whose last axis is that of the outputs."""
+
+
+def export_program(model: LoadedModel) -> ExportedProgram:
+    """Return a model as a program that takes one image and returns a dict of its outputs by name."""
+    names = tuple(output.name for output in model.outputs)
+    kind = type(model.module)
+
+    class Named(kind):  # type: ignore[misc, valid-type]  # its base is known at run time only
+        """The network itself, under its own names of weights."""
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return dict(zip(names, super().forward(image), strict=True))
+
+    network = copy.copy(model.module)
+    network.__class__ = Named
+    with warnings.catch_warnings(), torch.no_grad():
+        # Recurrent layers keep their weights as attributes too.
+        warnings.filterwarnings("ignore", "The tensor attributes self", UserWarning)
+        program = torch.export.export(network, (model.example_input(),))
+    return _without_sources(program)
+
+
+def _without_sources(program: ExportedProgram) -> ExportedProgram:
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            for entry in _ABOUT_SOURCES:
+                node.meta.pop(entry, None)
+    return program
+
+
+def store_weights(program: ExportedProgram, recipe: Recipe) -> None:
+    """Store the weights of a program, in place, in half precision or in 8 bits; it computes in float32 from them.
+
+    Only weights that are multiplied with values are stored so, each once; a program reads them by ``aten.to`` and, for
+    8 bits, a product with the scale of each output channel.
+    """
+    for node, axis in list(_multiplied(program)):
+        spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
+        weight = program.state_dict[str(spec.target)]
+        if recipe is Recipe.FP16:
+            stored, scale = weight.detach().to(torch.float16), None
+        else:
+            values, scales = quantise_per_channel(weight.detach().numpy(), axis)
+            stored, scale = torch.from_numpy(values), torch.from_numpy(scales)
+        program.state_dict[str(spec.target)] = torch.nn.Parameter(stored, requires_grad=False)
+        _read_as_float(program, node, spec, stored, scale)
+    program.graph_module.recompile()
+    program.validate()  # type: ignore[no-untyped-call]  # torch has no types for it
+
+
+def quantise_per_channel(values: Array, axis: int) -> tuple[np.ndarray[Any, np.dtype[np.int8]], Array]:
+    """Return weights as 8-bit integers from -127 to 127, and their scales, one per index of an axis.
+
+    Symmetric; the scales have the shape of the weights with 1 for every other axis.
+    """
+    others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
+    scales = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    return np.round(values / scales).astype(np.int8), scales.astype(np.float32)
+
+
+def _multiplied(program: ExportedProgram) -> Iterator[tuple[Node, int]]:
+    """Yield the weights that a product reads, directly or computed from weights alone, and their output axes."""
+    state = program.graph_signature.inputs_to_parameters
+    origins: dict[Node, frozenset[Node]] = {}
+    found: dict[Node, int] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name not in program.graph_signature.user_inputs:
+                origins[node] = frozenset([node])
+            continue
+        if all(source in origins for source in node.all_input_nodes):
+            origins[node] = frozenset[Node]().union(*(origins[source] for source in node.all_input_nodes))
+        elif _name(node) in _PRODUCTS:
+            for factor in _factors(node):
+                for origin in origins.get(factor, ()):
+                    found.setdefault(origin, _output_axis(node, factor) if origin is factor else 0)
+    for node, axis in found.items():
+        value = node.meta["val"]
+        if node.name in state and value.ndim > 1 and value.dtype is torch.float32:
+            yield node, axis
+
+
+def _name(node: Node) -> str:
+    if not is_operator(node.target):
+        return ""
+    return str(node.target.name()).partition(".")[0]  # type: ignore[no-untyped-call]  # as above
+
+
+def is_operator(target: Any) -> TypeGuard[torch._ops.OpOverload]:
+    """Return whether a node calls an operator of torch, and not a function of Python."""
+    return isinstance(target, torch._ops.OpOverload)
+
+
+def _factors(node: Node) -> list[Node]:
+    """Return the factors of a product, without its summands and the initial states of recurrent layers."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # of a product
+    added = {"bias", "hx", "self"} if _name(node).startswith(("aten::add", "aten::baddbmm")) else {"bias", "hx"}
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    kept = [value for name, value in given.items() if name not in added]
+    return [value for value in pytree.tree_leaves(kept) if isinstance(value, Node)]
+
+
+def _output_axis(node: Node, weight: Node) -> int:
+    """Return the axis of a weight that is that of the outputs."""
+    name = _name(node)
+    if "conv_transpose" in name or (name == "aten::convolution" and node.args[6]):
+        return 1
+    position = _RIGHT_FACTORS.get(name)
+    return -1 if position is not None and node.args[position] is weight else 0
+
+
+def _read_as_float(
+    program: ExportedProgram, node: Node, spec: InputSpec, stored: torch.Tensor, scale: torch.Tensor | None
+) -> None:
+    """Replace each use of a weight by its conversion to float32, times its scale if it has one."""
+    graph, signature, before = program.graph, program.graph_signature, node.meta["val"]
+    mode = before.fake_mode
+    node.meta["val"] = mode.from_tensor(stored, static_shapes=True)
+    users = list(node.users)
+    first = next(other for other in graph.nodes if other.op != "placeholder")
+    if scale is not None:
+        target = f"{spec.target}_scale"
+        with graph.inserting_after(node):
+            factor = graph.placeholder(f"{node.name}_scale")
+        factor.meta["val"] = mode.from_tensor(scale, static_shapes=True)
+        program.state_dict[target] = scale
+        place = signature.input_specs.index(spec) + 1
+        argument = TensorArgument(factor.name)
+        signature.input_specs.insert(place, InputSpec(InputKind.BUFFER, argument, target, persistent=True))
+    with graph.inserting_before(first):
+        value = graph.call_function(_CONVERSION, (node, torch.float32))
+        value.meta["val"] = before
+        if scale is not None:
+            value = graph.call_function(torch.ops.aten.mul.Tensor, (value, factor))
+            value.meta["val"] = before
+    for user in users:
+        user.replace_input_with(node, value)

@@ -1,0 +1,216 @@
+"""TensorFlow (SavedModel): a program of ``torch.export`` in TensorFlow's own operators; plain TensorFlow runs it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends import tensorflow_runner as runner
+from modelexport_converter.backends.decompositions import DecompositionMode
+from modelexport_converter.backends.exported_program import export_program
+from modelexport_converter.backends.file_metadata import file_metadata_of
+from modelexport_converter.model import LoadedModel
+
+METADATA = Path("assets.extra/modelexport.json")
+"""Place of the metadata in the folder, one JSON object of texts; SavedModel leaves ``assets.extra`` to its writers."""
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+"""Without oneDNN, which announces itself in the log; this process builds graphs and runs none."""
+
+_UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
+"""Operators that torch decomposes into writes by index, or not at all."""
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Let TensorFlow be imported without the libraries that it can do without, and without its messages."""
+    absent = [name for name in runner.UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    try:
+        with patch.dict(os.environ, _QUIET):
+            yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+with _lean():
+    import tensorflow as tf
+
+from modelexport_converter.backends import tensorflow_operators  # noqa: E402, F401 (fills the table)
+from modelexport_converter.backends.tensorflow_graph import GraphBuilder, decompose  # noqa: E402
+
+
+def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
+    """Write the model to ``path``, a folder, by any recipe of the format."""
+    with DecompositionMode(lambda name: name not in _UNSUPPORTED):
+        program = export_program(model)
+    program = decompose(program)
+    builder = GraphBuilder(program, base)
+    _, channels, *size = model.input_shape
+    names = [output.name for output in model.outputs]
+    image = tf.TensorSpec((1, *size, channels), tf.float32, name=model.input_name)
+
+    @tf.function(input_signature=[image], autograph=False)  # type: ignore[untyped-decorator]
+    def serve(image: Any) -> dict[str, Any]:
+        return {name: tf.identity(output, name) for name, output in zip(names, builder.run(image), strict=True)}
+
+    saved = tf.Module()
+    saved.weights, saved.serve = builder.stored, serve
+    function = serve.get_concrete_function()
+    saved.weights = builder.stored
+    tf.saved_model.save(saved, str(path), signatures={runner.SIGNATURE: function})
+    _finish(model, path)
+
+
+def _finish(model: LoadedModel, path: Path) -> None:
+    """Add metadata; make equal models equal files: the fingerprint is random, and maps are written in any order."""
+    (path / "fingerprint.pb").unlink(missing_ok=True)
+    content = _read(path)
+    (path / "saved_model.pb").write_bytes(content.SerializeToString(deterministic=True))
+    file = path / METADATA
+    file.parent.mkdir()
+    file.write_text(json.dumps(file_metadata_of(model, channels_last=True), ensure_ascii=False), encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    content = SavedModel()
+    content.ParseFromString((path / "saved_model.pb").read_bytes())
+    return content
+
+
+def quantise(
+    model: LoadedModel,
+    source: Path,
+    recipe: Recipe,
+    samples: Sequence[Array],
+    path: Path,
+    *,
+    max_float_layers: int = 0,
+) -> tuple[str, ...]:
+    """Refuse: every recipe is written by ``convert``."""
+    raise NotImplementedError(f"no SavedModel is quantised by {recipe}")
+
+
+def inspect(path: Path) -> FileContents:
+    """Read back the contents of a file."""
+    graph = _read(path).meta_graphs[0]
+    signature = graph.signature_def[runner.SIGNATURE]
+    nodes = list(_nodes(graph.graph_def, signature))
+    weights: Counter[str] = Counter()
+    variables = tf.train.load_checkpoint(str(path / "variables/variables"))
+    types = variables.get_variable_to_dtype_map()
+    for name, shape in variables.get_variable_to_shape_map().items():
+        if types[name] is not tf.string:
+            weights[types[name].name] += prod(shape)
+    for node in nodes:
+        if node.op == "Const":
+            tensor = node.attr["value"].tensor
+            weights[tf.as_dtype(tensor.dtype).name] += prod(size.size for size in tensor.tensor_shape.dim)
+    return FileContents(
+        weight_types=weights,
+        op_types=Counter(node.op for node in nodes if node.op != "Const"),
+        inputs={name: _shape(value) for name, value in signature.inputs.items()},
+        outputs={name: _shape(value) for name, value in signature.outputs.items()},
+        channels_last=True,
+    )
+
+
+def _nodes(graph: Any, signature: Any) -> Iterator[Any]:
+    """Yield the nodes that a signature computes, without those that save and restore variables."""
+    functions = {function.signature.name: function for function in graph.library.function}
+    outputs = {value.name.partition(":")[0] for value in signature.outputs.values()}
+    waiting, seen = [node for node in graph.node if node.name in outputs], set[str]()
+    while waiting:
+        node = waiting.pop()
+        if not (called := node.attr["f"].func.name):
+            yield node
+        elif called not in seen:
+            seen.add(called)
+            waiting += functions[called].node_def
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(size.size for size in value.tensor_shape.dim)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that ``convert`` wrote into a folder."""
+    file_metadata: dict[str, str] = json.loads((path / METADATA).read_text(encoding="utf-8"))
+    return file_metadata
+
+
+def open_file(model: LoadedModel, path: Path) -> Run:
+    """Load a file into plain TensorFlow, in a process of its own that ends with the result."""
+    process = _Process(path)
+
+    def run(image: Array) -> tuple[Array, ...]:
+        results = process.run(np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        return tuple(results[output.name] for output in model.outputs)
+
+    return run
+
+
+class _Process:
+    """A process that runs a SavedModel."""
+
+    def __init__(self, path: Path) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        self._process = subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-I", runner.__file__, str(path), str(torch.get_num_threads())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._end = weakref.finalize(self, _end, self._process, self._errors)
+        self._shapes: dict[str, list[int]] = json.loads(self._take(None))["outputs"]
+
+    def run(self, image: Array) -> dict[str, Array]:
+        """Return the outputs for an image (1, height, width, channels), by name."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(image.tobytes())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._take(1)  # says why
+        return {
+            name: np.frombuffer(self._take(4 * prod(shape)), np.float32).reshape(shape)
+            for name, shape in self._shapes.items()
+        }
+
+    def _take(self, size: int | None) -> bytes:
+        """Return bytes of the answer, or its line.
+
+        Raises:
+            RuntimeError: TensorFlow ended, with the end of what it wrote.
+        """
+        assert self._process.stdout is not None
+        content = self._process.stdout.readline() if size is None else self._process.stdout.read(size)
+        if len(content) < (size or 1):
+            code = self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise RuntimeError(f"TensorFlow ended with exit code {code}: {' '.join(lines[-1:])}")
+        return content
+
+
+def _end(process: "subprocess.Popen[bytes]", errors: Any) -> None:
+    for stream in (process.stdin, process.stdout, errors):
+        if stream is not None:
+            stream.close()
+    process.wait()
