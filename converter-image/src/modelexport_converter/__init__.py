@@ -1,1 +1,1 @@
-"""The converter: one process that turns one checkpoint into one verified artifact."""
+"""The converter: a process that turns one checkpoint into one verified artifact."""

@@ -1,9 +1,10 @@
-"""A conversion as a process: the request from the environment, the answer as exit code and termination message.
+"""Runs a conversion as a process: the request comes from the environment, the result is exit code and termination
+message.
 
-With an argument it is one step of a conversion, or something else that is done, by ``files``, and answered alike. A
-step that is followed by another leaves no message.
+If a command is given, run it (a step, or one of ``publishing.commands``) and report the result the same way. A step
+that is followed by another leaves no message.
 
-Standard output carries one line of JSON per event; what libraries print goes to standard error.
+Standard output carries one line of JSON per event; output of libraries goes to standard error.
 """
 
 import contextlib
@@ -17,25 +18,25 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from modelexport import names
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
 from modelexport_converter.failures import Failure
-from modelexport_converter.files import run_command
-from modelexport_converter.local import Died, run_here
-from modelexport_converter.outcome import Terminated, explain
-from modelexport_converter.progress import Stages, claim_stdout, start_logging
+from modelexport_converter.local import ChildDied, run_here
+from modelexport_converter.publishing.commands import run_command
+from modelexport_converter.runtime.outcome import Terminated, explain
+from modelexport_converter.runtime.progress import Stages, claim_stdout, start_logging
 from modelexport_converter.steps import STEPS, run_step
 
 TERMINATED = 128 + signal.SIGTERM
 
 
 def main(environ: Mapping[str, str], stream: TextIO, command: str | None = None) -> int:
-    """Run the conversion that the environment asks for, a step of it or another command; return the exit code.
+    """Run the conversion of the environment, one of its steps or another command. Return the exit code.
 
-    A conversion that is asked to end (SIGTERM) leaves no message: whoever asked knows why, and the converter does not.
-    One whose child died without an answer leaves none either, and its negative code is that of the child.
+    A conversion that is asked to end (SIGTERM) leaves no message: the sender knows why, the converter does not. If the
+    child died without a result, there is no message either, and its negative code is returned.
     """
     start_logging(stream, {})
     try:
@@ -43,7 +44,7 @@ def main(environ: Mapping[str, str], stream: TextIO, command: str | None = None)
     except Terminated:
         announce("terminated")
         return TERMINATED
-    except Died as died:
+    except ChildDied as died:
         announce("died", code=died.code)
         return died.code
     if result is None:
@@ -58,10 +59,18 @@ def _answer(environ: Mapping[str, str], stream: TextIO, command: str | None) -> 
     try:
         if command is None or command in STEPS:
             request = _read_request(environ)
-            start_logging(stream, _context(environ, request))
+            context = {"export": request.export, "target": str(request.target)}  # as in the operator's log
+            if job := environ.get(names.JOB_ENV):  # only a conversion on a cluster has one
+                context["job"] = job
+            start_logging(stream, context)
             return run_step(command, environ, request) if command else run_here(environ, request, stream)
-        result = run_command(command, environ)
-    except Died:
+        if command == names.IDENTIFY:
+            from modelexport_converter.identification import identify  # imports torch
+
+            result = identify(environ)
+        else:
+            result = run_command(command, environ)
+    except ChildDied:
         raise
     except Exception as error:
         result = explain(error)
@@ -69,17 +78,11 @@ def _answer(environ: Mapping[str, str], stream: TextIO, command: str | None) -> 
     return replace(result, seconds=effort.total, peak_memory_mib=effort.peak_memory_mib)
 
 
-def _context(environ: Mapping[str, str], request: ConversionRequest) -> Mapping[str, str]:
-    """What stands in every line of the log, in the words of the operator; only a conversion on a cluster has a Job."""
-    job = environ.get(names.JOB_ENV)
-    return {"export": request.export, "target": str(request.target), **({"job": job} if job else {})}
-
-
 def _read_request(environ: Mapping[str, str]) -> ConversionRequest:
     try:
         return ConversionRequest.from_json(environ.get(names.REQUEST_ENV, ""))
     except ValueError as error:
-        # Only an operator of another version, or a hand, writes a request that cannot be read.
+        # Only an operator of another version, or a person, writes a request that cannot be parsed.
         message = f"{names.REQUEST_ENV}: {error}; use the converter image of the operator's version"
         raise Failure(Reason.CLASS_INVALID, message) from error
 
@@ -97,7 +100,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once: taking torch and its companions down costs seconds, and a crash there would belie the answer."""
+    """Exit without cleanup: unloading torch takes seconds, and a crash there would contradict the result."""
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no other effect anyway
             signal.signal(-code, signal.SIG_DFL)

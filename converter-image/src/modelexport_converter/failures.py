@@ -1,18 +1,25 @@
-"""The one exception that ends a conversion on purpose."""
+"""The exception that ends a conversion on purpose."""
 
-from modelexport.reasons import Reason
-from modelexport.result import Verification
+from modelexport.api.reasons import Reason
+from modelexport.api.result import Accuracy, Verification
 from modelexport.text import clean
 
 
 class Failure(Exception):  # noqa: N818 - the word of the design, used everywhere
-    """A conversion cannot go on, for a reason that the user is told.
+    """Ends a conversion with a reason that the user sees.
 
-    ``str()`` is the message: it names what was found, what was expected and the way out. Names of layers, files and
-    pictures stand in it, and come from whoever made them; so it is cleaned.
+    ``str()`` is the message: the found value, the expected value and the way out. It may contain names of layers, files
+    and images that an untrusted author chose, so it is cleaned.
     """
 
-    def __init__(self, reason: Reason, message: str, verification: Verification | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        verification: Verification | None = None,
+        accuracy: Accuracy | None = None,
+    ) -> None:
         super().__init__(clean(message))
         self.reason = reason
         self.verification = verification
+        self.accuracy = accuracy

@@ -1,25 +1,26 @@
-"""A model as the rest of the converter sees it, whatever its architecture."""
+"""Describes a loaded model to the rest of the converter, whatever its architecture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 
-from modelexport.result import Reference
-from modelexport_converter.statistics import Fit
+from modelexport.api.result import Reference
+from modelexport_converter.norm_statistics import Fit
 
 COLOURS: Mapping[int, str] = {1: "grey", 2: "grey, alpha", 3: "RGB", 4: "RGBA"}
-"""What the channels of a picture are, by their number: Pillow's modes L, LA, RGB and RGBA."""
+"""Names of an image's channels by their number: Pillow's modes L, LA, RGB and RGBA."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the input tensor (1, channels, height, width), float32; its channels are ``COLOURS``.
+    """Turns an image into the input tensor (1, channels, height, width), float32; ``COLOURS`` names its channels.
 
-    A picture without alpha is opaque. ``letterbox`` scales it to fit, keeps its aspect ratio and pads every channel
-    with 114 on both sides; ``centre_crop`` scales the shorter side to the input size and cuts the centre; ``stretch``
-    scales height and width to the input size, each by itself. Then ``(pixel / 255 - mean) / std`` per channel.
+    An image without alpha is opaque. ``letterbox`` scales it to fit, keeps its aspect ratio and pads every channel
+    with 114 on both sides; ``centre_crop`` scales the shorter side to the input size and cuts out the centre;
+    ``stretch`` scales height and width to the input size independently. Then ``(pixel / 255 - mean) / std`` per
+    channel.
     """
 
     resize: Literal["letterbox", "centre_crop", "stretch"]
@@ -29,16 +30,16 @@ class Preprocessing:
 
     @property
     def colours(self) -> str:
-        """What the channels are."""
+        """Return the names of the channels."""
         return COLOURS[self.channels]
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the last channel is alpha."""
+        """Return whether the last channel is alpha."""
         return self.channels in (2, 4)
 
     def taking(self, channels: int) -> Self:
-        """The same for pictures of so many channels, of which other than these are not normalised."""
+        """Return the same preprocessing for another number of channels, without normalisation if the number changes."""
         if channels == self.channels:
             return self
         return replace(self, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
@@ -46,31 +47,37 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Output:
-    """One output tensor: its name in every format, its axes, and how to read it in a sentence or two.
+    """Describes one output tensor: its name in every format, its axes, and how to read it in a sentence or two.
 
-    What is ``exact`` is computed in float32 in every file, from the last operators with weights on: places in a picture
-    of 4096 pixels need more than the 11 bits of a half.
+    If ``keep_float32``, every file computes it in float32 from the last operators with weights onwards: positions in
+    an image of 4096 pixels need more than the 11 significant bits of a half.
     """
 
     name: str
     axes: tuple[str, ...]
     meaning: str
-    exact: bool = False
+    keep_float32: bool = False
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for capture.
 
-    ``module`` is in eval mode with frozen FP32 parameters; it maps one float32 tensor of ``input_shape`` to a
-    tuple of float32 tensors in the order of ``outputs``. ``metadata`` are further facts for the user of the file, e.g.
-    the stride. ``body`` names the children of ``module`` that may be computed in less than float32; where it is empty,
-    there is nothing else to spare but exact outputs and what each format spares by itself. ``delicate`` says that
-    activations of 8 bits need care: the last convolutions stay in float, and before them values that are rare are
-    clipped. ``reference`` says where the network comes from, ``assumptions`` what of it the checkpoint does not say, a
-    phrase each, e.g. ``activation SiLU``. ``warnings`` are signs that this is not the network of the checkpoint,
-    ``fit`` is how well it fits its statistics of normalisation, where it has any and was compared. ``weights`` says
-    where in the checkpoint the weights lie, e.g. ``ema``; it is empty for all of it.
+    Attributes:
+        module: in eval mode with frozen float32 parameters. Maps one float32 tensor of ``input_shape`` to a tuple of
+            float32 tensors in the order of ``outputs``.
+        metadata: further facts for the user of the file, e.g. the stride.
+        low_precision_modules: the children of ``module`` that may run in less than float32. If empty, only
+            ``keep_float32`` outputs and each format's own exclusions stay in float32.
+        int8_sensitive: whether 8-bit activations need care: the last convolutions stay in float, and rare values before
+            them are clipped.
+        reference: where the network comes from.
+        assumptions: facts about the network that the checkpoint does not state, a phrase each, e.g.
+            ``activation SiLU``.
+        warnings: signs that this is not the network of the checkpoint.
+        fit: how well the network fits its normalisation statistics, if it has any and was compared.
+        weights: the part of the checkpoint that holds the weights, e.g. ``ema``; empty for the whole checkpoint.
+        recorded: the metrics that the checkpoint records of its own validation, by the names of its trainer.
     """
 
     module: torch.nn.Module
@@ -80,20 +87,26 @@ class LoadedModel:
     preprocessing: Preprocessing
     metadata: Mapping[str, str] = field(default_factory=dict)
     input_name: str = "image"
-    body: tuple[str, ...] = ()
-    delicate: bool = False
+    low_precision_modules: tuple[str, ...] = ()
+    int8_sensitive: bool = False
     reference: Reference = Reference.REBUILT
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fit: Fit | None = None
     weights: str = ""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        """(1, channels, height, width)."""
+        """Return (1, channels, height, width)."""
         return (1, self.preprocessing.channels, *self.input_size)
 
+    def shape_in_file(self, *, channels_last: bool) -> tuple[int, int, int, int]:
+        """Return the shape of the image that a file takes: with channels last or, as the module, first."""
+        batch, channels, height, width = self.input_shape
+        return (batch, height, width, channels) if channels_last else self.input_shape
+
     def example_input(self) -> torch.Tensor:
-        """A tensor of the input's shape, from a fixed seed, in 0..1."""
+        """Return a tensor of ``input_shape`` with values in 0..1 from a fixed seed."""
         generator = torch.Generator().manual_seed(0)
         return torch.rand(self.input_shape, generator=generator)

@@ -1,20 +1,21 @@
-"""Whether a network is the one on which its statistics of normalisation were taken.
+"""Compares the activations of a network with the statistics that its batch normalisation stored in training.
 
-Batch normalisation remembers mean and variance of what came into each of its layers in training. Run on pictures like
-those of the training, the right network meets them again; one with another activation, or with pixels on another scale,
-does not. A folded convolution gives ``(x - mean) / std * gamma + beta``: the mean and the spread of what it gives,
-beside ``beta`` and ``gamma``, say the same without the normalisation that was folded away.
+Batch normalisation stores mean and variance of the input of each of its layers. On images like those of the training,
+the right network reproduces them; a network with another activation, or with pixels on another scale, does not. A
+folded convolution gives ``(x - mean) / std * gamma + beta``: mean and spread of this output, compared with ``beta`` and
+``gamma``, show the same after the normalisation has been folded away.
 
-The thresholds lie between what was measured on the trained models of ``tests/models``: see docs/verification.md. Right
-networks on eight pictures of their own kind: means differ by .09 standard deviations at most (the median of all
-layers), spreads by a factor of 1.15; on our four photographs, of which none of them has seen the like, by 1.0 and 2.0,
+The thresholds separate the values measured on the trained models of ``testdata/models``: see docs/verification.md.
+Right networks on eight images of their own domain: means differ by .09 standard deviations at most (the median of all
+layers), spreads by a factor of 1.15; on our four photographs, unlike any that they have seen, by 1.0 and 2.0,
 and the spread of the first layer by 1.6 at most. ReLU in place of SiLU: .09 to .41, and 1.6 to 2.1. Pixels of 0 to 255
-in place of 0 to 1: 17 and more, and 190 in the first layer; a 255th of a pixel: from 4.8 in the first layer. Networks
-that were trained for one step of one epoch: .2 to 1.5 on photographs, spreads up to 13, in the first layer 2.4.
+in place of 0 to 1: 17 and more, and 190 in the first layer; pixels divided by 255 twice: from 4.8 in the first layer.
+Networks that were trained for one step of one epoch: .2 to 1.5 on photographs, spreads up to 13, in the first layer
+2.4.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,31 +24,33 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-ENOUGH_PICTURES = 8
-"""Pictures of the user's that say something of more than the scale of the pixels."""
+ENOUGH_IMAGES = 8
+"""User images needed to judge more than the scale of the pixels."""
 IMPOSSIBLE_MEAN, IMPOSSIBLE_FIRST_SPREAD = 10.0, 20.0
-"""Whatever the pictures are."""
+"""Limits on any images."""
 REFUSED_MEAN, REFUSED_FIRST_SPREAD = 2.0, 3.0
-"""On enough pictures of the user's."""
-DOUBTFUL_MEAN, DOUBTFUL_SPREAD = 0.3, 1.4
-_MEMORY = "folded_normalisation"
+"""Limits on enough images of the user."""
+SUSPECT_MEAN, SUSPECT_SPREAD = 0.3, 1.4
+_STATISTICS = "folded_normalisation"
 
 Values = npt.NDArray[np.float64]
+ImageArray = npt.NDArray[np.float32]
+Keep = Callable[[ImageArray, Sequence[torch.Tensor]], None]
 
 
-def remember(convolution: nn.Module, normalisation: Any) -> None:
-    """Keep the scale and the shift of a normalisation that was folded into a convolution."""
+def attach_statistics(convolution: nn.Module, normalisation: Any) -> None:
+    """Attach scale and shift, each (channels,), of a folded normalisation to its convolution."""
     mean, variance = normalisation.running_mean, normalisation.running_var
     if bool((mean == 0).all()) and bool((variance == 1).all()):
-        return  # as they were before any training: they say nothing
+        return  # initial values, before any training
     scale, shift = normalisation.weight, normalisation.bias
-    convolution.__dict__[_MEMORY] = tuple(value.detach().double().numpy().copy() for value in (scale, shift))
+    convolution.__dict__[_STATISTICS] = tuple(value.detach().double().numpy().copy() for value in (scale, shift))
 
 
-def inherit(convolution: nn.Module, other: nn.Module) -> None:
-    """Let a convolution that takes the place of another one keep what that one has remembered."""
-    if memory := other.__dict__.get(_MEMORY):
-        convolution.__dict__[_MEMORY] = memory
+def copy_statistics(convolution: nn.Module, other: nn.Module) -> None:
+    """Copy the attached statistics of another convolution to the one that replaces it."""
+    if memory := other.__dict__.get(_STATISTICS):
+        convolution.__dict__[_STATISTICS] = memory
 
 
 @dataclass(frozen=True)
@@ -65,38 +68,38 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a network fits its statistics, by its layers in the order in which they ran, at least one."""
+    """How well a network fits its statistics: deviations of at least one layer, in the order of execution."""
 
     deviations: tuple[Deviation, ...]
-    pictures: int
+    images: int
 
     @property
     def mean(self) -> float:
-        """The median of the layers' differences of means."""
+        """Return the median of the layers' differences of means."""
         return float(np.median([one.mean for one in self.deviations]))
 
     @property
     def spread(self) -> float:
-        """The median of the layers' ratios of spreads."""
+        """Return the median of the layers' ratios of spreads."""
         return float(np.median([one.spread for one in self.deviations]))
 
     @property
     def first_spread(self) -> float:
-        """The ratio of the first layer, before any activation: it says on which scale pixels are."""
+        """Return the ratio of the first layer, before any activation: it shows the scale of the pixels."""
         return self.deviations[0].spread
 
     @property
     def worst(self) -> Deviation:
-        """The layer whose means differ most."""
+        """Return the layer whose means differ most."""
         return max(self.deviations, key=lambda one: one.mean)
 
     @property
-    def doubt(self) -> float:
-        """How doubtful the network is: above 1, it is."""
-        return max(self.mean / DOUBTFUL_MEAN, math.log(self.spread) / math.log(DOUBTFUL_SPREAD))
+    def misfit(self) -> float:
+        """Return how doubtful the network is; above 1 it is suspect."""
+        return max(self.mean / SUSPECT_MEAN, math.log(self.spread) / math.log(SUSPECT_SPREAD))
 
     def is_impossible(self, *, enough: bool) -> bool:
-        """Whether no right network comes to this, given whether there are enough pictures of the user's."""
+        """Return whether no right network shows these deviations; ``enough`` says that the user gave enough images."""
         mean = REFUSED_MEAN if enough else IMPOSSIBLE_MEAN
         return self.mean > mean or self.first_spread > (REFUSED_FIRST_SPREAD if enough else IMPOSSIBLE_FIRST_SPREAD)
 
@@ -107,23 +110,24 @@ class Fit:
         )
 
 
-def measure(network: nn.Module, pictures: Iterable[npt.NDArray[np.float32]]) -> Fit | None:
-    """Run a network on pictures, (1, 3, height, width) each, and compare its layers with their statistics.
+def measure(network: nn.Module, images: Iterable[ImageArray], keep: Keep = lambda *_: None) -> Fit | None:
+    """Run a network on images, (1, channels, height, width) each, and compare its layers with their statistics.
 
-    Pictures of one colour are left out: whatever the network is, they have no spread. ``None`` where none is left, or
-    where no layer remembers any, as in the program of an archive; then the network is not run.
+    Skips images of one colour: they have no spread in any network. Returns ``None`` if no image is left, or if no layer
+    has statistics, as in a ``.pt2`` program; then the network is not run. ``keep`` receives each image and the
+    network's outputs for it.
     """
-    layers = [(name, layer) for name, layer in network.named_modules() if _MEMORY in layer.__dict__]
+    layers = [(name, layer) for name, layer in network.named_modules() if _STATISTICS in layer.__dict__]
     if not layers:
         return None
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, _ActivationSums] = {}
     hooks = [layer.register_forward_hook(_adder(name, layer, sums)) for name, layer in layers]
     count = 0
     try:
         with torch.inference_mode():
-            for picture in pictures:
-                if (picture != picture[..., :1, :1]).any():
-                    network(torch.from_numpy(picture))
+            for image in images:
+                if (image != image[..., :1, :1]).any():
+                    keep(image, network(torch.from_numpy(image)))
                     count += 1
     finally:
         for hook in hooks:
@@ -132,18 +136,18 @@ def measure(network: nn.Module, pictures: Iterable[npt.NDArray[np.float32]]) -> 
     return Fit(deviations, count) if deviations else None
 
 
-def _adder(name: str, layer: nn.Module, sums: "dict[str, _Sums]") -> Any:
-    """A hook that adds what a layer gives; the first call of each decides on their order."""
+def _adder(name: str, layer: nn.Module, sums: "dict[str, _ActivationSums]") -> Any:
+    """Return a forward hook that adds up a layer's outputs; the first calls define the order of the layers."""
 
     def add(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        sums.setdefault(name, _Sums(*layer.__dict__[_MEMORY])).add(output)
+        sums.setdefault(name, _ActivationSums(*layer.__dict__[_STATISTICS])).add(output)
 
     return add
 
 
 @dataclass
-class _Sums:
-    """Count, sum and sum of squares per channel of what one layer gives, over all pictures."""
+class _ActivationSums:
+    """Count, sum and sum of squares of one layer's outputs over all images, each (channels,)."""
 
     scale: Values
     shift: Values
@@ -152,15 +156,18 @@ class _Sums:
     square: Values = field(default_factory=lambda: np.zeros(()))
 
     def add(self, values: torch.Tensor) -> None:
-        """Add what the layer gives, (N, channels, height, width)."""
-        flat = values.detach().transpose(0, 1).flatten(1).double().numpy()
-        self.count += flat.shape[1]
+        """Add outputs of the layer, (N, channels, height, width)."""
+        flat = values.detach().transpose(0, 1).flatten(1)
+        count = flat.shape[1]
+        self.count += count
+        # torch sums in pieces, so float32 is exact enough for medians of ratios, and twice as fast.
+        variance, mean = (value.double().numpy() for value in torch.var_mean(flat, 1, correction=0))
         with np.errstate(over="ignore", invalid="ignore"):  # infinities of both signs add up to NaN
-            self.linear = self.linear + flat.sum(1)
-            self.square = self.square + (flat**2).sum(1)
+            self.linear = self.linear + count * mean
+            self.square = self.square + count * (variance + mean**2)
 
     def deviation(self, layer: str) -> Deviation | None:
-        """Compare with the training; ``None`` where all scales have died. What overflows is infinitely far."""
+        """Compare with the training, or return ``None`` if all scales are near zero. An overflow counts as infinite."""
         scale = np.abs(self.scale)
         alive = scale > 1e-3 * np.median(scale)
         if not alive.any():

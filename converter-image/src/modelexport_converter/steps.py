@@ -1,7 +1,8 @@
-"""The three steps of a conversion: fetch what it names, convert it, publish what came out.
+"""Runs the three steps of a conversion: fetch its inputs, convert them, publish the result.
 
-Only ``fetch`` and ``publish`` know the store and hold its credentials, and neither opens a checkpoint, a picture or a
-produced file. ``convert`` opens all of them and needs nothing but files. On a cluster each is a container of its own.
+Only ``fetch`` and ``publish`` know the store and hold its credentials, and neither opens a checkpoint, an image or a
+produced file. ``convert`` opens all of them and needs only local files. On a cluster each step is a container of its
+own.
 """
 
 import tempfile
@@ -9,28 +10,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from modelexport import names
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport_converter.handover import take
-from modelexport_converter.intake import Intake, fetch_inputs, find_earlier
-from modelexport_converter.outcome import explain
-from modelexport_converter.progress import Effort, Stages
-from modelexport_converter.publish import publish_artifact, publish_report
-from modelexport_converter.report import build_report, describe_proof
-from modelexport_converter.shared import SharedFolder
+from modelexport_converter.inputs.fetched_inputs import FetchedInputs, fetch_inputs, find_earlier
+from modelexport_converter.publishing.converted_output import take_output
+from modelexport_converter.publishing.publish import publish_artifact, publish_report
+from modelexport_converter.publishing.report import build_report, describe_proof
+from modelexport_converter.runtime.artifact_cache import ArtifactCache
+from modelexport_converter.runtime.outcome import explain
+from modelexport_converter.runtime.progress import Stages
+from modelexport_converter.runtime.threads import limit_threads
 from modelexport_converter.stores import open_store
-from modelexport_converter.threads import limit_threads
 
 Step = Callable[[Mapping[str, str], ConversionRequest, Stages], ConversionResult | None]
 
 
 def run_step(name: str, environ: Mapping[str, str], request: ConversionRequest) -> ConversionResult | None:
-    """Run one step; return how the conversion ended, ``None`` where the next step goes on."""
+    """Run one step. Return the result of the conversion, or ``None`` if the next step continues."""
     stages = Stages()
     try:
         result = STEPS[name](environ, request, stages)
@@ -41,76 +41,76 @@ def run_step(name: str, environ: Mapping[str, str], request: ConversionRequest) 
 
 
 def fetch(environ: Mapping[str, str], request: ConversionRequest, stages: Stages) -> None:
-    """Download what a request names, as bytes, and see whether an equal conversion has done the work already.
+    """Download the inputs of a request as bytes, and look for an equal conversion that is already published.
 
     Raises:
-        Failure: something is not there, or is not what the request says.
+        Failure: an input is missing or is not the one that the request describes.
     """
     store, folder = open_store(environ), Path(environ[names.INPUTS_ENV])
     with stages.stage("fetch"):
-        digest, pictures = fetch_inputs(store, environ, request, folder)
-        intake = Intake(folder, digest, pictures, stages.effort())
-        earlier = find_earlier(store, request, intake.sources)
-    replace(intake, earlier=earlier, effort=stages.effort()).write()
+        digest, images, labelled = fetch_inputs(store, environ, request, folder)
+        inputs = FetchedInputs(folder, digest, images, labelled, stages.effort())
+        earlier = find_earlier(store, request, inputs.sources)
+    replace(inputs, earlier=earlier, effort=stages.effort()).write()
 
 
 def convert(environ: Mapping[str, str], request: ConversionRequest, stages: Stages) -> None:
-    """Make and prove the file that a request asks for, and leave it with the draft of its report.
+    """Convert and verify the requested file, and leave it with a draft of its report for ``publish``.
 
     Raises:
-        Failure: with the reason that the user is told.
+        Failure: with the reason that the user sees.
     """
-    intake = Intake.read(Path(environ[names.INPUTS_ENV]))
-    stages.follow(intake.effort)
-    if intake.earlier:
+    inputs = FetchedInputs.read(Path(environ[names.INPUTS_ENV]))
+    stages.follow(inputs.effort)
+    if inputs.earlier:
         announce("nothing to convert")
         return
     with stages.stage("start"):
         limit_threads(environ)
         from modelexport_converter import pipeline  # imports torch, which no other step needs
 
-        dataset = pipeline.open_pictures(request, intake)
+        dataset = pipeline.open_images(request, inputs)
+        labelled = pipeline.open_labelled(request, inputs, dataset)
     with _scratch(environ) as folder:
-        shared = SharedFolder(Path(environ.get(names.SHARED_DIR_ENV, folder / "shared")))
+        cache = ArtifactCache(Path(environ.get(names.SHARED_DIR_ENV, folder / "cache")))
         outputs = Path(environ[names.OUTPUTS_ENV])
-        pipeline.run(pipeline.Conversion(request, intake, dataset, folder, outputs, shared, stages))
+        pipeline.run(pipeline.Conversion(request, inputs, dataset, labelled, folder, outputs, cache, stages))
 
 
 def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stages) -> ConversionResult:
-    """Check what the conversion left and put it into the store: the artifact first, its report last.
+    """Check the output of the conversion and upload it: the artifact first, its report last.
 
     Raises:
-        Failure: ``OutputRefused``, or the store does not take it.
+        Failure: ``OutputRefused``, or the store rejects it.
     """
-    intake = Intake.read(Path(environ[names.INPUTS_ENV]))
-    stages.follow(intake.effort)
-    if intake.earlier:
-        return intake.earlier
+    inputs = FetchedInputs.read(Path(environ[names.INPUTS_ENV]))
+    stages.follow(inputs.effort)
+    if inputs.earlier:
+        return inputs.earlier
     store = open_store(environ)
     with _scratch(environ) as folder:
         with stages.stage("publish"):
             outputs = Path(environ[names.OUTPUTS_ENV])
-            handover = take(outputs, request, intake.checkpoint.stat().st_size, folder)
-            artifact = publish_artifact(store, request, handover)
-        stages.follow(handover.effort)
+            output = take_output(outputs, request, inputs.checkpoint.stat().st_size, folder)
+            artifact = publish_artifact(store, request, output)
+        stages.follow(output.effort)
+        effort = stages.effort()
         report = {
-            **build_report(request, intake.sources, artifact, handover.verification),
-            **handover.findings,
-            **_describe(stages.effort()),
+            **build_report(request, inputs.sources, artifact, output.verification, output.accuracy),
+            **output.findings,
+            "seconds": {**effort.seconds, "total": effort.total},
+            "peakMemoryMiB": effort.peak_memory_mib,
         }
         report_uri = publish_report(store, request, report, folder)
     return ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="; ".join((f"{describe_proof(handover.verification)} and published", *handover.findings["remarks"])),
-        scheme=request.scheme,
+        message="; ".join((f"{describe_proof(output.verification)} and published", *output.findings["remarks"])),
+        recipe=request.recipe,
         artifact=artifact,
         report_uri=report_uri,
-        verification=handover.verification,
+        verification=output.verification,
+        accuracy=output.accuracy,
     )
-
-
-def _describe(effort: Effort) -> Mapping[str, Any]:
-    return {"seconds": {**effort.seconds, "total": effort.total}, "peakMemoryMiB": effort.peak_memory_mib}
 
 
 @contextmanager

@@ -1,23 +1,30 @@
-"""What the detectors have in common that give boxes and scores for every anchor."""
+"""Shared by the detectors that return boxes and scores for every anchor."""
 
 from dataclasses import replace
 
 import torch
 
-from modelexport.result import Reference
-from modelexport.spec import Model
-from modelexport_converter.checkpoint import Facts
-from modelexport_converter.matching import check_asked, class_names, program_channels, program_shapes, row_facts, unfit
+from modelexport.api.result import Reference
+from modelexport.api.spec import Model
+from modelexport_converter.checkpoints.checkpoint import Facts
+from modelexport_converter.checkpoints.state_dict import (
+    check_asked,
+    class_names,
+    program_channels,
+    program_shapes,
+    row_facts,
+    unfit,
+)
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
-from modelexport_converter.promises import check_program
+from modelexport_converter.verification.output_contract import check_program
 
 BOXES = Output(
     "boxes",
     ("batch", "coordinate", "anchor"),
     "Centre x, centre y, width, height, divided by the input's width and height.",
-    exact=True,
+    keep_float32=True,
 )
 SCORES = Output(
     "scores", ("batch", "class", "anchor"), "Probability of each class, 0 to 1; suppress overlapping boxes per class."
@@ -27,7 +34,7 @@ SCORES = Output(
 def describe_detector(
     network: torch.nn.Module, model: Model, variant: str | None, size: tuple[int, int], names: tuple[str, ...]
 ) -> LoadedModel:
-    """A network with the outputs ``boxes`` and ``scores``."""
+    """Return a network (1, C, H, W) -> boxes (1, 4, N), scores (1, classes, N) as a model."""
     return LoadedModel(
         module=network,
         input_size=size,
@@ -39,10 +46,12 @@ def describe_detector(
 
 
 def load_detector_program(facts: Facts, program: Program, model: Model) -> LoadedModel:
-    """Use the program of a ``.pt2`` archive as it is; its outputs must be boxes (1, 4, N) and scores (1, classes, N).
+    """Return the program of a ``.pt2`` archive as a model, unchanged.
+
+    Its outputs must be boxes (1, 4, N) and scores (1, classes, N).
 
     Raises:
-        Failure: ``CheckpointMismatch``, with the shapes that were found.
+        Failure: with reason ``CheckpointMismatch``, naming the shapes found.
     """
     size, outputs = program_shapes(program, model.parameters.input_size)
     anchors, classes = (outputs[1][2], outputs[1][1]) if len(outputs) == 2 and len(outputs[1]) == 3 else (0, 0)

@@ -1,4 +1,4 @@
-"""Folds batch normalisation into the convolutions before it, so that no quantiser sees one without the other."""
+"""Folds batch normalisation into the preceding convolutions, so that no quantiser sees one without the other."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,16 +7,19 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
-from modelexport_converter.statistics import remember
+from modelexport_converter.norm_statistics import attach_statistics
 
 _NORMALISATIONS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """Prepare a network for capture: eval mode, parameters frozen, normalisation folded; the same module, changed.
+    """Prepare a network for export, in place: set eval mode, freeze parameters, fold batch normalisation.
 
-    A normalisation is folded into the convolution that is registered directly before it under the same parent, which
-    is how torchvision and every ``Sequential`` order them.
+    A normalisation is folded into the convolution registered directly before it under the same parent, the order that
+    torchvision and every ``Sequential`` use.
+
+    Returns:
+        The same module.
     """
     network.eval().requires_grad_(False)
     for parent in network.modules():
@@ -30,7 +33,9 @@ def freeze(network: nn.Module) -> nn.Module:
 
 
 def _fold(convolution: nn.Conv2d, normalisation: Any) -> None:
-    """Jacob et al., "Quantization and Training of Neural Networks ...", 2018, section 3.2: w' = w g / s."""
+    """Fold a normalisation: w' = w g / s, Jacob et al., "Quantization and Training of Neural Networks ...", 2018,
+    section 3.2.
+    """
     mean, variance = normalisation.running_mean, normalisation.running_var
     scale, shift = normalisation.weight, normalisation.bias
     weight, bias = fuse_conv_bn_weights(
@@ -38,4 +43,4 @@ def _fold(convolution: nn.Conv2d, normalisation: Any) -> None:
     )
     convolution.weight = nn.Parameter(weight.detach(), requires_grad=False)
     convolution.bias = nn.Parameter(bias.detach(), requires_grad=False)
-    remember(convolution, normalisation)
+    attach_statistics(convolution, normalisation)

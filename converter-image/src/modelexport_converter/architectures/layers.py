@@ -1,4 +1,4 @@
-"""What the networks of the YOLO family are made of, with parameters named as in their published checkpoints."""
+"""Building blocks of the YOLO networks, with parameters named as in their published checkpoints."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,31 +7,33 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from modelexport_converter.statistics import remember
+from modelexport_converter.norm_statistics import attach_statistics
 
 
 def mish(x: torch.Tensor) -> torch.Tensor:
-    """The activation of https://arxiv.org/abs/1908.08681, in operators that every format has."""
+    """Return x * tanh(softplus(x)), https://arxiv.org/abs/1908.08681, in operators that every format has. Keeps the
+    shape (...).
+    """
     return x * functional.softplus(x).tanh()
 
 
-def leaky(x: torch.Tensor) -> torch.Tensor:
-    """A tenth of what is negative: the slope of Darknet, and of Megvii's ``lrelu``."""
+def darknet_leaky_relu(x: torch.Tensor) -> torch.Tensor:
+    """Return leaky ReLU with slope 0.1, as in Darknet and as Megvii's ``lrelu``. Keeps the shape (...)."""
     return functional.leaky_relu(x, 0.1)
 
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "SiLU": functional.silu,
     "ReLU": functional.relu,
-    "LeakyReLU": leaky,
+    "LeakyReLU": darknet_leaky_relu,
     "Hardswish": functional.hardswish,
     "Mish": mish,
 }
-"""By the names that ``spec.model.parameters.activation`` has for them."""
+"""Activations by their names in ``spec.model.parameters.activation``."""
 
 
 class Conv(nn.Module):
-    """Convolution, batch normalisation, activation; ``fuse`` folds the normalisation into the convolution."""
+    """Convolution, batch normalisation, activation. ``fuse`` folds the normalisation into the convolution."""
 
     def __init__(
         self,
@@ -49,20 +51,28 @@ class Conv(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height / stride, width / stride)."""
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         return self.activation(self.bn(self.conv(x)))
 
     def fuse(self, epsilon: float) -> None:
-        """Fold the batch normalisation into the convolution; for use in eval mode."""
+        """Fold the batch normalisation, with ``epsilon``, into the convolution. Call it in eval mode."""
         if isinstance(self.bn, nn.BatchNorm2d):
             self.bn.eps = epsilon
             self.conv = fuse_conv_bn_eval(self.conv, self.bn)
-            remember(self.conv, self.bn)
+            attach_statistics(self.conv, self.bn)
             self.bn = nn.Identity()
 
 
 def fuse(network: nn.Module, epsilon: float) -> nn.Module:
-    """Prepare a network for capture: eval mode, batch normalisation with ``epsilon`` folded, parameters frozen."""
+    """Prepare a network for export, in place: set eval mode, freeze parameters, fold batch normalisation.
+
+    Args:
+        network: modules of the type ``Conv`` are folded.
+        epsilon: epsilon of batch normalisation.
+
+    Returns:
+        The same module.
+    """
     network.eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, Conv):
@@ -70,28 +80,33 @@ def fuse(network: nn.Module, epsilon: float) -> nn.Module:
     return network
 
 
-def activate(network: nn.Module, activation: str | None) -> None:
-    """Let every ``Conv`` of a network have an activation of ``ACTIVATIONS``; ``None`` leaves what its builder sets."""
+def set_activation(network: nn.Module, activation: str | None) -> None:
+    """Give every ``Conv`` of a network an activation of ``ACTIVATIONS``; ``None`` keeps the network's own."""
     for module in network.modules():
         if isinstance(module, Conv) and activation is not None:
             module.activation = ACTIVATIONS[activation]
 
 
-def constants(network: nn.Module) -> dict[str, torch.Tensor]:
-    """What a network's decoder knows by itself, in no checkpoint."""
+def decoder_buffers(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the constants of a network's decoder, which no checkpoint contains, by their names in its state dict."""
     return {name: value for name, value in network.state_dict().items() if name.startswith("decoder.")}
 
 
-def twice(x: torch.Tensor) -> torch.Tensor:
-    """(1, channels, height, width) to twice the height and width, every pixel four times."""
+def upsample_2x(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) to (N, C, 2 H, 2 W), nearest neighbour."""
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def grid(size: tuple[int, int], strides: tuple[int, ...], offset: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sides of the N cells of an input (height, width) in pixels, (1, 1, N), and their positions, (1, 2, N).
+def cell_grid(size: tuple[int, int], strides: tuple[int, ...], offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sides of the N cells of an input in pixels, (1, 1, N), and their positions, (1, 2, N).
 
     Cells are sorted by stride, row and column. A position is x, y of a cell's corner plus ``offset`` cells, divided by
     the input's width and height.
+
+    Args:
+        size: (H, W) of the input in pixels.
+        strides: sides of the cells in pixels, one per feature map.
+        offset: distance of the position from the corner, in cells.
     """
     cells, positions = [], []
     for stride in strides:
@@ -104,7 +119,7 @@ def grid(size: tuple[int, int], strides: tuple[int, ...], offset: float) -> tupl
     return torch.cat(cells, 1).unsqueeze(0), torch.cat(positions, 1).unsqueeze(0)
 
 
-def join(maps: Sequence[torch.Tensor], channels: int, counts: Sequence[int]) -> torch.Tensor:
-    """Maps of one kind of prediction, each of ``counts`` times ``channels`` values, to (B, channels, N)."""
+def concat_predictions(maps: Sequence[torch.Tensor], channels: int, counts: Sequence[int]) -> torch.Tensor:
+    """Concatenate the maps of one kind of prediction, ``counts`` x ``channels`` values each, to (B, channels, N)."""
     # Sizes as numbers: flatten would leave operators in ONNX that compute them.
     return torch.cat([x.view(-1, channels, count) for x, count in zip(maps, counts, strict=True)], 2)

@@ -1,4 +1,4 @@
-"""Suppression as ONNX's own operator: comparing all pairs of boxes would cost it time and memory for nothing."""
+"""Non-maximum suppression by ONNX's own operator; comparing all pairs of boxes would waste time and memory there."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 
 class SuppressInOnnx(torch.autograd.Function):
-    """Non-maximum suppression of G groups of N boxes, in L classes, as an exporter by tracing writes it.
+    """Suppresses boxes in G groups of N boxes and L classes, by the ``NonMaxSuppression`` operator of ONNX.
 
-    ``boxes`` (G, N, 4) as two opposite corners, ``scores`` (G, L, N), 0 where a box is not of a class, and ``nothing``,
-    zeros (G, N). https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html
+    Inputs are ``boxes`` (G, N, 4) as two opposite corners, ``scores`` (G, L, N), 0 where a box is not of a class, and
+    ``nothing``, zeros (G, N). https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html
     """
 
     @staticmethod
-    def forward(_: Any, boxes: Tensor, scores: Tensor, nothing: Tensor, most_overlap: float) -> Tensor:
-        """What tracing goes on with: an answer (G, N) of the right shape, of which nothing is kept."""
+    def forward(_: Any, boxes: Tensor, scores: Tensor, nothing: Tensor, iou_threshold: float) -> Tensor:
+        """Return zeros (G, N), with which tracing continues; only the shape matters."""
         return nothing.clone()
 
     @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, nothing: Any, most_overlap: float) -> Any:
-        """Which boxes stay, 1 or 0, (G, N)."""
-        unlimited, overlap = _constant(g, torch.tensor([2**31 - 1])), _constant(g, torch.tensor([most_overlap]))
+    def symbolic(g: Any, boxes: Any, scores: Any, nothing: Any, iou_threshold: float) -> Any:
+        """Build the nodes that return the kept boxes as 1 and others as 0, (G, N)."""
+        unlimited, overlap = _constant(g, torch.tensor([2**31 - 1])), _constant(g, torch.tensor([iou_threshold]))
         least = _constant(g, torch.tensor([0.0]))
         # Rows of group, class and place.
         chosen = g.op("NonMaxSuppression", boxes, scores, unlimited, overlap, least)

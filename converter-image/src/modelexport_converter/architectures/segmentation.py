@@ -1,4 +1,4 @@
-"""What every network has in common that gives each pixel a class: its output, its sizes, and archives of it."""
+"""Shared by the networks for semantic segmentation: the output, the input size, and ``.pt2`` archives."""
 
 from dataclasses import dataclass, replace
 
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport.matrix import ARCHITECTURES
-from modelexport.result import Reference
-from modelexport.spec import Model, Parameters
-from modelexport_converter.checkpoint import Checkpoint
-from modelexport_converter.matching import (
+from modelexport.api.result import Reference
+from modelexport.api.spec import Model, Parameters
+from modelexport.matrix.support import ARCHITECTURES
+from modelexport_converter.checkpoints.checkpoint import Checkpoint
+from modelexport_converter.checkpoints.state_dict import (
     check_asked,
     class_names,
     normalised,
@@ -22,7 +22,7 @@ from modelexport_converter.matching import (
 )
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.module import ProgramModule
-from modelexport_converter.promises import check_program
+from modelexport_converter.verification.output_contract import check_program
 
 PROBABILITIES = Output(
     "probabilities",
@@ -33,8 +33,8 @@ PROBABILITIES = Output(
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a checkpoint turned out to be: its architecture, its variant where there are several, how many classes."""
+class RecognisedNetwork:
+    """The network found in a checkpoint: its architecture, number of classes and, where there are several, variant."""
 
     architecture: str
     classes: int
@@ -42,7 +42,7 @@ class Found:
 
 
 class Probabilities(nn.Module):
-    """A network that gives logits (1, classes, h, w), brought to the size of the picture and to probabilities."""
+    """Wraps a network that returns logits (1, classes, h, w): resizes them to the image, and returns probabilities."""
 
     def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class Probabilities(nn.Module):
         self.size = size
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        """(1, channels, height, width) to the one output (1, classes, height, width)."""
+        """(1, C, H, W) to the one output (1, classes, H, W)."""
         logits = self.network(image)
         if tuple(logits.shape[2:]) != self.size:
             logits = functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
         return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1),)
 
 
-def check_found(found: Found, model: Model) -> None:
-    """Compare what an export asks with what its checkpoint is.
+def check_recognised(found: RecognisedNetwork, model: Model) -> None:
+    """Compare the requested network with the recognised one.
 
     Raises:
-        Failure: ``CheckpointMismatch``, naming both.
+        Failure: with reason ``CheckpointMismatch``, naming both.
     """
     check_asked("architecture", model.architecture, found.architecture)
     check_asked("variant", model.parameters.variant, found.variant)
@@ -69,7 +69,7 @@ def check_found(found: Found, model: Model) -> None:
 
 
 def assumed_normalisation(preprocessing: Preprocessing, parameters: Parameters) -> tuple[str, ...]:
-    """How pictures come to a network, as far as an export does not say, in a phrase or two."""
+    """Return the assumptions about pixel values, mean and std that an export does not state, as short phrases."""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     return (
         f"pixels {preprocessing.colours}, 0 to 1",
@@ -78,40 +78,47 @@ def assumed_normalisation(preprocessing: Preprocessing, parameters: Parameters) 
     )
 
 
-def describe(
-    network: nn.Module, found: Found, checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing
+def describe_segmenter(
+    network: nn.Module, found: RecognisedNetwork, checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing
 ) -> LoadedModel:
-    """The model of a network that gives logits; its size is what the export, the checkpoint or the matrix says."""
+    """Return a network that outputs logits as a model.
+
+    The input size is the one of the export, else of the checkpoint, else of the support matrix.
+    """
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     module = Probabilities(network, size).eval()  # exporters restore the mode that they find, dropout with it
-    return _describe(module, size, found, checkpoint, normalised(preprocessing, model.parameters))
+    return _loaded_model(module, size, found, checkpoint, normalised(preprocessing, model.parameters))
 
 
-def load_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:
-    """The model of a ``.pt2`` archive, which must map one image to probabilities (1, classes, height, width).
+def load_segmenter_program(checkpoint: Checkpoint, model: Model, preprocessing: Preprocessing) -> LoadedModel:
+    """Return the program of a ``.pt2`` archive as a model; it must map an image to probabilities (1, classes, H, W).
 
     Raises:
-        Failure: ``CheckpointMismatch``: its input or its output is another.
+        Failure: with reason ``CheckpointMismatch``: its input or output has another shape.
     """
     assert checkpoint.program is not None
     size, outputs = program_shapes(checkpoint.program, model.parameters.input_size)
     if len(outputs) != 1 or len(outputs[0]) != 4 or outputs[0][2:] != size:
         raise unfit(f"it gives outputs of shapes {outputs}, expected one of (1, classes, {size[0]}, {size[1]})")
-    found = Found(model.architecture, outputs[0][1], model.parameters.variant)
-    check_found(found, model)
+    found = RecognisedNetwork(model.architecture, outputs[0][1], model.parameters.variant)
+    check_recognised(found, model)
     channels = program_channels(checkpoint.program)
-    pictures = normalised(preprocessing.taking(channels), model.parameters)
+    images = normalised(preprocessing.taking(channels), model.parameters)
     is_stated = model.parameters.image_mean and model.parameters.image_std
     if channels != preprocessing.channels and any(preprocessing.mean) and not is_stated:
-        problem = f"it takes a picture of {channels} channels ({pictures.colours})"
+        problem = f"it takes an image of {channels} channels ({images.colours})"
         raise unfit(f"{problem}, and {model.architecture} normalises RGB; set imageMean and imageStd for each of them")
-    described = _describe(ProgramModule(checkpoint.program), size, found, checkpoint, pictures)
+    described = _loaded_model(ProgramModule(checkpoint.program), size, found, checkpoint, images)
     return check_program(replace(described, reference=Reference.PROGRAM))
 
 
-def _describe(
-    module: nn.Module, size: tuple[int, int], found: Found, checkpoint: Checkpoint, preprocessing: Preprocessing
+def _loaded_model(
+    module: nn.Module,
+    size: tuple[int, int],
+    found: RecognisedNetwork,
+    checkpoint: Checkpoint,
+    preprocessing: Preprocessing,
 ) -> LoadedModel:
     return LoadedModel(
         module=module,

@@ -1,4 +1,4 @@
-"""RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
+"""Loads RetinaNet, SSDlite, Faster R-CNN and Mask R-CNN of torchvision."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -20,16 +20,16 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from modelexport.matrix import ARCHITECTURES
-from modelexport.spec import Model, Parameters
+from modelexport.api.spec import Model, Parameters
+from modelexport.matrix.support import ARCHITECTURES
 from modelexport_converter.architectures import torchvision_pyramids
+from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.torchvision_networks import MOST_CANDIDATES, RCNN, RetinaNet, SSDlite
-from modelexport_converter.architectures.torchvision_pyramids import WAY_OUT, norm_of, pyramid_width
-from modelexport_converter.checkpoint import Checkpoint, Facts
-from modelexport_converter.folding import freeze
-from modelexport_converter.matching import (
+from modelexport_converter.architectures.torchvision_pyramids import TORCHVISION_REMEDY, norm_of, pyramid_width
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, Facts
+from modelexport_converter.checkpoints.state_dict import (
+    RequiredWeights,
     Tensors,
-    Weights,
     check_asked,
     class_names,
     fill,
@@ -65,7 +65,7 @@ Builder = Callable[[Tensors, str | None, int, Parameters], Any]
 
 @dataclass(frozen=True)
 class _Kind:
-    """One architecture: the weight with so many rows per class, and how it is built and wrapped."""
+    """One architecture: its classification layer, the rows of it per class, and how to build and wrap the network."""
 
     classifier: str
     rows: Callable[[Tensors], int]
@@ -75,20 +75,20 @@ class _Kind:
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
-    """Build the network of a checkpoint, ready for capture.
+    """Build the network of a checkpoint, ready for export.
 
-    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. Thresholds that
-    are not given are torchvision's. Classes are counted as torchvision does: with the background, but for RetinaNet.
+    Values in ``model.parameters`` are checked against the checkpoint; omitted ones are read from it. Omitted thresholds
+    are torchvision's. Classes are counted as in torchvision: with the background, except in RetinaNet.
 
     Raises:
-        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+        Failure: with reason ``CheckpointMismatch``, naming the requested and the found value.
     """
     if checkpoint.program is not None:
-        way_out = "give its weights as .pt or .safetensors, or name the architecture Custom"
-        raise mismatch(f"{model.architecture} is not made from a .pt2 archive; {way_out}")
+        remedy = "give its weights as .pt or .safetensors, or name the architecture Custom"
+        raise mismatch(f"{model.architecture} is not made from a .pt2 archive; {remedy}")
     what = f"torchvision's {model.architecture}"
     own = own_weights(checkpoint.tensors, *(kind.classifier for kind in _KINDS.values()))
-    tensors, parameters = Weights(own, what, WAY_OUT), model.parameters
+    tensors, parameters = RequiredWeights(own, what, TORCHVISION_REMEDY), model.parameters
     check_asked("architecture", model.architecture, _architecture_of(tensors))
     kind = _KINDS[model.architecture]
     variant = _variant_of(tensors, parameters.variant)
@@ -98,24 +98,26 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     detector = kind.build(tensors, variant, classes, parameters).eval()
     _state(detector, tensors, parameters)
     _set_epsilon(detector, parameters.norm_epsilon)
-    fill(detector, tensors, f"{what} with {classes} classes", WAY_OUT, knows_earlier_names=True)
-    assumptions = _assumptions(detector, parameters)  # while its normalisation is not yet folded
-    size = parameters.input_size or trained_size(checkpoint.facts, 32) or _default_size(model, variant)
+    fill(detector, tensors, f"{what} with {classes} classes", TORCHVISION_REMEDY, knows_earlier_names=True)
+    assumptions = _assumptions(detector, parameters)  # before its normalisation is folded
+    default = _SMALL.get(variant or "", ARCHITECTURES[model.architecture].default_input_size)
+    size = parameters.input_size or trained_size(checkpoint.facts, 32) or default
+    mean, std = tuple(detector.transform.image_mean), tuple(detector.transform.image_std)
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
         input_size=size,
         outputs=(_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if model.architecture == "MaskRCNN" else ())),
         class_names=_class_names(checkpoint.facts, classes, kind.background),
-        preprocessing=normalised(Preprocessing("stretch", *_normalisation(detector)), model.parameters),
+        preprocessing=normalised(Preprocessing("stretch", mean, std), model.parameters),
         metadata=_metadata(model, variant, detector),
-        body=kind.wrapper.BODY,
-        delicate=kind.wrapper.DELICATE,
+        low_precision_modules=kind.wrapper.LOW_PRECISION_MODULES,
+        int8_sensitive=kind.wrapper.INT8_SENSITIVE,
         assumptions=assumptions,
     )
 
 
 def _assumptions(detector: Any, parameters: Parameters) -> tuple[str, ...]:
-    """What of a detector is neither in its weights nor in the export, as torchvision's builders set it."""
+    """Return the settings that neither weights nor export contain, as torchvision's builders set them."""
     stage = getattr(detector, "roi_heads", detector)
     generator = detector.rpn.anchor_generator if hasattr(detector, "rpn") else detector.anchor_generator
     epsilon = next((module.eps for module in detector.modules() if isinstance(module, nn.BatchNorm2d)), None)
@@ -125,7 +127,7 @@ def _assumptions(detector: Any, parameters: Parameters) -> tuple[str, ...]:
         *_anchor_assumptions(generator, parameters),
         *(() if given.image_mean else (f"image_mean {_numbers(detector.transform.image_mean)}",)),
         *(() if given.image_std else (f"image_std {_numbers(detector.transform.image_std)}",)),
-        "pictures stretched to the input, not scaled by min_size",
+        "images stretched to the input, not scaled by min_size",
         *(() if given.detections_per_image else (f"at most {stage.detections_per_img} detections",)),
         *two_stages,
         *(() if epsilon is None or given.norm_epsilon is not None else (f"normalisation epsilon {epsilon:g}",)),
@@ -133,6 +135,7 @@ def _assumptions(detector: Any, parameters: Parameters) -> tuple[str, ...]:
 
 
 def _anchor_assumptions(generator: Any, given: Parameters) -> tuple[str, ...]:
+    """Return the anchors that the export does not state."""
     if isinstance(generator, DefaultBoxGenerator):
         scales, ratios = _numbers(generator.scales), _numbers(generator.aspect_ratios[0])
         return f"default boxes of scales {scales}", f"aspect ratios 1, {ratios} and inverse"
@@ -144,6 +147,7 @@ def _anchor_assumptions(generator: Any, given: Parameters) -> tuple[str, ...]:
 
 
 def _second_stage_assumptions(detector: Any) -> tuple[str, ...]:
+    """Return the settings of the second stage of an R-CNN."""
     heads, rpn = detector.roi_heads, detector.rpn
     regions = [heads.box_roi_pool, *([heads.mask_roi_pool] if heads.has_mask() else [])]
     sides = " and ".join(f"{pool.output_size[0]}x{pool.output_size[0]}" for pool in regions)
@@ -158,53 +162,54 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _state(detector: Any, tensors: Tensors, parameters: Parameters) -> None:
-    """Set what an export says and no weights tell; what it leaves out stays as torchvision's builders set it.
+    """Apply the settings that only the export can state; the rest stays as torchvision's builders set it.
 
     Raises:
-        Failure: ``CheckpointMismatch``: the weights are for another number of anchors.
+        Failure: with reason ``CheckpointMismatch``: the weights are for another number of anchors.
     """
     stage = getattr(detector, "roi_heads", detector)
     stage.detections_per_img = parameters.detections_per_image or stage.detections_per_img
     owner = getattr(detector, "rpn", detector)
     if isinstance(owner.anchor_generator, AnchorGenerator):
-        owner.anchor_generator = _anchors(owner.anchor_generator, parameters)
-        _check_anchors(owner.anchor_generator, _anchor_count(tensors))
+        owner.anchor_generator = _anchors(owner.anchor_generator, parameters, _anchor_count(tensors))
 
 
-def _anchors(default: AnchorGenerator, parameters: Parameters) -> AnchorGenerator:
+def _anchors(default: AnchorGenerator, parameters: Parameters, expected: int) -> AnchorGenerator:
+    """Return the anchors of the export or torchvision's; ``expected`` is their number at each place of a map."""
     sizes, levels = parameters.anchor_sizes or default.sizes, len(default.sizes)
     if len(sizes) != levels:
         problem = f"anchorSizes has {len(sizes)} levels, the network has {levels} feature maps"
         raise mismatch(f"{problem}; name the sides of each, finest first")
     ratios = (parameters.aspect_ratios,) * levels if parameters.aspect_ratios else default.aspect_ratios
-    return AnchorGenerator(tuple(map(tuple, sizes)), ratios)
-
-
-def _check_anchors(generator: AnchorGenerator, found: int) -> None:
+    generator = AnchorGenerator(tuple(map(tuple, sizes)), ratios)
     counts = generator.num_anchors_per_location()
-    if set(counts) != {found}:
+    if set(counts) != {expected}:
         given = ", ".join(map(str, counts))
         raise mismatch(
-            f"the weights are for {found} anchors at each place, sizes and ratios give {given} on the levels; "
+            f"the weights are for {expected} anchors at each place, sizes and ratios give {given} on the levels; "
             "set spec.model.parameters.anchorSizes and aspectRatios as they were in training"
         )
+    return generator
 
 
 def _anchor_count(tensors: Tensors) -> int:
-    """Anchors at each place of a map, each of which has four numbers."""
+    """Return the number of anchors at each place of a map; the box layer has four rows per anchor."""
     name = next((name for name in _DELTAS if name in tensors), _DELTAS[0])
     return max(1, len(tensors[name]) // 4)
 
 
 def _set_epsilon(detector: nn.Module, epsilon: float | None) -> None:
-    """torchvision sets 0 where it loads the weights ``COCO_V1`` of a ResNet-50 that is not one of v2."""
+    """Set the epsilon of batch norm.
+
+    torchvision sets 0 when it loads ``COCO_V1`` weights of a ResNet-50 that is not a v2.
+    """
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d) and epsilon is not None:
             module.eps = epsilon
 
 
 def _architecture_of(tensors: Tensors) -> str:
-    """Tell the architecture by the names of the weights."""
+    """Recognise the architecture by the names of the weights."""
     if "roi_heads.keypoint_predictor.kps_score_lowres.weight" in tensors:
         return "KeypointRCNN"
     if _MASK_LAYER in tensors:
@@ -214,7 +219,7 @@ def _architecture_of(tensors: Tensors) -> str:
 
 
 def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
-    """Tell the backbone; Faster R-CNN's two on MobileNet have the same weights, and differ in their settings."""
+    """Recognise the backbone. Faster R-CNN's two on MobileNet have the same weights and differ in their settings."""
     if "backbone.features.0.0.0.weight" in tensors:
         return None
     if torchvision_pyramids.has_resnet(tensors):
@@ -222,11 +227,8 @@ def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
     return asked if asked in _SMALL else "mobilenet_v3_large"
 
 
-def _default_size(model: Model, variant: str | None) -> tuple[int, int]:
-    return _SMALL.get(variant or "", ARCHITECTURES[model.architecture].default_input_size)
-
-
 def _class_names(facts: Facts, classes: int, background: bool) -> tuple[str, ...]:
+    """Return the class names, with the background first where the architecture counts one."""
     names = facts.get("names")
     told = len(names) if isinstance(names, Sized) else 0
     if not background or told == classes:
@@ -234,11 +236,6 @@ def _class_names(facts: Facts, classes: int, background: bool) -> tuple[str, ...
     if told == classes - 1:
         return ("background", *class_names(facts, classes - 1))
     return ("background", *(f"class_{index}" for index in range(1, classes)))
-
-
-def _normalisation(detector: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    mean, std = tuple(detector.transform.image_mean), tuple(detector.transform.image_std)
-    return mean, std
 
 
 def _metadata(model: Model, variant: str | None, detector: Any) -> dict[str, str]:
@@ -258,7 +255,10 @@ def _thresholds(parameters: Parameters, prefix: str = "") -> dict[str, float]:
 
 
 def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
-    """As torchvision's builders do; that of v2 normalises in its head and takes the coarsest maps from the ResNet."""
+    """Build RetinaNet as torchvision does.
+
+    The v2 normalises in its head and takes the coarsest maps from the ResNet.
+    """
     width, inputs = pyramid_width(tensors), tensors["backbone.fpn.extra_blocks.p6.weight"].shape[1]
     backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(inputs, width))
     norm = norm_of(tensors, "head.classification_head.conv.0.1")
@@ -267,7 +267,7 @@ def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, param
 
 
 def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, parameters: Parameters) -> Any:
-    """As torchvision's builder does, which makes the full width of the last layers depend on downloaded weights."""
+    """Build SSDlite as torchvision does, which makes the full width of the last layers depend on downloaded weights."""
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
     reduced = len(tensors["head.classification_head.module_list.1.0.0.weight"]) < 672
     network = mobilenet_v3_large(weights=None, norm_layer=norm, reduced_tail=reduced)
@@ -286,6 +286,7 @@ def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, paramet
 
 
 def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters: Parameters) -> Any:
+    """Build a Faster or Mask R-CNN as torchvision does."""
     thresholds = _thresholds(parameters, "box_")
     if torchvision_pyramids.has_resnet(tensors):
         return _build_resnet_rcnn(tensors, classes, thresholds)
@@ -296,7 +297,7 @@ def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters:
 
 
 def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, float]) -> Any:
-    """As torchvision's builders do, those of v2 too, in the depths and widths of the checkpoint."""
+    """Build an R-CNN on a ResNet as torchvision does, v2 included, in the depths and widths of the checkpoint."""
     backbone, width = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool()), pyramid_width(tensors)
     depth = len(_widths(tensors, "rpn.head.conv.?.0.weight", "rpn.head.conv.weight"))
     heads: dict[str, Any] = {
@@ -314,7 +315,7 @@ def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, 
 
 
 def _build_box_head(tensors: Tensors, width: int) -> Any:
-    """Two linear layers, or those of v2: convolutions and one linear layer."""
+    """Build the box head: two linear layers, or as in v2 convolutions and one linear layer."""
     if _TWO_LAYERS in tensors:
         return TwoMLPHead(width * _bins(tensors, width) ** 2, len(tensors[_TWO_LAYERS]))
     convolutions = _widths(tensors, "roi_heads.box_head.?.0.weight")
@@ -325,7 +326,9 @@ def _build_box_head(tensors: Tensors, width: int) -> Any:
 
 
 def _bins(tensors: Tensors, width: int) -> int:
-    """Places along a side of a region, which the box head's first linear layer takes all with all their channels."""
+    """Return the places along a side of a region; the box head's first linear layer takes all of them with all
+    channels.
+    """
     linear = (name for name in tensors if fnmatchcase(name, "roi_heads.box_head.*.weight") and tensors[name].ndim == 2)
     name = _TWO_LAYERS if _TWO_LAYERS in tensors else next(linear, _TWO_LAYERS)
     channels = width if name == _TWO_LAYERS else _widths(tensors, "roi_heads.box_head.?.0.weight")[-1]
@@ -333,17 +336,17 @@ def _bins(tensors: Tensors, width: int) -> int:
 
 
 def _widths(tensors: Tensors, *patterns: str) -> list[int]:
-    """How many channels the layers give whose weights are named so, by today's names or by earlier ones."""
+    """Return the output channels of the layers whose weights match the patterns, today's names or earlier ones."""
     found = [len(tensors[name]) for pattern in patterns for name in tensors if fnmatchcase(name, pattern)]
     if not found:
-        raise mismatch(f"the checkpoint has no weights named {patterns[0]}; {WAY_OUT}")
+        raise mismatch(f"the checkpoint has no weights named {patterns[0]}; {TORCHVISION_REMEDY}")
     return found
 
 
 _SMALL: Mapping[str, tuple[int, int]] = {"mobilenet_v3_large_320": (320, 320)}
 _RETINA_CLASSES = "head.classification_head.cls_logits.weight"
 _DELTAS = ("rpn.head.bbox_pred.weight", "head.regression_head.bbox_reg.weight")
-"""Four rows for each anchor at a place."""
+"""Box layers, with four rows per anchor at a place."""
 _REGIONS = "roi_heads.box_predictor.cls_score.weight"
 _TWO_LAYERS = "roi_heads.box_head.fc6.weight"
 _MASK_LAYER = "roi_heads.mask_predictor.mask_fcn_logits.weight"

@@ -1,7 +1,7 @@
-"""RoIAlign over a feature pyramid: by gathering in files of formats that have no operator for it.
+"""RoIAlign over a feature pyramid, by gathering for the formats that have no operator for it.
 
-Mask R-CNN, https://arxiv.org/abs/1703.06870, and the choice of the level by equation 1 of Feature Pyramid Networks,
-https://arxiv.org/abs/1612.03144; sampling and borders are those of ``torchvision.ops.roi_align`` with two by two
+Mask R-CNN, https://arxiv.org/abs/1703.06870. The level follows equation 1 of Feature Pyramid Networks,
+https://arxiv.org/abs/1612.03144. Sampling and borders are those of ``torchvision.ops.roi_align`` with two by two
 samples per bin and ``aligned=False``.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
 
-from modelexport_converter.architectures.capture import is_captured
+from modelexport_converter.architectures.capture import is_exporting
 
 _SAMPLES = 2
 _NEIGHBOURS = 2 * _SAMPLES
@@ -23,15 +23,15 @@ _CANONICAL_SIDE, _CANONICAL_LEVEL = 224, 4
 
 
 class RoIAlign(nn.Module):
-    """Cuts regions out of feature maps of the given sizes (height, width) for inputs of the size ``input_size``.
+    """Crops regions from feature maps of the given sizes (H, W) for inputs of ``input_size``.
 
-    Samples and corners of the interpolation are gathered one after the other, for which 1000 regions need 50 MB at a
-    time; all at once they would need 800.
+    Samples and corners of the interpolation are gathered one after the other, which needs 50 MB at a time for 1000
+    regions; all at once would need 800 MB.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], input_size: tuple[int, int], bins: int) -> None:
         super().__init__()
-        # The exponents of the strides; maps of one stride are one level, of which torchvision uses the first map.
+        # Exponents of the strides. Maps of the same stride form one level, whose first map torchvision uses.
         levels = [round(math.log2(input_size[0] / height)) for height, _ in sizes]
         self.count = levels[-1] - levels[0] + 1
         self.bins = bins
@@ -48,8 +48,8 @@ class RoIAlign(nn.Module):
         self.limits: Tensor
 
     def forward(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Maps (1, C, height, width), finest first, and boxes (N, 4) in pixels to (N, C, bins, bins)."""
-        if torch.onnx.is_in_onnx_export() or not is_captured():
+        """Maps (1, C, H, W), finest first, and boxes (N, 4) in pixels to (N, C, bins, bins)."""
+        if torch.onnx.is_in_onnx_export() or not is_exporting():
             return self._align_by_operator(maps, boxes)
         table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in maps[: self.count]])
         index, weight = self._neighbours(boxes)
@@ -59,10 +59,10 @@ class RoIAlign(nn.Module):
         return (total / _SAMPLES**2).view(-1, self.bins, self.bins, table.shape[1]).permute(0, 3, 1, 2)
 
     def _align_by_operator(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """By the operator that torchvision and ONNX have, and which is twice as fast there.
+        """Align by the operator of torchvision and ONNX, which is twice as fast there.
 
-        It takes the map of each region from a batch, for which all are extended to the size of the finest. That their
-        borders are repeated changes nothing, as regions lie within the picture.
+        It takes the map of each region from a batch, so all maps are padded to the size of the finest. Repeating their
+        borders changes nothing, as regions lie within the image.
         """
         height, width = maps[0].shape[2:]
         batch = torch.cat(
@@ -74,12 +74,12 @@ class RoIAlign(nn.Module):
         return aligned
 
     def _level_of(self, boxes: Tensor) -> Tensor:
-        """The place of each box's map among the maps: (N, 4) to (N,)."""
+        """Return the index of each box's map: (N, 4) to (N,)."""
         sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
         return (sides.unsqueeze(1) >= self.limits).float().sum(1).long()
 
     def _neighbours(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the table, (16, N * bins * bins), and their weights, (16, N * bins * bins, 1), for boxes (N, 4)."""
+        """Return table rows (16, N * bins * bins) and their weights (16, N * bins * bins, 1) for boxes (N, 4)."""
         offset, height, width, scale = torch.split(self.levels[self._level_of(boxes)], 1, 1)
         corners = boxes * scale
         rows, row_weights = self._axis(corners[:, 1], corners[:, 3], height)
@@ -90,9 +90,12 @@ class RoIAlign(nn.Module):
         return index.long().view(_NEIGHBOURS**2, -1), weight.view(_NEIGHBOURS**2, -1, 1)
 
     def _axis(self, low: Tensor, high: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells and weights, (4, N, bins) each: two neighbours of both samples of each bin, on one axis.
+        """Return cells and weights, (4, N, bins) each: two neighbours of both samples of each bin, on one axis.
 
-        ``low`` and ``high`` are the regions' borders, (N,), and ``cells`` the size of their maps, (N, 1).
+        Args:
+            low: lower borders of the regions, (N,).
+            high: upper borders of the regions, (N,).
+            cells: sizes of their maps, (N, 1).
         """
         side = (high - low).clamp(min=1) / self.bins
         places = torch.arange(self.bins) + ((torch.arange(_SAMPLES) + 0.5) / _SAMPLES).view(-1, 1, 1)

@@ -1,7 +1,6 @@
-"""The layers of ultralytics' networks, each built from its module in a pickle, with the attributes that it has there.
+"""Builds the layers of ultralytics' networks, each from its pickled module and the attributes stored there.
 
-Facts about the classes, such as the names of their attributes, are those of the package ultralytics; a class is a row
-in ``_BUILDERS``.
+Class and attribute names are those of the package ultralytics. ``_BUILDERS`` has one builder per class.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,28 +11,28 @@ from torch import nn
 
 from modelexport_converter.architectures.layers import Conv
 from modelexport_converter.architectures.yolov8_blocks import C2, SPPF, Bottleneck, C2f, Prototypes
-from modelexport_converter.architectures.yolov8_families import explain_class
-from modelexport_converter.checkpoints.pickles import Node
-from modelexport_converter.checkpoints.tree import Module
+from modelexport_converter.architectures.yolov8_families import unknown_layer_failure
+from modelexport_converter.checkpoints.module_tree import Module
+from modelexport_converter.checkpoints.pickles import PickledObject
 
 LARGEST_KERNEL = 64
-"""Of a window, its steps and its padding: with more, maps could grow without end."""
+"""Limit of kernel sizes, strides and paddings; larger ones could make maps grow without bound."""
 LARGEST_SCALE = 8.0
 DEEPEST = 12
-"""Modules in modules, below a layer of the network."""
+"""Levels of nested modules below a layer of the network."""
 
 _TORCH = "torch.nn.modules."
 _ULTRALYTICS = tuple(f"ultralytics.nn.modules.{part}" for part in ("", "block.", "conv.", "head."))
 
-_RUN = {
+_CALL_METHODS = {
     *("__call__", "_call_impl", "_slow_forward", "_wrapped_call_impl", "_conv_forward", "_check_input_dim"),
     *("forward", "predict", "_predict_once", "_output_padding"),
     *("_inference", "_get_decode_boxes", "decode_bboxes", "kpts_decode", "forward_head"),
 }
-"""What runs when a module is called; an attribute of this name takes the place of what the class has."""
+"""Methods that run when a module is called. An instance attribute of such a name replaces the method of the class."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _FUSED, _SPLIT = "forward_fuse", "forward_split"
-"""Methods of ultralytics' own that take the place of ``forward``: without normalisation; with another split."""
+"""ultralytics' own replacements of ``forward``: without normalisation, and with another split."""
 
 _ACTIVATIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "nn.SiLU": (nn.SiLU, ()),
@@ -51,11 +50,11 @@ _ACTIVATIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "nn.Softplus": (nn.Softplus, ("beta", "threshold")),
     "nn.Tanh": (nn.Tanh, ()),
 }
-"""Each with the attributes that are numbers of its own."""
+"""Activations, each with the names of its numeric attributes."""
 
 
 def short_kind(layer: Module) -> str:
-    """The name of a known class without its package, ``nn.`` before torch's own; of any other the whole name."""
+    """Return a class name without its package (torch's with ``nn.``); for unknown packages, the full name."""
     package, _, name = layer.kind.rpartition(".")
     if layer.kind.startswith(_TORCH):
         return f"nn.{name}"
@@ -63,74 +62,96 @@ def short_kind(layer: Module) -> str:
 
 
 def is_in_place(layer: Module) -> bool:
-    """Whether a layer writes its output over its input."""
+    """Return whether a layer writes its output over its input."""
     return short_kind(layer) in (*_ACTIVATIONS, "nn.GELU", "nn.PReLU") and layer.attribute("inplace") is True
 
 
 def build_layer(layer: Module, network: Module, depth: int = DEEPEST) -> nn.Module:
-    """Build a layer, as ``network`` has it.
+    """Build one layer of ``network``.
 
     Raises:
-        Failure: ``CheckpointMismatch``: its class is not known, or it is not what its class says.
+        Failure: with reason ``CheckpointMismatch``: its class is unknown, or its attributes do not fit its class.
     """
     kind = short_kind(layer)
     if kind in _ACTIVATIONS:
-        check_own(layer)
+        check_unmodified(layer)
         activation, names = _ACTIVATIONS[kind]
         return activation(*(layer.number(name) for name in names))
     if kind not in _BUILDERS:
-        raise explain_class(layer, network)
+        raise unknown_layer_failure(layer, network)
     if not depth:
         raise layer.refuse("lies too deep in other layers")
-    check_own(layer)
+    check_unmodified(layer)
     return _BUILDERS[kind](layer, lambda part: build_layer(part, network, depth - 1))
 
 
 def check_known(layer: Module, network: Module, depth: int = DEEPEST) -> None:
-    """Refuse a layer of a class that is not known, or that has one in it.
+    """Refuse a layer of an unknown class, or with one inside.
 
     Raises:
-        Failure: ``CheckpointMismatch``, naming the layer and, where it is known, whose network this is.
+        Failure: with reason ``CheckpointMismatch``, naming the layer and, if known, the family of the network.
     """
     if short_kind(layer) not in _BUILDERS and short_kind(layer) not in _ACTIVATIONS:
-        raise explain_class(layer, network)
+        raise unknown_layer_failure(layer, network)
     for child in layer.children() if depth else ():
         check_known(child, network, depth - 1)
 
 
-def check_own(layer: Module) -> None:
-    """Refuse a module that runs something else than its class does.
+def check_unmodified(layer: Module) -> None:
+    """Refuse a module that runs other code than its class.
 
     Raises:
-        Failure: ``CheckpointMismatch``: it has a hook, a method of its own, or weights that are computed.
+        Failure: with reason ``CheckpointMismatch``: it has a hook, a replaced method, or computed weights.
     """
     if any(layer.attribute(name) for name in _HOOKS):
         raise layer.refuse("has a hook, which runs code that no checkpoint holds")
     if layer.has_child("parametrizations"):
         raise layer.refuse("computes its weights; call torch.nn.utils.parametrize.remove_parametrizations before")
-    for name in _RUN:
-        if layer.has(name) and _own_method(layer) not in (_FUSED, _SPLIT):
+    for name in _CALL_METHODS:
+        if layer.has(name) and _replaced_forward(layer) not in (_FUSED, _SPLIT):
             raise layer.refuse(f"has a method {name} of its own, which runs code that no checkpoint holds")
 
 
-def _own_method(layer: Module) -> str | None:
-    """Which method of its own class takes the place of ``forward``, and nothing else is replaced."""
+def _replaced_forward(layer: Module) -> str | None:
+    """Return the method of its own class that replaces ``forward``, if nothing else is replaced."""
     allowed = {"Conv": _FUSED, "DWConv": _FUSED, "C2f": _SPLIT}.get(short_kind(layer))
-    replaced = [name for name in _RUN if layer.has(name)]
+    replaced = [name for name in _CALL_METHODS if layer.has(name)]
     match layer.attribute("forward"):
-        case Node(kind="builtins.getattr" | "__builtin__.getattr", arguments=(Node() as owner, str(method))):
+        case PickledObject(
+            kind="builtins.getattr" | "__builtin__.getattr", arguments=(PickledObject() as owner, str(method))
+        ):
             return method if owner is layer.node and method == allowed and replaced == ["forward"] else None
     return None
 
 
 _Build = Callable[[Module], nn.Module]
+_Builder = Callable[[Module, _Build], nn.Module]
+
+_BUILDERS: dict[str, _Builder] = {
+    "nn.Dropout": lambda layer, build: nn.Identity(),
+    "nn.Identity": lambda layer, build: nn.Identity(),
+    "nn.ModuleList": lambda layer, build: nn.ModuleList(build(child) for child in layer.children()),
+    "nn.Sequential": lambda layer, build: nn.Sequential(*(build(child) for child in layer.children())),
+}
+"""Builders by ``short_kind``; each takes a layer and the function that builds the layers inside it."""
 
 
+def _builds(*kinds: str) -> Callable[[_Builder], _Builder]:
+    """Register the decorated function as the builder of some classes."""
+
+    def register(builder: _Builder) -> _Builder:
+        _BUILDERS.update(dict.fromkeys(kinds, builder))
+        return builder
+
+    return register
+
+
+@_builds("Conv", "DWConv")
 def _conv_block(layer: Module, build: _Build) -> nn.Module:
     conv, activation = build(layer.child("conv")), build(layer.child("act"))
     if not isinstance(conv, nn.Conv2d):
         raise layer.refuse("has no convolution")
-    if _own_method(layer) == _FUSED or not layer.has_child("bn"):
+    if _replaced_forward(layer) == _FUSED or not layer.has_child("bn"):
         return _Block(conv, nn.Identity(), activation)
     norm = build(layer.child("bn"))
     block = _Block(conv, norm, activation)
@@ -143,7 +164,7 @@ def _conv_block(layer: Module, build: _Build) -> nn.Module:
 
 
 class _Block(Conv):
-    """Convolution, normalisation and activation, of layers that exist."""
+    """Convolution, normalisation and activation, from existing layers."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module, activation: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -151,32 +172,36 @@ class _Block(Conv):
         self.activation = activation
 
 
+@_builds("Bottleneck")
 def _bottleneck(layer: Module, build: _Build) -> nn.Module:
     return Bottleneck(build(layer.child("cv1")), build(layer.child("cv2")), layer.flag("add"))
 
 
+@_builds("C2f")
 def _c2f(layer: Module, build: _Build) -> nn.Module:
     blocks = build(layer.child("m"))
     if not isinstance(blocks, nn.ModuleList):
         raise layer.refuse("has no list of blocks")
     hidden = _half(layer)
-    if _own_method(layer) == _SPLIT and layer.integer("c", 1) != hidden:
+    if _replaced_forward(layer) == _SPLIT and layer.integer("c", 1) != hidden:
         raise layer.refuse("splits its channels otherwise than in halves")
     return C2f(build(layer.child("cv1")), build(layer.child("cv2")), blocks, hidden)
 
 
+@_builds("C2")
 def _c2(layer: Module, build: _Build) -> nn.Module:
     return C2(build(layer.child("cv1")), build(layer.child("cv2")), build(layer.child("m")), _half(layer))
 
 
 def _half(layer: Module) -> int:
-    """Half of the channels of a block's first layer, which it splits."""
+    """Return half of the channels of a block's first layer, which the block splits."""
     channels = layer.child("cv1").child("conv").integer("out_channels", 1)
     if channels % 2:
         raise layer.refuse(f"splits {channels} channels in halves")
     return channels // 2
 
 
+@_builds("SPPF")
 def _sppf(layer: Module, build: _Build) -> nn.Module:
     return SPPF(
         build(layer.child("cv1")),
@@ -187,42 +212,46 @@ def _sppf(layer: Module, build: _Build) -> nn.Module:
     )
 
 
+@_builds("Proto")
 def _prototypes(layer: Module, build: _Build) -> nn.Module:
     return Prototypes(*(build(layer.child(name)) for name in ("cv1", "upsample", "cv2", "cv3")))
 
 
 class Join(nn.Module):
-    """Puts maps behind each other."""
+    """Concatenates maps."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()
         self.axis = axis
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Return the joined map."""
+        """Maps (N, C, H, W) that differ in ``axis`` only, to their concatenation along it."""
         return torch.cat(maps, self.axis)
 
 
+@_builds("Concat")
 def _concat(layer: Module, _: _Build) -> nn.Module:
     return Join(layer.integer("d", 1))
 
 
-def _window(layer: Module, name: str, least: int) -> tuple[int, int]:
+def _bounded_pair(layer: Module, name: str, least: int) -> tuple[int, int]:
+    """Return an attribute as a pair of integers, from ``least`` to ``LARGEST_KERNEL``."""
     pair = layer.pair(name, least)
     if max(pair) > LARGEST_KERNEL:
         raise layer.refuse(f"has {name}={pair}, at most {LARGEST_KERNEL} is supported")
     return pair
 
 
+@_builds("nn.Conv2d")
 def _convolution(layer: Module, _: _Build) -> nn.Module:
     inputs, outputs, groups = (layer.integer(name, 1) for name in ("in_channels", "out_channels", "groups"))
-    kernel = _window(layer, "kernel_size", 1)
+    kernel = _bounded_pair(layer, "kernel_size", 1)
     if inputs % groups or outputs % groups:
         raise layer.refuse(f"has {groups} groups of {inputs} and {outputs} channels")
     padding: Any = layer.attribute("padding")
     if padding not in ("same", "valid"):
-        padding = _window(layer, "padding", 0)
-    stride, dilation = _window(layer, "stride", 1), _window(layer, "dilation", 1)
+        padding = _bounded_pair(layer, "padding", 0)
+    stride, dilation = _bounded_pair(layer, "stride", 1), _bounded_pair(layer, "dilation", 1)
     mode: Any = layer.text("padding_mode", ("zeros", "reflect", "replicate", "circular"), "zeros")
     if padding == "same" and stride != (1, 1):
         raise layer.refuse("has padding='same' and a stride")
@@ -233,11 +262,12 @@ def _convolution(layer: Module, _: _Build) -> nn.Module:
     return _filled(conv, weight=weight, bias=bias)
 
 
+@_builds("nn.ConvTranspose2d")
 def _transposed(layer: Module, _: _Build) -> nn.Module:
     inputs, outputs, groups = (layer.integer(name, 1) for name in ("in_channels", "out_channels", "groups"))
-    kernel, stride = _window(layer, "kernel_size", 1), _window(layer, "stride", 1)
-    padding, dilation = _window(layer, "padding", 0), _window(layer, "dilation", 1)
-    more = _window(layer, "output_padding", 0)
+    kernel, stride = _bounded_pair(layer, "kernel_size", 1), _bounded_pair(layer, "stride", 1)
+    padding, dilation = _bounded_pair(layer, "padding", 0), _bounded_pair(layer, "dilation", 1)
+    more = _bounded_pair(layer, "output_padding", 0)
     if inputs % groups or outputs % groups or max(more) >= max(*stride, *dilation):
         raise layer.refuse("has groups or an output padding that do not fit its channels and strides")
     weight = layer.weight("weight", (inputs, outputs // groups, *kernel))
@@ -247,6 +277,7 @@ def _transposed(layer: Module, _: _Build) -> nn.Module:
     return _filled(conv, weight=weight, bias=bias)
 
 
+@_builds("nn.Linear")
 def _linear(layer: Module, _: _Build) -> nn.Module:
     inputs, outputs = layer.integer("in_features", 1), layer.integer("out_features", 1)
     weight = layer.weight("weight", (outputs, inputs))
@@ -256,10 +287,11 @@ def _linear(layer: Module, _: _Build) -> nn.Module:
     return _filled(linear, weight=weight, bias=bias)
 
 
+@_builds("nn.BatchNorm2d")
 def _norm(layer: Module, _: _Build) -> nn.Module:
     count, epsilon, affine = layer.integer("num_features", 1), layer.number("eps"), layer.flag("affine")
     if not layer.flag("track_running_stats") or not layer.has_weight("running_mean"):
-        raise layer.refuse("has no running statistics, so that it needs several pictures at once")
+        raise layer.refuse("has no running statistics, so that it needs several images at once")
     if epsilon < 0:
         raise layer.refuse(f"has eps={epsilon:g}, expected a number of 0 or more")
     mean, var = (layer.weight(f"running_{name}", (count,)) for name in ("mean", "var"))
@@ -273,12 +305,13 @@ def _norm(layer: Module, _: _Build) -> nn.Module:
 
 
 def _filled(module: nn.Module, **weights: torch.Tensor | None) -> nn.Module:
-    """A module with its parameters; they are copies, as folding changes them and a pickle may share them."""
+    """Set parameters to copies, since folding changes them and a pickle may share them; return the module."""
     for name, value in weights.items():
         setattr(module, name, None if value is None else nn.Parameter(value.clone(), requires_grad=False))
     return module
 
 
+@_builds("nn.PReLU")
 def _parametric_relu(layer: Module, _: _Build) -> nn.Module:
     count = layer.integer("num_parameters", 1)
     with torch.device("meta"):
@@ -286,10 +319,12 @@ def _parametric_relu(layer: Module, _: _Build) -> nn.Module:
     return _filled(activation, weight=layer.weight("weight", (count,)))
 
 
+@_builds("nn.GELU")
 def _gelu(layer: Module, _: _Build) -> nn.Module:
     return nn.GELU(layer.text("approximate", ("none", "tanh"), "none"))
 
 
+@_builds("nn.MaxPool2d")
 def _max_pool(layer: Module, _: _Build) -> nn.Module:
     kernel, stride, padding, dilation = _pooling(layer, "dilation")
     if layer.attribute("return_indices"):
@@ -297,6 +332,7 @@ def _max_pool(layer: Module, _: _Build) -> nn.Module:
     return nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=layer.flag("ceil_mode", default=False))
 
 
+@_builds("nn.AvgPool2d")
 def _average_pool(layer: Module, _: _Build) -> nn.Module:
     kernel, stride, padding, _dilation = _pooling(layer, None)
     if layer.has("divisor_override"):
@@ -306,17 +342,19 @@ def _average_pool(layer: Module, _: _Build) -> nn.Module:
 
 
 def _pooling(layer: Module, dilation: str | None) -> tuple[tuple[int, int], ...]:
-    kernel, padding = _window(layer, "kernel_size", 1), _window(layer, "padding", 0)
-    stride = _window(layer, "stride", 1) if layer.has("stride") else kernel
+    kernel, padding = _bounded_pair(layer, "kernel_size", 1), _bounded_pair(layer, "padding", 0)
+    stride = _bounded_pair(layer, "stride", 1) if layer.has("stride") else kernel
     if any(2 * pad > side for pad, side in zip(padding, kernel, strict=True)):
         raise layer.refuse("has a padding of more than half its window")
-    return kernel, stride, padding, _window(layer, dilation, 1) if dilation else (1, 1)
+    return kernel, stride, padding, _bounded_pair(layer, dilation, 1) if dilation else (1, 1)
 
 
+@_builds("nn.AdaptiveAvgPool2d")
 def _adaptive_pool(layer: Module, _: _Build) -> nn.Module:
-    return nn.AdaptiveAvgPool2d(_window(layer, "output_size", 1))
+    return nn.AdaptiveAvgPool2d(_bounded_pair(layer, "output_size", 1))
 
 
+@_builds("nn.Upsample")
 def _upsample(layer: Module, _: _Build) -> nn.Module:
     mode = layer.text("mode", ("nearest", "nearest-exact", "bilinear", "bicubic"))
     align = layer.flag("align_corners", default=False) if layer.has("align_corners") else None
@@ -334,6 +372,7 @@ def _upsample(layer: Module, _: _Build) -> nn.Module:
     return nn.Upsample(scale_factor=scale if scale[0] != scale[1] else scale[0], mode=mode, align_corners=align)
 
 
+@_builds("nn.ZeroPad2d")
 def _pad(layer: Module, _: _Build) -> nn.Module:
     sides: Any = layer.attribute("padding")
     if not isinstance(sides, list | tuple) or len(sides) != 4:
@@ -341,30 +380,3 @@ def _pad(layer: Module, _: _Build) -> nn.Module:
     if not all(type(side) is int and 0 <= side <= LARGEST_KERNEL for side in sides):
         raise layer.refuse(f"pads by other numbers than 0 to {LARGEST_KERNEL}")
     return nn.ZeroPad2d((sides[0], sides[1], sides[2], sides[3]))
-
-
-_BUILDERS: Mapping[str, Callable[[Module, _Build], nn.Module]] = {
-    "Conv": _conv_block,
-    "DWConv": _conv_block,
-    "Bottleneck": _bottleneck,
-    "C2": _c2,
-    "C2f": _c2f,
-    "SPPF": _sppf,
-    "Concat": _concat,
-    "Proto": _prototypes,
-    "nn.AdaptiveAvgPool2d": _adaptive_pool,
-    "nn.AvgPool2d": _average_pool,
-    "nn.BatchNorm2d": _norm,
-    "nn.Conv2d": _convolution,
-    "nn.ConvTranspose2d": _transposed,
-    "nn.Dropout": lambda layer, build: nn.Identity(),
-    "nn.GELU": _gelu,
-    "nn.Identity": lambda layer, build: nn.Identity(),
-    "nn.Linear": _linear,
-    "nn.MaxPool2d": _max_pool,
-    "nn.ModuleList": lambda layer, build: nn.ModuleList(build(child) for child in layer.children()),
-    "nn.PReLU": _parametric_relu,
-    "nn.Sequential": lambda layer, build: nn.Sequential(*(build(child) for child in layer.children())),
-    "nn.Upsample": _upsample,
-    "nn.ZeroPad2d": _pad,
-}

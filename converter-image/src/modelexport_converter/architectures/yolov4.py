@@ -1,14 +1,14 @@
-"""YOLOv4 and YOLOv4-tiny for detection, from the checkpoints of Tianxiaomo's pytorch-YOLOv4."""
+"""Loads YOLOv4 and YOLOv4-tiny from the checkpoints of Tianxiaomo's pytorch-YOLOv4."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from modelexport.matrix import ARCHITECTURES
-from modelexport.spec import Model, Parameters
+from modelexport.api.spec import Model, Parameters
+from modelexport.matrix.support import ARCHITECTURES
 from modelexport_converter.architectures.detection import describe_detector, load_detector_program
-from modelexport_converter.architectures.layers import constants, fuse
+from modelexport_converter.architectures.layers import decoder_buffers, fuse
 from modelexport_converter.architectures.yolov4_network import (
     EPSILON,
     SHAPES,
@@ -18,8 +18,15 @@ from modelexport_converter.architectures.yolov4_network import (
     Tiny,
     rename,
 )
-from modelexport_converter.checkpoint import Checkpoint
-from modelexport_converter.matching import check_asked, class_names, fill, mismatch, own_weights, trained_size
+from modelexport_converter.checkpoints.checkpoint import Checkpoint
+from modelexport_converter.checkpoints.state_dict import (
+    check_asked,
+    class_names,
+    fill,
+    mismatch,
+    own_weights,
+    trained_size,
+)
 from modelexport_converter.model import LoadedModel
 
 _VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
@@ -28,18 +35,19 @@ _VARIANTS: Mapping[str, tuple[type[Network], str, str]] = {
 }
 """The network of each variant, and the names of its first and last weights."""
 _STEMS = ("down1.conv1.conv.0.weight", "models.0.conv1.weight")
-"""The first weights' names in a checkpoint."""
+"""Names of the first weights in a checkpoint."""
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
-    """Build the network of a checkpoint, ready for capture.
+    """Build the network of a checkpoint, ready for export.
 
     The weights are named as those of ``Yolov4`` in ``models.py``, or for the tiny variant as those of ``Darknet`` with
-    ``yolov4-tiny.cfg``. Any width is accepted. Anchors are those that were published unless others are given, as
-    checkpoints do not tell; so are the scales of the boxes' centres, 1 in ``Yolov4`` and 1.05 in ``yolov4-tiny.cfg``.
+    ``yolov4-tiny.cfg``. Any width is accepted. Checkpoints contain neither the anchors nor the scales of the box
+    centres: anchors are the published ones unless the export gives others, scales are 1 in ``Yolov4`` and 1.05 in
+    ``yolov4-tiny.cfg``.
 
     Raises:
-        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+        Failure: with reason ``CheckpointMismatch``, naming the requested and the found value.
     """
     if checkpoint.program is not None:
         return load_detector_program(checkpoint.facts, checkpoint.program, model)
@@ -52,17 +60,25 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     row = ARCHITECTURES[model.architecture]
     size = model.parameters.input_size or trained_size(checkpoint.facts, row.stride) or row.default_input_size
     network = build(len(tensors[first]), classes, size, _anchors_of(model.parameters, len(build.STRIDES)))
-    network.activate(model.parameters.activation)
-    fill(network, {**tensors, **constants(network)}, f"YOLOv4 {variant} with {classes} classes")
-    described = describe_detector(_prepare(network), model, variant, size, class_names(checkpoint.facts, classes))
-    return replace(described, body=network.BODY, assumptions=_assumptions(network, model.parameters))
+    network.set_activation(model.parameters.activation)
+    fill(network, {**tensors, **decoder_buffers(network)}, f"YOLOv4 {variant} with {classes} classes")
+    fuse(network, EPSILON)
+    for module in network.modules():
+        if isinstance(module, Prediction):
+            module.split()
+    described = describe_detector(network, model, variant, size, class_names(checkpoint.facts, classes))
+    return replace(
+        described,
+        low_precision_modules=network.LOW_PRECISION_MODULES,
+        assumptions=_assumptions(network, model.parameters),
+    )
 
 
 def _anchors_of(parameters: Parameters, levels: int) -> Sequence[Anchors] | None:
-    """The anchors that an export gives, level by level.
+    """Return the anchors of the export, level by level.
 
     Raises:
-        Failure: ``CheckpointMismatch``: they are those of the other variant.
+        Failure: with reason ``CheckpointMismatch``: their number fits the other variant only.
     """
     if parameters.anchors is None:
         return None
@@ -72,6 +88,7 @@ def _anchors_of(parameters: Parameters, levels: int) -> Sequence[Anchors] | None
 
 
 def _assumptions(network: Network, parameters: Parameters) -> tuple[str, ...]:
+    """Return the settings that neither weights nor export contain."""
     numbers = ", ".join(f"{width},{height}" for level in network.ANCHORS for width, height in level)
     return (
         *(() if parameters.activation else (network.ACTIVATION,)),
@@ -81,14 +98,6 @@ def _assumptions(network: Network, parameters: Parameters) -> tuple[str, ...]:
         "convolution strides, pooling, nearest upsampling",
         "pixels RGB, 0 to 1",
     )
-
-
-def _prepare(network: Network) -> torch.nn.Module:
-    fuse(network, EPSILON)
-    for module in network.modules():
-        if isinstance(module, Prediction):
-            module.split()
-    return network
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -1,8 +1,8 @@
-"""The networks of YOLOv4: the whole one with CSPDarknet53, and YOLOv4-tiny.
+"""The networks of YOLOv4: the full one with CSPDarknet53, and YOLOv4-tiny.
 
 Written from the paper, https://arxiv.org/abs/2004.10934, and from the layers, names and numbers of
-https://github.com/Tianxiaomo/pytorch-YOLOv4 (Apache-2.0): ``models.py`` for the whole network, ``cfg/yolov4-tiny.cfg``
-as ``tool/darknet2pytorch.py`` reads it for the tiny one. Names of layers are those of a checkpoint after ``rename``.
+https://github.com/Tianxiaomo/pytorch-YOLOv4 (Apache-2.0): ``models.py`` for the full network, ``cfg/yolov4-tiny.cfg``
+as ``tool/darknet2pytorch.py`` reads it for the tiny one. Layers are named as in a checkpoint after ``rename``.
 """
 
 import re
@@ -13,31 +13,38 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.layers import Conv, activate, grid, join, leaky, mish, twice
+from modelexport_converter.architectures.layers import (
+    Conv,
+    cell_grid,
+    concat_predictions,
+    darknet_leaky_relu,
+    mish,
+    set_activation,
+    upsample_2x,
+)
 
 WIDTH = 32
-"""Channels of the first layer, as published; those of all others are multiples of it."""
+"""Channels of the first layer, as published; the widths of all others are multiples of it."""
 EPSILON = 1e-5
-"""Of batch normalisation: torch's own."""
+"""Epsilon of batch normalisation, torch's default."""
 SHAPES = 3
-"""Anchors of each cell."""
+"""Anchors per cell."""
 
 Anchors = tuple[tuple[int, int], ...]
 
 
 def rename(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give the weights of a checkpoint the names that they have here.
+    """Return the weights of a checkpoint under the names of the networks here.
 
-    ``down1.conv1.conv.0.weight`` and ``models.0.conv1.weight`` both end in ``.conv.weight``; older checkpoints say
+    ``down1.conv1.conv.0.weight`` and ``models.0.conv1.weight`` both end in ``.conv.weight``; older checkpoints write
     ``neek`` for ``neck``.
     """
-    return {_rename(name): value for name, value in tensors.items()}
-
-
-def _rename(name: str) -> str:
-    name = re.sub(r"^neek\.", "neck.", name)
-    name = re.sub(r"\.conv\.([01])\.(\w+)$", lambda found: f".{('conv', 'bn')[int(found[1])]}.{found[2]}", name)
-    return re.sub(r"^(models\.\d+\.(?:conv|bn))\d+\.", r"\1.", name)
+    renamed = {}
+    for old, value in tensors.items():
+        name = re.sub(r"^neek\.", "neck.", old)
+        name = re.sub(r"\.conv\.([01])\.(\w+)$", lambda found: f".{('conv', 'bn')[int(found[1])]}.{found[2]}", name)
+        renamed[re.sub(r"^(models\.\d+\.(?:conv|bn))\d+\.", r"\1.", name)] = value
+    return renamed
 
 
 def _mish(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
@@ -45,24 +52,26 @@ def _mish(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
 
 
 def _leaky(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Conv:
-    return Conv(inputs, outputs, kernel, stride, activation=leaky)
+    return Conv(inputs, outputs, kernel, stride, activation=darknet_leaky_relu)
 
 
 def _numbered(first: int, layer: Callable[..., Conv], *shapes: tuple[int, ...]) -> dict[str, nn.Module]:
-    """Layers of the given inputs, outputs, kernel and stride, named ``conv<first>`` and on."""
+    """Return layers of the given inputs, outputs, kernel and stride, named ``conv<first>`` and on."""
     return {f"conv{first + index}": layer(*shape) for index, shape in enumerate(shapes)}
 
 
 def _run(layers: Any, numbers: range, x: torch.Tensor) -> torch.Tensor:
+    """Run numbered layers one after the other: (B, C, H, W) to the output of the last."""
     for number in numbers:
         x = layers[f"conv{number}"](x)
     return x
 
 
 class Prediction(nn.Module):
-    """The last convolution of a scale; ``split`` makes it one each for centres, sizes, objectness and classes.
+    """The last convolution of a scale; ``split`` divides it into one each for centres, sizes, objectness and classes.
 
-    Their ranges differ by ten times: one quantisation scale over centres and sizes cost a trained model .03 mAP50-95.
+    Their ranges differ by a factor of ten: one quantisation scale for centres and sizes cost a trained model .03
+    mAP50-95.
     """
 
     def __init__(self, inputs: int, classes: int) -> None:
@@ -72,14 +81,15 @@ class Prediction(nn.Module):
         self.parts = nn.ModuleList()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, inputs, rows, columns) to maps of centres and sizes (B, 2 * 3, ...), objectness (B, 3, ...) and classes.
+        """(B, inputs, H, W) to centres and sizes (B, 2 * 3, H, W) each, objectness (B, 3, H, W), classes (B, 3 *
+        classes, H, W).
 
-        Channels are sorted by what they say, and then by the anchor.
+        Channels are sorted by value, then by anchor.
         """
         return tuple(part(x) for part in self.parts) if self.parts else self._divide(self.conv(x), 1)
 
     def split(self) -> None:
-        """Become four convolutions; for use in eval mode."""
+        """Replace the convolution by four. Call it in eval mode."""
         for weight, bias in zip(self._divide(self.conv.weight, 0), self._divide(self.conv.bias, 0), strict=True):
             part = nn.Conv2d(self.conv.in_channels, len(weight), 1)
             part.weight, part.bias = (nn.Parameter(value.clone(), requires_grad=False) for value in (weight, bias))
@@ -87,7 +97,7 @@ class Prediction(nn.Module):
         del self.conv
 
     def _divide(self, values: Any, axis: int) -> tuple[torch.Tensor, ...]:
-        """Divide channels by what they say; a checkpoint has them by the anchor first."""
+        """Split channels along ``axis`` by value; checkpoints sort them by anchor first."""
         before, after = values.shape[:axis], values.shape[axis + 1 :]
         by_anchor = values.reshape(*before, SHAPES, -1, *after)
         return torch.split(by_anchor.transpose(axis, axis + 1).reshape(values.shape), self.sizes, axis)
@@ -107,7 +117,7 @@ class Down(nn.ModuleDict):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inputs, height, width) to (B, 2 * inputs, height / 2, width / 2)."""
+        """(B, inputs, H, W) to (B, 2 * inputs, H / 2, W / 2)."""
         x = self["conv1"](x)
         deep = self["conv4"](self["resblock"](self["conv3"](x)))
         joined: torch.Tensor = self["conv5"](torch.cat([deep, self["conv2"](x)], 1))
@@ -124,7 +134,7 @@ class Residuals(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep the shape (B, channels, height, width)."""
+        """Keeps the shape (B, C, H, W)."""
         for pair in self.module_list:
             x = x + pair(x)
         return x
@@ -139,7 +149,7 @@ class First(nn.ModuleDict):
         super().__init__(_numbered(1, _mish, *shapes))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 3, height, width) to (B, 2 * width, height / 2, width / 2)."""
+        """(B, 3, H, W) to (B, 2 * width, H / 2, W / 2)."""
         x = _run(self, range(1, 3), image)
         kept = self["conv4"](x)
         deep = self["conv7"](kept + _run(self, range(5, 7), kept))
@@ -148,7 +158,7 @@ class First(nn.ModuleDict):
 
 
 class Neck(nn.ModuleDict):
-    """Spatial pyramid pooling and the way up of the path aggregation."""
+    """Spatial pyramid pooling and the top-down path of the path aggregation."""
 
     def __init__(self, width: int) -> None:
         a, b, c, d = (width * factor for factor in (4, 8, 16, 32))
@@ -158,18 +168,18 @@ class Neck(nn.ModuleDict):
         super().__init__(_numbered(1, _leaky, *pooling, *middle, *fine))
 
     def forward(self, p3: torch.Tensor, p4: torch.Tensor, p5: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Feature maps of the backbone, finest first, to three of half the channels."""
+        """Maps of the backbone (B, C, H, W), finest first, to three maps (B, C / 2, H, W)."""
         x = _run(self, range(1, 4), p5)
         pooled = [functional.max_pool2d(x, side, 1, side // 2) for side in (13, 9, 5)]
         n5 = _run(self, range(4, 7), torch.cat([*pooled, x], 1))
-        up = twice(self["conv7"](n5))
+        up = upsample_2x(self["conv7"](n5))
         n4 = _run(self, range(9, 14), torch.cat([self["conv8"](p4), up], 1))
-        up = twice(self["conv14"](n4))
+        up = upsample_2x(self["conv14"](n4))
         return _run(self, range(16, 21), torch.cat([self["conv15"](p3), up], 1)), n4, n5
 
 
 class Head(nn.ModuleDict):
-    """The way down of the path aggregation, and the predictions of its three scales."""
+    """The bottom-up path of the path aggregation, and the predictions of its three scales."""
 
     def __init__(self, width: int, classes: int) -> None:
         a, b, c, d = (width * factor for factor in (4, 8, 16, 32))
@@ -187,7 +197,7 @@ class Head(nn.ModuleDict):
         )
 
     def forward(self, n3: torch.Tensor, n4: torch.Tensor, n5: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
-        """Feature maps, finest first, to what ``Prediction`` returns of each."""
+        """Maps (B, C, H, W), finest first, to the outputs of ``Prediction`` for each."""
         m4 = _run(self, range(4, 9), torch.cat([self["conv3"](n3), n4], 1))
         m5 = _run(self, range(12, 17), torch.cat([self["conv11"](m4), n5], 1))
         fine, middle, coarse = self["conv1"](n3), self["conv9"](m4), self["conv17"](m5)
@@ -195,7 +205,7 @@ class Head(nn.ModuleDict):
 
 
 class Network(nn.Module):
-    """Maps an image (1, 3, height, width) to boxes (1, 4, N) and scores (1, classes, N)."""
+    """Maps an image (1, 3, H, W) to boxes (1, 4, N) and scores (1, classes, N)."""
 
     STRIDES: tuple[int, ...] = (8, 16, 32)
     ANCHORS: tuple[Anchors, ...] = (
@@ -206,8 +216,8 @@ class Network(nn.Module):
     SCALE = 1.0
     ACTIVATION = "activation Mish in the backbone, LeakyReLU 0.1 after it"
     BACKBONE: tuple[str, ...] = tuple(f"down{number}" for number in range(1, 6))
-    BODY: tuple[str, ...] = (*BACKBONE, "neck", "head")
-    """Mish between the convolutions needs more than 8 bits, so that these alone are quantised."""
+    LOW_PRECISION_MODULES: tuple[str, ...] = (*BACKBONE, "neck", "head")
+    """Mish between the convolutions needs more than 8 bits, so only these modules are quantised."""
 
     def __init__(
         self, width: int, classes: int, size: tuple[int, int], anchors: Sequence[Anchors] | None = None
@@ -217,13 +227,13 @@ class Network(nn.Module):
         self.decoder = Decoder(size, self.STRIDES, anchors or self.ANCHORS, self.SCALE)
         self.build(width, classes)
 
-    def activate(self, activation: str | None) -> None:
-        """Let the backbone have another activation, unless it is ``None``."""
+    def set_activation(self, activation: str | None) -> None:
+        """Give the backbone another activation, unless it is ``None``."""
         for name in self.BACKBONE:
-            activate(self.get_submodule(name), activation)
+            set_activation(self.get_submodule(name), activation)
 
     def build(self, width: int, classes: int) -> None:
-        """Make the layers."""
+        """Create the layers."""
         self.down1 = First(width)
         self.down2, self.down3 = Down(2 * width, 2), Down(4 * width, 8)
         self.down4, self.down5 = Down(8 * width, 8), Down(16 * width, 4)
@@ -231,21 +241,23 @@ class Network(nn.Module):
         self.head = Head(width, classes)
 
     def scales(self, image: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
-        """Image (B, 3, height, width) to what ``Prediction`` returns of each scale, finest first."""
+        """Image (B, 3, H, W) to the outputs of ``Prediction`` for each scale, finest first."""
         p3 = self.down3(self.down2(self.down1(image)))
         p4 = self.down4(p3)
         predicted: Sequence[tuple[torch.Tensor, ...]] = self.head(*self.neck(p3, p4, self.down5(p4)))
         return predicted
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return boxes, and as scores the probability of an object times that of each class."""
+        """Return boxes (1, 4, N), and the scores (1, classes, N): objectness times class probability."""
         boxes, objects, classes = self.predict(image)
         return boxes, objects.sigmoid() * classes.sigmoid()
 
     def predict(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return boxes (B, 4, N) and the logits of objectness (B, 1, N) and classes (B, classes, N)."""
         kinds = zip(zip(*self.scales(image), strict=True), (2, 2, 1, self.classes), strict=True)
-        centres, sizes, objects, classes = (join(maps, channels, self.decoder.counts) for maps, channels in kinds)
+        centres, sizes, objects, classes = (
+            concat_predictions(maps, channels, self.decoder.counts) for maps, channels in kinds
+        )
         return self.decoder(centres, sizes), objects, classes
 
 
@@ -257,10 +269,10 @@ class Tiny(Network):
     SCALE = 1.05
     ACTIVATION = "activation LeakyReLU 0.1"
     BACKBONE = ("models",)
-    BODY = ()
+    LOW_PRECISION_MODULES = ()
 
     def build(self, width: int, classes: int) -> None:
-        """Make the layers."""
+        """Create the layers."""
         w2, w4, w8, w16 = (width * factor for factor in (2, 4, 8, 16))
         layers: dict[int, nn.Module] = {0: _leaky(3, width, 3, 2), 1: _leaky(width, w2, 3, 2)}
         for first, channels in ((2, w2), (10, w4), (18, w8)):
@@ -273,32 +285,32 @@ class Tiny(Network):
         self.models = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
 
     def scales(self, image: torch.Tensor) -> Sequence[tuple[torch.Tensor, ...]]:
-        """Image (B, 3, height, width) to what ``Prediction`` returns of each scale, finest first."""
+        """Image (B, 3, H, W) to the outputs of ``Prediction`` for each scale, finest first."""
         layer = self.models
         x = layer["1"](layer["0"](image))
         for first in (2, 10, 18):
             x, kept = self._stage(first, x)
         common = layer["27"](layer["26"](x))
-        fine = layer["35"](torch.cat([twice(layer["32"](common)), kept], 1))
+        fine = layer["35"](torch.cat([upsample_2x(layer["32"](common)), kept], 1))
         return layer["36"](fine), layer["29"](layer["28"](common))
 
     def _stage(self, first: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A cross-stage partial stage: its output at half the resolution, and its last layer's."""
+        """Run a cross-stage partial stage: (B, C, H, W) to (B, 2 C, H / 2, W / 2) and its last layer's (B, C, H, W)."""
         layers: Any = self.models
         start, inner, outer, last = (layers[str(first + offset)] for offset in (0, 2, 3, 5))
         x = start(x)
-        # A number: half of the tensor's own size would leave operators in a file that compute it.
+        # A number: half of the tensor's own size would add operators to the file that compute it.
         deep = inner(x[:, -inner.conv.in_channels :])
         kept = last(torch.cat([outer(deep), deep], 1))
         return functional.max_pool2d(torch.cat([x, kept], 1), 2), kept
 
 
 class Decoder(nn.Module):
-    """Turns raw boxes of an input (height, width) into boxes, one for each anchor of each cell.
+    """Turns raw boxes of an input (H, W) into boxes, one for each anchor of each cell.
 
-    Sorted by stride, anchor, row and column. ``scale`` is how far a box's centre may leave its cell: the paper's
-    elimination of grid sensitivity. Its constants are in float in every file. They are persistent buffers, since an
-    exporter stores any other tensor once per use.
+    Boxes are sorted by stride, anchor, row and column. ``scale`` limits how far a box's centre may leave its cell, the
+    paper's elimination of grid sensitivity. The constants stay in float in every file. They are persistent buffers,
+    since an exporter stores any other tensor once per use.
     """
 
     def __init__(self, size: tuple[int, int], strides: Sequence[int], anchors: Sequence[Anchors], scale: float) -> None:
@@ -306,7 +318,7 @@ class Decoder(nn.Module):
         extent = torch.tensor([size[1], size[0]]).view(1, 2, 1)
         cells, corners, extents = [], [], []
         for stride, shapes in zip(strides, anchors, strict=True):
-            side, corner = grid(size, (stride,), 0.0)
+            side, corner = cell_grid(size, (stride,), 0.0)
             count = corner.shape[2]
             cells.append((side / extent).repeat(1, 1, SHAPES))
             corners.append(corner.repeat(1, 1, SHAPES))

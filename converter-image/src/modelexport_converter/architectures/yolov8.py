@@ -1,4 +1,4 @@
-"""YOLOv8 for detection, segmentation, classification and keypoints."""
+"""Loads YOLOv8 for detection, segmentation, classification and keypoints."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import torch
 
-from modelexport.matrix import ARCHITECTURES, Task
-from modelexport.result import Reference
-from modelexport.spec import Model
+from modelexport.api.result import Reference
+from modelexport.api.spec import Model
+from modelexport.matrix.support import ARCHITECTURES, Task
 from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.layers import activate, constants, fuse
+from modelexport_converter.architectures.layers import decoder_buffers, fuse, set_activation
 from modelexport_converter.architectures.yolov8_decoder import STRIDES
-from modelexport_converter.architectures.yolov8_families import WAY_OUT
+from modelexport_converter.architectures.yolov8_families import ULTRALYTICS_REMEDY
 from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
-from modelexport_converter.architectures.yolov8_tree import Tree, build
-from modelexport_converter.checkpoint import Checkpoint, Facts
-from modelexport_converter.matching import (
+from modelexport_converter.architectures.yolov8_tree import LayerTree, build
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, Facts
+from modelexport_converter.checkpoints.state_dict import (
     Tensors,
     check_asked,
     check_channels,
@@ -33,7 +33,7 @@ from modelexport_converter.matching import (
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
-from modelexport_converter.promises import check_program
+from modelexport_converter.verification.output_contract import check_program
 
 _COEFFICIENTS = Output(
     "mask_coefficients",
@@ -47,7 +47,7 @@ _KEYPOINTS = Output(
     "keypoints",
     ("batch", "keypoint", "component", "anchor"),
     "x and y divided by the input's width and height and, where there are three components, visibility from 0 to 1.",
-    exact=True,
+    keep_float32=True,
 )
 _PROBABILITIES = Output("probabilities", ("batch", "class"), "Probability of each class; they add up to 1.")
 
@@ -70,26 +70,27 @@ _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
-    """Build the network of a checkpoint, ready for capture.
+    """Build the network of a checkpoint, ready for export.
 
-    What ``model.parameters`` gives is checked against the checkpoint; what it omits is read from it. A pickled network
-    is built from its tree, as it is; weights alone fill the published network. A ``.pt2`` archive is used as it is: it
-    must map one image (1, channels, height, width) to the outputs of the architecture, separate and in their order.
+    Values in ``model.parameters`` are checked against the checkpoint; omitted ones are read from it. A pickled network
+    is built layer by layer from its pickle. Weights alone fill the published network. A ``.pt2`` archive is used
+    unchanged: it must map one image (1, C, H, W) to the outputs of the architecture, separate and in their order.
 
     Raises:
-        Failure: with reason ``CheckpointMismatch``, naming what was asked and what was found.
+        Failure: with reason ``CheckpointMismatch``, naming the requested and the found value.
     """
     if checkpoint.program is not None:
         return _load_program(checkpoint, checkpoint.program, model)
     if checkpoint.module is not None:
-        return _load_tree(checkpoint, Tree.read(checkpoint.module), model)
+        return _load_tree(checkpoint, LayerTree.read(checkpoint.module), model)
     return _rebuild(checkpoint, model)
 
 
-def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
-    """The network that a pickled module describes."""
+def _load_tree(checkpoint: Checkpoint, tree: LayerTree, model: Model) -> LoadedModel:
+    """Build the network that a pickled module describes."""
     check_asked("architecture", model.architecture, _NAMES[tree.task])
-    variant = _variant_of(tree.layers[0].child("conv").integer("out_channels", 1)) if _starts_alike(tree) else None
+    first = tree.layers[0]
+    variant = _variant_of(first.child("conv").integer("out_channels", 1)) if first.has_child("conv") else None
     check_asked("variant", model.parameters.variant, variant or "none of them")
     check_asked("number of classes", model.parameters.num_classes, tree.classes)
     channels = check_channels(tree.channels)
@@ -107,22 +108,17 @@ def _load_tree(checkpoint: Checkpoint, tree: Tree, model: Model) -> LoadedModel:
 
 
 def _activations_of(network: torch.nn.Module) -> str:
-    """The activations between the layers of a network, by torch's names; one of them as a rule."""
+    """Return the activations of a network by torch's names; usually a single one."""
     found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
     return " and ".join(sorted(found)) or "none"
 
 
-def _starts_alike(tree: Tree) -> bool:
-    """Whether the first layer is one whose width tells the variant."""
-    return tree.layers[0].has_child("conv")
-
-
 def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
-    """The published network with the weights of a checkpoint that holds nothing else."""
+    """Build the published network for a checkpoint that holds weights only."""
     tensors = own_weights(checkpoint.tensors, _STEM)
     checkpoint = replace(checkpoint, tensors=tensors)
     if (found := _architecture_of(tensors)) not in _NAMES.values():
-        raise mismatch(f"the weights are those of {found}; {WAY_OUT}")
+        raise mismatch(f"the weights are those of {found}; {ULTRALYTICS_REMEDY}")
     check_asked("architecture", model.architecture, found)
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
@@ -139,15 +135,15 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     check_asked("number of classes", model.parameters.num_classes, classes)
     size = _size(checkpoint.facts, model, STRIDES[-1])
     network = _build(checkpoint, task, variant, classes, size)
-    activate(network, model.parameters.activation)
+    set_activation(network, model.parameters.activation)
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, classes))
-    pictures = described.preprocessing.taking(tensors[_STEM].shape[1])
-    assumptions = _assumptions(model, pictures)
-    return replace(described, preprocessing=pictures, reference=Reference.REBUILT, assumptions=assumptions)
+    images = described.preprocessing.taking(tensors[_STEM].shape[1])
+    assumptions = _assumptions(model, images)
+    return replace(described, preprocessing=images, reference=Reference.REBUILT, assumptions=assumptions)
 
 
 def _size(facts: Facts, model: Model, stride: int) -> tuple[int, int]:
-    """What the export asks for, or what the model was trained for, or what the matrix has."""
+    """Return the input size of the export, else of the training, else of the support matrix."""
     default = ARCHITECTURES[model.architecture].default_input_size
     return model.parameters.input_size or trained_size(facts, stride) or default
 
@@ -157,7 +153,7 @@ def _task(model: Model) -> Task:
 
 
 def _architecture_of(tensors: Tensors) -> str:
-    """Tell the architecture by the names and shapes of the weights."""
+    """Recognise the architecture by the names and shapes of the weights."""
     if _STEM not in tensors:
         return "no network of ultralytics"
     if _CLASSIFIER in tensors:
@@ -172,7 +168,7 @@ def _architecture_of(tensors: Tensors) -> str:
 
 
 def _variant_of(width: int) -> str | None:
-    """Tell the variant by the width of the first layer, which differs between all of them."""
+    """Recognise the variant by the width of the first layer, which differs between all of them."""
     return next((variant for variant, (_, factor, _) in SCALES.items() if width == 64 * factor), None)
 
 
@@ -186,32 +182,33 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints, channels=channels)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
-    fill(network, {**tensors, **constants(network)}, f"YOLOv8 {variant} with {classes} classes")
+    fill(network, {**tensors, **decoder_buffers(network)}, f"YOLOv8 {variant} with {classes} classes")
     return fuse(network, _epsilon(task))
 
 
 def _epsilon(task: Task) -> float:
-    """Of batch normalisation: ultralytics' number, for classifiers torch's own."""
+    """Return the epsilon of batch normalisation: ultralytics' value; for classifiers, torch's default."""
     return 1e-5 if task is Task.CLASSIFICATION else 1e-3
 
 
-def _assumptions(model: Model, pictures: Preprocessing) -> tuple[str, ...]:
-    """What of a network is not in its weights."""
+def _assumptions(model: Model, images: Preprocessing) -> tuple[str, ...]:
+    """Return the settings of a network that its weights do not contain."""
     task = _task(model)
     return (
         *(() if model.parameters.activation else ("activation SiLU",)),
         "convolution strides, padding and shortcuts of YOLOv8",
         *(("pooling 5x5 in the SPPF", "nearest upsampling") if task is not Task.CLASSIFICATION else ()),
         f"normalisation epsilon {_epsilon(task):g}",
-        f"pixels {pictures.colours}, 0 to 1",
+        f"pixels {images.colours}, 0 to 1",
     )
 
 
 def _keypoint_shape(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Keypoints and components; where the checkpoint does not say, three or two components, whichever divides.
+    """Return the number of keypoints and of components; if not in the checkpoint, three or two components, by
+    divisibility.
 
     Raises:
-        Failure: ``CheckpointMismatch``: both do.
+        Failure: with reason ``CheckpointMismatch``: both divide the channels.
     """
     channels, shape = len(checkpoint.tensors[_EXTRAS]), checkpoint.facts.get("kpt_shape")
     if isinstance(shape, Sequence) and len(shape) == 2 and shape[0] * shape[1] == channels:
@@ -251,7 +248,7 @@ def _load_program(checkpoint: Checkpoint, program: Program, model: Model) -> Loa
 
 
 def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, int]) -> int:
-    """Check an archive's output shapes against the task's and return the number of classes."""
+    """Check the output shapes of an archive against those of the task, and return the number of classes."""
     anchors = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
     has_rank = len(found) == len(_OUTPUTS[task]) and all(len(shape) > 1 for shape in found)
     classes = found[0 if task is Task.CLASSIFICATION else 1][1] if has_rank else 0

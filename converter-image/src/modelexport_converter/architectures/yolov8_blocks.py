@@ -1,7 +1,7 @@
-"""What YOLOv8 is made of, whatever its widths: blocks of layers that are built elsewhere, from a table or from a tree.
+"""The blocks of YOLOv8 of any width; their layers are built elsewhere, from a table or from a pickle.
 
-Written from the published architecture, https://docs.ultralytics.com/models/yolov8; the parts have the names that they
-have in ultralytics' checkpoints.
+Written from the published architecture, https://docs.ultralytics.com/models/yolov8. Parts are named as in ultralytics'
+checkpoints.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from torch import nn
 
 
 class Bottleneck(nn.Module):
-    """Two layers, added to their input where ``shortcut`` is set."""
+    """Two layers, added to their input if ``shortcut`` is set."""
 
     def __init__(self, cv1: nn.Module, cv2: nn.Module, shortcut: bool) -> None:
         super().__init__()
@@ -20,13 +20,13 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height, width)."""
+        """(1, inputs, H, W) to (1, outputs, H, W)."""
         y: torch.Tensor = self.cv2(self.cv1(x))
         return x + y if self.shortcut else y
 
 
 class C2f(nn.Module):
-    """Cross-stage partial block: half the channels run through bottlenecks, and every step is kept."""
+    """Cross-stage partial block: half of the channels run through bottlenecks, and every step is kept."""
 
     def __init__(self, cv1: nn.Module, cv2: nn.Module, blocks: Iterable[nn.Module], hidden: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class C2f(nn.Module):
         self.m = nn.ModuleList(blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height, width)."""
+        """(1, inputs, H, W) to (1, outputs, H, W)."""
         steps = list(self.cv1(x).split(self.hidden, 1))
         for block in self.m:
             steps.append(block(steps[-1]))
@@ -44,7 +44,7 @@ class C2f(nn.Module):
 
 
 class C2(nn.Module):
-    """Cross-stage partial block of the networks with a fourth head: half the channels run through bottlenecks."""
+    """Cross-stage partial block of the networks with a fourth head: half of the channels run through bottlenecks."""
 
     def __init__(self, cv1: nn.Module, cv2: nn.Module, blocks: nn.Module, hidden: int) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class C2(nn.Module):
         self.cv1, self.cv2, self.m = cv1, cv2, blocks
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height, width)."""
+        """(1, inputs, H, W) to (1, outputs, H, W)."""
         run, kept = self.cv1(x).split(self.hidden, 1)
         joined: torch.Tensor = self.cv2(torch.cat([self.m(run), kept], 1))
         return joined
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling: maxima of maxima in a row, three of 5x5 in the published network."""
+    """Spatial pyramid pooling: repeated max pooling, three times 5x5 in the published network."""
 
     def __init__(
         self, cv1: nn.Module, cv2: nn.Module, pool: nn.Module, repeats: int = 3, shortcut: bool = False
@@ -69,7 +69,7 @@ class SPPF(nn.Module):
         self.pool, self.repeats, self.shortcut = pool, repeats, shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep height and width."""
+        """(1, inputs, H, W) to (1, outputs, H, W)."""
         steps = [self.cv1(x)]
         for _ in range(self.repeats):
             steps.append(self.pool(steps[-1]))
@@ -85,7 +85,7 @@ class Prototypes(nn.Module):
         self.cv1, self.upsample, self.cv2, self.cv3 = cv1, upsample, cv2, cv3
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, masks, 2 * height, 2 * width)."""
+        """(1, inputs, H, W) to (1, masks, 2 H, 2 W)."""
         masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x))))
         return masks
 
@@ -93,7 +93,7 @@ class Prototypes(nn.Module):
 class Head(nn.Module):
     """Raw predictions of N anchors: box distributions, class logits and, with ``cv4``, more channels.
 
-    Each is a list of a branch per feature map, which ends in a convolution.
+    Each argument lists one branch per feature map; a branch ends in a convolution.
     """
 
     def __init__(self, cv2: nn.ModuleList, cv3: nn.ModuleList, cv4: nn.ModuleList | None = None) -> None:
@@ -102,24 +102,24 @@ class Head(nn.Module):
         self.proto: nn.Module | None = None
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Feature maps, finest first, to one (1, channels, N) per kind of prediction."""
-        branches = (self.cv2, self.cv3, self.cv4)
-        return tuple(_join(branch, maps) for branch in branches if branch is not None)
-
-
-def _join(branch: Any, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    # Sizes as numbers: flatten would leave operators in ONNX that compute them.
-    return torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
+        """Maps (1, C, H, W), finest first, to one (1, channels, N) per kind of prediction."""
+        branches: tuple[Any, ...] = (self.cv2, self.cv3, self.cv4)
+        # Sizes as numbers: flatten would leave operators in ONNX that compute them.
+        return tuple(
+            torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
+            for branch in branches
+            if branch is not None
+        )
 
 
 class Classification(nn.Module):
-    """The head of a classifier: a convolution, the average of all places, and a linear layer."""
+    """The head of a classifier: a convolution, global average pooling, and a linear layer."""
 
     def __init__(self, conv: nn.Module, linear: nn.Linear) -> None:
         super().__init__()
         self.conv, self.linear = conv, linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, channels, height, width) to probabilities (1, classes)."""
+        """(1, C, H, W) to probabilities (1, classes)."""
         probabilities: torch.Tensor = self.linear(self.conv(x).mean((2, 3))).softmax(1)
         return probabilities

@@ -1,4 +1,4 @@
-"""From the raw predictions of YOLOv8's head to boxes and keypoints, in units of the input's size.
+"""Decodes the raw predictions of YOLOv8's head into boxes and keypoints, in units of the input's size.
 
 The box distribution is that of Generalized Focal Loss, https://arxiv.org/abs/2006.04388.
 """
@@ -10,15 +10,15 @@ from torch import nn
 
 STRIDES = (8, 16, 32)
 BINS = 16
-"""Values of the distribution over the distance from an anchor to one side of its box, in cells."""
+"""Bins of the distribution over the distance from an anchor to one side of its box, in cells."""
 
 
 class Decoder(nn.Module):
-    """Turns raw predictions of the N anchors of an input (height, width) into boxes and keypoints.
+    """Turns raw predictions of the N anchors of an input (H, W) into boxes and keypoints.
 
-    Its constants are in float in every file, so there are no more than needed: at 640 pixels, 8400 anchors times one
-    side of a cell and two coordinates of a centre are 3 % of the smallest INT8 file. They are persistent buffers, since
-    an exporter stores any other tensor once per use.
+    The constants stay in float in every file, so there are as few as possible: at 640 pixels, 8400 anchors times one
+    cell side and two centre coordinates are 3 % of the smallest INT8 file. They are persistent buffers, since an
+    exporter stores any other tensor once per use.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class Decoder(nn.Module):
         maps: Sequence[tuple[int, int]] | None = None,
         bins: torch.Tensor | None = None,
     ) -> None:
-        """For feature maps (rows, columns), finest first; ``bins`` are the distances of the distribution (BINS,).
+        """Build the constants.
 
         Args:
-            size: the input's.
-            strides: sides of the maps' cells in pixels.
-            maps: sizes of the maps, where they are not the input's by the strides.
-            bins: none where distances come as they are.
+            size: (H, W) of the input.
+            strides: sides of the maps' cells in pixels, finest map first.
+            maps: (rows, columns) of the maps; default: the input's size divided by the strides.
+            bins: distances of the distribution, (BINS,); ``None`` if the head predicts distances directly.
         """
         super().__init__()
         maps = maps or [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         return torch.cat([self.centres + (far - near) * (self.units / 2), (near + far) * self.units], 1)
 
     def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        """(1, K * D, N) to (1, K, D, N): x, y divided by the input's width, height and, where D is 3, visibility."""
+        """(1, K * D, N) to (1, K, D, N): x, y divided by the input's width, height and, if D is 3, visibility."""
         points = raw.view(1, *shape, -1)
         position = (points[:, :, :2] * 2 - 0.5) * self.cells * self.units + self.centres
         return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
@@ -66,7 +66,9 @@ class Decoder(nn.Module):
 def _grid(
     size: tuple[int, int], strides: Sequence[float], maps: Sequence[tuple[int, int]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sides of the N cells in pixels, (1, 1, N), and their centres divided by the input's width, height, (1, 2, N)."""
+    """Return the sides of N cells in pixels, (1, 1, N), and their centres divided by the input's width, height, (1, 2,
+    N).
+    """
     cells, centres = [], []
     for stride, (rows, columns) in zip(strides, maps, strict=True):
         y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")

@@ -1,13 +1,13 @@
-"""Whose network a checkpoint holds that is no YOLOv8: told by the classes of its layers, or by where they come from."""
+"""Names the family of a network that is not a YOLOv8, by the classes or the package of its layers."""
 
 from collections.abc import Mapping
 
 from modelexport.text import clean
-from modelexport_converter.checkpoints.tree import Module
+from modelexport_converter.checkpoints.module_tree import Module
+from modelexport_converter.checkpoints.state_dict import mismatch
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import mismatch
 
-WAY_OUT = (
+ULTRALYTICS_REMEDY = (
     "save the model with torch.export.save as .pt2 (one of ultralytics after model.model[-1].export = True and a first "
     "call), and export that with the architecture Custom"
 )
@@ -25,7 +25,7 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "YOLOv6": ("RepVGGDW", "RepConv"),
     "YOLOv5u": ("C3", "Focus", "C3TR", "SPP"),
 }
-"""By classes that only they have, in the order in which they are looked for: YOLO12 has blocks of YOLO11 too."""
+"""Families by classes that only they have, in the order of the search: YOLO12 has blocks of YOLO11 too."""
 
 _PACKAGES: Mapping[str, str] = {
     "models.": "the repository YOLOv5 or YOLOv7, whose code its pickle needs",
@@ -41,17 +41,19 @@ _PACKAGES: Mapping[str, str] = {
 }
 
 
-def explain_class(layer: Module, network: Module) -> Failure:
-    """The failure of a network with a layer of a class that is not known, and whose network it is where that is."""
-    family = _family(network)
+def unknown_layer_failure(layer: Module, network: Module) -> Failure:
+    """Return the failure for a layer of an unknown class, with the family of its network, if known."""
+    family = _network_family(network)
     whose = f"this is {family}" if family else "this is no YOLOv8"
     if family.startswith("with"):
         whose = f"this is a network {family}"
-    return mismatch(f"{whose}: layer {layer.name} is {layer.shown_kind}, which YOLOv8 does not have; {WAY_OUT}")
+    return mismatch(
+        f"{whose}: layer {layer.name} is {layer.shown_kind}, which YOLOv8 does not have; {ULTRALYTICS_REMEDY}"
+    )
 
 
-def explain_module(module: Module) -> Failure:
-    """The failure of a pickled module of another package."""
+def foreign_module_failure(module: Module) -> Failure:
+    """Return the failure for a pickled module of another package."""
     whose = next((of for start, of in _PACKAGES.items() if module.kind.startswith(start)), "")
     what = f"a {clean(module.kind, 80)}"
     origin = f", of {whose}" if whose else ", a class whose code only its author has"
@@ -61,15 +63,15 @@ def explain_module(module: Module) -> Failure:
     )
 
 
-def _family(network: Module) -> str:
-    """Whose network this is; nothing where that is not known."""
-    classes = _classes(network, 6)
+def _network_family(network: Module) -> str:
+    """Return the family of a network, or an empty text."""
+    classes = _class_names(network, 6)
     layers = list(network.child("model").children()) if network.has_child("model") else []
     if layers and layers[-1].has_child("one2one_cv2") and "C3k2" in classes:
         return "YOLO26"
     return next((family for family, own in _FAMILIES.items() if classes & set(own)), "")
 
 
-def _classes(module: Module, depth: int) -> set[str]:
+def _class_names(module: Module, depth: int) -> set[str]:
     own = {module.kind.rpartition(".")[2]}
-    return own.union(*(_classes(child, depth - 1) for child in module.children())) if depth else own
+    return own.union(*(_class_names(child, depth - 1) for child in module.children())) if depth else own

@@ -1,8 +1,8 @@
-"""The networks of YOLOv8 as torch modules, with parameters named as in ultralytics' checkpoints.
+"""The networks of YOLOv8, with parameters named as in ultralytics' checkpoints.
 
 Written from the published architecture: https://docs.ultralytics.com/models/yolov8 (layer table, scales). Unlike the
-original, the outputs stay separate tensors, since one quantisation scale over boxes and scores loses the scores, and
-positions are divided by the input's size.
+original, the outputs stay separate tensors, since a shared quantisation scale for boxes and scores would lose the
+scores, and positions are divided by the input's size.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelexport_converter.architectures.layers import Conv, twice
+from modelexport_converter.architectures.layers import Conv, upsample_2x
 from modelexport_converter.architectures.yolov8_blocks import SPPF, Bottleneck, C2f, Classification, Head, Prototypes
 from modelexport_converter.architectures.yolov8_decoder import BINS, Decoder
 
 MASKS = 32
-"""Prototypes, and coefficients per anchor."""
+"""Mask prototypes, and mask coefficients per anchor."""
 
 # Depth, width and most channels of each variant; classifiers all have 1024 channels at most.
 SCALES = {
@@ -44,7 +44,7 @@ def _prototypes(inputs: int, hidden: int) -> Prototypes:
 
 
 def _head(channels: Sequence[int], classes: int, extras: int) -> Head:
-    """The head of the published networks; with ``extras`` more channels per anchor, if any."""
+    """Return the head of the published networks, with ``extras`` more channels per anchor."""
     first = channels[0]
     return Head(
         _branches(channels, max(16, first // 4, 4 * BINS), 4 * BINS),
@@ -62,8 +62,8 @@ def _branches(channels: Sequence[int], hidden: int, outputs: int) -> nn.ModuleLi
 class Network(nn.Module):
     """Detector; with ``masks`` also a segmenter, with ``keypoints`` (K, D) also a pose estimator.
 
-    Maps an image (1, channels, height, width) to boxes, scores (1, classes, N) and mask coefficients (1, 32, N) with
-    prototypes (1, 32, height / 4, width / 4), or keypoints (1, K, D, N).
+    Maps an image (1, C, H, W) to boxes (1, 4, N), scores (1, classes, N) and, depending on the task, mask coefficients
+    (1, 32, N) with prototypes (1, 32, H / 4, W / 4), or keypoints (1, K, D, N).
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Network(nn.Module):
         self.keypoints = keypoints
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs that the class names."""
+        """Return the outputs listed at the class."""
         maps = self._features(image)
         head: Any = self.model["22"]
         boxes, scores, *extra = head(maps)
@@ -114,19 +114,20 @@ class Network(nn.Module):
         return outputs
 
     def _features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(1, C, H, W) to maps at strides 8, 16 and 32."""
         layer = self.model
         p3 = _run(layer, range(5), image)
         p4 = _run(layer, range(5, 7), p3)
         p5 = _run(layer, range(7, 10), p4)
-        n4 = layer["12"](torch.cat([twice(p5), p4], 1))
-        n3 = layer["15"](torch.cat([twice(n4), p3], 1))
+        n4 = layer["12"](torch.cat([upsample_2x(p5), p4], 1))
+        n3 = layer["15"](torch.cat([upsample_2x(n4), p3], 1))
         m4 = layer["18"](torch.cat([layer["16"](n3), n4], 1))
         m5 = layer["21"](torch.cat([layer["19"](m4), p5], 1))
         return n3, m4, m5
 
 
 class Classifier(nn.Module):
-    """Maps an image (1, channels, height, width) to probabilities (1, classes)."""
+    """Maps an image (1, C, H, W) to probabilities (1, classes)."""
 
     FEATURES = 1280
 
@@ -139,12 +140,12 @@ class Classifier(nn.Module):
         self.model = nn.ModuleDict({**layers, "9": head})
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        """Return the one output."""
+        """Return the probabilities (1, classes), the only output."""
         return (_run(self.model, range(10), image),)
 
 
 def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Module]:
-    """The layers that classifiers have too; ``channels`` are those of the picture and after each stage."""
+    """Return the layers shared with classifiers; ``channels`` are those of the image and of each stage's output."""
     c0, c1, c2, c3, c4, c5 = channels
     return {
         "0": Conv(c0, c1, 3, 2),
@@ -160,11 +161,12 @@ def _backbone(channels: Sequence[int], short: int, long: int) -> dict[str, nn.Mo
 
 
 def _channels(channels: int, width: float, most: int) -> int:
-    """Channels scaled to a variant, as a multiple of 8."""
+    """Return channels scaled to a variant, as a multiple of 8."""
     return -(-int(min(channels, most) * width) // 8) * 8
 
 
 def _run(layers: nn.ModuleDict, numbers: range, x: torch.Tensor) -> torch.Tensor:
+    """Run numbered layers one after the other: (1, C, H, W) to the output of the last."""
     for number in numbers:
         x = layers[str(number)](x)
     return x

@@ -1,8 +1,8 @@
-"""YOLOv8 from the tree of ultralytics' pickle: the network that the checkpoint holds, layer by layer, as it is.
+"""Builds YOLOv8 from ultralytics' pickle, layer by layer, exactly as the checkpoint describes it.
 
-Every class that is known here is built with the attributes that its module has: another stride, activation, pooling,
-upsampling or number of heads, without shortcuts, or with its normalisation folded already. A class that is not known,
-or a module with a hook or a method of its own, is refused by its name and never replaced.
+Each known class is built with the attributes of its module: another stride, activation, pooling, upsampling or number
+of heads, without shortcuts, or with its normalisation already folded. An unknown class, or a module with a hook or a
+replaced method, is refused by its name and never replaced.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelexport.matrix import Task
+from modelexport.matrix.support import Task
 from modelexport_converter.architectures.ultralytics_layers import (
     build_layer,
     check_known,
-    check_own,
+    check_unmodified,
     is_in_place,
     short_kind,
 )
 from modelexport_converter.architectures.yolov8_blocks import Classification, Head
 from modelexport_converter.architectures.yolov8_decoder import Decoder
-from modelexport_converter.architectures.yolov8_families import explain_class, explain_module
-from modelexport_converter.checkpoints.tree import Module
-from modelexport_converter.matching import mismatch
+from modelexport_converter.architectures.yolov8_families import foreign_module_failure, unknown_layer_failure
+from modelexport_converter.checkpoints.module_tree import Module
+from modelexport_converter.checkpoints.state_dict import mismatch
 
 VALUES_PER_PIXEL = 1024
-"""Of a map, by the pixels of the input: those of YOLOv8x have 20, so that there is room for much wider networks."""
+"""Limit of a map's values, per pixel of the input.
+
+The maps of YOLOv8x have 20, which leaves room for wider networks.
+"""
 MOST_LAYERS = 1000
 
 _NETWORKS = {f"ultralytics.nn.tasks.{name}Model" for name in ("Detection", "Segmentation", "Pose", "Classification")}
@@ -37,31 +40,31 @@ _TASKS = {
     "Pose": Task.KEYPOINTS,
     "Classify": Task.CLASSIFICATION,
 }
-"""What a network does, by the class of its last layer."""
+"""The task of a network, by the class of its last layer."""
 
 
 @dataclass(frozen=True)
-class Tree:
-    """The module of one of ultralytics' networks: its layers in their order, and what the last of them does."""
+class LayerTree:
+    """The pickled module of one of ultralytics' networks: its layers in order, and its task."""
 
     module: Module
     layers: tuple[Module, ...]
     task: Task
 
     @classmethod
-    def read(cls, module: Module) -> "Tree":
+    def read(cls, module: Module) -> "LayerTree":
         """Find the layers of a pickled network.
 
         Raises:
-            Failure: ``CheckpointMismatch``: it is another network than a YOLOv8, which is named.
+            Failure: with reason ``CheckpointMismatch``: the network is not a YOLOv8; names what it is.
         """
         if module.kind.startswith("ultralytics.") and module.kind not in _NETWORKS and module.has_child("model"):
             inner = module.child("model")  # a whole YOLO object
             module = inner if inner.kind in _NETWORKS else module
         if not module.kind.startswith("ultralytics.nn.") or not module.has_child("model"):
-            raise explain_module(module)
-        check_own(module)
-        check_own(module.child("model"))
+            raise foreign_module_failure(module)
+        check_unmodified(module)
+        check_unmodified(module.child("model"))
         layers = tuple(module.child("model").children())
         if not 2 <= len(layers) <= MOST_LAYERS:
             raise module.refuse(f"has {len(layers)} layers, expected 2 to {MOST_LAYERS}")
@@ -69,7 +72,7 @@ class Tree:
         for layer in layers[:-1]:
             check_known(layer, module)
         if task is None:
-            raise explain_class(layers[-1], module)
+            raise unknown_layer_failure(layers[-1], module)
         for part in layers[-1].children():
             if short_kind(part) != "DFL":
                 check_known(part, module)
@@ -82,14 +85,14 @@ class Tree:
 
     @property
     def classes(self) -> int:
-        """How many classes it tells apart."""
+        """The number of classes."""
         if self.task is Task.CLASSIFICATION:
             return self.head.child("linear").integer("out_features", 1)
         return self.head.integer("nc", 1)
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Sides of the cells of its maps in pixels; none of a classifier."""
+        """Sides of the maps' cells in pixels; empty for a classifier."""
         if self.task is Task.CLASSIFICATION:
             return ()
         strides = tuple(self.head.numbers("stride"))
@@ -99,29 +102,27 @@ class Tree:
 
     @property
     def channels(self) -> int:
-        """How many channels a picture has."""
-        first = self.layers[0]
-        while not first.has("in_channels"):
-            first = next(first.children(), None) or _without_input(self.layers[0])
+        """The number of channels of an image."""
+        first: Module | None = self.layers[0]
+        while first and not first.has("in_channels"):
+            first = next(first.children(), None)
+        if not first:
+            raise self.layers[0].refuse("comes first, and has no convolution that says how many channels an image has")
         return first.integer("in_channels", 1)
 
 
-def _without_input(layer: Module) -> Module:
-    raise layer.refuse("comes first, and has no convolution that says how many channels a picture has")
-
-
-def build(tree: Tree, size: tuple[int, int]) -> nn.Module:
-    """Build the network of a tree for pictures (height, width), in eval mode, normalisation folded, parameters frozen.
+def build(tree: LayerTree, size: tuple[int, int]) -> nn.Module:
+    """Build the network for images (H, W), in eval mode, normalisation folded, parameters frozen.
 
     It maps an image to the outputs of ``yolov8_network.Network`` or ``Classifier``.
 
     Raises:
-        Failure: ``CheckpointMismatch``, naming the layer that is not known, or is not what its class says.
+        Failure: with reason ``CheckpointMismatch``, naming the layer that is unknown or does not fit its class.
     """
     layers, routes = [build_layer(layer, tree.module) for layer in tree.layers[:-1]], _routes(tree)
-    maps = _run_without_numbers(Routed(layers, routes), tree, size)
+    maps = _infer_shapes(Routed(layers, routes), tree, size)
     network: Routed
-    check_own(tree.head)
+    check_unmodified(tree.head)
     if tree.task is Task.CLASSIFICATION:
         network = _Classifier([*layers, _classification(tree)], routes)
     else:
@@ -132,14 +133,14 @@ def build(tree: Tree, size: tuple[int, int]) -> nn.Module:
         keypoints = keypoint_shape(tree.head) if tree.task is Task.KEYPOINTS else None
         network = _Detector([*layers, _head(tree)], routes, decoder, keypoints)
     network.eval().requires_grad_(False)
-    _run_without_numbers(network, tree, size)
+    _infer_shapes(network, tree, size)
     return network
 
 
 class Routed(nn.Module):
-    """Layers, each of which takes the output of one or several before it; -1 is the picture.
+    """Layers that each take the output of one or several earlier layers; -1 is the image.
 
-    They are called as in ultralytics' networks, ``model.0`` and on.
+    They are named as in ultralytics' networks, ``model.0`` and on.
     """
 
     def __init__(self, layers: Sequence[nn.Module], routes: Sequence[int | list[int]]) -> None:
@@ -148,14 +149,14 @@ class Routed(nn.Module):
         self.routes = tuple(routes)
 
     def forward(self, image: torch.Tensor) -> Any:
-        """(1, channels, height, width) to what the last layer takes, a map or a list of maps."""
+        """(1, C, H, W) to the input of the last layer, a map or a list of maps."""
         outputs = [image]
         for layer, route in zip(self.model, self.routes[:-1], strict=False):
-            outputs.append(layer(_pick(outputs, route)))
-        return _pick(outputs, self.routes[-1])
+            outputs.append(layer(_select(outputs, route)))
+        return _select(outputs, self.routes[-1])
 
 
-def _pick(outputs: list[torch.Tensor], route: int | list[int]) -> Any:
+def _select(outputs: list[torch.Tensor], route: int | list[int]) -> Any:
     return outputs[route + 1] if isinstance(route, int) else [outputs[index + 1] for index in route]
 
 
@@ -173,7 +174,7 @@ class _Detector(Routed):
         self.decoder, self.keypoints = decoder, keypoints
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return boxes, scores, and what the task has beside them."""
+        """Return boxes (1, 4, N), scores (1, classes, N), and the further outputs of the task."""
         maps, head = super().forward(image), self.model[-1]
         boxes, scores, *extra = head(maps)
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
@@ -188,13 +189,13 @@ class _Classifier(Routed):
     """A classifier; its last layer is the head."""
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        """Return the probabilities."""
+        """Return the probabilities (1, classes)."""
         features = super().forward(image)
         return (self.model[-1](torch.cat(features, 1) if isinstance(features, list) else features),)
 
 
-def _routes(tree: Tree) -> list[int | list[int]]:
-    """Where each layer takes its input: the position of another, -1 for the picture, or a list of them."""
+def _routes(tree: LayerTree) -> list[int | list[int]]:
+    """Return the inputs of each layer: the position of another layer, -1 for the image, or a list of them."""
     saved = tree.module.attribute("save")
     if not isinstance(saved, list) or not all(type(item) is int for item in saved):
         raise tree.module.refuse("does not say which outputs it keeps")
@@ -212,7 +213,7 @@ def _routes(tree: Tree) -> list[int | list[int]]:
 
 
 def _source(layer: Module, wanted: Any, position: int, kept: Sequence[bool]) -> int:
-    """The position of a layer by its number or, below 0, counted from here."""
+    """Return the position of a layer, given by its number or, if negative, relative to ``position``."""
     if wanted == -1 and type(wanted) is int:
         return position - 1
     source = wanted + position if type(wanted) is int and wanted < 0 else wanted
@@ -221,11 +222,12 @@ def _source(layer: Module, wanted: Any, position: int, kept: Sequence[bool]) -> 
     return source
 
 
-def _run_without_numbers(module: nn.Module, tree: Tree, size: tuple[int, int]) -> Any:
-    """The outputs of a module for pictures of a size as shapes alone; nothing is computed.
+def _infer_shapes(module: nn.Module, tree: LayerTree, size: tuple[int, int]) -> Any:
+    """Return the outputs of a module for a (H, W) image on the meta device, without computing values.
 
     Raises:
-        Failure: ``CheckpointMismatch``: layers do not fit to each other or to the size, or maps grow without measure.
+        Failure: with reason ``CheckpointMismatch``: the layers do not fit each other or the size, or maps grow too
+            large.
     """
     limit = VALUES_PER_PIXEL * size[0] * size[1]
 
@@ -239,12 +241,12 @@ def _run_without_numbers(module: nn.Module, tree: Tree, size: tuple[int, int]) -
     handles = [part.register_forward_hook(measure) for part in module.modules()]
     empty = {name: value.to("meta") for name, value in module.state_dict().items()}
     try:
-        picture = torch.empty(1, tree.channels, *size, device="meta")
-        return torch.func.functional_call(module, empty, (picture,))
+        image = torch.empty(1, tree.channels, *size, device="meta")
+        return torch.func.functional_call(module, empty, (image,))
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         largest = int(max(tree.strides, default=32))
         raise mismatch(
-            f"the layers of the checkpoint do not fit to each other for pictures of {size[0]}x{size[1]}: "
+            f"the layers of the checkpoint do not fit to each other for images of {size[0]}x{size[1]}: "
             f"{str(error).splitlines()[0][:200]}; give an inputSize of multiples of {largest}"
         ) from error
     finally:
@@ -252,13 +254,13 @@ def _run_without_numbers(module: nn.Module, tree: Tree, size: tuple[int, int]) -
             handle.remove()
 
 
-def _head(tree: Tree) -> Head:
-    """The branches of a detector's head, and its prototypes if it has some."""
+def _head(tree: LayerTree) -> Head:
+    """Return the branches of a detector's head, and its prototypes if it has some."""
     head, classes = tree.head, tree.classes
     bins = head.integer("reg_max", 1)
     for name in ("one2one_cv2", "one2one_cv3"):
         if head.has_child(name):
-            raise explain_class(head, tree.module)
+            raise unknown_layer_failure(head, tree.module)
     if head.attribute("xyxy") or head.attribute("end2end") or head.attribute("_end2end"):
         raise head.refuse("gives boxes as corners, or answers end to end")
     extras = {
@@ -274,7 +276,7 @@ def _head(tree: Tree) -> Head:
     return built
 
 
-def _branches(tree: Tree, name: str, outputs: int) -> nn.ModuleList:
+def _branches(tree: LayerTree, name: str, outputs: int) -> nn.ModuleList:
     branches = build_layer(tree.head.child(name), tree.module)
     if not isinstance(branches, nn.ModuleList) or len(branches) != len(tree.strides):
         raise tree.head.refuse(f"has not {len(tree.strides)} branches in {name}")
@@ -285,27 +287,27 @@ def _branches(tree: Tree, name: str, outputs: int) -> nn.ModuleList:
     return branches
 
 
-def _bins(tree: Tree) -> torch.Tensor | None:
-    """The distances of the box distribution, (bins,); ``None`` where the head has none."""
+def _bins(tree: LayerTree) -> torch.Tensor | None:
+    """Return the distances of the box distribution, (bins,), or ``None`` if the head has none."""
     count = tree.head.integer("reg_max", 1)
     if count == 1:
         return None
     layer = tree.head.child("dfl")
-    check_own(layer)
+    check_unmodified(layer)
     if short_kind(layer) != "DFL":
-        raise explain_class(layer, tree.module)
+        raise unknown_layer_failure(layer, tree.module)
     return layer.child("conv").weight("weight", (1, count, 1, 1)).flatten()
 
 
 def keypoint_shape(head: Module) -> tuple[int, int]:
-    """How many keypoints a head finds, and the components of each: x, y, and visibility where there are three."""
+    """Return the number of keypoints of a head, and of components: x, y and, if there are three, visibility."""
     count, components = head.pair("kpt_shape", 1)
     if components not in (2, 3):
         raise head.refuse(f"has keypoints of {components} components, expected x, y and, if any, visibility")
     return count, components
 
 
-def _classification(tree: Tree) -> Classification:
+def _classification(tree: LayerTree) -> Classification:
     head = tree.head
     pool = build_layer(head.child("pool"), tree.module)
     if not isinstance(pool, nn.AdaptiveAvgPool2d) or pool.output_size not in (1, (1, 1)):

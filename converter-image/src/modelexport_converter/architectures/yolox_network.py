@@ -2,7 +2,7 @@
 
 Written from the paper, https://arxiv.org/abs/2107.08430, and from the layers and names of
 https://github.com/Megvii-BaseDetection/YOLOX (Apache-2.0). Unlike the original, the outputs stay separate tensors,
-positions are divided by the input's size, and pictures are RGB in 0..1.
+positions are divided by the input's size, and images are RGB in 0..1.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.layers import Conv, grid, join, twice
-from modelexport_converter.statistics import inherit
+from modelexport_converter.architectures.layers import Conv, cell_grid, concat_predictions, upsample_2x
+from modelexport_converter.norm_statistics import copy_statistics
 
 STRIDES = (8, 16, 32)
 EPSILON = 1e-3
-"""Of batch normalisation, set by Megvii's experiments."""
+"""Epsilon of batch normalisation, as Megvii's experiments set it."""
 
 # Depth and width of each variant; Megvii's nano has depthwise convolutions, too.
 SCALES = {
@@ -30,7 +30,7 @@ SCALES = {
 
 
 class Focus(nn.Module):
-    """A convolution on the four quarters of a picture; ``fold`` makes it one convolution on the picture as it lies."""
+    """A convolution on the four pixel grids of an image; ``fold`` makes it a single convolution on the image itself."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -38,16 +38,19 @@ class Focus(nn.Module):
         self.folded = False
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, 3, height, width) to (1, outputs, height / 2, width / 2); before ``fold``, pixels as in training."""
+        """(1, 3, H, W) to (1, outputs, H / 2, W / 2). Before ``fold``, pixels are as in training."""
         corners = [image[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
         features: torch.Tensor = self.conv(image if self.folded else torch.cat(corners, 1))
         return features
 
     def fold(self, color_order: str = "BGR", pixel_range: str = "0-255") -> None:
-        """Take RGB in 0..1, by one convolution 6x6 of stride 2; for use after ``fuse``.
+        """Take RGB in 0..1, by one 6x6 convolution of stride 2. Call it after ``fuse``.
 
-        Order and range are those of the training. A kernel of 3x3 on pixels that were taken apart by row and column is
-        one of 6x6 on the pixels as they lie.
+        A 3x3 kernel on pixels regrouped by row and column equals a 6x6 kernel on the original pixels.
+
+        Args:
+            color_order: order of the channels in training.
+            pixel_range: range of the pixels in training.
         """
         split = self.conv.conv
         taps = split.weight.view(-1, 2, 2, 3, 3, 3)  # output, column, row, colour, y, x
@@ -56,12 +59,12 @@ class Focus(nn.Module):
         kernel = kernel.flip(1) if color_order == "BGR" else kernel
         whole.weight.copy_(kernel * 255 if pixel_range == "0-255" else kernel)
         whole.bias = split.bias
-        inherit(whole, split)
+        copy_statistics(whole, split)
         self.conv.conv, self.folded = whole, True
 
 
 def _conv(inputs: int, outputs: int, stride: int, depthwise: bool) -> nn.Module:
-    """A convolution 3x3, or one for each channel and then one that mixes them."""
+    """Return a 3x3 convolution or, if ``depthwise``, one per channel followed by a 1x1 convolution."""
     if not depthwise:
         return Conv(inputs, outputs, 3, stride)
     pair: dict[str, nn.Module] = {
@@ -72,7 +75,7 @@ def _conv(inputs: int, outputs: int, stride: int, depthwise: bool) -> nn.Module:
 
 
 class _Named(nn.Sequential):
-    """Layers in a row, by their names in a checkpoint."""
+    """Sequential layers under their names in a checkpoint."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class _Named(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """A convolution 1x1 and one 3x3, added to their input where ``shortcut`` is set."""
+    """A 1x1 and a 3x3 convolution, added to their input if ``shortcut`` is set."""
 
     def __init__(self, channels: int, shortcut: bool, depthwise: bool) -> None:
         super().__init__()
@@ -90,13 +93,13 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep the shape (1, channels, height, width)."""
+        """Keeps the shape (1, C, H, W)."""
         y: torch.Tensor = self.conv2(self.conv1(x))
         return x + y if self.shortcut else y
 
 
 class CSP(nn.Module):
-    """Cross-stage partial block: half the channels run through bottlenecks."""
+    """Cross-stage partial block: half of the channels run through bottlenecks."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, shortcut: bool, depthwise: bool) -> None:
         super().__init__()
@@ -107,13 +110,13 @@ class CSP(nn.Module):
         self.m = nn.Sequential(*(Bottleneck(hidden, shortcut, depthwise) for _ in range(depth)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, height, width) to (1, outputs, height, width)."""
+        """(1, inputs, H, W) to (1, outputs, H, W)."""
         joined: torch.Tensor = self.conv3(torch.cat([self.m(self.conv1(x)), self.conv2(x)], 1))
         return joined
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: maxima over 5, 9 and 13 pixels."""
+    """Spatial pyramid pooling: max pooling over 5, 9 and 13 pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,7 +124,7 @@ class SPP(nn.Module):
         self.conv2 = Conv(channels * 2, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keep the shape (1, channels, height, width)."""
+        """Keeps the shape (1, C, H, W)."""
         x = self.conv1(x)
         pooled = [functional.max_pool2d(x, side, 1, side // 2) for side in (5, 9, 13)]
         joined: torch.Tensor = self.conv2(torch.cat([x, *pooled], 1))
@@ -129,7 +132,7 @@ class SPP(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Features of a picture at strides 8, 16 and 32."""
+    """Feature maps of an image at strides 8, 16 and 32."""
 
     def __init__(self, channels: Sequence[int], depth: int, depthwise: bool) -> None:
         super().__init__()
@@ -141,7 +144,7 @@ class Backbone(nn.Module):
         self.dark5 = nn.Sequential(_conv(c4, c5, 2, depthwise), SPP(c5), CSP(c5, c5, depth, False, depthwise))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(1, 3, height, width) to three feature maps, finest first."""
+        """(1, 3, H, W) to three maps (1, C, h, w), finest first."""
         p3 = self.dark3(self.dark2(self.stem(image)))
         p4 = self.dark4(p3)
         return p3, p4, self.dark5(p4)
@@ -164,17 +167,17 @@ class Pyramid(nn.Module):
         self.C3_n4 = CSP(2 * c4, c5, depth, False, depthwise)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(1, 3, height, width) to three feature maps, finest first."""
+        """(1, 3, H, W) to three maps (1, C, h, w), finest first."""
         p3, p4, p5 = self.backbone(image)
         lateral = self.lateral_conv0(p5)
-        reduced = self.reduce_conv1(self.C3_p4(torch.cat([twice(lateral), p4], 1)))
-        n3 = self.C3_p3(torch.cat([twice(reduced), p3], 1))
+        reduced = self.reduce_conv1(self.C3_p4(torch.cat([upsample_2x(lateral), p4], 1)))
+        n3 = self.C3_p3(torch.cat([upsample_2x(reduced), p3], 1))
         n4 = self.C3_n3(torch.cat([self.bu_conv2(n3), reduced], 1))
         return n3, n4, self.C3_n4(torch.cat([self.bu_conv1(n4), lateral], 1))
 
 
 class Head(nn.Module):
-    """Raw predictions for every cell: boxes, objectness and classes, from branches of their own."""
+    """Raw predictions for every cell, boxes, objectness and classes, from separate branches."""
 
     def __init__(self, channels: Sequence[int], classes: int, depthwise: bool) -> None:
         super().__init__()
@@ -189,7 +192,9 @@ class Head(nn.Module):
         )
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], ...]:
-        """Feature maps, finest first, to lists of maps of boxes (1, 4, ...), objectness and classes."""
+        """Maps (1, C, h, w), finest first, to lists of boxes (1, 4, h, w), objectness (1, 1, h, w), classes (1,
+        classes, h, w).
+        """
         stems = [stem(x) for stem, x in zip(self.stems, maps, strict=True)]
         boxes = [branch(x) for branch, x in zip(self.reg_convs, stems, strict=True)]
         kinds = [branch(x) for branch, x in zip(self.cls_convs, stems, strict=True)]
@@ -200,9 +205,9 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """Maps an image (1, 3, height, width) to boxes (1, 4, N) and scores (1, classes, N).
+    """Maps an image (1, 3, H, W) to boxes (1, 4, N) and scores (1, classes, N).
 
-    Pixels are as in training, BGR in 0..255 as a rule, until ``backbone.backbone.stem.fold``.
+    Pixels are as in training, usually BGR in 0..255, until ``backbone.backbone.stem.fold``.
     """
 
     def __init__(self, variant: str, classes: int, size: tuple[int, int], depthwise: bool | None = None) -> None:
@@ -216,7 +221,7 @@ class Network(nn.Module):
         self.classes = classes
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return boxes, and as scores the probability of an object times that of each class."""
+        """Return boxes (1, 4, N), and the scores (1, classes, N): objectness times class probability."""
         boxes, objects, classes = self.predict(image)
         return boxes, objects.sigmoid() * classes.sigmoid()
 
@@ -224,19 +229,23 @@ class Network(nn.Module):
         """Return boxes (B, 4, N) and the logits of objectness (B, 1, N) and classes (B, classes, N)."""
         boxes, objects, classes = self.head(self.backbone(image))
         counts = self.decoder.counts
-        return self.decoder(join(boxes, 4, counts)), join(objects, 1, counts), join(classes, self.classes, counts)
+        return (
+            self.decoder(concat_predictions(boxes, 4, counts)),
+            concat_predictions(objects, 1, counts),
+            concat_predictions(classes, self.classes, counts),
+        )
 
 
 class Decoder(nn.Module):
-    """Turns raw boxes of the N cells of an input (height, width) into boxes.
+    """Turns raw boxes of the N cells of an input (H, W) into boxes.
 
-    Its constants are in float in every file. They are persistent buffers, since an exporter stores any other tensor
+    The constants stay in float in every file. They are persistent buffers, since an exporter stores any other tensor
     once per use.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        cells, corners = grid(size, STRIDES, 0.0)
+        cells, corners = cell_grid(size, STRIDES, 0.0)
         self.counts = [(size[0] // stride) * (size[1] // stride) for stride in STRIDES]
         self.register_buffer("cells", cells / torch.tensor([size[1], size[0]]).view(1, 2, 1))
         self.register_buffer("corners", corners)

@@ -1,1 +1,1 @@
-"""Reads what a checkpoint is made of, as data: archives, pickles, tensors, trees of modules."""
+"""Reads checkpoints as data: pickles, safetensors and ``.pt2`` programs, without running anything in them."""

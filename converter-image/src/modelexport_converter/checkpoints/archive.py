@@ -1,8 +1,8 @@
-"""The zip archives of ``torch.save``, opened so that they can be read in one way only.
+"""Opens the zip archives of ``torch.save`` so that they can be read in one way only.
 
-Readers of zip files find the table of contents from the end of a file, each by its own rules, so that a crafted file
-can show one table to a check and another to whoever reads it. Here a file has to end with its one table, which has to
-follow the records without a gap, and all that is read is read by it.
+Zip readers find the table of contents from the end of a file, each by its own rules, so a crafted file can show one
+table to a check and another to the reader. Here a file must end with its only table, the table must follow the records
+without a gap, and everything is read by this table.
 """
 
 import struct
@@ -15,42 +15,41 @@ import numpy as np
 import torch
 
 from modelexport_converter.checkpoints.errors import Unreadable
-from modelexport_converter.checkpoints.kinds import ONE_FILE
-from modelexport_converter.fetch import CHECKPOINT
+from modelexport_converter.checkpoints.file_kinds import ONE_FILE
+from modelexport_converter.limits import CHECKPOINT_LIMIT
 
 MIB = 1 << 20
-UNPACKED_LIMIT = CHECKPOINT.limit
-"""What no checkpoint unpacks to, and no tensors of one come to: torch compresses nothing, and a file of this size is
-refused itself."""
+UNPACKED_LIMIT = CHECKPOINT_LIMIT
+"""Bytes of an unpacked checkpoint, and of its tensors: torch compresses nothing, and larger files are refused."""
 EXPANSION, ALLOWANCE = 8, 16 * MIB
-"""How far a file may grow: halves to floats, tensors that share numbers, an archive that was packed once more."""
+"""How far content may outgrow its file: halves become floats, tensors share numbers, an archive was zipped again."""
 PICKLE_LIMIT = 64 * MIB
-"""Of one pickle, which holds everything but the numbers: that of the largest YOLOv8 has 0.2 MiB."""
+"""Bytes of one pickle, which holds everything except the numbers; that of the largest YOLOv8 has 0.2 MiB."""
 RECORD_LIMIT = 100_000
-"""Of an archive; each tensor is one."""
+"""Records of an archive; each tensor is one."""
 
 _END, _END_64, _LOCATOR_64 = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _TAIL = 56 + 20 + 22
-"""Bytes of the records at the end of a zip file: zip64's end, its locator, and the end that all have."""
+"""Bytes of the records at the end of a zip file: zip64's end and locator, and the end that all files have."""
 _CUT = "its end is missing or damaged; it was probably cut while it was copied: upload it again"
 _TWO_TABLES = (
     "it has more than one table of contents; where it is a part of a checkpoint of torch.distributed (.distcp), make "
     f"one file of its folder: {ONE_FILE}"
 )
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What zipfile raises on damaged, encrypted or crafted content."""
+"""Exceptions of zipfile on damaged, encrypted or crafted content."""
 
 
 def growth_limit(size: int) -> int:
-    """Bytes that the content of a file of ``size`` bytes may come to."""
+    """Return the largest content, in bytes, of a file of ``size`` bytes."""
     return min(UNPACKED_LIMIT, ALLOWANCE + EXPANSION * size)
 
 
-class Archive:
-    """A zip file of ``torch.save``; records are named without the folder that they all lie in.
+class TorchArchive:
+    """A zip file of ``torch.save``; record names omit the folder that holds them all.
 
     Raises:
-        Unreadable: it is none, or unpacks to more than a checkpoint may have.
+        Unreadable: it is no such file, or unpacks to more than a checkpoint may have.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,21 +70,21 @@ class Archive:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of all records, without the folder."""
+        """Return the names of all records, without the folder."""
         return frozenset(self._records)
 
     def size(self, name: str) -> int:
-        """Bytes of a record."""
+        """Return the bytes of a record."""
         return self._record(name).file_size
 
     def read(self, name: str) -> bytes:
-        """The content of a small record."""
+        """Return the content of a small record."""
         if self.size(name) > PICKLE_LIMIT:
             raise Unreadable(f"its record {name} has {self.size(name):,} bytes, the limit is {PICKLE_LIMIT:,}")
         return self.load(name).numpy().tobytes()
 
     def load(self, name: str) -> torch.Tensor:
-        """The content of a record as bytes (n,), uint8."""
+        """Return the content of a record as bytes (n,), uint8."""
         content = torch.empty(self.size(name), dtype=torch.uint8)
         view, filled = content.numpy(), 0
         try:
@@ -106,7 +105,7 @@ class Archive:
 
 
 def _check_table(file: IO[bytes], size: int) -> None:
-    """Stop at a file that does not end with its one table of contents, or whose table is larger than any of torch's."""
+    """Refuse a file that does not end with its only table of contents, or whose table is larger than any of torch."""
     file.seek(max(0, size - _TAIL))
     tail = file.read(_TAIL)
     end = tail[-22:]

@@ -1,6 +1,6 @@
-"""Reads a local checkpoint without running anything that is in it.
+"""Reads a local checkpoint without running anything in it.
 
-The kind of a file is told by its content, never by its name. What is read is data: pickles by an interpreter that can
+The content of a file decides its kind, never its name. Everything is read as data: pickles by an interpreter that can
 neither import nor call (``checkpoints.pickles``), ``.pt2`` archives as a graph of known operators (``programs``).
 """
 
@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport.text import clean
-from modelexport_converter.checkpoints.archive import MIB, PICKLE_LIMIT, Archive
-from modelexport_converter.checkpoints.choice import choose, unwrapped
+from modelexport_converter.checkpoints.archive import MIB, PICKLE_LIMIT, TorchArchive
 from modelexport_converter.checkpoints.errors import Unreadable, Unsafe
-from modelexport_converter.checkpoints.kinds import (
+from modelexport_converter.checkpoints.file_kinds import (
     HEAD,
     ONE_FILE,
     TAR,
@@ -34,30 +33,31 @@ from modelexport_converter.checkpoints.kinds import (
     explain_tar,
     is_text,
 )
-from modelexport_converter.checkpoints.pickles import Node, harmful_names, read_pickle
-from modelexport_converter.checkpoints.tree import Module
-from modelexport_converter.checkpoints.weights import Weights, check_finite, read_one, read_stored
+from modelexport_converter.checkpoints.lazy_weights import LazyWeights, check_finite, read_one, read_stored
+from modelexport_converter.checkpoints.module_tree import Module
+from modelexport_converter.checkpoints.network_search import find_network, strip_wrapper_prefixes
+from modelexport_converter.checkpoints.pickles import PickledObject, harmful_names, read_pickle
 from modelexport_converter.failures import Failure
 from modelexport_converter.programs.graph import Program
-from modelexport_converter.programs.reading import read_program
+from modelexport_converter.programs.reader import read_program
 
 Facts = Mapping[str, Any]
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first object of what torch.save wrote before 1.6, a number, behind the mark of its protocol."""
+"""The first object, a number, of files by torch.save before 1.6, after the protocol mark."""
 _DISTRIBUTED = b"torch.distributed.checkpoint"
 _EARLIER_PROGRAM = "serialized_exported_program.json"
-"""What torch.export.save once wrote: a plain zip file with its parts side by side."""
+"""A record of early torch.export.save, which wrote a plain zip file of separate parts."""
 _CUT = ("incomplete metadata", "invalid header length")
-"""How safetensors calls a file that ends before its last tensor does, or within its header."""
+"""Messages of safetensors about a file that ends within its header or its tensors."""
 HEADER_LIMIT = 32 * MIB
-"""Of a ``.safetensors``: what its library accepts is three times as much, and takes a GiB of memory."""
+"""Bytes of a ``.safetensors`` header; its library accepts three times as much, which takes a GiB of memory."""
 FACT_LIMIT, FACT_DEPTH, TEXT_LIMIT = 20_000, 8, 10_000
-"""Parts of a fact, how deep they lie in each other, and the characters of one: a thousand classes have names."""
+"""Limits of one fact: its parts, their nesting, and the characters of a text; a thousand classes have names."""
 
 LARGEST_FACT = 1 << 63
-"""Below it integers have few enough digits to be shown."""
+"""Smaller integers have few enough digits to print."""
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -66,10 +66,12 @@ _PLAIN = (bool, int, float, str, type(None))
 class Checkpoint:
     """A checkpoint in memory.
 
-    ``tensors`` is the state dict, floating-point values as float32 and finite. ``facts`` is the plain data that came
-    with it (for example ``names``, ``imgsz``, ``kpt_shape``). ``module`` is set where the network came as a pickled
-    module, whose tree says what its layers are. ``program`` is set for a ``.pt2`` archive only, which carries its own
-    network. ``part`` says where in the file the network lies, e.g. ``ema``; it is empty for all of it.
+    Attributes:
+        tensors: the state dict; floating-point values are float32 and finite.
+        facts: plain data of the checkpoint, for example ``names``, ``imgsz``, ``kpt_shape``.
+        program: the network of a ``.pt2`` archive.
+        module: the tree of a pickled module, which describes its layers.
+        part: the part of the file that holds the network, e.g. ``ema``; empty for the whole file.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -83,8 +85,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read an ultralytics ``.pt``, a state dict, a ``.safetensors`` or a ``.pt2`` file.
 
     Raises:
-        Failure: with reason ``CheckpointUnreadable``, ``CheckpointUnsafe`` or, for a program, ``WeightsNotFinite``;
-            weights that are not finite are refused by their name when they are read from ``tensors``.
+        Failure: ``CheckpointUnreadable``, ``CheckpointUnsafe`` or, for a program, ``WeightsNotFinite``. Weights of
+            other files are checked when they are read from ``tensors``.
     """
     with _open(path) as file:
         head = file.read(HEAD)
@@ -98,7 +100,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if head.startswith(_PICKLE) or _is_tar(head) or _looks_like_text_pickle(head):
             raise _explain_legacy(path, head)
         raise Unreadable(
-            TEXT if is_text(head) else "it is no .pt, .safetensors or .pt2 file; look at what was uploaded"
+            TEXT if is_text(head) else "it is not a .pt, .safetensors or .pt2 file; check the uploaded file"
         )
     except Unreadable as error:
         raise _unreadable(path, str(error)) from error
@@ -116,7 +118,7 @@ def _open(path: Path) -> io.BufferedReader:
 
 
 def _read_zip(path: Path) -> Checkpoint:
-    archive = Archive(path)
+    archive = TorchArchive(path)
     if "archive_format" in archive.names:
         program = read_program(path)
         _check_finite(program)
@@ -131,7 +133,7 @@ def _read_zip(path: Path) -> Checkpoint:
 
 
 def _explain_zip(path: Path) -> str:
-    """Say what a zip file is that torch does not read."""
+    """Describe a zip file that torch cannot read."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if _EARLIER_PROGRAM in names:
@@ -139,30 +141,30 @@ def _explain_zip(path: Path) -> str:
     return explain_members(names)
 
 
-def _interpret(archive: Archive, content: Any) -> Checkpoint:
-    """Find the network in what ``torch.save`` wrote, and what is told beside it."""
-    choice = choose(content)
+def _interpret(archive: TorchArchive, content: Any) -> Checkpoint:
+    """Return the network in the content of ``torch.save``, and the plain data beside it."""
+    found = find_network(content)
     beside = content if isinstance(content, dict) else {}
     facts = {**_plain(beside), **_plain(beside.get("train_args"))}
-    weights = read_stored(archive, choice.stored)
-    if choice.module is None:
-        return Checkpoint(weights, facts, part=choice.part)
-    for node in _described_by(choice.module):
+    weights = read_stored(archive, found.stored)
+    if found.module is None:
+        return Checkpoint(weights, facts, part=found.part)
+    for node in _described_by(found.module):
         facts = {**_plain(node.state.get("args")), **facts, **_plain(node.state.get("yaml")), **_plain(node)}
-    module = Module("", choice.module, weights, partial(read_one, archive))
-    return Checkpoint(weights, facts, module=module, part=choice.part)
+    module = Module("", found.module, weights, partial(read_one, archive))
+    return Checkpoint(weights, facts, module=module, part=found.part)
 
 
-def _described_by(module: Node) -> Iterator[Node]:
-    """A module, and the network within it where it is a whole ``YOLO`` object, which knows neither names nor sizes."""
+def _described_by(module: PickledObject) -> Iterator[PickledObject]:
+    """Yield a module and, if it is a whole ``YOLO`` object without names and sizes, the network within it."""
     yield module
     inner = module.state["_modules"].get("model")
-    if isinstance(inner, Node):
+    if isinstance(inner, PickledObject):
         yield inner
 
 
 def _looks_like_text_pickle(head: bytes) -> bool:
-    """Whether a file begins as a pickle of the first protocols does, which have no mark: with known instructions."""
+    """Return whether a file begins with known pickle instructions; pickles of protocols 0 and 1 have no mark."""
     try:
         return len(list(islice(pickletools.genops(head), 3))) == 3
     except ValueError:
@@ -174,7 +176,7 @@ def _is_tar(head: bytes) -> bool:
 
 
 def _explain_legacy(path: Path, head: bytes) -> Exception:
-    """Say what a bare pickle is, the format of torch before 1.6 and of most attacks, and what harmful it names."""
+    """Return the error for a bare pickle, the format of torch before 1.6 and of most attacks."""
     with path.open("rb") as file:
         if harmful := harmful_names(file.read(PICKLE_LIMIT)):
             return Unsafe(", ".join(harmful))
@@ -203,14 +205,14 @@ def _read_safetensors(path: Path) -> Checkpoint:
         way_out = "; it was probably cut while it was copied: upload it again" if is_cut else ""
         raise Unreadable(f"{clean(str(error), 300)}{way_out}") from error
     readers = {name: partial(_read_tensor, path, opened, name) for name in names}
-    return Checkpoint(Weights(unwrapped(readers)), _plain(facts))
+    return Checkpoint(LazyWeights(strip_wrapper_prefixes(readers)), _plain(facts))
 
 
 def _read_tensor(path: Path, file: Any, name: str) -> torch.Tensor:
     try:
         tensor: torch.Tensor = file.get_tensor(name)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # Numbers of four or six bits have names in the format, and none in every torch.
+        # The format has numbers of four and six bits, which not every torch knows.
         raise _unreadable(path, f"{clean(name, 100)} is a tensor of a kind that torch does not know") from error
     return tensor
 
@@ -218,13 +220,13 @@ def _read_tensor(path: Path, file: Any, name: str) -> torch.Tensor:
 def _decoded(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, endless nesting
         return text
 
 
 def _plain(content: Any) -> dict[str, Any]:
-    """The part of an object's or a dict's content that is plain data of a size that somebody wrote by hand."""
-    items = {**content.items, **content.state} if isinstance(content, Node) else content
+    """Return the plain data in the attributes of an object or the items of a dict, up to the limits of a fact."""
+    items = {**content.items, **content.state} if isinstance(content, PickledObject) else content
     if not isinstance(items, dict):
         return {}
     facts = {}
@@ -235,7 +237,7 @@ def _plain(content: Any) -> dict[str, Any]:
 
 
 def _count(value: Any, left: int, depth: int) -> int | None:
-    """How many more parts may come after a value; ``None`` where it is not plain, too deep or has too many."""
+    """Return the number of parts left after a value; ``None`` if it is not plain, too deep or too large."""
     if isinstance(value, str):
         return left - 1 if len(value) <= TEXT_LIMIT else None
     if isinstance(value, _PLAIN):
@@ -251,7 +253,7 @@ def _count(value: Any, left: int, depth: int) -> int | None:
 
 
 def _check_finite(program: Program) -> None:
-    """Stop at weights that are NaN or infinite, and at NaN in what else a program has: masks of it are infinite."""
+    """Refuse weights that are NaN or infinite, and NaN in other tensors of a program; masks may be infinite."""
     for name, tensor in program.tensors.items():
         if tensor.is_floating_point():
             check_finite(name, torch.isfinite(tensor) if name in program.parameters else ~torch.isnan(tensor))
@@ -259,8 +261,8 @@ def _check_finite(program: Program) -> None:
 
 def _unsafe(what: str) -> str:
     return (
-        f"the checkpoint's pickle asks for {what}, which no network needs and which can harm whoever loads it; nothing "
-        "of it was run. Do not load it; where it is your own, save the model's state_dict alone"
+        f"the checkpoint's pickle asks for {what}, which no network needs and which can harm anyone who loads it; "
+        "nothing of it was run. Do not load it; if it is your own, save only the model's state_dict"
     )
 
 

@@ -1,8 +1,8 @@
-"""Which names in a pickle can harm whoever loads it with ``pickle`` or ``torch.load(weights_only=False)``. Pure.
+"""Lists names in a pickle that can harm users of ``pickle`` or ``torch.load(weights_only=False)``. Pure.
 
-Nothing of a pickle is ever imported or called here, so this keeps nobody safe: it decides only whether a user is told
-that a file was made to do harm. Of the standard library everything counts as harmful but what pickles of trainings
-really hold; of other packages, what is known to run code, load libraries or open files.
+The converter never imports or calls any name of a pickle, so this list protects nothing here: it only decides whether a
+user is warned of a malicious file. Every name of the standard library counts as harmful except those in pickles of real
+trainings; of other packages, names that are known to run code, load libraries or open files.
 """
 
 import sys
@@ -19,16 +19,16 @@ _HARMLESS = _words(
     "numbers operator pathlib platform posixpath queue random re sched sre_constants statistics string struct textwrap "
     "threading time traceback types typing unicodedata urllib uuid warnings weakref zlib zoneinfo copy_reg"
 )
-"""Of the standard library, what pickles of trainings hold: data, and functions that do nothing by themselves."""
+"""Modules of the standard library in pickles of trainings: data, and functions without effects of their own."""
 
 _OF_PYTHON_2 = _words("commands cPickle popen2 StringIO cStringIO urllib2 _winreg")
 
 _HARMFUL = _words(
-    # Builtins that run text or reach anything by its name.
+    # Builtins that run text or access anything by its name.
     "builtins.__import__ builtins.breakpoint builtins.compile builtins.delattr builtins.eval builtins.exec "
     "builtins.execfile builtins.exit builtins.file builtins.globals builtins.help builtins.input builtins.locals "
     "builtins.open builtins.quit builtins.raw_input builtins.reload builtins.setattr builtins.vars "
-    # How harmless modules call, open or make code.
+    # Parts of harmless modules that call, open or create code.
     "functools.reduce operator.attrgetter operator.methodcaller _operator.attrgetter _operator.methodcaller "
     "types.CodeType types.FunctionType types.LambdaType logging.FileHandler logging.config logging.handlers "
     "urllib.request urllib.robotparser io.open io.open_code io.FileIO _io.open _io.open_code _io.FileIO codecs.open "
@@ -43,22 +43,22 @@ _HARMFUL = _words(
     "numpy.genfromtxt numpy.ctypeslib numpy.DataSource pandas.eval pandas.read_pickle pandas.io numexpr.evaluate "
     "sympy.sympify joblib.load cloudpickle.load cloudpickle.loads dill.load dill.loads yaml.load yaml.unsafe_load"
 )
-"""Names, and modules with all that is below them."""
+"""Harmful names, and modules with everything below them."""
 
 _PACKAGES = _words(
     "_distutils_hack cffi distutils ensurepip fabric gdown git httpx huggingface_hub invoke IPython jupyter paramiko "
     "pexpect pip pkg_resources plumbum pwn requests setuptools sh urllib3 uv wget"
 )
-"""Packages that run commands, fetch files or install; no network is made of them."""
+"""Packages that run commands, fetch files or install; no network consists of them."""
 
 _ANYWHERE = _words(
     "__builtin__ builtins ctypes importlib marshal nt os pdb posix pty runpy shutil socket subprocess sys webbrowser"
 )
-"""What is harmful as any part of a dotted name: ``torch.serialization.os.system`` is the system's own."""
+"""Harmful as any part of a dotted name: ``torch.serialization.os.system`` is the system's own."""
 
 
 def is_harmful(path: str) -> bool:
-    """Whether a dotted name of a module and what is in it, e.g. ``posix.system``, can harm whoever calls it."""
+    """Return whether calling a dotted name, e.g. ``posix.system``, can do harm."""
     parts = path.replace("__builtin__.", "builtins.").split(".")
     if any(map(_reaches_out, parts[1:])) or parts[0] in _PACKAGES | _OF_PYTHON_2:
         return True
@@ -68,7 +68,7 @@ def is_harmful(path: str) -> bool:
 
 
 def is_harmful_attribute(name: str) -> bool:
-    """Whether ``getattr`` of a name leads from a harmless object to code, globals or classes of the interpreter."""
+    """Return whether ``getattr`` of a name leads from a harmless object to code, globals or interpreter classes."""
     return any(map(_reaches_out, name.split(".")))
 
 

@@ -1,9 +1,9 @@
-"""How the readers of checkpoints say that they cannot go on; the door turns it into a failure of the conversion."""
+"""Exceptions of the checkpoint readers; ``read_checkpoint`` turns them into failures of the conversion."""
 
 
 class Unreadable(Exception):  # noqa: N818 - what a checkpoint is, not what went wrong here
-    """The content is damaged, too large or of another kind; ``str()`` says what of it, as a part of a sentence."""
+    """The content is damaged, too large or of another kind; ``str()`` is a clause that starts with "it" or "its"."""
 
 
 class Unsafe(Exception):  # noqa: N818
-    """The content asks for what does harm where it is loaded without care; ``str()`` says for what."""
+    """The content would do harm when loaded carelessly; ``str()`` names what it asks for."""

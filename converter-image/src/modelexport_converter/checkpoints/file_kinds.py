@@ -1,6 +1,6 @@
-"""Names a file that is not a checkpoint by its first bytes, and says what to do with it. Pure.
+"""Recognises files that are no checkpoints by their first bytes, and names the way out. Pure.
 
-The marks are those of the formats' own specifications: Git LFS v3 (docs/spec.md), RFC 1952 (gzip), RFC 8878
+The marks come from the formats' own specifications: Git LFS v3 (docs/spec.md), RFC 1952 (gzip), RFC 8878
 (Zstandard), the .xz format 1.2, bzip2, 7-Zip's 7zFormat.txt, RAR's technical note, HDF5 (section II.A), NumPy's NEP 1,
 the FlatBuffer schema of LiteRT ("TFL3"), and onnx.proto, whose first field is the version of its representation.
 """
@@ -8,18 +8,18 @@ the FlatBuffer schema of LiteRT ("TFL3"), and onnx.proto, whose first field is t
 import re
 from collections.abc import Callable, Iterable
 
-TEXT = "it is a text and no checkpoint; look at what was uploaded"
+TEXT = "it is a text, not a checkpoint; check the uploaded file"
 TORCH_TAR = ("sys_info", "pickle", "storages", "tensors")
-"""What torch before 0.4 put first into its archives, which are of tar's format."""
+"""The first records in tar archives of torch before 0.4."""
 TAR, TAR_AT = b"ustar", 257
 HEAD = 512
-"""Bytes by which a file is told."""
+"""Bytes that are enough to recognise a file."""
 ONE_FILE = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"
-"""Makes one file of a checkpoint of ``torch.distributed``."""
+"""Merges a ``torch.distributed`` checkpoint into one file."""
 
 _UNPACK = "unpack it, and upload the checkpoint that is in it"
 _SAVE = "load it with the library that wrote it, and save the network with torch.export.save as .pt2"
-_SOURCE = "it is what is made of a checkpoint; give the checkpoint itself"
+_SOURCE = "it is converted from a checkpoint; use the checkpoint itself"
 
 _MARKS = (
     (
@@ -41,7 +41,7 @@ _PAGE = re.compile(rb"\s*<(!doctype html|html|head|\?xml|error)\b", re.IGNORECAS
 
 
 def explain_kind(head: bytes) -> str | None:
-    """Name the kind of file that starts with these bytes, with a way out; ``None`` for an unknown kind."""
+    """Return a phrase with the kind of a file by its first bytes, and a way out; ``None`` for an unknown kind."""
     for mark, what, way_out in _MARKS:
         if head.startswith(mark):
             return f"it is {what}; {way_out}"
@@ -52,7 +52,7 @@ def explain_kind(head: bytes) -> str | None:
 
 
 def explain_tar(head: bytes) -> str | None:
-    """Return what a tar archive is; ``None`` where torch of old may have written it."""
+    """Return a phrase about a tar archive; ``None`` if an old torch may have written it."""
     first = head[:100].partition(b"\0")[0].decode(errors="replace")
     if first.removeprefix("./").partition("/")[0] in TORCH_TAR:
         return None
@@ -60,24 +60,26 @@ def explain_tar(head: bytes) -> str | None:
 
 
 def explain_members(names: Iterable[str]) -> str:
-    """Say what a zip archive is that torch did not write, by the names in it."""
+    """Return a phrase about a zip archive that torch did not write, by the names in it."""
     names = sorted(names)
     if names and all(name.endswith(".npy") for name in names):
         return "it is an .npz of NumPy; save the state_dict of the model with torch.save"
     if any(name.endswith((".mlmodel", "weight.bin")) for name in names):
         return f"it is a Core ML package: {_SOURCE}"
+    if any(name.endswith("saved_model.pb") for name in names):
+        return f"it is a TensorFlow SavedModel: {_SOURCE}"
     if inner := next((name for name in names if name.endswith((".pt", ".pth", ".pt2", ".safetensors", ".ckpt"))), None):
         return f"it is a zip archive that holds {inner}; {_UNPACK}"
     return "it is a zip file, but neither torch.save nor torch.export.save wrote it"
 
 
 def _is_onnx(head: bytes) -> bool:
-    """Field 1, a version from 1 to 20, and then another field that ``ModelProto`` may have next."""
+    """Return whether a file begins with field 1, a version from 1 to 20, and then another field of ``ModelProto``."""
     return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 20 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file begins as a text in ASCII does."""
+    """Return whether a file begins with ASCII text."""
     return bool(head) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head[:64])
 
 
@@ -86,8 +88,8 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (_is_onnx, f"it is an ONNX file: {_SOURCE}"),
     (
         lambda head: bool(_PAGE.match(head)),
-        "it is a page in HTML or XML, as a server answers that wants a login or has no such file; download the "
-        "checkpoint again, signed in, and look at what came",
+        "it is an HTML or XML page, such as a login or error page of a server; download the checkpoint again, "
+        "signed in, and check the file",
     ),
     (
         lambda head: not any(head),

@@ -1,29 +1,29 @@
-"""The weights of a checkpoint by their names, read when they are asked for.
+"""The weights of a checkpoint by name, read on access.
 
-What nobody asks for is never read: the state of an optimiser, a metric that is infinite, another network beside.
+Tensors that are never accessed are never read: optimiser state, a metric that is infinite, another network.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport.text import clean
-from modelexport_converter.checkpoints.archive import Archive
+from modelexport_converter.checkpoints.archive import TorchArchive
 from modelexport_converter.checkpoints.errors import Unreadable
-from modelexport_converter.checkpoints.pickles import Stored
+from modelexport_converter.checkpoints.pickles import StoredTensor
 from modelexport_converter.failures import Failure
 
 SHOWN = 100
-"""Characters of a name that a message shows."""
+"""Characters of a name in a message."""
 
 
-class Weights(Mapping[str, torch.Tensor]):
-    """Tensors by name, floating-point ones as float32 and finite.
+class LazyWeights(Mapping[str, torch.Tensor]):
+    """Tensors by name; floating-point ones are float32 and finite.
 
     Raises:
-        Failure: by reading a tensor, which is named: ``WeightsNotFinite`` where it holds NaN or infinity,
-            ``CheckpointMismatch`` where it holds complex numbers, ``CheckpointUnreadable`` where its record is damaged.
+        Failure: on access, naming the tensor: ``WeightsNotFinite`` if it holds NaN or infinity, ``CheckpointMismatch``
+            if it holds complex numbers, ``CheckpointUnreadable`` if its record is damaged.
     """
 
     def __init__(self, readers: Mapping[str, Callable[[], torch.Tensor]]) -> None:
@@ -49,9 +49,9 @@ class Weights(Mapping[str, torch.Tensor]):
 
 
 def _unreadable(name: str, error: Unreadable) -> Failure:
-    """The failure of a tensor, for whoever has opened the checkpoint long before."""
+    """Return the failure of a tensor that is read long after the checkpoint was opened."""
     problem = f"{clean(name, SHOWN)} cannot be read from the checkpoint: {error}"
-    return Failure(Reason.CHECKPOINT_UNREADABLE, f"{problem}; copy the file again, or save it anew")
+    return Failure(Reason.CHECKPOINT_UNREADABLE, f"{problem}; copy the file again, or save it again")
 
 
 def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def check_finite(name: str, finite: torch.Tensor) -> None:
-    """Refuse a tensor of which not every number is finite, as a mask of the same shape says.
+    """Refuse a tensor whose ``finite`` mask, of the same shape, is not true throughout.
 
     Raises:
         Failure: ``WeightsNotFinite``, with the name and the count.
@@ -78,11 +78,11 @@ def check_finite(name: str, finite: torch.Tensor) -> None:
         raise Failure(Reason.WEIGHTS_NOT_FINITE, message)
 
 
-def read_stored(archive: Archive, stored: Mapping[str, Stored]) -> Weights:
-    """The tensors of a pickle, to be read from the archive that it came in.
+def read_stored(archive: TorchArchive, stored: Mapping[str, StoredTensor]) -> LazyWeights:
+    """Return the tensors of a pickle; they are read from its archive on access.
 
     Raises:
-        Unreadable: one lies outside of its record, or all together come to more than the file can hold.
+        Unreadable: a tensor exceeds its record, or all together exceed the limit of the file.
     """
     total = 0
     for name, tensor in stored.items():
@@ -94,14 +94,14 @@ def read_stored(archive: Archive, stored: Mapping[str, Stored]) -> Weights:
             shown = clean(name, SHOWN)
             raise Unreadable(f"{shown} wants the numbers up to {tensor.end:,} of a record of {held:,}")
     records: dict[str, torch.Tensor] = {}
-    return Weights({name: _reader(archive, records, tensor) for name, tensor in stored.items()})
+    return LazyWeights({name: _reader(archive, records, tensor) for name, tensor in stored.items()})
 
 
-def read_one(archive: Archive, name: str, stored: Stored) -> torch.Tensor:
-    """A tensor that is no weight.
+def read_one(archive: TorchArchive, name: str, stored: StoredTensor) -> torch.Tensor:
+    """Read a tensor that is no weight.
 
     Raises:
-        Failure: as by reading a weight; ``CheckpointUnreadable`` also where it lies outside of its record.
+        Failure: as on access to a weight; ``CheckpointUnreadable`` also if it exceeds its record.
     """
     try:
         return read_stored(archive, {name: stored})[name]
@@ -109,7 +109,9 @@ def read_one(archive: Archive, name: str, stored: Stored) -> torch.Tensor:
         raise _unreadable(name, error) from error
 
 
-def _reader(archive: Archive, records: dict[str, torch.Tensor], stored: Stored) -> Callable[[], torch.Tensor]:
+def _reader(
+    archive: TorchArchive, records: dict[str, torch.Tensor], stored: StoredTensor
+) -> Callable[[], torch.Tensor]:
     def read() -> torch.Tensor:
         key = f"data/{stored.storage.key}"
         if key not in records:

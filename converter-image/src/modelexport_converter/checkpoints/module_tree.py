@@ -1,7 +1,7 @@
-"""The tree of a pickled network: what each of its modules is, by its own attributes.
+"""The tree of a pickled network: describes each of its modules by the module's own attributes.
 
-Every attribute is asked for by its name and kind, and every answer is checked, as whoever wrote the pickle may have
-written anything. Weights are shared with the state dict: each is read once.
+Every attribute is read by name and type, and its value is checked, since the author of a pickle is not trusted. Weights
+are shared with the state dict: each is read once.
 """
 
 import math
@@ -11,107 +11,107 @@ from typing import Any
 
 import torch
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport.text import clean
-from modelexport_converter.checkpoints.pickles import Node, Stored
+from modelexport_converter.checkpoints.pickles import PickledObject, StoredTensor
 from modelexport_converter.failures import Failure
 
 LARGEST = 1 << 20
-"""Of a whole number in a network: channels, classes, sizes."""
+"""The largest whole number in a network: channels, classes, sizes."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """One module: where it is in the network, e.g. ``model.2.cv1``, and what the pickle says of it."""
+    """One module: its path in the network, e.g. ``model.2.cv1``, and its pickled content."""
 
     path: str
-    node: Node
+    node: PickledObject
     weights: Mapping[str, torch.Tensor]
-    read: Callable[[str, Stored], torch.Tensor]
+    read: Callable[[str, StoredTensor], torch.Tensor]
 
     @property
     def kind(self) -> str:
-        """The dotted name of its class."""
+        """Return the dotted name of its class."""
         return self.node.kind
 
     @property
     def name(self) -> str:
-        """Its path, to be shown."""
+        """Return its path for messages."""
         return clean(self.path, 100) or "the network itself"
 
     def refuse(self, problem: str) -> Failure:
-        """The failure of a network with a module that is not what its class says."""
+        """Return the failure of a network with a module that contradicts its class."""
         way_out = "export the model with torch.export.save as .pt2, architecture Custom"
         return Failure(Reason.CHECKPOINT_MISMATCH, f"layer {self.name} ({self.shown_kind}) {problem}; {way_out}")
 
     @property
     def shown_kind(self) -> str:
-        """The name of its class, to be shown."""
+        """Return the name of its class for messages."""
         return clean(self.kind.rpartition(".")[2], 60)
 
     def has(self, name: str) -> bool:
-        """Whether there is an attribute, and it is not ``None``."""
+        """Return whether an attribute is set and not ``None``."""
         return self.node.state.get(name) is not None
 
     def attribute(self, name: str) -> Any:
-        """Whatever the pickle has for an attribute."""
+        """Return the pickled value of an attribute, of any type."""
         return self.node.state.get(name)
 
     def children(self) -> Iterator["Module"]:
-        """The modules below it, in their order; those that are ``None`` left out."""
+        """Yield its child modules in their order, without those that are ``None``."""
         held = self.node.state.get("_modules")
         for name, node in held.items() if isinstance(held, dict) else ():
-            if isinstance(node, Node):
+            if isinstance(node, PickledObject):
                 yield self._child(name, node)
             elif node is not None:
                 raise self.refuse(f"holds something else than a module as {clean(str(name), 60)}")
 
     def child(self, name: str) -> "Module":
-        """The module of a name, which has to be there."""
+        """Return the child module of a name; it must exist."""
         held = self.node.state.get("_modules")
         node = held.get(name) if isinstance(held, dict) else None
-        if not isinstance(node, Node):
+        if not isinstance(node, PickledObject):
             raise self.refuse(f"has no part {name}")
         return self._child(name, node)
 
     def has_child(self, name: str) -> bool:
-        """Whether there is a module of a name."""
+        """Return whether it has a child module of a name."""
         held = self.node.state.get("_modules")
-        return isinstance(held, dict) and isinstance(held.get(name), Node)
+        return isinstance(held, dict) and isinstance(held.get(name), PickledObject)
 
-    def _child(self, name: object, node: Node) -> "Module":
+    def _child(self, name: object, node: PickledObject) -> "Module":
         return Module(f"{self.path}.{name}" if self.path else str(name), node, self.weights, self.read)
 
     def integer(self, name: str, least: int = 0, default: int | None = None) -> int:
-        """A whole number of at least ``least``."""
+        """Return a whole number of at least ``least``."""
         value = self.node.state.get(name, default)
         if type(value) is not int or not least <= value <= LARGEST:
             raise self._wrong(name, f"a whole number of {least} or more")
         return value
 
     def number(self, name: str) -> float:
-        """A finite number."""
+        """Return a finite number."""
         value: Any = self.node.state.get(name)
         if type(value) not in (int, float) or not abs(value) < math.inf:
             raise self._wrong(name, "a finite number")
         return float(value)
 
     def flag(self, name: str, default: bool | None = None) -> bool:
-        """A truth value."""
+        """Return a boolean."""
         value = self.node.state.get(name, default)
         if type(value) is not bool:
             raise self._wrong(name, "True or False")
         return value
 
     def text(self, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
-        """One of the allowed words."""
+        """Return one of the allowed words."""
         value = self.node.state.get(name, default)
         if value not in allowed:
             raise self._wrong(name, f"one of {', '.join(allowed)}")
         return str(value)
 
     def pair(self, name: str, least: int = 0) -> tuple[int, int]:
-        """Two whole numbers, or one for both."""
+        """Return two whole numbers; a single one counts for both."""
         value = self.node.state.get(name)
         values = (value, value) if type(value) is int else value
         if not isinstance(values, list | tuple) or len(values) != 2:
@@ -121,7 +121,7 @@ class Module:
         return values[0], values[1]
 
     def weight(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """A parameter or buffer of floating-point numbers, of just this shape."""
+        """Return a floating-point parameter or buffer of exactly this shape."""
         key = f"{self.path}.{name}"
         tensor = self.weights.get(key)
         if tensor is None:
@@ -132,13 +132,13 @@ class Module:
         return tensor
 
     def has_weight(self, name: str) -> bool:
-        """Whether there is a parameter or buffer of a name."""
+        """Return whether it has a parameter or buffer of a name."""
         return f"{self.path}.{name}" in self.weights
 
     def numbers(self, name: str) -> list[float]:
-        """Finite numbers that are kept as a small tensor or a list."""
+        """Return finite numbers from a small tensor or a list."""
         value = self.node.state.get(name)
-        if isinstance(value, Stored) and value.count <= LARGEST:
+        if isinstance(value, StoredTensor) and value.count <= LARGEST:
             value = self.read(f"{self.path}.{name}", value).float().flatten().tolist()
         if not isinstance(value, list | tuple) or not all(
             type(item) in (int, float) and abs(item) < math.inf for item in value

@@ -1,11 +1,11 @@
-"""Reads a pickle as data, by an interpreter of its instructions in which none imports, calls or changes anything.
+"""Reads a pickle as data, by an interpreter whose instructions never import, call or change anything.
 
-What an instruction would import becomes a ``Global``, a name and no more; what it would make becomes a ``Node``, which
-keeps what the object was made from and the state that it was given. Tensors become a ``Stored``, a description of
-numbers that are read later, where they are wanted. Dicts, lists, texts and numbers are what they are.
+An import becomes a ``Global``, which is only a name; a created object becomes a ``PickledObject``, which keeps the
+arguments and the state of the object. Tensors become a ``StoredTensor``, a description of numbers that are read later,
+on access. Dicts, lists, texts and numbers stay what they are.
 
-A pickle can be small and its content endless: one list may stand in itself and in a thousand others. So this reader
-bounds its instructions, and whoever walks through what it gives bounds the steps.
+A pickle can be small and its content endless: a list may contain itself and a thousand others. So this reader limits
+the instructions, and its callers limit the steps of their traversals.
 """
 
 import io
@@ -17,27 +17,27 @@ from typing import Any
 
 import torch
 
-from modelexport_converter.checkpoints.dangers import is_harmful, is_harmful_attribute
+from modelexport_converter.checkpoints.denylist import is_harmful, is_harmful_attribute
 from modelexport_converter.checkpoints.errors import Unreadable, Unsafe
 
 INSTRUCTION_LIMIT = 2_000_000
-"""Of one pickle; that of a YOLOv8n has 37,000, and each takes a microsecond or two and 300 bytes at most."""
+"""Instructions of one pickle; a YOLOv8n has 37,000, and each takes a microsecond or two and 300 bytes at most."""
 AXES_LIMIT = 16
-"""Of a tensor; no network has one of more than six."""
+"""Axes of a tensor; no network has more than six."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _LARGEST_KEY = 1 << 60
-"""Below it an integer is its own hash, so that no choice of them makes a dict slow."""
+"""A smaller integer is its own hash, so no choice of keys can slow down a dict."""
 
 _DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
-"""What an instruction raises that does not find what it needs."""
+"""Exceptions of instructions that lack their operands."""
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _CONTAINERS: Mapping[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": list,  # nothing reads sets; as a list it needs no hashes
+    "EMPTY_SET": list,  # sets are never read; a list needs no hashes
 }
 _IGNORED = {"PROTO", "FRAME"}
 _UNKNOWN_TO_TORCH = {"PERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
@@ -55,7 +55,7 @@ _DTYPES = {
     "Double": torch.float64,
     "Untyped": torch.uint8,
 }
-"""By the name of a storage's class, without its ending."""
+"""By the name of a storage class, without its suffix."""
 _DTYPES_BY_NAME = {
     str(dtype): dtype
     for dtype in (
@@ -68,16 +68,16 @@ _DTYPES_BY_NAME = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Global:
-    """The dotted name of something that a pickle would import."""
+    """The dotted name of an import."""
 
     path: str
 
 
 @dataclass(slots=True, eq=False)
-class Node:
-    """What stands for an object: the dotted name of its class or of the function that makes it, and what it was given.
+class PickledObject:
+    """Represents an object: the dotted name of its class or factory, and its arguments.
 
-    ``state`` are its attributes, ``items`` its content where it is a kind of dict.
+    ``state`` holds its attributes, ``items`` its content if it is a dict type.
     """
 
     kind: str
@@ -95,8 +95,8 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """A tensor: where its numbers are, its shape and its steps, in numbers."""
+class StoredTensor:
+    """A tensor: the location of its numbers, its shape, and its strides in numbers."""
 
     storage: Storage
     dtype: torch.dtype
@@ -106,7 +106,7 @@ class Stored:
 
     @property
     def count(self) -> int:
-        """How many numbers the tensor has."""
+        """Return the number of elements."""
         count = 1
         for side in self.shape:
             count *= side
@@ -114,17 +114,17 @@ class Stored:
 
     @property
     def end(self) -> int:
-        """The position behind the last of its numbers."""
+        """Return the position after its last element."""
         if not self.count:
             return 0
         return self.offset + 1 + sum((side - 1) * step for side, step in zip(self.shape, self.steps, strict=True))
 
 
 def read_pickle(content: bytes) -> Any:
-    """Return what a pickle of ``torch.save`` holds.
+    """Return the content of a pickle of ``torch.save``.
 
     Raises:
-        Unsafe: it names what can harm, or has instructions that torch never writes.
+        Unsafe: it names harmful functions, or has instructions that torch never writes.
         Unreadable: it is damaged, or has more instructions than any checkpoint.
     """
     machine = _Machine()
@@ -139,17 +139,17 @@ def read_pickle(content: bytes) -> Any:
 
 
 def harmful_names(content: bytes) -> list[str]:
-    """The harmful names of pickles, one behind the other, that are read no further, as far as they can be read."""
+    """Return the harmful names in a sequence of pickles, as far as it can be read."""
     machine, stream = _Machine(), io.BytesIO(content)
     try:
         while True:
             machine.run(stream)
     except (Unreadable, Unsafe, *_DAMAGED):
-        return machine.harmful  # behind the pickles come the numbers of tensors, or nothing
+        return machine.harmful  # the numbers of tensors follow the pickles, or nothing
 
 
 class _Machine:
-    """The stack, the memo, and what harmful names were met."""
+    """The state of the interpreter: stack, memo, and harmful names that were found."""
 
     def __init__(self) -> None:
         self.harmful: list[str] = []
@@ -241,7 +241,7 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Node):  # whose class may be a kind of list, which nobody reads
+        elif not isinstance(target, PickledObject):  # an object may be a list type; its items are not needed
             raise TypeError
 
     def setitem(self) -> None:
@@ -253,7 +253,7 @@ class _Machine:
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Node):
+        if isinstance(target, PickledObject):
             if target.items is _EMPTY:
                 target.items = {}
             target = target.items
@@ -292,8 +292,8 @@ class _Machine:
 
     def build(self) -> None:
         state, target = self._stack.pop(), self._stack[-1]
-        if not isinstance(target, Node):
-            return  # attributes of a dict, a tensor or a number, which nobody reads
+        if not isinstance(target, PickledObject):
+            return  # attributes of a dict, a tensor or a number are not needed
         parts = [part for part in (state if isinstance(state, tuple) else (state,)) if isinstance(part, dict)]
         if target.state is not _EMPTY or len(parts) > 1:
             self._spend(sum(map(len, parts)) + len(target.state))
@@ -311,9 +311,9 @@ class _Machine:
                 raise Unsafe("a reference that torch.save never writes")
 
     def _make(self, made_by: Any, arguments: tuple[Any, ...]) -> Any:
-        """What stands for the result of a call."""
+        """Return the representation of a call's result."""
         if not isinstance(made_by, Global):
-            return Node("the result of another call", (made_by, *arguments[:1]))
+            return PickledObject("the result of another call", (made_by, *arguments[:1]))
         path = made_by.path.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.")
         if path == "builtins.getattr":
             name = arguments[1] if len(arguments) > 1 else None
@@ -329,8 +329,8 @@ class _Machine:
             return list(arguments[0]) if arguments and isinstance(arguments[0], list | tuple) else []
         if path in _TENSORS:
             made = _TENSORS[path](arguments)
-            return Node(path, arguments) if made is None else made
-        return Node(path, arguments)
+            return PickledObject(path, arguments) if made is None else made
+        return PickledObject(path, arguments)
 
 
 _STEPS: Mapping[str, Callable[[_Machine], None]] = {
@@ -360,14 +360,17 @@ _STEPS: Mapping[str, Callable[[_Machine], None]] = {
     "BINPERSID": _Machine.persistent,
 }
 _OF_CLASS = {"copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__"}
-"""Functions that make an object of the class that they are given, in pickles of the first protocols."""
+"""Functions that create an object of a given class, in pickles of the first protocols."""
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
 _LISTS = {"torch.Size", "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset"}
 
 
 def _fill(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
-    """Add keys and values in turn. What stands under another key than a text or a number is left out: nobody reads it,
-    and keys can be made so that a dict of them takes hours."""
+    """Add alternating keys and values to a dict.
+
+    Items with other keys than texts and numbers are left out: they are never read, and crafted keys can make a dict of
+    them take hours.
+    """
     for key, value in zip(items[::2], items[1::2], strict=True):
         if key is None or type(key) in (str, bool, float) or (type(key) is int and abs(key) < _LARGEST_KEY):
             target[key] = value
@@ -375,7 +378,7 @@ def _fill(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
 
 
 def _dict_of(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """A dict of what a kind of dict was made from: another dict, pairs, or nothing."""
+    """Return a dict from the arguments of a dict type: another dict, pairs, or nothing."""
     for argument in arguments:
         if isinstance(argument, dict):
             return dict(argument)
@@ -385,16 +388,16 @@ def _dict_of(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     return {}
 
 
-def _storage(path: str, key: str) -> "Storage | Node":
+def _storage(path: str, key: str) -> "Storage | PickledObject":
     name = path.rpartition(".")[2]
     dtype = _DTYPES.get(name.removesuffix("Storage"))
     if not path.startswith("torch.") or dtype is None:
-        return Node(path, ())
+        return PickledObject(path, ())
     return Storage(dtype, key)
 
 
-def _tensor(arguments: tuple[Any, ...]) -> Stored | None:
-    """A tensor of ``storage, offset, size, stride`` and more; ``None`` for a kind that is no plain tensor."""
+def _tensor(arguments: tuple[Any, ...]) -> StoredTensor | None:
+    """Return the tensor of ``storage, offset, size, stride`` and more; ``None`` if it is no plain tensor."""
     match arguments:
         case (Storage() as storage, int(offset), list() | tuple() as shape, list() | tuple() as steps, *rest):
             dtype = next((part.path for part in rest if isinstance(part, Global)), str(storage.dtype))
@@ -402,7 +405,7 @@ def _tensor(arguments: tuple[Any, ...]) -> Stored | None:
                 return None
             if len(shape) != len(steps):
                 return None
-            return Stored(storage, _DTYPES_BY_NAME[dtype], offset, tuple(shape), tuple(steps))
+            return StoredTensor(storage, _DTYPES_BY_NAME[dtype], offset, tuple(shape), tuple(steps))
     return None
 
 
@@ -410,12 +413,12 @@ def _are_sizes(values: "list[Any] | tuple[Any, ...]") -> bool:
     return len(values) <= AXES_LIMIT and all(type(value) is int and 0 <= value < 1 << 48 for value in values)
 
 
-def _parameter(arguments: tuple[Any, ...]) -> Stored | None:
-    return arguments[0] if arguments and isinstance(arguments[0], Stored) else None
+def _parameter(arguments: tuple[Any, ...]) -> StoredTensor | None:
+    return arguments[0] if arguments and isinstance(arguments[0], StoredTensor) else None
 
 
-def _typed(arguments: tuple[Any, ...]) -> Stored | None:
-    """A tensor with attributes of its own, which nobody reads; of a class of its own it is another kind of thing."""
+def _typed(arguments: tuple[Any, ...]) -> StoredTensor | None:
+    """Return a tensor with attributes, which are not needed; ``None`` if it has a class of its own."""
     match arguments:
         case (Global(path=maker), Global(path=kind), tuple() as inner, *_) if maker in _TENSORS and kind in _PLAIN:
             return _TENSORS[maker](inner) if maker != _TYPED else None
@@ -424,7 +427,7 @@ def _typed(arguments: tuple[Any, ...]) -> Stored | None:
 
 _TYPED = "torch._tensor._rebuild_from_type_v2"
 _PLAIN = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
-_TENSORS: Mapping[str, Callable[[tuple[Any, ...]], "Stored | None"]] = {
+_TENSORS: Mapping[str, Callable[[tuple[Any, ...]], "StoredTensor | None"]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor,
@@ -445,12 +448,12 @@ _REFUSED = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device; save it after cpu()",
     "torch._utils._rebuild_tensor_v2": "a tensor of complex or quantised numbers, or with a shape that cannot be",
     "torch._utils._rebuild_tensor_v3": "a tensor of numbers or with a shape that cannot be read",
-    "torch._utils._rebuild_parameter": "a parameter that is no plain tensor; save it as a plain one on the CPU",
-    "torch._utils._rebuild_parameter_with_state": "a parameter that is no plain tensor; save it as a plain one",
+    "torch._utils._rebuild_parameter": "a parameter that is not a plain tensor; save it as a plain one on the CPU",
+    "torch._utils._rebuild_parameter_with_state": "a parameter that is not a plain tensor; save it as a plain one",
     _TYPED: "a tensor of another class; save it as a plain tensor",
 }
 
 
-def refused_tensor(value: Any) -> str | None:
-    """What a tensor is that is not read, with the way out; ``None`` for all else."""
-    return _REFUSED.get(value.kind) if isinstance(value, Node) else None
+def explain_refused_tensor(value: Any) -> str | None:
+    """Return a phrase about a tensor that cannot be read, with the way out; ``None`` for anything else."""
+    return _REFUSED.get(value.kind) if isinstance(value, PickledObject) else None

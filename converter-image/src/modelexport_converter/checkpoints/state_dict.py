@@ -1,4 +1,4 @@
-"""Brings together what an export asks and what its checkpoint holds; every architecture reads checkpoints by it."""
+"""Matches a checkpoint against the request: weights, classes, sizes and channels. All architectures use it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -6,24 +6,24 @@ from typing import TypeVar
 
 import torch
 
-from modelexport.matrix import ARCHITECTURES
-from modelexport.reasons import Reason
-from modelexport.spec import INPUT_SIZE_LIMIT, Parameters
+from modelexport.api.reasons import Reason
+from modelexport.api.spec import INPUT_SIZE_LIMIT, Parameters
+from modelexport.matrix.support import ARCHITECTURES
 from modelexport.text import clean
-from modelexport_converter.checkpoint import Facts
-from modelexport_converter.checkpoints.choice import AVERAGED
+from modelexport_converter.checkpoints.checkpoint import Facts
+from modelexport_converter.checkpoints.network_search import AVERAGED
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import COLOURS, Preprocessing
 from modelexport_converter.programs.graph import Program
 
 Tensors = Mapping[str, torch.Tensor]
 CHANGED = "save a changed network with torch.export.save as .pt2, and export that with the architecture Custom"
-"""The way out for weights of a network that is not the one of its name."""
+"""The way out for weights of a modified network."""
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def check_asked(what: str, wanted: object, found: object) -> None:
-    """Refuse a checkpoint that has something else than the export asks for; ``None`` asks for nothing.
+    """Refuse a checkpoint whose value differs from that of the export; ``wanted`` of ``None`` accepts any.
 
     Raises:
         Failure: ``CheckpointMismatch``, naming both.
@@ -34,19 +34,19 @@ def check_asked(what: str, wanted: object, found: object) -> None:
 
 
 def mismatch(message: str) -> Failure:
-    """The failure of a checkpoint that is not what the export says."""
+    """Return the failure of a checkpoint that does not match the export."""
     return Failure(Reason.CHECKPOINT_MISMATCH, message)
 
 
 def own_weights(tensors: Tensors, *marks: str) -> Tensors:
-    """Take off what is before every name of a network that is a part of another module, as in Lightning: ``model.``.
+    """Strip the prefix of a network that is part of another module, as in Lightning: ``model.``.
 
-    The network is told by ``marks``, of which each of its kind has at least one. What has another prefix is left out
-    and never read, e.g. the weights of a loss. Names are left as they are where a mark is among them. Of two parts that
-    have it, the averaged one is the network.
+    ``marks`` are suffixes of names that identify the network. Tensors with another prefix are left out and never read,
+    e.g. the weights of a loss. Names stay as they are if a mark has no prefix. If two parts have the marks, the
+    averaged one is the network.
 
     Raises:
-        Failure: ``CheckpointMismatch``: two parts have it, which are named.
+        Failure: ``CheckpointMismatch``, naming several parts with the marks.
     """
     ends = {f".{mark}": mark for mark in marks}
     marked = {name.removesuffix(mark) for name in tensors for end, mark in ends.items() if f".{name}".endswith(end)}
@@ -64,7 +64,7 @@ def own_weights(tensors: Tensors, *marks: str) -> Tensors:
 
 
 def check_program_parameters(parameters: Parameters) -> None:
-    """Refuse what an export says of a network that a ``.pt2`` archive brings itself.
+    """Refuse parameters that describe a network if a ``.pt2`` archive brings its own.
 
     Raises:
         Failure: ``CheckpointMismatch``, naming the parameter.
@@ -83,33 +83,33 @@ _OF_THE_NETWORK = {
     "anchors": "anchors",
     "alignCorners": "align_corners",
 }
-"""Parameters of networks that are taken from archives too, and their fields."""
+"""Parameters that describe the network of architectures that also accept archives, and their fields."""
 
 
 def normalised(preprocessing: Preprocessing, parameters: Parameters) -> Preprocessing:
-    """A preprocessing with the mean and the deviation that an export gives.
+    """Return a preprocessing with the mean and standard deviation of the export.
 
     Raises:
-        Failure: ``CheckpointMismatch``: pictures have another number of channels.
+        Failure: ``CheckpointMismatch``: images have another number of channels.
     """
     for name, values in (("imageMean", parameters.image_mean), ("imageStd", parameters.image_std)):
         if values is not None and len(values) != preprocessing.channels:
-            pictures = f"pictures have {preprocessing.channels} ({preprocessing.colours})"
-            raise mismatch(f"{name} is given for {len(values)} channels, and the {pictures}; give a number for each")
+            images = f"images have {preprocessing.channels} ({preprocessing.colours})"
+            raise mismatch(f"{name} is given for {len(values)} channels, and the {images}; give a number for each")
     return replace(
         preprocessing, mean=parameters.image_mean or preprocessing.mean, std=parameters.image_std or preprocessing.std
     )
 
 
 def check_channels(channels: int) -> int:
-    """Return how many channels pictures have that a network takes.
+    """Return the number of image channels of a network.
 
     Raises:
-        Failure: ``CheckpointMismatch``: no pictures have so many.
+        Failure: ``CheckpointMismatch``: no images have so many.
     """
     if channels not in COLOURS:
         raise mismatch(
-            f"the network takes pictures of {channels} channels; pictures have {_COUNTS}, so that no file of it could "
+            f"the network takes images of {channels} channels; images have {_COUNTS}, so that no file of it could "
             "be verified"
         )
     return channels
@@ -118,8 +118,8 @@ def check_channels(channels: int) -> int:
 _COUNTS = " or ".join(", ".join(f"{count} ({what})" for count, what in COLOURS.items()).rsplit(", ", 1))
 
 
-class Weights(dict[str, torch.Tensor]):
-    """The weights of a checkpoint by their names; one that is asked for and is not there is a mismatch."""
+class RequiredWeights(dict[str, torch.Tensor]):
+    """The weights of a checkpoint by name; a missing name is a mismatch."""
 
     def __init__(self, tensors: Tensors, what: str, way_out: str) -> None:
         super().__init__(tensors)
@@ -130,7 +130,7 @@ class Weights(dict[str, torch.Tensor]):
 
 
 def trained_size(facts: Facts, stride: int) -> tuple[int, int] | None:
-    """The (height, width) that a model was trained for, rounded up to multiples of ``stride``, if it is told."""
+    """Return the (height, width) of the training, rounded up to multiples of ``stride``, if the checkpoint has it."""
     side = facts.get("imgsz")
     sides = [side, side] if isinstance(side, int) else side
     if not (
@@ -144,7 +144,7 @@ def trained_size(facts: Facts, stride: int) -> tuple[int, int] | None:
 
 
 def class_names(facts: Facts, classes: int) -> tuple[str, ...]:
-    """The names of the classes in their order; made up where the checkpoint does not tell them all."""
+    """Return the names of the classes in their order; generated names if the checkpoint lacks some."""
     names = facts.get("names")
     ordered = [names.get(i, names.get(str(i))) for i in range(classes)] if isinstance(names, Mapping) else names
     if not isinstance(ordered, Sequence) or len(ordered) != classes or None in ordered:
@@ -153,7 +153,7 @@ def class_names(facts: Facts, classes: int) -> tuple[str, ...]:
 
 
 def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
-    """What the matrix knows of a model, as metadata for the user of its file."""
+    """Return the matrix's facts about a model, as metadata for the user of its file."""
     row = ARCHITECTURES[architecture]
     facts = {"architecture": row.name, "task": row.task.value, "stride": str(row.stride)}
     return {**facts, "variant": variant} if variant else facts
@@ -162,9 +162,9 @@ def row_facts(architecture: str, variant: str | None) -> dict[str, str]:
 def fill(
     network: Network, tensors: Tensors, what: str, way_out: str = CHANGED, *, knows_earlier_names: bool = False
 ) -> Network:
-    """Load weights into a network; counters of batches, which frozen layers do not have, are not asked for.
+    """Load weights into a network. Batch counters are optional, since frozen layers lack them.
 
-    ``knows_earlier_names`` says that the network itself takes names that it had in earlier versions.
+    ``knows_earlier_names`` says that the network itself accepts names of its earlier versions.
 
     Raises:
         Failure: ``CheckpointMismatch``: the weights are not those of ``what``; the first differences are named.
@@ -194,7 +194,7 @@ def _named(problem: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _difference(name: str, own: torch.Tensor, given: torch.Tensor) -> str | None:
-    """What a tensor of the checkpoint has otherwise than the network."""
+    """Return how a tensor of the checkpoint differs from that of the network."""
     if own.shape != given.shape:
         return f"{name} has the shape {tuple(given.shape)} instead of {tuple(own.shape)}"
     if own.is_floating_point() != given.is_floating_point():
@@ -203,10 +203,10 @@ def _difference(name: str, own: torch.Tensor, given: torch.Tensor) -> str | None
 
 
 def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tuple[int, int], list[tuple[int, ...]]]:
-    """Return the input size of a program that takes one picture, and the shapes of its outputs.
+    """Return the input size of a program that takes one image, and the shapes of its outputs.
 
     Raises:
-        Failure: ``CheckpointMismatch``: it takes something else, or another size than the export asks for.
+        Failure: ``CheckpointMismatch``: it has other inputs, or another size than the export.
     """
     inputs = [program.shapes[value] for value in program.inputs]
     shapes = [given.sizes for given in inputs]
@@ -221,10 +221,10 @@ def program_shapes(program: Program, asked: tuple[int, int] | None) -> tuple[tup
 
 
 def program_channels(program: Program) -> int:
-    """How many channels the picture has that a program takes."""
+    """Return the number of image channels of a program."""
     return program.shapes[program.inputs[0]].sizes[1]
 
 
 def unfit(problem: str) -> Failure:
-    """The failure of an archive that is not of the architecture."""
+    """Return the failure of an archive that does not match the architecture."""
     return mismatch(f"the .pt2 archive does not fit: {problem}")

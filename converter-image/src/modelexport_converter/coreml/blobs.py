@@ -1,4 +1,4 @@
-"""Weight files of an `.mlpackage`: MIL blob storage, version 2.
+"""Reads weight files of an `.mlpackage`: MIL blob storage, version 2.
 
 Layout (coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp; little endian): a 64-byte header, then per blob a
 record at a 64-byte aligned offset: sentinel 0xDEADBEEF (u32), dtype (u32), size in bytes (u64), data offset (u64); the
@@ -22,13 +22,14 @@ class BlobFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Copy-on-write: torch wants writable memory, and nobody may write to the artifact.
+        # Copy-on-write: torch needs writable memory, and the artifact must not change.
         self._bytes = np.memmap(path, dtype=np.uint8, mode="c")
 
     def read(self, offset: int, dtype: str, shape: tuple[int, ...]) -> Array:
-        """The blob whose record is at this offset.
+        """Return the blob whose record is at an offset.
 
-        Raises ProgramError when there is no record or when its size does not fit dtype and shape.
+        Raises:
+            ProgramError: there is no record, or its size does not fit dtype and shape.
         """
         start, size = self._locate(offset)
         return decode(self._bytes[start : start + size], dtype, shape)
@@ -45,7 +46,11 @@ class BlobFile:
 
 
 def decode(raw: Array, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Bytes (a uint8 array) to an array of dtype and shape; sub-byte integers come back as int8 or uint8."""
+    """Decode bytes (a uint8 array) to an array of dtype and shape; sub-byte integers become int8 or uint8.
+
+    Raises:
+        ProgramError: the number of bytes does not fit dtype and shape.
+    """
     count = int(np.prod(shape, dtype=np.int64))
     bits = SUB_BYTE_BITS.get(dtype)
     needed = -(-count * bits // 8) if bits else count * np.dtype(dtype).itemsize
@@ -58,7 +63,7 @@ def decode(raw: Array, dtype: str, shape: tuple[int, ...]) -> Array:
 
 
 def unpack(raw: Array, bits: int, count: int) -> Array:
-    """`count` unsigned integers of `bits` bits (at most 8), packed from the least significant bit on, as uint8."""
+    """Unpack `count` unsigned integers of `bits` bits (at most 8), least significant bit first, to uint8."""
     if bits == 8:
         return raw[:count].view(np.uint8)
     flags = np.unpackbits(raw.view(np.uint8), count=count * bits, bitorder="little").reshape(count, bits)

@@ -1,12 +1,12 @@
-"""What can be wrong with a program or with what it is given."""
+"""The errors of the evaluator."""
 
 
 class ProgramError(ValueError):
-    """The file is not a valid ML program, or an op's result is not of the type that the file declares for it."""
+    """The file is not a valid ML program, or an op's result differs from its declared type."""
 
 
 class UnsupportedOp(ProgramError):  # noqa: N818 - named for what is wrong, like the converter's other failures
-    """The program uses an op, or a parameter of an op, that the evaluator does not know."""
+    """The program uses an op, or a parameter of an op, that the evaluator does not support."""
 
     def __init__(self, op: str, model: str, detail: str = "the evaluator does not know this op") -> None:
         super().__init__(f"cannot evaluate op {op!r} of {model}: {detail}")
@@ -15,4 +15,4 @@ class UnsupportedOp(ProgramError):  # noqa: N818 - named for what is wrong, like
 
 
 class InputMismatch(ProgramError):  # noqa: N818
-    """The arrays given to a run do not fit the program's inputs in name, shape or kind of number."""
+    """The arrays passed to a run do not fit the program's inputs in name, shape or kind of number."""

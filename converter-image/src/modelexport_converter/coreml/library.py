@@ -1,13 +1,13 @@
-"""The one place that imports coremltools, which carries no type information and is loud on Linux."""
+"""The only module that imports coremltools, which has no type hints and logs warnings on Linux."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# All are harmless here. Prediction needs macOS, so its native library is not in the Linux wheel. coremltools names the
-# newest torch and scikit-learn it was tested with: every conversion is verified, and scikit-learn is not used. torchao,
-# which coremltools imports when it is installed, registers its enums in a way that torch now finds unnecessary.
+# All are harmless here. Prediction needs macOS, so its native library is not in the Linux wheel. coremltools warns of a
+# torch or scikit-learn newer than it was tested with: every conversion is verified, and scikit-learn is not used.
+# torchao, which coremltools imports if it is installed, registers its enums in a way that torch calls unnecessary.
 _EXPECTED = {
     "coremltools": (
         "No module named 'coremltools.libcoremlpython'",

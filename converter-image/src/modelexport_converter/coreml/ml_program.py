@@ -1,4 +1,4 @@
-"""A loaded program: what it takes, what it gives, what it is made of, and how to run it."""
+"""A loaded ML program: its inputs and outputs, its contents, and how to run it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from modelexport_converter.coreml.errors import InputMismatch, ProgramError, Uns
 from modelexport_converter.coreml.ops import KERNELS
 from modelexport_converter.coreml.ops.constexpr import storage_of
 from modelexport_converter.coreml.ops.kernel import Value
-from modelexport_converter.coreml.reader import Function, Operand, Operation, Variable
+from modelexport_converter.coreml.reader import MilFunction, Operand, Operation, Variable
 from modelexport_converter.coreml.tensors import Array, TensorType, conform, hold, release
 
 _KINDS = {"float16": "f", "float32": "f", "bool": "b"}
@@ -20,17 +20,17 @@ _KINDS = {"float16": "f", "float32": "f", "bool": "b"}
 
 @dataclass(frozen=True)
 class Feature:
-    """An input or output: shape has None where the size is known at run time only; dtype as numpy names it."""
+    """An input or output. A size known only at run time is None in shape; dtype is numpy's name."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
 
 
-class Program:
-    """The `main` function of an ML program. Loading reads, the first run decompresses the weights and keeps them."""
+class MLProgram:
+    """The `main` function of an ML program. The first run decompresses the weights and keeps them."""
 
-    def __init__(self, model: str, function: Function) -> None:
+    def __init__(self, model: str, function: MilFunction) -> None:
         self.model = model
         self._function = function
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}
@@ -38,24 +38,24 @@ class Program:
 
     @property
     def inputs(self) -> tuple[Feature, ...]:
-        """What `run` takes."""
+        """The inputs of `run`."""
         return tuple(_feature(variable.name, variable.type) for variable in self._function.inputs)
 
     @property
     def outputs(self) -> tuple[Feature, ...]:
-        """What `run` gives."""
+        """The outputs of `run`."""
         return tuple(_feature(name, self._types[name]) for name in self._function.results)
 
     def op_types(self) -> Counter[str]:
-        """How often each op occurs, constants left out."""
+        """Count the ops by type, without constants."""
         return Counter(op.type for op in self._function.operations if op.type != "const")
 
     def weight_types(self) -> Counter[str]:
-        """Number of weights (scalars left out) by how they are stored.
+        """Count the weights (without scalars) by how they are stored.
 
         Keys: `float32`, `float16`, for quantised weights the type of the integers (`int8`, `uint4`...), for palettised
-        ones `palette` with the bits of an index (`palette8`), for pruned ones `sparse` before the type of what is left.
-        The elements of the decompressed weight are counted; scales, zero points and palettes are not.
+        ones `palette` with the bits of an index (`palette8`), for pruned ones `sparse` before the type of the remaining
+        values. Counts the elements of the decompressed weight, but no scales, zero points and palettes.
         """
         counts: Counter[str] = Counter()
         for op in self._function.operations:
@@ -67,11 +67,15 @@ class Program:
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Evaluate the program for one set of inputs, by name; a pure function of them.
 
-        Raises InputMismatch for other names, shapes or kinds of number than `inputs` asks for (any width of float will
-        do for a float input), UnsupportedOp before any work when the program has an unknown op, and ProgramError when
-        an op cannot be computed or its result contradicts the file.
+        Raises:
+            InputMismatch: names, shapes or kinds of number differ from `inputs` (a float input accepts any width of
+                float).
+            UnsupportedOp: the program has an unknown op; raised before any work.
+            ProgramError: an op cannot be computed, or its result contradicts the file.
         """
-        self._check_names(arrays)
+        expected = {variable.name for variable in self._function.inputs}
+        if set(arrays) != expected:
+            raise InputMismatch(f"{self.model} takes the inputs {sorted(expected)}, not {sorted(arrays)}")
         with torch.inference_mode():
             values: dict[str, Value] = {v.name: self._admit(v, arrays[v.name]) for v in self._function.inputs}
             values |= self._constants
@@ -80,11 +84,6 @@ class Program:
                 for name in last_used:
                     del values[name]
             return {name: _release(values[name], self._types[name]) for name in self._function.results}
-
-    def _check_names(self, arrays: Mapping[str, Array]) -> None:
-        expected = {variable.name for variable in self._function.inputs}
-        if set(arrays) != expected:
-            raise InputMismatch(f"{self.model} takes the inputs {sorted(expected)}, not {sorted(arrays)}")
 
     def _admit(self, variable: Variable, array: Array) -> Tensor:
         declared = variable.type
@@ -98,7 +97,8 @@ class Program:
     @cached_property
     def _constants(self) -> dict[str, Value]:
         """Every constant that an op refers to by name, decompressed."""
-        self._check_support()
+        if unknown := sorted(set(self.op_types()) - set(KERNELS)):
+            raise UnsupportedOp(", ".join(unknown), self.model)
         values: dict[str, Value] = {}
         for op in self._function.operations:
             if op.type == "const":
@@ -107,19 +107,15 @@ class Program:
                 values.update(self._evaluate(op, values))
         return values
 
-    def _check_support(self) -> None:
-        unknown = sorted(set(self.op_types()) - set(KERNELS))
-        if unknown:
-            raise UnsupportedOp(", ".join(unknown), self.model)
-
     @cached_property
     def _schedule(self) -> list[tuple[Operation, list[str]]]:
-        """Each op with the values that nothing needs after it, so that memory is freed as early as possible."""
+        """Each op with the values that no later op needs, so that memory is freed as early as possible."""
         needed = set(self._function.results) | set(self._constants)
         steps = [op for op in self._function.operations if op.outputs[0].name not in self._constants]
         schedule: list[tuple[Operation, list[str]]] = []
         for op in reversed(steps):
-            touched = set(_references(op)) | {variable.name for variable in op.outputs}
+            references = {operand for group in op.parameters.values() for operand in group if isinstance(operand, str)}
+            touched = references | {variable.name for variable in op.outputs}
             schedule.append((op, sorted(touched - needed)))
             needed |= touched
         return schedule[::-1]
@@ -143,10 +139,6 @@ class Program:
 
 def _feature(name: str, declared: TensorType) -> Feature:
     return Feature(name, declared.shape, declared.dtype)
-
-
-def _references(op: Operation) -> list[str]:
-    return [operand for group in op.parameters.values() for operand in group if isinstance(operand, str)]
 
 
 def _load(operand: Operand, values: Mapping[str, Value]) -> Value:

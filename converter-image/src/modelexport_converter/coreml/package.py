@@ -1,4 +1,4 @@
-"""The `.mlpackage` folder: where the model specification and its weights are."""
+"""Reads the `.mlpackage` folder: the model specification and its weights."""
 
 import json
 from functools import cache
@@ -7,15 +7,16 @@ from pathlib import Path
 from modelexport_converter.coreml.blobs import BlobFile
 from modelexport_converter.coreml.errors import ProgramError
 from modelexport_converter.coreml.library import DecodeError, Model_pb2
-from modelexport_converter.coreml.program import Program
+from modelexport_converter.coreml.ml_program import MLProgram
 from modelexport_converter.coreml.reader import read_function
 
 
-def load_program(mlpackage: Path) -> Program:
+def load_program(mlpackage: Path) -> MLProgram:
     """Read the ML program of an `.mlpackage` folder; weights stay memory-mapped until the first run.
 
-    Raises ProgramError when the folder is not a package, the file is damaged, or the model is not an ML program (but,
-    say, of the older neural network format).
+    Raises:
+        ProgramError: the folder is not a package, the file is damaged, or the model is not an ML program (but, for
+            example, of the older neural network format).
     """
     specification = _locate_specification(mlpackage)
     model = Model_pb2.Model()
@@ -30,7 +31,7 @@ def load_program(mlpackage: Path) -> Program:
     def open_blobs(name: str) -> BlobFile:
         return BlobFile(_resolve_weights(specification.parent, name))
 
-    return Program(mlpackage.name, read_function(model.mlProgram, open_blobs))
+    return MLProgram(mlpackage.name, read_function(model.mlProgram, open_blobs))
 
 
 def _locate_specification(mlpackage: Path) -> Path:
@@ -43,7 +44,7 @@ def _locate_specification(mlpackage: Path) -> Path:
 
 
 def _resolve_weights(model_folder: Path, name: str) -> Path:
-    """The file behind a name such as `@model_path/weights/weight.bin`; it must lie in the model's own folder."""
+    """Return the path of a name such as `@model_path/weights/weight.bin`; it must lie in the model's folder."""
     path = (model_folder / name.removeprefix("@model_path/")).resolve()
     if not path.is_relative_to(model_folder.resolve()) or not path.is_file():
         raise ProgramError(f"the program names a weight file that is not in the package: {name}")

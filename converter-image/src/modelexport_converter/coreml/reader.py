@@ -1,4 +1,4 @@
-"""From the MIL protobuf to plain dataclasses, so that the rest of the package never sees protobuf."""
+"""Converts the MIL protobuf to plain dataclasses, so that no other module depends on protobuf."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BlobOpener = Callable[[str], BlobFile]
 
 @dataclass(frozen=True)
 class Constant:
-    """A value stored in the program; strings are kept as str, everything else as an array."""
+    """A value stored in the program: a str for strings, else an array."""
 
     dtype: str
     value: Array | str
@@ -31,12 +31,12 @@ class Variable:
 
 
 Operand = Constant | str
-"""What an op is given: a constant, or the name of a variable."""
+"""An operand of an op: a constant, or the name of a variable."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One op: its parameters are tuples because some (the values of `concat`) take several operands."""
+    """One op. Parameters are tuples because some (the values of `concat`) take several operands."""
 
     type: str
     parameters: dict[str, tuple[Operand, ...]]
@@ -44,7 +44,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Function:
+class MilFunction:
     """The straight-line program: inputs, ops in order of execution, names of the results."""
 
     inputs: tuple[Variable, ...]
@@ -52,10 +52,11 @@ class Function:
     results: tuple[str, ...]
 
 
-def read_function(program: Any, open_blobs: BlobOpener) -> Function:
+def read_function(program: Any, open_blobs: BlobOpener) -> MilFunction:
     """Read the `main` function of a MIL_pb2.Program.
 
-    Raises ProgramError for a program without one, or with types other than tensors.
+    Raises:
+        ProgramError: the program has no `main` function, or types other than tensors.
     """
     if "main" not in program.functions:
         raise ProgramError(f"the program has no function 'main', but {sorted(program.functions)}")
@@ -63,7 +64,7 @@ def read_function(program: Any, open_blobs: BlobOpener) -> Function:
     if function.opset not in function.block_specializations:
         raise ProgramError(f"the program has no block for its opset {function.opset!r}")
     block = function.block_specializations[function.opset]
-    return Function(
+    return MilFunction(
         inputs=tuple(_read_variable(named) for named in function.inputs),
         operations=tuple(_read_operation(op, open_blobs) for op in block.operations),
         results=tuple(block.outputs),

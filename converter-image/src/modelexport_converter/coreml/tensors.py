@@ -1,7 +1,7 @@
-"""How values of MIL types are held while a program runs.
+"""Represents values of MIL types while a program runs.
 
-Floats are held as fp32 tensors; a value of type fp16 is an fp32 tensor whose numbers are all fp16 numbers. Integers of
-every width are held as int32 (their ranges fit, bar uint32, which MIL uses for shapes alone), bools as bool.
+Floats are fp32 tensors; a value of type fp16 is an fp32 tensor whose numbers are all fp16 numbers. Integers of every
+width are int32 (their ranges fit, except uint32, which MIL uses for shapes alone), bools are bool.
 """
 
 from dataclasses import dataclass
@@ -17,38 +17,39 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 FLOATS = ("float16", "float32")
 SUB_BYTE_BITS = {"uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "int4": 4, "uint6": 6}
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
-# The words that ops such as `cast` use in their dtype parameter.
+# Dtypes by their names in the dtype parameter of ops such as `cast`.
 DTYPE_OF_WORD = {"fp16": "float16", "fp32": "float32", "bool": "bool"} | {name: name for name in INTEGERS}
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """A declared type: dtype as numpy names it (or a sub-byte one); None is a size that is known at run time only."""
+    """A declared type: dtype by numpy's name (or a sub-byte one). A size known only at run time is None."""
 
     dtype: str
     shape: tuple[int | None, ...]
 
     def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape is of this type."""
+        """Return whether a tensor of this shape is of this type."""
         return len(shape) == len(self.shape) and all(d in (None, n) for d, n in zip(self.shape, shape, strict=True))
 
 
 def hold(array: Array) -> Tensor:
-    """The array as the evaluator holds it; fp32 arrays are shared, not copied, when torch can share them."""
+    """Convert an array to a tensor of the evaluator; fp32 arrays are shared, not copied, if torch can share them."""
     kind = array.dtype.kind
     held = {"f": np.float32, "b": np.bool_}.get(kind, np.int32)
     return torch.from_numpy(np.require(array, held, ["C", "W", "E"]))
 
 
 def release(tensor: Tensor, dtype: str) -> Array:
-    """The held value as a new array of its declared dtype."""
+    """Convert a tensor of the evaluator to a new array of its declared dtype."""
     return tensor.numpy().astype(dtype)
 
 
 def conform(tensor: Tensor, declared: TensorType) -> Tensor:
-    """Give a result its declared type: fp16 rounding, integer and bool conversion.
+    """Convert a result to its declared type: fp16 rounding, integer and bool conversion.
 
-    Raises ProgramError when its shape is not the declared one.
+    Raises:
+        ProgramError: the shape differs from the declared one.
     """
     if not declared.admits(tuple(tensor.shape)):
         raise ProgramError(f"has shape {list(tensor.shape)}, the file declares {list(declared.shape)}")
@@ -60,9 +61,9 @@ def conform(tensor: Tensor, declared: TensorType) -> Tensor:
 
 
 def saturate(tensor: Tensor, dtype: str) -> Tensor:
-    """Clamp to what an integer dtype can hold; floats are truncated towards zero by the caller's conversion.
+    """Clamp to the range of an integer dtype; the caller's conversion truncates floats towards zero.
 
-    MIL leaves conversions out of range undefined; saturation is what ARM's float-to-int instructions do.
+    MIL leaves conversions out of range undefined; saturation is the behaviour of ARM's float-to-int instructions.
     """
     limits = np.iinfo(dtype)
     # int32's own maximum is not an fp32 number: the next one up would wrap around when it is converted.

@@ -1,4 +1,4 @@
-"""What the first step leaves for the others: the files that a request names, as bytes, and what is known of them."""
+"""The result of the fetch step: downloaded files and a record about them, for the steps that follow."""
 
 import json
 from collections.abc import Mapping
@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport_converter.datasets import Found, fetch_dataset
-from modelexport_converter.fetch import CHECKPOINT, fetch
-from modelexport_converter.progress import Effort
-from modelexport_converter.report import Sources, read_earlier, report_uri
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport_converter.inputs.dataset import FetchedImages, fetch_dataset
+from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
+from modelexport_converter.inputs.labelled_data import fetch_labelled
+from modelexport_converter.publishing.report import Sources, read_earlier, report_uri
+from modelexport_converter.runtime.progress import Effort
 from modelexport_converter.stores import Store
 
 CHECKPOINT_FILE = "checkpoint"
@@ -19,33 +20,36 @@ RECORD_FILE = "fetched.json"
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What a conversion starts from, all of it in ``folder``.
+class FetchedInputs:
+    """The inputs of a conversion, all of them in ``folder``.
 
-    ``earlier`` is the result of an equal conversion: with it there is nothing left to do.
+    ``earlier`` is the result of an equal conversion; if it is set, nothing is left to do.
     """
 
     folder: Path
     checkpoint_digest: str
-    pictures: Found | None
+    images: FetchedImages | None
+    labelled: FetchedImages | None
     effort: Effort
     earlier: ConversionResult | None = None
 
     @property
     def checkpoint(self) -> Path:
-        """The file of the checkpoint."""
+        """Return the path of the checkpoint."""
         return self.folder / CHECKPOINT_FILE
 
     @property
     def sources(self) -> Sources:
-        """The digests by which equal conversions know each other."""
-        return Sources(self.checkpoint_digest, self.pictures.digest if self.pictures else None)
+        """Return the digests by which equal conversions recognise each other."""
+        images, labelled = (found.digest if found else None for found in (self.images, self.labelled))
+        return Sources(self.checkpoint_digest, images, labelled)
 
     def write(self) -> None:
-        """Write what is known beside the files; ``read`` reads it in the steps that follow."""
+        """Write the record beside the files; the steps that follow ``read`` it."""
         record = {
             "checkpoint": self.checkpoint_digest,
-            "pictures": self.pictures and asdict(self.pictures),
+            "images": self.images and asdict(self.images),
+            "labelled": self.labelled and asdict(self.labelled),
             "effort": asdict(self.effort),
             "earlier": self.earlier and self.earlier.to_json(),
         }
@@ -53,34 +57,38 @@ class Intake:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read what the first step wrote. It is ours: the step that opens files of strangers cannot change it."""
+        """Read the record of the fetch step. It is trusted: the step that opens untrusted files cannot change it."""
         record: Mapping[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="ascii"))
-        found, earlier = record["pictures"], record["earlier"]
+        earlier = record["earlier"]
         return cls(
             folder,
             record["checkpoint"],
-            found and Found(found["digest"], found["names"] and tuple(found["names"]), found["count"]),
+            _images(record["images"]),
+            _images(record["labelled"]),
             Effort(**record["effort"]),
             earlier and ConversionResult.from_json(earlier),
         )
 
 
+def _images(found: Mapping[str, Any] | None) -> FetchedImages | None:
+    return FetchedImages(found["digest"], found["names"] and tuple(found["names"]), found["count"]) if found else None
+
+
 def fetch_inputs(
     store: Store, environ: Mapping[str, str], request: ConversionRequest, folder: Path
-) -> tuple[str, Found | None]:
-    """Download checkpoint and pictures to ``folder``; return the checkpoint's SHA-256 and what was found of pictures.
+) -> tuple[str, FetchedImages | None, FetchedImages | None]:
+    """Download checkpoint and images to ``folder``. Return the checkpoint's SHA-256, the images and the labelled ones.
 
     Raises:
-        Failure: one of them is not there, or not what the request says.
+        Failure: an input is missing or is not the one that the request describes.
     """
     digest = fetch(store, environ, request.model.checkpoint, CHECKPOINT, folder / CHECKPOINT_FILE)
-    return digest, fetch_dataset(
-        store, environ, request.calibration, folder, calibrates=request.scheme.needs_calibration
-    )
+    images = fetch_dataset(store, environ, request.calibration, folder, calibrates=request.recipe.needs_calibration)
+    return digest, images, fetch_labelled(store, environ, request, folder)
 
 
 def find_earlier(store: Store, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
-    """Return the result of an earlier, equal conversion whose artifact stands in the store with its size."""
+    """Return the result of an earlier, equal conversion if its artifact is in the store with the recorded size."""
     text = store.read_text(report_uri(request))
     earlier = read_earlier(text, request, sources) if text else None
     if earlier is None or earlier.artifact is None:

@@ -1,8 +1,8 @@
-"""Bounds on a picture, checked on its bytes before a decoder sees them: what it claims to be, and how it is packed.
+"""Limits on an image, checked on its bytes before a decoder sees them: its declared size, and how it is packed.
 
-A decoder takes time and memory for what a file claims, not for what it holds: a JPEG of 60 MiB can hold a hundred
-thousand scans, each of which passes over all pixels; a run-length BMP is unpacked byte by byte in Python. What is
-checked here is read as the decoders read it (libjpeg's markers, PNG's chunks), so that nothing is hidden from us.
+A decoder spends time and memory on the declared size, not on the actual content: a JPEG of 60 MiB can hold a hundred
+thousand scans, each of which passes over all pixels; a run-length BMP is unpacked byte by byte in Python. The checks
+parse an image as its decoder does (libjpeg's markers, PNG's chunks), so that nothing can hide from them.
 """
 
 import re
@@ -10,37 +10,37 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 PIXEL_LIMIT = 1 << 26
-"""Pixels of a picture, 8192 x 8192: 256 MiB as a decoder holds them, and as much again while it is turned upright."""
+"""Pixels of an image, 8192 x 8192: 256 MiB in a decoder, and as much again while the image is rotated upright."""
 SCAN_LIMIT = 100
-"""Scans of a JPEG. Encoders make 10 of a progressive picture in colour (libjpeg's ``jpeg_simple_progression``)."""
+"""Scans of a JPEG. Encoders make 10 of a progressive image in colour (libjpeg's ``jpeg_simple_progression``)."""
 WORK_LIMIT = 12 * PIXEL_LIMIT
-"""Pixels times scans of a JPEG: 10 scans of the largest picture, and each of SCAN_LIMIT of one of 8 megapixels."""
+"""Pixels times scans of a JPEG: 10 scans of the largest image, and each of SCAN_LIMIT of one of 8 megapixels."""
 SEGMENT_LIMIT = 4096
-"""Segments of a JPEG; 64 KiB each at most, so that a depth map of 10 MB in its metadata takes 160."""
+"""Segments of a JPEG; each has 64 KiB at most, so a depth map of 10 MB in its metadata takes 160."""
 HEADER_LIMIT = 32 << 20
 """Bytes of a JPEG before its first scan."""
 BETWEEN_LIMIT = 1 << 16
-"""Bytes of a JPEG that are in no segment and no scan, which Pillow passes over one by one."""
+"""Bytes of a JPEG outside of segments and scans, which Pillow skips one by one."""
 CHUNK_LIMIT = 1 << 16
-"""Chunks of a PNG; the smallest that encoders make hold 8 KiB."""
+"""Chunks of a PNG; encoders write at least 8 KiB into each."""
 FRAME_LIMIT = 1 << 13
-"""Frames of an animated WebP, of which only the first is used."""
+"""Frames of an animated WebP; only the first is used."""
 RUN_LENGTH_LIMIT = 1 << 22
-"""Pixels and bytes of a BMP with run-length encoding, whose decoder takes up to a microsecond for each."""
+"""Pixels and bytes of a BMP with run-length encoding; its decoder takes up to a microsecond for each."""
 
 _NEXT_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""A marker of JPEG (ITU-T T.81, table B.1) but for fill bytes, stuffed zeros and restarts, which stand within scans."""
+"""A JPEG marker (ITU-T T.81, table B.1) except fill bytes, stuffed zeros and restarts, which occur within scans."""
 _WITHOUT_LENGTH = (0x01, 0xD8, 0xD9)
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class Excessive(Exception):  # noqa: N818 - it names what is the case
-    """A picture asks for more than it may; ``str()`` says for what, with both numbers."""
+    """An image exceeds a limit; ``str()`` names the quantity and both numbers."""
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a picture by its size.
+    """Refuse an image by its size in pixels.
 
     Raises:
         Excessive: it has more than PIXEL_LIMIT pixels.
@@ -50,7 +50,7 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def check_bytes(content: bytes) -> None:
-    """Refuse a picture by its bytes; those of another kind than JPEG, PNG, BMP and WebP pass, no decoder takes them.
+    """Refuse an image by its bytes. Other formats than JPEG, PNG, BMP and WebP pass, since no decoder accepts them.
 
     Raises:
         Excessive: decoding it would take too long or too much memory.
@@ -87,7 +87,7 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Every segment: where its marker starts, the marker, where its length stands, its end. Scans are passed over."""
+    """Yield each segment as (start of its marker, marker, position of its length, end). Scan data is skipped."""
     position = 2
     while found := _NEXT_MARKER.search(content, position):
         marker, body = found[1][0], found.end()
@@ -109,7 +109,7 @@ def _check_png(content: bytes) -> None:
 def _check_bmp(content: bytes) -> None:
     if len(content) < 34:
         return
-    if content[14:18] == b"\x0c\0\0\0":  # the oldest header, which knows no compression
+    if content[14:18] == b"\x0c\0\0\0":  # the oldest header, without compression
         check_pixels(*struct.unpack_from("<HH", content, 18))
         return
     width, height, compression = struct.unpack_from("<ii4xI", content, 18)

@@ -1,6 +1,6 @@
-"""Pictures that a user gave: found in an archive or a folder, checked, and turned into inputs of a model.
+"""Opens and checks the user's images in an archive or a folder, and turns them into model inputs.
 
-Nothing of an archive is unpacked to disk, so its names can do no harm; what it holds is bounded before it is read.
+Nothing is unpacked to disk, so names in an archive can do no harm; sizes are checked before content is read.
 """
 
 import io
@@ -26,13 +26,13 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from modelexport.reasons import Reason
 from modelexport.text import clean
-from modelexport_converter.datasets import PICTURE_LIMIT, SHOWN, TOTAL_LIMIT, check_found, is_picture
 from modelexport_converter.failures import Failure
-from modelexport_converter.picture_bounds import PIXEL_LIMIT, Excessive, check_bytes, check_pixels
+from modelexport_converter.inputs.dataset import IMAGE_LIMIT, SHOWN, TOTAL_LIMIT, is_image, require_images
+from modelexport_converter.inputs.fetch import DATASET, Role
+from modelexport_converter.inputs.image_bounds import PIXEL_LIMIT, Excessive, check_bytes, check_pixels
 
-if TYPE_CHECKING:  # the module of models imports torch, which a conversion that is reused never needs
+if TYPE_CHECKING:  # imports torch, which a reused conversion never needs
     from modelexport_converter.model import Preprocessing
 
 Array = npt.NDArray[np.float32]
@@ -46,60 +46,76 @@ DECODERS = tuple(
         WebPImagePlugin.WebPImageFile,
     )
 )
-"""The decoders that untrusted bytes may reach; naming their modules loads them."""
+"""The only decoders that untrusted bytes reach; naming their modules loads them."""
 BRIEF = 200
-"""Characters of a decoder's message that reach the user."""
+"""Characters of a decoder's message in a failure."""
 LETTERBOX_GREY = 114
-"""The value with which YOLO models were padded in training, in every channel."""
+"""The padding value of YOLO models in training, in every channel."""
 OPAQUE = 255
-"""Alpha of what hides all that is behind it."""
+"""Alpha of an opaque pixel."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""How Pillow calls pictures of so many channels."""
+"""Pillow's mode for images of so many channels."""
 
 MIB = 1 << 20
 ENTRY_LIMIT = 100_000
 DIRECTORY_LIMIT = 24 * MIB
-"""Bytes of an archive's directory; an entry takes 46, its name, and up to 40 for times and the like."""
+"""Bytes of an archive's central directory; an entry takes 46, its name, and up to 40 for timestamps and the like."""
 RATIO_LIMIT = 200
-"""A photo hardly shrinks in an archive, a drawn BMP a hundredfold; beyond that an archive is made to do harm."""
+"""A photo hardly shrinks in an archive, a drawn BMP a hundredfold; a higher ratio is a zip bomb."""
 _IN_DIRECTORY = b"PK\1\2"
-"""How every record of a directory begins."""
+"""The first bytes of every record of a central directory."""
 _ENCRYPTED = 1
 _HEADER_BYTES = 30
-"""The least that stands before the bytes of an entry, its name aside."""
+"""The least number of bytes before the content of an entry, without its name."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: the name to show to the user, how to read its bytes, and its name within its archive or folder."""
+class ImageFile:
+    """One image: its name for messages, a function that reads its bytes, and its name within its archive or folder.
+
+    ``role`` has the reasons if it cannot be used.
+    """
 
     name: str
     read: Callable[[], bytes]
     entry: str = ""
+    role: Role = DATASET
 
 
-def open_archive(path: Path, uri: str) -> tuple[Picture, ...]:
-    """Return the pictures of a zip archive, sorted by name.
+def open_archive(path: Path, uri: str) -> tuple[ImageFile, ...]:
+    """Return the images of a zip archive, sorted by name.
 
     Raises:
-        Failure: ``CalibrationInvalid`` for what is no archive or has no picture, ``CalibrationTooLarge`` for a bomb.
+        Failure: ``CalibrationInvalid`` if it is no archive or has no image, ``CalibrationTooLarge`` for a zip bomb.
     """
-    archive = _open_zip(path, uri)
+    files = open_files(path, uri)
+    chosen = sorted((file for file in files if is_image(file.entry)), key=lambda file: file.entry)
+    require_images(chosen, [file.entry for file in files], uri)
+    return tuple(chosen)
+
+
+def open_files(path: Path, uri: str, role: Role = DATASET) -> tuple[ImageFile, ...]:
+    """Return all regular files of a zip archive, whatever they are, in its order.
+
+    Raises:
+        Failure: it is no archive, or a zip bomb, with the reasons of the role.
+    """
+    archive = _open_zip(path, uri, role)
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    _check_bounds(entries, uri)
-    _check_entries(entries, path.stat().st_size, uri)
-    # A name can stand twice in an archive, so an entry is read by its record and not by its name.
-    chosen = sorted(filter(_is_picture, entries), key=lambda entry: entry.filename)
-    check_found(chosen, [entry.filename for entry in entries], uri)
+    _check_bounds(entries, uri, role)
+    _check_entries(entries, path.stat().st_size, uri, role)
+    # An archive can hold a name twice, so an entry is read by its record and not by its name.
     return tuple(
-        Picture(f"{clean(entry.filename, SHOWN)} in {uri}", _reader(archive, entry), entry.filename) for entry in chosen
+        ImageFile(f"{clean(entry.filename, SHOWN)} in {uri}", _reader(archive, entry), entry.filename, role)
+        for entry in entries
+        if not stat.S_ISLNK(entry.external_attr >> 16)
     )
 
 
 class _Bounded(io.FileIO):
-    """An archive whose directory is bounded before ``zipfile`` makes records of it, each of about a KiB.
+    """An archive file that limits the central directory before ``zipfile`` parses it into records of about a KiB each.
 
-    It is closed with the last picture that is read from it.
+    It closes when the last image that reads from it is gone.
     """
 
     is_open = False
@@ -108,10 +124,10 @@ class _Bounded(io.FileIO):
         self.close()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """See ``io.FileIO``; a directory is read whole, before the archive is open.
+        """Read as ``io.FileIO`` does; ``zipfile`` reads the whole directory before the archive is open.
 
         Raises:
-            Excessive: it has too many bytes or too many files.
+            Excessive: the directory has too many bytes or too many files.
         """
         left = os.fstat(self.fileno()).st_size - self.tell()
         if not self.is_open and min(left, left if size is None or size < 0 else size) > DIRECTORY_LIMIT:
@@ -122,55 +138,50 @@ class _Bounded(io.FileIO):
         return content
 
 
-def _open_zip(path: Path, uri: str) -> zipfile.ZipFile:
+def _open_zip(path: Path, uri: str, role: Role) -> zipfile.ZipFile:
     file = _Bounded(path)
     try:
         archive = zipfile.ZipFile(file)
     except Excessive as error:
         file.close()
-        raise Failure(Reason.CALIBRATION_TOO_LARGE, f"{uri} holds {error}; give fewer or smaller pictures") from error
+        raise Failure(role.too_large, f"{uri} holds {error}; {role.fewer}") from error
     except MemoryError:
         file.close()
         raise
     except Exception as error:
-        # What is broken ends in whatever exception its reader comes upon, beside BadZipFile.
+        # zipfile raises many other exceptions than BadZipFile on broken files.
         file.close()
         problem = clean(str(error), BRIEF) or type(error).__name__
-        message = f"{uri} is not a zip archive ({problem}); give a zip of pictures or a folder"
-        raise Failure(Reason.CALIBRATION_INVALID, message) from error
+        message = f"{uri} is not a zip archive ({problem}); give a zip of images or a folder"
+        raise Failure(role.invalid, message) from error
     file.is_open = True
     return archive
 
 
-def _is_picture(entry: zipfile.ZipInfo) -> bool:
-    return is_picture(entry.filename) and not stat.S_ISLNK(entry.external_attr >> 16)
-
-
 def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
-        """No more than the entry says that it holds: without a size, ``zipfile`` unpacks all that there is."""
+        """Read at most the declared size: without a size, ``zipfile`` unpacks everything."""
         with archive.open(entry) as file:
             return file.read(entry.file_size)
 
     return read
 
 
-def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str) -> None:
+def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str, role: Role) -> None:
     total = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
     largest = max((entry.file_size for entry in entries), default=0)
     for found, limit, what in (
-        (-(-largest // MIB), PICTURE_LIMIT // MIB, "MiB in one file"),
+        (-(-largest // MIB), IMAGE_LIMIT // MIB, "MiB in one file"),
         (-(-total // MIB), TOTAL_LIMIT // MIB, "MiB unpacked"),
         (total // max(packed, 1), RATIO_LIMIT, "times its packed size"),
     ):
         if found > limit:
-            message = f"{uri} holds {found:,} {what}, the limit is {limit:,}; give fewer or smaller pictures"
-            raise Failure(Reason.CALIBRATION_TOO_LARGE, message)
+            raise Failure(role.too_large, f"{uri} holds {found:,} {what}, the limit is {limit:,}; {role.fewer}")
 
 
-def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, uri: str) -> None:
-    """Refuse entries that cannot be read, and such as share bytes, of which a small archive can hold any number."""
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, uri: str, role: Role) -> None:
+    """Refuse unreadable entries, and entries that share bytes: a small archive can hold any number of those."""
     end = size
     for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):
         if entry.flag_bits & _ENCRYPTED:
@@ -178,89 +189,88 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, uri: str) -> N
         elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             problem = f"is packed by method {entry.compress_type}; pack it by deflate, as zip does, or not at all"
         elif entry.header_offset + _HEADER_BYTES + entry.compress_size > end:
-            problem = "shares bytes with another file or reaches beyond the archive; pack it anew"
+            problem = "shares bytes with another file or reaches beyond the archive; zip it again"
         else:
             end = entry.header_offset
             continue
-        raise Failure(Reason.CALIBRATION_INVALID, f"{clean(entry.filename, SHOWN)} in {uri} {problem}")
+        raise Failure(role.invalid, f"{clean(entry.filename, SHOWN)} in {uri} {problem}")
 
 
-def decode(picture: Picture, *, alpha: bool = False) -> Image.Image:
-    """Return a picture in RGB and upright, as its EXIF orientation says; of an animation the first frame.
+def decode(image: ImageFile, *, alpha: bool = False) -> Image.Image:
+    """Return an image in RGB, rotated upright by its EXIF orientation; of an animation the first frame.
 
-    With ``alpha`` it is in RGBA where not all of it is opaque.
+    With ``alpha``, return RGBA unless the image is opaque throughout.
 
     Raises:
-        Failure: ``CalibrationInvalid`` for a broken picture, ``CalibrationTooLarge`` for one that asks for too much.
+        Failure: ``CalibrationInvalid`` for a broken image, ``CalibrationTooLarge`` for one above a limit; for labelled
+            images the reasons of their role.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what decoders say of a picture that they read all the same
-            return _decode(picture.read(), alpha=alpha)
+            warnings.simplefilter("ignore")  # warnings about images that decoders can read
+            return _decode(image.read(), alpha=alpha)
     except (Excessive, Image.DecompressionBombError) as error:
-        message = f"{picture.name} has {clean(str(error), BRIEF)}; make it smaller, save it anew, or remove it"
-        raise Failure(Reason.CALIBRATION_TOO_LARGE, message) from error
+        message = f"{image.name} has {clean(str(error), BRIEF)}; make it smaller, save it again, or remove it"
+        raise Failure(image.role.too_large, message) from error
     except (Failure, MemoryError):
         raise
     except Exception as error:
-        # Decoders fail on broken data with whatever exception they come upon.
+        # Decoders raise all kinds of exceptions on broken data.
         problem = clean(str(error), BRIEF) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             problem = f"it is not of the kinds {', '.join(DECODERS)}"
-        message = f"{picture.name} cannot be read as a picture ({problem}); repair or remove it"
-        raise Failure(Reason.CALIBRATION_INVALID, message) from error
+        message = f"{image.name} cannot be read as an image ({problem}); repair or remove it"
+        raise Failure(image.role.invalid, message) from error
 
 
 def _decode(content: bytes, *, alpha: bool) -> Image.Image:
     check_bytes(content)
-    image = Image.open(io.BytesIO(content), formats=DECODERS)
+    image: Image.Image = Image.open(io.BytesIO(content), formats=DECODERS)
     check_pixels(*image.size)
     ImageOps.exif_transpose(image, in_place=True)
     if alpha and image.has_transparency_data and not image.mode.startswith("I"):
         whole = image.convert("RGBA")
         return whole if whole.getchannel("A").getextrema() != (OPAQUE, OPAQUE) else whole.convert("RGB")
-    return image if image.mode == "RGB" else _to_rgb(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which a conversion to RGB would clip
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey, which a conversion to RGB would clip
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-class Inputs(Sequence[Array]):
-    """Pictures as inputs of a model, each (1, channels, height, width) float32, prepared when they are asked for.
+class PreparedImages(Sequence[Array]):
+    """Images as model inputs, each (1, channels, height, width) float32, prepared on access.
 
-    Ten thousand of them would not fit in memory at once.
+    Ten thousand of them would not fit into memory at once.
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], preprocessing: "Preprocessing", input_size: tuple[int, int]
+        self, images: Sequence[ImageFile], preprocessing: "Preprocessing", input_size: tuple[int, int]
     ) -> None:
-        self._pictures = pictures
+        self._images = images
         self._preprocessing = preprocessing
         self._input_size = input_size
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @overload
     def __getitem__(self, index: int) -> Array: ...
     @overload
-    def __getitem__(self, index: slice) -> "Inputs": ...
-    def __getitem__(self, index: int | slice) -> "Array | Inputs":
+    def __getitem__(self, index: slice) -> "PreparedImages": ...
+    def __getitem__(self, index: int | slice) -> "Array | PreparedImages":
         if isinstance(index, slice):
-            return Inputs(self._pictures[index], self._preprocessing, self._input_size)
-        image = decode(self._pictures[index], alpha=self._preprocessing.has_alpha)
+            return PreparedImages(self._images[index], self._preprocessing, self._input_size)
+        image = decode(self._images[index], alpha=self._preprocessing.has_alpha)
         return prepare(image, self._preprocessing, self._input_size)
 
 
 def prepare(image: Image.Image, preprocessing: "Preprocessing", input_size: tuple[int, int]) -> Array:
-    """Turn a picture in RGB or RGBA into an input (1, channels, height, width), float32, by the model's preprocessing.
+    """Turn an image in RGB or RGBA into an input (1, channels, height, width), float32, by the model's preprocessing.
 
-    Grey is the luma of ITU-R 601, as OpenCV and Pillow read a picture in grey. A picture in RGB is opaque.
+    Grey is the luma of ITU-R 601, as OpenCV and Pillow read an image in grey. An image in RGB is opaque.
     """
     resized = _RESIZERS[preprocessing.resize](_in(image, "RGBA" if preprocessing.has_alpha else "RGB"), input_size)
     pixels = np.atleast_3d(np.asarray(_in(resized, _MODES[preprocessing.channels]), dtype=np.float32)) / np.float32(255)
@@ -275,7 +285,7 @@ def _in(image: Image.Image, mode: str) -> Image.Image:
 def _scale(
     image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> Image.Image:
-    """Scale (to width, height) each channel by itself, as OpenCV does; Pillow would weigh colours by their alpha."""
+    """Scale each channel to (width, height) independently, as OpenCV does; Pillow would weight colours by alpha."""
     if image.mode != "RGBA":
         return image.resize(size, Image.Resampling.BILINEAR, box=box)
     return Image.merge("RGBA", [band.resize(size, Image.Resampling.BILINEAR, box=box) for band in image.split()])
@@ -293,12 +303,12 @@ def letterbox(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
-    """Scale to cover (height, width) and cut the centre, as torchvision's ``Resize`` and ``CenterCrop`` do."""
+    """Scale to cover (height, width) and cut out the centre, as torchvision's ``Resize`` and ``CenterCrop`` do."""
     height, width = input_size
     scale = max(height / image.height, width / image.width)
     size = (max(width, math.floor(image.width * scale)), max(height, math.floor(image.height * scale)))
     left, top = (round((inner - outer) / 2) for inner, outer in zip(size, (width, height), strict=True))
-    if size[0] * size[1] > PIXEL_LIMIT:  # of a strip, most of which is cut away, only the rest is scaled
+    if size[0] * size[1] > PIXEL_LIMIT:  # a strip: scale only the part that is kept
         across, down = image.width / size[0], image.height / size[1]
         kept = (left * across, top * down, (left + width) * across, (top + height) * down)
         return _scale(image, (width, height), kept)
@@ -306,7 +316,7 @@ def centre_crop(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
 
 
 def stretch(image: Image.Image, input_size: tuple[int, int]) -> Image.Image:
-    """Scale to (height, width), whatever the aspect ratio."""
+    """Scale to (height, width) without keeping the aspect ratio."""
     return _scale(image, (input_size[1], input_size[0]))
 
 

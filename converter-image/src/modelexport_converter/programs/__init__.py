@@ -1,8 +1,8 @@
-"""Reads ``.pt2`` archives of ``torch.export.save`` as data, whoever wrote them.
+"""Reads ``.pt2`` archives of ``torch.export.save`` as data, from any author.
 
-``archive`` and ``weights`` read records, ``fields`` and ``arguments`` check the types of JSON, ``operators`` is the
-table of what a program may compute, ``reading`` builds a graph of our own from them, ``graph`` says what that is,
-``building`` finds the shape of every value and makes changes in place pure, and ``module`` runs the graph. Neither
-``torch.export.load`` nor torch's reader of treespecs sees the archive, and no text of it becomes code, an attribute or
-the name of a file.
+``archive`` and ``stored_tensors`` read records, ``json_fields`` and ``arguments`` check the types of JSON,
+``operators`` is the table of allowed operators, ``reader`` turns them into a graph as defined in ``graph``,
+``builder`` finds the shape of every value and makes in-place changes pure, and ``module`` runs the graph. Neither
+``torch.export.load`` nor torch's treespec reader sees the archive, and no text of it becomes code, an attribute or
+a file name.
 """

@@ -1,7 +1,7 @@
-"""The records of a ``.pt2`` archive: their names and sizes are checked before one of them is read.
+"""Reads the records of a ``.pt2`` archive after checking the names and sizes of all.
 
-Records are read by the same reader that torch uses, which also says how large they are, so that there is no second
-reading of a crafted zip file. torch compresses nothing; what an archive unpacks to is therefore no more than it is.
+Records are read by torch's own reader, which also returns their sizes, so a crafted zip file cannot be read in two
+ways. torch compresses nothing; so an archive cannot unpack to more bytes than it has.
 """
 
 import re
@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from modelexport_converter.programs.fields import Json, parse
-from modelexport_converter.programs.refusals import EXPORT_AGAIN, shown, unfit, unreadable, unsafe
+from modelexport_converter.programs.errors import EXPORT_AGAIN, shown, unfit, unreadable, unsafe
+from modelexport_converter.programs.json_fields import Json, parse
 
 GRAPH = "models/model.json"
 CONFIGS = {
@@ -29,14 +29,14 @@ _RECORDS = re.compile(
     r"|archive_format|archive_version|byteorder|version|\.data/\w{1,50}"
 )
 _EARLIER = re.compile(r"data/(weights|constants)/model\.pt|serialized_\w+\.(json|pt)")
-"""Where torch kept weights before 2.9, in pickles."""
+"""Records of weights before torch 2.9, which are pickles."""
 _PAYLOADS = {
     kind: re.compile(rf"{prefix}_\d{{1,9}}") for kind, prefix in (("weights", "weight"), ("constants", "tensor"))
 }
 
 
-class Archive:
-    """An archive whose records have names that ``torch.export.save`` gives, each once, and no more bytes than the file.
+class ProgramArchive:
+    """An archive whose record names are those of ``torch.export.save``, each once, and that is not compressed.
 
     Raises:
         Failure: ``CheckpointUnreadable`` or ``CheckpointUnsafe``, naming the records.
@@ -47,13 +47,16 @@ class Archive:
             self._reader: Any = torch._C.PyTorchFileReader(str(path))
             names = self._reader.get_all_records()
         except (RuntimeError, UnicodeDecodeError) as error:
-            raise unreadable("it is no archive that torch reads") from error
+            raise unreadable("it is not an archive that torch can read") from error
         if len(names) > RECORDS_LIMIT:
             raise unreadable(f"it has {len(names):,} records, the limit is {RECORDS_LIMIT:,}")
         self._sizes = {name: self._read(self._reader.get_record_size, name) for name in names}
         if len(self._sizes) != len(names):
             raise unreadable("two of its records have one name")
-        self._check_names()
+        if earlier := [name for name in self._sizes if _EARLIER.fullmatch(name)]:
+            raise unreadable(f"an earlier torch wrote it, with pickles such as {shown(earlier[0])}")
+        if odd := sorted(name for name in self._sizes if not _RECORDS.fullmatch(name)):
+            raise unsafe(f"records that are not accepted: {', '.join(map(shown, odd[:5]))}")
         unpacked, size = sum(self._sizes.values()), path.stat().st_size
         if unpacked > size:
             raise unreadable(f"its {size:,} bytes unpack to {unpacked:,}; torch.export.save compresses nothing")
@@ -66,13 +69,13 @@ class Archive:
 
     @staticmethod
     def check_payload(kind: str, name: str) -> str:
-        """Return the name of a record among ``weights`` or ``constants`` that holds raw bytes, and no object."""
+        """Return the name of a record of raw bytes among ``weights`` or ``constants``; objects are refused."""
         if not _PAYLOADS[kind].fullmatch(name):
             raise unsafe(f"objects that are not accepted: {shown(name)}")
         return name
 
     def payload(self, kind: str, name: str) -> torch.Tensor:
-        """Return the bytes of a tensor among the ``weights`` or the ``constants``, as uint8 (count,)."""
+        """Return the bytes of a tensor among ``weights`` or ``constants``, as uint8 (count,)."""
         record = f"data/{kind}/{self.check_payload(kind, name)}"
         size = self._size(record)
         raw = torch.empty(0, dtype=torch.uint8)
@@ -80,12 +83,6 @@ class Archive:
             storage = self._read(lambda name: self._reader.get_storage_from_record(name, size, torch.uint8), record)
             raw.set_(storage.untyped_storage(), 0, (size,), (1,))
         return raw
-
-    def _check_names(self) -> None:
-        if earlier := [name for name in self._sizes if _EARLIER.fullmatch(name)]:
-            raise unreadable(f"an earlier torch wrote it, with pickles such as {shown(earlier[0])}")
-        if odd := sorted(name for name in self._sizes if not _RECORDS.fullmatch(name)):
-            raise unsafe(f"records that are not accepted: {', '.join(map(shown, odd[:5]))}")
 
     def _size(self, name: str) -> int:
         if name not in self._sizes:

@@ -1,4 +1,4 @@
-"""Turns the arguments of a node, as JSON, into plain values of the types that the operator's own signature asks for."""
+"""Converts the JSON arguments of a node into plain values of the types in the operator's own signature."""
 
 import math
 import re
@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from modelexport_converter.programs.fields import (
+from modelexport_converter.programs.errors import shown, unfit, unreadable, unsafe
+from modelexport_converter.programs.graph import Ref
+from modelexport_converter.programs.json_fields import (
     Json,
     check,
     integer,
@@ -16,11 +18,10 @@ from modelexport_converter.programs.fields import (
     take_name,
     take_objects,
 )
-from modelexport_converter.programs.graph import Ref
-from modelexport_converter.programs.refusals import shown, unfit, unreadable, unsafe
 
 Find = Callable[[str], Ref]
-"""Gives the value of a name."""
+"""Returns the value of a name."""
+_Read = Callable[[Any, str, Find], Any]
 
 STATIC = "export the model with static shapes, without dynamic_shapes"
 _ARITHMETIC = re.compile(r"[A-Za-z0-9_ +\-*/%(),<>=&|~]{1,500}")
@@ -66,14 +67,14 @@ _MEMORY_FORMATS = {
 }
 _STRIDED = 7
 _PLACES = ("device", "layout", "pin_memory")
-"""What says where numbers lie, which is the same for all here; it is checked and then left out."""
+"""Arguments about the location of numbers, which is always the same here; they are checked and then dropped."""
 
 
 def read_call(operator: Any, node: Json, where: str, find: Find) -> Mapping[str, Any]:
     """Return a node's arguments by the names of the operator's signature, in its order.
 
     Raises:
-        Failure: one is unknown, missing, given twice, or of another type.
+        Failure: an argument is unknown, missing, given twice, or of another type.
     """
     given: dict[str, Any] = {}
     for item in take_objects(node, "inputs", where):
@@ -95,23 +96,23 @@ def read_call(operator: Any, node: Json, where: str, find: Find) -> Mapping[str,
 
 
 def read_dtype(value: Any, where: str) -> torch.dtype:
-    """Return the type of numbers that a number of torch.export stands for."""
+    """Return the dtype of a number in torch.export's schema."""
     number = integer(value, where)
     if number not in _DTYPES:
-        raise unfit(f"{where} is of a type, {number}, that is no real number of 8 to 64 bits", "use float32")
+        raise unfit(f"{where} has the type {number}, which is not a real number of 8 to 64 bits", "use float32")
     return _DTYPES[number]
 
 
 def read_sizes(content: Json, key: str, where: str) -> tuple[int, ...]:
-    """Return a list of sizes, which are numbers, none below 0."""
+    """Return a list of sizes, whole numbers from 0."""
     sizes = tuple(read_size(item, where) for item in take_objects(content, key, where))
     if any(size < 0 for size in sizes) or len(sizes) > 64:
-        raise unreadable(f"{key} of {where} are no sizes")
+        raise unreadable(f"{key} of {where} are not sizes")
     return sizes
 
 
 def read_size(content: Any, where: str) -> int:
-    """Return a size, which is a number and no expression of symbols."""
+    """Return a size, which must be a number and no symbolic expression."""
     kind, value = take_choice(content, where)
     if kind == "as_int":
         return integer(value, where)
@@ -119,7 +120,7 @@ def read_size(content: Any, where: str) -> int:
 
 
 def symbolic(value: Any, where: str) -> Exception:
-    """The failure of a program whose shapes are expressions; what is no arithmetic was not written by torch.export."""
+    """Return the failure of a program with symbolic shapes. Text that is no arithmetic is unsafe."""
     text = value.get("expr_str") if isinstance(value, dict) else value
     if isinstance(text, str) and not _ARITHMETIC.fullmatch(text):
         return unsafe(f"symbolic shapes that are not accepted: {shown(text)}")
@@ -127,7 +128,7 @@ def symbolic(value: Any, where: str) -> Exception:
 
 
 def check_device(content: Any, where: str) -> None:
-    """Stop at a program that lies on a device, whose numbers may differ, and which this machine does not have."""
+    """Refuse a program that was exported on a device: its results may differ, and this machine does not have it."""
     kind = take_name(check(content, dict, where), "type", where)
     if kind != "cpu":
         raise unfit(
@@ -169,11 +170,11 @@ def _int(value: Any, where: str, find: Find) -> int:
 
 
 def _float(value: Any, where: str, find: Find) -> float:
-    """Masks are infinite, but no number is undefined."""
+    """Return a number, which may be infinite, as in masks, but not NaN."""
     if value in ("Infinity", "-Infinity"):
         return math.copysign(math.inf, -1 if value.startswith("-") else 1)
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise unreadable(f"{where} is no finite number")
+        raise unreadable(f"{where} is not a finite number")
     return float(value)
 
 
@@ -181,18 +182,16 @@ def _bool(value: Any, where: str, find: Find) -> bool:
     return check(value, bool, where)
 
 
-def _symbolic_int(value: Any, where: str, find: Find) -> int:
-    tag, number = take_choice(value, where)
-    if tag != "as_int":
-        raise symbolic(number, where)
-    return integer(number, where)
+def _symbolic(tag: str, read: _Read) -> _Read:
+    """Return a reader of a number that may be a symbolic expression, which is refused."""
 
+    def read_number(value: Any, where: str, find: Find) -> Any:
+        found, number = take_choice(value, where)
+        if found != tag:
+            raise symbolic(number, where)
+        return read(number, where, find)
 
-def _symbolic_float(value: Any, where: str, find: Find) -> float:
-    tag, number = take_choice(value, where)
-    if tag != "as_float":
-        raise symbolic(number, where)
-    return _float(number, where, find)
+    return read_number
 
 
 def _string(value: Any, where: str, find: Find) -> str:
@@ -206,14 +205,10 @@ def _name(value: Any, where: str, find: Find) -> Any:
     raise symbolic(value, where)
 
 
-def _dtype(value: Any, where: str, find: Find) -> torch.dtype:
-    return read_dtype(value, where)
-
-
 def _memory_format(value: Any, where: str, find: Find) -> torch.memory_format:
     number = integer(value, where)
     if number not in _MEMORY_FORMATS:
-        raise unreadable(f"{where} is {number}, which is no memory format")
+        raise unreadable(f"{where} is {number}, which is not a memory format")
     return _MEMORY_FORMATS[number]
 
 
@@ -229,17 +224,22 @@ def _device(value: Any, where: str, find: Find) -> torch.device:
 
 
 _CHOICES = ("as_optional_tensor", "as_sym_int", "as_sym_float")
-"""Lists of these have objects with a type each; the others have values of one type."""
-_INTEGERS = {"as_int": _int, "as_sym_int": _symbolic_int, "as_name": _name}
-_FLOATS = {"as_float": _float, "as_int": _float, "as_sym_float": _symbolic_float, "as_name": _name}
-_SCALARS: Mapping[str, Mapping[str, Callable[[Any, str, Find], Any]]] = {
-    "Tensor": {**_FLOATS, **_INTEGERS, "as_bool": _bool, "as_tensor": _tensor},  # x + 1 has a number for a tensor
+"""Lists of these hold objects with a type each; other lists hold values of one type."""
+_INTEGERS = {"as_int": _int, "as_sym_int": _symbolic("as_int", _int), "as_name": _name}
+_FLOATS = {"as_float": _float, "as_int": _float, "as_sym_float": _symbolic("as_float", _float), "as_name": _name}
+_SCALARS: Mapping[str, Mapping[str, _Read]] = {
+    "Tensor": {
+        **_FLOATS,
+        **_INTEGERS,
+        "as_bool": _bool,
+        "as_tensor": _tensor,
+    },  # in x + 1, a number stands for a tensor
     "int": _INTEGERS,
     "float": _FLOATS,
     "bool": {"as_bool": _bool},
     "number": {**_FLOATS, **_INTEGERS, "as_bool": _bool},
     "str": {"as_string": _string},
-    "ScalarType": {"as_scalar_type": _dtype},
+    "ScalarType": {"as_scalar_type": lambda value, where, find: read_dtype(value, where)},
     "MemoryFormat": {"as_memory_format": _memory_format},
     "Layout": {"as_layout": _layout},
     "Device": {"as_device": _device},

@@ -1,9 +1,10 @@
-"""Builds the graph of a program node by node: finds the shape of every value, and makes changes in place pure.
+"""Builds the graph of a program node by node: infers the shape of every value, and makes in-place changes pure.
 
-Shapes come from torch's own fake tensors, which have sizes and types but no numbers, so nothing is computed and nothing
-is allocated, whatever sizes a program asks for. They also tell which values share memory. Where an operator writes into
-a value, the graph goes on with a new value, and each view of the old one that is used later is made again from it, as
-torch's functionalisation does (https://dev-discuss.pytorch.org/t/functionalization-in-pytorch-everything-you-wanted-to-know/965).
+Shapes come from torch's own fake tensors, which have sizes and types but no numbers, so nothing is computed or
+allocated, whatever sizes a program has. They also show which values share memory. Where an operator writes into
+a value, the graph continues with a new value, and each view of the old one that is used later is recomputed from it, as
+torch's functionalisation does
+(https://dev-discuss.pytorch.org/t/functionalization-in-pytorch-everything-you-wanted-to-know/965).
 """
 
 import logging
@@ -17,27 +18,28 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelexport_converter.failures import Failure
+from modelexport_converter.programs.errors import STATISTICS, shown, trained, unfit, unreadable
 from modelexport_converter.programs.graph import Node, Program, Ref, Shape, refs, substitute
 from modelexport_converter.programs.module import call_of, flat, last_uses
 from modelexport_converter.programs.operators import resolve
-from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable
 
 NODES_LIMIT = 6_000
-"""Of a graph, after in-place changes are rewritten; a Swin v2 has 2,000. Each takes about a millisecond to check, and
-a fault in the last is to be told within ten seconds."""
+"""Nodes of a graph, after in-place changes are rewritten; a Swin v2 has 2,000. Each takes about a millisecond to check,
+and an error in the last must be reported within ten seconds.
+"""
 CALLS_LIMIT = 10_000
-"""Operators that torch calls to find the shapes of a graph: recurrent layers take some for each step."""
+"""Operators that torch calls to infer the shapes of a graph: recurrent layers call some at each step."""
 PARTS_LIMIT = 4_096
-"""Values that one operator gives, as a split does."""
+"""Results of one operator, such as a split."""
 RANK_LIMIT = 16
-"""Axes of a value; attention in windows has 6."""
+"""Axes of a value; window attention has 6."""
 VALUE_LIMIT = 1 << 30
-"""Elements of one value; 64 channels of a picture of 4096 x 4096 have as many."""
+"""Elements of one value; 64 channels of an image of 4096 x 4096 have as many."""
 MADE_LIMIT = 1 << 26
-"""Elements of all values together that a program makes without its picture or its weights; files store them."""
+"""Elements of all values that a program computes from neither image nor weights; files store them as constants."""
 MEMORY_LIMIT = 16 << 30
-"""Bytes that are needed at once while a program runs."""
-# torch logs a traceback when arguments do not fit an operator; here that is a fault of the archive, told in a sentence.
+"""Peak bytes of a running program."""
+# torch logs a traceback if arguments do not fit an operator; here the archive is wrong, and a message says so.
 logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
 
 DTYPES = frozenset(
@@ -50,7 +52,7 @@ DTYPES = frozenset(
 
 @dataclass(frozen=True)
 class _View:
-    """That a value shares the memory of ``source``, from which ``node`` makes it as its result at ``position``."""
+    """A value that shares the memory of ``source``: the result of ``node`` at ``position``."""
 
     source: int
     node: Node
@@ -58,7 +60,7 @@ class _View:
 
 
 class _Bounds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what torch calls, also inside of operators that are made of others, and looks at each result."""
+    """Counts torch's calls, also within composite operators, and checks the size of each result."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,7 +71,7 @@ class _Bounds(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.calls > CALLS_LIMIT:
             raise unfit(f"it takes more than {CALLS_LIMIT:,} operators", "use a smaller model or fewer steps")
         if func in _SPLITS and _parts(func, *args) > PARTS_LIMIT:
-            raise unfit(f"{func} gives more than {PARTS_LIMIT:,} values", "split into fewer parts")
+            raise unfit(f"{func} returns more than {PARTS_LIMIT:,} values", "split into fewer parts")
         found = func(*args, **(kwargs or {}))
         for tensor in flat(found):
             if isinstance(tensor, torch.Tensor):
@@ -81,13 +83,13 @@ _SPLITS = frozenset((torch.ops.aten.split.Tensor, torch.ops.aten.unsafe_split.Te
 
 
 def _parts(func: Any, value: Any, *rest: Any) -> int:
-    """How many values a split gives: by the size of a part and the axis, or by the axis alone."""
+    """Return the number of results of a split: by the size of a part and the axis, or by the axis alone."""
     width, axis = (1, *rest, 0)[:2] if func is torch.ops.aten.unbind.int else (*rest, 0)[:2]
     return -(-int(value.shape[axis]) // max(1, int(width)))
 
 
 def check_size(sizes: Sequence[int]) -> None:
-    """Stop at a value that is larger than the memory of any machine that converts."""
+    """Refuse a value that is too large for any converting machine."""
     if len(sizes) > RANK_LIMIT:
         raise unfit(f"a value has {len(sizes):,} axes, the limit is {RANK_LIMIT}", "use fewer axes")
     if prod(sizes) > VALUE_LIMIT:
@@ -98,7 +100,7 @@ def check_size(sizes: Sequence[int]) -> None:
 
 
 class Builder:
-    """Takes nodes in their order, and gives the program."""
+    """Collects nodes in their order and returns the program."""
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
@@ -113,7 +115,7 @@ class Builder:
         self.line = ""
 
     def add_input(self, shape: Shape, state: str = "") -> Ref:
-        """Add a value that comes from outside; ``state`` names a weight, which no node may change."""
+        """Add a value that is not computed; ``state`` names a weight, which no node may change."""
         check_size(shape.sizes)
         with self._mode:
             value = self._add(torch.empty(shape.sizes, dtype=shape.dtype))
@@ -122,12 +124,12 @@ class Builder:
         return value
 
     def shape(self, ref: Ref) -> Shape:
-        """Return the sizes and the type of a value."""
+        """Return the sizes and the dtype of a value."""
         fake = self._fakes[ref.value]
         return Shape(tuple(fake.shape), fake.dtype)
 
     def strides(self, ref: Ref) -> tuple[int, ...]:
-        """Return the steps of a value in its memory."""
+        """Return the strides of a value."""
         return tuple(self._fakes[ref.value].stride())
 
     def emit(self, operator: str, /, **arguments: Any) -> Ref:
@@ -137,10 +139,10 @@ class Builder:
         return result
 
     def emit_all(self, operator: str, arguments: Mapping[str, Any]) -> tuple[Ref | None, ...]:
-        """Add a node, and return its results in their order, ``None`` for what it leaves undefined.
+        """Add a node. Return its results in their order, ``None`` for undefined ones.
 
         Raises:
-            Failure: it does not take these arguments, or a value gets too large.
+            Failure: the arguments do not fit the operator, or a value is too large.
         """
         if len(self._nodes) >= NODES_LIMIT:
             raise unfit(f"it has more than {NODES_LIMIT:,} nodes", "use a smaller model")
@@ -156,7 +158,7 @@ class Builder:
         return results
 
     def write(self, target: Ref, new: Ref) -> None:
-        """Let ``new`` be what ``target`` holds from here on, and with it everything that shares its memory."""
+        """Replace the content of ``target``, and of every value that shares its memory, by ``new`` from here on."""
         value = self.current(target)
         new = self._fit(new, self.shape(value))
         while (view := self._views.get(value.value)) is not None:
@@ -166,14 +168,12 @@ class Builder:
         if name := self._state.get(value.value):
             if name.endswith(STATISTICS):
                 raise trained(f"{shown(name)}{self.line} changes at every call")
-            problem = (
-                f"it changes {shown(name)} at every call{self.line}, so a picture's answer depends on those before"
-            )
+            problem = f"it changes {shown(name)} at every call{self.line}, so an image's answer depends on those before"
             raise unfit(problem, "keep no state in the model")
         self._written[value.value] = new.value
 
     def current(self, ref: Ref) -> Ref:
-        """Return what a value holds now: itself, or what is made of the value that was written over it."""
+        """Return the current value of a reference: itself, or recomputed from a value that was written since."""
         stale = []
         while True:
             value = ref.value
@@ -197,7 +197,7 @@ class Builder:
         parameters: frozenset[str],
         tensors: Mapping[str, torch.Tensor],
     ) -> Program:
-        """Return the program without the nodes and weights that no output needs.
+        """Return the program without unused nodes and weights.
 
         Raises:
             Failure: it needs too much memory.
@@ -226,7 +226,7 @@ class Builder:
         return program
 
     def _check_memory(self, program: Program) -> None:
-        """Stop at values that take more memory at once, as float32 or more, than any machine has that converts."""
+        """Refuse a program whose values, as float32 or more, take more memory at once than any converting machine."""
         held = 0
         for node, done in zip(program.nodes, last_uses(program), strict=True):
             held += sum(self._bytes(value) for value in node.results if value is not None)
@@ -236,7 +236,7 @@ class Builder:
             held -= sum(self._bytes(value) for value in done)
 
     def _bytes(self, value: int) -> int:
-        """What a value takes beside the memory that it shares."""
+        """Return the bytes that a value adds to the memory that it shares."""
         return 0 if value in self._views else prod(self._fakes[value].shape) * max(self._fakes[value].itemsize, 4)
 
     def _call(self, operator: str, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -251,7 +251,7 @@ class Builder:
         except Failure:
             raise
         except Exception as error:
-            # Fake tensors raise whatever their formulas come to; it means that the arguments do not fit the operator.
+            # Fake tensors raise all kinds of exceptions; each means that the arguments do not fit the operator.
             raise unreadable(f"{operator}{self.line} does not take its arguments: {shown(error)}") from error
         results = flat(found)
         for fake in results:
@@ -261,9 +261,9 @@ class Builder:
 
     def _check(self, operator: str, fake: Any) -> None:
         if not isinstance(fake, torch.Tensor) or fake.device.type != "cpu" or fake.layout is not torch.strided:
-            raise unreadable(f"{operator}{self.line} gives something else than a tensor")
+            raise unreadable(f"{operator}{self.line} returns something else than a tensor")
         if fake.dtype not in DTYPES:
-            raise unfit(f"{operator}{self.line} gives {fake.dtype}", "compute with real numbers of 8 to 64 bits")
+            raise unfit(f"{operator}{self.line} returns {fake.dtype}", "compute with real numbers of 8 to 64 bits")
         check_size(fake.shape)
 
     def _add(self, fake: Any) -> Ref:
@@ -271,7 +271,7 @@ class Builder:
         return Ref(len(self._fakes) - 1)
 
     def _relate(self, value: int, used: Sequence[int], node: Node, position: int) -> None:
-        """Note whether a new value is a view, and what it is made of."""
+        """Record whether a new value is a view, and whether it depends on image or weights."""
         memory = _memory(self._fakes[value])
         source = next((other for other in used if _memory(self._fakes[other]) == memory), None)
         if source is not None:
@@ -297,7 +297,7 @@ class Builder:
         return result
 
     def _fit(self, new: Ref, wanted: Shape) -> Ref:
-        """Convert what is written to the type, and repeat it to the shape, of what it is written into."""
+        """Convert and expand a written value to the dtype and shape of its target."""
         found = self.shape(new)
         if found.dtype is not wanted.dtype:
             new = self.emit("to.dtype", self=new, dtype=wanted.dtype)
@@ -306,8 +306,8 @@ class Builder:
         return new
 
     def _write_view(self, view: _View, source: Ref, new: Ref) -> Ref:
-        """Return what ``source`` holds after ``new`` was written into a view of it."""
-        from modelexport_converter.programs.views import written
+        """Return the value of ``source`` after ``new`` was written into a view of it."""
+        from modelexport_converter.programs.view_writes import written
 
         old = self.line
         result = written(self, view.node, view.position, source, new)
@@ -319,7 +319,7 @@ class Builder:
 
 
 def substitute_refs(argument: Any, change: Any) -> Any:
-    """Return an argument with another ``Ref`` for each."""
+    """Return an argument with every ``Ref`` replaced by ``change(ref)``."""
     if isinstance(argument, Ref):
         return change(argument)
     return tuple(substitute_refs(item, change) for item in argument) if isinstance(argument, tuple) else argument

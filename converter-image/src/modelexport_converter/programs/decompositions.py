@@ -1,23 +1,23 @@
-"""Expresses some operators of an archive by others: simpler ones, and ones that check the sizes that they are told."""
+"""Replaces operators of an archive by simpler ones, and by ones that check the sizes of their arguments."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelexport_converter.programs.building import Builder
+from modelexport_converter.programs.builder import Builder
+from modelexport_converter.programs.errors import trained, unfit, unreadable
 from modelexport_converter.programs.graph import Ref
 from modelexport_converter.programs.operators import CHANGED, PURE, RESHAPED, SAME
-from modelexport_converter.programs.refusals import trained, unfit, unreadable
-from modelexport_converter.programs.sizes import check_sizes
+from modelexport_converter.programs.size_checks import check_sizes
 
 Arguments = Mapping[str, Any]
 Results = tuple[Ref | None, ...]
 
 
 def call(builder: Builder, name: str, arguments: Arguments) -> Results:
-    """Add what an operator of an archive, ``name`` without ``torch.ops.aten.``, comes to.
+    """Add the nodes of an archive's operator; ``name`` lacks ``torch.ops.aten.``.
 
     Raises:
-        Failure: its arguments do not fit it, it is in training form, or it writes where it must not.
+        Failure: its arguments do not fit, it is in training form, or it writes where it must not.
     """
     _check_mode(builder, name, arguments)
     if name in PURE:
@@ -37,7 +37,7 @@ def call(builder: Builder, name: str, arguments: Arguments) -> Results:
 
 
 def is_reshaped(name: str) -> bool:
-    """Whether an operator makes its first argument itself a view of what it was."""
+    """Return whether an operator turns its first argument itself into a view."""
     return name in RESHAPED
 
 
@@ -45,16 +45,13 @@ _TRAINING = ("train", "training")
 
 
 def _check_mode(builder: Builder, name: str, arguments: Arguments) -> None:
-    trains = any(arguments.get(key) is True for key in _TRAINING) and not _has_own_statistics(arguments)
+    # A normalisation without stored statistics uses those of its input in evaluation too.
+    stores_none = "momentum" in arguments and arguments.get("running_mean") is None
+    trains = not stores_none and any(arguments.get(key) is True for key in _TRAINING)
     trains |= arguments.get("use_input_stats") is True and arguments.get("running_mean") is not None
     if trains or arguments.get("dropout_p") or name == "_native_batch_norm_legit_functional.default":
         what = "statistics of the single image" if "momentum" in arguments else "randomness"
         raise trained(f"{name.partition('.')[0]}{builder.line} uses {what}")
-
-
-def _has_own_statistics(arguments: Arguments) -> bool:
-    """Whether a normalisation keeps no statistics, so that it takes those of its input in evaluation too."""
-    return "momentum" in arguments and arguments.get("running_mean") is None
 
 
 def _write(builder: Builder, target: Ref, new: Ref) -> Results:
@@ -134,7 +131,7 @@ def _weight_norm(builder: Builder, arguments: Arguments) -> Results:
 
 
 def _as_strided(builder: Builder, arguments: Arguments) -> Results:
-    """Only what leaves a value as it is: axes of one element may have any step."""
+    """Accept ``as_strided`` only if it leaves the value as it is; axes of one element may have any stride."""
     value, wanted = arguments["self"], (arguments["size"], arguments["stride"])
     sizes, strides = builder.shape(value).sizes, builder.strides(value)
     steps = [(size, found, step) for size, found, step in zip(sizes, strides, wanted[1], strict=False) if size > 1]
@@ -144,7 +141,7 @@ def _as_strided(builder: Builder, arguments: Arguments) -> Results:
 
 
 def _mirrored(builder: Builder, arguments: Arguments) -> Results:
-    """The last two axes exchanged; numbers here are real, so the adjoint is this too."""
+    """Swap the last two axes; this is also the adjoint, since all numbers are real."""
     return (builder.emit("transpose.int", self=arguments["self"], dim0=-2, dim1=-1),)
 
 

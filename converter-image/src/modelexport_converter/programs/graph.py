@@ -1,4 +1,4 @@
-"""A program as a graph of our own: values are numbers, operators come from our table, weights have our own keys."""
+"""A program as a graph: values are numbered, operators come from our table, weights have our own keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import torch
 
 @dataclass(frozen=True)
 class Ref:
-    """An argument that is the value of this number."""
+    """An argument that refers to the value of this number."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes and the type of a value."""
+    """The sizes and the dtype of a value."""
 
     sizes: tuple[int, ...]
     dtype: torch.dtype
@@ -24,11 +24,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Node:
-    """One call of an operator of the table.
+    """A call of an operator of the table.
 
     ``arguments`` are by the names of the operator's own signature: plain values, ``Ref``, and tuples of both.
-    ``results`` has the number of each value that it returns, in order; ``None`` for one that it leaves undefined.
-    ``line`` is where the user's code calls it, in brackets and cleaned, or empty.
+    ``results`` holds the number of each returned value, in order; ``None`` for an undefined one. ``line`` is the
+    calling line of the user's code, in brackets and cleaned, or empty.
     """
 
     operator: str
@@ -41,9 +41,14 @@ class Node:
 class Program:
     """A pure function of its inputs.
 
-    ``inputs`` and ``outputs`` are numbers of values, ``shapes`` their sizes and types. ``weights`` are the parameters
-    and ``buffers`` the other tensors that nodes use, by the number of their value. ``tensors`` has all that the archive
-    keeps under its own names, which are for messages only, and ``parameters`` the names of the parameters among them.
+    Attributes:
+        inputs: numbers of the input values.
+        outputs: numbers of the output values.
+        shapes: sizes and dtype by value number.
+        weights: the parameters that nodes use, by value number.
+        buffers: other tensors that nodes use, by value number.
+        tensors: all tensors of the archive by its own names, which are for messages only.
+        parameters: the names of the parameters among ``tensors``.
     """
 
     inputs: tuple[int, ...]
@@ -57,7 +62,7 @@ class Program:
 
 
 def refs(argument: Any) -> tuple[int, ...]:
-    """Return the values that an argument refers to."""
+    """Return the value numbers that an argument refers to."""
     if isinstance(argument, Ref):
         return (argument.value,)
     return tuple(value for item in argument for value in refs(item)) if isinstance(argument, tuple) else ()

@@ -1,16 +1,16 @@
-"""Takes JSON of an archive apart: every field has the type that torch's schema gives it, or the archive is refused."""
+"""Reads fields of an archive's JSON: every field must have the type of torch's schema, or the archive is refused."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from modelexport import untrusted
-from modelexport_converter.programs.refusals import shown, unreadable
+from modelexport_converter.programs.errors import shown, unreadable
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
 
 NAME_LIMIT = 1024
-"""Characters of a name; those that torch makes of modules and functions have less than 300."""
+"""Characters of a name; torch's names of modules and functions have less than 300."""
 CONTAINERS_LIMIT = 2_000_000
 """Objects and arrays in one JSON text; one node of a graph has about 30. Each takes up to 100 bytes of memory."""
 INTEGER_LIMIT = 1 << 63
@@ -20,33 +20,33 @@ def parse(content: bytes, name: str) -> Json:
     """Parse a JSON text that is one object.
 
     Raises:
-        Failure: ``CheckpointUnreadable``: it is none, repeats a key, or has too many or too deep objects.
+        Failure: ``CheckpointUnreadable``: it is no object, repeats a key, or has too many or too deep containers.
     """
     if content.count(b"{") + content.count(b"[") > CONTAINERS_LIMIT:
         raise unreadable(f"{name} has more than {CONTAINERS_LIMIT:,} objects and arrays")
     try:
         parsed = untrusted.parse(content)
     except ValueError as error:
-        raise unreadable(f"{name} is no JSON: {shown(error)}") from error
+        raise unreadable(f"{name} is not JSON: {shown(error)}") from error
     return check(parsed, dict, name)
 
 
 def check(value: Any, kind: type[T], where: str) -> T:
-    """Return a value that has exactly this type; ``True`` is no number here."""
+    """Return a value of exactly this type; ``True`` is no number here."""
     if type(value) is not kind:
-        raise unreadable(f"{where} is no {kind.__name__}")
+        raise unreadable(f"{where} is not a {kind.__name__}")
     return value
 
 
 def take(content: Json, key: str, kind: type[T], where: str) -> T:
-    """Return the field of an object."""
+    """Return a required field of an object."""
     if key not in content:
         raise unreadable(f"{where} has no {key}")
     return check(content[key], kind, f"{key} of {where}")
 
 
 def take_name(content: Json, key: str, where: str) -> str:
-    """Return a field that is a name: text of bounded length."""
+    """Return a field that is a name: text of limited length."""
     name = take(content, key, str, where)
     if len(name) > NAME_LIMIT:
         raise unreadable(f"{key} of {where} has {len(name):,} characters, the limit is {NAME_LIMIT}")
@@ -59,7 +59,7 @@ def take_objects(content: Json, key: str, where: str) -> list[Json]:
 
 
 def take_choice(content: Any, where: str) -> tuple[str, Any]:
-    """Return the one key and the value of an object that stands for one of several types."""
+    """Return the only key and the value of an object that represents a union type."""
     choice = check(content, dict, where)
     if len(choice) != 1:
         raise unreadable(f"{where} has {len(choice)} types instead of one")
@@ -69,5 +69,5 @@ def take_choice(content: Any, where: str) -> tuple[str, Any]:
 def integer(value: Any, where: str) -> int:
     """Return a whole number of 64 bits."""
     if type(value) is not int or not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
-        raise unreadable(f"{where} is no whole number of 64 bits")
+        raise unreadable(f"{where} is not a whole number of 64 bits")
     return value

@@ -1,4 +1,4 @@
-"""Runs a program: a module like any other, which exporters capture."""
+"""Runs a program as a module that exporters can capture."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from modelexport_converter.programs.operators import resolve
 
 
 class ProgramModule(torch.nn.Module):
-    """The network of a program; its weights are frozen, and it stays in the mode in which it was exported."""
+    """The network of a program; its weights are frozen, and it stays in the exported mode."""
 
     def __init__(self, program: Program) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class ProgramModule(torch.nn.Module):
         self.training = False
 
     def train(self, mode: bool = True) -> "ProgramModule":
-        """Stay as the program was exported."""
+        """Ignore the mode: a program keeps the exported one."""
         return self
 
     def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the program's outputs, a single one too as a tuple."""
+        """Return the program's outputs as a tuple, even a single one."""
         program = self.program
         values = dict(zip(program.inputs, images, strict=True))
         values |= {value: getattr(self, key) for value, key in self._keys.items()}
@@ -38,7 +38,7 @@ class ProgramModule(torch.nn.Module):
 
 
 class _Step:
-    """A node that is ready to run, and the values that nobody needs after it."""
+    """A prepared node, and the values that are not used after it."""
 
     def __init__(self, node: Node, done: tuple[int, ...]) -> None:
         self.operator = resolve(node.operator)
@@ -57,7 +57,7 @@ class _Step:
 
 
 def call_of(operator: Any, arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Order arguments by an operator's signature: those by position, and those by name."""
+    """Split arguments by an operator's signature into positional and named ones."""
     signature = operator._schema.arguments
     places = [
         index for index, argument in enumerate(signature) if not argument.kwarg_only and argument.name in arguments
@@ -74,14 +74,14 @@ def call_of(operator: Any, arguments: Any) -> tuple[tuple[Any, ...], dict[str, A
 
 
 def flat(found: Any) -> tuple[Any, ...]:
-    """Return what an operator returns as a tuple of tensors: one, some, or a list."""
+    """Return the result of an operator (one tensor, several, or a list) as a tuple."""
     if found is None:
         return ()
     return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 
 def last_uses(program: Program) -> list[tuple[int, ...]]:
-    """The values that are used for the last time, or never, by each node."""
+    """Return for each node the values that it uses last, or that are never used."""
     kept, seen = {*program.outputs, *program.weights, *program.buffers}, set[int]()
     done = []
     for node in reversed(program.nodes):

@@ -1,8 +1,8 @@
-"""The operators that a program may use: pure functions of tensors, by their exact names.
+"""The table of operators that a program may use: pure functions of tensors, by their exact names.
 
-A name of an archive is only looked up here; what is called comes from these lists. Left out are operators that reach
-files, memory or the screen, that give random or uninitialised numbers, or whose result has a size that the picture
-decides, and those of complex, sparse, nested and quantised tensors, which no format takes.
+Names from an archive are only looked up here; calls go to the operators of these lists. They exclude operators that
+access files, memory or the screen, return random or uninitialised numbers, or have a result whose size depends on the
+image, and those of complex, sparse, nested and quantised tensors, which no format supports.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from modelexport_converter.failures import Failure
-from modelexport_converter.programs.refusals import shown, unfit, unsafe
+from modelexport_converter.programs.errors import shown, unfit, unsafe
 
 ATEN = "torch.ops.aten."
 
@@ -100,7 +100,7 @@ _SAME = """
 alias.default detach.default lift_fresh.default dropout.default feature_dropout.default alpha_dropout.default
 feature_alpha_dropout.default positive.default resolve_conj.default resolve_neg.default
 """
-"""What returns its first argument, dropout in evaluation."""
+"""Operators that return their first argument, such as dropout in evaluation."""
 
 _CHANGED = """
 abs_.default acos_.default asin_.default atan_.default ceil_.default cos_.default erf_.default exp_.default
@@ -119,13 +119,13 @@ tril_.default triu_.default relu_.default relu6_.default hardtanh_.default hards
 leaky_relu_.default elu_.default celu_.default selu_.default gelu_.default silu_.default mish_.default
 threshold_.default dropout_.default feature_dropout_.default alpha_dropout_.default feature_alpha_dropout_.default
 """
-"""What writes the result of the operator without ``_`` into its first argument."""
+"""Operators that write the result of the operator without ``_`` into their first argument."""
 
 _RESHAPED = """
 squeeze_.default squeeze_.dim squeeze_.dims unsqueeze_.default transpose_.default t_.default swapaxes_.default
 swapdims_.default detach_.default
 """
-"""What makes its first argument a view of itself."""
+"""Operators that turn their first argument into a view of itself."""
 
 _REPLACED = """
 lift_fresh_copy.default copy.default copy_.default fill.Scalar fill.Tensor fill_.Scalar fill_.Tensor zero.default
@@ -136,14 +136,14 @@ _native_batch_norm_legit_functional.default _batch_norm_no_update.default _scale
 _scaled_dot_product_flash_attention_for_cpu.default _weight_norm.default _weight_norm_interface.default mT.default
 adjoint.default numpy_T.default
 """
-"""What ``replacing`` expresses by operators above: some of them do not check the sizes that they are told."""
+"""Operators that ``decompositions`` expresses by operators above: some do not check the sizes of their arguments."""
 
 WRAPPERS = frozenset(("torch.ops.higher_order.wrap_with_set_grad_enabled", "torch.ops.higher_order.wrap_with_autocast"))
-"""What runs a graph within the graph, in a mode that changes gradients or types."""
+"""Operators that run a nested graph in a mode that changes gradients or types."""
 ASSERTIONS = frozenset(
     ATEN + name for name in ("_assert_tensor_metadata.default", "_assert_async.default", "_assert_async.msg")
 )
-"""What has no result, and is left out: types are known here, and no file checks its numbers."""
+"""Operators without a result, which are dropped: types are known here, and no file checks its numbers."""
 
 _TORCH = re.compile(r"torch\.ops\.\w+\.\w+(\.\w+)?|(_operator|math)\.\w+")
 _HARMFUL = re.compile(
@@ -166,7 +166,7 @@ def signatures() -> Mapping[str, Any]:
 
 @cache
 def resolve(name: str) -> Any:
-    """Return an operator of these lists by its name without ``torch.ops.aten.``, e.g. ``relu.default``."""
+    """Return an operator by its name without ``torch.ops.aten.``, e.g. ``relu.default``."""
     packet, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.aten, packet), overload)
 
@@ -175,22 +175,22 @@ PURE, SAME, CHANGED, RESHAPED = (frozenset(names.split()) for names in (_PURE, _
 
 
 def is_random(target: str) -> bool:
-    """Whether an operator of an archive gives other numbers at every call."""
+    """Return whether an operator of an archive returns other numbers at every call."""
     return _RANDOM.fullmatch(target) is not None
 
 
 def refusal(target: str, where: str) -> Failure:
-    """Return how a program with an operator that is not in the lists is refused; ``where`` is the user's line."""
+    """Return the failure of a program with an operator outside of the table; ``where`` is the user's line."""
     name = shown(target.removeprefix("torch.ops."))
     if not _TORCH.fullmatch(target) or _HARMFUL.fullmatch(target):
         return unsafe(f"operators that are not accepted: {shown(target)}")
     if is_random(target):
-        problem = f"{name}{where} gives other numbers at every call, as dropout does in training mode"
+        problem = f"{name}{where} returns other numbers at every call, as dropout does in training mode"
         return unfit(problem, "call model.eval() before torch.export.export, and draw no random numbers in forward")
     if _VARIABLE.fullmatch(target):
-        problem = f"{name}{where} gives numbers or sizes by which the program would differ from picture to picture"
+        problem = f"{name}{where} returns numbers or sizes that make the program differ from image to image"
         return unfit(problem, "end the program before it, and do the rest on the outputs of the file")
     return unfit(
-        f"{name}{where} is no operator that this converter knows",
+        f"{name}{where} is an operator that this converter does not know",
         "express that line by other operators of torch, or end the program before it",
     )

@@ -1,4 +1,4 @@
-"""Reads a ``.pt2`` archive into a program: every reference, type and size of it is checked on the way."""
+"""Reads a ``.pt2`` archive into a program and checks every reference, type and size on the way."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,35 +7,35 @@ from pathlib import Path
 import torch
 
 from modelexport.text import clean
-from modelexport_converter.programs.archive import GRAPH, Archive
+from modelexport_converter.programs.archive import GRAPH, ProgramArchive
 from modelexport_converter.programs.arguments import read_call, symbolic
-from modelexport_converter.programs.building import NODES_LIMIT, Builder
-from modelexport_converter.programs.fields import Json, check, take, take_choice, take_name, take_objects
+from modelexport_converter.programs.builder import NODES_LIMIT, Builder
+from modelexport_converter.programs.decompositions import call, is_reshaped
+from modelexport_converter.programs.errors import STATISTICS, shown, trained, unfit, unreadable, unsafe
 from modelexport_converter.programs.graph import Program, Ref, Shape
+from modelexport_converter.programs.json_fields import Json, check, take, take_choice, take_name, take_objects
 from modelexport_converter.programs.operators import ASSERTIONS, WRAPPERS, is_random, refusal, signatures
-from modelexport_converter.programs.refusals import STATISTICS, shown, trained, unfit, unreadable, unsafe
-from modelexport_converter.programs.replacing import call, is_reshaped
-from modelexport_converter.programs.specs import check_specs
-from modelexport_converter.programs.weights import read_meta, read_tensors
+from modelexport_converter.programs.stored_tensors import read_meta, read_tensors
+from modelexport_converter.programs.treespecs import check_specs
 
 NESTING_LIMIT = 8
 LINE_LIMIT = 200
-"""Characters of a line of the user's code that are shown."""
+"""Characters of a line of the user's code in a message."""
 _FRAME = re.compile(
     r'File "(?P<file>[^"\n]{1,500})", line (?P<line>\d{1,7}), in (?P<function>[^\n]{1,200})\n(?P<code>[^\n]{0,500})'
 )
 _FOREIGN = re.compile(r"[/\\](site-packages|dist-packages|torch)[/\\]|^<eval_with_key>")
-"""Files of libraries, and the code that torch generates for what is below a branch."""
+"""Files of libraries, and code that torch generates for branches."""
 
 
 def read_program(path: Path) -> Program:
     """Read a ``.pt2`` archive.
 
     Raises:
-        Failure: ``CheckpointUnsafe`` when it asks for what could harm, ``CheckpointUnreadable`` when it is damaged, or
-            ``CheckpointMismatch`` when no file can be made of it.
+        Failure: ``CheckpointUnsafe`` if it could do harm, ``CheckpointUnreadable`` if it is damaged, or
+            ``CheckpointMismatch`` if it cannot be converted.
     """
-    archive = Archive(path)
+    archive = ProgramArchive(path)
     content = archive.json(GRAPH)
     if guards := content.get("guards_code"):
         raise unsafe(f"guards that are not accepted: {shown(guards)}")
@@ -49,7 +49,7 @@ def read_program(path: Path) -> Program:
 
 
 class _Reader:
-    """Reads one graph and the graphs within it."""
+    """Reads a graph and its nested graphs."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], parameters: frozenset[str]) -> None:
         self._tensors, self._parameters = tensors, parameters
@@ -58,7 +58,7 @@ class _Reader:
         self._inputs: list[Ref] = []
 
     def read(self, graph: Json, signature: Json) -> Program:
-        """Read the whole graph, whose inputs and outputs are told apart by the signature."""
+        """Read the whole graph; the signature gives the roles of its inputs and outputs."""
         scope = _Scope(graph, "the graph")
         specs = [take_choice(item, "an input") for item in take_objects(signature, "input_specs", "signature")]
         names = [_argument_name(item) for item in take_objects(graph, "inputs", "the graph")]
@@ -73,7 +73,7 @@ class _Reader:
 
     def _add_input(self, kind: str, spec: Json, name: str | None, scope: "_Scope") -> None:
         if kind == "constant_input" or (kind == "user_input" and name is None):
-            return  # a number or None in the call, which is written into the nodes that use it
+            return  # a number or None in the call; the nodes that use it contain it
         if kind not in {"user_input", *_STATE}:
             raise unsafe(f"inputs that are not accepted: {shown(kind)}")
         argument = take(spec, "arg", dict, f"the input {kind}")
@@ -95,11 +95,11 @@ class _Reader:
         scope.check(name, self._builder)
 
     def _outputs(self, signature: Json, scope: "_Scope") -> Iterator[Ref]:
-        """The tensors that the program returns, in their order; ``None`` among them is left out."""
+        """Yield the tensors that the program returns, in their order, without ``None``."""
         for item in take_objects(signature, "output_specs", "signature"):
             kind, spec = take_choice(item, "an output")
             if kind == "user_input_mutation":
-                continue  # of the caller's tensor, which nobody uses afterwards
+                continue  # of the caller's tensor, which is not used afterwards
             if kind in _CHANGES:
                 name = take_name(check(spec, dict, kind), _CHANGES[kind], kind)
                 if name.endswith(STATISTICS):
@@ -111,7 +111,7 @@ class _Reader:
             if tag == "as_tensor":
                 yield scope.find(take_name(check(value, dict, kind), "name", kind))
             elif tag != "as_none":
-                raise unfit(f"it returns {shown(value)}, which is no tensor", "return tensors only")
+                raise unfit(f"it returns {shown(value)}, which is not a tensor", "return tensors only")
 
     def _run(self, graph: Json, scope: "_Scope", depth: int) -> None:
         for index, node in enumerate(take_objects(graph, "nodes", "the graph")):
@@ -132,7 +132,7 @@ class _Reader:
                     scope.rebind(node, results)
 
     def _run_wrapped(self, node: Json, where: str, scope: "_Scope", depth: int) -> None:
-        """Run a graph that was under ``torch.no_grad`` or a disabled autocast, which say nothing of numbers."""
+        """Run a graph below ``torch.no_grad`` or a disabled autocast, which do not change numbers."""
         arguments = [take_choice(take(item, "arg", dict, where), where) for item in take_objects(node, "inputs", where)]
         places = [index for index, (tag, _) in enumerate(arguments) if tag == "as_graph"]
         if len(places) != 1:
@@ -144,17 +144,17 @@ class _Reader:
         inner = _Scope(graph, where)
         names = [_argument_name(item) for item in take_objects(graph, "inputs", where)]
         if len(names) != len(given):
-            raise unreadable(f"{where} gives {len(given)} values to a graph of {len(names)} inputs")
+            raise unreadable(f"{where} passes {len(given)} values to a graph of {len(names)} inputs")
         for name, (tag, value) in zip(names, given, strict=True):
             if tag != "as_tensor" or name is None:
-                raise unreadable(f"{where} gives {shown(tag)} to a graph")
+                raise unreadable(f"{where} passes {shown(tag)} to a graph")
             inner.bind(name, scope.find(take_name(check(value, dict, where), "name", where)))
         self._run(graph, inner, depth)
         results = tuple(inner.find(_tensor_name(item, where)) for item in take_objects(graph, "outputs", where))
         self._bind(take_objects(node, "outputs", where), results, where, scope)
 
     def _bind(self, outputs: list[Json], results: tuple[Ref | None, ...], where: str, scope: "_Scope") -> None:
-        """Give the results of a node the names that its archive has for them."""
+        """Bind the results of a node to the names in the archive."""
         names: list[str | None] = []
         for output in outputs:
             tag, value = take_choice(output, where)
@@ -171,7 +171,7 @@ class _Reader:
 
 
 class _Scope:
-    """The values of one graph by the names that its archive gives them, each once."""
+    """The values of one graph by their names in the archive, each once."""
 
     def __init__(self, graph: Json, where: str) -> None:
         self._where = where
@@ -184,11 +184,11 @@ class _Scope:
             raise unsafe("custom objects that are not accepted")
 
     def declared(self, name: str) -> Shape:
-        """Return the sizes and the type that the archive gives a value."""
+        """Return the sizes and the dtype that the archive declares for a value."""
         return read_meta(take(self._declared, name, dict, f"tensor_values of {self._where}"), shown(name)).shape
 
     def bind(self, name: str, value: Ref | None) -> None:
-        """Name a value, as torch.fx does: its names are words of Python."""
+        """Bind a value to a name; as in torch.fx, names are Python identifiers."""
         if not name.isidentifier():
             raise unsafe(f"names that are not accepted: {shown(name)}")
         if name in self._values:
@@ -196,12 +196,12 @@ class _Scope:
         self._values[name] = value
 
     def rebind(self, node: Json, results: tuple[Ref | None, ...]) -> None:
-        """Let the first argument of a node be its result from here on."""
+        """Bind the first argument of a node to its result from here on."""
         _, value = take_choice(take(take_objects(node, "inputs", self._where)[0], "arg", dict, ""), "")
         self._values[take_name(value, "name", self._where)] = results[0]
 
     def check(self, name: str, builder: Builder) -> None:
-        """Stop where a value is another than the archive says."""
+        """Refuse a value that differs from the archive's declaration."""
         value = self._values[name]
         if value is not None and (found := builder.shape(value)) != (wanted := self.declared(name)):
             raise unreadable(
@@ -210,7 +210,7 @@ class _Scope:
             )
 
     def find(self, name: str) -> Ref:
-        """Return a value that is there already."""
+        """Return a value that was computed before."""
         if (value := self._values.get(name)) is None:
             raise unreadable(f"{self._where} refers to {shown(name)}, which is not computed before")
         return value
@@ -221,7 +221,7 @@ _CHANGES = {"buffer_mutation": "buffer_name", "parameter_mutation": "parameter_n
 
 
 def _argument_name(content: Json) -> str | None:
-    """The name of an argument that is a tensor; ``None`` for any other."""
+    """Return the name of a tensor argument; ``None`` for any other."""
     tag, value = take_choice(content, "an argument")
     if tag in {"as_custom_obj", "as_token", "as_operator", "as_graph"}:
         raise unsafe(f"values that are not accepted: {shown(tag)}")
@@ -238,7 +238,7 @@ def _tensor_name(content: Json, where: str) -> str:
 
 
 def _survey(graph: Json, depth: int) -> None:
-    """Look at all operators of a graph, before the first of them is worked on.
+    """Check all operators of a graph before processing the first.
 
     Raises:
         Failure: one is not in the table, or there are too many.
@@ -251,7 +251,7 @@ def _survey(graph: Json, depth: int) -> None:
     targets = [take_name(node, "target", "a node") for node in nodes]
     known = signatures().keys() | WRAPPERS | ASSERTIONS
     if unknown := [index for index, target in enumerate(targets) if target not in known]:
-        # Dropout in training mode allocates its mask before it draws it, and is to be told as what it is.
+        # Dropout in training mode allocates its mask before it draws it; report the random operator first.
         first = next((index for index in unknown if is_random(targets[index])), unknown[0])
         raise refusal(targets[first], _line(nodes[first]))
     for node in nodes:
@@ -262,7 +262,7 @@ def _survey(graph: Json, depth: int) -> None:
 
 
 def _line(node: Json) -> str:
-    """The line of the user's code that a node comes from, in brackets: the innermost one that is not in a library."""
+    """Return the innermost line of the user's code that a node comes from, outside of libraries, in brackets."""
     metadata = node.get("metadata")
     trace = metadata.get("stack_trace") if isinstance(metadata, dict) else None
     if not isinstance(trace, str):

@@ -1,21 +1,21 @@
-"""Checks sizes that kernels of torch take on trust: with others they would read memory behind a tensor.
+"""Checks sizes that torch's kernels do not check: with wrong ones they would read memory behind a tensor.
 
-torch's fake tensors do not notice: seen with torch 2.14, whose recurrent layers (oneDNN) take weights of any size and
-whose attention (flash, on the CPU) takes values of another length than the keys.
+torch's fake tensors miss them: seen with torch 2.14, whose recurrent layers (oneDNN) accept weights of any size and
+whose attention (flash, on the CPU) accepts values of another length than the keys.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelexport_converter.programs.building import Builder
+from modelexport_converter.programs.builder import Builder
+from modelexport_converter.programs.errors import unreadable
 from modelexport_converter.programs.graph import Ref
-from modelexport_converter.programs.refusals import unreadable
 
 Arguments = Mapping[str, Any]
 
 
 def check_sizes(builder: Builder, name: str, arguments: Arguments) -> None:
-    """Stop at a node whose tensors do not fit each other.
+    """Refuse a node whose tensors do not fit each other.
 
     Raises:
         Failure: ``CheckpointUnreadable``.
@@ -53,7 +53,7 @@ def _attention(builder: Builder, arguments: Arguments) -> bool:
 
 
 def _resizing(builder: Builder, arguments: Arguments) -> bool:
-    """A factor, where one is given beside a size, is the one that leads to it."""
+    """Return whether scale factors, if given together with a size, lead to that size."""
     source: Ref = arguments.get("self") or arguments["input"]
     found = builder.shape(source).sizes[2:]
     wanted = arguments.get("output_size") or ()

@@ -1,4 +1,4 @@
-"""The tensors of a ``.pt2`` archive: raw bytes, whose type, sizes and steps stand in a list beside them."""
+"""Reads the tensors of a ``.pt2`` archive: raw bytes, and a list of their types, sizes and strides."""
 
 import re
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from math import prod
 
 import torch
 
-from modelexport_converter.fetch import CHECKPOINT
-from modelexport_converter.programs.archive import CONFIGS, Archive
+from modelexport_converter.limits import CHECKPOINT_LIMIT
+from modelexport_converter.programs.archive import CONFIGS, ProgramArchive
 from modelexport_converter.programs.arguments import check_device, read_dtype, read_size, read_sizes
-from modelexport_converter.programs.fields import NAME_LIMIT, Json, check, take, take_name
+from modelexport_converter.programs.errors import shown, unreadable, unsafe
 from modelexport_converter.programs.graph import Shape
-from modelexport_converter.programs.refusals import shown, unreadable, unsafe
+from modelexport_converter.programs.json_fields import NAME_LIMIT, Json, check, take, take_name
 
 _NAME = re.compile(rf"[\w.:/@+ -]{{1,{NAME_LIMIT}}}")
-"""Of attributes, and of keys of a ``ModuleDict``; there are no quotes or brackets in them."""
+"""Names of attributes, and keys of a ``ModuleDict``; they contain no quotes or brackets."""
 REPEATED_LIMIT = 64 << 20
-"""Bytes of all tensors that stand for more numbers than the archive holds, by a step of zero."""
+"""Bytes of all tensors that have more numbers than the archive holds, by a stride of zero."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """How a tensor lies in a record: steps and offset count elements."""
+    """The layout of a tensor in a record; strides and offset count elements."""
 
     shape: Shape
     strides: tuple[int, ...]
@@ -30,7 +30,7 @@ class Meta:
 
     @property
     def end(self) -> int:
-        """The first element of the record that is behind the tensor."""
+        """Return the position after the last element of the tensor in its record."""
         if 0 in self.shape.sizes:
             return self.offset
         return (
@@ -39,12 +39,12 @@ class Meta:
 
     @property
     def bytes(self) -> int:
-        """What the tensor takes as float32 or more."""
+        """Return the bytes of the tensor as float32 or more."""
         return prod(self.shape.sizes) * max(self.shape.dtype.itemsize, 4)
 
 
 def read_meta(content: Json, where: str) -> Meta:
-    """Read what an archive says of a tensor.
+    """Read the layout of a tensor.
 
     Raises:
         Failure: it lies on a device, or its sizes are no numbers.
@@ -58,13 +58,13 @@ def read_meta(content: Json, where: str) -> Meta:
     return Meta(shape, strides, offset)
 
 
-def read_tensors(archive: Archive) -> tuple[Mapping[str, torch.Tensor], frozenset[str]]:
-    """Read all tensors by their names, and the names of those that are parameters.
+def read_tensors(archive: ProgramArchive) -> tuple[Mapping[str, torch.Tensor], frozenset[str]]:
+    """Read all tensors by name, and the names of the parameters.
 
-    Those that are one part of one record, as shared weights are, become one tensor.
+    Entries with the same part of the same record, such as shared weights, become one tensor.
 
     Raises:
-        Failure: one is pickled, lies on a device, reaches behind its record, or all together are too large.
+        Failure: a tensor is pickled, lies on a device or exceeds its record, or all together are too large.
     """
     entries: dict[str, tuple[str, str, Meta]] = {}
     parameters = set()
@@ -83,14 +83,18 @@ def read_tensors(archive: Archive) -> tuple[Mapping[str, torch.Tensor], frozense
             if entry.get("is_param") is True:
                 parameters.add(name)
     _check_extent([meta for _, _, meta in entries.values()])
-    return _read_all(archive, entries), frozenset(parameters)
+    read: dict[tuple[str, str, Meta], torch.Tensor] = {}
+    for name, place in entries.items():
+        if place not in read:
+            read[place] = _read(archive, name, *place)
+    return {name: read[place] for name, place in entries.items()}, frozenset(parameters)
 
 
 def _check_extent(metas: list[Meta]) -> None:
-    """Stop at tensors that repeat a few bytes without end."""
+    """Refuse tensors that are too large in total, or that repeat a few bytes endlessly."""
     extent = sum(meta.bytes for meta in metas)
-    if extent > CHECKPOINT.limit:
-        raise unreadable(f"its tensors come to {extent:,} bytes, the limit is {CHECKPOINT.limit:,}")
+    if extent > CHECKPOINT_LIMIT:
+        raise unreadable(f"its tensors come to {extent:,} bytes, the limit is {CHECKPOINT_LIMIT:,}")
     repeated = sum(meta.bytes for meta in metas if meta.end - meta.offset < prod(meta.shape.sizes))
     if repeated > REPEATED_LIMIT:
         raise unreadable(
@@ -98,15 +102,7 @@ def _check_extent(metas: list[Meta]) -> None:
         )
 
 
-def _read_all(archive: Archive, entries: Mapping[str, tuple[str, str, Meta]]) -> dict[str, torch.Tensor]:
-    read: dict[tuple[str, str, Meta], torch.Tensor] = {}
-    for name, entry in entries.items():
-        if entry not in read:
-            read[entry] = _read(archive, name, *entry)
-    return {name: read[entry] for name, entry in entries.items()}
-
-
-def _read(archive: Archive, name: str, kind: str, payload: str, meta: Meta) -> torch.Tensor:
+def _read(archive: ProgramArchive, name: str, kind: str, payload: str, meta: Meta) -> torch.Tensor:
     raw = archive.payload(kind, payload)
     count, rest = divmod(raw.numel(), meta.shape.dtype.itemsize)
     if rest or meta.end > count:

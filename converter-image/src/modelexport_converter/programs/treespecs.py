@@ -1,7 +1,7 @@
-"""Looks at the treespecs of an archive, which say how inputs and outputs are packed in tuples and dicts.
+"""Checks the treespecs of an archive, which describe how inputs and outputs are packed in tuples and dicts.
 
-A program here takes and gives tensors in a row, so nothing is made of a treespec. One that asks torch to import enums
-or factories of defaults was not written for a network, and is refused rather than passed over.
+A program here has flat inputs and outputs, so treespecs are not used. One that makes torch import enums or default
+factories was not written for a network, and is refused rather than ignored.
 """
 
 import json
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from modelexport import untrusted
-from modelexport_converter.programs.fields import NAME_LIMIT, Json, check, take, take_objects
-from modelexport_converter.programs.refusals import shown, unreadable, unsafe
+from modelexport_converter.programs.errors import shown, unreadable, unsafe
+from modelexport_converter.programs.json_fields import NAME_LIMIT, Json, check, take, take_objects
 
 LIMIT = 4 << 20
 """Characters of a treespec."""
@@ -18,10 +18,10 @@ _FACTORIES = frozenset(("bool", "dict", "float", "int", "list", "set", "str", "t
 
 
 def check_specs(graph_module: Json) -> None:
-    """Look at every treespec of a program.
+    """Check every treespec of a program.
 
     Raises:
-        Failure: ``CheckpointUnsafe``: one names what torch would import; ``CheckpointUnreadable``: it is no treespec.
+        Failure: ``CheckpointUnsafe``: torch would import a name in it; ``CheckpointUnreadable``: it is no treespec.
     """
     for entry in take_objects(graph_module, "module_call_graph", "the program"):
         signature = entry.get("signature")
@@ -34,16 +34,16 @@ def _check(text: str) -> None:
     try:
         content = untrusted.parse(text) if len(text) <= LIMIT else None
     except ValueError as error:
-        raise unreadable("a treespec is no JSON") from error
+        raise unreadable("a treespec is not JSON") from error
     if type(content) is not list or len(content) != 2:
-        raise unreadable("a treespec is no pair of a version and a tree")
+        raise unreadable("a treespec is not a pair of a version and a tree")
     for kind, context in _nodes(content[1]):
         if not _is_plain(kind, context):
             raise unsafe(f"treespecs that are not accepted: {shown(kind)} of {shown(context)}")
 
 
 def _nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """The type and the context of every node of a tree, which may be as deep as JSON is."""
+    """Yield type and context of every node of a tree, without recursion: it may be as deep as JSON allows."""
     waiting = [tree]
     while waiting:
         node = check(waiting.pop(), dict, "a node of a treespec")
@@ -52,7 +52,7 @@ def _nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_plain(kind: Any, context: Any) -> bool:
-    """Whether a context is nothing, or text of keys that are numbers, names, or tuples of these."""
+    """Return whether a context is empty, or text of keys that are numbers, names, or tuples of these."""
     if not isinstance(kind, str | None) or len(kind or "") > NAME_LIMIT:
         return False
     if kind == "collections.defaultdict" and isinstance(context, dict):

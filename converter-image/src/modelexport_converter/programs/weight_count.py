@@ -1,7 +1,7 @@
-"""Which weights of a program are multiplied with its values: in products, convolutions and recurrent layers.
+"""Counts the weights of a program that are multiplied with its values: in products, convolutions and recurrent layers.
 
-These are what a precision is about. What is added, e.g. learned positions, or looked up, is small beside it, and no
-format stores it in less than floats.
+Precision is about these. Weights that are added, e.g. learned positions, or looked up are few, and no format stores
+them in less than floats.
 """
 
 from collections import defaultdict
@@ -19,11 +19,11 @@ _PRODUCTS = frozenset(
 )
 
 
-def count_multiplied(program: Program) -> int:
-    """Return how many numbers of a program's weights are multiplied; those that are shared count once.
+def count_multiplied_weights(program: Program) -> int:
+    """Return the number of multiplied elements of a program's weights; shared ones count once.
 
-    A weight that is computed, as by ``weight_norm``, counts by its result; one of which parts are taken, as for query,
-    key and value, by its parts, and never by more than itself.
+    A computed weight, as by ``weight_norm``, counts by its result; a weight that is split, as for query, key and value,
+    counts by its parts, but never by more than itself.
     """
     origins: dict[int, frozenset[int]] = {value: frozenset([value]) for value in program.weights}
     origins |= dict.fromkeys(program.buffers, frozenset())
@@ -44,7 +44,7 @@ def count_multiplied(program: Program) -> int:
 
 
 def _factors(node: Node) -> Iterator[int]:
-    """The values that a product multiplies; what it adds is none of them, nor where a recurrent layer begins."""
+    """Yield the values that a product multiplies, without added ones and initial states of recurrent layers."""
     added = {"bias", "hx", "self"} if node.operator.startswith(("add", "baddbmm")) else {"bias", "hx"}
     for name, argument in node.arguments.items():
         if name not in added:

@@ -1,4 +1,4 @@
-"""What else is done to published files, each in a process of its own: removing them, and signing links to them."""
+"""Commands on published files, each in a process of its own: delete them, and sign links to them."""
 
 import json
 from collections import defaultdict
@@ -6,31 +6,31 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from modelexport import names
+from modelexport.api.reasons import Reason
+from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
-from modelexport.reasons import Reason
-from modelexport.result import ConversionResult
 from modelexport.signing import Credentials, presign
 from modelexport_converter.failures import Failure
 
 
 def run_command(command: str, environ: Mapping[str, str]) -> ConversionResult:
-    """Do what the first argument of the process asks for.
+    """Run the command named by the first argument of the process.
 
     Raises:
-        Failure: it cannot be done, or is nothing that this version does.
+        Failure: it failed, or this version has no such command.
     """
     if command not in COMMANDS:
-        message = f"{command!r} is nothing that this converter does; use the converter image of the operator's version"
+        message = f"the converter has no command {command!r}; use the converter image of the operator's version"
         raise Failure(Reason.CLASS_INVALID, message)
     return COMMANDS[command](environ)
 
 
 def clean(environ: Mapping[str, str]) -> ConversionResult:
-    """Remove the files of an export, and what unfinished uploads to them left.
+    """Delete the files of an export, and parts that unfinished uploads left.
 
     Raises:
-        Failure: the reason of the first file that could not be removed, with all of them; or files that were published
-            are not there: the store may be another one than that to which they went.
+        Failure: the reason of the first file that could not be deleted, with a list of all of them; or published files
+            are missing, since the store may be another one than they were published to.
     """
     from modelexport_converter.stores.s3 import Removal, S3Store  # signing a link needs no client
 
@@ -51,20 +51,17 @@ def clean(environ: Mapping[str, str]) -> ConversionResult:
             remaining.append(uri)
     if problems:
         raise Failure(problems[0].reason, f"{problems[0]} ({len(remaining)} files remain: {', '.join(remaining)})")
-    words = _tell(outcomes[Removal.REMOVED], outcomes[Removal.FOREIGN])
+    words = f"{len(outcomes[Removal.REMOVED])} files were removed"
+    if foreign := outcomes[Removal.FOREIGN]:
+        words += f"; published for another ModelExport and left: {', '.join(foreign)}"
     if missing := [uri for uri in outcomes[Removal.ABSENT] if uri in published]:
         found = f"{len(missing)} published files were not found in {store.endpoint}: {', '.join(missing)}"
         raise Failure(Reason.FILES_REMAIN, f"{found} ({words})")
     return ConversionResult(Reason.FILES_REMOVED, words)
 
 
-def _tell(removed: list[str], foreign: list[str]) -> str:
-    text = f"{len(removed)} files were removed"
-    return f"{text}; published for another ModelExport and left: {', '.join(foreign)}" if foreign else text
-
-
 def sign(environ: Mapping[str, str]) -> ConversionResult:
-    """Announce a link for each file, with which anybody can fetch it for a while.
+    """Announce a presigned link for each file; anybody who has it can download the file until it expires.
 
     Raises:
         Failure: the environment has no credentials.
@@ -87,7 +84,7 @@ def _read_uris(text: str, name: str) -> list[str]:
     try:
         return [str(uri) for uri in json.loads(text)]
     except (ValueError, TypeError) as error:
-        raise Failure(Reason.CLASS_INVALID, f"{name} is no list of URIs in JSON: {error}") from error
+        raise Failure(Reason.CLASS_INVALID, f"{name} is not a JSON list of URIs: {error}") from error
 
 
 COMMANDS: Mapping[str, Callable[[Mapping[str, str]], ConversionResult]] = {names.CLEAN: clean, names.PRESIGN: sign}

@@ -1,7 +1,7 @@
-"""What a JSON document of a stranger may hold, told as a check per field. A check returns nothing and raises.
+"""Checks of an untrusted JSON document, composed field by field. A check returns nothing and raises ``ValueError``.
 
-The values are those of ``modelexport.untrusted``; here a text has to be as it may be shown, and is not made so: we have
-written it, or somebody else has in our place.
+Values are checked as in ``modelexport.untrusted``, but texts are not cleaned: an unclean text is refused, since the
+converter writes clean ones only.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ Check = Callable[[Any, str], object]
 
 
 def text(limit: int) -> Check:
-    """A text of at most so many characters."""
+    """Accept a clean text of at most ``limit`` characters."""
 
     def check(value: Any, field: str) -> None:
         if not isinstance(value, str):
-            raise ValueError(f"{field} is no text")
+            raise ValueError(f"{field} is not a text")
         if len(value) > limit:
             raise ValueError(f"{field} has {len(value):,} characters, at most {limit:,} are taken")
         if not is_clean(value):
@@ -32,26 +32,26 @@ _KEY = text(256)
 
 
 def whole(high: int) -> Check:
-    """A whole number from 0."""
+    """Accept a whole number from 0 to ``high``."""
     return lambda value, field: untrusted.whole(value, field, high)
 
 
 def number(high: float) -> Check:
-    """A finite number from 0."""
+    """Accept a finite number from 0 to ``high``."""
     return lambda value, field: untrusted.number(value, field, high)
 
 
 def optional(inner: Check) -> Check:
-    """What ``inner`` takes, or nothing."""
+    """Accept ``None`` or a value that ``inner`` accepts."""
     return lambda value, field: None if value is None else inner(value, field)
 
 
 def each(inner: Check, limit: int) -> Check:
-    """A list of at most so many items."""
+    """Accept a list of at most ``limit`` items."""
 
     def check(value: Any, field: str) -> None:
         if not isinstance(value, list) or len(value) > limit:
-            raise ValueError(f"{field} is no list of at most {limit:,} items")
+            raise ValueError(f"{field} is not a list of at most {limit:,} items")
         for index, item in enumerate(value):
             inner(item, f"{field}[{index}]")
 
@@ -59,11 +59,11 @@ def each(inner: Check, limit: int) -> Check:
 
 
 def mapping(inner: Check, limit: int) -> Check:
-    """An object of at most so many entries, whatever their names."""
+    """Accept an object of at most ``limit`` entries with any names."""
 
     def check(value: Any, field: str) -> None:
         if not isinstance(value, dict) or len(value) > limit:
-            raise ValueError(f"{field} is no object of at most {limit:,} entries")
+            raise ValueError(f"{field} is not an object of at most {limit:,} entries")
         for name, item in value.items():
             _KEY(name, f"a name in {field}")
             inner(item, f"{field}.{name}")
@@ -72,7 +72,7 @@ def mapping(inner: Check, limit: int) -> Check:
 
 
 def record(**fields: Check) -> Check:
-    """An object of exactly these fields."""
+    """Accept an object of exactly these fields."""
 
     def check(value: Any, field: str) -> None:
         found = untrusted.record(value, field)
@@ -87,7 +87,7 @@ def record(**fields: Check) -> Check:
 
 
 def simple(depth: int) -> Check:
-    """Texts, numbers and what is made of them, nested at most so deep."""
+    """Accept texts, numbers and containers of them, nested at most ``depth`` levels deep."""
 
     def check(value: Any, field: str) -> None:
         if isinstance(value, dict | list) and depth:

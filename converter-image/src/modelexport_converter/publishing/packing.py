@@ -1,4 +1,4 @@
-"""Makes the one file to publish of what a conversion produced, which for Core ML is a folder."""
+"""Packs the produced file for publication; for Core ML it is a folder, which becomes a zip archive."""
 
 import shutil
 import zipfile
@@ -9,7 +9,7 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(produced: Path, path: Path) -> None:
-    """Write the produced file to ``path``, or an archive of it where it is a folder.
+    """Write the produced file to ``path``, as a zip archive if it is a folder.
 
     Equal folders give equal archives: entries are sorted and have one fixed time.
     """

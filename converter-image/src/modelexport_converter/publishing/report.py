@@ -1,6 +1,6 @@
-"""The report beside every artifact: what was asked, what was made, how it was proved, and how to use the file.
+"""The report beside every artifact: the request, the file, its verification, and how to use it.
 
-It is written last, so a file without a report was never published. The next, equal conversion reads it and is done.
+It is written last, so a file without a report was never published. The next, equal conversion reads it and stops.
 """
 
 import json
@@ -10,27 +10,31 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from modelexport import __version__, names, untrusted
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import (
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import (
+    Accuracy,
     Artifact,
     ConversionResult,
     Reference,
     Verification,
+    read_accuracy,
     read_artifact,
     read_verification,
 )
 from modelexport_converter.stores import TEXT_LIMIT
 
-if TYPE_CHECKING:  # both import torch, which a conversion that is reused never needs
-    from modelexport_converter.backends import Facts
+if TYPE_CHECKING:  # these import torch, which a reused conversion never needs
+    from modelexport_converter.backends import FileContents
     from modelexport_converter.model import LoadedModel
-    from modelexport_converter.statistics import Fit
+    from modelexport_converter.norm_statistics import Fit
 
-SCHEMA_VERSION = 2
-"""2: pictures are chosen by the digests of their names, and ``pictures`` says which were."""
+SCHEMA_VERSION = 3
+"""3: ``images``, a new key, identifies the selected images by the digests of their names."""
 REMARKS, REMARK_LIMIT = 8, 1000
-"""How many remarks a report has at most, and the characters of each."""
+"""Remarks in a report, and characters of each, at most."""
+LAYER_LIMIT = 256
+"""Characters of a layer's name, at most."""
 PACKAGES = (
     "ai-edge-litert",
     "ai-edge-quantizer",
@@ -40,6 +44,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "tensorflow-cpu",
     "torch",
     "torchvision",
 )
@@ -47,14 +52,19 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Sources:
-    """The SHA-256 of the bytes from which a file is made; ``calibration`` is ``None`` without pictures of the user."""
+    """The SHA-256 of the inputs of a file; ``None`` for images that the user does not give."""
 
     checkpoint: str
     calibration: str | None
+    evaluation: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain data for a report; ``evaluation`` only if there is one, as in reports of earlier versions."""
+        return {name: value for name, value in asdict(self).items() if name != "evaluation" or value}
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the versions of this converter and of the libraries that it has at hand; nothing is imported."""
+    """Return the versions of this converter and of its installed libraries, without importing them."""
     installed = {name: _version(name) for name in PACKAGES}
     return {"modelexport": __version__, **{name: version for name, version in installed.items() if version}}
 
@@ -67,42 +77,49 @@ def _version(package: str) -> str | None:
 
 
 def artifact_uri(request: ConversionRequest) -> str:
-    """Return the URI of what a conversion publishes."""
+    """Return the URI of the published file."""
     return f"{request.output}{request.artifact_name}"
 
 
 def report_uri(request: ConversionRequest) -> str:
-    """Return the URI of a conversion's report."""
+    """Return the URI of the report."""
     return f"{request.output}{names.REPORT_FILE}"
 
 
 def build_report(
-    request: ConversionRequest, sources: Sources, artifact: Artifact, verification: Verification
+    request: ConversionRequest,
+    sources: Sources,
+    artifact: Artifact,
+    verification: Verification,
+    accuracy: Accuracy | None = None,
 ) -> dict[str, Any]:
-    """Return the part of a report by which an equal conversion recognises its work."""
+    """Return the section of a report by which an equal conversion recognises its work."""
     return {
         "schemaVersion": SCHEMA_VERSION,
         "specHash": request.spec_hash,
         "request": json.loads(request.public().to_json()),
-        "scheme": str(request.scheme),
+        "scheme": str(request.recipe),
         "versions": tool_versions(),
-        "sources": asdict(sources),
+        "sources": sources.to_dict(),
         "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
         "verification": verification.to_dict(),
+        **({"accuracy": accuracy.to_dict()} if accuracy else {}),
     }
 
 
-def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
-    """Return what the user of a file has to know: its input, its outputs, the classes, and what it holds."""
+def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any]:
+    """Return the facts that users of a file need: its input, outputs, classes and content."""
     outputs = [
         {"name": output.name, "shape": facts.outputs.get(output.name), "axes": output.axes, "meaning": output.meaning}
         for output in model.outputs
     ]
+    colours = model.preprocessing.colours
+    axes = ("batch", "height", "width", colours) if facts.channels_last else ("batch", colours, "height", "width")
     return {
         "input": {
             "name": model.input_name,
-            "shape": model.input_shape,
-            "axes": ("batch", model.preprocessing.colours, "height", "width"),
+            "shape": model.shape_in_file(channels_last=facts.channels_last),
+            "axes": axes,
         },
         "preprocessing": asdict(model.preprocessing),
         "outputs": outputs,
@@ -116,15 +133,15 @@ def describe_model(model: "LoadedModel", facts: "Facts") -> dict[str, Any]:
 
 
 def describe_fit(fit: "Fit") -> dict[str, Any]:
-    """Return how far a network is from its statistics of normalisation; what is infinite is no number in JSON."""
+    """Return how far a network is from its normalisation statistics; infinite numbers become ``null``."""
     worst = fit.worst
     numbers = {"mean": fit.mean, "spread": fit.spread, "firstSpread": fit.first_spread, "worstMean": worst.mean}
     rounded = {name: round(value, 4) if math.isfinite(value) else None for name, value in numbers.items()}
-    return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "pictures": fit.pictures}
+    return {**rounded, "worstLayer": worst.layer, "layers": len(fit.deviations), "images": fit.images}
 
 
 def describe_proof(verification: Verification) -> str:
-    """Say in a status that a file is verified, and what of its reference was assumed, which nobody should overlook."""
+    """Return the words "verified" for a status, with assumptions about the reference that a user should see."""
     if verification.reference is not Reference.REBUILT or not verification.assumptions:
         return "verified"
     first, *others = verification.assumptions
@@ -135,34 +152,31 @@ def describe_proof(verification: Verification) -> str:
 def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> ConversionResult | None:
     """Return the result of an earlier, equal conversion from the text of its report.
 
-    ``None`` where it was another: other content, other tools, or no report of this version at all.
+    Returns ``None`` for another conversion: other content, other tools, or no report of this version.
     """
     try:
         report = untrusted.load(content, TEXT_LIMIT)
-        expected = (SCHEMA_VERSION, request.spec_hash, asdict(sources), tool_versions())
+        expected = (SCHEMA_VERSION, request.spec_hash, sources.to_dict(), tool_versions())
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None
         artifact = read_artifact(report["artifact"], size="sizeBytes")
-        if artifact.uri != artifact_uri(request) or report["scheme"] != request.scheme:
+        if artifact.uri != artifact_uri(request) or report["scheme"] != request.recipe:
             return None
         verification = read_verification(report["verification"])
         if verification.reference is None:
-            return None  # of a version that did not say what it was compared with
-        told = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
+            return None  # written by a version without a reference
+        words, proof = "an equal conversion had published this file already", describe_proof(verification)
+        noted = untrusted.texts(report["remarks"], "remarks", REMARKS, REMARK_LIMIT)
         return ConversionResult(
             reason=Reason.SUCCEEDED,
-            message="; ".join([_describe_earlier(verification), *told]),
-            scheme=str(request.scheme),
+            message="; ".join([words if proof == "verified" else f"{words}, {proof}", *noted]),
+            recipe=str(request.recipe),
             artifact=artifact,
             report_uri=report_uri(request),
             verification=verification,
+            accuracy=read_accuracy(report["accuracy"]) if request.evaluation else None,
             reused=True,
         )
     except (KeyError, ValueError):
-        return None  # not a report that this version could have written, so it is made anew
-
-
-def _describe_earlier(verification: Verification) -> str:
-    words, proof = "an equal conversion had published this file already", describe_proof(verification)
-    return words if proof == "verified" else f"{words}, {proof}"
+        return None  # this version did not write it, so convert again

@@ -1,4 +1,4 @@
-"""Files that several conversions of one export need, made once by whoever comes first."""
+"""Caches files that several conversions of one export need; the first one that needs a file makes it."""
 
 import fcntl
 import shutil
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class SharedFolder:
-    """A folder of files that are named by their content; safe between processes, and against a kill at any moment."""
+class ArtifactCache:
+    """A folder of files named by a digest of their inputs; safe between processes, even if one is killed."""
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._root = root
 
     def provide(self, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Return the file or folder of a key, and whether it was made now.
+        """Return the file or folder of a key, and whether this call made it.
 
-        ``build(path)`` writes it under another name first; while it does, the others wait.
+        ``build(path)`` writes it under a temporary name first; other processes wait meanwhile.
         """
         path, partial = self._root / key, self._root / f"partial-{key}"
         with (self._root / f"{key}.lock").open("w") as lock:

@@ -1,12 +1,12 @@
-"""Every exception that can end a conversion, turned into a reason and a message. The only place that decides this."""
+"""Maps every exception that can end a conversion to a reason and a message. No other module decides this."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from modelexport.api.reasons import Reason
+from modelexport.api.result import ConversionResult
 from modelexport.logs import log, with_fields
-from modelexport.reasons import Reason
-from modelexport.result import ConversionResult
 from modelexport.text import clean
 from modelexport_converter.failures import Failure
 
@@ -14,19 +14,19 @@ BRIEF = 500
 """Characters of a library's message that reach the user; the log has all of it."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "Failed to allocate memory", "out of memory")
-"""How libraries in C++ say it, who know no ``MemoryError``."""
+"""Messages of C++ libraries that ran out of memory; they do not raise ``MemoryError``."""
 
 
 class Terminated(BaseException):
-    """The process was asked to end (SIGTERM); not an ``Exception``, which a library might take for its own problem."""
+    """The process was asked to end (SIGTERM). Not an ``Exception``, which a library might catch."""
 
 
 @contextmanager
 def library_errors(doing: str, reason: Reason = Reason.CONVERSION_FAILED) -> Iterator[None]:
-    """Give whatever a library raises the reason of what was being done.
+    """Turn any exception of a library into a failure with this reason; ``doing`` describes the action for the message.
 
     Raises:
-        Failure: in the place of any exception but those that say themselves what happened.
+        Failure: instead of every exception except ``Failure``, ``MemoryError`` and ``OSError``, which pass through.
     """
     try:
         yield
@@ -40,12 +40,13 @@ def library_errors(doing: str, reason: Reason = Reason.CONVERSION_FAILED) -> Ite
 
 
 def explain(error: Exception) -> ConversionResult:
-    """Return the result of a conversion that an exception ended."""
+    """Return the result of a conversion that ended in an exception."""
     reason, message = _reason_of(error)
     level = log.warning if isinstance(error, Failure) else log.error
     level("failure", exc_info=error, extra=with_fields(reason=reason, message=message))
-    verification = error.verification if isinstance(error, Failure) else None
-    return ConversionResult(reason, message, verification=verification)
+    if not isinstance(error, Failure):
+        return ConversionResult(reason, message)
+    return ConversionResult(reason, message, verification=error.verification, accuracy=error.accuracy)
 
 
 def _reason_of(error: Exception) -> tuple[Reason, str]:
@@ -63,10 +64,10 @@ def _reason_of(error: Exception) -> tuple[Reason, str]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether a library wanted more memory than there is."""
+    """Return whether a library ran out of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def brief(error: Exception) -> str:
-    """Return the message of an exception on one line, cut to what a status can hold."""
+    """Return the message of an exception on one line, short enough for a status."""
     return clean(" ".join(str(error).split()) or type(error).__name__, BRIEF)

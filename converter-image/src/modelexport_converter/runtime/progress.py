@@ -1,4 +1,4 @@
-"""What a conversion tells while it runs: one line of JSON per event, and what its stages take."""
+"""Reports the progress of a conversion as JSON lines, and measures the time of its stages and its peak memory."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from modelexport.logs import JsonFormatter, announce, log
 
 
 def start_logging(stream: TextIO, context: Mapping[str, str]) -> None:
-    """Send our events, and the warnings of libraries, to a stream."""
+    """Send our events and the warnings of libraries to a stream."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(context))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -23,7 +23,7 @@ def start_logging(stream: TextIO, context: Mapping[str, str]) -> None:
 
 
 def claim_stdout() -> TextIO:
-    """Return the standard output, and send to standard error what libraries print there, native code included."""
+    """Return the standard output; redirect what libraries print, native code included, to standard error."""
     sys.stdout.flush()
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -32,7 +32,7 @@ def claim_stdout() -> TextIO:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a conversion has taken so far: seconds of its stages in their order, seconds in all, and memory in MiB.
+    """Time and memory that a conversion has used: seconds per stage in their order, seconds in total, and MiB.
 
     ``peak_memory_mib`` is the largest resident set of any of its processes.
     """
@@ -43,7 +43,7 @@ class Effort:
 
 
 class Stages:
-    """The stages of one step of a conversion, announced and timed."""
+    """Announces and times the stages of one step of a conversion."""
 
     def __init__(self) -> None:
         self._before = Effort()
@@ -52,7 +52,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, and its seconds at its end."""
+        """Announce the start of a stage, and its seconds at the end."""
         announce("stage", stage=name, state="started")
         start = time.monotonic()
         yield
@@ -60,16 +60,16 @@ class Stages:
         announce("stage", stage=name, state="finished", seconds=self._seconds[name])
 
     def follow(self, effort: Effort) -> None:
-        """Count what the steps before have taken."""
+        """Add the effort of the previous steps."""
         self._before = effort
 
     def effort(self) -> Effort:
-        """Everything so far, the steps before included."""
+        """Return the effort so far, including that of the previous steps."""
         before, own = self._before, time.monotonic() - self._start
         seconds = {**before.seconds, **self._seconds}
         return Effort(seconds, round(before.total + own, 3), max(before.peak_memory_mib, peak_memory_mib()))
 
 
 def peak_memory_mib() -> int:
-    """The largest resident set of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Return the largest resident set of this process so far and of a child that has ended, together, in MiB."""
+    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024

@@ -1,4 +1,4 @@
-"""How many threads a conversion may use: what it was told, else its share of the machine."""
+"""Chooses the number of threads of a conversion: the configured number, or its share of the machine."""
 
 import os
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def thread_count(environ: Mapping[str, str], cgroup_limit: Path = CGROUP_LIMIT) -> int:
-    """Return the number that the environment tells, else the CPUs of the container's limit or of the machine."""
-    if told := environ.get(names.THREADS_ENV):
-        return max(1, int(told))
+    """Return the number from the environment, or else the CPU limit of the container or the CPUs of the machine."""
+    if configured := environ.get(names.THREADS_ENV):
+        return max(1, int(configured))
     usable = len(os.sched_getaffinity(0))
     if not cgroup_limit.is_file():
         return usable
@@ -21,7 +21,7 @@ def thread_count(environ: Mapping[str, str], cgroup_limit: Path = CGROUP_LIMIT) 
 
 
 def limit_threads(environ: Mapping[str, str]) -> None:
-    """Hold every numeric library to the thread count; they read the variables when they are imported."""
+    """Set the thread count of every numeric library; they read these variables when they are imported."""
     count = str(thread_count(environ))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, count)

@@ -1,32 +1,32 @@
-"""Where checkpoints and pictures come from and artifacts go: an S3 server, or a directory with a folder per bucket."""
+"""Stores of checkpoints, images and artifacts: an S3 server, or a directory with a folder per bucket."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from modelexport import names
-from modelexport.reasons import Reason
-from modelexport.sources import public_uri
+from modelexport.api.reasons import Reason
+from modelexport.api.sources import public_uri
 from modelexport_converter.failures import Failure
 
 CHUNK = 1 << 20
-"""Bytes that are read at a time."""
+"""Bytes read at a time."""
 TEXT_LIMIT = 8 << 20
-"""Bytes of what is read as a text: a report takes a hundredth of it."""
+"""Bytes of an object that is read as text; a report takes a hundredth of it."""
 
 
 NAMES_LIMIT, NAME_BYTES_LIMIT = 100_000, 16 << 20
-"""Objects that a listing of a folder may have, and the bytes of their names: fetching has 256 MiB of memory."""
+"""Objects in a listing of a folder, and bytes of their names; the fetch step has 256 MiB of memory."""
 
 
 class ObjectMissing(Exception):  # noqa: N818 - it names what is the case
-    """A URI names nothing; ``str()`` says what was looked for. The caller knows what it was meant to be."""
+    """A URI names no object; ``str()`` names what was looked for. The caller knows the object's role."""
 
 
 class Store(Protocol):
-    """What both kinds of store offer. URIs are ``s3://bucket/key``; a directory also reads ``file:///path``.
+    """The interface of both stores. URIs are ``s3://bucket/key``; a directory also reads ``file:///path``.
 
-    All raise ``Failure``: ``BucketNotFound``, ``StorageDenied``, ``StorageFull`` or ``StorageUnavailable``.
+    All methods raise ``Failure``: ``BucketNotFound``, ``StorageDenied``, ``StorageFull`` or ``StorageUnavailable``.
     """
 
     def download(self, uri: str, path: Path, limit: int) -> None:
@@ -38,38 +38,38 @@ class Store(Protocol):
         """
 
     def read_text(self, uri: str) -> str | None:
-        """Return a UTF-8 object of at most ``TEXT_LIMIT`` bytes, or ``None`` where there is none."""
+        """Return a UTF-8 object of at most ``TEXT_LIMIT`` bytes, or ``None`` if it does not exist or is larger."""
 
     def size_of(self, uri: str) -> int | None:
-        """Return the bytes of an object, or ``None`` where there is none."""
+        """Return the size of an object in bytes, or ``None`` if it does not exist."""
 
     def list_names(self, uri: str) -> tuple[str, ...]:
         """Return the names below a folder (``uri`` ends with a slash), relative to it and sorted.
 
         Raises:
-            TooMany: there are more of them than ``bounded`` lets through.
+            TooMany: the listing exceeds a limit of ``bounded``.
         """
 
     def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
-        """Write a file to a URI so that it is there whole or not at all."""
+        """Write a file to a URI; readers see it complete or not at all."""
 
 
 class TooLarge(Exception):  # noqa: N818 - it names what is the case
-    """An object has more bytes than it may have; ``str()`` gives both numbers."""
+    """An object exceeds its size limit; ``str()`` gives both numbers."""
 
     def __init__(self, found: int, limit: int) -> None:
         super().__init__(f"has at least {found:,} bytes, the limit is {limit:,}")
 
 
 class TooMany(Exception):  # noqa: N818 - it names what is the case
-    """A folder holds more than is listed; ``str()`` says which bound it exceeds."""
+    """A folder exceeds a limit of listings; ``str()`` names it."""
 
 
 def bounded(names: Iterable[str]) -> Iterator[str]:
-    """Pass on the names of a listing while they are neither too many nor too long, all of them together.
+    """Yield the names of a listing up to the limits on their number and total length.
 
     Raises:
-        TooMany: they are.
+        TooMany: the listing exceeds a limit.
     """
     length = 0
     for count, name in enumerate(names, 1):
@@ -85,11 +85,11 @@ def open_store(environ: Mapping[str, str]) -> Store:
     """Open the store that the environment names; see ``modelexport.names``.
 
     Raises:
-        Failure: ``ClassInvalid`` where the environment names none, ``StorageUnavailable`` for a missing directory.
+        Failure: ``ClassInvalid`` if the environment names none, ``StorageUnavailable`` for a missing directory.
     """
     address = environ.get(names.STORE_ENV, "")
     if address.startswith(("http://", "https://")):
-        # The S3 client costs a quarter of a second to import, which a local run need not pay.
+        # Importing the S3 client takes a quarter of a second, which a local run can save.
         from modelexport_converter.stores.s3 import S3Store
 
         return S3Store.connect(environ)
@@ -104,7 +104,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Return bucket and key of ``s3://bucket/key``; the key may be empty.
 
     Raises:
-        Failure: ``InvalidSpec``, the URI is of another scheme.
+        Failure: ``InvalidSpec``, the URI has another scheme.
     """
     bucket, slash, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket or not slash:

@@ -1,4 +1,4 @@
-"""Which addresses an ``https://`` source may lead to: public ones, and those that the export's class allows. Pure.
+"""Decides which addresses an ``https://`` source may reach: public ones, and those that the class allows. Pure.
 
 Sources: the IANA registries of special-purpose addresses (RFC 6890) as ``ipaddress`` has them, RFC 4291 section 2.4
 (2000::/3 is all of IPv6 that is assigned for global unicast) and RFC 6052 (the well-known prefix of NAT64).
@@ -27,27 +27,23 @@ _SPECIAL = tuple(
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Read networks such as ``10.0.0.0/8``, parted by spaces."""
+    """Parse networks such as ``10.0.0.0/8``, separated by spaces."""
     return tuple(map(ip_network, text.split()))
 
 
 def is_allowed(address: str, networks: Iterable[Network]) -> bool:
-    """Whether a source may lead to an address: a public one, or one within the networks.
+    """Return whether a source may reach an address: a public one, or one within the networks.
 
     Args:
-        address: as the resolver writes it, of IPv4 or IPv6.
-        networks: what is allowed besides public addresses.
+        address: an IPv4 or IPv6 address as the resolver writes it.
+        networks: allowed in addition to public addresses.
     """
     found = ip_address(address)
-    reached = _carried(found) or found
+    reached: IPv4Address | IPv6Address = found
+    if isinstance(found, IPv6Address):  # NAT64 and mapped addresses lead to the IPv4 address within
+        within = IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
+        reached = within or found
     return _is_public(reached) or any(one in network for one in (found, reached) for network in networks)
-
-
-def _carried(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address to which one of IPv6 leads."""
-    if isinstance(address, IPv4Address):
-        return None
-    return IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address.ipv4_mapped
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:

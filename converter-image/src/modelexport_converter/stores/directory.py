@@ -1,7 +1,7 @@
 """A directory as store: ``s3://bucket/key`` is the file ``<root>/bucket/key``.
 
-A file appears whole or not at all. It is written under a hidden name first; a writer holds a lock on that name, so
-the next writer can tell what a killed one left behind, and removes it.
+A file appears complete or not at all: it is written under a hidden name first. A writer locks that file, so the next
+writer can recognise and remove what a killed one left behind.
 """
 
 import errno
@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, bounded, split_uri
 
@@ -25,7 +25,7 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DirectoryStore:
-    """See ``Store``. Metadata has no place in a file system and is left to the report."""
+    """Implements ``Store``. A file system has no place for metadata; the report holds it."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -36,7 +36,12 @@ class DirectoryStore:
 
     def download(self, uri: str, path: Path, limit: int) -> None:
         """Copy an object to ``path``; see ``Store``."""
-        source = self._existing(uri)
+        source = self._path(uri)
+        if not source.is_file():
+            self._check_bucket(uri)
+            if source.is_dir():
+                raise ObjectMissing(f"{source} is a folder, and the URI of a folder of images ends with a slash")
+            raise ObjectMissing(f"there is no file {source}")
         with _translated(f"{source} (from {uri})"):
             if (size := source.stat().st_size) > limit:
                 raise TooLarge(size, limit)
@@ -45,7 +50,7 @@ class DirectoryStore:
             shutil.copyfileobj(reader, writer, CHUNK)
 
     def read_text(self, uri: str) -> str | None:
-        """Return a small object, or ``None``; see ``Store``."""
+        """Return a small text object, or ``None``; see ``Store``."""
         path = self._path(uri)
         with _translated(str(path)):
             if not path.is_file() or path.stat().st_size > TEXT_LIMIT:
@@ -68,22 +73,13 @@ class DirectoryStore:
         return tuple(sorted(str(name) for name in files if not any(part.startswith(".") for part in name.parts)))
 
     def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
-        """Write a file to a URI, whole or not at all; see ``Store``."""
+        """Write a file to a URI, complete or not at all; see ``Store``."""
         target = self._path(uri)
         with _translated(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(target)
             with _replacing(target) as writer, path.open("rb") as reader:
                 shutil.copyfileobj(reader, writer, CHUNK)
-
-    def _existing(self, uri: str) -> Path:
-        path = self._path(uri)
-        if not path.is_file():
-            self._check_bucket(uri)
-            if path.is_dir():
-                raise ObjectMissing(f"{path} is a folder, and the URI of a folder of pictures ends with a slash")
-            raise ObjectMissing(f"there is no file {path}")
-        return path
 
     def _check_bucket(self, uri: str) -> None:
         if uri.startswith("file://"):
@@ -106,7 +102,7 @@ class DirectoryStore:
 
 
 def _local_path(uri: str) -> Path:
-    """Tools write a space as ``%20``; a file with that in its very name is found first."""
+    """Decode ``%20`` and the like, unless a file has this literal name."""
     path = Path(uri.removeprefix("file://"))
     with _translated(uri):
         return path if path.exists() else Path(unquote(str(path)))
@@ -125,14 +121,9 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
             Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(target.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(descriptor)  # the rename survives a power cut
     finally:
         os.close(descriptor)
 

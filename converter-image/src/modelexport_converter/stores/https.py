@@ -1,8 +1,8 @@
-"""Files from the web: ``https://`` only, redirects to ``https://`` and to allowed folders only, bounded in size.
+"""Downloads from the web: ``https://`` only, redirects to ``https://`` and to allowed folders only, limited in size.
 
-A name is resolved once. The address that it leads to is checked, and that very address is connected to, under the name
-of the URI (SNI, certificate, ``Host``): a name that answers with another address the next time changes nothing. Proxies
-are not used, whatever ``HTTPS_PROXY`` says: a proxy resolves names by itself, where nobody checks the address.
+A name is resolved once. The resolved address is checked, and the connection goes to that very address, under the name
+of the URI (SNI, certificate, ``Host``): a name that resolves to another address the next time changes nothing. Proxies
+are not used, even if ``HTTPS_PROXY`` is set: a proxy resolves names itself, without the check of the address.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from urllib.parse import urldefrag, urljoin
 import urllib3
 
 from modelexport import names
-from modelexport.reasons import Reason
-from modelexport.sources import explain_outside, explain_unreadable, public_uri
+from modelexport.api.reasons import Reason
+from modelexport.api.sources import explain_outside, explain_unreadable, public_uri
 from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, ObjectMissing, TooLarge
 from modelexport_converter.stores.addresses import Network, is_allowed, parse_networks
-from modelexport_converter.stores.retry import Patience
+from modelexport_converter.stores.retry import RetryPolicy
 from modelexport_converter.stores.tls import trust_arguments
 
 REDIRECT_LIMIT = 5
@@ -32,17 +32,17 @@ GONE = (401, 403, 404, 410)
 CONNECT_SECONDS = 10
 TIMEOUT = urllib3.Timeout(connect=CONNECT_SECONDS, read=60)
 TOTAL_SECONDS = 3600.0
-"""Of one download: a server may send a byte a minute for ever."""
+"""Limit of one download: a server may send a byte a minute forever."""
 SHOWN_LIMIT = 200
-PATIENCE = Patience()
-"""It is short, whatever the store is given: an address that does not answer may as well be a wrong one."""
+RETRY_POLICY = RetryPolicy()
+"""Always short, whatever the retry policy of the store: an address that does not answer may as well be wrong."""
 
 
 def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> None:
-    """Write what an ``https://`` URI answers to ``path``.
+    """Write the response of an ``https://`` URI to ``path``.
 
     Raises:
-        ObjectMissing: the server does not give it out.
+        ObjectMissing: the server refuses or does not have it.
         TooLarge: it has more bytes than ``limit``.
         Failure: ``StorageUnavailable``; ``InvalidSpec`` for a redirect to another scheme; ``SourceNotAllowed`` for an
             address, or a redirect out of the folders, that the export's class does not allow.
@@ -52,12 +52,12 @@ def download(uri: str, path: Path, limit: int, environ: Mapping[str, str]) -> No
         parse_networks(environ.get(names.HTTPS_NETWORKS_ENV, "")),
         trust_arguments(environ),
     )
-    PATIENCE.attempt(lambda: _download(rules, uri, path, limit))
+    RETRY_POLICY.attempt(lambda: _download(rules, uri, path, limit))
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """What a source may be: its folders, the networks beside public addresses, and the trusted authorities."""
+    """Limits on sources: allowed folders, networks allowed beside public addresses, and trusted authorities."""
 
     sources: Sequence[str]
     networks: Sequence[Network]
@@ -65,7 +65,7 @@ class _Rules:
 
 
 class _Connection(urllib3.connection.HTTPSConnection):
-    """Connects to an address that was checked, and to no other that its name may have."""
+    """Connects to an address that passed the check, and to no other address of the name."""
 
     def __init__(self, *arguments: Any, networks: Sequence[Network], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -75,27 +75,24 @@ class _Connection(urllib3.connection.HTTPSConnection):
         try:
             found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise urllib3.exceptions.HTTPError(f"the name {self.host} leads to no address: {error}") from error
+            raise urllib3.exceptions.HTTPError(f"the name {self.host} cannot be resolved: {error}") from error
         allowed = [(family, address) for family, *_, address in found if is_allowed(str(address[0]), self._networks)]
         if not allowed:
-            problem = f"{self.host} leads to an address that is not public, which the ExportClass does not allow"
+            problem = f"{self.host} resolves to an address that is not public and that the ExportClass does not allow"
             way_out = "put the file into the store, or have its network added to spec.https.allowedNetworks"
             raise Failure(Reason.SOURCE_NOT_ALLOWED, f"{problem}; {way_out}")
-        return self._connect(allowed)
-
-    def _connect(self, addresses: Sequence[tuple[int, Any]]) -> socket.socket:
-        problem = None
-        for family, address in addresses:
+        failed = None
+        for family, address in allowed:
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
                 connection.settimeout(CONNECT_SECONDS)
                 connection.connect(address)
             except OSError as error:
                 connection.close()
-                problem = error
+                failed = error
             else:
                 return connection
-        raise urllib3.exceptions.HTTPError(f"{self.host} does not answer: {problem}") from problem
+        raise urllib3.exceptions.HTTPError(f"{self.host} does not answer: {failed}") from failed
 
 
 class _Pool(urllib3.HTTPSConnectionPool):
@@ -112,7 +109,7 @@ def _download(rules: _Rules, uri: str, path: Path, limit: int) -> None:
 
 
 def _follow(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.BaseHTTPResponse:
-    """Return the answer that is no redirect; ``stack`` closes what was opened for it."""
+    """Follow redirects and return the final response; ``stack`` closes its connections."""
     for _ in range(REDIRECT_LIMIT + 1):
         response = stack.enter_context(_request(rules, uri, stack))
         if response.status not in REDIRECTS:
@@ -134,10 +131,10 @@ def _request(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.Ba
 
 
 def _next_of(rules: _Rules, uri: str, location: str) -> str:
-    """Return where a redirect leads.
+    """Return the target of a redirect.
 
     Raises:
-        Failure: nobody may go there.
+        Failure: it is not allowed.
     """
     try:
         found = urldefrag(urljoin(uri, location)).url

@@ -1,7 +1,7 @@
-"""Waits for a store that does not answer, within one conversion.
+"""Retries operations on a store that does not answer, within one conversion.
 
-The pauses grow exponentially, and each is drawn between half of its length and all of it, so that the conversions that
-an outage stopped do not come back at one moment (equal jitter, "Exponential Backoff And Jitter", AWS Architecture
+The delays grow exponentially, and each is drawn between half of its length and all of it, so that the conversions that
+an outage stopped do not return at the same moment (equal jitter, "Exponential Backoff And Jitter", AWS Architecture
 Blog).
 """
 
@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from modelexport import names
+from modelexport.api.reasons import Reason
 from modelexport.logs import announce
-from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 
 T = TypeVar("T")
 
 SHORT_SECONDS = 4.0
-"""How long is waited unless somebody says otherwise: enough for a connection that was cut, and no time for a user."""
+"""The default: enough for a dropped connection, and short for a user who waits."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds between the first attempts, and between the last ones: each attempt is a line in the log."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long an operation is tried again, from its first failure on; the clock is that of ``time`` but in tests."""
+class RetryPolicy:
+    """How long an operation is retried after its first failure; only tests replace the clock and ``sleep``."""
 
     seconds: float = SHORT_SECONDS
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def attempt(self, operation: Callable[[], T]) -> T:
-        """Run an operation, and again while the store is unavailable.
+        """Run an operation, and retry it while the store is unavailable.
 
         Raises:
             Failure: of the last attempt, or at once for any other reason.
@@ -49,27 +49,23 @@ class Patience:
                 began = now if began is None else began
                 pause = random.uniform(delay / 2, delay)  # noqa: S311 - no secret
                 if now - began + pause > self.seconds:
-                    raise _after(failure, now - began) from failure
+                    if now - began < SHORT_SECONDS:
+                        raise
+                    message = f"{failure} It was retried for {now - began:.0f} s."
+                    raise Failure(failure.reason, message, failure.verification) from failure
                 left = round(self.seconds - (now - began))
                 announce("retry", message=str(failure), delay=round(pause, 1), left=left)
             self.sleep(pause)
             delay = min(2 * delay, LONGEST_DELAY)
 
 
-def _after(failure: Failure, waited: float) -> Failure:
-    """The last failure, with how long it was waited for the store, where anybody would have noticed."""
-    if waited < SHORT_SECONDS:
-        return failure
-    return Failure(failure.reason, f"{failure} It was tried again for {waited:.0f} s.", failure.verification)
-
-
-def read_patience(environ: Mapping[str, str]) -> Patience:
-    """Return how long a process waits for its store; see ``modelexport.names``."""
+def read_retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
+    """Return the retry policy of a process for its store; see ``modelexport.names``."""
     try:
         seconds = float(environ.get(names.PATIENCE_ENV, SHORT_SECONDS))
         if not 0 <= seconds <= names.MOST_PATIENCE:
             raise ValueError
     except ValueError as error:
-        problem = f"{names.PATIENCE_ENV} is no number of seconds from 0 to {names.MOST_PATIENCE}"
+        problem = f"{names.PATIENCE_ENV} is not a number of seconds from 0 to {names.MOST_PATIENCE}"
         raise Failure(Reason.CLASS_INVALID, f"{problem}; correct it or leave it out") from error
-    return Patience(seconds)
+    return RetryPolicy(seconds)

@@ -1,4 +1,4 @@
-"""An S3 server as store. The only module that imports ``minio``."""
+"""An S3 server as store. Only this module imports ``minio``."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,21 +12,21 @@ from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from modelexport import names
+from modelexport.api.reasons import Reason
 from modelexport.logs import announce
-from modelexport.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import CHUNK, TEXT_LIMIT, ObjectMissing, TooLarge, bounded, split_uri
-from modelexport_converter.stores.retry import Patience, read_patience
+from modelexport_converter.stores.retry import RetryPolicy, read_retry_policy
 from modelexport_converter.stores.tls import trust_arguments
 
 T = TypeVar("T")
 
 PART_SIZE = 64 << 20
-"""Bytes of one part: nearly every artifact is smaller and so a single, atomic request with no upload to abort."""
+"""Bytes of one part: nearly every artifact is smaller, and so a single, atomic request without an upload to abort."""
 TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 OWNER = "export-uid"
-"""Metadata of an object: the uid of the export for which it was published."""
+"""Object metadata: the uid of the export that published it."""
 
 MISSING = ("NoSuchKey", "NoSuchVersion")
 REASONS: Mapping[str, Reason] = {
@@ -43,15 +43,23 @@ REASONS: Mapping[str, Reason] = {
             "MethodNotAllowed",
             "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
+            "XAdminUserNotFound",
             "XMinioInvalidIAMCredentials",
         ),
         Reason.STORAGE_DENIED,
     ),
     **dict.fromkeys(
         ("KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName"), Reason.INVALID_SPEC
-    ),  # of the name that stands in front of the message
+    ),  # about the name at the start of the message
     **dict.fromkeys(
-        ("EntityTooLarge", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"), Reason.STORAGE_FULL
+        (
+            "EntityTooLarge",
+            "InsufficientStorage",
+            "QuotaExceeded",
+            "XMinioAdminBucketQuotaExceeded",
+            "XMinioStorageFull",
+        ),
+        Reason.STORAGE_FULL,
     ),
     **dict.fromkeys(
         (
@@ -70,11 +78,11 @@ REASONS: Mapping[str, Reason] = {
         Reason.STORAGE_UNAVAILABLE,
     ),
 }
-"""What an error code of an S3 server means to us. A code that is not here is a defect of ours or of the server."""
+"""Reasons for the error codes of S3 servers. A code that is missing here is a bug of ours or of the server."""
 
 
 class Removal(StrEnum):
-    """What became of an object that was to be removed."""
+    """The outcome of deleting an object."""
 
     REMOVED = "removed"
     ABSENT = "was not there"
@@ -82,19 +90,19 @@ class Removal(StrEnum):
 
 
 class S3Store:
-    """See ``Store``."""
+    """Implements ``Store``."""
 
-    def __init__(self, client: Minio, endpoint: str, owner: str | None, patience: Patience) -> None:
+    def __init__(self, client: Minio, endpoint: str, owner: str | None, retry_policy: RetryPolicy) -> None:
         self._client = client
         self.endpoint = endpoint
         self._owner = owner
-        self._patience = patience
+        self._retry_policy = retry_policy
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Self:
-        """Build the client; nothing is sent yet."""
+        """Create the client; it sends nothing yet."""
         endpoint = urlsplit(environ[names.STORE_ENV])
-        trust = trust_arguments(environ) if endpoint.scheme == "https" else {}  # they take a while to load
+        trust = trust_arguments(environ) if endpoint.scheme == "https" else {}  # slow to load
         pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, maxsize=2, **trust)
         client = Minio(
             endpoint=endpoint.netloc.rpartition("@")[2],
@@ -106,7 +114,7 @@ class S3Store:
             http_client=pool,
         )
         address = f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}"
-        return cls(client, address, environ.get(names.EXPORT_UID_ENV), read_patience(environ))
+        return cls(client, address, environ.get(names.EXPORT_UID_ENV), read_retry_policy(environ))
 
     def download(self, uri: str, path: Path, limit: int) -> None:
         """Copy an object to ``path``; see ``Store``."""
@@ -121,7 +129,7 @@ class S3Store:
                 writer.write(chunk)
 
     def read_text(self, uri: str) -> str | None:
-        """Return a small object, or ``None``; see ``Store``."""
+        """Return a small text object, or ``None``; see ``Store``."""
 
         def read() -> str | None:
             with self._client.get_object(*split_uri(uri)) as response:
@@ -146,7 +154,7 @@ class S3Store:
         return self._attempt(uri, read)
 
     def upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
-        """Write a file to a URI, whole or not at all; see ``Store``."""
+        """Write a file to a URI, complete or not at all; see ``Store``."""
         self._attempt(uri, lambda: self._upload(path, uri, metadata))
 
     def _upload(self, path: Path, uri: str, metadata: Mapping[str, str]) -> None:
@@ -166,9 +174,9 @@ class S3Store:
 
     @contextmanager
     def _leaving_no_parts(self, uri: str, *, in_parts: bool) -> Iterator[None]:
-        """Remove what a killed upload to the same URI left before, and what this one leaves when it is ended.
+        """Remove parts of an earlier, killed upload to the same URI, and parts of this one if it is interrupted.
 
-        The client aborts an upload that fails, but not one that is asked to end, and none of a former process.
+        The client aborts an upload that fails, but not one that is interrupted, nor one of an earlier process.
         """
         if not in_parts:
             yield
@@ -181,29 +189,25 @@ class S3Store:
             raise
 
     def abort_uploads(self, uri: str) -> None:
-        """Remove the parts of unfinished uploads to a URI; those that cannot be removed are announced and left.
+        """Remove the parts of unfinished uploads to a URI; parts that cannot be removed are logged and stay.
 
-        Not every key may list uploads, and whole files are what counts.
+        Not every key may list uploads, and only complete files matter.
         """
         try:
-            self._abort_uploads(uri)
+            bucket, key = split_uri(uri)
+            with self._translated(uri):
+                # The client has no public method for this; tests run both private ones against real servers.
+                for upload in self._client._list_multipart_uploads(bucket, prefix=key).uploads:
+                    if upload.object_name == key:  # S3 lists longer names, too; MinIO treats the prefix as a whole name
+                        self._client._abort_multipart_upload(bucket, key, str(upload.upload_id))
         except Failure as failure:
             announce("unfinished uploads remain", uri=uri, message=str(failure))
 
-    def _abort_uploads(self, uri: str) -> None:
-        bucket, key = split_uri(uri)
-        with self._translated(uri):
-            # The client has no public call for it; the tests hold these two against a real server.
-            found = self._client._list_multipart_uploads(bucket, prefix=key).uploads
-            for upload in found:
-                if upload.object_name == key:
-                    self._client._abort_multipart_upload(bucket, key, str(upload.upload_id))
-
     def remove_own(self, uri: str) -> Removal:
-        """Remove an object that was published for the export of this store's environment, and nothing else.
+        """Delete an object that was published for the export of this store's environment, and nothing else.
 
         Raises:
-            Failure: the store does not answer, or does not let us.
+            Failure: the store does not answer, or denies it.
         """
         bucket, key = split_uri(uri)
 
@@ -227,7 +231,7 @@ class S3Store:
             with self._translated(uri):
                 return operation()
 
-        return self._patience.attempt(once)
+        return self._retry_policy.attempt(once)
 
     @contextmanager
     def _translated(self, uri: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Whom to trust over TLS: the certificate authorities of the system, and the one that the platform team names."""
+"""Trusted certificate authorities: those of the system, and the one that the platform team configures."""
 
 import ssl
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from modelexport import names
 
 
 def trust_arguments(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments of a ``urllib3.PoolManager`` that checks certificates.
+    """Return the arguments of a ``urllib3.PoolManager`` that verifies certificates.
 
-    A slim image may have no system authorities, therefore certifi's are there too.
+    A slim image may lack system authorities, so those of certifi are added.
     """
     context = ssl.create_default_context(cafile=certifi.where())
     context.load_default_certs()

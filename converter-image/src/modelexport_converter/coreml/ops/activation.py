@@ -1,4 +1,4 @@
-"""Activations."""
+"""Activations; all keep the shape (...) of x."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function, one_of, unary
+from modelexport_converter.coreml.ops.kernel import KernelFunction, one_of, unary
 
 
 def leaky_relu(x: Tensor, alpha: float) -> Tensor:
@@ -25,7 +25,7 @@ def clamped_relu(x: Tensor, alpha: float, beta: float) -> Tensor:
 
 
 def prelu(x: Tensor, alpha: Tensor) -> Tensor:
-    """x where x > 0, else alpha * x, with one alpha per channel, the second dimension."""
+    """x where x > 0, else alpha * x, with one alpha per channel, the second dimension of x (N, C, ...)."""
     return functional.prelu(x, alpha)
 
 
@@ -55,7 +55,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def softplus_parametric(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """One alpha and beta per channel, the second dimension."""
+    """alpha * log(1 + exp(beta * x)), with one alpha and beta per channel, the second dimension of x (N, C, ...)."""
     per_channel = (-1, *[1] * (x.dim() - 2))
     return alpha.reshape(per_channel) * functional.softplus(x * beta.reshape(per_channel))
 
@@ -70,7 +70,7 @@ def linear_activation(x: Tensor, alpha: float, beta: float) -> Tensor:
     return alpha * x + beta
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     "relu": unary(functional.relu),
     "relu6": unary(functional.relu6),
     "sigmoid": unary(torch.sigmoid),

@@ -1,4 +1,4 @@
-"""Compressed weights: what they decompress to, and how they are stored."""
+"""Decompresses compressed weights, and reports how they are stored."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modelexport_converter.coreml.blobs import unpack
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 from modelexport_converter.coreml.ops.quantisation import dequantize
 from modelexport_converter.coreml.reader import Constant, Operation
 from modelexport_converter.coreml.tensors import FLOATS
@@ -20,20 +20,20 @@ def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scal
 
 
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
-    """scale * (data - offset), where each number of scale and offset stands for a block of data."""
+    """scale * (data - offset), where each number of scale and offset applies to a block of data."""
     shifted = data if offset is None else data - _per_block(offset, data)
     return _per_block(scale, data) * shifted
 
 
 def constexpr_cast(source_val: Tensor, output_dtype: str) -> Tensor:
-    """fp16 numbers as fp32: the declared type does it."""
+    """fp16 numbers as fp32; the declared type converts them."""
     return source_val
 
 
 def constexpr_lut_to_dense(
     indices: Tensor, lut: Tensor, shape: list[int] | None = None, vector_axis: int | None = None
 ) -> Tensor:
-    """Palettised weights: packed indices and one palette (iOS16, with a shape), or a palette per block (iOS18).
+    """Palettised weights: packed indices with one palette (iOS16, has a shape), or a palette per block (iOS18).
 
     In iOS18 lut is [*blocks, palette, vector]; each index stands for a vector along vector_axis.
     """
@@ -46,13 +46,13 @@ def constexpr_lut_to_dense(
 
 
 def constexpr_sparse_to_dense(nonzero_data: Tensor, mask: Tensor, shape: list[int] | None = None) -> Tensor:
-    """Pruned weights: the mask (packed bits in iOS16, with a shape) says where the values go."""
+    """Pruned weights: the mask (packed bits in iOS16, with a shape) marks the positions of the values."""
     where = (mask if shape is None else _unpack(mask, 1, shape)) != 0
     return torch.zeros(where.shape, dtype=nonzero_data.dtype).masked_scatter(where, nonzero_data)
 
 
 def _per_block(parameter: Tensor, data: Tensor, trailing: int = 0) -> Tensor:
-    """Repeat so that the leading dimensions have the sizes of data's; `trailing` more are left as they are."""
+    """Repeat so that the leading dimensions match data's sizes; `trailing` more dimensions stay unchanged."""
     if parameter.dim() - trailing != data.dim():
         raise ValueError(f"a parameter of shape {list(parameter.shape)} does not fit data of {list(data.shape)}")
     for dim, size in enumerate(data.shape):
@@ -68,14 +68,14 @@ def _unpack(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a weight lies in the file."""
+    """How a weight is stored in the file."""
 
     label: str
     elements: int
 
 
 def storage_of(op: Operation) -> Storage | None:
-    """How the weight that this op brings into the program is stored; None when it brings none.
+    """Return how the weight of an op is stored, or None if the op has none.
 
     Scalars are settings of ops (an epsilon, a scale factor), not weights.
     """
@@ -93,7 +93,7 @@ def _elements(op: Operation) -> int:
 
 
 def _dtype(op: Operation, parameter: str) -> str | None:
-    """The dtype of a stored parameter; None when it is itself the result of another decompression, counted there."""
+    """Return the dtype of a stored parameter, or None if another decompression, counted itself, computes it."""
     operand = op.parameters[parameter][0]
     return operand.dtype if isinstance(operand, Constant) else None
 
@@ -119,7 +119,7 @@ _LABELS = {
     "constexpr_sparse_to_dense": _sparse,
 }
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function
     for function in (
         constexpr_affine_dequantize,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function, one_of
+from modelexport_converter.coreml.ops.kernel import KernelFunction, one_of
 from modelexport_converter.coreml.ops.padding import Pads, fill_around, pairs, spatial_pads
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -27,7 +27,7 @@ def conv(
     dilations: list[int] | None = None,
     groups: int = 1,
 ) -> Tensor:
-    """x [n, c_in, *d], weight [c_out, c_in / groups, *k]."""
+    """x [n, c_in, *d], weight [c_out, c_in / groups, *k] to [n, c_out, *d_out]."""
     rank = x.dim() - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     pads = spatial_pads(pad_type, pad, x.shape[2:], _windows(weight, dilations), strides)
@@ -49,10 +49,10 @@ def conv_transpose(
     dilations: list[int] | None = None,
     groups: int = 1,
 ) -> Tensor:
-    """x [n, c_in, *d], weight [c_in, c_out / groups, *k].
+    """x [n, c_in, *d], weight [c_in, c_out / groups, *k] to [n, c_out, *d_out].
 
-    Computed without padding, then cropped: the adjoint of padding. An output_shape ([n, c_out, *d_out]) may ask for
-    more than there is; nothing was convolved there, so only the bias is left.
+    Computed without padding, then cropped: the adjoint of padding. An output_shape ([n, c_out, *d_out]) may exceed the
+    result; nothing was convolved there, so only the bias is left.
     """
     rank = x.dim() - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
@@ -73,7 +73,7 @@ def _windows(weight: Tensor, dilations: list[int]) -> list[int]:
 
 
 def _crops(pad_type: str, pad: list[int] | None, full: list[int], same: list[int]) -> Pads:
-    """What to cut off before and after; `same` leaves stride times the input's size (negative: zeros are added)."""
+    """Return the sizes to crop before and after. `same` keeps stride times the input's size (negative: adds zeros)."""
     pad_types = {
         "valid": [(0, 0)] * len(full),
         "custom": pairs(pad or [0] * 2 * len(full)),
@@ -87,4 +87,4 @@ def _halves(excess: int) -> tuple[int, int]:
     return before, excess - before
 
 
-OPS: dict[str, Function] = {"conv": conv, "conv_transpose": conv_transpose}
+OPS: dict[str, KernelFunction] = {"conv": conv, "conv_transpose": conv_transpose}

@@ -1,9 +1,9 @@
-"""Element by element: arithmetic, comparison, logic, casts. Operands broadcast as in numpy."""
+"""Element-wise arithmetic, comparison, logic, casts. Operands broadcast as in numpy."""
 
 import torch
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function, binary, one_of, unary
+from modelexport_converter.coreml.ops.kernel import KernelFunction, binary, one_of, unary
 from modelexport_converter.coreml.tensors import DTYPE_OF_WORD, FLOATS, saturate
 
 
@@ -38,14 +38,14 @@ def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def cast(x: Tensor, dtype: str) -> Tensor:
-    """Floats become integers by truncation towards zero; what does not fit is saturated."""
+    """Truncate floats towards zero to integers; values out of range saturate."""
     target = one_of(DTYPE_OF_WORD, dtype, "dtype")
     if target == "bool":
         return x != 0
     return x if target in FLOATS or x.dtype == torch.bool else saturate(x, target)
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     "abs": unary(torch.abs),
     "acos": unary(torch.acos),
     "asin": unary(torch.asin),

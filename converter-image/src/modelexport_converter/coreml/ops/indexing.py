@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
 def slice_by_index(
@@ -16,7 +16,7 @@ def slice_by_index(
     end_mask: list[bool] | None = None,
     squeeze_mask: list[bool] | None = None,
 ) -> Tensor:
-    """numpy's x[begin:end:stride, ...]; a masked bound is left open, a squeezed dimension is indexed at `begin`."""
+    """numpy's x[begin:end:stride, ...]; a masked bound stays open, a squeezed dimension is indexed at `begin`."""
     none = [False] * x.dim()
     squeeze = squeeze_mask or none
     for dim in reversed(range(x.dim())):
@@ -37,7 +37,7 @@ def _slice(x: Tensor, dim: int, bounds: slice) -> Tensor:
 
 
 def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
-    """`size` elements from `begin` on; -1 is all that is left."""
+    """`size` elements from `begin` on; -1 takes all the rest."""
     for dim, (start, count) in enumerate(zip(begin, size, strict=True)):
         first = start % x.shape[dim]
         x = x.narrow(dim, first, x.shape[dim] - first if count == -1 else count)
@@ -45,7 +45,7 @@ def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:
 
 
 def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
-    """Shape x[:axis] + indices[batch_dims:] + x[axis + 1:]; an index out of range is an error, asked for or not."""
+    """Shape x[:axis] + indices[batch_dims:] + x[axis + 1:]; an index out of range is always an error."""
     axis %= x.dim()
     if batch_dims:
         parts = [gather(part, index, axis - 1, batch_dims - 1) for part, index in zip(x, indices, strict=True)]
@@ -70,6 +70,6 @@ def _from_start(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices).long()
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function for function in (slice_by_index, slice_by_size, gather, gather_along_axis, gather_nd)
 }

@@ -1,8 +1,8 @@
-"""What turns a typed Python function into the implementation of an op.
+"""Turns a typed Python function into the implementation of an op.
 
-MIL stores every parameter, from the picture to the stride, as a tensor. A kernel function says by its annotations
-what it wants: `Tensor`, `list[Tensor]`, or plain `int`, `float`, `bool`, `str`, `list[int]`, `list[bool]`, each
-with a default when MIL makes it optional.
+MIL stores every parameter, from the image to the stride, as a tensor. The annotations of a kernel function state the
+types it needs: `Tensor`, `list[Tensor]`, or plain `int`, `float`, `bool`, `str`, `list[int]`, `list[bool]`, each with a
+default if MIL makes it optional.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from torch import Tensor
 Value = Tensor | str
 Parameters = dict[str, list[Value]]
 Results = Tensor | tuple[Tensor, ...]
-Function = Callable[..., Results]
+KernelFunction = Callable[..., Results]
 Choice = TypeVar("Choice")
 
 
@@ -35,9 +35,9 @@ _CONVERT: dict[object, Callable[[list[Any]], Any]] = {
 
 
 class Kernel:
-    """An op's function together with how to give it its parameters."""
+    """The function of an op, with the conversion of its parameters."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: KernelFunction) -> None:
         self._function = function
         hints = get_type_hints(function)
         self._converters = {name: _converter(hints[name]) for name in inspect.signature(function).parameters}
@@ -45,7 +45,8 @@ class Kernel:
     def __call__(self, parameters: Parameters) -> tuple[Tensor, ...]:
         """Compute the op's results.
 
-        Raises NotImplementedError for a parameter (or a value of one) that the function does not know.
+        Raises:
+            NotImplementedError: the function does not support a parameter, or the value of one.
         """
         unknown = sorted(set(parameters) - set(self._converters))
         if unknown:
@@ -56,13 +57,13 @@ class Kernel:
 
 
 def _converter(hint: Any) -> Callable[[list[Any]], Any]:
-    """The converter for an annotation; `X | None` is an optional X."""
+    """Return the converter for an annotation; `X | None` is an optional X."""
     options = [option for option in getattr(hint, "__args__", ()) if option is not type(None)]
     return _CONVERT[hint] if hint in _CONVERT else _CONVERT[options[0]]
 
 
-def unary(function: Callable[[Tensor], Tensor]) -> Function:
-    """The kernel function of an op whose only parameter is x."""
+def unary(function: Callable[[Tensor], Tensor]) -> KernelFunction:
+    """Return the kernel function of an op whose only parameter is x."""
 
     def op(x: Tensor) -> Tensor:
         return function(x)
@@ -70,8 +71,8 @@ def unary(function: Callable[[Tensor], Tensor]) -> Function:
     return op
 
 
-def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Function:
-    """The kernel function of an op whose parameters are x and y."""
+def binary(function: Callable[[Tensor, Tensor], Tensor]) -> KernelFunction:
+    """Return the kernel function of an op whose parameters are x and y."""
 
     def op(x: Tensor, y: Tensor) -> Tensor:
         return function(x, y)
@@ -80,7 +81,11 @@ def binary(function: Callable[[Tensor, Tensor], Tensor]) -> Function:
 
 
 def one_of(choices: dict[str, Choice], word: str, parameter: str) -> Choice:
-    """The choice that a word stands for; raises NotImplementedError when the evaluator does not know the word."""
+    """Return the choice for a word.
+
+    Raises:
+        NotImplementedError: the evaluator does not support the word.
+    """
     if word not in choices:
         raise NotImplementedError(f"the evaluator does not know {parameter} {word!r}, only {sorted(choices)}")
     return choices[word]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -13,7 +13,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
-    """Batched, broadcasting as numpy's; transposition has no effect on vectors."""
+    """Batched, broadcasts as in numpy: [*, n, k] and [*, k, m] to [*, n, m]; transposition has no effect on vectors."""
     x = x.transpose(-1, -2) if transpose_x and x.dim() > 1 else x
     y = y.transpose(-1, -2) if transpose_y and y.dim() > 1 else y
     if x.dim() > 2 and y.dim() > 2 and y.shape[-1] == 1:
@@ -23,15 +23,18 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
 
 
 def einsum(values: list[Tensor], equation: str) -> Tensor:
-    """Einstein's summation convention, in torch's notation."""
+    """Einstein summation, in torch's notation."""
     return torch.einsum(equation, *values)
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-    """A bool mask keeps where it is true, a float mask is added to the logits."""
+    """query [*, n, e], key [*, m, e], value [*, m, v].
+
+    A bool mask keeps true positions, a float mask is added to the logits.
+    """
     return functional.scaled_dot_product_attention(query, key, value, attn_mask)
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function for function in (linear, matmul, einsum, scaled_dot_product_attention)
 }

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
 def batch_norm(
@@ -21,7 +21,7 @@ def batch_norm(
 
 
 def instance_norm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5) -> Tensor:
-    """Batch normalisation by the moments of each picture and channel."""
+    """Batch normalisation by the moments of each image and channel of x [n, c, *d]."""
     return functional.instance_norm(x, weight=gamma, bias=beta, eps=epsilon)
 
 
@@ -32,7 +32,7 @@ def layer_norm(
     beta: Tensor | None = None,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    """Over any axes, all by default; gamma and beta have the sizes of these axes."""
+    """Over any axes, by default all; gamma and beta have the sizes of these axes."""
     over = sorted(axis % x.dim() for axis in axes or range(x.dim()))
     affine = [x.shape[axis] if axis in over else 1 for axis in range(x.dim())]
     variance, mean = torch.var_mean(x, over, correction=0, keepdim=True)
@@ -42,7 +42,7 @@ def layer_norm(
 
 
 def l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """Over the last three dimensions together."""
+    """Over the last three dimensions together: x [*, c, h, w]."""
     return x / torch.sqrt(x.square().sum((-3, -2, -1), keepdim=True) + epsilon)
 
 
@@ -51,6 +51,6 @@ def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float =
     return functional.local_response_norm(x, size, alpha, beta, k)
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function for function in (batch_norm, instance_norm, layer_norm, l2_norm, local_response_norm)
 }

@@ -1,4 +1,4 @@
-"""Padding and its inverse: the ops, and what convolution and pooling share."""
+"""Padding and cropping: the ops, and the functions shared by convolution and pooling."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function, one_of
+from modelexport_converter.coreml.ops.kernel import KernelFunction, one_of
 
 Pads = list[tuple[int, int]]
 """Elements before and after, for each spatial dimension."""
 
 
 def pairs(flat: Sequence[int]) -> Pads:
-    """MIL's flat list: before and after the first dimension, before and after the second..."""
+    """Split MIL's flat list: before and after the first dimension, before and after the second..."""
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def spatial_pads(
     pad_type: str, pad: list[int] | None, sizes: Sequence[int], windows: list[int], strides: list[int]
 ) -> Pads:
-    """The padding of a convolution or pooling; `windows` are kernel sizes with dilation included.
+    """Return the padding of a convolution or pooling; `windows` are kernel sizes with dilation included.
 
-    `same` keeps ceil(size / stride) outputs, as in TensorFlow, with the odd element after; `same_lower` puts it
-    before. (The prose of MIL's documentation of `conv` ignores the stride here; coremltools' inferred shapes do not.)
+    `same` keeps ceil(size / stride) outputs, as in TensorFlow, with the odd element after; `same_lower` puts it before.
+    (MIL's documentation of `conv` ignores the stride here; coremltools' inferred shapes do not.)
     """
     totals = [
         max(0, (-(-size // stride) - 1) * stride + window - size)
@@ -39,7 +39,7 @@ def spatial_pads(
 
 
 def fill_around(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
-    """Pad the last len(pads) dimensions with a value; what is negative is cropped."""
+    """Pad the last len(pads) dimensions with a value; negative widths crop."""
     if not any(before or after for before, after in pads):
         return x
     return functional.pad(x, [amount for pair in reversed(pads) for amount in pair], value=value)
@@ -66,8 +66,8 @@ def _replicate(positions: Tensor, last: int) -> Tensor:
 
 
 def crop(x: Tensor, crop_height: list[int], crop_width: list[int]) -> Tensor:
-    """Cut elements off before and after, in the last two dimensions."""
+    """Crop elements before and after, in the last two dimensions."""
     return fill_around(x, [(-before, -after) for before, after in (crop_height, crop_width)])
 
 
-OPS: dict[str, Function] = {"pad": pad, "crop": crop}
+OPS: dict[str, KernelFunction] = {"pad": pad, "crop": crop}

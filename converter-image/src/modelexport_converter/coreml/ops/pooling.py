@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 from modelexport_converter.coreml.ops.padding import Pads, fill_around, spatial_pads
 
 _MAX: dict[int, Callable[..., Tensor]] = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
@@ -22,7 +22,7 @@ def max_pool(
     pad: list[int] | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """x [n, c, *d]; padding never wins."""
+    """x [n, c, *d] to [n, c, *d_out]; padding never wins."""
     strides = strides or [1] * len(kernel_sizes)
     pads = spatial_pads(pad_type, pad, x.shape[2:], kernel_sizes, strides)
     overhang = _overhang(x.shape[2:], kernel_sizes, strides, pads) if ceil_mode else pads
@@ -39,7 +39,7 @@ def avg_pool(
     ceil_mode: bool = False,
     exclude_padding_from_average: bool = False,
 ) -> Tensor:
-    """A window that hangs over the padded border (ceil_mode) is averaged, as in torch, over what is within it."""
+    """x [n, c, *d] to [n, c, *d_out]. In ceil_mode, as in torch, a window over the border averages its inner part."""
     strides = strides or [1] * len(kernel_sizes)
     pads = spatial_pads(pad_type, pad, x.shape[2:], kernel_sizes, strides)
     counted = fill_around(torch.ones(x.shape[2:]), pads, 0.0 if exclude_padding_from_average else 1.0)
@@ -53,7 +53,7 @@ def avg_pool(
 
 
 def _overhang(sizes: Sequence[int], windows: list[int], strides: list[int], pads: Pads) -> Pads:
-    """The padding with which floor mode gives ceil mode's result: the last window may hang over the border.
+    """Return the padding with which floor mode gives ceil mode's result: the last window may exceed the border.
 
     A last window that would start in the padding after the input is dropped (MIL's documentation of `avg_pool`).
     """
@@ -66,4 +66,4 @@ def _overhang(sizes: Sequence[int], windows: list[int], strides: list[int], pads
     return reached
 
 
-OPS: dict[str, Function] = {"max_pool": max_pool, "avg_pool": avg_pool}
+OPS: dict[str, KernelFunction] = {"max_pool": max_pool, "avg_pool": avg_pool}

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 from modelexport_converter.coreml.tensors import saturate
 
 
 def along(parameter: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """A scalar as it is; a vector (one number per element of `axis`) shaped so that it broadcasts against x."""
+    """Reshape a vector (one number per element of `axis`) so that it broadcasts against x; a scalar stays unchanged."""
     if parameter.dim() == 0 or axis is None:
         return parameter
     return parameter.reshape([-1 if dim == axis % x.dim() else 1 for dim in range(x.dim())])
@@ -38,4 +38,4 @@ def dequantize(
     return along(scale, input, axis) * shifted
 
 
-OPS: dict[str, Function] = {"quantize": quantize, "dequantize": dequantize}
+OPS: dict[str, KernelFunction] = {"quantize": quantize, "dequantize": dequantize}

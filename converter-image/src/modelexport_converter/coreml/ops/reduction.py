@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
-def _reduce(function: Callable[[Tensor, list[int], bool], Tensor]) -> Function:
+def _reduce(function: Callable[[Tensor, list[int], bool], Tensor]) -> KernelFunction:
     def reduce(x: Tensor, axes: list[int] | None = None, keep_dims: bool = False) -> Tensor:
         return function(x, axes or list(range(x.dim())), keep_dims)
 
@@ -16,7 +16,7 @@ def _reduce(function: Callable[[Tensor, list[int], bool], Tensor]) -> Function:
 
 
 def _product(x: Tensor, axes: list[int], keep_dims: bool) -> Tensor:
-    """torch multiplies along one axis at a time; from the last one on, so that dropped axes move no other."""
+    """Multiply along one axis at a time, as torch does, from the last on, so that dropped axes do not shift others."""
     for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
         x = x.prod(axis, keepdim=keep_dims)
     return x
@@ -39,7 +39,7 @@ def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = Fa
     return total.flip(axis) if reverse else total
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     "reduce_l1_norm": _reduce(lambda x, axes, keep: x.abs().sum(axes, keep)),
     "reduce_l2_norm": _reduce(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
     "reduce_log_sum": _reduce(lambda x, axes, keep: x.sum(axes, keep).log()),

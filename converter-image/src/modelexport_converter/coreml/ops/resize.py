@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelexport_converter.coreml.ops.kernel import Function, one_of
+from modelexport_converter.coreml.ops.kernel import KernelFunction, one_of
 
 Grid = Callable[[int, int], Tensor]
-"""From sizes of input and output to the position in the input of each output element."""
+"""Maps the sizes of input and output to the position in the input of each output element."""
 
 
 def _strict_align_corners(size: int, target: int) -> Tensor:
@@ -50,7 +50,7 @@ def _bilinear(x: Tensor, height: int, width: int, sampling_mode: str) -> Tensor:
 
 
 def _interpolate(x: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """Linear interpolation along one dimension."""
+    """Interpolate linearly along one dimension."""
     lower = positions.floor().long()
     upper = (lower + 1).clamp(max=x.shape[dim] - 1)
     weight = (positions - lower).reshape(-1, *[1] * (x.dim() - 1 - dim))
@@ -68,12 +68,12 @@ def _scaled(x: Tensor, height: float, width: float) -> tuple[int, int]:
 
 
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1.0, scale_factor_width: float = 1.0) -> Tensor:
-    """By scale factors; sizes are rounded down."""
+    """Upsample [*, h, w] by scale factors; sizes are rounded down."""
     return _nearest(x, *_scaled(x, scale_factor_height, scale_factor_width))
 
 
 def resize_nearest_neighbor(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
-    """To a size; element i is taken from floor(i * size / target)."""
+    """Resize [*, h, w]; element i is taken from floor(i * size / target)."""
     return _nearest(x, target_size_height, target_size_width)
 
 
@@ -84,7 +84,7 @@ def upsample_bilinear(
     align_corners: bool = True,
     half_pixel_centers: bool | None = None,
 ) -> Tensor:
-    """The scale is that of the sizes, not the given one, when they differ by rounding."""
+    """Upsample [*, h, w]. If rounding changes a size, the scale is the ratio of the sizes, not the given one."""
     half_pixel = not align_corners if half_pixel_centers is None else half_pixel_centers
     if align_corners and half_pixel:
         raise NotImplementedError("align_corners together with half_pixel_centers has no documented meaning")
@@ -95,7 +95,7 @@ def upsample_bilinear(
 def resize_bilinear(
     x: Tensor, target_size_height: int = 1, target_size_width: int = 1, sampling_mode: str = "DEFAULT"
 ) -> Tensor:
-    """To a size, sampled as `sampling_mode` says."""
+    """Resize [*, h, w] to a size, sampled by `sampling_mode`."""
     return _bilinear(x, target_size_height, target_size_width, sampling_mode)
 
 
@@ -106,7 +106,10 @@ def resize(
     interpolation_mode: str = "LINEAR",
     sampling_mode: str = "DEFAULT",
 ) -> Tensor:
-    """To the last two entries of `shape`; 0 keeps a size. Nearest neighbour is documented for DEFAULT sampling only."""
+    """Resize to the last two entries of `shape`; 0 keeps a size.
+
+    Nearest neighbour is documented for DEFAULT sampling only.
+    """
     if resized_dims != 2:
         raise NotImplementedError(f"resized_dims is {resized_dims}, only 2 (height and width) is supported")
     height, width = (wanted or kept for wanted, kept in zip(shape[-2:], x.shape[-2:], strict=True))
@@ -139,7 +142,7 @@ def resample(  # noqa: PLR0917 (as the op has them)
     return functional.grid_sample(x, coordinates, mode, padding, align_corners)
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function
     for function in (
         upsample_nearest_neighbor,

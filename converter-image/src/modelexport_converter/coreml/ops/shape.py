@@ -1,9 +1,9 @@
-"""Shapes: rearranging, joining, splitting and making tensors."""
+"""Reshapes, joins, splits and creates tensors."""
 
 import torch
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
 def reshape(x: Tensor, shape: list[int]) -> Tensor:
@@ -19,7 +19,7 @@ def transpose(x: Tensor, perm: list[int]) -> Tensor:
 
 
 def expand_dims(x: Tensor, axes: list[int]) -> Tensor:
-    """Axes count in the result's dimensions."""
+    """Insert axes; they count in the result's dimensions."""
     rank = x.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
@@ -27,12 +27,12 @@ def expand_dims(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def squeeze(x: Tensor, axes: list[int] | None = None) -> Tensor:
-    """Drop dimensions of size 1: these, or all."""
+    """Drop dimensions of size 1: the given ones, or all."""
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
 def concat(values: list[Tensor], axis: int, interleave: bool = False) -> Tensor:
-    """Interleaved, the elements along the axis alternate between the inputs."""
+    """Concatenate; interleaved, the elements along the axis alternate between the inputs."""
     if not interleave:
         return torch.cat(values, axis)
     axis %= values[0].dim()
@@ -47,7 +47,7 @@ def stack(values: list[Tensor], axis: int) -> Tensor:
 def split(
     x: Tensor, axis: int, num_splits: int | None = None, split_sizes: list[int] | None = None
 ) -> tuple[Tensor, ...]:
-    """Into parts of equal size, or of the given sizes."""
+    """Split into parts of equal size, or of the given sizes."""
     if split_sizes is not None:
         return torch.functional.split(x, split_sizes, axis)
     if not num_splits or x.shape[axis] % num_splits:
@@ -66,17 +66,17 @@ def reverse(x: Tensor, axes: list[int] | None = None) -> Tensor:
 
 
 def shape(x: Tensor) -> Tensor:
-    """The sizes of x as an int32 vector."""
+    """Return the sizes of x as an int32 vector."""
     return torch.tensor(x.shape, dtype=torch.int32)
 
 
 def fill(shape: list[int], value: Tensor | None = None) -> Tensor:
-    """A tensor of one value, 0 by default."""
+    """Return a tensor of one value, by default 0."""
     return torch.zeros(shape) if value is None else value.expand(shape)
 
 
 def fill_like(ref_tensor: Tensor, value: Tensor | None = None) -> Tensor:
-    """A tensor of one value in the shape of another."""
+    """Return a tensor of one value in the shape of another."""
     return fill(list(ref_tensor.shape), value)
 
 
@@ -88,19 +88,19 @@ def range_1d(end: Tensor, start: Tensor, step: Tensor) -> Tensor:
 def one_hot(
     indices: Tensor, one_hot_vector_size: int, axis: int = -1, on_value: float = 1, off_value: float = 0
 ) -> Tensor:
-    """A new axis at `axis` of the result."""
+    """Add a new axis at `axis` of the result."""
     axis %= indices.dim() + 1
     positions = torch.arange(one_hot_vector_size).reshape(-1, *[1] * (indices.dim() - axis))
     return torch.where(indices.unsqueeze(axis) == positions, on_value, off_value)
 
 
 def band_part(x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
-    """Keep so many diagonals below and above the main one, all when negative; zero the rest."""
+    """Keep `lower` and `upper` diagonals beside the main one, all if negative; zero the rest."""
     x = x if lower < 0 else x.triu(-lower)
     return x if upper < 0 else x.tril(upper)
 
 
-OPS: dict[str, Function] = {
+OPS: dict[str, KernelFunction] = {
     function.__name__: function
     for function in (
         reshape,

@@ -1,12 +1,12 @@
-"""Sorting. Among equal values the one with the lower index comes first: fp16 scores have many ties."""
+"""Sorting. Among equal values the lower index comes first: fp16 scores have many ties."""
 
 from torch import Tensor
 
-from modelexport_converter.coreml.ops.kernel import Function
+from modelexport_converter.coreml.ops.kernel import KernelFunction
 
 
 def argsort(x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
-    """Indices in order of value, largest first by default."""
+    """Return indices in order of value, by default largest first."""
     return x.argsort(dim=axis, descending=not ascending, stable=True)
 
 
@@ -20,11 +20,11 @@ def topk(
     return_indices: bool = True,
     output_indices_dtype: str = "int32",
 ) -> tuple[Tensor, ...]:
-    """The k largest (smallest when ascending) in order, all for k = -1; without `sort` any order is right."""
+    """Return the k largest (if ascending, smallest) in order, all for k = -1; without `sort` any order is correct."""
     count = x.shape[axis] if k == -1 else k
     indices = argsort(x, axis, ascending).narrow(axis, 0, count)
     values = x.gather(axis, indices)
     return (values, indices) if return_indices else (values,)
 
 
-OPS: dict[str, Function] = {"argsort": argsort, "topk": topk}
+OPS: dict[str, KernelFunction] = {"argsort": argsort, "topk": topk}

@@ -1,0 +1,1 @@
+"""Fetches checkpoints and datasets, and reads the images of a dataset."""

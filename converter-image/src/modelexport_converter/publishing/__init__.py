@@ -1,0 +1,1 @@
+"""Hands a verified file over, reports on it and publishes it."""

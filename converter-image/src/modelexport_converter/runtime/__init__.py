@@ -1,0 +1,1 @@
+"""Runs a conversion as a process: progress, threads, cache and exit status."""
