@@ -1,5 +1,5 @@
 -- ModelExport keeps the rules of kstatus: the conditions Ready, Reconciling and Stalled, and status.observedGeneration.
--- The table of its states is in docs/operator.md, the code that writes them in modelexport_operator/status.py.
+-- The table of its states is in docs/operator.md, the code that writes them in modelexport_operator/status/conditions.py.
 
 local function health(status, message)
   return { status = status, message = message }
