@@ -1,10 +1,10 @@
-"""The half of the page about conversions, from the results of ``cells``."""
+"""Writes the part of the page about conversions, from the results of ``cells``."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.tables import number, share, table, verdict
-from modelexport.matrix import cells
+from benchmarks.tables import number, share, table, verdict
+from modelexport.matrix.support import cells
 
 MIB = 1 << 20
 MOST_RATIO = {"INT8": 0.28, "FP16": 0.53}
@@ -12,22 +12,23 @@ MOST_PEAK_MIB = 2560
 MOST_WHOLE_SECONDS = 180
 STAGES = ("fetch", "start", "load", "convert", "quantise", "inspect", "verify", "publish")
 PROOF = ("inspect", "verify")
-"""The stages that ultralytics has no counterpart of."""
+"""The stages without a counterpart in ultralytics."""
 Result = Mapping[str, Any]
 
 INTRODUCTION = """## Conversions
 
-Each cell is a conversion of its own (`modelexport run` with one target), a process from its start to its end; then
-`ultralytics` exports the same checkpoint, also as a process of its own. Detection, segmentation and pose at 640 x 640
-pixels, classification at 224 x 224. INT8 is calibrated on 64 pictures, mosaics of the models' own
-training world, for ultralytics the same ones.
+Each cell is a separate conversion (`modelexport run` with one target), a process measured from start to end. Then
+`ultralytics` exports the same checkpoint, also in a separate process. Detection, segmentation and pose run at 640 x 640
+pixels, classification at 224 x 224. INT8 is calibrated on 64 images, mosaics of images like those of the training;
+ultralytics gets the same ones.
 
-- *Proof* is our inspection and verification of the produced file, which ultralytics does not do. The target is that a
-  cell takes no longer than ultralytics' export plus our proof.
-- *CPU s* are processor seconds, which other work on the machine changes less than wall seconds. Both are compared.
-- *Peak* is the largest resident set of a process. *Ratio* is the size over that of our FP32 file in the same format.
-- *Latency* is the least and the median of {runs} runs of the produced file on one thread. LiteRT and ONNX files run in
-  their runtimes; **a Core ML file runs in our evaluator, which says nothing about a device.**"""
+- *Proof* is our inspection and verification of the produced file, which ultralytics does not do. The target: a cell
+  takes no longer than ultralytics' export plus our proof.
+- *CPU s* are processor seconds, which other work on the machine affects less than wall seconds. Both are compared.
+- *Peak* is the largest resident set of a process. *Ratio* is the size divided by that of our FP32 file in the same
+  format.
+- *Latency* is the minimum and the median of {runs} runs of the produced file on one thread. LiteRT and ONNX files run
+  in their runtimes; **a Core ML file runs in our evaluator, which says nothing about a device.**"""
 
 
 def cells_page(results: Result) -> Iterator[str]:
@@ -36,13 +37,20 @@ def cells_page(results: Result) -> Iterator[str]:
     runs = {str(cell["ours"]["latency"]["runs"]) for cell in known.values() if "latency" in cell["ours"]}
     yield INTRODUCTION.format(runs="/".join(sorted(runs)))
     yield _targets(known, results.get("whole"))
-    yield "### Time and memory, beside ultralytics"
-    yield _comparison(known)
+    yield "### Time and memory compared with ultralytics"
+    headers = ("Cell", "wall s", "its wall s", "proof s", "", "CPU s", "its CPU s", "", "peak MiB", "its peak", "load")
+    yield table(headers, [(label, *_compare(cell), cell["load"]) for label, cell in known.items()])
     yield from _refusals(known)
     yield "### Seconds by stage"
-    yield _stages(known)
+    rows = [
+        (label, *(number(cell["ours"]["stages"].get(stage)) for stage in STAGES))
+        for label, cell in known.items()
+        if "stages" in cell["ours"]
+    ]
+    yield table(("Cell", *STAGES), rows)
     yield "### Size and latency"
-    yield _sizes(known)
+    sizes = ("Cell", "scheme", "MiB", "ratio", "its MiB", "latency ms", "median ms", "agreement", "at least")
+    yield table(sizes, [(label, *_size(known, label)) for label, cell in known.items() if "bytes" in cell["ours"]])
     if "whole" in results:
         yield from _whole(results["whole"])
 
@@ -51,16 +59,15 @@ def _targets(known: Mapping[str, Result], whole: Result | None) -> str:
     rows = [
         ("no more wall seconds than ultralytics plus proof", _share_within(known, "wall_seconds")),
         ("no more CPU seconds than ultralytics plus proof", _share_within(known, "cpu_seconds")),
-        *((f"{name} files at most {most} of FP32", _share_small(known, name, most)) for name, most in _ratios()),
+        *(
+            (f"{name} files at most {most} of FP32", _share_small(known, name, most))
+            for name, most in MOST_RATIO.items()
+        ),
         ("peak under 2.5 GiB", share([cell["ours"]["peak_mib"] < MOST_PEAK_MIB for cell in known.values()])),
         ("nine YOLOv8n targets in one run under 180 s", _whole_verdict(whole)),
         ("published, so verified", share(["failed" not in cell["ours"] for cell in known.values()])),
     ]
     return table(("Target", "Result"), rows)
-
-
-def _ratios() -> list[tuple[str, float]]:
-    return list(MOST_RATIO.items())
 
 
 def _share_within(known: Mapping[str, Result], unit: str) -> str:
@@ -69,7 +76,7 @@ def _share_within(known: Mapping[str, Result], unit: str) -> str:
 
 
 def is_within(cell: Result, unit: str) -> bool | None:
-    """Whether a cell takes no longer than ultralytics and our proof; ``None`` where one of them made no file."""
+    """Return whether a cell takes no longer than ultralytics plus our proof; ``None`` if one of them made no file."""
     ours, peer = cell["ours"], cell["peer"]
     if "stages" not in ours or "bytes" not in peer:
         return None
@@ -77,7 +84,7 @@ def is_within(cell: Result, unit: str) -> bool | None:
 
 
 def proof_seconds(cell: Result) -> float:
-    """Seconds that a conversion spent on proving its file."""
+    """Return the seconds that a conversion spent on proving its file."""
     return float(sum(cell["ours"]["stages"].get(stage, 0.0) for stage in PROOF))
 
 
@@ -87,15 +94,10 @@ def _share_small(known: Mapping[str, Result], precision: str, most: float) -> st
 
 
 def ratio_of(known: Mapping[str, Result], label: str) -> float | None:
-    """The size of a cell's file over that of the FP32 file in its format; ``None`` where one of them is missing."""
+    """Return the size of a file divided by the FP32 file in its format; ``None`` if one of them is missing."""
     full = known.get(label.rpartition("/")[0] + "/FP32", {"ours": {}})["ours"].get("bytes")
     size = known[label]["ours"].get("bytes")
     return size / full if size and full else None
-
-
-def _comparison(known: Mapping[str, Result]) -> str:
-    headers = ("Cell", "wall s", "its wall s", "proof s", "", "CPU s", "its CPU s", "", "peak MiB", "its peak", "load")
-    return table(headers, [(label, *_compare(cell), cell["load"]) for label, cell in known.items()])
 
 
 def _compare(cell: Result) -> Iterator[str]:
@@ -118,21 +120,6 @@ def _refusals(known: Mapping[str, Result]) -> Iterator[str]:
     ]
     if lines:
         yield "\n".join(lines)
-
-
-def _stages(known: Mapping[str, Result]) -> str:
-    rows = [
-        (label, *(number(cell["ours"]["stages"].get(stage)) for stage in STAGES))
-        for label, cell in known.items()
-        if "stages" in cell["ours"]
-    ]
-    return table(("Cell", *STAGES), rows)
-
-
-def _sizes(known: Mapping[str, Result]) -> str:
-    headers = ("Cell", "scheme", "MiB", "ratio", "its MiB", "latency ms", "median ms", "agreement", "at least")
-    rows = [(label, *_size(known, label)) for label, cell in known.items() if "bytes" in cell["ours"]]
-    return table(headers, rows)
 
 
 def _size(known: Mapping[str, Result], label: str) -> Iterator[str]:

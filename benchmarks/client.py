@@ -1,18 +1,18 @@
-"""One client of the API server: it creates objects side by side, and notes when watches tell of what."""
+"""A client of the API server that creates objects concurrently and reports watch events with their arrival times."""
 
 import asyncio
-import json
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from integration.control_plane import TOKEN, ControlPlane
+from modelexport_operator.kube.encoding import decode
 
 Body = Mapping[str, Any]
 AT_ONCE = 16
@@ -20,7 +20,7 @@ LONGEST_LINE = 1 << 22
 
 
 def is_answering(url: str, certificate: Path | None = None) -> bool:
-    """Tell whether a server answers the administrator with success, by the certificate given."""
+    """Return whether a server answers the administrator successfully, over TLS if a certificate is given."""
     trust = ssl.create_default_context(cafile=certificate) if certificate else None
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
     try:
@@ -31,7 +31,7 @@ def is_answering(url: str, certificate: Path | None = None) -> bool:
 
 
 class Client:
-    """A client within the running event loop; use it as an asynchronous context manager."""
+    """A client within the running event loop. Use it as an asynchronous context manager."""
 
     def __init__(self, plane: ControlPlane) -> None:
         trust = ssl.create_default_context(cafile=plane.certificate)
@@ -52,17 +52,36 @@ class Client:
     async def create_all(self, path: str, bodies: Iterable[Body]) -> None:
         """Create objects, ``AT_ONCE`` at a time."""
         waiting = iter(bodies)
-        await asyncio.gather(*(self._create_some(path, waiting) for _ in range(AT_ONCE)))
 
-    async def _create_some(self, path: str, waiting: Iterator[Body]) -> None:
-        for body in waiting:
-            async with self._session.post(path, json=body) as response:
-                assert response.status == 201, await response.text()
+        async def create_some() -> None:
+            for body in waiting:
+                async with self._session.post(path, json=body) as response:
+                    assert response.status == 201, await response.text()
 
-    async def watch(self, path: str, hear: Callable[[Body, float], None]) -> None:
-        """Tell of every state of every object, with the time of its arrival, until this is cancelled.
+        await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
 
-        The API server now and then ends the watch of a client that does not keep up; the next one goes on from there.
+    async def delete_all(self, paths: Iterable[str]) -> None:
+        """Delete objects and their dependents, ``AT_ONCE`` at a time."""
+        waiting = iter(paths)
+
+        async def delete_some() -> None:
+            for path in waiting:
+                async with self._session.delete(path, json={"propagationPolicy": "Background"}) as response:
+                    assert response.status == 200, await response.text()
+
+        await asyncio.gather(*(delete_some() for _ in range(AT_ONCE)))
+
+    async def count(self, path: str) -> int:
+        """Return the number of objects."""
+        async with self._session.get(path, params={"limit": "1"}) as response:
+            page = await response.json()
+        return len(page["items"]) + int(page["metadata"].get("remainingItemCount", 0))
+
+    async def watch(self, path: str, observe: Callable[[Body, float], None]) -> None:
+        """Pass every state of every object with its arrival time to ``observe``, until cancelled.
+
+        The API server occasionally ends the watch of a client that does not keep up; the next watch resumes there, or
+        restarts if the API server cannot resume.
         """
         version = ""
         while True:
@@ -70,7 +89,9 @@ class Client:
             async with self._session.get(path, params=parameters) as response:
                 assert response.status == 200, await response.text()
                 while line := await response.content.readline():
-                    event = json.loads(line)
-                    assert event["type"] != "ERROR", event
+                    event = decode(line)
+                    if event["type"] == "ERROR":
+                        version = ""
+                        break
                     version = event["object"]["metadata"]["resourceVersion"]
-                    hear(event["object"], time.monotonic())
+                    observe(event["object"], time.monotonic())

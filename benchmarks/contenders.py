@@ -1,6 +1,6 @@
-"""Three ways to have the same Jobs: one client makes them, our operator makes them, JobSet makes them.
+"""Three contenders that create the same Jobs: a single client, our operator, and JobSet.
 
-Every way makes the Jobs that the operator would make, with the same Pods.
+Each creates the Jobs that the operator would create, with the same Pods.
 """
 
 from abc import ABC, abstractmethod
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from bench.jobset import JOBSETS, run_jobset
-from bench.scale_plane import NAMESPACE, wait_until_served
+from benchmarks.jobset import JOBSETS, run_jobset
+from benchmarks.scale_plane import NAMESPACE, wait_until_served
 from integration.api import CLASSES, EXPORTS, JOBS, Api
 from integration.control_plane import ControlPlane
 from integration.installation import install_definitions
 from integration.process import Operator
-from modelexport.matrix import TARGETS
+from modelexport.matrix.support import TARGETS
 from unit.operator.objects import build_all, make_class, make_export
 
 JOBS_EACH = len(TARGETS)
@@ -24,10 +24,10 @@ JOBS_PATH = JOBS.format(NAMESPACE)
 Body = dict[str, Any]
 
 
-class Way(ABC):
-    """One way: what is created where, and how its object tells that Jobs are done.
+class Contender(ABC):
+    """Creates Jobs by some kind of objects, whose status may report when Jobs are done.
 
-    ``parents`` is the path of the objects that report on Jobs; empty where nobody does.
+    ``parents`` is the path of the objects that report on Jobs; empty if nothing reports.
     """
 
     name: str
@@ -36,23 +36,25 @@ class Way(ABC):
 
     @abstractmethod
     def bodies(self, objects: int) -> Iterator[Body]:
-        """What the client creates for so many objects of nine Jobs each."""
+        """Yield the objects that the client creates, for ``objects`` parents of nine Jobs each."""
 
     @abstractmethod
     def running(self, plane: ControlPlane) -> Any:
-        """A context in which whoever makes the Jobs runs; yields its process id, if it is one."""
+        """Return a context in which the controller runs; yields its process id, if it is a process."""
 
     def finished_jobs(self, parent: Body) -> Sequence[str]:
-        """The Jobs that the status of a parent calls done: their names, or one empty name for each it only counts."""
+        """Return the Jobs that the status of a parent reports as done: their names, or an empty name each if it only
+        counts.
+        """
         raise NotImplementedError(f"{self.name} has no parents: {parent}")
 
     def is_finished(self, parent: Body) -> bool:
-        """Whether the status of a parent says that all is done."""
+        """Return whether the status of a parent reports that all Jobs are done."""
         raise NotImplementedError(f"{self.name} has no parents: {parent}")
 
 
-class PlainJobs(Way):
-    """The ceiling: the client creates the Jobs itself, and nobody reports."""
+class PlainJobs(Contender):
+    """The upper bound: the client creates the Jobs itself, and nothing reports."""
 
     name = "plain Jobs"
     path = JOBS_PATH
@@ -66,7 +68,7 @@ class PlainJobs(Way):
         yield None
 
 
-class ModelExports(Way):
+class ModelExports(Contender):
     """Our operator as a process."""
 
     name = "ModelExport"
@@ -98,8 +100,8 @@ class ModelExports(Way):
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-class JobSets(Way):
-    """JobSet, with nine replicas of one Job: less for it to do than nine different Jobs."""
+class JobSets(Contender):
+    """JobSet, with nine replicas of one Job, which is less work than nine different Jobs."""
 
     name = "JobSet"
     path = parents = JOBSETS
@@ -107,7 +109,7 @@ class JobSets(Way):
     def bodies(self, objects: int) -> Iterator[Body]:
         job = _jobs_of(0)[0]
         template = {"metadata": {"labels": job["metadata"]["labels"]}, "spec": job["spec"]}
-        # What its webhook would add; a Job that is not indexed and a Pod without DNS names need the least.
+        # Its webhook would add this. NonIndexed Jobs and Pods without DNS names need the least work.
         template["spec"]["completionMode"] = "NonIndexed"
         spec = {
             "network": {"enableDNSHostnames": False},
@@ -130,7 +132,7 @@ class JobSets(Way):
         return bool(parent.get("status", {}).get("terminalState") == "Completed")
 
 
-WAYS: tuple[Way, ...] = (PlainJobs(), ModelExports(), JobSets())
+CONTENDERS: tuple[Contender, ...] = (PlainJobs(), ModelExports(), JobSets())
 
 
 def _export(index: int) -> Body:
@@ -140,7 +142,7 @@ def _export(index: int) -> Body:
 
 
 def _jobs_of(index: int) -> list[Body]:
-    """The Jobs that the operator would make of one export, but for their owner."""
+    """Return the Jobs that the operator would create for one export, without their owner."""
     jobs = [deepcopy(job) for job in build_all(_export(index), make_class()).values()]
     for job in jobs:
         del job["metadata"]["ownerReferences"]

@@ -1,12 +1,13 @@
-"""An API server in one process that plays the Job controller, the scheduler and the kubelet too.
+"""A fake API server in one process that also plays the Job controller, the scheduler and the kubelet.
 
-It answers at once and validates nothing, so what is measured beside it is the operator alone. Objects are as large as
-real ones: they carry the fields that the API server and the kubelet add.
+It answers at once and validates nothing, so a measurement sees the operator alone. Objects are as large as real ones:
+they carry the fields that the API server and the kubelet add.
 """
 
 import asyncio
 import itertools
 import json
+import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from typing import Any
 from aiohttp import web
 
 from modelexport import names
-from modelexport_operator.manifests import POD_JOB_LABEL, output_of
+from modelexport_operator.jobs.conversion_job import output_of
+from modelexport_operator.kube.encoding import encode
+from modelexport_operator.kube.types import POD_JOB_LABEL
 from unit.operator.objects import complete, ended, publish_into, result_text
 
 Body = dict[str, Any]
@@ -31,8 +34,9 @@ KINDS = {plural: kind for kinds in GROUPS.values() for plural, kind in kinds.ite
 API_VERSIONS = {plural: root.split("/", 2)[2] for root, kinds in GROUPS.items() for plural in kinds}
 CLUSTER_WIDE = ("exportclasses", "nodes", "namespaces")
 PAGE = 500
+EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n'
 STEP_SECONDS = 0.2
-"""Between the steps of a Pod."""
+"""Seconds between the steps of a Pod."""
 MANAGED = [
     {
         "manager": f"manager-{number}",
@@ -44,28 +48,31 @@ MANAGED = [
     }
     for number in range(2)
 ]
-"""As large as the managed fields of a Job or a Pod are."""
+"""Managed fields as large as those of a Job or a Pod."""
 
 
 class FakeApi:
-    """All objects, and whoever watches them."""
+    """Stores all objects, and serves all watches."""
 
-    def __init__(self, run_seconds: float) -> None:
-        self.asked: Counter[str] = Counter()
+    def __init__(self, run_seconds: float, spread: float = 0.0) -> None:
+        self.requests: Counter[str] = Counter()
         self._run_seconds = run_seconds
+        self._spread = spread
+        self._chance = random.Random(0)
         self._objects: defaultdict[str, dict[Key, Body]] = defaultdict(dict)
         self._history: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
-        self._watches: defaultdict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
+        self._watches: defaultdict[str, set[asyncio.Queue[bytes | None]]] = defaultdict(set)
+        self._oldest: defaultdict[str, int] = defaultdict(int)
         self._versions = itertools.count(1)
         self._version = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def objects(self, plural: str) -> list[Body]:
-        """All objects of a kind."""
+        """Return all objects of a kind."""
         return list(self._objects[plural].values())
 
     def put(self, plural: str, body: Body) -> Body:
-        """Take an object over as it is, in its next version."""
+        """Store an object as its next version."""
         metadata = body["metadata"]
         key = metadata.get("namespace", ""), metadata["name"]
         change = "MODIFIED" if key in self._objects[plural] else "ADDED"
@@ -83,17 +90,40 @@ class FakeApi:
             },
         }
         self._objects[plural][key] = body
-        self._tell(plural, change, body)
+        self._send_event(plural, change, body)
         return body
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer as an API server does, as far as the operator asks."""
+    def delete(self, plural: str, body: Body) -> None:
+        """Delete an object."""
+        metadata = body["metadata"]
+        del self._objects[plural][metadata.get("namespace", ""), metadata["name"]]
+        self._version = next(self._versions)
+        self._send_event(plural, "DELETED", {**body, "metadata": {**metadata, "resourceVersion": str(self._version)}})
+
+    def is_watched(self, plural: str) -> bool:
+        """Whether a watch of a kind is open."""
+        return bool(self._watches[plural])
+
+    def cut(self, plural: str, last: bytes = b"") -> None:
+        """End the connections of all watches of a kind, after these last bytes."""
+        for queue in self._watches[plural]:
+            queue.put_nowait(last)
+            queue.put_nowait(None)
+        self._watches[plural].clear()
+
+    def compact(self, plural: str) -> None:
+        """Forget the history of a kind: a watch from an older version is refused."""
+        self._oldest[plural] = self._version
+        self._history[plural].clear()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request as an API server does, as far as the operator needs it."""
         if request.path in ("/api", "/apis"):
             return web.json_response(_discovery())
         if request.path in GROUPS:
             return web.json_response(_resources(request.path))
         namespace, plural, name, subresource = _parse(request.path)
-        self.asked[f"{'WATCH' if 'watch' in request.query else request.method} {plural}"] += 1
+        self.requests[f"{'WATCH' if 'watch' in request.query else request.method} {plural}"] += 1
         if "watch" in request.query:
             return await self._watch(request, plural)
         if request.method == "GET":
@@ -101,7 +131,7 @@ class FakeApi:
         body = json.loads(await request.read())
         if request.method == "POST":
             return self._create(plural, namespace, body)
-        assert (request.method, subresource) == ("PUT", "status"), f"not played: {request.method} {request.path}"
+        assert (request.method, subresource) == ("PUT", "status"), f"not supported: {request.method} {request.path}"
         return self._write_status(plural, (namespace, name), body)
 
     def _write_status(self, plural: str, key: Key, body: Body) -> web.Response:
@@ -114,7 +144,7 @@ class FakeApi:
         if (namespace, body["metadata"]["name"]) in self._objects[plural]:
             return web.json_response({"message": "there", "reason": "AlreadyExists"}, status=409)
         if plural == "events":
-            return _json({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})  # nobody watches them
+            return _json({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})  # no client watches them
         created = self.put(plural, body)
         if plural == "jobs":
             task = asyncio.create_task(self._play(created))
@@ -123,9 +153,9 @@ class FakeApi:
         return _json(created)
 
     async def _play(self, job: Body) -> None:
-        """Take a Job to its good end, in the steps of the real controllers and of the kubelet."""
+        """Run a Job to success, in the steps of the real controllers and of the kubelet."""
         begun = {"startTime": _now(), "active": 1, "ready": 0, "uncountedTerminatedPods": {}}
-        pod = self.put("pods", _pod_of(job))
+        pod = self.put("pods", pod_of(job))
         job = self.put("jobs", {**job, "status": begun})
         conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": _now()}]
         pod = {**pod, "spec": {**pod["spec"], "nodeName": "node-1"}}
@@ -134,7 +164,7 @@ class FakeApi:
         running = [{"name": names.PUBLISH, "state": {"running": {"startedAt": _now()}}, "image": "converter:1"}]
         pod = self.put("pods", {**pod, "status": {**pod["status"], "phase": "Running", "containerStatuses": running}})
         job = self.put("jobs", {**job, "status": {**begun, "ready": 1}})
-        await asyncio.sleep(self._run_seconds)
+        await asyncio.sleep(self._run_seconds + self._chance.uniform(0, self._spread))
         answer = publish_into(output_of(job), result_text())
         over = {"phase": "Succeeded", "containerStatuses": ended(0, answer, "Completed")}
         pod = self.put("pods", {**pod, "status": {**pod["status"], **over}})
@@ -142,8 +172,8 @@ class FakeApi:
         job = self.put("jobs", {**job, "status": ending})
         self.put("jobs", {**job, "status": complete(_now())})
 
-    def _tell(self, plural: str, change: str, body: Body) -> None:
-        line = json.dumps({"type": change, "object": body}, separators=(",", ":")).encode() + b"\n"
+    def _send_event(self, plural: str, change: str, body: Body) -> None:
+        line = encode({"type": change, "object": body}) + b"\n"
         self._history[plural].append((self._version, line))
         for queue in self._watches[plural]:
             queue.put_nowait(line)
@@ -161,12 +191,15 @@ class FakeApi:
         response = web.StreamResponse()
         response.content_type = "application/json"
         await response.prepare(request)
-        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         since = request.query.get("resourceVersion")
+        if since and int(since) < self._oldest[plural]:
+            await response.write(EXPIRED)
+            return response
         if since:
             lines = [line for version, line in self._history[plural] if version > int(since)]
         else:
-            lines = [json.dumps({"type": "ADDED", "object": body}).encode() + b"\n" for body in self.objects(plural)]
+            lines = [encode({"type": "ADDED", "object": body}) + b"\n" for body in self.objects(plural)]
         self._watches[plural].add(queue)
         try:
             for line in lines:
@@ -175,7 +208,9 @@ class FakeApi:
                 pieces = [await queue.get()]
                 while not queue.empty():
                     pieces.append(queue.get_nowait())
-                await response.write(b"".join(pieces))
+                await response.write(b"".join(filter(None, pieces)))
+                if None in pieces:
+                    return response
         finally:
             self._watches[plural].discard(queue)
 
@@ -184,7 +219,7 @@ class FakeApi:
 async def serve(api: FakeApi) -> AsyncIterator[str]:
     """Serve on loopback; yields the address."""
     application = web.Application()
-    application.router.add_route("*", "/{path:.*}", api.answer)
+    application.router.add_route("*", "/{path:.*}", api.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -194,7 +229,8 @@ async def serve(api: FakeApi) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _pod_of(job: Body) -> Body:
+def pod_of(job: Body) -> Body:
+    """The Pod of a Job, as its controller creates it."""
     metadata, template = job["metadata"], job["spec"]["template"]
     labels = {**template["metadata"]["labels"], POD_JOB_LABEL: metadata["name"]}
     owner = {"kind": "Job", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
@@ -208,7 +244,7 @@ def _pod_of(job: Body) -> Body:
 
 
 def _parse(path: str) -> tuple[str, str, str, str]:
-    """Namespace, plural, name and subresource of a path."""
+    """Return namespace, plural, name and subresource of a path."""
     root = next(root for root in GROUPS if path.startswith(f"{root}/"))
     rest = path.removeprefix(f"{root}/").split("/")
     namespace = ""
@@ -241,7 +277,9 @@ def _resources(root: str) -> Body:
 
 
 def _json(body: Body | None) -> web.Response:
-    return web.json_response(body) if body else web.json_response({"message": "not found"}, status=404)
+    if body is None:
+        return web.json_response({"message": "not found"}, status=404)
+    return web.Response(body=encode(body), content_type="application/json")
 
 
 def _now() -> str:

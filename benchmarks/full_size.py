@@ -1,4 +1,4 @@
-"""Checkpoints, programs and pictures for ``make matrix``: of the trained models, and of such as users have."""
+"""Prepares checkpoints, programs and images for ``make matrix``, of the trained models and of full-size ones."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,54 +8,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import untrained
-import widen
 from PIL import Image, ImageOps
 
-from bench.accuracy import trained_model
-from bench.pictures import GREY, Fit, write_mosaics
+from benchmarks.accuracy import trained_model
+from benchmarks.images import GREY, Fit, write_mosaics
 from converter.cells import ask, load, load_model
 from converter.trained import MODELS
-from modelexport.matrix import ARCHITECTURES
-from modelexport_converter.calibration import VERIFICATION_COUNT
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport.matrix.support import ARCHITECTURES
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT
+from models import untrained, widen
 
 SOURCE = "YOLOv8-CLS"
-"""The trained model that stands for all that come as programs, without their source."""
+"""The trained model that represents ``Custom``, whose models come as programs without source."""
 SAMPLES = {"trained": 64 - VERIFICATION_COUNT, "fullSize": 8}
-"""Pictures that calibrate: those of 64 that are not left to verify; at full size fewer, as each is a mosaic of many,
-and as memory does not depend on them."""
+"""Number of calibration images: of 64, those that verification does not use; fewer at full size, since each is a mosaic
+of many and memory does not depend on them.
+"""
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The names of a checkpoint and of pictures in the store, and the parameters of the model."""
+class MatrixInputs:
+    """The names of a checkpoint and of images in the store, and the parameters of the model."""
 
     checkpoint: str
-    pictures: str
+    images: str
     parameters: Mapping[str, Any]
 
 
-def prepare(store: Path, architecture: str, part: str) -> Inputs:
-    """Put what a conversion needs into the store."""
+def prepare(store: Path, architecture: str, part: str) -> MatrixInputs:
+    """Put the inputs of a conversion into the store."""
     return {"trained": _prepare_trained, "fullSize": _prepare_full_size}[part](store, architecture)
 
 
-def _prepare_trained(store: Path, architecture: str) -> Inputs:
-    """The trained model, at the size that it has learned."""
-    pictures = f"calibration{trained_model(architecture).pictures}.zip"
-    shutil.copy(MODELS / "data" / pictures, _folder(store, "datasets"))
-    return Inputs(_checkpoint(store, architecture, trained_model(architecture).weights), pictures, {})
+def _prepare_trained(store: Path, architecture: str) -> MatrixInputs:
+    """Prepare the trained model at the size of its training."""
+    images = f"calibration{trained_model(architecture).images}.zip"
+    shutil.copy(MODELS / "data" / images, _folder(store, "datasets"))
+    return MatrixInputs(_checkpoint(store, architecture, trained_model(architecture).weights), images, {})
 
 
-def _prepare_full_size(store: Path, architecture: str) -> Inputs:
-    """The model in its published width at the default size, with pictures of as small objects as it has learned."""
-    row, pictures = ARCHITECTURES[SOURCE if architecture == "Custom" else architecture], f"{architecture}.zip"
+def _prepare_full_size(store: Path, architecture: str) -> MatrixInputs:
+    """Prepare the model in its published width at the default size, with images of objects as small as in training."""
+    row, images = ARCHITECTURES[SOURCE if architecture == "Custom" else architecture], f"{architecture}.zip"
     side, count = row.default_input_size[0], SAMPLES["fullSize"] + VERIFICATION_COUNT
-    write_mosaics(row.task, side, _folder(store, "datasets") / pictures, _fit(row.name), count)
+    write_mosaics(row.task, side, _folder(store, "datasets") / images, _fit(row.name), count)
     if architecture == "Custom":
-        return Inputs(_write_program(store, "full-size", row.default_input_size), pictures, {})
+        return MatrixInputs(_write_program(store, "full-size", row.default_input_size), images, {})
     source, parameters = trained_model(architecture).weights, {"inputSize": list(row.default_input_size)}
     name = f"{architecture}-full-size.pt"
     if architecture in untrained.NETWORKS:
@@ -64,7 +64,7 @@ def _prepare_full_size(store: Path, architecture: str) -> Inputs:
         widen.write_widened(architecture, source, _folder(store, "checkpoints") / name)
     else:
         name = _checkpoint(store, architecture, source)
-    return Inputs(name, pictures, parameters)
+    return MatrixInputs(name, images, parameters)
 
 
 def _checkpoint(store: Path, architecture: str, source: Path) -> str:
@@ -84,7 +84,7 @@ def _write_program(store: Path, name: str, size: Size) -> str:
 
 
 def _fit(architecture: str) -> Fit:
-    """Makes a picture a tile as the trained model sees it."""
+    """Return a function that turns an image into a tile of the size that the trained model expects."""
     model = load_model(architecture)
     size = model.input_size[::-1]
     if model.preprocessing.resize == "stretch":

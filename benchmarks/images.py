@@ -1,8 +1,8 @@
-"""Calibration pictures at the size of the benchmark, in the scale that the test models have learned.
+"""Calibration images at the size of the benchmark, with objects of the size that the test models were trained on.
 
-The models were trained on small pictures. Enlarged to the benchmark's size, these would show them objects four times as
-large as any they know, and verification would rightly refuse some INT8 files. So each picture here is a mosaic of small
-ones, which costs a conversion the same and asks the models for what they can do.
+The models were trained on small images. Enlarged to the benchmark's size, these would show objects four times as large
+as any in training, and verification would rightly refuse some INT8 files. So each image here is a mosaic of small ones,
+which costs a conversion the same and stays within the training distribution.
 """
 
 import io
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from modelexport.matrix import Task
+from modelexport.matrix.support import Task
 
 GREY = (114, 114, 114)
-DATA = Path(__file__).parents[1] / "models/data"
+DATA = Path(__file__).parents[1] / "testdata/models/data"
 Fit = Callable[[Image.Image], Image.Image]
 
 
 def write_mosaics(task: Task, size: int, path: Path, fit: Fit | None = None, count: int | None = None) -> None:
-    """Write an archive of as many square pictures of ``size`` pixels as the calibration set has, or of the first.
+    """Write an archive of square mosaics of ``size`` pixels, as many as the calibration set has images, or ``count``.
 
-    ``fit`` makes tiles of equal sizes, squares with borders unless it is given. A classifier answers for the whole
-    picture, so all tiles of its mosaics are the same.
+    ``fit`` makes tiles of equal sizes; by default, squares with borders. A classifier predicts for the whole image, so
+    all tiles of its mosaics are the same.
     """
     alike = task is Task.CLASSIFICATION
     tiles = list(map(fit or partial(ImageOps.pad, size=(_side(task), _side(task)), color=GREY), _read(task)))
@@ -42,7 +42,7 @@ def write_mosaics(task: Task, size: int, path: Path, fit: Fit | None = None, cou
 
 
 def _side(task: Task) -> int:
-    """The size of the pictures in training."""
+    """Return the size of the images in training."""
     return 128 if task is Task.CLASSIFICATION else 160
 
 

@@ -1,7 +1,7 @@
-"""JobSet, the Go peer that does the same work: one object, nine Jobs, their state in its status.
+"""Runs JobSet, a Go controller that does the same work: one object, nine Jobs, their state in its status.
 
 It is built from the Go module proxy once and cached by its go.sum. It runs without its admission webhooks, which would
-cost every Pod two calls more, and its JobSets ask for no DNS names, which would cost every one a Service.
+cost every Pod two more calls, and its JobSets request no DNS names, which would cost each one a Service.
 """
 
 import os
@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bench.client import is_answering
-from bench.scale_plane import NAMESPACE, wait_until_served
-from cluster.layout import CACHE, digest_of
-from cluster.shell import run, say
+from benchmarks.client import is_answering
+from benchmarks.scale_plane import NAMESPACE, wait_until_served
 from integration.control_plane import ControlPlane, run_process, wait_until
 from ports import free_port
+from testcluster.layout import CACHE, digest_of
+from testcluster.shell import run, say
 
 MODULE = Path(__file__).parent / "jobset"
 JOBSETS = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets"
@@ -32,7 +32,7 @@ DEFINITION = "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml"
 
 
 def install_jobset() -> Path:
-    """Return the folder with the ``jobset`` program and its definition ``jobsets.yaml``, built when they are missing.
+    """Return the folder with the ``jobset`` program and its CRD ``jobsets.yaml``; build them if they are missing.
 
     Raises:
         ClusterError: go failed.
@@ -64,7 +64,7 @@ def jobset_version() -> str:
 def run_jobset(plane: ControlPlane) -> Iterator[int]:
     """Install JobSet on a control plane and run it; yields its process id."""
     installed = install_jobset()
-    # Its schema holds whole Pod templates: too much for the annotation of `kubectl apply`.
+    # Its schema contains whole Pod templates, too large for the annotation of `kubectl apply`.
     plane.kubectl("create", "--filename", str(installed / "jobsets.yaml"))
     wait_until_served(plane, JOBSETS)
     health, webhooks = free_port(), free_port()
@@ -91,7 +91,7 @@ def _configuration(folder: Path, health: int, webhooks: int) -> dict[str, object
 
 
 def _write_certificate(folder: Path) -> None:
-    """Write the certificate without which its webhook server does not start; nobody calls it."""
+    """Write the certificate that its webhook server needs to start; no client calls it."""
     folder.mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jobset")]), datetime.now(UTC)

@@ -2,8 +2,8 @@
 
     python -I -S launcher.py FILE COMMAND...
 
-A process of its own, since the kernel counts the largest resident set of a process from what the one that started it
-held: a benchmark that has imported torch would be seen in every child.
+This is a separate process because the kernel counts the largest resident set of a process from that of its parent: a
+benchmark that has imported torch would show up in every child process.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command; a request to end is passed on."""
+    """Run the command, and forward SIGTERM to it."""
     file, *command = sys.argv[1:]
     child = os.spawnvp(os.P_NOWAIT, command[0], command)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""What the measurements were made on, and how busy it was."""
+"""Describes the machine of a measurement, and its load."""
 
 import os
 import platform
@@ -7,18 +7,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from modelexport_converter.report import tool_versions
+from modelexport_converter.publishing.report import tool_versions
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 
 def describe_machine() -> dict[str, str]:
-    """Return processor, memory, system and versions, each as text; nothing of it names this machine."""
+    """Return processor, memory, system and versions as texts, without the name of this machine."""
     versions = {**tool_versions(), "ultralytics": metadata.version("ultralytics")}
     versions.pop("modelexport")
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "Commit": _git("rev-parse", "--short=12", "HEAD"),
+        "Commit": subprocess.check_output(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=REPOSITORY, text=True
+        ).strip(),
         "Processor": f"{_field('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
         "Memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) / (1 << 20):.0f} GiB",
         "Kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -35,7 +37,3 @@ def describe_load() -> str:
 def _field(path: str, name: str) -> str:
     lines = Path(path).read_text().splitlines()
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(name))
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=REPOSITORY, text=True).strip()

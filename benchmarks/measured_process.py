@@ -1,4 +1,4 @@
-"""Child processes whose seconds and memory are measured from outside, the same way for us and for others."""
+"""Runs processes and measures their time and memory from outside, the same way for all contenders."""
 
 import json
 import os
@@ -14,10 +14,10 @@ LAUNCHER = Path(__file__).parent / "launcher.py"
 
 
 @dataclass(frozen=True)
-class Child:
-    """How a child ended, its own children included.
+class MeasuredProcess:
+    """The outcome of a process, including its child processes.
 
-    Wall seconds from start to end, processor seconds (which other load on the machine changes less), and the largest
+    Wall seconds from start to end, processor seconds (which other load on the machine affects less), and the largest
     resident set of one process in MiB.
     """
 
@@ -29,19 +29,19 @@ class Child:
     errors: str
 
     @property
-    def answer(self) -> Any:
-        """The JSON that it printed as its last line.
+    def json_output(self) -> Any:
+        """The JSON on the last line of its output.
 
         Raises:
-            RuntimeError: it failed, with the end of what it said.
+            RuntimeError: the process failed; holds the end of its error output.
         """
         if self.exit_code:
             raise RuntimeError(f"exit code {self.exit_code}: {self.errors[-2000:]}")
         return json.loads(self.output.splitlines()[-1])
 
 
-def run_child(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Child:
-    """Run a command to its end; what it says is collected in files in ``folder``."""
+def run_measured(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> MeasuredProcess:
+    """Run a command to its end; its output goes to files in ``folder``."""
     output, errors, usage = folder / "stdout", folder / "stderr", folder / "usage.json"
     launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(usage), *command]
     start = time.monotonic()
@@ -56,4 +56,4 @@ def run_child(command: Sequence[str], folder: Path, environment: Mapping[str, st
     seconds = time.monotonic() - start
     status, cpu_seconds, peak_kib = json.loads(usage.read_text())
     exit_code = os.waitstatus_to_exitcode(status)
-    return Child(seconds, cpu_seconds, peak_kib / 1024, exit_code, output.read_text(), errors.read_text())
+    return MeasuredProcess(seconds, cpu_seconds, peak_kib / 1024, exit_code, output.read_text(), errors.read_text())

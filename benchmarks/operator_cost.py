@@ -1,9 +1,9 @@
-"""What the operator costs for each Job, beside another one: processor time, memory, requests.
+"""Measures the operator's cost per Job, compared with other versions: processor time, memory, requests.
 
-    PYTHONPATH=tests .venv/bin/python -m bench.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
 
-Each of the SOURCES is an ``operator/src`` of some commit; their runs are interleaved against a fake API server, so the
-ratios hold on a busy machine. Each run prints a line of JSON.
+Each of the SOURCES is the PYTHONPATH of an operator of some commit (``sdk/src:operator/src``). The runs are interleaved
+against a fake API server, so the ratios hold on a busy machine. Each run prints a line of JSON.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.fake_api import FakeApi, serve
-from bench.operator_scale import _cpu_seconds, _peak_mib
+from benchmarks.fake_api import FakeApi, serve
+from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
 from integration.process import SOURCES, Operator
-from modelexport.matrix import TARGETS
+from modelexport.matrix.support import TARGETS
 from unit.operator.objects import make_class, make_export, make_node
 
 PATIENCE_SECONDS = 900
@@ -28,13 +28,13 @@ def main() -> None:
     """Measure, round after round."""
     options = _parse_arguments()
     for _ in range(options.rounds):
-        for sources in options.sources or [str(SOURCES)]:
+        for sources in options.sources or [SOURCES]:
             print(json.dumps(asyncio.run(measure(sources, options))), flush=True)
 
 
 async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one operator until every export is told to be published."""
-    api = FakeApi(options.run_seconds)
+    """Run one operator until the status of every export says that it is published."""
+    api = FakeApi(options.run_seconds, options.spread)
     jobs: dict[str, Any] = {"parallelism": options.parallelism} if options.parallelism else {}
     api.put("exportclasses", make_class(jobs=jobs))
     api.put("nodes", make_node())
@@ -51,7 +51,7 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str, Any]:
-    before, begin, rss = _cpu_seconds(pid), time.monotonic(), _rss_mib(pid)
+    before, begin, rss = cpu_seconds(pid), time.monotonic(), rss_mib(pid)
     for index in range(options.exports):
         api.put("modelexports", make_export(*map(str, TARGETS), name=f"export-{index}", uid=f"uid-of-{index}"))
     end = begin + PATIENCE_SECONDS
@@ -63,14 +63,14 @@ async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str,
     return {
         "finished": _finished(api),
         "seconds": round(seconds, 1),
-        "cpu_ms_per_job": round(1000 * (_cpu_seconds(pid) - before) / jobs, 2),
+        "cpu_ms_per_job": round(1000 * (cpu_seconds(pid) - before) / jobs, 2),
         "cpu_at_start": round(before, 2),
         "mib_at_start": round(rss, 1),
-        "kib_per_job": round(1024 * (_rss_mib(pid) - rss) / jobs, 1),
-        "peak_mib": round(_peak_mib(pid), 1),
+        "kib_per_job": round(1024 * (rss_mib(pid) - rss) / jobs, 1),
+        "peak_mib": round(peak_mib(pid), 1),
         "writes_per_export": {
             asked: round(count / options.exports, 2)
-            for asked, count in sorted(api.asked.items())
+            for asked, count in sorted(api.requests.items())
             if asked.split()[0] in ("POST", "PUT", "PATCH", "DELETE")
         },
     }
@@ -80,17 +80,13 @@ def _finished(api: FakeApi) -> int:
     return sum("completionTime" in body.get("status", {}) for body in api.objects("modelexports"))
 
 
-def _rss_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
-
-
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="folders of the operator's packages; default: this tree's")
     parser.add_argument("--exports", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--run-seconds", type=float, default=3.0, help="how long each Pod runs")
+    parser.add_argument("--spread", type=float, default=0.0, help="by how many seconds more, at random")
     parser.add_argument("--parallelism", type=int, default=0, help="limit of the class; 0: none")
     return parser.parse_args()
 

@@ -1,7 +1,8 @@
-"""The operator at scale, without a converter: 110 exports of nine targets on pretended nodes, beside its peers.
+"""Measures the operator at scale, without a converter: 110 exports of nine targets on simulated nodes, beside
+contenders.
 
-Every measurement has a control plane of its own, so that none inherits the garbage of another; rounds are interleaved,
-so that a change in the load of the machine meets all ways.
+Every measurement has its own control plane, so that none inherits the garbage of another. Rounds are interleaved, so
+that a change in the load of the machine affects all contenders.
 """
 
 import asyncio
@@ -10,27 +11,28 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.client import Client
-from bench.jobset import install_jobset, jobset_version
-from bench.machine import describe_load
-from bench.scale_plane import start_scale_plane
-from bench.ways import JOBS_EACH, JOBS_PATH, WAYS, Way
+from benchmarks.client import Client
+from benchmarks.contenders import CONTENDERS, JOBS_EACH, JOBS_PATH, Contender
+from benchmarks.jobset import install_jobset, jobset_version
+from benchmarks.machine import describe_load
+from benchmarks.processes import cpu_seconds, cpu_seconds_of_children, peak_mib
+from benchmarks.scale_plane import start_scale_plane
 from integration.control_plane import ControlPlane
 
 PATIENCE_SECONDS = 600
 
 
 @dataclass
-class Times:
-    """When the client heard of what, in seconds of one clock, by name.
+class EventTimes:
+    """Arrival times of events at the client, in seconds of one clock, by name.
 
-    ``reported`` has, per parent, the time at which its status first called so many Jobs done, or the Job by name.
+    ``reported`` has, per parent, the time at which its status first reported each Job as done, by name or by count.
     """
 
     created: dict[str, float] = field(default_factory=dict)
@@ -39,8 +41,8 @@ class Times:
     reported: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     finished: dict[str, float] = field(default_factory=dict)
 
-    def hear_job(self, job: Mapping[str, Any], at: float) -> None:
-        """Note the state of a Job."""
+    def observe_job(self, job: Mapping[str, Any], at: float) -> None:
+        """Record the state of a Job."""
         name = job["metadata"]["name"]
         self.created.setdefault(name, at)
         self.owners[name] = next((owner["name"] for owner in job["metadata"].get("ownerReferences", ())), "")
@@ -48,37 +50,45 @@ class Times:
         if any(c["type"] == "Complete" and c["status"] == "True" for c in conditions):
             self.completed.setdefault(name, at)
 
-    def hear_parent(self, way: Way, parent: Mapping[str, Any], at: float) -> None:
-        """Note the state of an object that reports on Jobs."""
+    def observe_parent(self, contender: Contender, parent: Mapping[str, Any], at: float) -> None:
+        """Record the state of an object that reports on Jobs."""
         name = parent["metadata"]["name"]
-        for count, job in enumerate(way.finished_jobs(dict(parent))):
+        for count, job in enumerate(contender.finished_jobs(dict(parent))):
             self.reported[name].setdefault(job or str(count), at)
-        if way.is_finished(dict(parent)):
+        if contender.is_finished(dict(parent)):
             self.finished.setdefault(name, at)
 
-    def lags(self) -> list[float]:
-        """Seconds from the completion of each Job to the status that tells of it, in no order.
+    def lags(self, without: Container[str] = ()) -> list[float]:
+        """Return the seconds from the completion of each Job to the status that reports it, in no order.
 
-        Where the status only counts, its first mention of ``n`` Jobs answers the ``n``-th completion.
+        If the status only counts, its first mention of ``n`` Jobs answers the ``n``-th completion.
+
+        Args:
+            without: Jobs to leave out; of a parent, either all or none.
         """
         completed: dict[str, dict[str, float]] = defaultdict(dict)
         for job, at in self.completed.items():
-            completed[self.owners[job]][job] = at
-        return [lag for name, told in self.reported.items() for lag in _lags_of(completed[name], told)]
+            if job not in without:
+                completed[self.owners[job]][job] = at
+        reported = {name: times for name, times in self.reported.items() if name in completed}
+        return [lag for name, times in reported.items() for lag in _lags_of(completed[name], times)]
 
 
-def _lags_of(completed: Mapping[str, float], told: Mapping[str, float]) -> list[float]:
-    if not told.keys() <= completed.keys():
-        pairs = zip(sorted(completed.values()), sorted(told.values()), strict=True)
-        return [max(0.0, said - at) for at, said in pairs]
-    return [max(0.0, told[job] - at) for job, at in completed.items()]
+def _lags_of(completed: Mapping[str, float], reported: Mapping[str, float]) -> list[float]:
+    if not reported.keys() <= completed.keys():
+        pairs = zip(sorted(completed.values()), sorted(reported.values()), strict=True)
+        return [max(0.0, answer - at) for at, answer in pairs]
+    return [max(0.0, reported[job] - at) for job, at in completed.items()]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way in one round: Jobs per second, seconds, MiB. ``None`` where nothing reports or nobody makes the Jobs.
+    """One contender in one round: Jobs per second, seconds, MiB.
 
-    ``cpu_seconds`` is the processor time of whoever makes the Jobs, ``all_cpu_seconds`` that of the control plane too.
+    ``None`` if nothing reports, or the client creates Jobs.
+
+    ``cpu_seconds`` is the processor time of the process that creates the Jobs, ``all_cpu_seconds`` includes the control
+    plane, and ``cpu_by_program`` divides it; ``wall_seconds`` times the cores is the time available.
     """
 
     way: str
@@ -90,81 +100,70 @@ class Measurement:
     peak_mib: float | None
     cpu_seconds: float | None
     all_cpu_seconds: float
+    cpu_by_program: dict[str, float]
+    wall_seconds: float
     load: str
 
 
 def measure_operator(rounds: int, objects: int) -> dict[str, Any]:
-    """Measure all ways, round after round."""
+    """Measure all contenders, round after round."""
     install_jobset()
-    measurements = [_measure(way, objects) for _ in range(rounds) for way in WAYS]
+    measurements = [_measure(contender, objects) for _ in range(rounds) for contender in CONTENDERS]
     return {
         "objects": objects,
         "jobs": objects * JOBS_EACH,
+        "cores": len(os.sched_getaffinity(0)),
         "jobset": jobset_version(),
         "measurements": [asdict(measurement) for measurement in measurements],
     }
 
 
-def _measure(way: Way, objects: int) -> Measurement:
+def _measure(contender: Contender, objects: int) -> Measurement:
     with (
         tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder,
         start_scale_plane(Path(folder)) as plane,
-        way.running(plane) as pid,
+        contender.running(plane) as pid,
     ):
-        times, start, before = Times(), time.monotonic(), _all_cpu_seconds()
-        asyncio.run(asyncio.wait_for(_run(way, plane, times, objects), PATIENCE_SECONDS))
-        measurement = _sum_up(way, times, start, pid, _all_cpu_seconds() - before)
+        times, start, before = EventTimes(), time.monotonic(), cpu_seconds_of_children()
+        asyncio.run(asyncio.wait_for(_run(contender, plane, times, objects), PATIENCE_SECONDS))
+        spent = {name: seconds - before[name] for name, seconds in cpu_seconds_of_children().items()}
+        measurement = _sum_up(contender, times, start, pid, spent)
     print(measurement, flush=True)
     return measurement
 
 
-async def _run(way: Way, plane: ControlPlane, times: Times, objects: int) -> None:
-    """Create everything and return when every Job is done and every parent says so."""
+async def _run(contender: Contender, plane: ControlPlane, times: EventTimes, objects: int) -> None:
+    """Create everything and return when every Job is done and every parent reports it."""
     async with Client(plane) as client, asyncio.TaskGroup() as group:
-        watches = [group.create_task(client.watch(JOBS_PATH, times.hear_job))]
-        if way.parents:
-            hear = partial(times.hear_parent, way)
-            watches.append(group.create_task(client.watch(way.parents, hear)))
-        await client.create_all(way.path, way.bodies(objects))
-        while len(times.completed) < objects * JOBS_EACH or (way.parents and len(times.finished) < objects):
+        watches = [group.create_task(client.watch(JOBS_PATH, times.observe_job))]
+        if contender.parents:
+            observe = partial(times.observe_parent, contender)
+            watches.append(group.create_task(client.watch(contender.parents, observe)))
+        await client.create_all(contender.path, contender.bodies(objects))
+        while len(times.completed) < objects * JOBS_EACH or (contender.parents and len(times.finished) < objects):
             await asyncio.sleep(0.05)
         for task in watches:
             task.cancel()
 
 
-def _sum_up(way: Way, times: Times, start: float, pid: int | None, all_cpu_seconds: float) -> Measurement:
+def _sum_up(
+    contender: Contender, times: EventTimes, start: float, pid: int | None, spent: dict[str, float]
+) -> Measurement:
     lags = sorted(times.lags())
     count = len(times.completed)
-    assert len(lags) == (count if way.parents else 0), f"{len(lags)} lags of {count} Jobs"
+    assert len(lags) == (count if contender.parents else 0), f"{len(lags)} lags of {count} Jobs"
     percentiles = statistics.quantiles(lags, n=100) if lags else []
     return Measurement(
-        way=way.name,
+        way=contender.name,
         created_per_second=count / (max(times.created.values()) - start),
         completed_per_second=count / (max(times.completed.values()) - start),
         reported_per_second=count / (max(times.finished.values()) - start) if times.finished else None,
         lag_p50=percentiles[49] if lags else None,
         lag_p99=percentiles[98] if lags else None,
-        peak_mib=_peak_mib(pid) if pid else None,
-        cpu_seconds=_cpu_seconds(pid) if pid else None,
-        all_cpu_seconds=all_cpu_seconds,
+        peak_mib=peak_mib(pid) if pid else None,
+        cpu_seconds=cpu_seconds(pid) if pid else None,
+        all_cpu_seconds=sum(spent.values()),
+        cpu_by_program=spent,
+        wall_seconds=time.monotonic() - start,
         load=describe_load(),
     )
-
-
-def _peak_mib(pid: int) -> float:
-    """The largest resident set of a process so far."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def _cpu_seconds(pid: int) -> float:
-    """The processor time of a process so far."""
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _all_cpu_seconds() -> float:
-    """The processor time so far of every server that this process has started; its own is not counted."""
-    own = os.getpid()
-    children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-    return sum(_cpu_seconds(int(child)) for child in children)

@@ -1,23 +1,26 @@
-"""Where the measurements are kept: JSON files beside the page that is written from them."""
+"""Stores the measurements: JSON files beside the page made from them."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CELLS = DOCS / "benchmarks/cells.json"
 OPERATOR = DOCS / "benchmarks/operator.json"
+SCALE = DOCS / "benchmarks/scale.json"
+WATCHES = DOCS / "benchmarks/watches.json"
+SCALE_PLOT = DOCS / "benchmarks/scale.svg"
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return what an earlier run has measured; empty where there was none."""
+    """Return the results of an earlier run, or an empty dict."""
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return results
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Keep measurements, numbers to four digits after the point."""
+    """Save measurements, with numbers rounded to four digits after the point."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(results), indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""A control plane at scale: the one of the integration tests, with a scheduler and with nodes that KWOK pretends."""
+"""A control plane at scale: that of the integration tests, with a scheduler and with nodes simulated by KWOK."""
 
 import json
 import os
@@ -6,42 +6,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.client import is_answering
-from cluster.layout import tool
+from benchmarks.client import is_answering
 from integration.control_plane import ControlPlane, run_process, start_control_plane, wait_until
+from testcluster.layout import tool
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 NODES = 10
 NAMESPACE = "bench"
 CAPACITY = {"cpu": "1000", "memory": "4Ti", "pods": "10000", "ephemeral-storage": "40Ti"}
-# The default of 50 requests per second would be the bottleneck of every way to make Jobs.
+# The default of 50 requests per second would be the bottleneck of every contender.
 SCHEDULER_RATE = ("--kube-api-qps=500", "--kube-api-burst=1000")
 
 
 @contextmanager
 def start_scale_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Run a control plane whose Pods are scheduled, run and succeed by themselves, and end it."""
+    """Run a control plane on which Pods are scheduled, run and succeed by themselves; stop it at the end."""
     with start_control_plane(folder) as plane, _scheduler(plane), _kwok(plane):
         plane.kubectl("create", "namespace", NAMESPACE)
-        plane.kubectl("create", "--filename=-", text=json.dumps(_nodes()))
-        # Nobody runs the controller that takes the taint of a new node off again.
+        plane.kubectl(
+            "create",
+            "--filename=-",
+            text=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(map(_node, _node_names()))}),
+        )
+        # The controller that removes the taint of a new node does not run.
         plane.kubectl("patch", "nodes", *_node_names(), "--type=merge", '--patch={"spec":{"taints":null}}')
         plane.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
         yield plane
 
 
 def wait_until_served(plane: ControlPlane, path: str) -> None:
-    """Return when the API server knows the kind of a definition that was just created."""
+    """Wait until the API server serves the kind of a new CRD."""
     wait_until(f"{path} to be served", lambda: is_answering(plane.address + path, plane.certificate))
 
 
 def _node_names() -> list[str]:
     return [f"kwok-{index}" for index in range(NODES)]
-
-
-def _nodes() -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "List", "items": [_node(name) for name in _node_names()]}
 
 
 def _node(name: str) -> dict[str, object]:

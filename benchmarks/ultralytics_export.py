@@ -1,6 +1,9 @@
-"""ultralytics' own export of one model as a process: ``python -m bench.peer CHECKPOINT FORMAT SIZE PRECISION DATA``.
+"""Exports one model by ultralytics' own exporter.
 
-PRECISION is 32, 16 or 8; DATA names calibration pictures. Prints the file's bytes, or why ultralytics refuses, as JSON.
+    python -m benchmarks.ultralytics_export CHECKPOINT FORMAT SIZE PRECISION DATA
+
+PRECISION is 32, 16 or 8; DATA names the calibration images. Prints the size of the file in bytes, or the reason of a
+refusal, as JSON.
 """
 
 import json
@@ -9,17 +12,17 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Export, and print what came of it."""
+    """Export, and print the result."""
     checkpoint, fmt, size, precision, data = sys.argv[1:]
-    # The imports belong to what an export costs, as they do to a conversion of ours.
+    # The import is part of the export's cost, as it is in our conversions.
     from ultralytics import YOLO
 
     options: dict[str, object] = {"format": fmt, "imgsz": int(size)}
     if precision != "32":
         options["quantize"] = int(precision)
-    if precision == "8" and fmt != "coreml":  # Core ML's INT8 takes no pictures
+    if precision == "8" and fmt != "coreml":  # Core ML's INT8 takes no images
         options["data"] = data
-    if fmt == "onnx":  # would want onnxslim, which nobody here needs
+    if fmt == "onnx":  # would need onnxslim, which nothing else here uses
         options["simplify"] = False
     try:
         produced = Path(YOLO(checkpoint).export(**options))

@@ -1,4 +1,4 @@
-module modelexport.dev/tests/bench/jobset
+module modelexport.dev/benchmarks/jobset
 
 go 1.26.0
 

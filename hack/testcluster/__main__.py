@@ -1,42 +1,43 @@
-"""The command line of the test cluster: ``python -m cluster COMMAND``; ``--help`` lists the commands."""
+"""The command line of the test cluster: ``python -m testcluster COMMAND``; ``--help`` lists the commands."""
 
 import argparse
 import sys
 
-from cluster import bill, demo, kwok, lifecycle, tools
-from cluster.bootstrap import store_credentials
-from cluster.images import CONVERTER, OPERATOR, build, provide
-from cluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
-from cluster.processes import servers
-from cluster.servers import SERVER_NAMES
-from cluster.shell import ClusterError
+from testcluster import demo, kwok, lifecycle, sbom, tools
+from testcluster.bootstrap import store_credentials
+from testcluster.images import CONVERTER, OPERATOR, build, provide
+from testcluster.layout import KUBECONFIG, LOGS, MINIO_HOST, READY_FILE, tool
+from testcluster.processes import servers
+from testcluster.servers import SERVER_NAMES
+from testcluster.shell import ClusterError
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command with its argument."""
-    parser = argparse.ArgumentParser(prog="python -m cluster", description=sys.modules["cluster"].__doc__)
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m testcluster", description=sys.modules["testcluster"].__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tools", help="install what the cluster is made of, once")
-    commands.add_parser("gitops", help="install Argo CD and kstatus for the tests of GitOps, once")
-    commands.add_parser("up", help="bring the cluster up and say how to use it")
-    commands.add_parser("down", help="end it and leave nothing behind but the cache")
-    commands.add_parser("status", help="print what runs and how to use it")
+    commands.add_parser("tools", help="install the programs of the cluster, once")
+    commands.add_parser("gitops", help="install Argo CD, kstatus and Kueue, which only some tests run, once")
+    commands.add_parser("up", help="start the cluster and print how to use it")
+    commands.add_parser("down", help="stop the cluster and remove everything except the cache")
+    commands.add_parser("status", help="print the running servers and how to use the cluster")
     commands.add_parser("images", help="build and import the images of the project and print their names")
-    commands.add_parser("sbom", help="write a bill of materials of what is in each image into build/sbom")
+    commands.add_parser("sbom", help="write the SBOM of each image into build/sbom")
     commands.add_parser("demo", help="install the operator and export the trained detector of the repository")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
-    kwok_parser = commands.add_parser("kwok", help="have N nodes that only pretend")
+    kwok_parser = commands.add_parser("kwok", help="run N simulated nodes")
     kwok_parser.add_argument("count", type=int, metavar="N")
     return parser.parse_args()
 
 
 def execute(arguments: argparse.Namespace) -> None:
-    """Do what was asked."""
+    """Run a command."""
     match arguments.command:
         case "tools":
             tools.install()
         case "gitops":
             tools.install_gitops()
+            tools.install_kueue()
         case "up":
             lifecycle.up()
             print_status()
@@ -47,11 +48,11 @@ def execute(arguments: argparse.Namespace) -> None:
             print_status()
         case "images":
             require_cluster()
-            for recipe in (OPERATOR, CONVERTER):
-                print(provide(recipe), flush=True)
+            for spec in (OPERATOR, CONVERTER):
+                print(provide(spec), flush=True)
         case "sbom":
-            for recipe in (OPERATOR, CONVERTER):
-                print(bill.write(recipe.name, build(recipe)), flush=True)
+            for spec in (OPERATOR, CONVERTER):
+                print(sbom.write(spec.name, build(spec)), flush=True)
         case "demo":
             require_cluster()
             demo.run_demo()
@@ -64,17 +65,17 @@ def execute(arguments: argparse.Namespace) -> None:
 
 
 def require_cluster() -> None:
-    """Refuse to go on without a cluster.
+    """Check that the cluster runs.
 
     Raises:
-        ClusterError: none runs.
+        ClusterError: it does not.
     """
     if not READY_FILE.exists():
-        raise ClusterError("no cluster runs; bring one up with: make cluster")
+        raise ClusterError("the cluster does not run; start it with: make cluster")
 
 
 def print_status() -> None:
-    """Print what runs and how to use it."""
+    """Print the running servers and how to use the cluster."""
     running = servers()
     for name in SERVER_NAMES:
         print(f"{name:26}{f'pid {running[name]}' if name in running else 'NOT RUNNING'}")

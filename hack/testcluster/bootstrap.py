@@ -1,4 +1,4 @@
-"""What the API server is told at first, and when the cluster counts as ready."""
+"""First objects of the cluster, and the check that it is ready."""
 
 import json
 import socket
@@ -6,15 +6,16 @@ import struct
 
 import urllib3
 
-from cluster.layout import DNS_SERVICE_ADDRESS, HERE, KUBECONFIG, MINIO_HOST, MINIO_SERVICE, NODE_NAME, tool
-from cluster.servers import STORE_PASSWORD_FILE, STORE_USER
-from cluster.shell import output, wait_until
+from testcluster.foreign import FOREIGN
+from testcluster.layout import DNS_SERVICE_ADDRESS, HERE, KUBECONFIG, MINIO_HOST, MINIO_SERVICE, NODE_NAME, tool
+from testcluster.servers import STORE_PASSWORD_FILE, STORE_USER
+from testcluster.shell import output, wait_until
 
 STORE_SECRET = "minio-credentials"
 
 
 def kubectl(*arguments: str, **options: str) -> str:
-    """Run kubectl as administrator of the cluster and return what it prints.
+    """Run kubectl as administrator of the cluster and return its output.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -29,7 +30,9 @@ def create_objects() -> None:
 
 
 def store_credentials() -> tuple[str, str]:
-    """Return access key and secret key of the running MinIO."""
+    """Return access key and secret key of the store."""
+    if FOREIGN:
+        return FOREIGN.access_key, FOREIGN.secret_key
     return STORE_USER, STORE_PASSWORD_FILE.read_text()
 
 
@@ -55,17 +58,21 @@ def wait_until_ready() -> None:
     kubectl("wait", "--for=condition=Ready", f"node/{NODE_NAME}", "--timeout=180s")
 
 
-def is_store_ready(address: str = MINIO_HOST, seconds: float = 30) -> bool:
-    """Tell whether a MinIO can write; one that does not say so within so many seconds cannot."""
+def is_store_ready() -> bool:
+    """Return whether MinIO can write."""
+    return is_healthy(f"http://{MINIO_HOST}/minio/health/cluster", seconds=30)
+
+
+def is_healthy(url: str, seconds: float) -> bool:
+    """Return whether a server reports that it is healthy within a timeout in seconds."""
     try:
-        answer = urllib3.request("GET", f"http://{address}/minio/health/cluster", timeout=seconds, retries=False)
+        return urllib3.request("GET", url, timeout=seconds, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
-    return answer.status == 200
 
 
 def is_resolved(name: str) -> bool:
-    """Tell whether the DNS Service has an address for a name; the question is built as RFC 1035, section 4.1 says."""
+    """Return whether the DNS Service has an address for a name; the question is built as RFC 1035, section 4.1 says."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     question = struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, 1, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

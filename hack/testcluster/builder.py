@@ -1,7 +1,7 @@
-"""Running buildah in a store of the project's own.
+"""Runs buildah in a separate store.
 
-A build sees no network and no setting of this machine, so none can get into a layer: ``uv`` fills its cache outside and
-installs from the cache inside. The public base images of the Dockerfiles are replaced by ones that are made here.
+A build has neither network nor settings of this machine, so none can get into a layer: ``uv`` fills its cache outside
+and installs from the cache inside. Base images built here replace the public ones of the Dockerfiles.
 """
 
 import os
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.layout import BUILD_STORE, BUILDAH, REPOSITORY, digest_of
-from cluster.shell import output, run, scratch_folder, timed
+from testcluster.layout import BUILD_STORE, BUILDAH, REPOSITORY, digest_of
+from testcluster.shell import output, run, scratch_folder, timed
 
 DEBIAN = "bookworm"
 UNUSED_PATHS = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
@@ -34,7 +34,7 @@ class Base:
 
     @property
     def image(self) -> str:
-        """The name of its image."""
+        """Name of the image."""
         return f"localhost/modelexport-base:{digest_of([], DEBIAN, repr(self), *UNUSED_PATHS)}"
 
 
@@ -47,11 +47,11 @@ PYTHON_ONLY = Base(
     "extract",
     (
         FORGET_HOST,
-        # The packages depend on dpkg and tar, of which nothing is kept; one program of theirs mmdebstrap has moved.
+        # The packages depend on dpkg and tar, of which nothing is kept; mmdebstrap has moved one of their programs.
         'set -e; cd "$1/var/cache/apt/archives"; for package in dpkg_*.deb tar_*.deb; do '
         'dpkg-deb --fsys-tarfile "$package" | tar --list | grep -v "/$" | (cd "$1"; xargs rm -f); rm "$package"; done; '
         'rm -f "$1"/sbin/*',
-        # dpkg has no list of what is only unpacked. As in distroless images, a file for each package says what it is.
+        # dpkg does not list packages that are only unpacked; as in distroless images, each has a file of its own.
         'set -e; cd "$1/var/cache/apt/archives"; mkdir "$1/var/lib/dpkg/status.d"; for package in *.deb; do '
         'dpkg-deb --field "$package" > "$1/var/lib/dpkg/status.d/$(dpkg-deb --field "$package" Package)"; done',
         'ln -s python3.11 "$1/usr/bin/python" && ln -s python3.11 "$1/usr/bin/python3"',
@@ -61,14 +61,14 @@ PYTHON_ONLY = Base(
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of buildah: none of the caller's settings, and its temporary files in its store."""
+    """Return the environment of buildah: without the caller's settings, with temporary files in its store."""
     temporary = BUILD_STORE / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     return {"PATH": os.environ["PATH"], "HOME": str(BUILD_STORE), "TMPDIR": str(temporary)}
 
 
 def uv_image() -> str:
-    """Return the name of the image that holds ``uv`` as the one of its authors does."""
+    """Return the name of the image with ``uv``, a replacement for the official one."""
     return f"localhost/uv:{output([str(UV), '--version']).split()[1]}"
 
 
@@ -78,7 +78,7 @@ def images() -> list[str]:
 
 
 def remove(names: list[str]) -> None:
-    """Remove images, what a killed build left, and the nameless steps that nothing needs any more."""
+    """Remove images, leftovers of killed builds, and unused untagged layers."""
     if names:
         run([*BUILDAH, "rm", "--all"])
         run([*BUILDAH, "rmi", *names])
@@ -86,7 +86,7 @@ def remove(names: list[str]) -> None:
 
 
 def provide_base(base: Base) -> None:
-    """Make a base image and the one of ``uv`` unless they exist."""
+    """Build a base image and the ``uv`` image unless they exist."""
     present = images()
     if uv_image() not in present:
         provide_file("COPY", UV, "/uv", uv_image())
@@ -99,7 +99,7 @@ def provide_base(base: Base) -> None:
 
 
 def mmdebstrap(base: Base) -> list[str]:
-    """Return the command that makes a Debian without the traces that the host would leave in it."""
+    """Return the command that builds a Debian without traces of the host."""
     excluded = [f"--dpkgopt=path-exclude={path}" for path in UNUSED_PATHS]
     hooks = [f"--{base.hook}-hook={command}" for command in base.commands]
     return [
@@ -121,15 +121,15 @@ def provide_file(instruction: str, file: Path, path: str, image: str) -> None:
 
 
 def fill_cache(lock: Path) -> None:
-    """Have ``uv`` download and unpack everything that a lock names."""
+    """Download and unpack all packages of a lock with ``uv``."""
     with scratch_folder("lock") as scratch:
         options = ["--quiet", "--no-deps", "--require-hashes", f"--target={scratch}", f"--python={sys.executable}"]
-        # Not from the repository, whose settings leave out packages of the development environment.
+        # Not in the repository, whose settings exclude packages of the development environment.
         run([str(UV), "pip", "install", *options, f"--requirement={lock}"], cwd=scratch)
 
 
 def build(dockerfile: Path, base: Base, image: str, target: str | None = None) -> None:
-    """Build an image of the repository, or one stage of it, from what earlier builds left."""
+    """Build an image of the repository, or one stage of it, with the cache of earlier builds."""
     arguments = {"BASE_IMAGE": base.image, "UV_IMAGE": uv_image(), "UV_OFFLINE": "true"}
     options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     if target:

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from cluster.layout import REPOSITORY, tool
-from cluster.shell import output
+from testcluster.layout import REPOSITORY, tool
+from testcluster.shell import output
 
 CHART = REPOSITORY / "helm/modelexport-operator"
 RELEASE = "modelexport-operator"
@@ -16,7 +16,7 @@ Body = dict[str, Any]
 
 
 def helm(*arguments: str, **options: Any) -> str:
-    """Run Helm and return what it prints.
+    """Run Helm and return its output.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -25,7 +25,7 @@ def helm(*arguments: str, **options: Any) -> str:
 
 
 def render(values: Body | None = None, *options: str) -> str:
-    """Return what the chart becomes with some values, as it would be applied."""
+    """Return the manifest that the chart renders with the given values."""
     command = ["template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--values=-", *options]
     return helm(*command, input=json.dumps(values or {}))
 

@@ -1,11 +1,11 @@
-"""The image store of the node: what it has, importing an image, removing the containers of an earlier cluster."""
+"""The image store of the node: its content, importing images, removing the containers of an earlier cluster."""
 
 import json
 import subprocess
 from typing import IO, Any
 
-from cluster.layout import CONTAINERD_SOCKET, PAUSE_IMAGE, tool
-from cluster.shell import output, run, wait_until
+from testcluster.layout import CONTAINERD_SOCKET, PAUSE_IMAGE, tool
+from testcluster.shell import output, run, wait_until
 
 CTR = ["ctr", f"--address={CONTAINERD_SOCKET}", "--namespace=k8s.io"]
 
@@ -16,7 +16,7 @@ def wait_until_ready() -> None:
 
 
 def is_ready() -> bool:
-    """Tell whether containerd answers."""
+    """Return whether containerd answers."""
     return subprocess.run([*CTR, "version"], capture_output=True, check=False).returncode == 0
 
 

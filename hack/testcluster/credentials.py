@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cluster.layout import API_SERVER, API_SERVICE_ADDRESS, KUBECONFIG, NODE_ADDRESS, NODE_NAME, RUN
+from testcluster.layout import API_SERVER, API_SERVICE_ADDRESS, KUBECONFIG, NODE_ADDRESS, NODE_NAME, RUN
 
 PKI = RUN / "pki"
 CA_FILE = PKI / "ca.crt"

@@ -1,34 +1,30 @@
-"""The main job on the test cluster: install the operator, upload a checkpoint, export it, look at what came of it.
+"""The main job on the test cluster: install the operator, upload a checkpoint, export it and list the files.
 
-Every command is printed before its output; what is printed as ``kubectl`` is what a user would type.
+Every command is printed before its output; the printed ``kubectl`` commands work for users as they are.
 """
 
 import json
 import shlex
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from minio import Minio
 
-from cluster import installation
-from cluster.bootstrap import kubectl, store_credentials
-from cluster.installation import RESULTS
-from cluster.layout import KUBECONFIG, MINIO_HOST, REPOSITORY, tool
-from cluster.shell import ClusterError
+from testcluster import installation
+from testcluster.bootstrap import kubectl, store_credentials
+from testcluster.installation import RESULTS
+from testcluster.layout import EXAMPLE, KUBECONFIG, MINIO_HOST, REPOSITORY, UPLOADS, tool
+from testcluster.shell import ClusterError
 
-EXAMPLE = "examples/yolov8.yaml"
-UPLOADS = {
-    "tests/models/weights/yolov8n.pt": ("checkpoints", "shapes/yolov8n.pt"),
-    "tests/models/data/calibration.zip": ("datasets", "shapes/calibration.zip"),
-}
 MINUTES = 30
 LOOK_SECONDS = 1.0
 
 
 def run_demo() -> None:
-    """Run the whole of it; a second run finds everything done.
+    """Run the demo; a second run has nothing left to do.
 
     Raises:
         ClusterError: a step fails, or the export does.
@@ -64,7 +60,7 @@ def install(images: tuple[str, str]) -> None:
 
 
 def upload(store: Minio) -> None:
-    """Make the buckets and upload checkpoint and pictures."""
+    """Make the buckets and upload checkpoint and images."""
     for bucket in sorted({bucket for bucket, _ in UPLOADS.values()} | {RESULTS}):
         if not store.bucket_exists(bucket_name=bucket):
             store.make_bucket(bucket_name=bucket)
@@ -74,7 +70,7 @@ def upload(store: Minio) -> None:
 
 
 def wait_for(name: str) -> None:
-    """Wait as a user would, and tell meanwhile what the status says.
+    """Wait for the export and print its status.
 
     Raises:
         ClusterError: the export failed, or took too long.
@@ -96,38 +92,38 @@ def wait_for(name: str) -> None:
 
 
 def describe(status: dict[str, Any]) -> str:
-    """Return on one line how far an export is."""
+    """Return the progress of an export as one line."""
     busy = [f"{target['format']}/{target['precision']}" for target in status.get("targets", ()) if is_busy(target)]
     return f"{status.get('ready', '-'):5}{', '.join(busy)}".rstrip()
 
 
 def is_busy(target: dict[str, Any]) -> bool:
-    """Tell whether the converter of a target runs."""
+    """Return whether the converter of a target runs."""
     return bool(target["state"] == "Running")
 
 
 def is_stalled(status: dict[str, Any]) -> bool:
-    """Tell whether an export goes no further by itself."""
+    """Return whether an export has finished."""
     return any(c["type"] == "Stalled" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def list_objects(store: Minio, folder: str) -> None:
-    """Print what is published in a folder, with its size in bytes."""
+    """Print the files in a folder with their sizes in bytes."""
     print(f"\n$ list s3://{RESULTS}/{folder}")
     for item in store.list_objects(bucket_name=RESULTS, prefix=folder, recursive=True):
         print(f"{item.size or 0:>10,}  {item.object_name}")
 
 
 def show(*arguments: str) -> None:
-    """Print a kubectl command and what it prints."""
+    """Print a kubectl command and its output."""
     announce(["kubectl", *arguments])
     print(call(arguments), flush=True)
 
 
 def pipe(source: str, text: str) -> None:
-    """Print how a manifest is applied, and apply it."""
+    """Print the command that applies a manifest, and run it."""
     print(f"\n$ {source} | kubectl apply -f -", flush=True)
-    print(call(["apply", "-f", "-"], input=text), flush=True)
+    print(call(["apply", "-f", "-"], text), flush=True)
 
 
 def announce(command: list[str]) -> None:
@@ -135,14 +131,14 @@ def announce(command: list[str]) -> None:
     print(f"\n$ {shlex.join(command)}", flush=True)
 
 
-def call(arguments: Any, **options: str) -> str:
+def call(arguments: Sequence[str], text: str | None = None) -> str:
     """Run kubectl in the root of the repository.
 
     Raises:
-        ClusterError: it failed; the message holds what it said.
+        ClusterError: it failed; the message holds its output.
     """
     command = [tool("kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, cwd=REPOSITORY, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterError(done.stderr.strip())
     return done.stdout.strip()

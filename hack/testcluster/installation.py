@@ -1,12 +1,12 @@
-"""The product on the test cluster, installed as users do: by the chart, with the images of this checkout."""
+"""The product on the test cluster, installed with the chart, as users do, and with the images of this checkout."""
 
 import json
 from typing import Any
 
-from cluster.bootstrap import build_store_secret, kubectl
-from cluster.chart import CHART, NAMESPACE, RELEASE, helm
-from cluster.images import CONVERTER, OPERATOR, provide
-from cluster.layout import KUBECONFIG, MINIO_SERVICE, REPOSITORY
+from testcluster.bootstrap import build_store_secret, kubectl
+from testcluster.chart import CHART, NAMESPACE, RELEASE, helm
+from testcluster.images import CONVERTER, OPERATOR, provide
+from testcluster.layout import KUBECONFIG, REPOSITORY, STORE_ENDPOINT
 
 SYSTEM_NAMESPACE = NAMESPACE
 DEPLOYMENT = f"deployment/{RELEASE}"
@@ -17,7 +17,7 @@ RESULTS = "exports"
 
 
 def provide_images() -> tuple[str, str]:
-    """Build and import the images of operator and converter as far as anything changed; return their names.
+    """Build and import the images of operator and converter if they have changed; return their names.
 
     Raises:
         ClusterError: a step fails.
@@ -29,7 +29,7 @@ def build_values(operator: str, converter: str) -> dict[str, Any]:
     """Return the values of the chart for the test cluster."""
     repository, _, tag = operator.rpartition(":")
     storage = {
-        "endpoint": f"http://{MINIO_SERVICE}:9000",
+        "endpoint": STORE_ENDPOINT,
         "bucket": RESULTS,
         "credentialsSecretName": STORE_SECRET,
     }
@@ -40,13 +40,13 @@ def build_values(operator: str, converter: str) -> dict[str, Any]:
 
 
 def build_secret(namespace: str) -> str:
-    """Return the Secret with which the exports of a namespace use MinIO, as JSON."""
+    """Return the Secret for access to MinIO from a namespace of exports, as JSON."""
     secret = build_store_secret(namespace)
     return json.dumps({**secret, "metadata": {"name": STORE_SECRET, "namespace": namespace}})
 
 
 def run_helm(*arguments: str, **options: str) -> str:
-    """Run Helm as administrator of the cluster, in the operator's namespace, and return what it prints.
+    """Run Helm as administrator of the cluster, in the operator's namespace, and return its output.
 
     Raises:
         subprocess.CalledProcessError: it failed.

@@ -1,9 +1,9 @@
-"""Nodes that only pretend, for measurements at scale and for pools of machines that nobody has here."""
+"""Simulated nodes (KWOK), for measurements at scale and for node pools that this machine cannot provide."""
 
 import json
 from collections.abc import Mapping
 
-from cluster.bootstrap import kubectl
+from testcluster.bootstrap import kubectl
 
 LABEL = "type=kwok"
 CAPACITY = {"cpu": "1000", "memory": "4Ti", "pods": "100000", "ephemeral-storage": "4Ti", "nvidia.com/gpu": "8"}
@@ -15,13 +15,13 @@ TAINT = {"key": "kwok", "value": "fake", "effect": "NoSchedule"}
 def build_node(
     name: str, architecture: str, labels: Mapping[str, str] | None = None, **capacity: str
 ) -> dict[str, object]:
-    """Return a large node with eight GPUs; its taint keeps away every Pod that does not ask for it.
+    """Return a large node with eight GPUs; its taint repels all Pods that do not tolerate it.
 
     Args:
         name: its name.
-        architecture: of its CPU, as Kubernetes spells it.
-        labels: more of them.
-        capacity: what it has other than usual, with ``_`` for ``-``.
+        architecture: the architecture of its CPU, as Kubernetes spells it.
+        labels: additional labels.
+        capacity: changes of the usual capacity, with ``_`` for ``-``.
     """
     own = {"type": "kwok", "kubernetes.io/arch": architecture, "kubernetes.io/hostname": name}
     offered = CAPACITY | {key.replace("_", "-"): amount for key, amount in capacity.items()}
@@ -35,7 +35,7 @@ def build_node(
 
 
 def add_nodes(*nodes: dict[str, object]) -> None:
-    """Have these nodes too, and wait until they are ready.
+    """Add nodes, and wait until they are ready.
 
     Raises:
         subprocess.CalledProcessError: the API server refuses one, or they do not become ready.
@@ -45,7 +45,7 @@ def add_nodes(*nodes: dict[str, object]) -> None:
 
 
 def set_nodes(count: int, architecture: str = "arm64") -> None:
-    """Have exactly that many pretending nodes, and wait until they are ready.
+    """Run exactly the given number of simulated nodes, and wait until they are ready.
 
     Raises:
         subprocess.CalledProcessError: the API server refuses one, or they do not become ready.

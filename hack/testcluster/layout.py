@@ -1,9 +1,11 @@
-"""Where things are: the cache that outlives a cluster, the folder of the running one, its addresses."""
+"""Paths and addresses: the cache, which outlives a cluster, and the folder of the running cluster."""
 
 import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from testcluster.foreign import FOREIGN
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -17,7 +19,7 @@ BUILDAH = ["buildah", f"--root={BUILD_STORE}", f"--runroot={BUILD_STORE}/run", "
 RUN = Path("/var/tmp/modelexport-cluster")
 """Everything of the running cluster; its path is short because sockets lie in it. ``down`` removes it."""
 READY_FILE = RUN / "ready"
-KUBECONFIG = RUN / "kubeconfig"
+KUBECONFIG = Path(FOREIGN.kubeconfig) if FOREIGN else RUN / "kubeconfig"
 LOGS = RUN / "logs"
 CONTAINERD_SOCKET = RUN / "containerd.sock"
 
@@ -36,7 +38,18 @@ API_SERVICE_ADDRESS = "10.96.0.1"
 DNS_SERVICE_ADDRESS = "10.96.0.10"
 MINIO_HOST = f"{NODE_ADDRESS}:9000"
 MINIO_SERVICE = "minio.default.svc.cluster.local"
+STORE_ENDPOINT = FOREIGN.store_endpoint if FOREIGN else f"http://{MINIO_SERVICE}:9000"
+"""The store for Pods."""
+STORE_ADDRESS = FOREIGN.store_address if FOREIGN else MINIO_HOST
+"""The same for programs of this machine."""
 PAUSE_IMAGE = "modelexport.dev/pause:1"
+
+EXAMPLE = "examples/yolov8.yaml"
+UPLOADS = {
+    "testdata/models/weights/yolov8n.pt": ("checkpoints", "shapes/yolov8n.pt"),
+    "testdata/models/data/calibration.zip": ("datasets", "shapes/calibration.zip"),
+}
+"""The files that the example reads, each with its bucket and key."""
 
 
 def digest_of(paths: Iterable[Path], *words: str) -> str:
@@ -48,17 +61,17 @@ def digest_of(paths: Iterable[Path], *words: str) -> str:
 
 
 def tools_dir() -> Path:
-    """Return the folder of the built Go tools, keyed by everything that they are built from."""
+    """Return the folder of the built Go tools, keyed by all their inputs."""
     modules = [HERE / "tools", HERE / "tools/kwok"]
     sources = [module / name for module in modules for name in ("go.mod", "go.sum")]
     return CACHE / f"tools-{digest_of([*sources, HERE / 'tools/pause/pause.go'])}"
 
 
 def tool(name: str) -> str:
-    """Return the path of one built Go tool."""
-    return str(tools_dir() / name)
+    """Return the path of one built Go tool; on a foreign cluster, its user's own kubectl and helm do."""
+    return name if FOREIGN else str(tools_dir() / name)
 
 
-def gitops_dir(name: str) -> Path:
-    """Return the folder of a program that is built from a Go module of its own, keyed by that module."""
+def module_dir(name: str) -> Path:
+    """Return the folder of a program with a separate Go module, keyed by that module."""
     return CACHE / f"{name}-{digest_of((HERE / 'tools' / name).iterdir())}"

@@ -1,4 +1,4 @@
-"""``up`` and ``down``: from nothing to a cluster that answers, and back to nothing."""
+"""``up`` and ``down``: start the cluster, and remove it completely."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cluster import layout
-from cluster.credentials import write_credentials
-from cluster.layout import CACHE, HOST_INTERFACE, LOGS, READY_FILE, RUN
-from cluster.processes import NODE_MODULE, is_alive, link_of, node_pid, node_processes, servers
-from cluster.servers import SERVER_NAMES, write_settings
-from cluster.shell import ClusterError, exclusive, require_disk, run, timed, wait_until
-from cluster.tools import install
+from testcluster import layout
+from testcluster.credentials import write_credentials
+from testcluster.layout import CACHE, HOST_INTERFACE, LOGS, READY_FILE, RUN
+from testcluster.processes import NODE_MODULE, is_alive, link_of, node_pid, node_processes, servers
+from testcluster.servers import SERVER_NAMES, write_settings
+from testcluster.shell import ClusterError, exclusive, require_disk, run, timed, wait_until
+from testcluster.tools import install
 
 NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
 CGROUPS = Path("/sys/fs/cgroup")
@@ -23,7 +23,7 @@ START_SECONDS = 600
 
 
 def up() -> bool:
-    """Bring the cluster up unless it is, and tell whether it had to be; one that lost a server begins anew.
+    """Start the cluster unless it runs, and return whether it was started; restart it if a server has died.
 
     Raises:
         ClusterError: a part does not start; the message holds the end of every log.
@@ -39,7 +39,7 @@ def up() -> bool:
 
 
 def down() -> None:
-    """End the cluster, whatever is left of it, and remove what it left behind."""
+    """Stop the cluster, also after a crash, and remove all its files."""
     with exclusive("cluster"):
         end()
 
@@ -67,7 +67,7 @@ def begin() -> None:
 
 
 def start_node() -> None:
-    """Start the first process of the node in namespaces of its own, as nobody's child."""
+    """Start the first process of the node in new namespaces, detached from this process."""
     with (LOGS / "node.log").open("wb") as log:
         subprocess.run(
             ["setsid", "--fork", *NAMESPACES, sys.executable, "-m", NODE_MODULE],
@@ -96,7 +96,7 @@ def last_words() -> str:
 
 
 def end() -> None:
-    """End every process of the node; the kernel takes its mounts and its interfaces along."""
+    """End every process of the node; the kernel then removes its mounts and interfaces."""
     holder, processes = node_pid(), node_processes()
     if holder is not None:
         os.kill(holder, signal.SIGKILL)
@@ -118,7 +118,7 @@ def remove_control_groups() -> None:
 
 
 def is_removed(control_group: Path) -> bool:
-    """Remove a control group, and tell whether that was possible."""
+    """Remove a control group, and return whether that was possible."""
     try:
         control_group.rmdir()
     except FileNotFoundError:

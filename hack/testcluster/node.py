@@ -1,4 +1,4 @@
-"""The first process of the node's namespaces: it prepares them, starts the servers in order, and reaps what ends.
+"""The first process of the node's namespaces: it prepares them, starts the servers in order, and reaps ended processes.
 
 ``lifecycle.up`` starts it as process 1 of fresh network, mount and process namespaces. Nothing stops it but SIGKILL,
 and with it the kernel ends every server, shim and container, and takes their mounts and interfaces along.
@@ -12,11 +12,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from cluster import bootstrap, containerd
-from cluster.credentials import CA_FILE
-from cluster.layout import API_SERVER, HOST_ADDRESS, NODE_ADDRESS, NODE_INTERFACE, PRIVATE_FOLDERS, READY_FILE
-from cluster.servers import PATH, Server, api_server, containerd_server, controllers, kubelet, stores
-from cluster.shell import ClusterError, run, wait_until
+from testcluster import bootstrap, containerd
+from testcluster.credentials import CA_FILE
+from testcluster.layout import API_SERVER, HOST_ADDRESS, NODE_ADDRESS, NODE_INTERFACE, PRIVATE_FOLDERS, READY_FILE
+from testcluster.servers import PATH, Server, api_server, containerd_server, controllers, kubelet, stores
+from testcluster.shell import ClusterError, run, wait_until
 
 KERNEL_TUNABLES = (
     "kernel/keys/root_maxbytes",
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def mount_private_folders() -> None:
-    """Give the node file systems of its own where its programs have compiled-in paths."""
+    """Mount separate file systems over the paths that are compiled into the programs of the node."""
     for folder in ("/run", *PRIVATE_FOLDERS):
         Path(folder).mkdir(parents=True, exist_ok=True)
         run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder])
@@ -78,7 +78,7 @@ def configure_network() -> None:
 
 
 def start(server: Server) -> subprocess.Popen[bytes]:
-    """Start one server with its own log and nothing of the caller's environment."""
+    """Start one server with its own log and without the caller's environment."""
     with server.log.open("ab") as log:
         return subprocess.Popen(
             server.command,
@@ -106,7 +106,7 @@ def start_containerd() -> None:
 
 
 def is_api_ready(server: subprocess.Popen[bytes]) -> bool:
-    """Tell whether the API server says that it is ready.
+    """Return whether the API server says that it is ready.
 
     Raises:
         ClusterError: it has ended.

@@ -1,4 +1,4 @@
-"""OCI image layouts: what differs from an image that the node has, and the import of that difference."""
+"""OCI image layouts: the difference from an image that the node has, and the import of that difference."""
 
 import hashlib
 import json
@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cluster import containerd
-from cluster.shell import ClusterError
+from testcluster import containerd
+from testcluster.shell import ClusterError
 
 Document = dict[str, Any]
 
@@ -28,7 +28,7 @@ def share_layers(layout: str, parent: str) -> None:
     """Make the image of a layout refer to the layers of its parent as the node has them.
 
     The same layers have another digest there, because they are compressed; the image's configuration names them by
-    what they hold and stays as it is.
+    their uncompressed content and stays unchanged.
     """
     layers = containerd.manifest_of(parent)["layers"]
     index_file = Path(layout) / "index.json"
@@ -51,7 +51,7 @@ def write_blob(layout: str, document: Document) -> Document:
 
 
 def import_layout(layout: str, image: str) -> None:
-    """Import the image of a layout into the node; what the layout lacks the node must have.
+    """Import the image of a layout into the node; the node must have the layers that the layout lacks.
 
     Raises:
         ClusterError: containerd refuses it.
@@ -60,6 +60,6 @@ def import_layout(layout: str, image: str) -> None:
         try:
             containerd.import_archive(archive.stdout)
         except ClusterError:
-            # It keeps the name of an image whose layers it refused, and the image would count as present.
+            # containerd keeps the name of an image whose layers it refused, and the image would count as present.
             containerd.remove([name for name in containerd.images() if name == image])
             raise

@@ -1,8 +1,8 @@
-"""Finding the node among the processes of the machine, without a pid file that could be lost or stale."""
+"""Finds the node among the processes of the machine, without a pid file that could be lost or stale."""
 
 from pathlib import Path
 
-NODE_MODULE = "cluster.node"
+NODE_MODULE = "testcluster.node"
 
 
 def node_pid() -> int | None:
@@ -16,9 +16,9 @@ def servers() -> dict[str, int]:
 
 
 def node_processes() -> list[int]:
-    """Return every living process of the node, containers included: what descends from the holder of the namespaces.
+    """Return every living process of the node, containers included: the descendants of the namespaces' holder.
 
-    Orphans are no gap: the kernel gives them to the first process of their namespace.
+    Orphans are included: the kernel gives them to the first process of their namespace.
     """
     children: dict[int, list[int]] = {}
     for pid in all_pids():
@@ -32,7 +32,7 @@ def node_processes() -> list[int]:
 
 
 def is_holder(command: list[str]) -> bool:
-    """Tell whether a command line is the one by which ``lifecycle`` starts the node."""
+    """Return whether a command line is the one by which ``lifecycle`` starts the node."""
     return command[:1] == ["unshare"] and command[-2:] == ["-m", NODE_MODULE]
 
 
@@ -58,7 +58,7 @@ def link_of(pid: int, namespace: str) -> str | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only waits to be collected by its parent does not."""
+    """Return whether a process runs; one that only waits to be collected by its parent does not."""
     return state_of(pid)[0] not in "XZ"
 
 
@@ -68,7 +68,7 @@ def parent_of(pid: int) -> int:
 
 
 def state_of(pid: int) -> list[str]:
-    """Return what the kernel says about a process from its state on: proc(5), /proc/pid/stat."""
+    """Return the fields of /proc/pid/stat from the state on; see proc(5)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

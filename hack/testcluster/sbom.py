@@ -1,7 +1,7 @@
-"""A bill of materials of an image, in CycloneDX: what lies in its root file system, whoever brought it.
+"""Writes the SBOM of an image in CycloneDX format, from the content of its root file system.
 
-Debian's packages, the distributions of Python, and a Python that no package brought. For an image that was not built
-here, unpack what ``docker export`` prints: ``python -m cluster.bill NAME FOLDER``.
+It lists Debian packages, Python distributions, and a Python that is not from a package. For an image that was not built
+here, unpack the output of ``docker export`` and run ``python -m testcluster.sbom NAME FOLDER``.
 """
 
 import re
@@ -18,15 +18,15 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from cluster import builder
-from cluster.layout import REPOSITORY
+from testcluster import builder
+from testcluster.layout import REPOSITORY
 
 FOLDER = REPOSITORY / "build/sbom"
 DPKG = "var/lib/dpkg"
 
 
 def write(name: str, image: str) -> Path:
-    """Write the bill of an image that buildah has, and return its file."""
+    """Write the SBOM of an image in buildah's store, and return its path."""
     with builder.mounted(image) as root:
         text = describe(f"modelexport-{name}", root)
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -36,19 +36,19 @@ def write(name: str, image: str) -> Path:
 
 
 def describe(name: str, root: Path) -> str:
-    """Return the bill of what is in a folder; the same for the same content."""
+    """Return the SBOM of a root file system; the output is deterministic."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     bom = Bom(components=[*_debian(root), *_distributions(root), *_python(root)])
     image = Component(name=name, version=project["version"], type=ComponentType.CONTAINER, bom_ref=name)
     bom.metadata.component = image
     bom.register_dependency(image, bom.components)
-    # Both are optional in CycloneDX, and would make every bill another one; the library's types do not know that.
+    # Both are optional in CycloneDX and would change with every run; the library's types do not allow None.
     bom.metadata.timestamp = bom.serial_number = None  # type: ignore[assignment]
     return str(JsonV1Dot6(bom).output_as_string(indent=2)) + "\n"
 
 
 def _debian(root: Path) -> Iterator[Component]:
-    """Debian's packages, by dpkg's list or by the files that distroless images have in its place."""
+    """Yield the Debian packages, from dpkg's list or from the files that distroless images have instead."""
     for path in sorted([root / DPKG / "status", *(root / DPKG / "status.d").glob("*")]):
         if path.is_file() and path.suffix != ".md5sums":
             for paragraph in path.read_text().split("\n\n"):
@@ -74,7 +74,7 @@ def _distributions(root: Path) -> Iterator[Component]:
 
 
 def _python(root: Path) -> Iterator[Component]:
-    """A Python that was built in the image, as Docker's own images of it are."""
+    """Yield a Python that was built in the image, as in Docker's official images."""
     for header in sorted(root.glob("usr/local/include/python3.*/patchlevel.h")):
         [version] = re.findall(r'#define PY_VERSION\s+"([^"]+)"', header.read_text())
         yield _component("generic", "python", version)

@@ -1,4 +1,4 @@
-"""The command lines and settings of every server of the node; what is unusual about them carries its reason."""
+"""The command lines and settings of every server of the node; comments explain unusual ones."""
 
 import json
 import secrets
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from cluster import layout
-from cluster.credentials import PKI, kubeconfig_of
-from cluster.layout import LOGS, NODE_ADDRESS, NODE_NAME, RUN, SERVICE_RANGE, tool
+from testcluster import layout
+from testcluster.credentials import PKI, kubeconfig_of
+from testcluster.layout import LOGS, NODE_ADDRESS, NODE_NAME, RUN, SERVICE_RANGE, tool
 
 SETTINGS = RUN / "settings"
 KUBELET_ROOT = RUN / "kubelet"
@@ -96,7 +96,7 @@ def api_server() -> Server:
 
 
 def controllers() -> list[Server]:
-    """Return what needs a ready API server."""
+    """Return the servers that need a ready API server."""
     manager = [
         f"--kubeconfig={kubeconfig_of('controller-manager')}",
         f"--root-ca-file={PKI / 'ca.crt'}",

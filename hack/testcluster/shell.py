@@ -1,4 +1,4 @@
-"""Running programs, saying what happens, and waiting for it."""
+"""Runs programs, prints progress, and waits for conditions."""
 
 import fcntl
 import shutil
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.layout import CACHE
+from testcluster.layout import CACHE
 
 
 class ClusterError(Exception):
-    """The cluster cannot do what was asked; the message says why and what to do."""
+    """A command failed; the message has the cause and the remedy."""
 
 
 @contextmanager
 def exclusive(purpose: str) -> Iterator[None]:
-    """Let one process of the machine at a time do something."""
+    """Allow one process of the machine at a time into the block."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{purpose}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -33,7 +33,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def timed(message: str) -> Iterator[None]:
-    """Print what begins, and the seconds that it took."""
+    """Print the start of a step, and its duration in seconds."""
     say(f"{message} ...")
     begin = time.monotonic()
     yield
@@ -41,7 +41,7 @@ def timed(message: str) -> Iterator[None]:
 
 
 def run(command: list[str], **options: Any) -> None:
-    """Run a program whose output is worth seeing only when it fails.
+    """Run a program and show its output only if it fails.
 
     Raises:
         ClusterError: it failed; the message ends with its last lines.
@@ -53,7 +53,7 @@ def run(command: list[str], **options: Any) -> None:
 
 
 def output(command: list[str], **options: Any) -> str:
-    """Return what a program prints.
+    """Return the output of a program.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -62,10 +62,10 @@ def output(command: list[str], **options: Any) -> str:
 
 
 def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 180) -> None:
-    """Ask until the answer is yes.
+    """Wait until a condition holds.
 
     Raises:
-        ClusterError: it was still no after that many seconds.
+        ClusterError: it did not hold within that many seconds.
     """
     deadline = time.monotonic() + seconds
     while not is_done():
@@ -75,7 +75,7 @@ def wait_until(what: str, is_done: Callable[[], bool], seconds: float = 180) -> 
 
 
 def scratch_folder(purpose: str) -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder on the disk of the caches; those that a killed process left are removed.
+    """Return a temporary folder on the disk of the caches; remove those of killed processes.
 
     Only the holder of the lock under which the purpose is served may call it.
     """
@@ -88,7 +88,7 @@ def require_disk(folder: Path, gib: float, purpose: str) -> None:
     """Check that a file system has room.
 
     Raises:
-        ClusterError: it has less than that.
+        ClusterError: it has less free space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / 2**30

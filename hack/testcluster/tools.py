@@ -1,17 +1,17 @@
-"""What the cluster is made of: packages of Debian and Go programs, installed once and cached."""
+"""The programs of the cluster: Debian packages and Go programs, installed once and cached."""
 
 import os
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, gitops_dir, tools_dir
-from cluster.shell import exclusive, output, require_disk, run, say, scratch_folder
+from testcluster.layout import BUILDAH, CACHE, HERE, PAUSE_IMAGE, module_dir, tools_dir
+from testcluster.shell import exclusive, output, require_disk, run, say, scratch_folder
 
 FAKETIME = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/faketime/libfaketime.so.1"
-"""Shows a process that is started with it another time than the machine's."""
+"""Library that shows a process another time than the machine's (libfaketime)."""
 PACKAGES = {
     "containerd": "/usr/bin/containerd",
     "runc": "/usr/sbin/runc",
@@ -25,16 +25,19 @@ PACKAGES = {
     "redis-server": "/usr/bin/redis-server",
     "prometheus": "/usr/bin/promtool",
     "libfaketime": FAKETIME,
+    "chromium": "/usr/bin/chromium",
+    "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
 }
 """Debian package -> a file that shows that it is installed."""
 KUBERNETES_VERSION = "v1.35.4"
 GO_BUILD_GIB = 12
 ARGOCD_MODULE = "github.com/argoproj/argo-cd/v3"
-GITOPS_BUILD_GIB = 8
+KUEUE_MODULE = "sigs.k8s.io/kueue"
+MODULE_BUILD_GIB = 8
 
 
 def install() -> None:
-    """Install whatever is missing; returns at once when nothing is.
+    """Install missing programs; return at once if there are none.
 
     Raises:
         ClusterError: there is no room for the build, or apt-get or go failed.
@@ -42,6 +45,7 @@ def install() -> None:
     install_packages()
     if not tools_dir().is_dir():
         build_tools(tools_dir())
+    install_module("versitygw", build_versitygw)
 
 
 def install_packages() -> None:
@@ -73,16 +77,30 @@ def build_tools(destination: Path) -> None:
 
 
 def install_gitops() -> None:
-    """Install what the tests of GitOps run beside the cluster; returns at once when it is there.
+    """Install the programs of the GitOps tests; return at once if they are present.
 
     Raises:
         ClusterError: there is no room for the build, or apt-get or go failed.
     """
     install_packages()
-    for name, build in (("argocd", build_argocd), ("kstatus", build_kstatus)):
-        with exclusive(name):
-            if not gitops_dir(name).is_dir():
-                build(gitops_dir(name))
+    install_module("argocd", build_argocd)
+    install_module("kstatus", build_kstatus)
+
+
+def install_kueue() -> None:
+    """Install Kueue, which an integration test runs; return at once if it is present.
+
+    Raises:
+        ClusterError: there is no room for the build, or go failed.
+    """
+    install_module("kueue", build_kueue)
+
+
+def install_module(name: str, build: Callable[[Path], None]) -> None:
+    """Build a program with a separate Go module, unless it is present."""
+    with exclusive(name):
+        if not module_dir(name).is_dir():
+            build(module_dir(name))
 
 
 def build_argocd(destination: Path) -> None:
@@ -97,16 +115,32 @@ def build_argocd(destination: Path) -> None:
 
 
 def build_kstatus(destination: Path) -> None:
-    """Build the program that prints what kstatus, by which Flux judges, makes of an object."""
+    """Build the program that prints the kstatus result of an object, which Flux uses."""
     say("building kstatus: about a minute, once")
     with go_install("kstatus", ".") as binaries:
+        binaries.rename(destination)
+
+
+def build_kueue(destination: Path) -> None:
+    """Build Kueue's controller manager, and keep the chart of its module beside it."""
+    say("building Kueue: about 4 minutes on two cores, once")
+    with go_install("kueue", "tool") as binaries:
+        module = output(["go", "list", "-m", "-f", "{{.Dir}}", KUEUE_MODULE], cwd=HERE / "tools/kueue")
+        shutil.copytree(Path(module) / "charts/kueue", binaries / "chart")
+        binaries.rename(destination)
+
+
+def build_versitygw(destination: Path) -> None:
+    """Build versitygw, the second S3 server of the tests of the store."""
+    say("building versitygw: about 2 minutes on two cores, once")
+    with go_install("versitygw", "tool") as binaries:
         binaries.rename(destination)
 
 
 @contextmanager
 def go_install(name: str, package: str) -> Iterator[Path]:
     """Build a package of a Go module of its own; yields the folder of the program, and leaves no build cache."""
-    require_disk(CACHE, GITOPS_BUILD_GIB, f"building {name}")
+    require_disk(CACHE, MODULE_BUILD_GIB, f"building {name}")
     with scratch_folder(name) as scratch:
         binaries = Path(scratch) / "bin"
         environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(binaries), "GOCACHE": f"{scratch}/cache"}

@@ -1,11 +1,11 @@
-"""Measures the shipped checkpoints in FP32 twice, with accuracy.py and with ultralytics' own validation, and compares.
+"""Measures the committed checkpoints in FP32 with accuracy.py and with ultralytics' own validation, and compares both.
 
-    python tests/models/check_accuracy.py [--workspace DIRECTORY]
+    PYTHONPATH=tests:testdata python -m models.check_accuracy [--workspace DIRECTORY]
 
 Exits with 1 if a pair differs by more than 0.01. Keypoints are compared with ultralytics' object areas, 0.53 of the
-box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with what
-ultralytics' `process_mask_native` assembles at the picture's resolution: its validation scores coarser masks against
-coarser truth, a number that is printed but not comparable.
+box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with
+those that ultralytics' `process_mask_native` assembles at the image's resolution: its validation scores coarser masks
+against coarser truth, a number that is printed but not comparable.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import accuracy
 import numpy as np
-import shapes
 import torch
-from dataset import write_dataset
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.transforms import functional
-from train import RECIPES, WEIGHTS
+
+from modelexport_converter.evaluation.detections import ImageDetections, Letterbox, find, suppress
+from models import accuracy, shapes
+from models.dataset import write_dataset
+from models.train import TRAININGS, WEIGHTS
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
@@ -39,7 +40,7 @@ from ultralytics.utils.ops import process_mask_native
 
 DATA = Path(__file__).parent / "data"
 _MOST_DIFFERENCE = 0.01
-_PEER_KEYS = {
+_ULTRALYTICS_KEYS = {
     "box": "metrics/mAP50-95(B)",
     "keypoint": "metrics/mAP50-95(P)",
     "top-1": "metrics/accuracy_top1",
@@ -48,24 +49,24 @@ _PEER_KEYS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", type=Path, default=Path("build/shapes"), help="where pictures and runs go")
+    parser.add_argument("--workspace", type=Path, default=Path("build/shapes"), help="where images and runs go")
     workspace = parser.parse_args().workspace.resolve()
     worst = 0.0
-    for task in RECIPES:
-        peer = measure_with_ultralytics(task, workspace)
+    for task in TRAININGS:
+        validated = measure_with_ultralytics(task, workspace)
         for measure, value in measure_with_accuracy(task).items():
-            theirs = _peer_mask_map() if measure == "mask" else float(peer[_PEER_KEYS[measure]])
+            theirs = _ultralytics_mask_map() if measure == "mask" else float(validated[_ULTRALYTICS_KEYS[measure]])
             worst = max(worst, abs(value - theirs))
-            print(f"{RECIPES[task].architecture:12} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
+            print(f"{TRAININGS[task].architecture:12} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
     return int(worst > _MOST_DIFFERENCE)
 
 
 def measure_with_ultralytics(task: str, workspace: Path) -> Mapping[str, Any]:
-    """Validates on the shipped evaluation pictures."""
-    pictures = list(_evaluation_pictures(task))
-    data = write_dataset(task, workspace / f"check-{task}", {"train": pictures[:1], "val": pictures})
+    """Validate on the committed evaluation images."""
+    images = list(_evaluation_images(task))
+    data = write_dataset(task, workspace / f"check-{task}", {"train": images[:1], "val": images})
     options = {"rect": False, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "batch": 16}
-    side = RECIPES[task].side
+    side = TRAININGS[task].side
     metrics = _model(task).val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
     if task == "segment":
         print(f"at the prototypes' resolution, the masks' mAP50-95 is {metrics.seg.map:.4f}")
@@ -77,7 +78,7 @@ def measure_with_accuracy(task: str) -> dict[str, float]:
     if task == "classify":
         return {"top-1": _top1(model)}
     truth = json.loads((DATA / "eval.json").read_text())
-    found = {index + 1: _find(model, task, picture) for index, picture in enumerate(_evaluation_pictures(task))}
+    found = {index + 1: _find(model, task, image) for index, image in enumerate(_evaluation_images(task))}
     measured = {"box": accuracy.box_map(truth, found)}
     if task == "segment":
         measured["mask"] = accuracy.mask_map(truth, found)
@@ -88,59 +89,59 @@ def measure_with_accuracy(task: str) -> dict[str, float]:
 
 
 def with_box_areas(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """The truth with ultralytics' areas for keypoint similarity: 0.53 of the box."""
+    """Return the truth with ultralytics' areas for keypoint similarity: 0.53 of the box."""
     annotations = [row | {"area": 0.53 * row["bbox"][2] * row["bbox"][3]} for row in truth["annotations"]]
     return {**truth, "annotations": annotations}
 
 
 def _model(task: str) -> Any:
-    return YOLO(str(WEIGHTS / f"{RECIPES[task].architecture}.pt"))
+    return YOLO(str(WEIGHTS / f"{TRAININGS[task].architecture}.pt"))
 
 
-def _evaluation_pictures(task: str) -> Iterator[shapes.Picture]:
-    """The pictures of the committed archive, as JPEG left them, with their exact labels."""
-    draw, name = (shapes.pictures, "eval") if task != "classify" else (shapes.single_shape_pictures, "eval-cls")
+def _evaluation_images(task: str) -> Iterator[shapes.Scene]:
+    """Yield the JPEG images of the committed archive with their exact labels."""
+    draw, name = (shapes.images, "eval") if task != "classify" else (shapes.single_shape_images, "eval-cls")
     with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
         names = archive.namelist()
-        for entry, picture in zip(names, draw("val", len(names)), strict=True):
-            yield replace(picture, pixels=np.asarray(Image.open(io.BytesIO(archive.read(entry)))))
+        for entry, image in zip(names, draw("val", len(names)), strict=True):
+            yield replace(image, pixels=np.asarray(Image.open(io.BytesIO(archive.read(entry)))))
 
 
 def _top1(model: torch.nn.Module) -> float:
-    side = RECIPES["classify"].side
+    side = TRAININGS["classify"].side
     probabilities, labels = [], []
-    for picture in _evaluation_pictures("classify"):
-        resized = functional.resize(Image.fromarray(picture.pixels), [side, side])
+    for image in _evaluation_images("classify"):
+        resized = functional.resize(Image.fromarray(image.pixels), [side, side])
         with torch.no_grad():
             probabilities.append(model(functional.to_tensor(resized)[None])[0].numpy())
-        labels.append(picture.shapes[0].label)
+        labels.append(image.shapes[0].label)
     return accuracy.top1(probabilities, labels)
 
 
-def _find(model: torch.nn.Module, task: str, picture: shapes.Picture) -> accuracy.Found:
-    height, width = picture.pixels.shape[:2]
-    side = RECIPES[task].side
-    return accuracy.find(accuracy.Letterbox((width, height), (side, side)), **_run(model, task, picture))
+def _find(model: torch.nn.Module, task: str, image: shapes.Scene) -> ImageDetections:
+    height, width = image.pixels.shape[:2]
+    side = TRAININGS[task].side
+    return find(Letterbox((width, height), (side, side)), **_run(model, task, image))
 
 
-def _peer_mask_map() -> float:
-    """mAP50-95 of the same detections with masks that ultralytics assembled."""
+def _ultralytics_mask_map() -> float:
+    """Return mAP50-95 of the same detections with masks that ultralytics assembles."""
     model = _model("segment").model.float().eval()
     found = {}
-    for index, picture in enumerate(_evaluation_pictures("segment")):
-        outputs = _run(model, "segment", picture)
-        answer = _find(model, "segment", picture)
-        coefficients = accuracy.nms_decode(outputs["boxes"], outputs["scores"]).pick(outputs["coefficients"])
+    for index, image in enumerate(_evaluation_images("segment")):
+        outputs = _run(model, "segment", image)
+        answer = _find(model, "segment", image)
+        coefficients = suppress(outputs["boxes"], outputs["scores"]).pick(outputs["coefficients"])
         prototypes, weights, boxes = map(torch.Tensor, (outputs["prototypes"][0], coefficients, answer.boxes))
-        masks = process_mask_native(prototypes, weights, boxes, picture.pixels.shape[:2]).numpy()
+        masks = process_mask_native(prototypes, weights, boxes, image.pixels.shape[:2]).numpy()
         found[index + 1] = replace(answer, masks=[rle.encode(np.asfortranarray(mask)) for mask in masks])
     return accuracy.mask_map(json.loads((DATA / "eval.json").read_text()), found)
 
 
-def _run(model: torch.nn.Module, task: str, picture: shapes.Picture) -> dict[str, Any]:
-    """Runs the model in eager FP32 and splits its outputs as the converter does."""
-    side = RECIPES[task].side
-    boxed = LetterBox((side, side))(image=picture.pixels)
+def _run(model: torch.nn.Module, task: str, image: shapes.Scene) -> dict[str, Any]:
+    """Run the model in eager FP32, and split its outputs as the converter does."""
+    side = TRAININGS[task].side
+    boxed = LetterBox((side, side))(image=image.pixels)
     with torch.no_grad():
         output = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))[0]
     rows, prototypes = output if isinstance(output, tuple) else (output, None)

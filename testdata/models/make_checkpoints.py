@@ -1,9 +1,9 @@
-"""Makes `releases/`: the checkpoints of narrow YOLOv8 networks as releases of ultralytics write them.
+"""Writes `releases/`: checkpoints of narrow YOLOv8 networks, as releases of ultralytics write them.
 
-    python tests/models/make_checkpoints.py [RELEASE ...]      # all releases, one after the other
+    PYTHONPATH=tests:testdata python -m models.make_checkpoints [RELEASE ...]      # all releases, one after the other
 
-Each release is installed, by the hash in `releases.txt`, into a folder of its own beside today's torch; what older ones
-need of other packages is in `releases-aside.txt`. `train_release.py` runs in it.
+Each release is installed, by the hash in `releases.txt`, into its own folder with today's torch. `releases-aside.txt`
+lists the other packages that older releases need. `train_release.py` runs in this environment.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
-import shapes
-from dataset import write_dataset
+
+from models import shapes
+from models.dataset import write_dataset
 
 _HERE = Path(__file__).resolve().parent
 CHECKPOINTS = _HERE / "releases"
-# Neither the project's folder nor the user's: checkpoints say where training ran, and in which git repository.
+# Outside of the project and of the home folder: checkpoints contain the path and the git repository of a training.
 _WORKSPACE = Path(tempfile.gettempdir()) / "shapes"
 _OVERLAYS = _WORKSPACE / "packages"
-_PICTURES = {"train": 12, "val": 6}
+_IMAGES = {"train": 12, "val": 6}
 
 PLAN: Mapping[str, Mapping[str, str]] = {
     # The detector's loss is NaN with today's torch; its training arguments are an object of omegaconf.
@@ -55,27 +56,30 @@ PLAN: Mapping[str, Mapping[str, str]] = {
     "8.4.190": {"detect": "finished interrupted saved fused", "segment": "finished", "pose": "finished",
                 "classify": "finished"},
 }  # fmt: skip
-"""The files of every release, 10 MB in all. Releases stand around the changes of what is pickled: layers in one module
-(8.0.100, not 8.0.121), the package `ultralytics.yolo` (8.0.121, not 8.0.150), logits of a classifier (8.0.20, not
-8.0.58), the loss in finished files (8.0.112 to 8.2.46), averaged weights alone (8.2.40, not 8.1.20), depthwise classes
-(8.3.0, not 8.3.40), SPPF without its first activation (8.4.0 to 8.4.140, not 8.4.147)."""
+"""The files of every release, 10 MB in total.
+
+The releases cover the changes of the pickled content: layers in one module (8.0.100, not 8.0.121), the package
+`ultralytics.yolo` (8.0.121, not 8.0.150), logits of a classifier (8.0.20, not 8.0.58), the loss in finished files
+(8.0.112 to 8.2.46), averaged weights alone (8.2.40, not 8.1.20), depthwise classes (8.3.0, not 8.3.40), SPPF without
+its first activation (8.4.0 to 8.4.140, not 8.4.147).
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", nargs="*", default=list(PLAN))
     for task in ("detect", "segment", "pose", "classify"):
-        splits = {name: shapes.single_shape_pictures(name, count) for name, count in _PICTURES.items()}
+        splits = {name: shapes.single_shape_images(name, count) for name, count in _IMAGES.items()}
         write_dataset(task, _WORKSPACE / "data" / task, splits)
     for release in parser.parse_args().release:
         train(release)
 
 
 def train(release: str) -> None:
-    """Install a release, train with it what is planned and write its files into `releases/`."""
+    """Install a release, train the planned networks with it, and write their files into `releases/`."""
     path = [_install(release, _requirement(release))]
     aside = (_HERE / "releases-aside.txt").read_text()
-    if _is_before(release, (8, 3, 200)):
+    if tuple(map(int, release.split("."))) < (8, 3, 200):
         path.append(_install("aside", aside))
     workspace = _WORKSPACE / release
     shutil.rmtree(workspace, ignore_errors=True)
@@ -104,7 +108,7 @@ def train(release: str) -> None:
 
 
 def _install(name: str, requirements: str) -> Path:
-    """The folder that holds the required packages, each checked by its hash, and nothing that they depend on."""
+    """Return a folder with the required packages, each checked by its hash, and without their dependencies."""
     folder = _OVERLAYS / name
     if not folder.exists():
         partial = folder.with_suffix(".partial")
@@ -120,15 +124,11 @@ def _install(name: str, requirements: str) -> Path:
 
 
 def _requirement(release: str) -> str:
-    """The lines of `releases.txt` for a release: its version and the hashes of its files."""
+    """Return the lines of `releases.txt` for a release: its version and the hashes of its files."""
     listed = (_HERE / "releases.txt").read_text()
     found = re.search(rf"^ultralytics=={re.escape(release)} \\\n(?: +--hash=\S+(?: \\)?\n)+", listed, re.MULTILINE)
     assert found, f"releases.txt has no {release}"
     return found.group()
-
-
-def _is_before(release: str, other: tuple[int, ...]) -> bool:
-    return tuple(map(int, release.split("."))) < other
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Writes the evaluation and calibration pictures of the tests into tests/models/data.
+"""Writes the evaluation and calibration images of the tests into testdata/models/data.
 
-python tests/models/make_data.py
+PYTHONPATH=tests:testdata python -m models.make_data
 """
 
 from __future__ import annotations
@@ -12,45 +12,46 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import shapes
 from PIL import Image
+
+from models import shapes
 
 DATA = Path(__file__).parent / "data"
 EVALUATION_COUNT = 128
 CALIBRATION_COUNT = 64
 _JPEG_QUALITY = 70  # keeps all four archives under 4 MB
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold: equal pictures then give equal archives
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold: equal images then give equal archives
 
 
 def main() -> None:
     DATA.mkdir(exist_ok=True)
-    evaluation = list(shapes.pictures("val", EVALUATION_COUNT))
-    single = list(shapes.single_shape_pictures("val", EVALUATION_COUNT))
+    evaluation = list(shapes.images("val", EVALUATION_COUNT))
+    single = list(shapes.single_shape_images("val", EVALUATION_COUNT))
     _write_archive("eval.zip", evaluation)
     _write_archive("eval-cls.zip", single)
     _write_json("eval.json", build_coco(evaluation))
     _write_json("eval-cls.json", build_labels(single))
-    _write_archive("calibration.zip", shapes.pictures("calibration", CALIBRATION_COUNT))
-    _write_archive("calibration-cls.zip", shapes.single_shape_pictures("calibration", CALIBRATION_COUNT))
+    _write_archive("calibration.zip", shapes.images("calibration", CALIBRATION_COUNT))
+    _write_archive("calibration-cls.zip", shapes.single_shape_images("calibration", CALIBRATION_COUNT))
 
 
-def build_coco(pictures: Iterable[shapes.Picture]) -> dict[str, Any]:
-    """COCO instances and keypoints; picture and annotation ids count from 1, category ids are class indices from 0."""
-    images: list[dict[str, Any]] = []
+def build_coco(images: Iterable[shapes.Scene]) -> dict[str, Any]:
+    """Return COCO instances and keypoints; image and annotation ids start at 1, category ids at 0."""
+    entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for index, picture in enumerate(pictures):
-        height, width = picture.pixels.shape[:2]
-        images.append({"id": index + 1, "file_name": file_name(index), "width": width, "height": height})
-        for shape in picture.shapes:
+    for index, image in enumerate(images):
+        height, width = image.pixels.shape[:2]
+        entries.append({"id": index + 1, "file_name": file_name(index), "width": width, "height": height})
+        for shape in image.shapes:
             annotations.append(_annotation(shape, len(annotations) + 1, index + 1))
     names = ["upper left", "upper right", "lower right", "lower left"]
     categories = [{"id": label, "name": name, "keypoints": names} for label, name in enumerate(shapes.CLASSES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"images": entries, "annotations": annotations, "categories": categories}
 
 
-def build_labels(pictures: Iterable[shapes.Picture]) -> dict[str, Any]:
-    """The class names, and the class index of each picture by its file name."""
-    labels = {file_name(index): picture.shapes[0].label for index, picture in enumerate(pictures)}
+def build_labels(images: Iterable[shapes.Scene]) -> dict[str, Any]:
+    """Return the class names, and the class index of each image by its file name."""
+    labels = {file_name(index): image.shapes[0].label for index, image in enumerate(images)}
     return {"classes": list(shapes.CLASSES), "labels": labels}
 
 
@@ -73,11 +74,11 @@ def _annotation(shape: shapes.Shape, identifier: int, image: int) -> dict[str, A
     }
 
 
-def _write_archive(name: str, pictures: Iterable[shapes.Picture]) -> None:
+def _write_archive(name: str, images: Iterable[shapes.Scene]) -> None:
     with zipfile.ZipFile(DATA / name, "w") as archive:
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             encoded = io.BytesIO()
-            Image.fromarray(picture.pixels).save(encoded, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+            Image.fromarray(image.pixels).save(encoded, "JPEG", quality=_JPEG_QUALITY, optimize=True)
             archive.writestr(zipfile.ZipInfo(file_name(index), _EPOCH), encoded.getvalue())
 
 

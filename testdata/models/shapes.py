@@ -1,8 +1,7 @@
-"""Synthetic pictures of circles, squares and triangles with exact labels, on which the test models are trained.
+"""Draws synthetic images of circles, squares and triangles with exact labels, on which the test models are trained.
 
-Every picture is a function of its split and its index alone (numpy's PCG64 seeded with both), so the splits are
-disjoint by construction and any picture can be made again. Coordinates are pixels of the picture, x to the right, y
-downwards.
+Every image depends on its split and its index alone (numpy's PCG64 seeded with both), so the splits are disjoint by
+construction and any image can be drawn again. Coordinates are pixels of the image, x to the right, y downwards.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from PIL import Image, ImageDraw
 
 CLASSES = ("circle", "square", "triangle")
 SPLITS = ("train", "val", "calibration")
-# The keypoint that takes each one's place when a picture is mirrored left to right.
+# For each keypoint, the one at its position after mirroring an image left to right.
 FLIP = (1, 0, 3, 2)
+KEYPOINT_SIGMA = 0.1  # between COCO's elbows (.072) and hips (.107); the pose model was trained with it
 SIDE = 320
 _FRAMES = ((SIDE, SIDE), (SIDE, 256), (256, SIDE))  # width, height
 _SUPERSAMPLING = 3
@@ -40,7 +40,7 @@ class Shape:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Left, top, width, height, as COCO has it."""
+        """Left, top, width, height, as in COCO."""
         (left, top), (right, bottom) = self.outline.min(axis=0), self.outline.max(axis=0)
         return float(left), float(top), float(right - left), float(bottom - top)
 
@@ -52,22 +52,22 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Pixels (height, width, 3) in RGB, and the objects in them."""
+class Scene:
+    """Pixels (H, W, 3) in RGB, and the objects in them."""
 
     pixels: Pixels
     shapes: tuple[Shape, ...]
 
 
-def pictures(split: str, count: int) -> Iterator[Picture]:
-    """The first `count` pictures of a split, each with one to four objects that do not overlap."""
+def images(split: str, count: int) -> Iterator[Scene]:
+    """Yield the first `count` images of a split, each with one to four objects that do not overlap."""
     for index in range(count):
         rng = _generator(split, index, variant=0)
         yield _draw(rng, _FRAMES[index % len(_FRAMES)], most_shapes=4)
 
 
-def single_shape_pictures(split: str, count: int) -> Iterator[Picture]:
-    """The first `count` pictures of the classification variant: square, one object each, the classes in turn."""
+def single_shape_images(split: str, count: int) -> Iterator[Scene]:
+    """Yield the first `count` images of the classification variant: square, one object each, the classes in turn."""
     for index in range(count):
         yield _draw(_generator(split, index, variant=1), (SIDE, SIDE), most_shapes=1, label=index % len(CLASSES))
 
@@ -76,7 +76,7 @@ def _generator(split: str, index: int, variant: int) -> np.random.Generator:
     return np.random.default_rng((SPLITS.index(split), index, variant))
 
 
-def _draw(rng: np.random.Generator, frame: tuple[int, int], most_shapes: int, label: int | None = None) -> Picture:
+def _draw(rng: np.random.Generator, frame: tuple[int, int], most_shapes: int, label: int | None = None) -> Scene:
     background = _texture(rng, frame)
     canvas = Image.fromarray(background).resize((frame[0] * _SUPERSAMPLING, frame[1] * _SUPERSAMPLING))
     shapes = []
@@ -86,11 +86,11 @@ def _draw(rng: np.random.Generator, frame: tuple[int, int], most_shapes: int, la
         shapes.append(shape)
     pixels = np.asarray(canvas.resize(frame, Image.Resampling.BOX), dtype=np.float64)
     noisy = pixels + rng.normal(0, rng.uniform(2, 10), pixels.shape)
-    return Picture(noisy.clip(0, 255).astype(np.uint8), tuple(shapes))
+    return Scene(noisy.clip(0, 255).astype(np.uint8), tuple(shapes))
 
 
 def _texture(rng: np.random.Generator, frame: tuple[int, int]) -> Pixels:
-    """A background: a base colour, blotches of a random coarseness, and stripes in every other picture."""
+    """Return a background: a base colour, blotches of random coarseness, and stripes in every other image."""
     width, height = frame
     cells = int(rng.integers(3, 24))
     blotches = rng.normal(0, rng.uniform(5, 30), (cells, cells, 3)).clip(-100, 100) + 128
@@ -105,7 +105,7 @@ def _texture(rng: np.random.Generator, frame: tuple[int, int]) -> Pixels:
 
 
 def _placements(rng: np.random.Generator, frame: tuple[int, int], count: int) -> list[tuple[Points, float]]:
-    """Centres (2,) and radii of up to `count` circles inside the frame that do not touch each other."""
+    """Return centres (2,) and radii of up to `count` circles inside the frame that do not touch each other."""
     placed: list[tuple[Points, float]] = []
     for _ in range(_PLACING_ATTEMPTS):
         radius = float(rng.uniform(28, 80 if count <= 2 else 62))
@@ -118,8 +118,11 @@ def _placements(rng: np.random.Generator, frame: tuple[int, int], count: int) ->
 
 
 def _shape(label: int, centre: Points, radius: float, rng: np.random.Generator) -> Shape:
-    """A shape inscribed in the circle around `centre`; a circle's keypoints lie on its diagonals, a triangle's upper
-    two halfway up its sides, so that mirroring pairs the same keypoints in every class."""
+    """Return a shape inscribed in the circle around `centre`.
+
+    A circle's keypoints lie on its diagonals, a triangle's upper two halfway up its sides, so that mirroring pairs the
+    same keypoints in every class.
+    """
     tilt = rng.uniform(-_MOST_TILT, _MOST_TILT)
     corners = _on_circle(np.radians([225, 315, 45, 135]))
     if CLASSES[label] == "circle":

@@ -1,11 +1,11 @@
 """Trains narrow YOLOv8 networks with one release of ultralytics and keeps the files that it writes on the way.
 
-    python tests/models/train_release.py TARGET PLAN
+    python testdata/models/train_release.py TARGET PLAN
 
 `make_checkpoints.py` runs it, with the release first on the path, in the folder where training leaves its files. PLAN
 is JSON: {"release": "8.2.48", "data": "/folder/of/data/sets", "files": {"detect": "finished saved", ...}}. Every word
-gives a `.pt` as the release wrote it, and beside it a `.npz` with what the release's own network answers to
-`picture()`.
+produces a `.pt` as the release wrote it, and a `.npz` with the outputs of the release's own network for
+`training_image()`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import yaml
 from torch import nn
 
 _ASIDE = ("IPython", "seaborn", "sentry_sdk", "torch.utils.tensorboard")
-"""What some releases import, and nothing of it ends in a checkpoint."""
+"""Packages that some releases import, without an effect on checkpoints."""
 CLASSES, _SIDE, _HIDDEN = 3, 64, 8
 _SETTINGS: dict[str, Any] = {
     "imgsz": _SIDE, "epochs": 2, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu", "optimizer": "SGD", "lr0": 1e-3,
@@ -61,8 +61,8 @@ _HEADS = {
 }
 
 
-def picture() -> torch.Tensor:
-    """The input (1, 3, 64, 64), from 0 to 1, of which every release's answers are kept: blocks of many colours."""
+def training_image() -> torch.Tensor:
+    """Return the input (1, 3, 64, 64), in 0..1, whose outputs are stored for every release: blocks of many colours."""
     blocks = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
     return torch.from_numpy(blocks.repeat(_SIDE // 16, 2).repeat(_SIDE // 16, 3))
 
@@ -70,7 +70,7 @@ def picture() -> torch.Tensor:
 def main(target: Path, plan: Mapping[str, Any]) -> None:
     for name in _ASIDE:
         sys.modules[name] = MagicMock(version_info=(9,), get_ipython=lambda: None)
-    socket.create_connection = _refuse  # type: ignore[assignment]
+    socket.create_connection = _refuse
     import ultralytics
 
     assert ultralytics.__version__ == plan["release"], ultralytics.__file__
@@ -83,7 +83,7 @@ def main(target: Path, plan: Mapping[str, Any]) -> None:
             path = target / f"{plan['release']}-{kind}-{word}.pt"
             _STATES[word](weights, path)
             answers = _answer(path, task)
-            np.savez_compressed(path.with_suffix(".npz"), **answers)
+            np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **answers)
             print(f"{path.name}: {path.stat().st_size} bytes, {_spread(answers)}", flush=True)
 
 
@@ -92,7 +92,7 @@ def _refuse(*_: Any, **__: Any) -> socket.socket:
 
 
 def _train(kind: str, network: Mapping[str, Any], data: Path) -> Path:
-    """Train for two epochs; return the folder of the weights, with what the first epoch left as interrupted.pt."""
+    """Train for two epochs; return the folder of the weights, with the first epoch's file as interrupted.pt."""
     from ultralytics import YOLO
 
     description = Path(f"narrow-{kind}.yaml")
@@ -108,7 +108,7 @@ def _train(kind: str, network: Mapping[str, Any], data: Path) -> Path:
 
 
 def _quicken(module: nn.Module, _: Any) -> None:
-    """Let a network answer to its input after a few steps: batch normalisation know it, classes differ by it."""
+    """Make outputs depend on the input after a few steps: fast batch norm statistics, large linear weights."""
     if isinstance(module, nn.BatchNorm2d):
         module.momentum = 0.5
     if isinstance(module, nn.Linear) and module.weight.std() < 0.5:
@@ -116,7 +116,7 @@ def _quicken(module: nn.Module, _: Any) -> None:
 
 
 def _describe(task: str, variant: str = "short") -> dict[str, Any]:
-    """The description of a network: of two levels, or ultralytics' own ("whole", "p2") in a part of its width."""
+    """Return the description of a network: of two levels, or ultralytics' own ("whole", "p2") at reduced width."""
     common: dict[str, Any] = {"nc": CLASSES, "kpt_shape": [4, 3]} if task == "pose" else {"nc": CLASSES}
     if variant == "relu":
         common["activation"] = "nn.ReLU()"
@@ -139,9 +139,9 @@ def _root() -> Path:
 
 
 def _narrow_heads() -> None:
-    """Let the branches of every head be as narrow as the rest, and their answers differ between anchors and classes.
+    """Make the branches of every head as narrow as the rest, and their outputs differ between anchors and classes.
 
-    No description can: a branch for boxes has 64 channels at least. The classes stay the release's own.
+    A description cannot: a branch for boxes has at least 64 channels. The classes stay the release's own.
     """
     from ultralytics.nn import modules
 
@@ -149,7 +149,7 @@ def _narrow_heads() -> None:
         head: Any = getattr(modules, kind, None)
         if head is not None:
             head.__init__ = _narrowed(head.__init__)
-            head.bias_init = lambda self: None  # it makes every score nearly zero
+            head.bias_init = lambda self: None  # which makes every score nearly zero
 
 
 def _narrowed(initialise: Callable[..., None]) -> Callable[..., None]:
@@ -164,15 +164,16 @@ def _narrowed(initialise: Callable[..., None]) -> Callable[..., None]:
 
 def _branch(branch: nn.Sequential) -> nn.Sequential:
     convolution: Any = type(branch[0])
-    if not isinstance(branch[-1], nn.Conv2d) or not isinstance(getattr(branch[0], "conv", None), nn.Conv2d):
-        return branch  # since 8.3 that of the classes is narrow by itself
+    first = getattr(branch[0], "conv", None)
+    if not isinstance(branch[-1], nn.Conv2d) or not isinstance(first, nn.Conv2d):
+        return branch  # since 8.3 the class branch is narrow already
     last = nn.Conv2d(_HIDDEN, branch[-1].out_channels, 1)
     nn.init.normal_(last.weight, std=1.5)
-    return nn.Sequential(convolution(branch[0].conv.in_channels, _HIDDEN, 3), convolution(_HIDDEN, _HIDDEN, 3), last)
+    return nn.Sequential(convolution(first.in_channels, _HIDDEN, 3), convolution(_HIDDEN, _HIDDEN, 3), last)
 
 
 def _keep_first_epoch() -> None:
-    """Keep what lies on the disk after the first epoch, which is what an interrupted training leaves."""
+    """Keep a copy of the file after the first epoch, which an interrupted training would leave."""
     trainer: Any = import_module(f"ultralytics{'.yolo' if (_root() / 'yolo/engine').exists() else ''}.engine.trainer")
     save = trainer.BaseTrainer.save_model
 
@@ -186,21 +187,16 @@ def _keep_first_epoch() -> None:
 
 
 def _copy(name: str) -> Callable[[Path, Path], None]:
-    return lambda weights, path: Path(shutil.copyfile(weights / name, path)) and None
+    def copy(weights: Path, path: Path) -> None:
+        shutil.copyfile(weights / name, path)
 
-
-def _save(weights: Path, path: Path) -> None:
-    _load(weights).save(str(path))
+    return copy
 
 
 def _save_fused(weights: Path, path: Path) -> None:
     model = _load(weights)
     model.fuse()
     model.save(str(path))
-
-
-def _save_module(weights: Path, path: Path) -> None:
-    torch.save(_load(weights).model, path)
 
 
 def _load(weights: Path) -> Any:
@@ -213,23 +209,23 @@ _STATES: Mapping[str, Callable[[Path, Path], None]] = {
     "finished": _copy("best.pt"),
     "last": _copy("last.pt"),
     "interrupted": _copy("interrupted.pt"),
-    "saved": _save,
+    "saved": lambda weights, path: _load(weights).save(str(path)),
     "fused": _save_fused,
-    "module": _save_module,
+    "module": lambda weights, path: torch.save(_load(weights).model, path),
 }
-"""The moments at which people take a file: of the training itself, of YOLO(...).save(), of torch.save of the module."""
+"""The moments at which users take a file: from the training, from YOLO(...).save(), from torch.save of the module."""
 
 
 def _answer(path: Path, task: str) -> dict[str, npt.NDArray[np.float32]]:
-    """What the release's own network of a file answers: (1, rows, anchors) with prototypes, or probabilities.
+    """Return the outputs of the release's own network: (1, rows, anchors) with prototypes, or probabilities.
 
-    The file is no good where float32 itself is not exact enough to compare: another training may be.
+    Fails if float32 itself is not exact enough for a comparison; another training may be.
     """
     content = torch.load(path, map_location="cpu", weights_only=False)
     network = (content.get("ema") or content["model"]) if isinstance(content, dict) else content
     with torch.no_grad():
-        answers = _named(network.float().eval()(picture()), task)
-        exact = _named(network.double()(picture().double()), task)
+        answers = _named(network.float().eval()(training_image()), task)
+        exact = _named(network.double()(training_image().double()), task)
     for name, answer in answers.items():
         assert torch.allclose(answer.double(), exact[name], atol=2e-3, rtol=2e-5), f"{path.name}: {name} are not exact"
     return {name: answer.numpy() for name, answer in answers.items()}
@@ -238,7 +234,7 @@ def _answer(path: Path, task: str) -> dict[str, npt.NDArray[np.float32]]:
 def _named(output: Any, task: str) -> dict[str, torch.Tensor]:
     if task == "classify":
         answer = output[0] if isinstance(output, tuple) else output
-        # At first the predictor made probabilities of what the network answers.
+        # In early releases the predictor, not the network, computed probabilities.
         sums_to_one = torch.allclose(answer.sum(1), torch.ones(1, dtype=answer.dtype))
         return {"probabilities": answer if sums_to_one else answer.softmax(1)}
     if task != "segment":
@@ -249,7 +245,7 @@ def _named(output: Any, task: str) -> dict[str, torch.Tensor]:
 
 
 def _spread(answers: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    """Standard deviations of scores over the anchors, or of probabilities over the classes, which the reader checks."""
+    """Return the standard deviations of scores over the anchors, or of probabilities over the classes, for the log."""
     scores = answers["rows"][0, 4 : 4 + CLASSES] if "rows" in answers else answers["probabilities"]
     return "scores differ by " + " ".join(f"{deviation:.3f}" for deviation in scores.std(axis=1))
 

@@ -1,8 +1,8 @@
-"""Trains the networks that give every pixel a class on synthetic shapes; writes FP16 state dicts.
+"""Trains the networks for semantic segmentation on synthetic shapes; writes FP16 state dicts.
 
-    python tests/models/train_segmentation.py [unet|deeplabv3|fcn|all]
+    PYTHONPATH=tests:testdata python -m models.train_segmentation [unet|deeplabv3|fcn|all]
 
-All begin with random weights. One thread, no accelerator.
+All start with random weights. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import shapes
 import torch
-from masks import label_map
 from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from modelexport_converter.architectures import torchvision_segmenters
 from modelexport_converter.architectures.unet import UNet
+from models import shapes
+from models.masks import label_map
 
 WEIGHTS = Path(__file__).parent / "weights"
 NAMES = ("background", *shapes.CLASSES)
@@ -37,9 +37,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one model is trained: its network, its input (height, width), passes over the data, pictures per step, and
-    mean and deviation of the pixels that it is given."""
+class SegmenterTraining:
+    """Settings of one training: network, input (H, W), epochs, batch size, and mean and deviation of the pixels."""
 
     build: Callable[[], nn.Module]
     size: tuple[int, int]
@@ -59,61 +58,63 @@ def _fcn() -> nn.Module:
     return torchvision_segmenters.Segmenter(backbone, torchvision_segmenters.fcn_head(channels, len(NAMES)))
 
 
-RECIPES = {
-    "unet": Recipe(lambda: UNet((8, 16, 32, 64, 128), len(NAMES)), (128, 128), 5, mean=(0, 0, 0), deviation=(1, 1, 1)),
-    "deeplabv3": Recipe(_deeplab, (160, 160), 6, batch=8),
+TRAININGS = {
+    "unet": SegmenterTraining(
+        lambda: UNet((8, 16, 32, 64, 128), len(NAMES)), (128, 128), 5, mean=(0, 0, 0), deviation=(1, 1, 1)
+    ),
+    "deeplabv3": SegmenterTraining(_deeplab, (160, 160), 6, batch=8),
     # not square, so that height and width cannot change places
-    "fcn": Recipe(_fcn, (160, 192), 6, batch=8),
+    "fcn": SegmenterTraining(_fcn, (160, 192), 6, batch=8),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=[*RECIPES, "all"])
+    parser.add_argument("model", choices=[*TRAININGS, "all"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in RECIPES if arguments.model == "all" else [arguments.model]:
+    for name in TRAININGS if arguments.model == "all" else [arguments.model]:
         started = time.monotonic()
         checkpoint = train(name)
         print(f"{checkpoint}: trained in {time.monotonic() - started:.0f} s")
 
 
 def train(name: str) -> Path:
-    """Trains one model and returns its checkpoint, which is replaced after every epoch and complete at any moment."""
+    """Train one model; return its checkpoint, which is replaced after every epoch and always complete."""
     torch.manual_seed(0)
-    recipe, random = RECIPES[name], np.random.default_rng(0)
-    pictures, labels = _draw(recipe.size)
+    training, random = TRAININGS[name], np.random.default_rng(0)
+    images, labels = _draw(training.size)
     # channels last: faster on a CPU
-    network = _quick_statistics(recipe.build()).train().to(memory_format=torch.channels_last)
-    steps = recipe.epochs * (len(pictures) // recipe.batch)
+    network = _quick_statistics(training.build()).train().to(memory_format=torch.channels_last)
+    steps = training.epochs * (len(images) // training.batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps, pct_start=0.1)
-    for epoch in range(recipe.epochs):
-        order, losses = random.permutation(len(pictures)), []
-        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
-            chosen = np.sort(order[start : start + recipe.batch])
-            losses.append(_step(network, optimiser, *_augment(pictures[chosen], labels[chosen], recipe, random)))
+    for epoch in range(training.epochs):
+        order, losses = random.permutation(len(images)), []
+        for start in range(0, len(order) - training.batch + 1, training.batch):
+            chosen = np.sort(order[start : start + training.batch])
+            losses.append(_step(network, optimiser, *_augment(images[chosen], labels[chosen], training, random)))
             schedule.step()
-        write_checkpoint(network, recipe, WEIGHTS / f"{name}.pt")
-        print(f"{name}: pass {epoch + 1} of {recipe.epochs}, loss {np.mean(losses):.4f}", flush=True)
+        write_checkpoint(network, training, WEIGHTS / f"{name}.pt")
+        print(f"{name}: pass {epoch + 1} of {training.epochs}, loss {np.mean(losses):.4f}", flush=True)
     return WEIGHTS / f"{name}.pt"
 
 
 def _draw(size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Training pictures (n, height, width, 3), stretched to the input's size, and their classes (n, height, width)."""
+    """Return training images (n, H, W, 3), stretched to the input's size, and their classes (n, H, W)."""
     height, width = size
-    pictures = np.empty((_TRAINING_COUNT, height, width, 3), np.uint8)
+    images = np.empty((_TRAINING_COUNT, height, width, 3), np.uint8)
     labels = np.empty((_TRAINING_COUNT, height, width), np.uint8)
-    for index, picture in enumerate(shapes.pictures("train", _TRAINING_COUNT)):
-        resized = Image.fromarray(picture.pixels).resize((width, height), Image.Resampling.BILINEAR)
-        scale = np.array([width, height]) / picture.pixels.shape[1::-1]
-        outlines = [(shape.label, (shape.outline * scale).ravel().tolist()) for shape in picture.shapes]
-        pictures[index], labels[index] = np.asarray(resized), label_map(outlines, size)
-    return pictures, labels
+    for index, image in enumerate(shapes.images("train", _TRAINING_COUNT)):
+        resized = Image.fromarray(image.pixels).resize((width, height), Image.Resampling.BILINEAR)
+        scale = np.array([width, height]) / image.pixels.shape[1::-1]
+        outlines = [(shape.label, (shape.outline * scale).ravel().tolist()) for shape in image.shapes]
+        images[index], labels[index] = np.asarray(resized), label_map(outlines, size)
+    return images, labels
 
 
 def _quick_statistics(network: nn.Module) -> nn.Module:
-    """Let running averages follow within tens of steps: those of MobileNetV3 are made for a hundred times as many."""
+    """Let running averages adapt within tens of steps: MobileNetV3's momentum is made for a hundred times as many."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1
@@ -121,14 +122,14 @@ def _quick_statistics(network: nn.Module) -> nn.Module:
 
 
 def _augment(
-    pictures: Pixels, labels: Pixels, recipe: Recipe, random: np.random.Generator
+    images: Pixels, labels: Pixels, training: SegmenterTraining, random: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mirror half of the steps and change the brightness; the result is the input of the network and its answer."""
+    """Mirror every other batch and change its brightness; return the input (B, 3, H, W) and the classes (B, H, W)."""
     if random.random() < 0.5:
-        pictures, labels = pictures[:, :, ::-1], labels[:, :, ::-1]
-    light = 1 + random.uniform(-_BRIGHTNESS, _BRIGHTNESS, (len(pictures), 1, 1, 1))
-    pixels = (pictures * light / 255).clip(0, 1)
-    scaled = ((pixels - recipe.mean) / recipe.deviation).astype(np.float32).transpose(0, 3, 1, 2)
+        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
+    light = 1 + random.uniform(-_BRIGHTNESS, _BRIGHTNESS, (len(images), 1, 1, 1))
+    pixels = (images * light / 255).clip(0, 1)
+    scaled = ((pixels - training.mean) / training.deviation).astype(np.float32).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(scaled)), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -143,14 +144,14 @@ def _step(network: nn.Module, optimiser: torch.optim.Optimizer, images: torch.Te
     return float(loss.detach())
 
 
-def write_checkpoint(network: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
-    """Writes the weights with what else a user of them has to know, and nothing of the machine that made them."""
+def write_checkpoint(network: nn.Module, training: SegmenterTraining, checkpoint: Path) -> None:
+    """Write the weights, class names and input size, without information about the machine."""
     halved = {
         name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()
     }
     checkpoint.parent.mkdir(exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
-    torch.save({"state_dict": halved, "names": list(NAMES), "imgsz": list(recipe.size)}, partial)
+    torch.save({"state_dict": halved, "names": list(NAMES), "imgsz": list(training.size)}, partial)
     partial.replace(checkpoint)
 
 

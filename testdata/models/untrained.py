@@ -1,40 +1,41 @@
-"""Makes networks that users have and nobody has trained on our pictures: published layers, weights made up.
+"""Makes networks of published architectures with synthetic weights, where no network trained on our images exists.
 
-    PYTHONPATH=tests:tests/models:examples .venv/bin/python tests/models/untrained.py ARCHITECTURE SOURCE OUTPUT
+    PYTHONPATH=tests:testdata:examples python -m models.untrained ARCHITECTURE SOURCE OUTPUT
 
 YOLOv4 has no wider form of its tiny network, and FCN and DeepLabV3 are published on other backbones than the small one
-that learned in minutes. Weights are drawn at random from one seed. Each batch normalisation takes the statistics of its
-layer on pictures, and the last layers are scaled and shifted until their answers spread as those of a trained network:
-so no value vanishes or overflows on its way, other pictures have other answers, and the agreement of a file with such
-a network says as much as with one that has learned. The accuracy of such a network says nothing.
+that trains in minutes. Weights are drawn at random from one seed. Each batch normalisation takes the statistics of its
+layer on images, and the last layers are scaled and shifted until their outputs spread like those of a trained network.
+So no value vanishes or overflows, other images have other outputs, and the agreement of a file with such a network
+means as much as with a trained one. The accuracy of such a network means nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torchvision.models import resnet
-from widen import run_command
 
 from converter.cells import inputs
 from modelexport_converter.architectures import torchvision_segmenters, yolov4_network
 from modelexport_converter.backends import Array
-from modelexport_converter.checkpoint import read_checkpoint
-from modelexport_converter.matching import trained_size
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.state_dict import trained_size
+from models.widen import run_command
 
 SHIFT, SHARE = 3.0, 0.2
-"""Of the normalised values before an activation, and of what a residual branch adds, in standard deviations."""
-PICTURES = 8
-"""On which statistics are taken; one cannot be normalised, where a layer sees a picture's average alone."""
+"""Of the normalised values before an activation, and of the output of a residual branch, in standard deviations."""
+IMAGES = 8
+"""Images for the statistics; a single one has none where a layer sees only an image's average."""
 Spread = Callable[[int], torch.Tensor]
 Build = Callable[[int, tuple[int, int]], nn.Module]
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """How a network is built for so many classes and an input size, and how far its last layers' answers spread."""
+    """How to build a network for a number of classes and an input size, and how far its last layers' outputs spread."""
 
     build: Build
     last: tuple[str, ...]
@@ -50,19 +51,15 @@ def _segmenter(backbone: str, head: Callable[[int, int], nn.Module]) -> Build:
 
 
 def _logits(channels: int) -> torch.Tensor:
-    """Of the classes of pixels, most of which are certain."""
+    """Return the spread of pixel logits, most of which are certain: (channels,)."""
     return torch.full((channels,), 3.0)
 
 
 def _boxes(channels: int) -> torch.Tensor:
-    """Of boxes, whose width and height are powers, and of what is in them."""
+    """Return the spread of boxes, whose width and height are exponentials, and of their scores: (channels,)."""
     spread = torch.ones(yolov4_network.SHAPES, channels // yolov4_network.SHAPES)
     spread[:, 2:4] = 0.3
     return spread.flatten()
-
-
-def _deeplab_head(channels: int, classes: int) -> nn.Module:
-    return torchvision_segmenters.deeplab_head(channels, 256, classes)
 
 
 NETWORKS: Mapping[str, Untrained] = {
@@ -71,61 +68,65 @@ NETWORKS: Mapping[str, Untrained] = {
         ("head.conv2.conv", "head.conv10.conv", "head.conv18.conv"),
         _boxes,
     ),
-    "DeepLabV3": Untrained(_segmenter("resnet50", _deeplab_head), ("classifier.4",), _logits),
+    "DeepLabV3": Untrained(
+        _segmenter("resnet50", lambda channels, classes: torchvision_segmenters.deeplab_head(channels, 256, classes)),
+        ("classifier.4",),
+        _logits,
+    ),
     "FCN": Untrained(_segmenter("resnet50", torchvision_segmenters.fcn_head), ("classifier.4",), _logits),
 }
 """Networks as published: YOLOv4 itself, and the smallest that torchvision publishes on a ResNet."""
 
 
 def write_untrained(architecture: str, source: Path, path: Path) -> None:
-    """Write a network for the classes and the input size of the checkpoint ``source``, with its names of classes."""
+    """Write a network for the classes, the class names and the input size of the checkpoint ``source``."""
     facts = read_checkpoint(source).facts
     size = trained_size(facts, 1)
     assert size is not None
-    network = make_up(
-        NETWORKS[architecture], len(facts["names"]), size, list(inputs(architecture, "calibration", PICTURES))
+    network = make_synthetic(
+        NETWORKS[architecture], len(facts["names"]), size, list(inputs(architecture, "calibration", IMAGES))
     )
     weights = {name: value for name, value in network.state_dict().items() if not name.startswith("decoder.")}
     torch.save({"model": weights, "imgsz": facts["imgsz"], "names": facts["names"]}, path)
 
 
-def make_up(row: Untrained, classes: int, size: tuple[int, int], pictures: Sequence[Array]) -> nn.Module:
-    """A network that spreads its answers to ``pictures``, in eval mode."""
+def make_synthetic(row: Untrained, classes: int, size: tuple[int, int], images: Sequence[Array]) -> nn.Module:
+    """Return a network whose outputs spread over ``images`` (1, C, H, W), in eval mode."""
     torch.manual_seed(0)
     network = row.build(classes, size).train()
-    _calm(network)
+    _damp(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # what is seen last counts alone
+            module.momentum = 1.0  # statistics of the last batch alone
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for name in row.last:
         network.get_submodule(name).register_forward_hook(_spread(row.spread))
     with torch.no_grad():
-        network(torch.cat([torch.from_numpy(picture) for picture in pictures]))
+        network(torch.cat([torch.from_numpy(image) for image in images]))
     for name in row.last:
         network.get_submodule(name)._forward_hooks.clear()
     return network.eval()
 
 
-def _calm(network: nn.Module) -> None:
-    """Make layers nearly linear and residual branches small, as training does: else each amplifies what is wrong."""
+def _damp(network: nn.Module) -> None:
+    """Make layers nearly linear and residual branches small, as training does; else each layer amplifies errors."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.bias, SHIFT)
     for module in network.modules():
-        last = []
+        last: list[Any] = []
         if isinstance(module, resnet.Bottleneck):
             last = [module.bn3]
         if isinstance(module, yolov4_network.Residuals):
-            last = [pair[1].bn for pair in module.module_list]
+            last = [module.get_submodule(f"module_list.{index}.1.bn") for index in range(len(module.module_list))]
         for normalisation in last:
             nn.init.constant_(normalisation.weight, SHARE)
             nn.init.zeros_(normalisation.bias)
 
 
-def _spread(spread: Spread) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-    def scale(layer: nn.Module, _: tuple[torch.Tensor, ...], answers: torch.Tensor) -> None:
+def _spread(spread: Spread) -> Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], None]:
+    def scale(layer: Any, _: tuple[torch.Tensor, ...], answers: torch.Tensor) -> None:
         deviation, mean = torch.std_mean(answers, (0, 2, 3))
         factor = spread(len(mean)) / deviation
         layer.weight *= factor[:, None, None, None]

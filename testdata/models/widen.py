@@ -1,11 +1,11 @@
-"""Makes the trained models as wide as those that users have, and leaves what they answer as it is.
+"""Widens the trained models to their published widths, without changing their outputs.
 
-    PYTHONPATH=tests:tests/models .venv/bin/python tests/models/widen.py ARCHITECTURE SOURCE OUTPUT
+    PYTHONPATH=tests:testdata:examples python -m models.widen ARCHITECTURE SOURCE OUTPUT
 
-Net2WiderNet, Chen et al., 2016, https://arxiv.org/abs/1511.05641: channels are repeated, and whoever reads them divides
-its weights by how often. Copies of a channel lie side by side, so that what is joined, split in halves or added fits
-again, as long as it is widened alike. YOLOv8 and YOLOX nano and SSDlite have their published widths already. YOLOv4,
-FCN and DeepLabV3 have learned as smaller networks than users have; those of ``untrained.py`` stand for them.
+Net2WiderNet, Chen et al., 2016, https://arxiv.org/abs/1511.05641: channels are repeated, and the layers that read them
+divide their weights by the number of copies. Copies of a channel are adjacent, so that joined, split or added maps
+still fit if they are widened alike. YOLOv8 and YOLOX nano and SSDlite have their published widths already. YOLOv4, FCN
+and DeepLabV3 are trained as smaller networks than users have; ``untrained.py`` replaces them.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from torch import nn
 from torchvision.models import detection
 
 from modelexport_converter.architectures.unet import UNet
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 
 Tensors = Mapping[str, torch.Tensor]
 
 _UNTRAINED = {"weights": None, "weights_backbone": None}
 _FLATTENED = {"roi_heads.box_head.fc6.weight": 7 * 7}
-"""Linear layers that read maps, and how many places each channel of these has."""
+"""Linear layers that read maps, and the number of places per channel of these."""
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
@@ -37,7 +37,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 def run_command(description: str, architectures: Iterable[str], write: Callable[[str, Path, Path], None]) -> None:
-    """Have a checkpoint written by what stands on the command line: ARCHITECTURE SOURCE OUTPUT."""
+    """Write a checkpoint by the command line arguments ARCHITECTURE SOURCE OUTPUT."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("architecture", choices=list(architectures))
     parser.add_argument("source", type=Path)
@@ -47,15 +47,15 @@ def run_command(description: str, architectures: Iterable[str], write: Callable[
 
 
 def write_widened(architecture: str, source: Path, path: Path) -> None:
-    """Write the checkpoint ``source`` in its published width, in FP32, with what it tells besides its weights."""
+    """Write the checkpoint ``source`` in its published width, in FP32, with its class names and input size."""
     checkpoint = read_checkpoint(source)
     widened = widen(checkpoint.tensors, NETWORKS[architecture]())
-    told = {name: checkpoint.facts[name] for name in ("imgsz", "names") if name in checkpoint.facts}
-    torch.save({"model": widened, **told}, path)
+    facts = {name: checkpoint.facts[name] for name in ("imgsz", "names") if name in checkpoint.facts}
+    torch.save({"model": widened, **facts}, path)
 
 
 def widen(tensors: Tensors, network: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a thin network in the widths of ``network``, which has the same layers."""
+    """Return the weights of a thin network in the widths of ``network``, which has the same layers."""
     wanted, widened = network.state_dict(), dict(tensors)
     for name in tensors:
         transposed = isinstance(network.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d)

@@ -1,4 +1,4 @@
-module modelexport.dev/tests/cluster/tools
+module modelexport.dev/hack/testcluster/tools
 
 go 1.26
 

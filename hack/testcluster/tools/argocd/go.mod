@@ -1,4 +1,4 @@
-module modelexport.dev/tests/cluster/tools/argocd
+module modelexport.dev/hack/testcluster/tools/argocd
 
 go 1.26.0
 

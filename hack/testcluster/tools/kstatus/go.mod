@@ -1,4 +1,4 @@
-module modelexport.dev/tests/cluster/tools/kstatus
+module modelexport.dev/hack/testcluster/tools/kstatus
 
 go 1.26.0
 

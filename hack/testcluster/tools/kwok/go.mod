@@ -1,4 +1,4 @@
-module modelexport.dev/tests/cluster/tools/kwok
+module modelexport.dev/hack/testcluster/tools/kwok
 
 go 1.26.0
 

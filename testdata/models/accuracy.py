@@ -1,0 +1,79 @@
+"""Measures task accuracy of detections on all evaluation images at once, by pycocotools alone.
+
+The converter decodes the detections (``evaluation.detections``) and measures the same in another way, image by image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from modelexport_converter.evaluation.detections import MOST_DETECTIONS, ImageDetections
+from models.shapes import KEYPOINT_SIGMA
+
+Array = npt.NDArray[Any]
+Truth = Mapping[str, Any]  # COCO instances, as in data/eval.json
+
+
+def box_map(truth: Truth, found: Mapping[int, ImageDetections]) -> float:
+    """Return mAP50-95 of boxes; `found` has an entry for every image id of `truth`."""
+    return _mean_precision(truth, found, "bbox")
+
+
+def mask_map(truth: Truth, found: Mapping[int, ImageDetections]) -> float:
+    """Return mAP50-95 of masks at the images' own resolution."""
+    return _mean_precision(truth, found, "segm")
+
+
+def keypoint_map(truth: Truth, found: Mapping[int, ImageDetections], sigma: float = KEYPOINT_SIGMA) -> float:
+    """Return mAP50-95 of keypoints by object keypoint similarity, with one `sigma` for all keypoints."""
+    return _mean_precision(truth, found, "keypoints", sigma)
+
+
+def top1(probabilities: Iterable[Array], labels: Iterable[int]) -> float:
+    """Return the share of images whose most probable class (1, C) is the labelled one."""
+    hits = [int(row.argmax()) == label for row, label in zip(probabilities, labels, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def _mean_precision(truth: Truth, found: Mapping[int, ImageDetections], kind: str, sigma: float | None = None) -> float:
+    """Return the mean over IoU thresholds .50-.95, recall levels and classes, as COCOeval defines it.
+
+    Raises:
+        KeyError: an image of `truth` is missing in `found`.
+    """
+    results = [row for image in truth["images"] for row in _results(image["id"], found[image["id"]], kind)]
+    if not results:
+        return 0.0
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        reference = COCO()
+        reference.dataset = copy.deepcopy(dict(truth))  # evaluation writes into the annotations
+        reference.createIndex()
+        evaluation = COCOeval(reference, reference.loadRes(results), kind)
+        evaluation.params.maxDets = [MOST_DETECTIONS]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        if sigma is not None:
+            evaluation.params.kpt_oks_sigmas = np.full(len(truth["annotations"][0]["keypoints"]) // 3, sigma)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]
+    return float(precision[precision >= 0].mean())
+
+
+def _results(image: int, found: ImageDetections, kind: str) -> Iterable[dict[str, Any]]:
+    for index, (left, top, right, bottom) in enumerate(found.boxes.tolist()):
+        row = {"image_id": image, "category_id": int(found.labels[index]), "score": float(found.scores[index])}
+        if kind == "bbox":
+            yield row | {"bbox": [left, top, right - left, bottom - top]}
+        elif kind == "segm":
+            yield row | {"segmentation": dict(found.masks[index])}
+        else:
+            yield row | {"keypoints": found.keypoints[index].ravel().tolist()}
