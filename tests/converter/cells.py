@@ -1,4 +1,4 @@
-"""The trained models of tests/models, and every file that is made of them, made once per process."""
+"""The trained models of testdata/models and the files converted from them, each made once per process."""
 
 import importlib
 import tempfile
@@ -11,26 +11,31 @@ from typing import Any
 import torch
 
 from converter import detector_cells, semantic_cells, yolov4_cells, yolov8_cells, yolox_cells
-from converter.trained import MODELS, Outputs
-from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Scheme
-from modelexport.spec import DataRef, Model, Parameters
+from converter.trained import MODELS, Outputs, Trained, run_eagerly
+from modelexport.api.spec import DataRef, Model, Parameters
+from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Recipe
 from modelexport_converter.backends import Array, load_backend
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.pictures import Inputs, open_archive
 
 _FAMILIES = (yolov8_cells, semantic_cells, detector_cells, yolox_cells, yolov4_cells)
-TRAINED = {name: trained for family in _FAMILIES for name, trained in family.TRAINED.items()}
-FOLDER = tempfile.TemporaryDirectory(prefix="cells-")
+TRAINED: dict[str, Trained] = {name: trained for family in _FAMILIES for name, trained in family.TRAINED.items()}
+
+
+@cache
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A temporary folder, removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="cells-")
 
 
 def ask(architecture: str, **parameters: Any) -> Model:
-    """What an export asks of a checkpoint."""
+    """The request of an export for a checkpoint."""
     return Model(architecture, DataRef("file:///checkpoint"), Parameters(**parameters))
 
 
 def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
-    """The model of a checkpoint, by the file that the matrix names."""
+    """Load a checkpoint with the module that the matrix names for its architecture."""
     loaded: LoadedModel = importlib.import_module(ARCHITECTURES[model.architecture].impl).load(checkpoint, model)
     return loaded
 
@@ -41,10 +46,10 @@ def load_model(architecture: str) -> LoadedModel:
 
 
 def inputs(architecture: str, data: str, count: int | None = None) -> Sequence[Array]:
-    """Inputs (1, 3, height, width) from ``eval`` or ``calibration`` pictures."""
-    model, kind = load_model(architecture), TRAINED[architecture].pictures
-    pictures = open_archive(MODELS / "data" / f"{data}{kind}.zip", data)[:count]
-    return Inputs(pictures, model.preprocessing, model.input_size)
+    """Prepare the ``eval`` or ``calibration`` images, each as (1, 3, height, width)."""
+    model, kind = load_model(architecture), TRAINED[architecture].images
+    images = open_archive(MODELS / "data" / f"{data}{kind}.zip", data)[:count]
+    return PreparedImages(images, model.preprocessing, model.input_size)
 
 
 @cache
@@ -54,12 +59,12 @@ def eval_inputs(architecture: str) -> tuple[Array, ...]:
 
 @cache
 def answers(architecture: str) -> tuple[Outputs, ...]:
-    """What the model says of the evaluation pictures, which every cell is compared with."""
+    """The outputs of the model for the evaluation images; every cell is compared with them."""
     return tuple(run_model(architecture, image) for image in eval_inputs(architecture))
 
 
 def recall(architecture: str) -> LoadedModel:
-    """The model, which remembers its answers to the evaluation pictures in their order."""
+    """The model with its recorded outputs for the evaluation images, in their order."""
 
     class Recalled(torch.nn.Module):
         def __init__(self) -> None:
@@ -73,31 +78,30 @@ def recall(architecture: str) -> LoadedModel:
 
 
 def run_model(architecture: str, image: Array) -> Outputs:
-    """The model in eager FP32."""
-    with torch.inference_mode():
-        return tuple(output.numpy() for output in load_model(architecture).module(torch.from_numpy(image)))
+    """Run the model in eager FP32."""
+    return run_eagerly(load_model(architecture), image)
 
 
 @cache
-def produce(architecture: str, fmt: Format, scheme: Scheme) -> Path:
-    """The file of one cell, calibrated on all the calibration pictures where its scheme needs them."""
+def produce(architecture: str, fmt: Format, recipe: Recipe) -> Path:
+    """Convert one cell, calibrated on all calibration images if its recipe needs them."""
     backend, model = load_backend(fmt), load_model(architecture)
-    path = Path(FOLDER.name) / f"{architecture}-{scheme}{BACKENDS[fmt].suffix.removesuffix('.zip')}"
-    base = BACKENDS[fmt].base(scheme)
-    if scheme is base:
+    path = Path(scratch().name) / f"{architecture}-{recipe}{BACKENDS[fmt].suffix.removesuffix('.zip')}"
+    base = BACKENDS[fmt].base(recipe)
+    if recipe is base:
         backend.convert(model, base, path)
     else:
-        samples = inputs(architecture, "calibration") if scheme.needs_calibration else ()
-        backend.quantise(model, produce(architecture, fmt, base), scheme, samples, path)
+        samples = inputs(architecture, "calibration") if recipe.needs_calibration else ()
+        backend.quantise(model, produce(architecture, fmt, base), recipe, samples, path)
     return path
 
 
-def open_cell(architecture: str, fmt: Format, scheme: Scheme) -> Callable[[Array], Outputs]:
-    return load_backend(fmt).open_file(load_model(architecture), produce(architecture, fmt, scheme))
+def open_cell(architecture: str, fmt: Format, recipe: Recipe) -> Callable[[Array], Outputs]:
+    return load_backend(fmt).open_file(load_model(architecture), produce(architecture, fmt, recipe))
 
 
 def measure(architecture: str, outputs: Sequence[Outputs]) -> dict[str, float]:
-    """Task accuracy of the outputs for all the evaluation pictures, in their order."""
+    """Task accuracy of the outputs for all evaluation images, in their order."""
     return TRAINED[architecture].measure(load_model(architecture), outputs)
 
 

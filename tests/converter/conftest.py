@@ -1,12 +1,15 @@
-"""Settings for every test of the converter."""
+"""Settings for every test of the converter, and the S3 servers for the tests of the stores."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from PIL import Image
 
-# Two test processes share two cores, and a thread per process is faster than four that wait for each other. Libraries
-# read the variable when they are imported, which is why it is set here and not in a fixture.
+from s3_servers import PROGRAMS, S3Server, serve
+
+# Two test processes share two cores; one thread per process is faster than four that wait for each other. Libraries
+# read the variable at import, so it is set here and not in a fixture.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Only tests that compare with ultralytics import it; without this it would look for updates.
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -14,7 +17,19 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 PILLOW_OPEN = Image.open
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-cells", action="store_true", help="convert and measure every cell")
+
+
 @pytest.fixture(autouse=True)
 def _pillow_as_in_the_converter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ultralytics replaces Pillow's ``Image.open`` when it is imported; the converter never runs beside it."""
+    """Restore Pillow's ``Image.open``, which ultralytics replaces at import; the converter never runs beside it."""
     monkeypatch.setattr(Image, "open", PILLOW_OPEN)
+
+
+@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda program: program.name)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Each S3 server in turn, with a bucket ``exports``."""
+    with serve(request.param, tmp_path_factory.mktemp("store") / "data") as server:
+        server.client.make_bucket("exports")
+        yield server

@@ -1,17 +1,14 @@
-"""torchvision's detectors for the tests: trained ones, how well they do, and untrained ones that detect much."""
+"""torchvision's detectors for the tests: trained ones with their accuracy, and untrained ones that detect a lot."""
 
 import re
 import tempfile
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapes
 import torch
-import train_torchvision
-from paste_masks import paste_masks
 from PIL import Image
 from pycocotools import mask as rle
 from torchvision.models import detection
@@ -20,13 +17,15 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.backends import Array
+from modelexport_converter.evaluation.detections import ImageDetections
+from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel, Preprocessing
-from modelexport_converter.pictures import prepare
-from models import accuracy
+from models import accuracy, shapes, train_torchvision
+from paste_masks import paste_masks
 
 
 def measure(model: LoadedModel, answers: Sequence[Outputs]) -> dict[str, float]:
-    """Mean precision of the boxes and, where there are some, of the masks, on pictures that were stretched."""
+    """Mean precision of the boxes and, where there are some, of the masks, on images that were stretched."""
     skipped = len(model.class_names) - len(shapes.CLASSES)  # the background
     found = {}
     for image, (boxes, scores, labels, count, *masks) in zip(truth()["images"], answers, strict=True):
@@ -34,7 +33,7 @@ def measure(model: LoadedModel, answers: Sequence[Outputs]) -> dict[str, float]:
         size = image["height"], image["width"]
         outlines = [_encode(paste_masks(values[0, filled], boxes[0, filled], size)) for values in masks]
         pixels, nothing = boxes[0, filled] * (size[::-1] * 2), np.zeros((len(boxes[0, filled]), 0, 3))
-        found[image["id"]] = accuracy.Found(
+        found[image["id"]] = ImageDetections(
             pixels, scores[0, filled], labels[0, filled] - skipped, outlines[0] if outlines else (), nothing
         )
     measures = {"box": accuracy.box_map, "mask": accuracy.mask_map}
@@ -52,11 +51,22 @@ def _encode(masks: Array) -> list[Any]:
 
 _NARROW = 32
 WEIGHTS = MODELS / "weights"
-FOLDER = tempfile.TemporaryDirectory(prefix="detectors-")
-FASTER_RCNN = Path(FOLDER.name) / "fasterrcnn.pt"
-train_torchvision.write_without_masks(WEIGHTS / "maskrcnn.pt", FASTER_RCNN)
+
+
+@cache
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="detectors-")
+
+
+@cache
+def _write_faster_rcnn() -> Path:
+    path = Path(_scratch().name) / "fasterrcnn.pt"
+    train_torchvision.write_without_masks(WEIGHTS / "maskrcnn.pt", path)
+    return path
+
+
 TRAINED = {
-    "FasterRCNN": Trained(FASTER_RCNN, measure),
+    "FasterRCNN": Trained(_write_faster_rcnn, measure),
     "RetinaResNet": Trained(WEIGHTS / "retinanet.pt", measure),
     "MobileNet": Trained(WEIGHTS / "ssdlite320_mobilenet_v3_large.pt", measure),
     "MaskRCNN": Trained(WEIGHTS / "maskrcnn.pt", measure),
@@ -64,7 +74,7 @@ TRAINED = {
 
 
 def build(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
-    """A network of torchvision's own that stretches pictures to (height, width), with random weights."""
+    """A network of torchvision's own that stretches images to (height, width), with random weights."""
     make = partial(getattr(detection, builder), weights=None, weights_backbone=None, num_classes=classes)
     network = train_torchvision.build(make, size)
     if "rcnn_resnet" in builder:  # the width of others is not read from the weights
@@ -87,30 +97,32 @@ def _narrow(heads: Any, classes: int, norm: type[torch.nn.Module] | None) -> Non
 def torchvisions_own(architecture: str, size: tuple[int, int]) -> Any:
     """A trained network in torchvision's own code."""
     path = TRAINED[architecture].weights
-    recipe = train_torchvision.RECIPES.get(path.stem)
-    network = train_torchvision.build(recipe.build if recipe else train_torchvision.build_fasterrcnn, size)
+    training = train_torchvision.TRAININGS.get(path.stem)
+    network = train_torchvision.build(training.build if training else train_torchvision.build_fasterrcnn, size)
     network.load_state_dict(torch.load(path, weights_only=True)["model"])
     return network.eval()
 
 
 def untrained(builder: str, size: tuple[int, int], classes: int = 4) -> Any:
-    """A network with random weights that detects much."""
+    """A network with random weights that detects a lot."""
     return enliven(build(builder, size, classes), size)
 
 
 def enliven(network: Any, size: tuple[int, int]) -> Any:
-    """Let a network with random weights detect much.
+    """Make a network with random weights detect a lot.
 
-    Statistics of its backbone's normalisation are those of pictures, those of its heads are made up, and what its last
-    layers say differs from place to place.
+    The normalisation of its backbone gets the statistics of real images, that of its heads random ones, and the outputs
+    of its last layers vary over the image.
     """
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.momentum = None
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     with torch.no_grad():
-        network.train().backbone(torch.stack([(picture - 0.45) / 0.25 for picture in drawn(4, size)]))
+        network.train().backbone(torch.stack([(image - 0.45) / 0.25 for image in drawn(4, size)]))
         for name, layer in network.eval().named_modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and re.search(_LAST_LAYERS, name):
                 _spread(layer, *(-1, 1) if "cls_logits" in name else (0, 0.3 if "bbox" in name else 1))
@@ -122,7 +134,7 @@ _LAST_LAYERS = r"cls_logits|cls_score|bbox_pred|bbox_reg|mask_fcn_logits|(classi
 
 
 def _spread(layer: Any, mean: float, deviation: float) -> None:
-    """Give the first values that a layer answers this mean and standard deviation."""
+    """Rescale a layer so that its first output values have this mean and standard deviation."""
 
     def scale(layer: Any, _: Any, answer: torch.Tensor) -> torch.Tensor:
         handle.remove()
@@ -134,7 +146,7 @@ def _spread(layer: Any, mean: float, deviation: float) -> None:
 
 
 def drawn(count: int, size: tuple[int, int]) -> list[torch.Tensor]:
-    """Pictures (3, height, width) of shapes, 0 to 1."""
-    images = (Image.fromarray(picture.pixels) for picture in shapes.pictures("val", count))
+    """Images (3, height, width) of shapes, 0 to 1."""
+    images = (Image.fromarray(image.pixels) for image in shapes.images("val", count))
     inputs = (prepare(image, Preprocessing("stretch"), size)[0] for image in images)
     return [torch.from_numpy(pixels).to(torch.get_default_dtype()) for pixels in inputs]

@@ -108,11 +108,12 @@ class Positions(nn.Module):
 
 
 class Anchors(nn.Module):
-    """A detector that also returns its anchors and strides, which no picture changes."""
+    """A detector that also returns its anchors and strides, which no image changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3)
+        self.anchors: torch.Tensor
         self.register_buffer("anchors", torch.rand(2, 64))
         self.strides = torch.tensor([8.0, 16.0, 32.0])
 
@@ -121,7 +122,7 @@ class Anchors(nn.Module):
 
 
 class Twice(nn.Module):
-    """Returns one tensor under two names, the picture itself, and a number."""
+    """Returns one tensor under two names, the image itself, and a number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +136,7 @@ class Twice(nn.Module):
 class Recurrent(nn.Module):
     """Text recognition: columns of features, read by a recurrent layer in both directions."""
 
-    def __init__(self, layer: type[nn.RNNBase], layers: int = 1, bidirectional: bool = True) -> None:
+    def __init__(self, layer: type[nn.LSTM | nn.GRU | nn.RNN], layers: int = 1, bidirectional: bool = True) -> None:
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d((1, 12)))
         self.read = layer(16, 20, num_layers=layers, bidirectional=bidirectional, batch_first=True)
@@ -320,7 +321,7 @@ class Keypoints(nn.Module):
 
 
 class Warping(nn.Module):
-    """A spatial transformer: looks at a part of the picture that it chooses."""
+    """A spatial transformer: looks at a part of the image that it chooses."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The trained networks that give every pixel a class, and how well they do it."""
+"""The trained networks for semantic segmentation, and their accuracy."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from PIL import Image
 
 from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.model import LoadedModel
-from models.masks import Classes, Confusion, label_map
+from models.masks import Classes, ConfusionMatrix, label_map
 
 CLASSES = ("background", "circle", "square", "triangle")
 
 
 def measure(model: LoadedModel, outputs: Sequence[Outputs]) -> dict[str, float]:
-    """Mean IoU at the size of the pictures, into which the class maps are stretched back."""
+    """Mean IoU at the size of the images, into which the class maps are stretched back."""
     outlines: dict[int, list[tuple[int, list[float]]]] = {}
     for entry in truth()["annotations"]:
         outlines.setdefault(entry["image_id"], []).append((entry["category_id"], entry["segmentation"][0]))
-    confusion = Confusion(len(model.class_names))
+    confusion = ConfusionMatrix(len(model.class_names))
     for image, (probabilities,) in zip(truth()["images"], outputs, strict=True):
         size = (image["height"], image["width"])
         confusion.add(label_map(outlines[image["id"]], size), _stretch(probabilities[0].argmax(0), size))

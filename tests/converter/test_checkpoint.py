@@ -1,4 +1,4 @@
-"""Checkpoints of users: what is read, what is refused, and that nothing in them ever runs."""
+"""Checkpoints of users are read or refused, and nothing in them ever runs."""
 
 import argparse
 import json
@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from converter.yolov8_cells import CLASSES, WEIGHTS
-from modelexport.reasons import Reason
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints import archive
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 
 
@@ -36,9 +36,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
-def test_an_ultralytics_checkpoint_is_read_without_ultralytics(
-    architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ultralytics_checkpoint_loads_without_ultralytics(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "ultralytics"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ultralytics", None)
@@ -49,21 +47,19 @@ def test_an_ultralytics_checkpoint_is_read_without_ultralytics(
     assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {torch.float32, torch.int64}
 
 
-def test_averaged_weights_go_before_the_last_ones(tmp_path: Path) -> None:
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     torch.save({"ema": {"w": torch.ones(1)}, "model": {"w": torch.zeros(1)}}, tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt").tensors["w"].item() == 1
 
 
-def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
+def test_bare_state_dict_loads(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2, dtype=torch.float16)}, tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt").tensors["w"].dtype is torch.float32
 
 
 @pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict", "ema", "model_ema"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_wrapped_weights_are_found_by_their_own_names_and_with_what_is_beside(
-    tmp_path: Path, name: str, prefix: str
-) -> None:
+def test_wrapped_weights_and_their_metadata_are_found(tmp_path: Path, name: str, prefix: str) -> None:
     weights = {f"{prefix}a.w": torch.ones(2), f"{prefix}module.w": torch.ones(2)}
     torch.save({name: weights, "optimizer": {"state": {}}, "epoch": 3, "names": ["x", "y"]}, tmp_path / "x.pt")
     checkpoint = read_checkpoint(tmp_path / "x.pt")
@@ -71,24 +67,24 @@ def test_wrapped_weights_are_found_by_their_own_names_and_with_what_is_beside(
     assert (checkpoint.facts["names"], checkpoint.facts["epoch"]) == (["x", "y"], 3)
 
 
-def test_the_counter_of_averaged_weights_is_no_weight(tmp_path: Path) -> None:
+def test_counter_of_averaged_weights_is_ignored(tmp_path: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(1, 1))
     torch.save({"model_ema": averaged.state_dict(), "model": {"weight": torch.zeros(1)}}, tmp_path / "x.pt")
     assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"weight", "bias"}
 
 
-def test_a_layer_that_is_called_model_is_no_wrapper(tmp_path: Path) -> None:
+def test_layer_named_model_is_not_unwrapped(tmp_path: Path) -> None:
     torch.save({"model": torch.ones(2), "other": torch.ones(2)}, tmp_path / "x.pt")
     assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"model", "other"}
 
 
-def test_what_the_training_scripts_of_torchvision_write_is_read(tmp_path: Path) -> None:
+def test_torchvision_training_checkpoint_loads(tmp_path: Path) -> None:
     arguments = argparse.Namespace(model="fcn_resnet50", epochs=30, lr=0.01)
     torch.save({"model": {"w": torch.ones(1)}, "epoch": 29, "args": arguments}, tmp_path / "x.pt")
     assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"w"}
 
 
-def test_methods_and_paths_that_ultralytics_keeps_are_inert_data(tmp_path: Path) -> None:
+def test_methods_and_paths_in_ultralytics_pickle_stay_inert(tmp_path: Path) -> None:
     kept = {"detect": torch.nn.Conv2d.forward, "train_args": {"project": tmp_path, "imgsz": 320}}
     torch.save({"model": {"w": torch.ones(1)}, **kept}, tmp_path / "x.pt")
     checkpoint = read_checkpoint(tmp_path / "x.pt")
@@ -96,7 +92,7 @@ def test_methods_and_paths_that_ultralytics_keeps_are_inert_data(tmp_path: Path)
     assert checkpoint.facts == {"imgsz": 320}
 
 
-def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:
+def test_safetensors_load_with_metadata(tmp_path: Path) -> None:
     facts = {"names": json.dumps({"0": "cat"}), "imgsz": "320", "note": "free text"}
     save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", facts)
     checkpoint = read_checkpoint(tmp_path / "x.safetensors")
@@ -104,7 +100,7 @@ def test_safetensors_are_read_with_their_facts(tmp_path: Path) -> None:
     assert list(checkpoint.tensors) == ["w"]
 
 
-def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path: Path) -> None:
+def test_safetensors_length_resembling_pickle_is_not_pickle(tmp_path: Path) -> None:
     for length in range(500, 800):
         save_file({"w": torch.ones(2)}, tmp_path / "x", {"note": "x" * length})
         if (tmp_path / "x").read_bytes().startswith(b"\x80\x02"):
@@ -113,18 +109,18 @@ def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path: Path) -> N
     raise AssertionError("no length of a header begins so")
 
 
-def test_the_kind_is_told_by_the_content_and_not_by_the_name(tmp_path: Path) -> None:
+def test_format_is_detected_by_content_not_name(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "x.pt")
     assert list(read_checkpoint(tmp_path / "x.pt").tensors) == ["w"]
 
 
-def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     failure = refuse(tmp_path / "none.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "No such file" in str(failure)
 
 
-def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_empty_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").touch()
     failure = refuse(tmp_path / "x.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
@@ -133,7 +129,7 @@ def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "pt2"])
 @pytest.mark.parametrize("share", [0.2, 0.9])
-def test_a_truncated_checkpoint_is_refused_with_its_size(tmp_path: Path, suffix: str, share: float) -> None:
+def test_truncated_checkpoint_error_gives_size(tmp_path: Path, suffix: str, share: float) -> None:
     whole = tmp_path / f"whole.{suffix}"
     {"pt": _write_pt, "safetensors": _write_safetensors, "pt2": _write_pt2}[suffix](whole)
     size = int(whole.stat().st_size * share)
@@ -159,24 +155,24 @@ def _write_pt2(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"hello, I am no checkpoint", b"PK\x03\x04 nor a zip", b"\x89PNG\r\n\x1a\n" + bytes(64)]
 )
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_non_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
     assert refuse(tmp_path / "x.pt").reason is Reason.CHECKPOINT_UNREADABLE
 
 
-def test_a_zip_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_unrelated_zip_file_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/readme.txt", "hello")
     assert "neither torch.save nor torch.export.save wrote it" in str(refuse(tmp_path / "x.pt"))
 
 
-def test_a_program_of_an_earlier_torch_is_told_the_way_out(tmp_path: Path) -> None:
+def test_program_of_older_torch_is_refused_with_remedy(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
     assert "export the model again with torch 2.8 or newer" in str(refuse(tmp_path / "x.pt2"))
 
 
-def test_a_torchscript_archive_is_told_the_way_out(tmp_path: Path) -> None:
+def test_torchscript_archive_is_refused_with_remedy(tmp_path: Path) -> None:
     with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "x.pt")
     failure = refuse(tmp_path / "x.pt")
@@ -184,7 +180,7 @@ def test_a_torchscript_archive_is_told_the_way_out(tmp_path: Path) -> None:
     assert "torch.export.save" in str(failure)
 
 
-def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(
         {"model": {"a": torch.ones(3), "b.weight": torch.tensor([1.0, float("nan"), float("inf")])}}, tmp_path / "x.pt"
     )
@@ -195,14 +191,12 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     assert caught.value.reason is Reason.WEIGHTS_NOT_FINITE
 
 
-def test_a_class_that_is_not_known_is_data_like_any_other(tmp_path: Path) -> None:
+def test_unknown_class_loads_as_plain_data(tmp_path: Path) -> None:
     torch.save({"model": torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.GELU())}, tmp_path / "x.pt")
     assert set(read_checkpoint(tmp_path / "x.pt").tensors) == {"0.weight", "0.bias"}
 
 
-def test_an_archive_that_unpacks_to_more_than_a_checkpoint_has_is_not_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "UNPACKED_LIMIT", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in ("archive/data.pkl", "archive/version"):
@@ -212,7 +206,7 @@ def test_an_archive_that_unpacks_to_more_than_a_checkpoint_has_is_not_unpacked(
     assert "it unpacks to 2,097,152 bytes, the limit is 1,048,576" in str(failure)
 
 
-def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path: Path) -> None:
+def test_expanded_tensor_without_bound_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "flat.pt")
     failure = refuse(tmp_path / "flat.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE

@@ -1,4 +1,4 @@
-"""Files that are no checkpoint are told what they are, and the way out that a message names is followed."""
+"""The refusal of a file that is no checkpoint names its kind and a way out that works."""
 
 import bz2
 import gzip
@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from modelexport.reasons import Reason
-from modelexport.spec import DataRef
+from modelexport.api.reasons import Reason
+from modelexport.api.spec import DataRef
 from modelexport_converter import stores
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_converter.fetch import CHECKPOINT, fetch
+from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
 from modelexport_converter.stores import open_store
 
 WEIGHTS = {"a.weight": torch.rand(3, 4), "a.bias": torch.rand(3)}
@@ -38,9 +38,9 @@ def tensors(folder: Path) -> bytes:
     return (folder / "x.safetensors").read_bytes()
 
 
-def tar(content: bytes, mode: str) -> bytes:
+def tar(content: bytes) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode) as archive:
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         member = tarfile.TarInfo("runs/best.pt")
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
@@ -78,25 +78,25 @@ def onnx() -> bytes:
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 6549796\n"
 PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
 UNPACK = "unpack it, and upload the checkpoint that is in it"
-MAKE_CHECKPOINT = "give the checkpoint itself"
+MAKE_CHECKPOINT = "use the checkpoint itself"
 
 KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "Git LFS": (lambda _: LFS, "a pointer of Git LFS", "run git lfs pull"),
-    "page": (lambda _: PAGE, "a page in HTML or XML", "signed in"),
+    "page": (lambda _: PAGE, "an HTML or XML page", "signed in"),
     "answer": (
         lambda _: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
-        "a page in HTML",
+        "an HTML or XML page",
         "signed in",
     ),
-    "words": (lambda _: b"Not Found", "it is a text", "look at what was uploaded"),
-    "JSON": (lambda _: b'{"error": "Invalid credentials in Authorization header"}', "it is a text", "was uploaded"),
+    "words": (lambda _: b"Not Found", "it is a text", "check the uploaded file"),
+    "JSON": (lambda _: b'{"error": "Invalid credentials in Authorization header"}', "it is a text", "uploaded file"),
     "gzip": (lambda _: gzip.compress(saved()), "packed by gzip", UNPACK),
-    "tar.gz": (lambda _: tar(saved(), "w:gz"), "packed by gzip", UNPACK),
+    "tar.gz": (lambda _: gzip.compress(tar(saved())), "packed by gzip", UNPACK),
     "xz": (lambda _: lzma.compress(saved()), "packed by xz", UNPACK),
     "bzip2": (lambda _: bz2.compress(saved()), "packed by bzip2", UNPACK),
     "7z": (lambda _: b"7z\xbc\xaf\x27\x1c\0\4" + bytes(64), "an archive of 7-Zip", UNPACK),
     "rar": (lambda _: b"Rar!\x1a\x07\1\0" + bytes(64), "an archive of RAR", UNPACK),
-    "tar": (lambda _: tar(saved(), "w"), "a tar archive, whose first file is runs/best.pt", UNPACK),
+    "tar": (lambda _: tar(saved()), "a tar archive, whose first file is runs/best.pt", UNPACK),
     "zip": (lambda _: zipped(best_dot_pt=saved()), "a zip archive that holds best.pt", UNPACK),
     "npz": (lambda _: arrays(), "an .npz of NumPy", "save the state_dict of the model with torch.save"),
     "Core ML": (
@@ -104,6 +104,7 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
         "it is a Core ML package",
         MAKE_CHECKPOINT,
     ),
+    "SavedModel": (lambda _: zipped(m__saved_model_dot_pb=b"x"), "it is a TensorFlow SavedModel", MAKE_CHECKPOINT),
     "TorchScript": (lambda _: script(), "it is a TorchScript archive", "save the model with torch.export.save"),
     "ONNX": (lambda _: onnx(), "it is an ONNX file", MAKE_CHECKPOINT),
     "LiteRT": (lambda _: b"\x1c\0\0\0TFL3" + bytes(64), "it is a LiteRT (TFLite) file", MAKE_CHECKPOINT),
@@ -131,7 +132,7 @@ def refuse(path: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_checkpoint_is_told_what_it_is(kind: str, tmp_path: Path) -> None:
+def test_non_checkpoint_error_names_detected_format(kind: str, tmp_path: Path) -> None:
     make, what, way_out = KINDS[kind]
     (tmp_path / "best.pt").write_bytes(make(tmp_path))
     message = refuse(tmp_path / "best.pt")
@@ -139,19 +140,18 @@ def test_what_is_no_checkpoint_is_told_what_it_is(kind: str, tmp_path: Path) -> 
     assert way_out in message
 
 
-def test_weights_of_arrays_are_taken_as_tensors(tmp_path: Path) -> None:
+def test_numpy_arrays_load_as_tensors(tmp_path: Path) -> None:
     content = {"a": np.ones((2, 2), np.float32)}
     torch.save({name: torch.from_numpy(array) for name, array in content.items()}, tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt").tensors["a"].shape == (2, 2)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns that one process saves what several may
-def test_a_distributed_checkpoint_becomes_one_file(tmp_path: Path) -> None:
-    from torch.distributed import checkpoint as distributed
-    from torch.distributed.checkpoint import format_utils
+def test_distributed_checkpoint_becomes_one_file(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint import format_utils, state_dict_saver
 
     folder = tmp_path / "store/bucket/last.ckpt"
-    distributed.save({"model": dict(WEIGHTS)}, checkpoint_id=str(folder), no_dist=True)
+    state_dict_saver.save({"model": dict(WEIGHTS)}, checkpoint_id=str(folder), no_dist=True)
     store, way_out = open_store({"MODELEXPORT_STORE": str(tmp_path / "store")}), "dcp_to_torch FOLDER model.pt"
     with pytest.raises(Failure, match=r"last\.ckpt is a folder of torch\.distributed; make one file of it") as caught:
         fetch(store, {}, DataRef("s3://bucket/last.ckpt"), CHECKPOINT, tmp_path / "x")
@@ -165,11 +165,11 @@ def test_a_distributed_checkpoint_becomes_one_file(tmp_path: Path) -> None:
     assert found.part == "model"
 
 
-def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+def test_folder_instead_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bucket/run/weights").mkdir(parents=True)
     (tmp_path / "bucket/run/weights/best.pt").touch()
     store = open_store({"MODELEXPORT_STORE": str(tmp_path)})
-    with pytest.raises(Failure, match=r"run is a folder that holds weights/best\.pt; name the file"):
+    with pytest.raises(Failure, match=r"run is a folder that holds weights/best\.pt; use the URI"):
         fetch(store, {}, DataRef("s3://bucket/run"), CHECKPOINT, tmp_path / "x")
 
 
@@ -182,16 +182,16 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
         ({"checkpoint": {"state_dict": WEIGHTS, "epoch": 3}}, "checkpoint.state_dict"),
     ],
 )
-def test_where_the_weights_lay_is_known(content: object, part: str, tmp_path: Path) -> None:
+def test_location_of_weights_is_recorded(content: object, part: str, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(saved(content))
     found = read_checkpoint(tmp_path / "x.pt")
     assert found.part == part
     assert found.tensors["a.weight"].sum() > 0
 
 
-def test_a_folder_of_pictures_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from modelexport.spec import Calibration
-    from modelexport_converter.datasets import fetch_dataset
+def test_endless_image_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelexport.api.spec import Calibration
+    from modelexport_converter.inputs.dataset import fetch_dataset
 
     monkeypatch.setattr(stores, "NAMES_LIMIT", 3)
     (tmp_path / "data/many").mkdir(parents=True)

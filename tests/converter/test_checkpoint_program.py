@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from converter.test_checkpoint import Payload, refuse
-from modelexport.reasons import Reason
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport.api.reasons import Reason
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.programs.module import ProgramModule
 
 Edit = Callable[[str, bytes, Payload], bytes]
@@ -47,7 +47,7 @@ def edit_json(content: bytes, change: Callable[[Any], None]) -> bytes:
     return json.dumps(data).encode()
 
 
-def test_a_program_is_read_and_runs_as_it_was_saved(tmp_path: Path) -> None:
+def test_program_loads_and_runs_as_saved(tmp_path: Path) -> None:
     write_program(tmp_path / "x.pt2")
     checkpoint = read_checkpoint(tmp_path / "x.pt2")
     assert checkpoint.program is not None
@@ -120,7 +120,7 @@ def _saved(payload: Payload) -> bytes:
         (_guard, "guards"),
     ],
 )
-def test_a_malicious_program_never_runs(tmp_path: Path, edit: Edit, named: str) -> None:
+def test_malicious_program_never_runs(tmp_path: Path, edit: Edit, named: str) -> None:
     write_program(tmp_path / "good.pt2")
     payload = Payload(tmp_path / "it-ran")
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda name, content: edit(name, content, payload))
@@ -130,7 +130,7 @@ def test_a_malicious_program_never_runs(tmp_path: Path, edit: Edit, named: str) 
     assert named in str(failure)
 
 
-def test_example_inputs_are_not_read(tmp_path: Path) -> None:
+def test_example_inputs_are_not_loaded(tmp_path: Path) -> None:
     write_program(tmp_path / "good.pt2")
     payload = Payload(tmp_path / "it-ran")
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda name, content: _sample_inputs(name, content, payload))
@@ -139,7 +139,7 @@ def test_example_inputs_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("record", ["data/aotinductor/model/evil.so", "data/constants/opaque_obj_0"])
-def test_a_program_with_more_than_tensors_is_refused(tmp_path: Path, record: str) -> None:
+def test_program_holding_more_than_tensors_is_refused(tmp_path: Path, record: str) -> None:
     write_program(tmp_path / "good.pt2")
     more = {record: pickle.dumps(Payload(tmp_path / "it-ran"))}
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda _, content: content, more)
@@ -148,7 +148,7 @@ def test_a_program_with_more_than_tensors_is_refused(tmp_path: Path, record: str
     assert record in str(failure)
 
 
-def test_a_program_of_dynamic_shape_is_told_to_be_exported_statically(tmp_path: Path) -> None:
+def test_dynamic_program_is_refused_with_remedy(tmp_path: Path) -> None:
     shapes = ({0: torch.export.Dim("batch", min=1, max=8)},)
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "x.pt2")
@@ -158,7 +158,7 @@ def test_a_program_of_dynamic_shape_is_told_to_be_exported_statically(tmp_path: 
 
 
 @pytest.mark.parametrize("record", ["models/model.json", "data/weights/model_weights_config.json"])
-def test_a_program_of_a_device_is_told_to_be_exported_on_the_cpu(tmp_path: Path, record: str) -> None:
+def test_program_on_gpu_is_refused_with_remedy(tmp_path: Path, record: str) -> None:
     write_program(tmp_path / "good.pt2")
     on_device = (b'"type": "cpu"', b'"type": "cuda"')
     rewrite(
@@ -171,7 +171,7 @@ def test_a_program_of_a_device_is_told_to_be_exported_on_the_cpu(tmp_path: Path,
     assert "was exported on cuda; move the model and its example input to the CPU" in str(failure)
 
 
-def test_a_program_of_an_earlier_layout_does_not_reach_its_unpickler(tmp_path: Path) -> None:
+def test_old_program_layout_never_reaches_unpickler(tmp_path: Path) -> None:
     """torch.export.load falls back to an older layout, whose parts are pickles."""
     payload = Payload(tmp_path / "it-ran")
     write_program(tmp_path / "good.pt2")
@@ -206,10 +206,8 @@ def write_masked(path: Path, module: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("persistent", "folder"), [(True, "weights"), (False, "constants")])
-def test_a_program_that_repeats_one_number_without_end_is_refused(
-    tmp_path: Path, persistent: bool, folder: str
-) -> None:
-    """What torch reads of an archive are bytes, shape and steps, each of which may be anything."""
+def test_expanded_tensor_in_program_is_refused(tmp_path: Path, persistent: bool, folder: str) -> None:
+    """torch reads bytes, shape and strides from the archive; each of them may be anything."""
     write_masked(tmp_path / "good.pt2", Masked(persistent))
 
     def stretch(name: str, content: bytes) -> bytes:
@@ -226,7 +224,7 @@ def test_a_program_that_repeats_one_number_without_end_is_refused(
 
 
 @pytest.mark.parametrize("persistent", [True, False])
-def test_a_mask_may_be_infinite_but_not_undefined(tmp_path: Path, persistent: bool) -> None:
+def test_mask_may_be_infinite_but_not_nan(tmp_path: Path, persistent: bool) -> None:
     module = Masked(persistent)
     write_masked(tmp_path / "x.pt2", module)
     assert read_checkpoint(tmp_path / "x.pt2").tensors["mask"].tolist() == [-torch.inf, 0]
@@ -237,7 +235,7 @@ def test_a_mask_may_be_infinite_but_not_undefined(tmp_path: Path, persistent: bo
     assert "1 of 2 values of mask" in str(failure)
 
 
-def test_a_weight_of_a_program_may_not_be_infinite(tmp_path: Path) -> None:
+def test_program_weight_may_not_be_infinite(tmp_path: Path) -> None:
     module = Masked(persistent=True)
     torch.nn.init.constant_(module.weight, torch.inf)
     write_masked(tmp_path / "x.pt2", module)

@@ -1,4 +1,4 @@
-"""``modelexport get`` and ``download`` as a user runs them: a real MinIO server and the converter's own links.
+"""``modelexport get`` and ``download`` as a user runs them: real S3 servers and the converter's own links.
 
 kubectl and the kubelet are played by a script that keeps its objects in a file and runs Pods as processes.
 """
@@ -7,15 +7,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import SOURCES, CommandLine
-from minio_server import ACCESS_KEY, SECRET_KEY, MinioServer, serve
 from modelexport_converter.stores import open_store
+from report_pages import detections, make_report
+from s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
 from unit.operator.objects import make_class, make_export, make_job
 
 CONTENT = os.urandom(3 << 20)
@@ -57,24 +57,23 @@ world_file.write_text(json.dumps(world))
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    with serve(tmp_path_factory.mktemp("minio") / "data") as server:
-        server.client.make_bucket("exports")
-        yield server
-
-
 class World:
     """A cluster in a file, beside a real store."""
 
-    def __init__(self, folder: Path, server: MinioServer) -> None:
-        self.file = folder / "world.json"
+    def __init__(self, folder: Path, server: S3Server) -> None:
+        self.file, self.server, self.folder = folder / "world.json", server, folder
         export = make_export("ONNX/FP16", "ONNX/INT8")
         uri = f"s3://exports/{KEY}"
         (folder / "content").write_bytes(CONTENT)
         open_store(server.environ).upload(folder / "content", uri, {})
         artifact = {"uri": uri, "sha256": hashlib.sha256(CONTENT).hexdigest(), "sizeBytes": len(CONTENT)}
-        fp16 = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded", "scheme": "fp16"}
+        fp16: dict[str, Any] = {
+            "format": "ONNX",
+            "precision": "FP16",
+            "state": "Succeeded",
+            "reason": "Succeeded",
+            "scheme": "fp16",
+        }
         fp16 |= {"artifact": artifact, "verification": {"metric": "cosine", "value": "0.9999", "threshold": "0.999"}}
         int8 = {"format": "ONNX", "precision": "INT8", "state": "Failed", "reason": "VerificationFailed"}
         export["status"] = {"targets": [fp16, {**int8, "message": "cosine 0.91 is below 0.95"}]}
@@ -91,9 +90,18 @@ class World:
     def write(self, world: dict[str, Any]) -> None:
         self.file.write_text(json.dumps(world))
 
+    def publish_report(self, report: dict[str, Any]) -> None:
+        """Upload the report of the published target, and name it in the status."""
+        uri = f"s3://exports/{KEY.rpartition('/')[0]}/report.json"
+        (self.folder / "report").write_text(json.dumps(report), encoding="utf-8")
+        open_store(self.server.environ).upload(self.folder / "report", uri, {})
+        world = self.read()
+        world["exports"]["shapes"]["status"]["targets"][0]["reportURI"] = uri
+        self.write(world)
+
 
 @pytest.fixture
-def world(server: MinioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "kubectl").write_text(KUBECTL)
@@ -117,7 +125,8 @@ def test_every_target_is_listed_with_its_file(command: CommandLine, world: World
     digest = hashlib.sha256(CONTENT).hexdigest()[:12]
     assert done.returncode == 0, done.stderr
     assert (
-        done.stdout.splitlines()[1].split() == f"ONNX/FP16 Succeeded fp16 3.00 {digest} cosine 0.9999 >= 0.999".split()
+        done.stdout.splitlines()[1].split()
+        == f"ONNX/FP16 Succeeded fp16 3.00 {digest} cosine 0.9999 >= 0.999 -".split()
     )
     assert "ONNX/INT8  Failed (VerificationFailed)" in done.stdout
     assert f"s3://exports/{KEY}" in done.stdout
@@ -128,7 +137,7 @@ def test_every_target_is_listed_with_its_file(command: CommandLine, world: World
 
 
 @pytest.mark.parametrize("target", ["ONNX/FP16", "fp16/onnx"])
-def test_without_credentials_a_pod_of_the_namespace_signs_and_goes(
+def test_pod_signs_links_when_user_has_no_credentials(
     command: CommandLine, world: World, tmp_path: Path, target: str
 ) -> None:
     done = command("download", "shapes", "--target", target, "--output", "models")
@@ -142,11 +151,11 @@ def test_without_credentials_a_pod_of_the_namespace_signs_and_goes(
     assert "MODELEXPORT_REQUEST" not in json.dumps(pod)
     assert SECRET_KEY not in json.dumps(pod) + after["log"] + done.stdout + done.stderr
     again = command("download", "shapes", "--output", "models")
-    assert "is there already" in again.stdout
+    assert "already downloaded" in again.stdout
 
 
-def test_with_credentials_no_pod_is_made_and_another_endpoint_can_be_named(
-    command: CommandLine, world: World, tmp_path: Path, server: MinioServer, monkeypatch: pytest.MonkeyPatch
+def test_user_credentials_need_no_pod_and_allow_other_endpoint(
+    command: CommandLine, world: World, tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)):
         monkeypatch.setenv(name, value)
@@ -154,16 +163,14 @@ def test_with_credentials_no_pod_is_made_and_another_endpoint_can_be_named(
     world.write({**before, "jobs": []})
     unknown = command("download", "shapes")
     assert unknown.returncode == 2
-    assert "give its URL by --endpoint" in unknown.stderr
+    assert "set --endpoint" in unknown.stderr
     done = command("download", "shapes", "--endpoint", f"http://{server.address}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "shapes-fp16.onnx").read_bytes() == CONTENT
     assert world.read()["pods"] == {}
 
 
-def test_a_download_goes_on_and_a_replaced_object_is_refused(
-    command: CommandLine, tmp_path: Path, server: MinioServer
-) -> None:
+def test_download_resumes_and_refuses_replaced_object(command: CommandLine, tmp_path: Path, server: S3Server) -> None:
     part = tmp_path / "shapes-fp16.onnx.part"
     part.write_bytes(CONTENT[: 1 << 20])
     assert command("download", "shapes").returncode == 0
@@ -173,7 +180,7 @@ def test_a_download_goes_on_and_a_replaced_object_is_refused(
     (tmp_path / "shapes-fp16.onnx").write_bytes(b"mine")
     kept = command("download", "shapes")
     assert kept.returncode == 1
-    assert "is there and is another file; move it away" in kept.stderr
+    assert "exists and is another file; move it, or" in kept.stderr
     assert (tmp_path / "shapes-fp16.onnx").read_bytes() == b"mine"
     (tmp_path / "content").write_bytes(CONTENT[::-1])
     open_store(server.environ).upload(tmp_path / "content", f"s3://exports/{KEY}", {})
@@ -188,19 +195,19 @@ def test_a_download_goes_on_and_a_replaced_object_is_refused(
     [
         (["nothing"], '"nothing" not found'),
         (["shapes", "--target", "ONNX/INT8"], "ONNX/INT8 is not published: Failed (VerificationFailed): cosine 0.91"),
-        (["shapes", "--target", "CoreML/FP16"], "no target of this export; it has ONNX/FP16, ONNX/INT8"),
-        (["shapes", "--endpoint", "minio:9000"], "--endpoint: 'minio:9000' is no URL"),
-        (["shapes", "--ca-file", "nothing.crt"], "--ca-file: nothing.crt cannot be read as certificates"),
-        (["shapes", "--store", "nowhere"], "holds no report of an export"),
+        (["shapes", "--target", "CoreML/FP16"], "is not a target of this export; use one of ONNX/FP16, ONNX/INT8"),
+        (["shapes", "--endpoint", "minio:9000"], "--endpoint: 'minio:9000' is not a URL"),
+        (["shapes", "--ca-file", "nothing.crt"], "--ca-file: nothing.crt is not a file of certificates"),
+        (["shapes", "--store", "nowhere"], "has no reports of this export"),
     ],
 )
-def test_bad_input_is_told_with_the_way_out(command: CommandLine, arguments: list[str], words: str) -> None:
+def test_bad_input_is_reported_with_remedy(command: CommandLine, arguments: list[str], words: str) -> None:
     done = command("download", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
 
 
-def test_what_the_pod_says_is_told_and_the_pod_goes(command: CommandLine, world: World) -> None:
+def test_pod_error_is_reported_and_pod_deleted(command: CommandLine, world: World) -> None:
     before = world.read()
     job = before["jobs"][0]["spec"]["template"]["spec"]["containers"][0]
     job["env"] = [entry for entry in job["env"] if "valueFrom" not in entry]
@@ -211,22 +218,27 @@ def test_what_the_pod_says_is_told_and_the_pod_goes(command: CommandLine, world:
     assert len(world.read()["deleted"]) == 1
 
 
-def test_what_a_local_run_published_is_listed_and_copied(command: CommandLine, tmp_path: Path) -> None:
-    for age, scheme in enumerate(("old", "fp16")):
+def test_local_run_files_are_listed_and_copied(command: CommandLine, tmp_path: Path) -> None:
+    for age, recipe in enumerate(("old", "fp16")):
         folder = tmp_path / f"store/exports/default/shapes/onnx-fp16-{age}"
         folder.mkdir(parents=True)
         (folder / "shapes-fp16.onnx").write_bytes(CONTENT)
         uri = f"s3://exports/default/shapes/onnx-fp16-{age}/shapes-fp16.onnx"
         artifact = {"uri": uri, "sha256": hashlib.sha256(CONTENT).hexdigest(), "sizeBytes": len(CONTENT)}
-        verification = {"metric": "agreement", "value": "0.99", "threshold": "0.9", "reference": "Rebuilt"}
+        verification: dict[str, Any] = {
+            "metric": "agreement",
+            "value": "0.99",
+            "threshold": "0.9",
+            "reference": "Rebuilt",
+        }
         verification |= {"assumptions": ["activation SiLU"], "warnings": ["it looks wrong"]}
         request = {"target": {"format": "ONNX", "precision": "FP16"}}
-        report = {"request": request, "scheme": scheme, "artifact": artifact, "verification": verification}
+        report = {"request": request, "scheme": recipe, "artifact": artifact, "verification": verification}
         (folder / "report.json").write_text(json.dumps(report))
         os.utime(folder / "report.json", (age, age))
     listed = command("get", "shapes", "--store", "store")
     assert "ONNX/FP16  Succeeded  fp16    3.00" in listed.stdout
-    assert "agreement 0.99 >= 0.9  Rebuilt" in listed.stdout
+    assert "agreement 0.99 >= 0.9  -         Rebuilt" in listed.stdout
     assert "ONNX/FP16: compared with a rebuilt network; assumed: activation SiLU\n" in listed.stdout
     assert "ONNX/FP16: warning: it looks wrong\n" in listed.stdout
     done = command("download", "shapes", "--store", "store", "--output", "here")
@@ -234,14 +246,33 @@ def test_what_a_local_run_published_is_listed_and_copied(command: CommandLine, t
     assert (tmp_path / "here/shapes-fp16.onnx").read_bytes() == CONTENT
 
 
-def test_a_job_that_only_looks_like_the_exports_is_not_believed(command: CommandLine, world: World) -> None:
+def test_page_is_made_of_reports_in_the_store(command: CommandLine, world: World, tmp_path: Path) -> None:
+    report = make_report(detections())
+    report["artifact"]["sha256"] = hashlib.sha256(CONTENT).hexdigest()
+    world.publish_report(report)
+    done = command("report", "shapes", "--output", "page.html")
+    assert (done.returncode, done.stdout) == (0, "page.html\n"), done.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "Failed (VerificationFailed) cosine 0.91 is below 0.95" in page
+    world.publish_report(report | {"samples": 1})
+    done = command("report", "shapes", "--output", "page.html")
+    assert done.returncode == 2
+    assert "samples is not a list of at most 6 items; run the export again" in done.stderr
+    world.publish_report(make_report())
+    done = command("report", "shapes", "--output", "page.html")
+    assert done.returncode == 1
+    assert "report.json is the report of another file than ONNX/FP16; export again" in done.stderr
+
+
+def test_job_not_owned_by_export_is_ignored(command: CommandLine, world: World) -> None:
     before = world.read()
     job = before["jobs"][0]
     forged = {**job, "metadata": {**job["metadata"], "ownerReferences": []}}
     world.write({**before, "jobs": [forged]})
     done = command("download", "shapes")
     assert done.returncode == 2
-    assert "no Job of the export is left to tell where its store is; give its URL by --endpoint" in done.stderr
+    assert "the export has no Job left from which to read the URL of the store; set --endpoint" in done.stderr
     assert world.read()["pods"] == {}
     container = forged["spec"]["template"]["spec"]["containers"][0]
     evil = json.loads(json.dumps(forged))

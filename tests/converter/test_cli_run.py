@@ -1,4 +1,4 @@
-"""``modelexport run`` with the real converter on a trained detector: one cell, an interruption, and the way on."""
+"""``modelexport run`` with the real converter on a trained detector: one cell, an interruption, and resuming."""
 
 import io
 import json
@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from command_line import CommandLine, is_alive, model_export, wait_for
-from minio_server import serve
-from modelexport_converter.calibration import VERIFICATION_COUNT
-from modelexport_converter.datasets import VERIFICATION_LIMIT
+from modelexport_converter.inputs.dataset import VERIFICATION_LIMIT
+from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT
+from s3_servers import S3Server
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[2] / "testdata/models"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found.split()]
 
 
-def test_a_trained_detector_is_exported_verified_and_recognised_again(command_line: CommandLine) -> None:
+def test_trained_detector_is_exported_verified_and_reused(command_line: CommandLine) -> None:
     calibration = {"dataset": {"uri": "s3://datasets/a.zip"}, "samples": 8}
     command_line.write(model_export("shapes", "ONNX/INT8", calibration=calibration))
     ended = command_line("run", "export.yaml", "-o", "json")
@@ -45,37 +45,44 @@ def test_a_trained_detector_is_exported_verified_and_recognised_again(command_li
     (found,) = json.loads(ended.stdout)
     assert (found["state"], found["scheme"]) == ("succeeded", "static_wi8_ai8")
     assert float(found["verification"]["value"]) >= float(found["verification"]["threshold"])
-    assert files_in(command_line.folder / "modelexport-store") == ["report.json", "shapes-int8.onnx"]
+    assert files_in(command_line.folder / "modelexport-store") == ["report.html", "report.json", "shapes-int8.onnx"]
     report: dict[str, Any] = json.loads(next(command_line.folder.rglob("report.json")).read_text(encoding="utf-8"))
     assert report["model"]["classNames"] == ["circle", "square", "triangle"]
     assert report["model"]["weights"] in ("ema", "model")
     assert report["model"]["input"]["shape"] == [1, 3, 160, 160]
+    fidelity = found["verification"]["fidelity"]
+    assert (fidelity["metric"], fidelity["threshold"]) == ("boxes", "0.9")
+    assert VERIFICATION_COUNT <= fidelity["images"] <= 56  # fewer on a machine that is slow
+    assert report["verification"]["fidelity"]["scoreShift"] == fidelity["score_shift"]
+    assert len(report["samples"]) == 6
+    page = next(command_line.folder.rglob("report.html")).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 12
     (again,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert again["state"] == "reused"
     assert again["artifact"] == found["artifact"]
 
 
-def test_night_shots_that_sort_first_do_not_fill_the_sample(command_line: CommandLine) -> None:
+def test_dark_images_sorting_first_do_not_fill_sample(command_line: CommandLine) -> None:
     archive_nights(command_line.folder / "modelexport-store/datasets/a.zip", days=64)
     command_line.write(model_export("shapes", "ONNX/INT8", calibration={"dataset": {"uri": "s3://datasets/a.zip"}}))
     ended = command_line("run", "export.yaml", "-o", "json")
     assert ended.returncode == 0, ended.stderr
     report: dict[str, Any] = json.loads(next(command_line.folder.rglob("report.json")).read_text(encoding="utf-8"))
-    found = report["pictures"]
+    found = report["images"]
     assert (found["calibrated"], found["apart"], found["unreadable"]) == (64, True, [])
     assert VERIFICATION_COUNT <= found["withEvidence"] < found["verified"] < VERIFICATION_LIMIT
 
 
-def test_pictures_by_night_alone_are_refused(command_line: CommandLine) -> None:
+def test_only_dark_images_are_refused(command_line: CommandLine) -> None:
     archive_nights(command_line.folder / "modelexport-store/datasets/a.zip", days=0)
     command_line.write(model_export("shapes", "ONNX/INT8", calibration={"dataset": {"uri": "s3://datasets/a.zip"}}))
     (found,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert found["reason"] == "VerificationFailed"
-    assert "the model detects nothing with a score of 0.25 or more on any of the pictures" in found["message"]
+    assert "the model detects nothing with a score of 0.25 or more on any of the images" in found["message"]
 
 
 def archive_nights(path: Path, days: int) -> None:
-    """An archive of 100 dark pictures whose names come first, and of some by day."""
+    """An archive of 100 dark images whose names come first, and of some by day."""
     with zipfile.ZipFile(MODELS / "data/eval.zip") as source, zipfile.ZipFile(path, "w") as archive:
         for index, name in enumerate(sorted(source.namelist())[:100]):
             image = Image.open(io.BytesIO(source.read(name))).convert("RGB")
@@ -85,7 +92,7 @@ def archive_nights(path: Path, days: int) -> None:
                 archive.writestr(f"{prefix}_{index:04d}.jpg", encoded.getvalue())
 
 
-def test_an_interrupted_conversion_leaves_no_half_file_and_no_child(command_line: CommandLine) -> None:
+def test_interrupted_conversion_leaves_no_partial_file_or_child(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     running = command_line.start("run", "export.yaml", "--jobs", 2)
     children = wait_for(lambda: len(children_of(running.pid)) == 2 and children_of(running.pid), "two children", 120)
@@ -104,7 +111,7 @@ def test_an_interrupted_conversion_leaves_no_half_file_and_no_child(command_line
     assert len(reports) <= len(artifacts)
 
 
-def test_a_missing_checkpoint_is_told_with_the_path_that_was_looked_at(command_line: CommandLine) -> None:
+def test_missing_checkpoint_error_gives_path(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes"))
     (command_line.folder / "modelexport-store/checkpoints/a.pt").unlink()
     ended = command_line("run", "export.yaml")
@@ -113,19 +120,19 @@ def test_a_missing_checkpoint_is_told_with_the_path_that_was_looked_at(command_l
     assert f"there is no file {command_line.folder}/modelexport-store/checkpoints/a.pt" in ended.stdout
 
 
-def test_an_export_goes_through_a_real_s3_server(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_works_with_real_s3_server(
+    command_line: CommandLine, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = command_line.folder / "modelexport-store"
-    with serve(command_line.folder / "minio") as server:
-        for bucket in ("checkpoints", "exports"):
-            server.client.make_bucket(bucket)
-        server.client.fput_object("checkpoints", "a.pt", str(store / "checkpoints/a.pt"))
-        for name, value in server.environ.items():
-            monkeypatch.setenv(name, value)
-        command_line.write(model_export("shapes", "ONNX/FP32"))
-        ended = command_line("run", "export.yaml", "--store", server.environ["MODELEXPORT_STORE"], "-o", "json")
-        (found,) = json.loads(ended.stdout)
-        assert found["state"] == "succeeded", found["message"]
-        names = [str(item.object_name) for item in server.client.list_objects("exports", recursive=True)]
-        assert [name.rsplit("/", 1)[-1] for name in names] == ["report.json", "shapes-fp32.onnx"]
-        key = found["artifact"]["uri"].removeprefix("s3://exports/")
-        assert server.client.stat_object("exports", key).size == found["artifact"]["size_bytes"]
+    server.client.make_bucket("checkpoints")
+    server.client.fput_object("checkpoints", "a.pt", str(store / "checkpoints/a.pt"))
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
+    command_line.write(model_export("shapes", "ONNX/FP32"))
+    ended = command_line("run", "export.yaml", "--store", server.environ["MODELEXPORT_STORE"], "-o", "json")
+    (found,) = json.loads(ended.stdout)
+    assert found["state"] == "succeeded", found["message"]
+    names = [str(item.object_name) for item in server.client.list_objects("exports", recursive=True)]
+    assert [name.rsplit("/", 1)[-1] for name in names] == ["report.json", "shapes-fp32.onnx"]
+    key = found["artifact"]["uri"].removeprefix("s3://exports/")
+    assert server.client.stat_object("exports", key).size == found["artifact"]["size_bytes"]

@@ -1,4 +1,4 @@
-"""Any model as a program: all cells of an architecture of which nothing is known but its input."""
+"""Any model as a program: all cells of an architecture of which only the input is known."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import FOLDER, TRAINED, ask, eval_inputs, inputs, load_model
+from converter.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
 from converter.made_up import make_up
-from converter.test_litert_reach import Attention
-from converter.test_verify import quantise_joined
+from converter.refusals import refusal
+from converter.test_litert_int8_limits import Attention
+from converter.test_verification import quantise_joined
 from converter.trained import MODELS
-from modelexport.matrix import ARCHITECTURES, BACKENDS, Format, Precision, Scheme
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
+from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
 from modelexport_converter.architectures.custom import load
 from modelexport_converter.backends import Array, load_backend
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_converter.inspection import check_facts
+from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.pictures import Inputs, open_archive
-from modelexport_converter.verify import check, compare
+from modelexport_converter.verification.agreement import check, compare
+from modelexport_converter.verification.inspection import check_facts
 
 SIZE = (48, 64)
 
@@ -55,49 +56,46 @@ def save(network: nn.Module, path: Path, *inputs: torch.Tensor) -> Path:
 def load_network() -> LoadedModel:
     network = Network()
     network.load_state_dict(make_up(network.state_dict()))
-    return load(read_checkpoint(save(network, Path(FOLDER.name) / "network.pt2")), ask("Custom"))
+    return load(read_checkpoint(save(network, Path(scratch().name) / "network.pt2")), ask("Custom"))
 
 
 def refuse(path: Path, **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(read_checkpoint(path), ask("Custom", **parameters))
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
+    return refusal(path, "Custom", **parameters)
 
 
 def cells() -> Iterator[Any]:
     for fmt, backend in BACKENDS.items():
-        rows = [(Precision.FP32, Scheme.FP32), (Precision.FP16, Scheme.FP16)]
-        rows += [(Precision.INT8, scheme) for scheme in dict.fromkeys((backend.data_free, backend.calibrated))]
-        for precision, scheme in rows:
+        rows = [(Precision.FP32, Recipe.FP32), (Precision.FP16, Recipe.FP16)]
+        rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
+        for precision, recipe in rows:
             mark = pytest.mark.xdist_group(f"Custom-{fmt}")
-            yield pytest.param(fmt, precision, scheme, marks=mark, id=f"{fmt}-{scheme}")
+            yield pytest.param(fmt, precision, recipe, marks=mark, id=f"{fmt}-{recipe}")
 
 
-@pytest.mark.parametrize(("fmt", "precision", "scheme"), list(cells()))
-def test_a_cell_agrees_with_the_program_and_passes_its_checks(
-    fmt: Format, precision: Precision, scheme: Scheme, tmp_path: Path, record_property: Any
+@pytest.mark.parametrize(("fmt", "precision", "recipe"), list(cells()))
+def test_cell_agrees_with_program_and_passes_checks(
+    fmt: Format, precision: Precision, recipe: Recipe, tmp_path: Path, record_property: Any
 ) -> None:
     model, backend = load_network(), load_backend(fmt)
     suffix = BACKENDS[fmt].suffix.removesuffix(".zip")
     converted, path = tmp_path / f"converted{suffix}", tmp_path / f"file{suffix}"
-    base = BACKENDS[fmt].base(scheme)
+    base = BACKENDS[fmt].base(recipe)
     backend.convert(model, base, converted)
-    if scheme is base:
+    if recipe is base:
         path = converted
     else:
-        samples = pictures(model, "calibration") if scheme.needs_calibration else ()
-        backend.quantise(model, converted, scheme, samples, path)
+        samples = images(model, "calibration") if recipe.needs_calibration else ()
+        backend.quantise(model, converted, recipe, samples, path)
     facts = backend.inspect(path)
-    check_facts(facts, model, scheme)
+    check_facts(facts, model, recipe)
     assert facts.outputs == {"output_0": (1, 4, 12, 16), "output_1": (1, 5)}
-    comparison = compare(model, backend.open_file(model, path), pictures(model, "eval"))
+    comparison = compare(model, backend.open_file(model, path), images(model, "eval"))
     record_property("agreement", comparison.agreements)
     check(comparison, ARCHITECTURES["Custom"].thresholds[precision])
 
 
-def pictures(model: LoadedModel, data: str) -> Inputs:
-    return Inputs(open_archive(MODELS / f"data/{data}.zip", data)[:8], model.preprocessing, model.input_size)
+def images(model: LoadedModel, data: str) -> PreparedImages:
+    return PreparedImages(open_archive(MODELS / f"data/{data}.zip", data)[:8], model.preprocessing, model.input_size)
 
 
 class Joined(nn.Module):
@@ -114,21 +112,21 @@ class Joined(nn.Module):
 
 @cache
 def load_joined() -> LoadedModel:
-    path = save(Joined(), Path(FOLDER.name) / "joined.pt2", load_model("YOLOv8").example_input())
+    path = save(Joined(), Path(scratch().name) / "joined.pt2", load_model("YOLOv8").example_input())
     return load(read_checkpoint(path), ask("Custom"))
 
 
 @pytest.mark.xdist_group("Custom-joined")
-@pytest.mark.parametrize("scheme", [Scheme.FP32, Scheme.FP16, Scheme.DYNAMIC_WI8_AFP32, Scheme.STATIC_WI8_AI8])
-def test_boxes_in_pixels_joined_with_scores_pass_in_every_precision(scheme: Scheme, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
+def test_joined_pixel_boxes_and_scores_pass_in_every_precision(recipe: Recipe, tmp_path: Path) -> None:
     model, backend, path = load_joined(), load_backend(Format.ONNX), tmp_path / "file.onnx"
-    backend.convert(model, Scheme.FP32, tmp_path / "converted.onnx")
-    if scheme is Scheme.FP32:
+    backend.convert(model, Recipe.FP32, tmp_path / "converted.onnx")
+    if recipe is Recipe.FP32:
         path = tmp_path / "converted.onnx"
     else:
-        backend.quantise(model, tmp_path / "converted.onnx", scheme, inputs("YOLOv8", "calibration", 16), path)
+        backend.quantise(model, tmp_path / "converted.onnx", recipe, inputs("YOLOv8", "calibration", 16), path)
     comparison = compare(model, backend.open_file(model, path), eval_inputs("YOLOv8")[:4])
-    least = {Scheme.FP32: 0.99999, Scheme.FP16: 0.999}.get(scheme, 0.95)
+    least = {Recipe.FP32: 0.99999, Recipe.FP16: 0.999}.get(recipe, 0.95)
     assert comparison.value > least, comparison
 
 
@@ -146,7 +144,7 @@ def rotated_classes(rows: Array) -> Array:
 
 @pytest.mark.xdist_group("Custom-joined")
 @pytest.mark.parametrize("change", [no_scores, one_class_lost, rotated_classes])
-def test_wrong_scores_are_seen_beside_boxes_in_pixels(change: Callable[[Array], Array]) -> None:
+def test_wrong_scores_are_detected_beside_pixel_boxes(change: Callable[[Array], Array]) -> None:
     model = load_joined()
 
     def run(image: Array) -> tuple[Array, ...]:
@@ -158,13 +156,13 @@ def test_wrong_scores_are_seen_beside_boxes_in_pixels(change: Callable[[Array], 
 
 
 @pytest.mark.xdist_group("Custom-joined")
-def test_one_scale_for_joined_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
+def test_shared_scale_for_boxes_and_scores_fails_verification(tmp_path: Path) -> None:
     comparison = compare(load_joined(), quantise_joined(tmp_path), eval_inputs("YOLOv8")[:4])
     with pytest.raises(Failure, match=r"channel [456] of 7 in output_0 differs most"):
         check(comparison, ARCHITECTURES["Custom"].thresholds[Precision.INT8])
 
 
-def test_the_outputs_are_the_programs_own() -> None:
+def test_outputs_match_program() -> None:
     model, network = load_network(), Network().eval()
     network.load_state_dict(make_up(network.state_dict()))
     image = model.example_input()
@@ -174,7 +172,7 @@ def test_the_outputs_are_the_programs_own() -> None:
         torch.testing.assert_close(given, wanted)
 
 
-def test_whole_numbers_and_truths_become_floats(tmp_path: Path) -> None:
+def test_integer_and_bool_outputs_become_float(tmp_path: Path) -> None:
     class Labels(nn.Module):
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return image.argmax(1), image > 0.5
@@ -183,7 +181,7 @@ def test_whole_numbers_and_truths_become_floats(tmp_path: Path) -> None:
     assert {output.dtype for output in model.module(model.example_input())} == {torch.float32}
 
 
-def test_the_values_of_a_dict_are_outputs_in_their_order(tmp_path: Path) -> None:
+def test_dict_outputs_keep_their_order(tmp_path: Path) -> None:
     class Named(nn.Module):
         def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"out": image + 1, "aux": image[:, :1]}
@@ -195,23 +193,23 @@ def test_the_values_of_a_dict_are_outputs_in_their_order(tmp_path: Path) -> None
     torch.testing.assert_close(second, image[:, :1])
 
 
-def test_attention_with_a_mask_of_minus_infinity_is_taken(tmp_path: Path) -> None:
+def test_attention_with_infinite_mask_converts(tmp_path: Path) -> None:
     network, image = Attention(), torch.rand(1, 3, 32, 32)
     model = load(read_checkpoint(save(network, tmp_path / "x.pt2", image)), ask("Custom"))
     torch.testing.assert_close(model.module(image), network(image))
 
 
-def test_a_checkpoint_without_a_network_is_refused_with_the_way_out() -> None:
+def test_checkpoint_without_network_is_refused_with_remedy() -> None:
     assert "save the model with torch.export.save" in refuse(TRAINED["YOLOv8"].weights)
 
 
-def test_parameters_of_which_nothing_is_known_are_refused(tmp_path: Path) -> None:
+def test_unknown_parameters_are_refused(tmp_path: Path) -> None:
     path = save(Network(), tmp_path / "x.pt2")
     assert "number of classes 3, the checkpoint has none that can be told" in refuse(path, num_classes=3)
     assert "input size (64, 64), the checkpoint has (48, 64)" in refuse(path, input_size=(64, 64))
 
 
-def test_a_program_of_two_inputs_is_refused(tmp_path: Path) -> None:
+def test_program_with_two_inputs_is_refused(tmp_path: Path) -> None:
     class Sum(nn.Module):
         def forward(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
             return one + two
@@ -221,7 +219,7 @@ def test_a_program_of_two_inputs_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
-def test_a_program_of_other_numbers_than_the_files_take_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_program_of_other_dtype_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     class Scale(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image / 255
@@ -230,7 +228,7 @@ def test_a_program_of_other_numbers_than_the_files_take_is_refused(tmp_path: Pat
     assert f"it takes {dtype}, expected an image of torch.float32 in 0 to 1" in refuse(path)
 
 
-def test_an_output_that_is_a_bare_number_is_refused(tmp_path: Path) -> None:
+def test_scalar_output_is_refused(tmp_path: Path) -> None:
     class Mean(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.mean()

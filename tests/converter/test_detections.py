@@ -1,13 +1,13 @@
-"""The agreement of detections in slots: what is right reaches 1, whatever its order; what is wrong does not."""
+"""Agreement of detections in slots: right detections reach 1 in any order, wrong ones do not."""
 
 import numpy as np
 import pytest
 
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
-from modelexport_converter.slots import SlotSums
+from modelexport_converter.verification.detections import DetectionSums
 
 OUTPUTS = (_BOXES, _SCORES, _LABELS, _COUNT)
 INPUT_SIZE = (100, 200)
@@ -25,26 +25,26 @@ ONE, TWO, FAINT = (0.1, 0.1, 0.3, 0.3, 0.9, 1), (0.5, 0.5, 0.9, 0.9, 0.8, 2), (0
 
 
 def agree(expected: Answer, found: Answer) -> float:
-    sums = SlotSums(OUTPUTS, INPUT_SIZE)
+    sums = DetectionSums(OUTPUTS, INPUT_SIZE)
     sums.add(expected, found)
     return sums.agreements()["detections"]
 
 
-def test_the_same_detections_agree_in_any_order() -> None:
+def test_detections_agree_in_any_order() -> None:
     assert agree(answer(ONE, TWO, FAINT), answer(FAINT, TWO, ONE)) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_lost_or_invented_detection_counts_by_the_square_of_its_score() -> None:
+def test_unmatched_detection_costs_square_of_its_score() -> None:
     assert agree(answer(ONE, TWO), answer(ONE)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)
     assert agree(answer(ONE), answer(ONE, TWO)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)
     assert agree(answer(ONE, TWO), answer(ONE, TWO, FAINT)) > 0.998
 
 
-def test_a_shifted_box_agrees_by_its_overlap() -> None:
+def test_shifted_box_agrees_by_overlap() -> None:
     assert agree(answer(ONE), answer((0.1, 0.2, 0.3, 0.4, 0.9, 1))) == pytest.approx(1 / 3, abs=1e-6)
 
 
-def test_boxes_thinner_than_a_pixel_are_left_out_on_both_sides() -> None:
+def test_subpixel_boxes_are_ignored_on_both_sides() -> None:
     low, thin, thick = (0.1, 0.996, 0.3, 1, 0.9, 1), (0.6, 0.1, 0.604, 0.4, 0.9, 1), (0.1, 0.98, 0.3, 1, 0.9, 1)
     assert agree(answer(ONE, low), answer(ONE)) == pytest.approx(1, abs=1e-6)
     assert agree(answer(ONE), answer(ONE, thin)) == pytest.approx(1, abs=1e-6)
@@ -53,31 +53,31 @@ def test_boxes_thinner_than_a_pixel_are_left_out_on_both_sides() -> None:
         agree(answer(low), answer(low))
 
 
-def test_another_class_does_not_agree_at_all() -> None:
+def test_other_class_does_not_agree() -> None:
     assert agree(answer(ONE), answer((*ONE[:5], 2))) == 0
 
 
-def test_a_detection_is_compared_with_one_other_only() -> None:
+def test_detection_matches_one_other_only() -> None:
     assert agree(answer(ONE), answer(ONE, ONE)) == pytest.approx(2 / 3, abs=1e-6)
 
 
-def test_a_picture_is_evidence_by_a_sure_detection_that_is_seen() -> None:
-    sums = SlotSums(OUTPUTS, INPUT_SIZE)
+def test_confident_visible_detection_makes_image_informative() -> None:
+    sums = DetectionSums(OUTPUTS, INPUT_SIZE)
     low, thin = (*ONE[:4], 0.24, 1), (0.1, 0.996, 0.3, 1, 0.9, 1)
     for rows, expected in (((FAINT, low), 0), ((thin,), 0), ((ONE,), 1), ((), 1), ((FAINT, (*TWO[:4], 0.25, 1)), 2)):
         sums.add(answer(*rows), answer(*rows))
-        assert sums.evidence() == expected
+        assert sums.informative_count() == expected
 
 
-def test_masks_are_compared_place_by_place() -> None:
-    sums = SlotSums((*OUTPUTS, _MASKS), INPUT_SIZE)
+def test_masks_are_compared_per_pixel() -> None:
+    sums = DetectionSums((*OUTPUTS, _MASKS), INPUT_SIZE)
     full, half = np.ones((1, 8, 4, 4), np.float32), np.ones((1, 8, 4, 4), np.float32)
     half[:, :, 2:] = 0
     sums.add((*answer(ONE), full), (*answer(ONE), half))
     assert sums.agreements() == {"detections": pytest.approx(1, abs=1e-6), "masks": pytest.approx(0.5, abs=1e-6)}
 
 
-def test_an_answer_that_has_not_settled_is_refused() -> None:
+def test_unconverged_nms_is_refused() -> None:
     broken = (*answer(ONE)[:3], np.array([-1], np.float32))
     causes = "longer chains than the file resolves, or more exceed the score's threshold .*; raise scoreThreshold"
     with pytest.raises(Failure, match=causes) as caught:
@@ -85,6 +85,6 @@ def test_an_answer_that_has_not_settled_is_refused() -> None:
     assert caught.value.reason is Reason.VERIFICATION_FAILED
 
 
-def test_nothing_detected_anywhere_verifies_nothing() -> None:
-    with pytest.raises(Failure, match="neither the model nor the file detects anything on 1 pictures"):
+def test_no_detections_verify_nothing() -> None:
+    with pytest.raises(Failure, match="neither the model nor the file detects anything on 1 images"):
         agree(answer(), answer())

@@ -1,4 +1,4 @@
-"""The cells of torchvision's trained detectors: what stays in float32, and that wrong files do not agree."""
+"""The cells of torchvision's trained detectors: layers that stay in float32, and wrong files that do not agree."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ import pytest
 from converter.cells import eval_inputs, load_model, produce, recall, run_model
 from converter.detector_cells import TRAINED
 from converter.trained import Outputs
-from modelexport.matrix import ARCHITECTURES, Format, Precision, Scheme
+from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Recipe
 from modelexport_converter.backends import Array, Run, load_backend
-from modelexport_converter.verify import compare
+from modelexport_converter.verification.agreement import compare
 
 
 def made_with(fmt: Format) -> list[Any]:
@@ -49,20 +49,20 @@ def forget_division(run: Run) -> Run:
     return lambda image: run(image * np.float32(1.25))
 
 
-def pictures(architecture: str) -> tuple[Array, ...]:
+def images(architecture: str) -> tuple[Array, ...]:
     return eval_inputs(architecture)[:32]
 
 
 @pytest.mark.parametrize("architecture", TRAINED)
-def test_a_model_agrees_with_itself(architecture: str) -> None:
-    found = compare(recall(architecture), model_itself(architecture), pictures(architecture)).value
+def test_model_agrees_with_itself(architecture: str) -> None:
+    found = compare(recall(architecture), model_itself(architecture), images(architecture)).value
     assert found == pytest.approx(1)
 
 
 @pytest.mark.parametrize("spoil", [shift_boxes, swap_classes, lose_the_best, forget_division])
 @pytest.mark.parametrize("architecture", TRAINED)
 def test_wrong_files_do_not_agree(architecture: str, spoil: Any, record_property: Any) -> None:
-    wrong = compare(recall(architecture), spoil(model_itself(architecture)), pictures(architecture)).value
+    wrong = compare(recall(architecture), spoil(model_itself(architecture)), images(architecture)).value
     record_property("agreement", wrong)
     least = ARCHITECTURES[architecture].thresholds
     assert wrong < least[Precision.FP16].minimum
@@ -70,25 +70,25 @@ def test_wrong_files_do_not_agree(architecture: str, spoil: Any, record_property
 
 
 @pytest.mark.parametrize("architecture", made_with(Format.ONNX))
-def test_only_the_body_of_an_onnx_file_is_in_half_precision(architecture: str) -> None:
+def test_onnx_float16_is_used_only_in_low_precision_modules(architecture: str) -> None:
     import onnx
 
-    graph = onnx.load(produce(architecture, Format.ONNX, Scheme.FP16)).graph
-    body = tuple(f"/{child}/" for child in load_model(architecture).body)
+    graph = onnx.load(produce(architecture, Format.ONNX, Recipe.FP16)).graph
+    body = tuple(f"/{child}/" for child in load_model(architecture).low_precision_modules)
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
     users = {node.name for node in graph.node if halves & set(node.input)}
     assert users
     assert all(name.startswith(body) for name in users)
     casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT16]
     makers = {name: node.op_type for node in graph.node for name in node.output}
-    # The picture and what is cut out of feature maps; nothing of the boxes goes back to half precision.
+    # The image and the crops of feature maps; no box value goes back to half precision.
     regions = sum(node.op_type == "RoiAlign" for node in graph.node)
     assert [makers.get(node.input[0]) for node in casts].count("RoiAlign") == regions
     assert len(casts) == 1 + regions
 
 
-@pytest.mark.parametrize("scheme", [Scheme.FP16, Scheme.WEIGHT_ONLY_WI8_AFP16])
+@pytest.mark.parametrize("recipe", [Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16])
 @pytest.mark.parametrize("architecture", made_with(Format.COREML))
-def test_only_the_body_of_a_core_ml_file_is_in_half_precision(architecture: str, scheme: Scheme) -> None:
-    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, scheme))
-    assert facts.weight_types["float32"] >= load_model(architecture).module.anchors.numel()
+def test_core_ml_float16_is_used_only_in_low_precision_modules(architecture: str, recipe: Recipe) -> None:
+    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, recipe))
+    assert facts.weight_types["float32"] >= load_model(architecture).module.get_buffer("anchors").numel()

@@ -1,19 +1,18 @@
-"""The full-size models are the trained ones in other widths, or networks of which nothing has learned."""
+"""The full-size models are wider versions of the trained ones, or networks with random weights."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import untrained
-import widen
 
 from converter.cells import TRAINED, ask, eval_inputs, load, load_model
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from models import untrained, widen
 
 
 @pytest.mark.parametrize("architecture", widen.NETWORKS)
-def test_a_widened_model_has_the_published_width_and_answers_as_the_thin_one(architecture: str, tmp_path: Path) -> None:
+def test_widened_model_has_published_width_and_same_outputs(architecture: str, tmp_path: Path) -> None:
     widen.write_widened(architecture, TRAINED[architecture].weights, tmp_path / "wide.pt")
     wide, thin = load(read_checkpoint(tmp_path / "wide.pt"), ask(architecture)), load_model(architecture)
     assert (wide.input_size, wide.class_names) == (thin.input_size, thin.class_names)
@@ -28,7 +27,7 @@ def test_a_widened_model_has_the_published_width_and_answers_as_the_thin_one(arc
     ("architecture", "variant", "millions"),
     [("YOLOv4", "full", 63.9), ("DeepLabV3", "resnet50", 39.6), ("FCN", "resnet50", 33.0)],
 )
-def test_an_untrained_model_is_a_published_one_that_answers_other_pictures_otherwise(
+def test_untrained_published_model_gives_different_outputs(
     architecture: str, variant: str, millions: float, tmp_path: Path
 ) -> None:
     untrained.write_untrained(architecture, TRAINED[architecture].weights, tmp_path / "made-up.pt")

@@ -1,4 +1,4 @@
-"""Pictures of users: which are read, how they become inputs, and what is refused before it does harm."""
+"""Images of users: accepted formats, preprocessing into inputs, and refusals before harm is done."""
 
 import io
 import os
@@ -7,21 +7,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from modelexport.reasons import Reason
-from modelexport.spec import Calibration, DataRef
-from modelexport_converter import datasets, pictures
-from modelexport_converter.calibration import SPARE, VERIFICATION_COUNT, Dataset, open_dataset
-from modelexport_converter.datasets import VERIFICATION_LIMIT, fetch_dataset, place_of
+from modelexport.api.reasons import Reason
+from modelexport.api.spec import Calibration, DataRef
 from modelexport_converter.failures import Failure
-from modelexport_converter.model import Preprocessing
-from modelexport_converter.pictures import (
-    Inputs,
-    Picture,
+from modelexport_converter.inputs import dataset, images
+from modelexport_converter.inputs.dataset import VERIFICATION_LIMIT, fetch_dataset, sort_key
+from modelexport_converter.inputs.image_selection import SPARE, VERIFICATION_COUNT, Dataset, open_dataset
+from modelexport_converter.inputs.images import (
+    ImageFile,
+    PreparedImages,
     centre_crop,
     decode,
     letterbox,
@@ -29,9 +29,10 @@ from modelexport_converter.pictures import (
     prepare,
     stretch,
 )
-from modelexport_converter.stores import open_store
+from modelexport_converter.model import Preprocessing
+from modelexport_converter.stores import Store, open_store
 
-URI = "s3://datasets/pictures.zip"
+URI = "s3://datasets/images.zip"
 
 
 def encoded(image: Image.Image, suffix: str = "PNG", **options: object) -> bytes:
@@ -51,11 +52,11 @@ def archive(path: Path, files: Mapping[str, bytes], compression: int = zipfile.Z
     return path
 
 
-def picture(content: bytes) -> Picture:
-    return Picture("a.png in the archive", lambda: content)
+def image_file(content: bytes) -> ImageFile:
+    return ImageFile("a.png in the archive", lambda: content)
 
 
-def test_pictures_are_found_in_every_kind_and_sorted_by_name(tmp_path: Path) -> None:
+def test_images_are_found_in_every_archive_and_sorted(tmp_path: Path) -> None:
     files = {
         "b/2.jpg": encoded(flat(), "JPEG"),
         "b/1.webp": encoded(flat(), "WEBP"),
@@ -70,7 +71,7 @@ def test_pictures_are_found_in_every_kind_and_sorted_by_name(tmp_path: Path) -> 
     assert all(decode(item).size == (8, 6) for item in found)
 
 
-def test_names_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> None:
+def test_path_traversal_writes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
     (found,) = open_archive(archive(folder / "a.zip", {"../../evil.png": encoded(flat())}), URI)
@@ -78,7 +79,7 @@ def test_names_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inner"]
 
 
-def test_two_entries_of_one_name_are_two_pictures(tmp_path: Path) -> None:
+def test_duplicate_entry_names_are_distinct_images(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as writer:
         writer.writestr("a.png", encoded(flat((255, 0, 0))))
@@ -87,13 +88,13 @@ def test_two_entries_of_one_name_are_two_pictures(tmp_path: Path) -> None:
     assert [decode(item).getpixel((0, 0)) for item in open_archive(path, URI)] == [(255, 0, 0), (0, 255, 0)]
 
 
-def test_an_archive_without_pictures_is_refused_with_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match=r"holds no picture .* it holds 2 files: a.txt, b.npy") as caught:
+def test_archive_without_images_is_refused_with_its_contents(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=r"holds no image .* it holds 2 files: a.txt, b.npy") as caught:
         open_archive(archive(tmp_path / "a.zip", {"a.txt": b"", "b.npy": b""}), URI)
     assert caught.value.reason is Reason.CALIBRATION_INVALID
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_non_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"not a zip")
     with pytest.raises(Failure, match="is not a zip archive") as caught:
         open_archive(tmp_path / "a.zip", URI)
@@ -104,25 +105,25 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     ("limit", "value", "message"),
     [
         ("ENTRY_LIMIT", 2, "holds 3 files, the limit is 2"),
-        ("PICTURE_LIMIT", 1 << 20, "holds 3 MiB in one file, the limit is 1"),
+        ("IMAGE_LIMIT", 1 << 20, "holds 3 MiB in one file, the limit is 1"),
         ("TOTAL_LIMIT", 2 << 20, "holds 3 MiB unpacked, the limit is 2"),
         ("RATIO_LIMIT", 200, "times its packed size, the limit is 200"),
     ],
 )
-def test_a_bomb_is_refused_before_it_is_unpacked(
+def test_zip_bomb_is_refused_before_unpacking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, message: str
 ) -> None:
     files = {"a.png": bytes(3 << 20), "b.png": b"", "c.png": b""}
     path = archive(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED)
-    for name in ("ENTRY_LIMIT", "PICTURE_LIMIT", "TOTAL_LIMIT", "RATIO_LIMIT"):
-        monkeypatch.setattr(pictures, name, value if name == limit else 1 << 60)
+    for name in ("ENTRY_LIMIT", "IMAGE_LIMIT", "TOTAL_LIMIT", "RATIO_LIMIT"):
+        monkeypatch.setattr(images, name, value if name == limit else 1 << 60)
     monkeypatch.setattr(zipfile.ZipFile, "read", None)
     with pytest.raises(Failure, match=message) as caught:
         open_archive(path, URI)
     assert caught.value.reason is Reason.CALIBRATION_TOO_LARGE
 
 
-def test_an_entry_that_lies_about_its_size_is_read_no_further(tmp_path: Path) -> None:
+def test_entry_with_false_size_is_read_no_further(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.zip", {"a.png": bytes(1 << 20)}, zipfile.ZIP_DEFLATED)
     content = path.read_bytes().replace(struct.pack("<I", 1 << 20), struct.pack("<I", 100))
     path.write_bytes(content)
@@ -131,25 +132,25 @@ def test_an_entry_that_lies_about_its_size_is_read_no_further(tmp_path: Path) ->
         decode(found)
 
 
-def test_a_picture_of_another_kind_under_a_known_suffix_is_refused() -> None:
-    with pytest.raises(Failure, match="cannot be read as a picture"):
-        decode(picture(encoded(flat(), "GIF")))
+def test_image_with_wrong_suffix_is_refused() -> None:
+    with pytest.raises(Failure, match="cannot be read as an image"):
+        decode(image_file(encoded(flat(), "GIF")))
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+def test_oversized_image_is_refused_before_decoding() -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bodies = (header, b"IDAT")
     chunks = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
     with pytest.raises(Failure, match=r"has more than .* pixels") as caught:
-        decode(picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)))
+        decode(image_file(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)))
     assert caught.value.reason is Reason.CALIBRATION_TOO_LARGE
 
 
-def test_a_picture_is_turned_as_its_camera_says() -> None:
+def test_exif_orientation_is_applied() -> None:
     image = flat(size=(8, 6))
     exif = image.getexif()
     exif[0x0112] = 6
-    assert decode(picture(encoded(image, "JPEG", exif=exif))).size == (6, 8)
+    assert decode(image_file(encoded(image, "JPEG", exif=exif))).size == (6, 8)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_picture_is_turned_as_its_camera_says() -> None:
     ],
 )
 def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], expected: tuple[int, int, int] | None) -> None:
-    image = decode(picture(encoded(make())))
+    image = decode(image_file(encoded(make())))
     assert image.mode == "RGB"
     if expected:
         assert image.getpixel((0, 0)) == expected
@@ -183,38 +184,38 @@ def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], expected
     ],
     ids=["CMYK", "grey JPEG", "progressive", "WebP with alpha", "BMP with alpha", "two colours", "palette with alpha"],
 )
-def test_every_kind_of_picture_becomes_rgb(
+def test_every_image_format_becomes_rgb(
     image: Image.Image, kind: str, options: dict[str, object], expected: tuple[int, int, int]
 ) -> None:
-    found = decode(picture(encoded(image, kind, **options)))
+    found = decode(image_file(encoded(image, kind, **options)))
     assert found.mode == "RGB"
-    assert np.abs(np.subtract(found.getpixel((8, 8)), expected)).max() <= 2
+    assert np.abs(np.subtract(np.asarray(found)[8, 8], expected)).max() <= 2
 
 
-def test_sixteen_bits_of_a_colour_become_eight() -> None:
+def test_sixteen_bit_colour_becomes_eight_bit() -> None:
     samples = struct.pack(">3H", 0xC801, 0x6402, 0x3203) * 4
     rows = b"".join(b"\0" + samples for _ in range(4))
     bodies = (b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND")
     chunks = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
-    assert decode(picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))).getpixel((1, 1)) == (200, 100, 50)
+    assert decode(image_file(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))).getpixel((1, 1)) == (200, 100, 50)
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_every_orientation_is_made_upright(kind: str, turn: int) -> None:
+def test_every_exif_orientation_becomes_upright(kind: str, turn: int) -> None:
     image = Image.new("RGB", (32, 16), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, 16, 8))
     exif = image.getexif()
     exif[0x0112] = turn
-    found = decode(picture(encoded(image, kind, exif=exif)))
+    found = decode(image_file(encoded(image, kind, exif=exif)))
     expected = {1: (4, 4), 2: (-4, 4), 3: (-4, -4), 4: (4, -4), 5: (4, 4), 6: (-4, 4), 7: (-4, -4), 8: (4, -4)}[turn]
     assert found.size == ((32, 16) if turn < 5 else (16, 32))
-    at = tuple(place % side for place, side in zip(expected, found.size, strict=True))
-    assert found.getpixel(at)[0] > 200  # type: ignore[index, operator]
+    x, y = expected
+    assert np.asarray(found)[y, x, 0] > 200
 
 
 @pytest.mark.parametrize("size", [(200_000, 3), (3, 200_000)])
-def test_the_centre_of_a_strip_is_cut_in_little_memory(size: tuple[int, int]) -> None:
+def test_centre_crop_of_long_image_needs_little_memory(size: tuple[int, int]) -> None:
     strip = Image.new("RGB", size, (255, 0, 0))
     middle = tuple(side // 2 for side in size)
     strip.paste((0, 255, 0), (middle[0] - 9, middle[1] - 9, middle[0] + 9, middle[1] + 9))
@@ -235,7 +236,7 @@ def test_the_centre_of_a_strip_is_cut_in_little_memory(size: tuple[int, int]) ->
         ((512, 600), (320, 640), (183, 0, 456, 320)),
     ],
 )
-def test_a_picture_is_letterboxed_as_in_training(
+def test_image_is_letterboxed_as_in_training(
     size: tuple[int, int], input_size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     boxed = np.asarray(letterbox(flat((255, 255, 255), size), input_size))
@@ -245,7 +246,7 @@ def test_a_picture_is_letterboxed_as_in_training(
     assert set(np.unique(boxed)) <= {114, 255}
 
 
-def test_the_centre_is_cut_after_the_shorter_side_is_scaled() -> None:
+def test_centre_crop_follows_resize_of_shorter_side() -> None:
     wide = Image.new("RGB", (300, 100), (255, 0, 0))
     wide.paste((0, 255, 0), (100, 0, 200, 100))
     cut = np.asarray(centre_crop(wide, (50, 50)))
@@ -253,7 +254,7 @@ def test_the_centre_is_cut_after_the_shorter_side_is_scaled() -> None:
     assert (cut[:, 2:-2] == (0, 255, 0)).all()
 
 
-def test_both_sides_are_stretched_each_by_itself() -> None:
+def test_stretch_scales_each_side() -> None:
     halves = Image.new("RGB", (200, 100))
     halves.paste((255, 255, 255), (100, 0, 200, 100))
     stretched = np.asarray(stretch(halves, (64, 32)))
@@ -262,7 +263,7 @@ def test_both_sides_are_stretched_each_by_itself() -> None:
     assert (stretched[:, 18:] == 255).all()
 
 
-def test_an_input_is_normalised_rgb_with_channels_first() -> None:
+def test_input_is_normalised_rgb_in_nchw() -> None:
     preprocessing = Preprocessing("letterbox", mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 1.0))
     found = prepare(flat((255, 255, 0), (32, 32)), preprocessing, (32, 32))
     assert found.shape == (1, 3, 32, 32)
@@ -271,13 +272,17 @@ def test_an_input_is_normalised_rgb_with_channels_first() -> None:
     assert [float(channel[0, 0]) for channel in found[0]] == [1.0, 2.0, -0.5]
 
 
-def test_inputs_are_prepared_only_when_they_are_asked_for() -> None:
+def test_inputs_are_prepared_lazily() -> None:
     read: list[int] = []
 
-    def make(index: int) -> Picture:
-        return Picture(str(index), lambda: (read.append(index), encoded(flat()))[1])
+    def make(index: int) -> ImageFile:
+        def content() -> bytes:
+            read.append(index)
+            return encoded(flat())
 
-    inputs = Inputs([make(index) for index in range(5)], Preprocessing("letterbox"), (32, 32))
+        return ImageFile(str(index), content)
+
+    inputs = PreparedImages([make(index) for index in range(5)], Preprocessing("letterbox"), (32, 32))
     assert (len(inputs), read) == (5, [])
     assert inputs[3].shape == (1, 3, 32, 32)
     assert (len(inputs[1:3]), read) == (2, [3])
@@ -285,7 +290,7 @@ def test_inputs_are_prepared_only_when_they_are_asked_for() -> None:
 
 
 class Data:
-    """Data sets in a directory store; each picture is a colour by which it is told."""
+    """Datasets in a directory store; each image is of one colour, which identifies it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -310,7 +315,7 @@ class Data:
 
     def digest(self, uri: str, samples: int) -> str | None:
         found = fetch_dataset(self.store, {}, Calibration(DataRef(uri), samples), self.root / "work")
-        return found and found.digest
+        return found.digest if found else None
 
 
 @pytest.fixture
@@ -322,24 +327,24 @@ KINDS = pytest.mark.parametrize("name", ["set.zip", "set/"])
 
 
 def named(count: int, prefix: str = "", blue: int = 0) -> dict[str, bytes]:
-    """Pictures with numbers for names, each of its own red and green."""
+    """Images with numbers for names, each of its own red and green."""
     return {f"{prefix}{i:04d}.png": encoded(flat((i % 256, i // 256, blue))) for i in range(count)}
 
 
-def reds(found: tuple[Picture, ...]) -> list[int]:
+def reds(found: tuple[ImageFile, ...]) -> list[int]:
     return [decode(item).getpixel((0, 0))[0] for item in found]  # type: ignore[index]
 
 
-def blues(found: tuple[Picture, ...]) -> list[int]:
+def blues(found: tuple[ImageFile, ...]) -> list[int]:
     return [decode(item).getpixel((0, 0))[2] for item in found]  # type: ignore[index]
 
 
 def in_order(count: int) -> list[int]:
-    return sorted(range(count), key=lambda index: place_of(f"{index:04d}.png"))
+    return sorted(range(count), key=lambda index: sort_key(f"{index:04d}.png"))
 
 
 @KINDS
-def test_pictures_are_taken_in_the_order_of_digests(data: Data, name: str) -> None:
+def test_images_are_sampled_in_digest_order(data: Data, name: str) -> None:
     found, expected = data.open(data.put(name, named(200)), 40), in_order(200)
     assert reds(found.calibration) == expected[:40]
     assert sorted(reds(found.verification)) == sorted(expected[40 : 40 + VERIFICATION_LIMIT])
@@ -347,7 +352,7 @@ def test_pictures_are_taken_in_the_order_of_digests(data: Data, name: str) -> No
 
 
 @pytest.mark.parametrize("count", [8, 9, 31, 64])
-def test_the_first_pictures_that_verify_are_spread_over_the_names(data: Data, count: int) -> None:
+def test_first_verification_images_are_spread_over_names(data: Data, count: int) -> None:
     found = reds(data.open(data.put("set.zip", named(count)), 1, calibrates=False).verification)
     assert sorted(found) == list(range(count))
     gaps = np.diff([0, *sorted(found[:VERIFICATION_COUNT]), count])
@@ -356,7 +361,7 @@ def test_the_first_pictures_that_verify_are_spread_over_the_names(data: Data, co
 
 @KINDS
 @pytest.mark.parametrize(("nights", "days"), [(100, 128), (300, 100), (100, 300), (20, 120)])
-def test_what_sorts_first_fills_no_sample(data: Data, name: str, nights: int, days: int) -> None:
+def test_sample_is_not_biased_to_first_names(data: Data, name: str, nights: int, days: int) -> None:
     files = {**named(nights, "cam1/", blue=10), **named(days, "cam2/", blue=200)}
     found, share = data.open(data.put(name, files), 64), days / (nights + days)
     for chosen in (found.calibration, found.verification):
@@ -365,16 +370,21 @@ def test_what_sorts_first_fills_no_sample(data: Data, name: str, nights: int, da
     assert set(blues(found.verification[:VERIFICATION_COUNT])) == {10, 200}
 
 
-def test_a_folder_and_its_archive_give_the_same_choice(data: Data) -> None:
+def test_folder_and_archive_give_same_sample(data: Data) -> None:
     one, other = (data.open(data.put(name, named(150, "a/")), 32) for name in ("set.zip", "set/"))
     assert reds(one.calibration) == reds(other.calibration)
     assert reds(one.verification) == reds(other.verification)
 
 
-def test_of_a_folder_only_the_chosen_pictures_are_downloaded(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri, asked = data.put("set/", named(200)), []
+def test_only_sampled_images_of_folder_are_downloaded(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, asked = data.put("set/", named(200)), list[str]()
     download = type(data.store).download
-    monkeypatch.setattr(type(data.store), "download", lambda *a: (asked.append(a[1]), download(*a))[1])
+
+    def noted(store: Store, uri: str, *others: Any) -> Any:
+        asked.append(uri)
+        return download(store, uri, *others)
+
+    monkeypatch.setattr(type(data.store), "download", noted)
     data.open(uri, 8)
     assert asked == [f"{uri}{index:04d}.png" for index in in_order(200)[: 8 + VERIFICATION_LIMIT]]
     asked.clear()
@@ -396,7 +406,7 @@ def test_of_a_folder_only_the_chosen_pictures_are_downloaded(data: Data, monkeyp
         (1, 64, 1, 1, False),
     ],
 )
-def test_verification_is_apart_where_there_are_enough(
+def test_verification_set_excludes_calibration_images(
     data: Data, count: int, samples: int, calibrated: int, verified: int, *, apart: bool
 ) -> None:
     assert SPARE * VERIFICATION_COUNT == 32
@@ -412,19 +422,19 @@ def test_verification_is_apart_where_there_are_enough(
     }
 
 
-def test_too_few_pictures_verify_with_those_first_that_did_not_calibrate(data: Data) -> None:
+def test_small_set_verifies_uncalibrated_images_first(data: Data) -> None:
     found = data.open(data.put("set.zip", named(8)), 6)
     assert set(reds(found.verification[:2])) == set(in_order(8)[6:])
     assert set(reds(found.verification[2:])) == set(in_order(8)[:6])
 
 
-def test_what_is_not_calibrated_is_verified_on_all_pictures(data: Data) -> None:
+def test_uncalibrated_conversion_verifies_on_all_images(data: Data) -> None:
     found = data.open(data.put("set.zip", named(40)), 6, calibrates=False)
     assert (found.calibration, sorted(reds(found.verification))) == ((), list(range(40)))
 
 
 @KINDS
-def test_a_picture_under_two_names_is_one(data: Data, name: str) -> None:
+def test_image_under_two_names_counts_once(data: Data, name: str) -> None:
     twice = {f"copy-of-{entry}": content for entry, content in named(60).items()}
     found = data.open(data.put(name, {**named(60), **twice}), 40)
     calibrated, verified = (reds(chosen) for chosen in (found.calibration, found.verification))
@@ -432,7 +442,7 @@ def test_a_picture_under_two_names_is_one(data: Data, name: str) -> None:
     assert (len(calibrated), len(verified), found.repeated) == (40, 19, 45)
 
 
-def test_pictures_that_show_the_same_are_one_whatever_their_bytes(data: Data) -> None:
+def test_identical_pixels_count_once(data: Data) -> None:
     noise = Image.effect_noise((20, 20), 80)
     files = {"a.png": encoded(noise), "b.bmp": encoded(noise, "BMP"), "c.png": encoded(noise.convert("RGB"))}
     black = {f"black-{i}.png": encoded(Image.new("RGB", (8 + i, 9))) for i in range(5)}
@@ -445,7 +455,7 @@ TORN = encoded(flat((1, 2, 3), (640, 480)), "JPEG")[:900]
 
 @KINDS
 @pytest.mark.parametrize(("count", "broken"), [(100, 1), (120, 1), (250, 2)])
-def test_one_unreadable_picture_in_a_hundred_is_left_out(data: Data, name: str, count: int, broken: int) -> None:
+def test_one_unreadable_image_in_hundred_is_skipped(data: Data, name: str, count: int, broken: int) -> None:
     files = named(count)
     lost = in_order(count)[3 : 3 + broken]
     files.update({f"{index:04d}.png": TORN for index in lost})
@@ -456,42 +466,42 @@ def test_one_unreadable_picture_in_a_hundred_is_left_out(data: Data, name: str, 
     assert [f"{index:04d}.png" in message for index, message in zip(lost, found.unreadable, strict=True)] == (
         [True] * broken
     )
-    assert f"left out {broken} of the pictures: " in found.remark()
+    assert f"left out {broken} of the images: " in found.remark()
 
 
 @KINDS
 @pytest.mark.parametrize(("count", "broken"), [(8, 1), (99, 1), (100, 2), (120, 2), (250, 3)])
-def test_more_unreadable_pictures_are_refused_by_name(data: Data, name: str, count: int, broken: int) -> None:
+def test_many_unreadable_images_are_refused_by_name(data: Data, name: str, count: int, broken: int) -> None:
     files = named(count)
     lost = [f"{index:04d}.png" for index in in_order(count)[:broken]]
     files.update(dict.fromkeys(lost, TORN))
-    with pytest.raises(Failure, match=r"cannot be read as a picture \(.*\); repair or remove it") as caught:
+    with pytest.raises(Failure, match=r"cannot be read as an image \(.*\); repair or remove it") as caught:
         data.open(data.put(name, files), count)
     assert caught.value.reason is Reason.CALIBRATION_INVALID
     assert all(entry in str(caught.value) for entry in lost)
 
 
 @KINDS
-def test_one_of_a_large_set_may_be_unreadable_in_every_precision(data: Data, name: str) -> None:
+def test_large_set_may_have_unreadable_image_in_every_precision(data: Data, name: str) -> None:
     files = {**named(200), f"{in_order(200)[1]:04d}.png": TORN}
     found = data.open(data.put(name, files), 8, calibrates=False)
     assert (len(found.verification), len(found.unreadable)) == (63, 1)
 
 
-def test_a_refusal_names_the_first_few_of_many_broken_pictures(data: Data) -> None:
+def test_error_names_first_of_many_broken_images(data: Data) -> None:
     files = {f"{index:04d}.png": TORN for index in range(400)}
-    with pytest.raises(Failure, match="more of 364 pictures than one in a hundred cannot be used") as caught:
+    with pytest.raises(Failure, match="more of 364 images than one in a hundred cannot be used") as caught:
         data.open(data.put("set.zip", files), 300)
     assert str(caught.value).count("cannot be read") == 3
 
 
-def test_a_local_folder_serves_as_well(data: Data) -> None:
+def test_local_folder_is_accepted(data: Data) -> None:
     data.put("set/", named(8))
     found = data.open(f"file://{data.root}/store/datasets/set/", 2)
     assert reds(found.calibration) == in_order(8)[:2]
 
 
-def test_a_name_that_is_no_utf_8_is_no_obstacle(data: Data) -> None:
+def test_non_utf8_file_name_is_accepted(data: Data) -> None:
     (data.root / "latin").mkdir()
     (data.root / os.fsdecode(b"latin/caf\xe9.png")).write_bytes(encoded(flat((7, 0, 0))))
     found = data.open(f"file://{data.root}/latin/", 1)
@@ -499,7 +509,7 @@ def test_a_name_that_is_no_utf_8_is_no_obstacle(data: Data) -> None:
     assert found.calibration[0].name.endswith("caf\ufffd.png")
 
 
-def test_the_digest_of_a_folder_changes_with_content_and_name(data: Data) -> None:
+def test_folder_digest_changes_with_content_and_name(data: Data) -> None:
     uri, folder = data.put("set/", named(8)), data.root / "store/datasets/set"
     first = data.digest(uri, 8)
     assert data.digest(uri, 8) == first
@@ -509,7 +519,7 @@ def test_the_digest_of_a_folder_changes_with_content_and_name(data: Data) -> Non
     assert len({first, renamed, data.digest(uri, 8)}) == 3
 
 
-def test_the_digest_of_a_folder_covers_what_is_chosen(data: Data) -> None:
+def test_folder_digest_covers_sampled_images(data: Data) -> None:
     uri, folder = data.put("set/", named(200)), data.root / "store/datasets/set"
     first, order = data.digest(uri, 8), in_order(200)
     (folder / f"{order[-1]:04d}.png").write_bytes(b"changed")
@@ -518,8 +528,8 @@ def test_the_digest_of_a_folder_covers_what_is_chosen(data: Data) -> None:
     assert data.digest(uri, 8) != first
 
 
-def test_pictures_of_a_folder_are_bounded_in_all(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "TOTAL_LIMIT", 3 * len(encoded(flat())))
+def test_total_size_of_folder_is_limited(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "TOTAL_LIMIT", 3 * len(encoded(flat())))
     with pytest.raises(Failure, match=r"have more than .* MiB; ask for fewer samples") as caught:
         data.open(data.put("set/", named(8)), 4)
     assert caught.value.reason is Reason.CALIBRATION_TOO_LARGE
@@ -528,20 +538,28 @@ def test_pictures_of_a_folder_are_bounded_in_all(data: Data, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("uri", "reason", "message"),
     [
-        ("s3://datasets/nothing/", Reason.CALIBRATION_NOT_FOUND, "holds nothing; upload pictures"),
+        ("s3://datasets/nothing/", Reason.CALIBRATION_NOT_FOUND, "holds nothing; upload images"),
         ("s3://datasets/nothing.zip", Reason.CALIBRATION_NOT_FOUND, "correct spec.calibration.dataset.uri"),
         ("s3://absent/folder/", Reason.BUCKET_NOT_FOUND, "bucket absent"),
     ],
 )
-def test_pictures_that_are_not_there_are_told(data: Data, uri: str, reason: Reason, message: str) -> None:
+def test_missing_images_are_reported(data: Data, uri: str, reason: Reason, message: str) -> None:
     with pytest.raises(Failure, match=message) as caught:
         data.open(uri, 4)
     assert caught.value.reason is reason
 
 
-def test_a_model_is_verified_on_packaged_pictures_where_the_user_names_none(data: Data) -> None:
+def test_built_in_images_are_default_for_verification(data: Data) -> None:
     assert fetch_dataset(data.store, {}, None, data.root) is None
     found = open_dataset(None, None, data.root)
     assert (found.calibration, found.is_own, len(found.verification)) == ((), False, 4)
-    assert len({decode(picture).tobytes() for picture in found.verification}) == 4
+    assert len({decode(image).tobytes() for image in found.verification}) == 4
     assert found.describe()["source"] == "built-in"
+
+
+def test_single_image_is_a_dataset(data: Data) -> None:
+    uri = data.put("photos/", {"a b.png": next(iter(named(1).values()))})
+    dataset = data.open(f"{uri}a b.png", 5)
+    assert [image.name for image in dataset.calibration] == [f"{uri}a b.png"]
+    assert dataset.verification == dataset.calibration
+    assert data.digest(f"{uri}a b.png", 5) != data.digest(uri, 5)

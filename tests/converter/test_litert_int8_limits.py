@@ -1,4 +1,4 @@
-"""What 8 bits cannot reach in LiteRT: what a ReLU leaves is padded with zeros for pooling, and masks stay in float."""
+"""Limits of LiteRT's INT8: outputs of a ReLU are padded with zeros for pooling, and masks stay in float."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelexport.matrix import Scheme
+from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
@@ -48,8 +48,8 @@ def write(module: torch.nn.Module, axes: tuple[str, ...], images: list[Array], f
 
     outputs = (Output("values", axes, ""),)
     model = LoadedModel(module.eval().requires_grad_(False), (32, 32), outputs, (), Preprocessing("stretch"))
-    litert.convert(model, Scheme.FP32, folder / "full.tflite")
-    litert.quantise(model, folder / "full.tflite", Scheme.STATIC_WI8_AI8, images, folder / "small.tflite")
+    litert.convert(model, Recipe.FP32, folder / "full.tflite")
+    litert.quantise(model, folder / "full.tflite", Recipe.STATIC_WI8_AI8, images, folder / "small.tflite")
     return model
 
 
@@ -60,14 +60,14 @@ def assert_close(model: LoadedModel, path: Path, image: Array, tolerance: float)
     np.testing.assert_allclose(litert.open_file(model, path)(image)[0], expected, atol=tolerance)
 
 
-def test_a_resnets_first_layers_can_be_quantised_to_eight_bits(tmp_path: Path) -> None:
+def test_first_layers_of_resnet_can_be_quantised_to_int8(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).numpy()
     model = write(Stem(), ("batch", "class", "row", "column"), [image], tmp_path)
     assert_close(model, tmp_path / "full.tflite", image, 1e-6)
     assert_close(model, tmp_path / "small.tflite", image, 0.02)
 
 
-def test_masked_attention_can_be_quantised_to_eight_bits(tmp_path: Path) -> None:
+def test_masked_attention_can_be_quantised_to_int8(tmp_path: Path) -> None:
     from modelexport_converter.backends import litert
 
     torch.manual_seed(0)

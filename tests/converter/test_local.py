@@ -1,4 +1,4 @@
-"""A conversion as one process: what its child may see, and how its end becomes that of the whole."""
+"""A local conversion: the environment of its child process, and how the child's end becomes its own."""
 
 import json
 import os
@@ -12,17 +12,17 @@ import pytest
 
 from command_line import SOURCES, is_alive, wait_for
 from modelexport import names
-from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport.spec import DataRef, Model
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.api.spec import DataRef, Model
+from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 
 REQUEST = ConversionRequest(
     export="default/tiny",
     model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
     target=Target(Format.ONNX, Precision.FP32),
-    scheme=Scheme.FP32,
+    recipe=Recipe.FP32,
     threshold=Threshold("agreement", 0.9),
     artifact_name="tiny-fp32.onnx",
     output="s3://exports/default/tiny/",
@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_the_converting_child_gets_no_credential(run: Run) -> None:
+def test_conversion_process_gets_no_credentials(run: Run) -> None:
     code, result, events = run('(folder / "environ").write_bytes(pathlib.Path("/proc/self/environ").read_bytes())')
     assert result is not None
     assert (code, result.reason) == (65, Reason.CHECKPOINT_UNREADABLE)
@@ -115,7 +115,7 @@ def test_the_converting_child_gets_no_credential(run: Run) -> None:
         ("os._exit(65)", 65),
     ],
 )
-def test_a_child_that_dies_silently_ends_the_conversion(run: Run, action: str, code: int) -> None:
+def test_conversion_fails_when_process_dies_silently(run: Run, action: str, code: int) -> None:
     assert run(action)[:2] == (code, None)
 
 
@@ -128,18 +128,18 @@ REFUSED = ConversionResult(Reason.CHECKPOINT_MISMATCH, "another model").to_json(
     ("text", "code"),
     [(SUCCEEDED, 70), (SUCCEEDED, 65), (REFUSED, 75), (REFUSED, 70), ("x" * 100_000, 65), ("{}", 65), ("\x1b[2J", 70)],
 )
-def test_an_answer_that_does_not_fit_the_exit_code_is_none(run: Run, text: str, code: int) -> None:
+def test_result_contradicting_exit_code_is_ignored(run: Run, text: str, code: int) -> None:
     assert run(SAY.format(text=text, code=code))[:2] == (code, None)
 
 
-def test_a_child_that_leaves_nothing_publishes_nothing(run: Run) -> None:
+def test_process_without_output_publishes_nothing(run: Run) -> None:
     code, result, _ = run(SAY.format(text=SUCCEEDED, code=0))
     assert result is not None
     assert (code, result.reason) == (70, Reason.OUTPUT_REFUSED)
     assert not (run.folder / "store/exports").exists()
 
 
-def test_a_conversion_that_is_asked_to_end_ends_its_child(run: Run) -> None:
+def test_termination_stops_conversion_process(run: Run) -> None:
     running = run.start("(folder / 'pid').write_text(str(os.getpid())); time.sleep(300)")
     pid = int(wait_for(lambda: (run.folder / "pid").exists() and (run.folder / "pid").read_text(), "a child"))
     running.send_signal(signal.SIGTERM)

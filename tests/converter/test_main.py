@@ -1,4 +1,4 @@
-"""A conversion as a process answers it: termination message, exit code, events and reports, with a tiny model."""
+"""The results of a conversion process: termination message, exit code, events and reports, with a tiny model."""
 
 import errno
 import io
@@ -13,26 +13,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from modelexport import names
-from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport.spec import Calibration, DataRef, Model
-from modelexport_converter import __main__, pipeline, report, steps
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.api.spec import Calibration, DataRef, Model
+from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
+from modelexport_converter import __main__, pipeline, steps
 from modelexport_converter.failures import Failure
+from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.local import make_places
-from modelexport_converter.outcome import Terminated
-from modelexport_converter.threads import thread_count
+from modelexport_converter.model import LoadedModel
+from modelexport_converter.publishing import report
+from modelexport_converter.runtime.outcome import Terminated
+from modelexport_converter.runtime.threads import thread_count
+from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 from tiny_model import TinyBackend, tiny_model
 
 REQUEST = ConversionRequest(
     export="default/tiny",
     model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
     target=Target(Format.ONNX, Precision.FP32),
-    scheme=Scheme.FP32,
+    recipe=Recipe.FP32,
     threshold=Threshold("agreement", 0.9),
     artifact_name="tiny-fp32.onnx",
     output="s3://exports/default/tiny/onnx-fp32-0123456789/",
@@ -41,7 +46,7 @@ REQUEST = ConversionRequest(
 STATIC = replace(
     REQUEST,
     target=Target(Format.ONNX, Precision.INT8),
-    scheme=Scheme.STATIC_WI8_AI8,
+    recipe=Recipe.STATIC_WI8_AI8,
     calibration=Calibration(DataRef("s3://datasets/five.zip"), 5),
 )
 
@@ -60,7 +65,7 @@ class Answer:
 
 @dataclass
 class Bench:
-    """Runs the steps of conversions of a tiny model in this process; ``left`` is what the last one left as scratch."""
+    """Converts a tiny model step by step in this process; ``left`` lists the scratch files of the last conversion."""
 
     root: Path
     monkeypatch: pytest.MonkeyPatch
@@ -89,13 +94,13 @@ class Bench:
         result = ConversionResult.from_json(message.read_text(encoding="utf-8")) if message.exists() else None
         return Answer(code, result, [json.loads(line) for line in stream.getvalue().splitlines()])
 
-    def put(self, name: str, pictures: Sequence[Image.Image], broken: int = 0) -> None:
-        """Write an archive of pictures, and of some that are none."""
+    def put(self, name: str, images: Sequence[Image.Image], broken: int = 0) -> None:
+        """Write an archive of images and of some files that are no images."""
         with zipfile.ZipFile(self.store / "datasets" / name, "w") as archive:
-            for index, image in enumerate(pictures):
-                picture = io.BytesIO()
-                image.save(picture, "PNG")
-                archive.writestr(f"{index}.png", picture.getvalue())
+            for index, image in enumerate(images):
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+                archive.writestr(f"{index}.png", buffer.getvalue())
             for index in range(broken):
                 archive.writestr(f"broken-\x1b[2J{index}.png", b"nothing")
 
@@ -123,7 +128,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def test_a_conversion_publishes_artifact_and_report_and_answers_with_them(bench: Bench) -> None:
+def test_conversion_publishes_file_and_report(bench: Bench) -> None:
     answer = bench()
     assert (answer.code, bench.published()) == (
         0,
@@ -133,7 +138,7 @@ def test_a_conversion_publishes_artifact_and_report_and_answers_with_them(bench:
     assert result is not None
     assert result.artifact is not None
     assert result.verification is not None
-    assert (result.reason, result.scheme, result.reused) == (Reason.SUCCEEDED, "fp32", False)
+    assert (result.reason, result.recipe, result.reused) == (Reason.SUCCEEDED, "fp32", False)
     assert result.artifact.uri == f"{REQUEST.output}tiny-fp32.onnx"
     assert result.verification.value == "1.000000"
     assert result.report_uri == f"{REQUEST.output}report.json"
@@ -141,7 +146,7 @@ def test_a_conversion_publishes_artifact_and_report_and_answers_with_them(bench:
     assert result.peak_memory_mib > 50
 
 
-def test_every_stage_is_announced_and_timed(bench: Bench) -> None:
+def test_every_stage_is_logged_and_timed(bench: Bench) -> None:
     answer = bench()
     stages = ["fetch", "start", "load", "convert", "quantise", "inspect", "verify", "publish"]
     assert answer.stages() == stages
@@ -151,15 +156,15 @@ def test_every_stage_is_announced_and_timed(bench: Bench) -> None:
     assert not any("job" in event for event in answer.events)
 
 
-def test_on_a_cluster_every_line_names_the_job(bench: Bench) -> None:
-    answer = bench(**{names.JOB_ENV: "tiny-onnx-fp32-0123456789"})
+def test_cluster_log_lines_name_job(bench: Bench) -> None:
+    answer = bench(REQUEST, None, **{names.JOB_ENV: "tiny-onnx-fp32-0123456789"})
     assert {event["job"] for event in answer.events} == {"tiny-onnx-fp32-0123456789"}
 
 
-def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
+def test_report_describes_file_usage(bench: Bench) -> None:
     bench(STATIC)
     found = bench.report()
-    assert found["schemaVersion"] == 2
+    assert found["schemaVersion"] == 3
     assert found["scheme"] == "static_wi8_ai8"
     assert found["model"]["classNames"] == ["a", "b", "c", "d"]
     assert found["model"]["weights"] == "the whole checkpoint"
@@ -169,13 +174,19 @@ def test_the_report_says_how_to_use_the_file(bench: Bench) -> None:
     assert found["model"]["preprocessing"]["resize"] == "letterbox"
     assert found["model"]["weightTypes"] == {"int8": 112}
     assert found["agreements"] == {"scores": 1.0}
+    assert found["floatLayers"] == []
     assert set(found["sources"]) == {"checkpoint", "calibration"}
     assert {"modelexport", "torch"} <= set(found["versions"])
 
 
-def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None:
+def test_report_names_layers_that_stay_in_float(bench: Bench) -> None:
+    bench(replace(STATIC, max_float_layers=4))
+    assert bench.report()["floatLayers"] == ["conv"]
+
+
+def test_report_gives_origin_of_reference(bench: Bench) -> None:
     model = replace(tiny_model(), assumptions=("activation SiLU", "strides"), warnings=("it looks wrong",))
-    bench.monkeypatch.setattr(pipeline, "check_model", lambda work, _: model)
+    bench.monkeypatch.setattr(pipeline, "check_model", lambda work, *_: model)
     proof = "verified against a rebuilt network (assumed: activation SiLU, …; see verification.assumptions)"
     for text in (f"{proof} and published", f"an equal conversion had published this file already, {proof}"):
         result = bench().result
@@ -193,13 +204,28 @@ def test_the_origin_of_the_reference_goes_with_the_numbers(bench: Bench) -> None
     assert failed.verification.reference == "Rebuilt"
 
 
+def test_reference_runs_once_per_image(bench: Bench) -> None:
+    model, kept, runs = tiny_model(), [], []
+
+    def check(work: pipeline.Conversion, _: LoadedModel, outputs: ReferenceOutputs) -> LoadedModel:
+        for image in PreparedImages(work.dataset.verification, model.preprocessing, model.input_size):
+            outputs.keep(image, model.module(torch.from_numpy(image)))
+            kept.append(image)
+        model.module.register_forward_hook(lambda *_: runs.append(1))
+        return model
+
+    bench.monkeypatch.setattr(pipeline, "check_model", check)
+    assert bench().code == 0
+    assert len(runs) == len(kept) > 0  # those of the file, which TinyBackend runs by the module, too
+
+
 def own(name: str, samples: int = 64, request: ConversionRequest = STATIC) -> ConversionRequest:
     return replace(request, calibration=Calibration(DataRef(f"s3://datasets/{name}"), samples))
 
 
-def test_the_report_says_which_pictures_were_used(bench: Bench) -> None:
+def test_report_lists_used_images(bench: Bench) -> None:
     assert bench(STATIC).code == 0
-    assert bench.report()["pictures"] == {
+    assert bench.report()["images"] == {
         "source": "spec.calibration.dataset",
         "calibrated": 5,
         "apart": False,
@@ -210,39 +236,39 @@ def test_the_report_says_which_pictures_were_used(bench: Bench) -> None:
     }
 
 
-def test_pictures_that_were_left_out_are_told_everywhere(bench: Bench) -> None:
+def test_skipped_images_are_reported_everywhere(bench: Bench) -> None:
     bench.put("torn.zip", [noise(index) for index in range(110)], broken=1)
     answer = bench(own("torn.zip"))
-    left_out = "broken-0.png in s3://datasets/torn.zip cannot be read as a picture (it is not of the kinds BMP"
+    left_out = "broken-0.png in s3://datasets/torn.zip cannot be read as an image (it is not of the kinds BMP"
     assert answer.result is not None
-    assert answer.result.message.startswith(f"verified and published; left out 1 of the pictures: {left_out}")
-    (event,) = (event for event in answer.events if event["event"] == "picture left out")
+    assert answer.result.message.startswith(f"verified and published; left out 1 of the images: {left_out}")
+    (event,) = (event for event in answer.events if event["event"] == "image left out")
     assert event["message"].startswith(left_out)
-    found = bench.report()["pictures"]
+    found = bench.report()["images"]
     assert [text[: len(left_out)] for text in found["unreadable"]] == [left_out]
     assert (found["calibrated"], found["apart"]) == (64, True)
     assert found["verified"] >= found["withEvidence"] >= 8
 
 
 @pytest.mark.parametrize("request_", [STATIC, REQUEST], ids=["INT8", "FP32"])
-def test_pictures_on_which_the_model_sees_nothing_are_refused(bench: Bench, request_: ConversionRequest) -> None:
+def test_uninformative_images_are_refused(bench: Bench, request_: ConversionRequest) -> None:
     black = [Image.new("RGB", (32, 32 + index)) for index in range(8)]
     bench.put("black.zip", black)
     bench.put("mixed.zip", [*black, noise(1), noise(2)])
     answer = bench(own("black.zip", request=request_))
     assert answer.result is not None
     assert answer.result.reason is Reason.VERIFICATION_FAILED
-    assert "the model gives all of the pictures the same answer (a single one), so that" in answer.result.message
+    assert "returns the same output for all images (a single one), so they do not prove" in answer.result.message
     assert bench.published() == []
     assert bench(own("mixed.zip", request=request_)).code == 0, "the way out that the message names"
 
 
-def test_built_in_pictures_without_evidence_are_told(bench: Bench) -> None:
+def test_uninformative_built_in_images_are_reported(bench: Bench) -> None:
     answer = bench()
     assert answer.result is not None
-    assert answer.result.message.startswith("verified and published; the model gives all of the pictures the same")
-    assert answer.result.message.endswith("name pictures of what the model has learned in spec.calibration")
-    found = bench.report()["pictures"]
+    assert answer.result.message.startswith("verified and published; the model returns the same output for all")
+    assert answer.result.message.endswith("provide images of the model's domain in spec.calibration")
+    found = bench.report()["images"]
     assert (found["source"], found["verified"], found["withEvidence"]) == ("built-in", 4, 0)
     again = bench()
     assert again.result is not None
@@ -250,25 +276,25 @@ def test_built_in_pictures_without_evidence_are_told(bench: Bench) -> None:
     assert "4 built-in ones, which prove little" in again.result.message
 
 
-def test_a_report_of_an_earlier_choice_is_no_reason_to_reuse(bench: Bench) -> None:
+def test_report_with_other_images_is_not_reused(bench: Bench) -> None:
     bench(STATIC)
     path = next(bench.store.rglob("report.json"))
-    path.write_text(path.read_text("utf-8").replace('"schemaVersion": 2', '"schemaVersion": 1', 1), "utf-8")
+    path.write_text(path.read_text("utf-8").replace('"schemaVersion": 3', '"schemaVersion": 2', 1), "utf-8")
     answer = bench(STATIC)
     assert answer.result is not None
     assert not answer.result.reused
 
 
-def test_calibration_pictures_reach_a_static_scheme_only(bench: Bench) -> None:
+def test_calibration_images_are_used_by_static_recipe_only(bench: Bench) -> None:
     static, half = TinyBackend(), TinyBackend()
     bench(STATIC, static)
     bench(
-        replace(STATIC, target=Target(Format.ONNX, Precision.FP16), scheme=Scheme.FP16, output="s3://exports/b/"), half
+        replace(STATIC, target=Target(Format.ONNX, Precision.FP16), recipe=Recipe.FP16, output="s3://exports/b/"), half
     )
     assert (static.samples, half.samples) == (5, 0)
 
 
-def test_a_finished_conversion_is_recognised_and_not_repeated(bench: Bench) -> None:
+def test_finished_conversion_is_reused(bench: Bench) -> None:
     first, backend = bench(), TinyBackend()
     again = bench(backend=backend)
     assert first.result is not None
@@ -300,7 +326,7 @@ def upgrade(bench: Bench) -> None:
 
 
 def forget_reference(bench: Bench) -> None:
-    """As a version wrote it that did not say where the original model comes from."""
+    """Rewrite a report as an earlier version wrote it, without the kind of reference."""
     path = next(bench.store.rglob("report.json"))
     content = json.loads(path.read_text())
     del content["verification"]["reference"]
@@ -310,7 +336,7 @@ def forget_reference(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade, forget_reference]
 )
-def test_a_conversion_is_repeated_when_something_changed(bench: Bench, happen: Callable[[Bench], None]) -> None:
+def test_changed_input_repeats_conversion(bench: Bench, happen: Callable[[Bench], None]) -> None:
     bench()
     happen(bench)
     backend = TinyBackend()
@@ -319,7 +345,7 @@ def test_a_conversion_is_repeated_when_something_changed(bench: Bench, happen: C
     assert (again.code, again.result.reused, backend.calls) == (0, False, ["convert"])
 
 
-def test_the_fp32_file_is_made_once_for_all_conversions_of_a_format(bench: Bench, tmp_path: Path) -> None:
+def test_fp32_file_is_shared_by_conversions_of_format(bench: Bench, tmp_path: Path) -> None:
     shared, full, static = str(tmp_path / "shared"), TinyBackend(), TinyBackend()
     bench(REQUEST, full, **{names.SHARED_DIR_ENV: shared})
     bench(STATIC, static, **{names.SHARED_DIR_ENV: shared})
@@ -330,13 +356,13 @@ def test_the_fp32_file_is_made_once_for_all_conversions_of_a_format(bench: Bench
     assert other.calls[0] == "convert", "the file of another checkpoint was taken"
 
 
-def test_a_half_made_shared_file_is_never_used(bench: Bench, tmp_path: Path) -> None:
+def test_incomplete_shared_file_is_never_used(bench: Bench, tmp_path: Path) -> None:
     shared = {names.SHARED_DIR_ENV: str(tmp_path / "shared")}
     assert bench(REQUEST, TinyBackend(RuntimeError("broken")), **shared).code == 70
     assert bench(REQUEST, TinyBackend(), **shared).code == 0
 
 
-def test_a_file_that_differs_too_much_is_not_published_and_the_numbers_are_told(bench: Bench) -> None:
+def test_deviating_file_is_reported_but_not_published(bench: Bench) -> None:
     answer = bench(backend=TinyBackend(noise=0.5))
     assert answer.result is not None
     assert (answer.code, answer.result.reason) == (65, Reason.VERIFICATION_FAILED)
@@ -362,7 +388,7 @@ def test_a_file_that_differs_too_much_is_not_published_and_the_numbers_are_told(
         (Failure(Reason.CHECKPOINT_MISMATCH, "another model"), 65, Reason.CHECKPOINT_MISMATCH, "another model"),
     ],
 )
-def test_whatever_a_conversion_raises_becomes_a_reason(
+def test_every_exception_maps_to_reason(
     bench: Bench, error: Exception, code: int, reason: Reason, message: str
 ) -> None:
     answer = bench(backend=TinyBackend(error))
@@ -373,7 +399,7 @@ def test_whatever_a_conversion_raises_becomes_a_reason(
     assert not bench.left, "scratch space is left"
 
 
-def test_a_defect_of_ours_is_an_internal_error_with_its_traceback_in_the_log(bench: Bench) -> None:
+def test_internal_error_logs_traceback(bench: Bench) -> None:
     bench.monkeypatch.setattr(steps, "fetch_inputs", None)
     answer = bench()
     assert answer.result is not None
@@ -391,7 +417,7 @@ def test_a_defect_of_ours_is_an_internal_error_with_its_traceback_in_the_log(ben
         ({"calibration": Calibration(DataRef("s3://checkpoints/tiny.pt"))}, Reason.CALIBRATION_INVALID, ["fetch"]),
     ],
 )
-def test_bad_input_is_the_fault_of_the_user_before_anything_is_converted(
+def test_bad_input_is_user_fault_before_conversion_starts(
     bench: Bench, change: Mapping[str, Any], reason: Reason, stages: list[str]
 ) -> None:
     answer = bench(replace(STATIC, **change))
@@ -400,22 +426,22 @@ def test_bad_input_is_the_fault_of_the_user_before_anything_is_converted(
     assert answer.stages() == stages
 
 
-def test_a_request_that_cannot_be_read_is_told(bench: Bench) -> None:
-    answer = bench(**{names.REQUEST_ENV: '{"schemaVersion": 99}'})
+def test_unreadable_request_is_reported(bench: Bench) -> None:
+    answer = bench(REQUEST, None, **{names.REQUEST_ENV: '{"schemaVersion": 99}'})
     assert answer.result is not None
     assert (answer.code, answer.result.reason) == (70, Reason.CLASS_INVALID)
     assert "schemaVersion 99" in answer.result.message
 
 
-def test_a_conversion_that_is_asked_to_end_leaves_no_file_and_no_message(bench: Bench) -> None:
+def test_terminated_conversion_leaves_no_file_and_no_message(bench: Bench) -> None:
     answer = bench(backend=TinyBackend(Terminated()))
     assert (answer.code, answer.result) == (143, None)
     assert not bench.left
     assert not (bench.store / "exports").exists()
 
 
-def test_a_missing_place_for_the_message_does_not_change_the_answer(bench: Bench) -> None:
-    answer = bench(**{names.TERMINATION_LOG_ENV: str(bench.root / "absent/log")})
+def test_missing_termination_log_keeps_exit_code(bench: Bench) -> None:
+    answer = bench(REQUEST, None, **{names.TERMINATION_LOG_ENV: str(bench.root / "absent/log")})
     assert answer.code == 0
     assert any(event["event"] == "no termination message" for event in answer.events)
 
@@ -424,7 +450,7 @@ def test_a_missing_place_for_the_message_does_not_change_the_answer(bench: Bench
     ("limit", "told", "expected"),
     [("max 100000", None, None), ("100000 100000", None, 1), ("50000 100000", None, 1), ("max 100000", "3", 3)],
 )
-def test_threads_follow_the_environment_then_the_limit_of_the_container(
+def test_thread_count_follows_environment_then_container_limit(
     tmp_path: Path, limit: str, told: str | None, expected: int | None
 ) -> None:
     (tmp_path / "cpu.max").write_text(limit, encoding="ascii")

@@ -1,4 +1,4 @@
-"""Programs that have the shapes of an architecture, but not what its outputs are said to be."""
+"""Programs with the output shapes of an architecture, whose output values break its contract."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 from converter.cells import ask, load
-from modelexport.reasons import Reason
-from modelexport.result import Reference
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport.api.reasons import Reason
+from modelexport.api.result import Reference
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.verify import compare
+from modelexport_converter.verification.agreement import compare
 
 Ending = Callable[[torch.Tensor], torch.Tensor]
-ANCHORS = 84  # of strides 8, 16 and 32 in a picture of 64 x 64
+ANCHORS = 84  # of strides 8, 16 and 32 in an image of 64 x 64
 
 
 class Pixels(nn.Module):
-    """Gives each pixel a number for each class, and ends in what it is told."""
+    """Gives each pixel a number for each class, passed through ``ending``."""
 
     def __init__(self, classes: int, ending: Ending) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Pixels(nn.Module):
 
 
 class Detector(nn.Module):
-    """Has boxes all over the picture, times a size, and scores."""
+    """Gives scores, and boxes all over the image, multiplied by ``size``."""
 
     def __init__(self, size: float, ending: Ending) -> None:
         super().__init__()
@@ -71,21 +71,21 @@ def load_program(architecture: str, network: nn.Module, folder: Path) -> LoadedM
 
 
 BROKEN = [
-    ("UNet", Pixels(3, nothing), "which are no probabilities; end the model in softmax(1)"),
+    ("UNet", Pixels(3, nothing), "which are not probabilities; end the model in softmax(1)"),
     ("DeepLabV3", Pixels(3, torch.sigmoid), "and not to 1; end the model in softmax(1)"),
-    ("FCN", Pixels(1, nothing), "which are no probabilities; end the model in sigmoid()"),
-    ("UNet", Pixels(3, torch.relu), "no probabilities"),
+    ("FCN", Pixels(1, nothing), "which are not probabilities; end the model in sigmoid()"),
+    ("UNet", Pixels(3, torch.relu), "not probabilities"),
     ("YOLOv8-CLS", Classifier(nothing), "end the model in softmax(1)"),
     ("YOLOv8-CLS", Classifier(torch.sigmoid), "and not to 1"),
     ("YOLOv8", Detector(1, nothing), "its own output scores goes from"),
-    ("YOLOv8", Detector(64, torch.sigmoid), "which are no parts of the picture; divide them by the input's width"),
+    ("YOLOv8", Detector(64, torch.sigmoid), "which are not fractions of the image; divide them by the input's width"),
     ("YOLOX", Detector(1, nothing), "end the model in sigmoid()"),
-    ("YOLOv4", Detector(64, torch.sigmoid), "no parts of the picture"),
+    ("YOLOv4", Detector(64, torch.sigmoid), "not fractions of the image"),
 ]
 
 
 @pytest.mark.parametrize(("architecture", "network", "problem"), BROKEN, ids=range(len(BROKEN)))
-def test_an_output_that_breaks_its_promise_is_refused(
+def test_output_violating_declared_range_is_refused(
     architecture: str, network: nn.Module, problem: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Failure) as caught:
@@ -105,16 +105,16 @@ KEPT: Sequence[tuple[str, nn.Module]] = (
 
 
 @pytest.mark.parametrize(("architecture", "network"), KEPT, ids=range(len(KEPT)))
-def test_the_way_out_of_a_broken_promise_is_taken(architecture: str, network: nn.Module, tmp_path: Path) -> None:
+def test_range_violation_remedy_works(architecture: str, network: nn.Module, tmp_path: Path) -> None:
     assert load_program(architecture, network, tmp_path).reference is Reference.PROGRAM
 
 
-def test_a_promise_is_checked_on_every_picture(tmp_path: Path) -> None:
+def test_declared_range_is_checked_on_every_image(tmp_path: Path) -> None:
     class Sometimes(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.softmax(1) + (image == 0).all()
 
     model = load_program("UNet", Sometimes(), tmp_path)
     black = torch.zeros(1, 3, 64, 64).numpy()
-    with pytest.raises(Failure, match="no probabilities"):
+    with pytest.raises(Failure, match="not probabilities"):
         compare(model, lambda image: (image,), [black])

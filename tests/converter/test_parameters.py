@@ -1,4 +1,4 @@
-"""What an export says of a network and no weights tell: the loaders do with it as the original libraries do."""
+"""Parameters that weights do not contain: the loaders apply them as the original libraries do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,20 +15,20 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 from converter.cells import TRAINED, ask, load
 from converter.detector_cells import drawn, untrained
 from converter.made_up import make_up
-from converter.test_semantic import Plain, warmed
+from converter.test_segmentation import Plain, warmed
 from converter.test_torchvision_detectors import answer
 from converter.test_yolov4 import weights as yolov4_weights
 from converter.test_yolox import weights as yolox_weights
-from modelexport.matrix import ARCHITECTURES
-from modelexport.reasons import Reason
-from modelexport.result import Reference
-from modelexport.spec import Parameters
-from modelexport_converter.architectures.layers import ACTIVATIONS, Conv, constants
+from modelexport.api.reasons import Reason
+from modelexport.api.result import Reference
+from modelexport.api.spec import Parameters
+from modelexport.matrix.support import ARCHITECTURES
+from modelexport_converter.architectures.layers import ACTIVATIONS, Conv, decoder_buffers
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.architectures.yolox_network import EPSILON, Network
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.state_dict import check_program_parameters
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import check_program_parameters
 from modelexport_converter.model import LoadedModel
 
 SIZE = (64, 96)
@@ -41,7 +41,7 @@ TORCHS = {
 }
 
 
-def picture(scale: float = 1.0) -> torch.Tensor:
+def random_image(scale: float = 1.0) -> torch.Tensor:
     return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)) * scale
 
 
@@ -81,16 +81,16 @@ CLASSIFIER = [[-1, 1, "Classify", [3]]]
 
 
 @pytest.mark.parametrize("activation", ARCHITECTURES["YOLOv8-CLS"].activations)
-def test_a_classifier_of_ultralytics_has_the_activation_that_is_given(activation: str) -> None:
+def test_ultralytics_classifier_uses_given_activation(activation: str) -> None:
     network = of_ultralytics(ClassificationModel, CLASSIFIER, activation)
     model = load_weights("YOLOv8-CLS", network.state_dict(), activation=activation)
     with torch.inference_mode():
-        expected = network(picture())
-    torch.testing.assert_close(run(model, picture())[0], expected[0], atol=1e-5, rtol=1e-4)
+        expected = network(random_image())
+    torch.testing.assert_close(run(model, random_image())[0], expected[0], atol=1e-5, rtol=1e-4)
     assert not any("activation" in assumption for assumption in model.assumptions)
 
 
-def test_a_detector_of_ultralytics_has_the_activation_that_is_given() -> None:
+def test_ultralytics_detector_uses_given_activation() -> None:
     network = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
     for module in network.modules():
         if isinstance(getattr(module, "act", None), nn.SiLU):
@@ -99,17 +99,17 @@ def test_a_detector_of_ultralytics_has_the_activation_that_is_given() -> None:
     network.load_state_dict({**make_up(network.state_dict()), **bins})
     model = load_weights("YOLOv8", network.state_dict(), activation="LeakyReLU")
     with torch.inference_mode():
-        found = network.eval()(picture())[0]
-    boxes, scores = run(model, picture())
+        found = network.eval()(random_image())[0]
+    boxes, scores = run(model, random_image())
     pixels = torch.tensor([SIZE[1], SIZE[0]] * 2).view(1, 4, 1)
     torch.testing.assert_close(boxes * pixels, found[:, :4], atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(scores, found[:, 4:], atol=1e-4, rtol=1e-3)
 
 
 def unfolded_yolox(tensors: Mapping[str, torch.Tensor], activation: nn.Module, depthwise: bool = True) -> nn.Module:
-    """The network that Megvii trains, with its normalisation apart, on pixels as they are in training."""
+    """Megvii's network in training: its normalisation is a layer of its own, and its pixels are those of training."""
     network = Network("nano", 3, SIZE, depthwise)
-    network.load_state_dict({**tensors, **constants(network)})
+    network.load_state_dict({**tensors, **decoder_buffers(network)})
     for module in network.modules():
         if isinstance(module, Conv):
             module.activation = activation
@@ -121,21 +121,21 @@ def unfolded_yolox(tensors: Mapping[str, torch.Tensor], activation: nn.Module, d
 @pytest.mark.parametrize(
     ("activation", "layer"), [("SiLU", nn.SiLU()), ("ReLU", nn.ReLU()), ("LeakyReLU", nn.LeakyReLU(0.1))]
 )
-def test_yolox_has_the_activation_that_is_given(activation: str, layer: nn.Module) -> None:
+def test_yolox_uses_given_activation(activation: str, layer: nn.Module) -> None:
     model = load_weights("YOLOX", yolox_weights(), activation=activation)
     with torch.inference_mode():
-        expected = unfolded_yolox(yolox_weights(), layer)(picture().flip(1) * 255)
-    for found, wanted in zip(run(model, picture()), expected, strict=True):
+        expected = unfolded_yolox(yolox_weights(), layer)(random_image().flip(1) * 255)
+    for found, wanted in zip(run(model, random_image()), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 
-def test_legacy_yolox_takes_rgb_normalised_as_imagenet() -> None:
+def test_legacy_yolox_takes_imagenet_normalised_rgb() -> None:
     """``preproc`` of Megvii's ``ValTransform(legacy=True)``: RGB, over 255, less mean, over deviation."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     stated = {"color_order": "RGB", "pixel_range": "0-1", "image_mean": mean, "image_std": std}
     model = load_weights("YOLOX", yolox_weights(), **stated)
     assert (model.preprocessing.mean, model.preprocessing.std, model.preprocessing.resize) == (mean, std, "letterbox")
-    given = (picture() - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    given = (random_image() - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
     with torch.inference_mode():
         expected = unfolded_yolox(yolox_weights(), nn.SiLU())(given)
     for found, wanted in zip(run(model, given), expected, strict=True):
@@ -150,28 +150,30 @@ def test_legacy_yolox_takes_rgb_normalised_as_imagenet() -> None:
         ({"color_order": "BGR", "pixel_range": "0-255"}, lambda image: image.flip(1) * 255),
     ],
 )
-def test_yolox_sees_pixels_as_in_training(stated: dict[str, str], seen: Any) -> None:
+def test_yolox_scales_pixels_as_in_training(stated: dict[str, str], seen: Any) -> None:
     model = load_weights("YOLOX", yolox_weights(), **stated)
     with torch.inference_mode():
-        expected = unfolded_yolox(yolox_weights(), nn.SiLU())(seen(picture()))
-    torch.testing.assert_close(run(model, picture())[1], expected[1], atol=1e-4, rtol=1e-3)
+        expected = unfolded_yolox(yolox_weights(), nn.SiLU())(seen(random_image()))
+    torch.testing.assert_close(run(model, random_image())[1], expected[1], atol=1e-4, rtol=1e-3)
 
 
-def test_ordinary_convolutions_of_a_yolox_are_read_from_the_weights() -> None:
+def test_yolox_with_ordinary_convolutions_is_detected() -> None:
     network = Network("nano", 3, SIZE, False)
-    tensors = make_up({name: value for name, value in network.state_dict().items() if name not in constants(network)})
+    tensors = make_up(
+        {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
+    )
     model = load_weights("YOLOX", tensors)
     with torch.inference_mode():
-        expected = unfolded_yolox(tensors, nn.SiLU(), False)(picture().flip(1) * 255)
-    torch.testing.assert_close(run(model, picture())[1], expected[1], atol=1e-4, rtol=1e-3)
-    assert (model.delicate, load_weights("YOLOX", yolox_weights()).delicate) == (False, True)
+        expected = unfolded_yolox(tensors, nn.SiLU(), False)(random_image().flip(1) * 255)
+    torch.testing.assert_close(run(model, random_image())[1], expected[1], atol=1e-4, rtol=1e-3)
+    assert (model.int8_sensitive, load_weights("YOLOX", yolox_weights()).int8_sensitive) == (False, True)
 
 
 def convolutions(module: nn.Module) -> list[Conv]:
     return [layer for layer in module.modules() if isinstance(layer, Conv)]
 
 
-def test_the_backbone_of_yolov4_has_the_activation_that_is_given() -> None:
+def test_yolov4_backbone_uses_given_activation() -> None:
     network: Any = load_weights("YOLOv4", yolov4_weights("full"), activation="LeakyReLU").module
     assert {layer.activation for layer in convolutions(network)} == {ACTIVATIONS["LeakyReLU"]}
     network = load_weights("YOLOv4", yolov4_weights("full"), activation="ReLU").module
@@ -182,12 +184,12 @@ def test_the_backbone_of_yolov4_has_the_activation_that_is_given() -> None:
 
 
 @pytest.mark.parametrize(("variant", "count"), [("full", 18), ("tiny", 12)])
-def test_boxes_of_yolov4_are_as_large_as_the_anchors_say(variant: str, count: int) -> None:
+def test_yolov4_boxes_scale_with_anchors(variant: str, count: int) -> None:
     usual, model = (
         load_weights("YOLOv4", yolov4_weights(variant), **stated)
         for stated in ({}, {"anchors": tuple(range(1, count + 1))})
     )
-    (boxes, scores), (before, unchanged) = run(model, picture()), run(usual, picture())
+    (boxes, scores), (before, unchanged) = run(model, random_image()), run(usual, random_image())
     torch.testing.assert_close(scores, unchanged)
     torch.testing.assert_close(boxes[:, :2], before[:, :2])
     cells = [(SIZE[0] // stride) * (SIZE[1] // stride) for stride in type(model.module).STRIDES]  # type: ignore[attr-defined]
@@ -201,28 +203,30 @@ def test_boxes_of_yolov4_are_as_large_as_the_anchors_say(variant: str, count: in
     assert first == boxes.shape[2]
 
 
-def test_anchors_of_the_other_yolov4_are_refused_with_both_counts() -> None:
+def test_wrong_yolov4_anchor_count_is_refused_with_both_counts() -> None:
     message = refuse("YOLOv4", yolov4_weights("tiny"), anchors=tuple(range(1, 19)))
     assert "numbers of anchors 18, the checkpoint has 12" in message
 
 
 @pytest.mark.parametrize("aligned", [None, True, False])
-def test_a_unet_aligns_corners_as_its_training_did(aligned: bool | None) -> None:
+def test_unet_aligns_corners_as_in_training(aligned: bool | None) -> None:
     weights = warmed(UNet((4, 8, 16, 32, 32), 3, bilinear=True)).state_dict()
     original = Plain(weights)
     original.aligned = aligned is not False
     model = load_weights("UNet", weights, align_corners=aligned)
     with torch.inference_mode():
-        torch.testing.assert_close(run(model, picture())[0], original(picture()).softmax(1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            run(model, random_image())[0], original(random_image()).softmax(1), atol=1e-5, rtol=1e-4
+        )
 
 
-def test_corners_are_nothing_to_align_where_upsampling_is_learned() -> None:
+def test_align_corners_is_refused_for_learned_upsampling() -> None:
     message = refuse("UNet", UNet((4, 8, 16, 32, 64), 3).state_dict(), align_corners=False)
     assert message == "alignCorners is for bilinear upsampling, the checkpoint has transposed convolutions; remove it"
 
 
 @pytest.mark.parametrize("architecture", ["DeepLabV3", "FCN", "UNet"])
-def test_pictures_are_normalised_as_an_export_says(architecture: str) -> None:
+def test_images_use_given_normalisation(architecture: str) -> None:
     stated = {"image_mean": (0.1, 0.2, 0.3), "image_std": (0.4, 0.5, 1.0)}
     model = load(read_checkpoint(TRAINED[architecture].weights), ask(architecture, **stated))
     assert (model.preprocessing.mean, model.preprocessing.std) == tuple(stated.values())
@@ -230,7 +234,7 @@ def test_pictures_are_normalised_as_an_export_says(architecture: str) -> None:
 
 
 SMALL = (64, 64)
-STATED = {
+STATED: dict[str, Any] = {
     "image_mean": (0.3, 0.4, 0.5),
     "image_std": (0.2, 0.3, 0.4),
     "detections_per_image": 7,
@@ -267,9 +271,7 @@ def fasterrcnn() -> Any:
 
 
 @pytest.mark.parametrize(("name", "architecture"), [("retinanet", "RetinaResNet"), ("fasterrcnn", "FasterRCNN")])
-def test_a_detector_has_the_settings_that_are_given(
-    name: str, architecture: str, request: pytest.FixtureRequest
-) -> None:
+def test_detector_uses_given_settings(name: str, architecture: str, request: pytest.FixtureRequest) -> None:
     network = request.getfixturevalue(name)
     model = load(Checkpoint(network.state_dict()), ask(architecture, input_size=SMALL, **STATED))
     (image,) = drawn(1, SMALL)
@@ -283,7 +285,7 @@ def test_a_detector_has_the_settings_that_are_given(
 
 
 @pytest.mark.parametrize(("name", "architecture"), [("retinanet", "RetinaResNet"), ("fasterrcnn", "FasterRCNN")])
-def test_another_number_of_anchors_is_refused_with_the_way_out(
+def test_wrong_anchor_count_is_refused_with_remedy(
     name: str, architecture: str, request: pytest.FixtureRequest
 ) -> None:
     tensors = request.getfixturevalue(name).state_dict()
@@ -296,17 +298,18 @@ def test_another_number_of_anchors_is_refused_with_the_way_out(
 
 
 @pytest.mark.parametrize("stated", ["activation", "color_order", "pixel_range", "anchors", "align_corners"])
-def test_what_a_program_says_itself_is_refused(stated: str) -> None:
+def test_parameter_fixed_by_program_is_refused(stated: str) -> None:
+    given: dict[str, Any] = {stated: False}
     check_program_parameters(Parameters(image_mean=(0.0, 0.0, 0.0), variant="n"))
     with pytest.raises(
         Failure,
         match=r"^spec.model.parameters.[a-zA-Z]+ changes nothing, as the .pt2 archive brings its own network",
     ):
-        check_program_parameters(Parameters(**{stated: False}))
+        check_program_parameters(Parameters(**given))
 
 
 @pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "YOLOv8-CLS", "YOLOv8-Pose"])
-def test_a_pickle_that_says_its_activation_contradicts_another(architecture: str) -> None:
+def test_activation_contradicting_pickle_is_refused(architecture: str) -> None:
     found = read_checkpoint(TRAINED[architecture].weights)
     model = load(found, ask(architecture, activation="SiLU"))
     assert (model.reference, model.assumptions) == (Reference.CHECKPOINT, ())
@@ -314,7 +317,7 @@ def test_a_pickle_that_says_its_activation_contradicts_another(architecture: str
         load(found, ask(architecture, activation="ReLU"))
 
 
-def test_grey_pictures_have_no_mean_of_three_colours() -> None:
+def test_grey_images_refuse_three_channel_mean() -> None:
     weights = UNet((4, 8, 16, 32, 64), 3, channels=1).state_dict()
     message = refuse("UNet", weights, image_mean=(0.1, 0.2, 0.3))
-    assert message == "imageMean is given for 3 channels, and the pictures have 1 (grey); give a number for each"
+    assert message == "imageMean is given for 3 channels, and the images have 1 (grey); give a number for each"

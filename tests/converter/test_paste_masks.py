@@ -1,13 +1,14 @@
-"""The example that pastes masks into pictures: equal to torchvision's."""
+"""The example that pastes masks into images: equal to torchvision's."""
 
 import numpy as np
 import torch
-from paste_masks import paste_masks
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from paste_masks import paste_masks
 
-def test_masks_are_pasted_as_torchvision_does() -> None:
-    """Among boxes that leave the picture and some of less than a pixel."""
+
+def test_masks_are_pasted_as_in_torchvision() -> None:
+    """Some of the boxes leave the image, and some are smaller than a pixel."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(40, 1, 28, 28, generator=generator)
     near = torch.rand(40, 2, generator=generator) * torch.tensor([90.0, 60])

@@ -1,14 +1,13 @@
-"""A conversion loads what it needs and no more: imports are most of the seconds of a small one."""
+"""A conversion imports only the libraries it needs: imports take most of the time of a small one."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("operator/src", "converter-image/src"))
+from command_line import SOURCES
+
 COMMON = {"PIL", "numpy", "torch"}
 HEAVY = (
     "PIL",
@@ -26,21 +25,21 @@ HEAVY = (
 
 def loaded_by(*modules: str) -> set[str]:
     program = f"import sys, {', '.join(modules)}; print(*(name for name in {HEAVY} if name in sys.modules))"
-    environ = {**os.environ, "PYTHONPATH": SOURCES}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
-def test_fetching_and_publishing_load_nothing_that_opens_a_model_or_a_picture() -> None:
+def test_fetch_and_publish_import_no_model_or_image_reader() -> None:
     assert loaded_by("modelexport_converter.__main__", "modelexport_converter.stores.directory") == set()
     assert loaded_by("modelexport_converter.__main__", "modelexport_converter.stores.s3") == {"minio"}
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("onnx", "onnxruntime"), ("litert", "ai_edge_litert")])
-def test_a_backend_loads_its_own_libraries_only(name: str, runtime: str) -> None:
+def test_backend_imports_only_its_own_libraries(name: str, runtime: str) -> None:
     assert loaded_by("modelexport_converter.pipeline", f"modelexport_converter.backends.{name}") == {*COMMON, runtime}
 
 
-def test_the_backend_of_core_ml_loads_its_own_libraries_only() -> None:
+def test_core_ml_backend_imports_only_its_own_libraries() -> None:
     found = loaded_by("modelexport_converter.pipeline", "modelexport_converter.backends.coreml")
     assert found & {"litert_torch", "ai_edge_litert", "onnxruntime", "ultralytics"} == set()

@@ -1,4 +1,4 @@
-"""Every way out that a refusal names leads to a right model when it is followed."""
+"""Following the way out that a refusal names leads to a correct model."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from torch import nn
 
 from converter.cells import ask, load
 from converter.trained import MODELS
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
+from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.pictures import prepare
 
 SIZE = (64, 64)
 
@@ -25,7 +25,7 @@ def refuse(path: Path, architecture: str, **parameters: Any) -> str:
 
 
 def follow(network: nn.Module, folder: Path, architecture: str, channels: int = 3) -> tuple[LoadedModel, torch.Tensor]:
-    """Save a network with torch.export.save, as the message says, and load that; also the network's own answer."""
+    """Save a network with torch.export.save, as the message says; return the loaded model and an image."""
     image = torch.rand(1, channels, *SIZE, generator=torch.Generator().manual_seed(0))
     torch.export.save(torch.export.export(network.eval(), (image,)), folder / "x.pt2")
     model = load(read_checkpoint(folder / "x.pt2"), ask(architecture))
@@ -38,7 +38,7 @@ def follow(network: nn.Module, folder: Path, architecture: str, channels: int = 
 @pytest.mark.filterwarnings(
     "ignore:No complete tensor found:UserWarning"
 )  # of views, which torch.export.save writes well
-def test_another_network_of_ultralytics_comes_as_a_program(tmp_path: Path) -> None:
+def test_other_ultralytics_network_exports_as_program(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
     model = YOLO("yolo11n.yaml").model
@@ -63,13 +63,13 @@ class Grey(nn.Module):
 
 
 @pytest.mark.parametrize("architecture", ["UNet", "Custom"])
-def test_a_program_may_take_grey_pictures(architecture: str, tmp_path: Path) -> None:
+def test_program_accepts_grey_images(architecture: str, tmp_path: Path) -> None:
     model, image = follow(Grey(), tmp_path, architecture, channels=1)
     assert model.input_shape == (1, 1, *SIZE)
     assert model.example_input().shape == image.shape
 
 
-def test_a_grey_unet_is_read_from_its_weights(tmp_path: Path) -> None:
+def test_grey_unet_is_detected_from_weights(tmp_path: Path) -> None:
     weights = dict(torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"])
     name = "inc.double_conv.0.weight"
     grey = {**weights, name: weights[name].float().sum(1, keepdim=True)}
@@ -77,29 +77,29 @@ def test_a_grey_unet_is_read_from_its_weights(tmp_path: Path) -> None:
         torch.save(content, tmp_path / path)
     rgb, own = (load(read_checkpoint(tmp_path / path), ask("UNet", input_size=SIZE)) for path in ("rgb.pt", "grey.pt"))
     assert (rgb.input_shape[1], own.input_shape[1]) == (3, 1)
-    picture = own.example_input()
-    torch.testing.assert_close(own.module(picture), rgb.module(picture.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+    image = own.example_input()
+    torch.testing.assert_close(own.module(image), rgb.module(image.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
 
 
-def test_a_grey_picture_is_the_luma_of_its_colours() -> None:
+def test_grey_image_is_luma() -> None:
     from PIL import Image
 
     from modelexport_converter.model import Preprocessing
 
-    picture = Image.new("RGB", (4, 4), (200, 100, 50))
-    found = prepare(picture, Preprocessing("stretch").taking(1), (4, 4))
+    image = Image.new("RGB", (4, 4), (200, 100, 50))
+    found = prepare(image, Preprocessing("stretch").taking(1), (4, 4))
     assert found.shape == (1, 1, 4, 4)
     assert found[0, 0, 0, 0] == pytest.approx((0.299 * 200 + 0.587 * 100 + 0.114 * 50) / 255, abs=1 / 255)
 
 
-def test_channels_that_pictures_do_not_have_are_refused(tmp_path: Path) -> None:
+def test_impossible_channel_count_is_refused(tmp_path: Path) -> None:
     weights = dict(torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"])
     weights["inc.double_conv.0.weight"] = torch.rand(8, 5, 3, 3)
     torch.save(weights, tmp_path / "x.pt")
-    assert "pictures of 5 channels; pictures have 1 (grey), 2 (grey, alpha)" in refuse(tmp_path / "x.pt", "UNet")
+    assert "images of 5 channels; images have 1 (grey), 2 (grey, alpha)" in refuse(tmp_path / "x.pt", "UNet")
 
 
-def test_a_unet_of_another_library_comes_as_a_program(tmp_path: Path) -> None:
+def test_unet_of_other_library_exports_as_program(tmp_path: Path) -> None:
     torch.save({"segmentation_head.0.weight": torch.rand(2, 8, 3, 3)}, tmp_path / "x.pt")
     message = refuse(tmp_path / "x.pt", "UNet")
     assert "those of segmentation_models_pytorch" in message
@@ -108,7 +108,7 @@ def test_a_unet_of_another_library_comes_as_a_program(tmp_path: Path) -> None:
     assert follow(network, tmp_path, "UNet")[0].outputs[0].name == "probabilities"
 
 
-def test_an_old_file_is_taken_after_it_is_saved_again(tmp_path: Path) -> None:
+def test_old_file_loads_after_saving_again(tmp_path: Path) -> None:
     content = {"state_dict": torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"]}
     torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert "load and save it again with a newer torch" in refuse(tmp_path / "old.pt", "UNet")
@@ -116,12 +116,12 @@ def test_an_old_file_is_taken_after_it_is_saved_again(tmp_path: Path) -> None:
     assert load(read_checkpoint(tmp_path / "new.pt"), ask("UNet")).outputs[0].name == "probabilities"
 
 
-def test_a_state_dict_alone_is_taken_where_its_pickle_was_unsafe(tmp_path: Path) -> None:
+def test_state_dict_replaces_unsafe_pickle(tmp_path: Path) -> None:
     import subprocess
 
     weights = torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"]
     torch.save({"model": weights, "commit": subprocess.CompletedProcess(["git"], 0)}, tmp_path / "x.pt")
-    assert "save the model's state_dict alone" in refuse(tmp_path / "x.pt", "UNet")
+    assert "save only the model's state_dict" in refuse(tmp_path / "x.pt", "UNet")
     torch.save(weights, tmp_path / "alone.pt")
     assert load(read_checkpoint(tmp_path / "alone.pt"), ask("UNet")).outputs[0].name == "probabilities"
 
@@ -139,9 +139,10 @@ def test_two_networks_are_both_named(parts: tuple[str, str], nested: bool, tmp_p
     assert load(read_checkpoint(tmp_path / "one.pt"), ask("UNet")).outputs[0].name == "probabilities"
 
 
-def test_the_averaged_part_of_a_module_is_its_network(tmp_path: Path) -> None:
+def test_averaged_module_is_selected(tmp_path: Path) -> None:
     weights = torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"]
     nothing = {name: torch.zeros_like(value) for name, value in weights.items()}
     both = {f"model.{name}": value for name, value in nothing.items()}
     torch.save({"state_dict": {**both, **{f"ema_model.{n}": v for n, v in weights.items()}}}, tmp_path / "x.pt")
-    assert load(read_checkpoint(tmp_path / "x.pt"), ask("UNet")).module.network.outc.conv.weight.abs().sum() > 0
+    module = load(read_checkpoint(tmp_path / "x.pt"), ask("UNet")).module
+    assert module.get_parameter("network.outc.conv.weight").abs().sum() > 0

@@ -1,4 +1,4 @@
-"""Networks that give every pixel a class: equal to torchvision's and to the paper's, strict about their input."""
+"""Semantic segmentation networks: equal to torchvision's and to the paper's, strict about their checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from converter.cells import TRAINED, ask, load, load_model, run_model
+from converter.refusals import refusal
 from converter.semantic_cells import CLASSES
-from modelexport.reasons import Reason
+from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.unet import UNet
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_converter.folding import freeze
 
 SEMANTIC = ("DeepLabV3", "FCN", "UNet")
 SIZE = (64, 96)
@@ -48,14 +48,11 @@ def warmed(network: nn.Module) -> nn.Module:
 
 
 def refuse(tensors: Tensors, architecture: str, **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(Checkpoint(tensors), ask(architecture, **parameters))
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
+    return refusal(Checkpoint(tensors), architecture, **parameters)
 
 
 def check_equal(architecture: str, network: nn.Module, tensors: Tensors | None = None) -> None:
-    """Compare with a network that gives logits, or torchvision's dict of them, as probabilities."""
+    """Compare as probabilities with a network that returns logits, or torchvision's dict of them."""
     model = load(Checkpoint(tensors or network.state_dict()), ask(architecture, input_size=SIZE))
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -71,19 +68,19 @@ def check_equal(architecture: str, network: nn.Module, tensors: Tensors | None =
     "name",
     ["deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "fcn_resnet101"],
 )
-def test_a_network_of_torchvision_gives_the_same_probabilities(name: str) -> None:
+def test_torchvision_network_gives_same_probabilities(name: str) -> None:
     check_equal("DeepLabV3" if name.startswith("deeplab") else "FCN", of_torchvision(name))
 
 
 @pytest.mark.parametrize("name", ["deeplabv3_mobilenet_v3_large", "fcn_resnet50"])
-def test_an_auxiliary_head_changes_nothing(name: str) -> None:
+def test_auxiliary_head_is_ignored(name: str) -> None:
     network = of_torchvision(name, aux=True)
     assert any(key.startswith("aux_classifier.") for key in network.state_dict())
     check_equal("DeepLabV3" if name.startswith("deeplab") else "FCN", network)
 
 
 @pytest.mark.parametrize("large", [True, False])
-def test_an_fcn_can_have_the_backbone_of_a_mobilenet(large: bool) -> None:
+def test_fcn_accepts_mobilenet_backbone(large: bool) -> None:
     build = mobilenetv3.mobilenet_v3_large if large else mobilenetv3.mobilenet_v3_small
     features = build(weights=None, dilated=True).features
     backbone = IntermediateLayerGetter(features, {str(len(features) - 1): "out"})
@@ -91,13 +88,13 @@ def test_an_fcn_can_have_the_backbone_of_a_mobilenet(large: bool) -> None:
     check_equal("FCN", warmed(network))
 
 
-def test_frozen_batch_normalisation_is_read_as_any_other() -> None:
+def test_frozen_batch_norm_loads() -> None:
     network = of_torchvision("fcn_resnet50")
     tensors = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     check_equal("FCN", network, tensors)
 
 
-def test_frozen_batch_normalisation_is_folded_as_any_other() -> None:
+def test_frozen_batch_norm_is_folded() -> None:
     torch.manual_seed(0)
     normalisation = FrozenBatchNorm2d(4)
     for value in (normalisation.weight, normalisation.bias, normalisation.running_mean, normalisation.running_var):
@@ -110,7 +107,7 @@ def test_frozen_batch_normalisation_is_folded_as_any_other() -> None:
 
 
 class Plain(nn.Module):
-    """The U-Net of the paper with batch normalisation, written down step by step, by the weights of a state dict."""
+    """The U-Net of the paper with batch normalisation, computed step by step from the weights of a state dict."""
 
     def __init__(self, weights: Tensors) -> None:
         super().__init__()
@@ -119,10 +116,12 @@ class Plain(nn.Module):
 
     def convolve(self, x: torch.Tensor, name: str) -> torch.Tensor:
         for index in (0, 3):
-            get = lambda what, index=index: self.weights.get(f"{name}.double_conv.{what(index)}")  # noqa: E731
-            x = functional.conv2d(x, get(lambda i: f"{i}.weight"), get(lambda i: f"{i}.bias"), padding=1)
-            mean, var = get(lambda i: f"{i + 1}.running_mean"), get(lambda i: f"{i + 1}.running_var")
-            x = functional.batch_norm(x, mean, var, get(lambda i: f"{i + 1}.weight"), get(lambda i: f"{i + 1}.bias"))
+            layer, norm = f"{name}.double_conv.{index}", f"{name}.double_conv.{index + 1}"
+            x = functional.conv2d(x, self.weights[f"{layer}.weight"], self.weights.get(f"{layer}.bias"), padding=1)
+            mean, var, weight, bias = (
+                self.weights.get(f"{norm}.{part}") for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            x = functional.batch_norm(x, mean, var, weight, bias)
             x = functional.relu(x)
         return x
 
@@ -145,15 +144,13 @@ class Plain(nn.Module):
 @pytest.mark.parametrize("bilinear", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_a_unet_gives_the_probabilities_of_the_paper_whatever_its_kind(
-    bilinear: bool, bias: bool, classes: int
-) -> None:
+def test_unet_variants_match_published_probabilities(bilinear: bool, bias: bool, classes: int) -> None:
     torch.manual_seed(0)
     weights = warmed(UNet((4, 8, 16, 32, 32 if bilinear else 64), classes, bilinear, bias)).state_dict()
     check_equal("UNet", Plain(weights), weights)
 
 
-def test_a_unet_of_the_usual_widths_has_the_usual_number_of_weights() -> None:
+def test_unet_has_published_parameter_count() -> None:
     def count(network: nn.Module) -> int:
         return sum(weight.numel() for weight in network.parameters())
 
@@ -162,7 +159,7 @@ def test_a_unet_of_the_usual_widths_has_the_usual_number_of_weights() -> None:
 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
-def test_names_size_and_variant_are_read_from_the_checkpoint(architecture: str) -> None:
+def test_names_size_and_variant_come_from_checkpoint(architecture: str) -> None:
     model = load_model(architecture)
     assert model.class_names == CLASSES
     assert list(model.input_size) == read_checkpoint(TRAINED[architecture].weights).facts["imgsz"]
@@ -171,7 +168,7 @@ def test_names_size_and_variant_are_read_from_the_checkpoint(architecture: str) 
 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
-def test_a_class_count_that_is_wrong_is_refused_with_both_numbers(architecture: str) -> None:
+def test_wrong_class_count_is_refused_with_both_numbers(architecture: str) -> None:
     tensors = read_checkpoint(TRAINED[architecture].weights).tensors
     assert "asks for number of classes 21, the checkpoint has 4; correct" in refuse(
         tensors, architecture, num_classes=21
@@ -181,7 +178,7 @@ def test_a_class_count_that_is_wrong_is_refused_with_both_numbers(architecture: 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
 @pytest.mark.parametrize("other", SEMANTIC)
-def test_another_architecture_is_refused_by_name(architecture: str, other: str) -> None:
+def test_other_architecture_is_refused_by_name(architecture: str, other: str) -> None:
     if architecture != other:
         message = refuse(read_checkpoint(TRAINED[other].weights).tensors, architecture)
         if architecture == "UNet":
@@ -191,13 +188,13 @@ def test_another_architecture_is_refused_by_name(architecture: str, other: str) 
             assert other == "UNet" or f"the checkpoint has {other};" in message
 
 
-def test_another_backbone_is_refused_with_both_names() -> None:
+def test_other_backbone_is_refused_with_both_names() -> None:
     message = refuse(read_checkpoint(TRAINED["FCN"].weights).tensors, "FCN", variant="resnet50")
     assert "asks for variant resnet50, the checkpoint has mobilenet_v3_small" in message
 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
-def test_weights_of_another_shape_are_named(architecture: str) -> None:
+def test_weights_of_wrong_shape_are_named(architecture: str) -> None:
     tensors = dict(read_checkpoint(TRAINED[architecture].weights).tensors)
     name = [name for name, value in tensors.items() if value.ndim == 4][3]
     tensors[name] = tensors[name][:-1]
@@ -207,7 +204,7 @@ def test_weights_of_another_shape_are_named(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
-def test_a_pixel_has_a_probability_for_every_class(architecture: str) -> None:
+def test_every_pixel_has_probability_per_class(architecture: str) -> None:
     height, width = load_model(architecture).input_size
     (probabilities,) = run_model(architecture, torch.rand(1, 3, height, width).numpy())
     assert probabilities.shape == (1, 4, height, width)
@@ -221,7 +218,7 @@ def save(network: torch.nn.Module, image: torch.Tensor, folder: Path) -> Checkpo
 
 
 @pytest.mark.parametrize("architecture", SEMANTIC)
-def test_a_program_of_the_model_gives_the_same_and_another_is_refused(architecture: str, tmp_path: Path) -> None:
+def test_matching_program_is_accepted_and_other_refused(architecture: str, tmp_path: Path) -> None:
     tensors = read_checkpoint(TRAINED[architecture].weights).tensors
     original = load(Checkpoint(tensors), ask(architecture, input_size=SIZE))
     model = load(save(original.module, original.example_input(), tmp_path), ask(architecture))
@@ -229,7 +226,7 @@ def test_a_program_of_the_model_gives_the_same_and_another_is_refused(architectu
     torch.testing.assert_close(
         model.module(original.example_input())[0], original.module(original.example_input())[0], rtol=1e-4, atol=1e-5
     )
-    logits = save(original.module.network, original.example_input(), tmp_path)
+    logits = save(original.module.get_submodule("network"), original.example_input(), tmp_path)
     if architecture == "UNet":
         with pytest.raises(Failure, match="number of classes 3, the checkpoint has 4"):
             load(logits, ask(architecture, num_classes=3))

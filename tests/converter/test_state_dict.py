@@ -1,4 +1,4 @@
-"""Names of weights: a network is known as a part of another module, too."""
+"""Names of weights: a network is also recognised as a part of another module."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import torch
 
 from converter.cells import TRAINED, ask, load, load_model
 from converter.yolov8_cells import UNTOLD
-from modelexport.reasons import Reason
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport.api.reasons import Reason
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.state_dict import own_weights
 from modelexport_converter.failures import Failure
-from modelexport_converter.matching import own_weights
 
 PREFIXES = ("model.", "net.", "detector.model.")
 
 
 @pytest.mark.parametrize("architecture", TRAINED)
-def test_a_network_is_known_inside_a_module_of_lightning(architecture: str, tmp_path: Path) -> None:
+def test_network_in_lightning_module_is_found(architecture: str, tmp_path: Path) -> None:
     weights = read_checkpoint(TRAINED[architecture].weights).tensors
     inside = {f"model.{name}": value for name, value in weights.items()}
     content = {"state_dict": {**inside, "loss.weight": torch.ones(2)}, "pytorch-lightning_version": "2.5.0", "epoch": 3}
@@ -30,18 +30,18 @@ def test_a_network_is_known_inside_a_module_of_lightning(architecture: str, tmp_
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_is_taken_off_with_what_has_another_one(prefix: str) -> None:
+def test_prefix_is_removed_and_other_prefixes_dropped(prefix: str) -> None:
     tensors = {f"{prefix}model.0.w": torch.ones(1), f"{prefix}x": torch.ones(1), "loss.x": torch.ones(1)}
     assert set(own_weights(tensors, "model.0.w")) == {"model.0.w", "x"}
 
 
 @pytest.mark.parametrize("others", [("model.1.w",), ("ema.model.0.w",), ("my_model.0.w",)])
-def test_names_that_are_known_stay_as_they_are(others: tuple[str, ...]) -> None:
+def test_known_names_are_kept(others: tuple[str, ...]) -> None:
     tensors = dict.fromkeys(("model.0.w", *others), torch.ones(1))
     assert own_weights(tensors, "model.0.w") == tensors
 
 
-def test_two_networks_of_a_kind_in_one_module_are_refused() -> None:
+def test_two_networks_in_module_are_refused() -> None:
     weights = read_checkpoint(TRAINED["UNet"].weights).tensors
     both = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in weights.items()}
     with pytest.raises(Failure) as caught:
@@ -49,15 +49,15 @@ def test_two_networks_of_a_kind_in_one_module_are_refused() -> None:
     assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
 
 
-def test_numbers_of_another_type_are_no_weights() -> None:
-    """Integers of a quantised network are not its weights, which a float would take without a word."""
+def test_integer_tensors_are_no_weights() -> None:
+    """Integers of a quantised network must not be loaded silently as float weights."""
     weights = dict(read_checkpoint(TRAINED["UNet"].weights).tensors)
     weights["outc.conv.weight"] = weights["outc.conv.weight"].to(torch.int8)
     with pytest.raises(Failure, match=r"outc\.conv\.weight holds numbers of torch\.int8 instead of torch\.float32"):
         load(Checkpoint(weights), ask("UNet"))
 
 
-def test_every_difference_is_named_before_any_weight_is_read(tmp_path: Path) -> None:
+def test_all_mismatches_are_reported_before_weights_load(tmp_path: Path) -> None:
     weights = dict(read_checkpoint(TRAINED["UNet"].weights).tensors)
     del weights["outc.conv.bias"]
     torch.save({"state_dict": {**weights, "best_metric": torch.tensor(float("inf"))}}, tmp_path / "x.pt")

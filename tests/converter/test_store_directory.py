@@ -1,4 +1,4 @@
-"""A directory as store: files appear whole or not at all, and every failure says what to do."""
+"""A directory as store: files appear whole or not at all, and every failure names a way out."""
 
 import errno
 import fcntl
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelexport.reasons import Reason
-from modelexport.sources import public_uri
+from modelexport.api.reasons import Reason
+from modelexport.api.sources import public_uri
 from modelexport_converter import stores
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge, TooMany, open_store
@@ -41,7 +41,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_uploaded_is_downloaded_again(store: Store, local: Path, tmp_path: Path) -> None:
+def test_upload_and_download_round_trip(store: Store, local: Path, tmp_path: Path) -> None:
     store.upload(local, "s3://exports/a/b.bin", {})
     store.download("s3://exports/a/b.bin", tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"content"
@@ -50,23 +50,23 @@ def test_what_is_uploaded_is_downloaded_again(store: Store, local: Path, tmp_pat
     assert store.list_names("s3://exports/") == ("a/b.bin",)
 
 
-def test_a_missing_object_has_no_size_and_no_text(store: Store) -> None:
+def test_missing_object_has_no_size_and_no_text(store: Store) -> None:
     assert store.size_of("s3://exports/nothing") is None
     assert store.read_text("s3://exports/nothing") is None
 
 
-def test_a_missing_object_is_told_with_the_path_that_was_looked_at(store: Store, root: Path, tmp_path: Path) -> None:
+def test_missing_object_error_gives_path(store: Store, root: Path, tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing, match=str(root / "exports/nothing")):
         store.download("s3://exports/nothing", tmp_path / "copy", LIMIT)
 
 
-def test_a_missing_bucket_has_its_own_reason(store: Store, root: Path, tmp_path: Path) -> None:
+def test_missing_bucket_has_own_reason(store: Store, root: Path, tmp_path: Path) -> None:
     with pytest.raises(Failure, match=str(root / "other")) as caught:
         store.download("s3://other/key", tmp_path / "copy", LIMIT)
     assert caught.value.reason is Reason.BUCKET_NOT_FOUND
 
 
-def test_an_object_above_the_limit_is_not_copied(store: Store, local: Path, tmp_path: Path) -> None:
+def test_object_over_limit_is_not_copied(store: Store, local: Path, tmp_path: Path) -> None:
     store.upload(local, "s3://exports/a", {})
     with pytest.raises(TooLarge, match="7 bytes, the limit is 6"):
         store.download("s3://exports/a", tmp_path / "copy", 6)
@@ -74,19 +74,19 @@ def test_an_object_above_the_limit_is_not_copied(store: Store, local: Path, tmp_
 
 
 @pytest.mark.parametrize("uri", ["s3://exports/../../etc/passwd", "s3://exports/link/passwd"])
-def test_a_key_cannot_leave_its_bucket(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
+def test_key_cannot_escape_bucket(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
     (root / "exports/link").symlink_to("/etc")
     with pytest.raises(Failure, match="leads out of its bucket") as caught:
         store.download(uri, tmp_path / "copy", LIMIT)
     assert caught.value.reason is Reason.INVALID_SPEC
 
 
-def test_a_file_uri_is_read_from_a_directory_store_only(store: Store, local: Path, tmp_path: Path) -> None:
+def test_file_uri_is_read_from_directory_store_only(store: Store, local: Path, tmp_path: Path) -> None:
     store.download(f"file://{local}", tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"content"
 
 
-def test_a_file_uri_may_be_percent_encoded(store: Store, local: Path, tmp_path: Path) -> None:
+def test_file_uri_may_be_percent_encoded(store: Store, local: Path, tmp_path: Path) -> None:
     spaced = local.rename(tmp_path / "my model.pt")
     store.download(spaced.as_uri(), tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"content"
@@ -95,8 +95,8 @@ def test_a_file_uri_may_be_percent_encoded(store: Store, local: Path, tmp_path: 
     assert (tmp_path / "copy").read_bytes() == b"of this very name"
 
 
-def test_files_of_an_encoded_folder_are_listed_and_read(store: Store, local: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "my pictures"
+def test_encoded_folder_is_listed_and_read(store: Store, local: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my images"
     folder.mkdir()
     local.rename(folder / "a b.png")
     uri = f"{folder.as_uri()}/"
@@ -105,11 +105,11 @@ def test_files_of_an_encoded_folder_are_listed_and_read(store: Store, local: Pat
     assert (tmp_path / "copy").read_bytes() == b"content"
 
 
-@pytest.mark.parametrize("uri", ["s3://exports/pictures", "file://{root}/exports/pictures"])
-def test_a_folder_without_a_slash_at_its_end_is_told(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
-    (root / "exports/pictures").mkdir()
+@pytest.mark.parametrize("uri", ["s3://exports/images", "file://{root}/exports/images"])
+def test_folder_without_trailing_slash_is_reported(store: Store, root: Path, tmp_path: Path, uri: str) -> None:
+    (root / "exports/images").mkdir()
     with pytest.raises(
-        ObjectMissing, match="exports/pictures is a folder, and the URI of a folder of pictures ends with a slash"
+        ObjectMissing, match="exports/images is a folder, and the URI of a folder of images ends with a slash"
     ):
         store.download(uri.format(root=root), tmp_path / "copy", LIMIT)
 
@@ -121,7 +121,7 @@ def test_hidden_files_are_not_listed(store: Store, root: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "length"), [(8, 10), (7, 150)])
-def test_a_listing_without_end_is_refused(
+def test_endless_listing_is_refused(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch, count: int, length: int
 ) -> None:
     monkeypatch.setattr(stores, "NAMES_LIMIT", 7)
@@ -146,7 +146,7 @@ with directory._replacing(Path(sys.argv[1])) as writer:
 """
 
 
-def test_the_leftover_of_a_killed_writer_is_removed_by_the_next(store: Store, root: Path, local: Path) -> None:
+def test_next_writer_removes_leftover_of_killed_writer(store: Store, root: Path, local: Path) -> None:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     ended = subprocess.run(
         [sys.executable, "-c", KILLED_WRITER, str(root / "exports/a")],
@@ -159,7 +159,7 @@ def test_the_leftover_of_a_killed_writer_is_removed_by_the_next(store: Store, ro
     assert names_in(root / "exports") == ["a"]
 
 
-def test_the_file_of_a_writer_at_work_is_left_alone(store: Store, root: Path, local: Path) -> None:
+def test_file_of_active_writer_is_kept(store: Store, root: Path, local: Path) -> None:
     partial = root / "exports/.a.123.partial"
     with partial.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -167,14 +167,14 @@ def test_the_file_of_a_writer_at_work_is_left_alone(store: Store, root: Path, lo
         assert partial.exists()
 
 
-def test_a_failed_upload_leaves_nothing_behind(store: Store, root: Path, tmp_path: Path) -> None:
+def test_failed_upload_leaves_nothing(store: Store, root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.upload(tmp_path / "nothing", "s3://exports/a", {})
     assert names_in(root / "exports") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_is_storage_full_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_full_disk_is_storage_full_and_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "small"
     root.mkdir()
     large = tmp_path / "large"
@@ -193,7 +193,7 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing_behind(tmp_path: Path) -
     ("number", "reason"),
     [(errno.EACCES, Reason.STORAGE_DENIED), (errno.EROFS, Reason.STORAGE_DENIED), (errno.EDQUOT, Reason.STORAGE_FULL)],
 )
-def test_errors_of_the_file_system_have_a_reason(
+def test_file_system_errors_have_reason(
     store: Store, local: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: Reason
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -205,18 +205,18 @@ def test_errors_of_the_file_system_have_a_reason(
     assert caught.value.reason is reason
 
 
-def test_a_store_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+def test_store_must_be_directory(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="is not a directory") as caught:
         open_store({"MODELEXPORT_STORE": str(tmp_path / "nothing")})
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
 
 
-def test_a_missing_setting_is_the_fault_of_the_class() -> None:
+def test_missing_setting_is_class_fault() -> None:
     with pytest.raises(Failure, match="MODELEXPORT_STORE is not set") as caught:
         open_store({})
     assert caught.value.reason is Reason.CLASS_INVALID
 
 
-def test_a_uri_is_shown_without_its_secrets() -> None:
+def test_uri_is_shown_without_secrets() -> None:
     assert public_uri("https://user:secret@host/a.pt?token=secret#x") == "https://host/a.pt"
     assert public_uri("s3://bucket/what?") == "s3://bucket/what?"

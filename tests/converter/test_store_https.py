@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from modelexport.reasons import Reason
-from modelexport.spec import Calibration, DataRef
-from modelexport_converter.datasets import fetch_dataset
+from modelexport.api.reasons import Reason
+from modelexport.api.spec import Calibration, DataRef
 from modelexport_converter.failures import Failure
-from modelexport_converter.fetch import CHECKPOINT, fetch
+from modelexport_converter.inputs.dataset import fetch_dataset
+from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
 from modelexport_converter.stores import ObjectMissing, TooLarge, https, open_store, retry
 
 CONTENT = b"a checkpoint"
@@ -90,34 +90,28 @@ def environ(certificate: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "PATIENCE", retry.Patience(0))
+    monkeypatch.setattr(https, "RETRY_POLICY", retry.RetryPolicy(0))
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved", "/file?token=secret"])
-def test_a_file_is_downloaded_also_after_a_redirect(
-    server: str, environ: dict[str, str], tmp_path: Path, path: str
-) -> None:
+def test_file_is_downloaded_after_redirect(server: str, environ: dict[str, str], tmp_path: Path, path: str) -> None:
     https.download(server + path, tmp_path / "file", 100, environ)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_file_above_the_limit_is_not_read_to_its_end(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_oversized_file_is_not_read_to_end(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(TooLarge, match="the limit is 5"):
         https.download(f"{server}/file", tmp_path / "file", 5, environ)
 
 
-def test_a_redirect_to_plain_http_is_refused_without_its_secrets(
-    server: str, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_redirect_to_http_is_refused_without_secrets(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(Failure, match=r"http://127\.0\.0\.1:1/file is reached by a redirect") as caught:
         https.download(f"{server}/downgraded", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.INVALID_SPEC
     assert "secret" not in str(caught.value)
 
 
-def test_a_redirect_out_of_the_folders_of_a_class_is_refused(
-    server: str, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_redirect_outside_class_folders_is_refused(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     enclosed = {**environ, "MODELEXPORT_SOURCES": f"s3://checkpoints/team/ {server}/team/"}
     https.download(f"{server}/team/moved-within", tmp_path / "file", 100, enclosed)
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -127,7 +121,7 @@ def test_a_redirect_out_of_the_folders_of_a_class_is_refused(
     assert not (tmp_path / "other").exists()
 
 
-def test_what_the_operator_let_through_the_converter_still_refuses(tmp_path: Path) -> None:
+def test_converter_enforces_folders_itself(tmp_path: Path) -> None:
     store = open_store({"MODELEXPORT_STORE": str(tmp_path)})
     enclosed = {"MODELEXPORT_SOURCES": "s3://data/team/"}
     with pytest.raises(Failure, match=r"spec.model.checkpoint.uri: s3://data/team/../a has a") as caught:
@@ -137,24 +131,24 @@ def test_what_the_operator_let_through_the_converter_still_refuses(tmp_path: Pat
         fetch_dataset(store, enclosed, Calibration(DataRef("s3://data/other/")), tmp_path)
 
 
-def test_redirects_without_end_are_given_up(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_endless_redirects_are_given_up(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(Failure, match="more than 5 times"):
         https.download(f"{server}/loop", tmp_path / "file", 100, environ)
 
 
-def test_a_file_that_is_gone_is_missing(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_deleted_file_is_not_found(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing, match="answered 404"):
         https.download(f"{server}/nothing", tmp_path / "file", 100, environ)
 
 
-def test_a_server_in_trouble_is_unavailable(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_server_error_is_unavailable(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(Failure, match="status 500") as caught:
         https.download(f"{server}/broken?token=secret", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
     assert "secret" not in str(caught.value)
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_trusted(server: str, tmp_path: Path) -> None:
+def test_unknown_certificate_authority_is_not_trusted(server: str, tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         https.download(f"{server}/file", tmp_path / "file", 100, {"MODELEXPORT_HTTPS_NETWORKS": "127.0.0.1/32"})
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
@@ -163,7 +157,7 @@ def test_a_certificate_of_an_unknown_authority_is_not_trusted(server: str, tmp_p
 
 
 @pytest.mark.parametrize("scheme", ["https", "s3", "file"])
-def test_another_digest_than_asked_for_does_not_tell_the_found_one(
+def test_digest_mismatch_error_hides_actual_digest(
     server: str, environ: dict[str, str], tmp_path: Path, scheme: str
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -180,7 +174,7 @@ def test_another_digest_than_asked_for_does_not_tell_the_found_one(
 
 
 class Names:
-    """A resolver that answers what a test says, and counts how often it is asked."""
+    """A resolver with the test's answers, which counts its queries."""
 
     def __init__(self, addresses: dict[str, list[str]]) -> None:
         self.asked: list[str] = []
@@ -204,12 +198,10 @@ def port_of(server: str) -> str:
     return server.rpartition(":")[2]
 
 
-def test_an_address_of_this_machine_is_refused_unless_allowed(
-    server: str, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_loopback_address_is_refused_unless_allowed(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     del environ["MODELEXPORT_HTTPS_NETWORKS"]
     Handler.hosts.clear()
-    with pytest.raises(Failure, match=r"127\.0\.0\.1 leads to an address that is not public") as caught:
+    with pytest.raises(Failure, match=r"127\.0\.0\.1 resolves to an address that is not public") as caught:
         https.download(f"{server}/file", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
     assert "have its network added to spec.https.allowedNetworks" in str(caught.value)
@@ -218,7 +210,7 @@ def test_an_address_of_this_machine_is_refused_unless_allowed(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_name_is_resolved_once_and_keeps_its_host_and_certificate(
+def test_host_is_resolved_once_and_kept_for_tls(
     server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = resolve(monkeypatch, models=["10.1.2.3", "127.0.0.1"])
@@ -229,7 +221,7 @@ def test_a_name_is_resolved_once_and_keeps_its_host_and_certificate(
     assert names.asked == ["models.example"]
 
 
-def test_a_name_without_a_certificate_of_its_own_is_not_trusted(
+def test_certificate_for_other_name_is_not_trusted(
     server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve(monkeypatch, other=["127.0.0.1"])
@@ -239,18 +231,18 @@ def test_a_name_without_a_certificate_of_its_own_is_not_trusted(
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "10.0.0.1", "::1", "::ffff:169.254.169.254", "fd00:ec2::254"])
 @pytest.mark.parametrize("path", ["", "/to-metadata"])
-def test_a_name_that_leads_into_the_cluster_is_refused_also_by_a_redirect(
+def test_name_resolving_into_cluster_is_refused_after_redirect(
     server: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, path: str, address: str
 ) -> None:
     resolve(monkeypatch, metadata=[address])
-    with pytest.raises(Failure, match=r"metadata\.example leads to an address that is not public") as caught:
+    with pytest.raises(Failure, match=r"metadata\.example resolves to an address that is not public") as caught:
         https.download(server + path if path else "https://metadata.example/", Path("/nowhere"), 100, environ)
     assert caught.value.reason is Reason.SOURCE_NOT_ALLOWED
     assert "secret" not in str(caught.value)
     assert address not in str(caught.value)
 
 
-def test_a_redirect_to_a_fragment_leads_to_the_file(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_redirect_with_fragment_is_followed(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     https.download(f"{server}/to-fragment", tmp_path / "file", 100, environ)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
@@ -258,14 +250,14 @@ def test_a_redirect_to_a_fragment_leads_to_the_file(server: str, environ: dict[s
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/to-credentials", "https://models.example/file is reached by a redirect and carries credentials"),
-        ("/to-no-address", "https://… is reached by a redirect and names no host and port"),
-        ("/to-short-address", "is reached by a redirect and has a host that is nearly an address"),
+        ("/to-credentials", "https://models.example/file is reached by a redirect and contains credentials"),
+        ("/to-no-address", "https://… is reached by a redirect and has an invalid host or port"),
+        ("/to-short-address", "is reached by a redirect and has a malformed IP address"),
         ("/to-a-file", "file:///etc/passwd is reached by a redirect and is not https://"),
         ("/to-nowhere", "redirects more than 5 times"),
     ],
 )
-def test_a_redirect_that_nobody_should_follow_is_refused(
+def test_unsafe_redirect_is_refused(
     server: str, environ: dict[str, str], tmp_path: Path, path: str, words: str
 ) -> None:
     with pytest.raises(Failure) as caught:
@@ -275,7 +267,7 @@ def test_a_redirect_that_nobody_should_follow_is_refused(
     assert "secret" not in str(caught.value)
 
 
-def test_a_proxy_of_the_environment_is_not_used(
+def test_proxy_environment_is_ignored(
     server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
@@ -284,7 +276,7 @@ def test_a_proxy_of_the_environment_is_not_used(
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_file_that_comes_too_slowly_is_given_up(
+def test_slow_download_is_given_up(
     server: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(https, "TOTAL_SECONDS", 0.0)
@@ -293,19 +285,19 @@ def test_a_file_that_comes_too_slowly_is_given_up(
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
 
 
-def test_a_file_that_ends_early_is_not_taken(server: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_truncated_file_is_refused(server: str, environ: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(Failure, match="IncompleteRead") as caught:
         https.download(f"{server}/short/file", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
 
 
-def test_a_name_that_leads_nowhere_is_unavailable(
+def test_unresolvable_name_is_unavailable(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise socket.gaierror("Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(Failure, match=r"the name models\.example leads to no address: Name or service") as caught:
+    with pytest.raises(Failure, match=r"the name models\.example cannot be resolved: Name or service") as caught:
         https.download("https://models.example/file", tmp_path / "file", 100, environ)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE

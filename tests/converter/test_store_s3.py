@@ -1,33 +1,25 @@
-"""An S3 store, against a real MinIO server: what works, and how each failure reads."""
+"""An S3 store, against real servers: every operation, and the message of every failure."""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import urllib3
 from minio.error import InvalidResponseError, S3Error, ServerError
 
-from minio_server import MinioServer, serve
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, s3
 from ports import free_port
+from s3_servers import PROGRAMS, Program, S3Server, serve
 
 LIMIT = 1 << 30
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    with serve(tmp_path_factory.mktemp("minio") / "data") as server:
-        server.client.make_bucket("exports")
-        yield server
-
-
 @pytest.fixture
-def store(server: MinioServer) -> Store:
+def store(server: S3Server) -> Store:
     return open_store(server.environ)
 
 
@@ -38,7 +30,7 @@ def local(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_uploaded_is_downloaded_again(store: Store, server: MinioServer, local: Path, tmp_path: Path) -> None:
+def test_upload_and_download_round_trip(store: Store, server: S3Server, local: Path, tmp_path: Path) -> None:
     store.upload(local, "s3://exports/one/a b.bin", {"sha256": "1234"})
     store.download("s3://exports/one/a b.bin", tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"content"
@@ -46,11 +38,12 @@ def test_what_is_uploaded_is_downloaded_again(store: Store, server: MinioServer,
     assert store.read_text("s3://exports/one/a b.bin") == "content"
     assert store.list_names("s3://exports/one/") == ("a b.bin",)
     metadata = server.client.stat_object("exports", "one/a b.bin").metadata
+    assert metadata is not None
     assert metadata["x-amz-meta-sha256"] == "1234"
 
 
-def test_a_file_of_many_parts_arrives_whole(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: MinioServer
+def test_multipart_upload_arrives_complete(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: S3Server
 ) -> None:
     monkeypatch.setattr(s3, "PART_SIZE", 5 << 20)
     large = tmp_path / "large"
@@ -58,23 +51,23 @@ def test_a_file_of_many_parts_arrives_whole(
     store.upload(large, "s3://exports/large", {})
     store.download("s3://exports/large", tmp_path / "copy", LIMIT)
     assert (tmp_path / "copy").read_bytes() == large.read_bytes()
-    assert server.client.stat_object("exports", "large").etag.endswith("-3"), "it was not sent in parts"
+    assert str(server.client.stat_object("exports", "large").etag).endswith("-3"), "it was not sent in parts"
 
 
-def test_a_missing_object_is_missing_and_no_failure(store: Store, tmp_path: Path) -> None:
+def test_missing_object_is_not_error(store: Store, tmp_path: Path) -> None:
     assert store.size_of("s3://exports/nothing") is None
     assert store.read_text("s3://exports/nothing") is None
     with pytest.raises(ObjectMissing):
         store.download("s3://exports/nothing", tmp_path / "copy", LIMIT)
 
 
-def test_an_object_above_the_limit_is_not_downloaded(store: Store, local: Path, tmp_path: Path) -> None:
+def test_object_over_limit_is_not_downloaded(store: Store, local: Path, tmp_path: Path) -> None:
     store.upload(local, "s3://exports/seven", {})
     with pytest.raises(TooLarge, match="7 bytes, the limit is 6"):
         store.download("s3://exports/seven", tmp_path / "copy", 6)
 
 
-def test_a_missing_bucket_is_told_by_name(store: Store, local: Path, tmp_path: Path) -> None:
+def test_missing_bucket_is_named(store: Store, local: Path, tmp_path: Path) -> None:
     for operation in (
         lambda: store.download("s3://absent/key", tmp_path / "copy", LIMIT),
         lambda: store.upload(local, "s3://absent/key", {}),
@@ -87,7 +80,7 @@ def test_a_missing_bucket_is_told_by_name(store: Store, local: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_wrong_credentials_are_denied_and_never_shown(server: MinioServer, tmp_path: Path, name: str) -> None:
+def test_wrong_credentials_are_denied_and_never_shown(server: S3Server, tmp_path: Path, name: str) -> None:
     store = open_store({**server.environ, name: "not-the-right-one"})
     with pytest.raises(Failure) as caught:
         store.download("s3://exports/key", tmp_path / "copy", LIMIT)
@@ -96,7 +89,7 @@ def test_wrong_credentials_are_denied_and_never_shown(server: MinioServer, tmp_p
     assert server.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
-def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+def test_unreachable_store_is_unavailable(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     store = open_store({"MODELEXPORT_STORE": address, "MODELEXPORT_STORE_PATIENCE": "0", **keys})
@@ -106,7 +99,7 @@ def test_a_store_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     assert caught.value.reason.policy.retriable
 
 
-def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path) -> None:
+def test_non_s3_server_is_reported(tmp_path: Path) -> None:
     port = free_port()
     process = subprocess.Popen(
         ["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"],
@@ -128,14 +121,15 @@ def test_a_server_that_is_no_s3_server_is_told_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_store_is_storage_full(tmp_path: Path, local: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_full_store_is_storage_full(program: Program, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     large = tmp_path / "large"
     large.write_bytes(os.urandom(64 << 20))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(small)], check=True)
     try:
-        with serve(small) as server:
+        with serve(program, small) as server:
             server.client.make_bucket("exports")
             with pytest.raises(Failure, match="s3://exports/large") as caught:
                 open_store(server.environ).upload(large, "s3://exports/large", {})
@@ -144,7 +138,7 @@ def test_a_full_store_is_storage_full(tmp_path: Path, local: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_reader_without_the_right_to_write_is_denied(server: MinioServer, local: Path) -> None:
+def test_write_without_permission_is_denied(server: S3Server, local: Path) -> None:
     policy = {
         "Version": "2012-10-17",
         "Statement": [
@@ -168,7 +162,7 @@ def answer_of(code: str) -> S3Error:
 
 
 @pytest.mark.parametrize("code", sorted(s3.REASONS))
-def test_every_error_code_of_the_table_has_a_reason_that_is_not_ours(code: str) -> None:
+def test_every_error_code_maps_to_external_reason(code: str) -> None:
     store = open_store({"MODELEXPORT_STORE": "http://127.0.0.1:1"})
     with pytest.raises(Failure, match=code) as caught, store._translated("s3://bucket/key"):  # type: ignore[attr-defined]
         raise answer_of(code)
@@ -188,12 +182,14 @@ def test_every_error_code_of_the_table_has_a_reason_that_is_not_ours(code: str) 
         "SlowDown",
         "ServiceUnavailable",
         "InternalError",
+        "XAdminUserNotFound",
         "XMinioStorageFull",
+        "InsufficientStorage",
         "QuotaExceeded",
         "XMinioInvalidObjectName",
     ],
 )
-def test_the_codes_that_users_meet_are_in_the_table(code: str) -> None:
+def test_common_error_codes_are_listed(code: str) -> None:
     assert code in s3.REASONS
 
 
@@ -208,7 +204,7 @@ def test_the_codes_that_users_meet_are_in_the_table(code: str) -> None:
         (urllib3.exceptions.SSLError("certificate verify failed"), Reason.STORAGE_DENIED),
     ],
 )
-def test_every_exception_of_the_client_has_a_reason(error: Exception, reason: Reason) -> None:
+def test_every_client_exception_maps_to_reason(error: Exception, reason: Reason) -> None:
     store = open_store({"MODELEXPORT_STORE": "http://127.0.0.1:1"})
     with pytest.raises(Failure) as caught, store._translated("s3://bucket/key"):  # type: ignore[attr-defined]
         raise error

@@ -1,4 +1,4 @@
-"""What training scripts write beside the weights: the network is found in it, and answers as it was trained."""
+"""Checkpoints of training scripts, with more than the weights: the network in them is found and loaded."""
 
 import argparse
 import collections
@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from converter.cells import TRAINED, ask, load, load_model
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.architectures import unet as unet_code
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 
 Weights = dict[str, torch.Tensor]
@@ -30,7 +30,7 @@ _FOREIGN: dict[str, type] = {}
 
 
 def foreign(path: str, *bases: type) -> type:
-    """A class of a library that is not installed, which a pickle names by its path; nothing imports it afterwards."""
+    """A class of a library that is not installed: a pickle names it by its path, and nothing can import it."""
     module, _, name = path.rpartition(".")
     if path not in _FOREIGN:
         _FOREIGN[path] = type(name, bases or (types.SimpleNamespace,), {"__module__": module, "__qualname__": name})
@@ -58,7 +58,7 @@ def trained(architecture: str) -> Weights:
 
 
 def earlier(weights: Weights) -> Weights:
-    """The same network before it was averaged, which answers otherwise."""
+    """The same network before averaging, which has other outputs."""
     return {name: value * 0.9 if value.is_floating_point() else value for name, value in weights.items()}
 
 
@@ -80,13 +80,13 @@ def unet(weights: Weights) -> nn.Module:
 
 
 def optimiser(weights: Weights, kind: type[torch.optim.Optimizer] = torch.optim.AdamW) -> torch.optim.Optimizer:
-    """One that has made a step, and therefore keeps one or two numbers for each weight."""
+    """An optimiser after one step, which keeps one or two numbers for each weight."""
     parameters = [nn.Parameter(value.clone()) for value in weights.values() if value.is_floating_point()]
     made: Any = kind(parameters, lr=0.1)  # type: ignore[call-arg]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     made.step()
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 HABITS: dict[str, tuple[str, Callable[[Weights], Any]]] = {}
@@ -158,7 +158,7 @@ def timm(weights: Weights) -> Any:
 
 @habit("YOLOX")
 def yolox(weights: Weights) -> Any:
-    """Megvii's trainer, which saves the averaged network as the model."""
+    """Megvii's trainer saves the averaged network as the model."""
     kept = {"best_ap": np.float64(0.41), "curr_ap": np.float32(0.4)}
     return {"start_epoch": 300, "model": weights, "optimizer": optimiser(weights, torch.optim.SGD).state_dict(), **kept}
 
@@ -187,7 +187,7 @@ def pytorch_yolov4_with_its_settings(weights: Weights) -> Any:
 
 @habit("YOLOv8")
 def ultralytics_state_dict(weights: Weights) -> Any:
-    """`YOLO(...).state_dict()`, where every name has one `model.` more."""
+    """`YOLO(...).state_dict()` prefixes every name with one more `model.`."""
     return prefixed("model.", weights)
 
 
@@ -208,7 +208,7 @@ def pytorch_unet_whole(weights: Weights) -> Any:
 
 @habit("UNet")
 def tutorial(weights: Weights) -> Any:
-    """As PyTorch's own tutorial has it."""
+    """PyTorch's own tutorial."""
     return {
         "epoch": 5,
         "model_state_dict": weights,
@@ -229,7 +229,8 @@ def data_parallel_whole(weights: Weights) -> Any:
 
 @habit("UNet")
 def compiled(weights: Weights) -> Any:
-    return torch.compile(unet(weights)).state_dict()
+    network: Any = torch.compile(unet(weights))
+    return network.state_dict()
 
 
 @habit("UNet")
@@ -251,7 +252,7 @@ def averages_of_timm_whole(weights: Weights) -> Any:
 
 
 def lightning(weights: Weights, **parts: Any) -> dict[str, Any]:
-    """What Lightning's trainer keeps."""
+    """The checkpoint of Lightning's trainer."""
     progress = {"total": {"ready": 5, "completed": 5}, "current": {"ready": 1, "completed": 1}, "is_last_batch": True}
     best = {
         "monitor": "val_loss",
@@ -300,7 +301,7 @@ def lightning_compiled(weights: Weights) -> Any:
 
 @habit("UNet")
 def lightning_of_2019(weights: Weights) -> Any:
-    """Callbacks by their class, hyperparameters as a namespace."""
+    """Callbacks are keyed by their class, hyperparameters are a namespace."""
     callback = foreign("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
     options = argparse.Namespace(data_dir=Path("data"), gpus=None)
     states = {callback: {"best_model_score": torch.tensor(0.1)}}
@@ -317,7 +318,7 @@ def lightning_with_its_parameters(weights: Weights) -> Any:
 
 @habit("UNet")
 def lightning_hydra(weights: Weights) -> Any:
-    """`save_hyperparameters()` keeps the network as it was given, untrained, and how its optimiser is made."""
+    """`save_hyperparameters()` keeps the untrained network that it was given, and the factory of its optimiser."""
     settings = foreign("omegaconf.dictconfig.DictConfig")(_content={"lr": 0.1}, _parent=None, _flags_cache=None)
     parameters = {
         "net": unet(earlier(weights)),
@@ -345,7 +346,7 @@ def fastai(weights: Weights) -> Any:
 
 @habit("UNet")
 def catalyst(weights: Weights) -> Any:
-    metrics = collections.defaultdict(list, valid=collections.OrderedDict(loss=[np.float32(0.1), float("inf")]))
+    metrics: Any = collections.defaultdict(list, valid=collections.OrderedDict(loss=[np.float32(0.1), float("inf")]))
     return {"model_state_dict": weights, "epoch_metrics": metrics, "criterion_state_dict": {"weight": torch.ones(4)}}
 
 
@@ -377,7 +378,7 @@ def deepspeed(weights: Weights) -> Any:
 
 @habit("UNet")
 def names_of_its_own(weights: Weights) -> Any:
-    """As VainF's DeepLabV3Plus names the parts."""
+    """The names of the parts in VainF's DeepLabV3Plus."""
     return {
         "cur_itrs": 30000,
         "model_state": weights,
@@ -399,7 +400,7 @@ def basicsr(weights: Weights) -> Any:
 
 @habit("UNet")
 def states_of_chance(weights: Weights) -> Any:
-    """What is needed to go on with a training exactly."""
+    """The random states that exact resuming of a training needs."""
     return {
         "model": weights,
         "torch_rng_state": torch.get_rng_state(),
@@ -421,9 +422,10 @@ class Settings:
 
 @habit("UNet")
 def plain_things(weights: Weights) -> Any:
-    """Whatever a dict can hold."""
+    """Every type that such a dict can hold."""
     history: Any = collections.defaultdict(list)
     history["loss"].append(np.float32(0.1))
+    relu: Any = torch.relu
     return {
         "model": weights,
         "history": history,
@@ -448,12 +450,12 @@ def plain_things(weights: Weights) -> Any:
         "complex": 1j,
         "inf": float("inf"),
         "best": torch.tensor(float("-inf")),
-        "partial": functools.partial(torch.relu, inplace=True),
+        "partial": functools.partial(relu, inplace=True),
     }
 
 
 @pytest.mark.parametrize("name", HABITS)
-def test_the_network_is_found_and_answers_as_it_was_trained(name: str, tmp_path: Path) -> None:
+def test_network_is_found_and_matches_training(name: str, tmp_path: Path) -> None:
     architecture, write = HABITS[name]
     save(write(copy.deepcopy(trained(architecture))), tmp_path / "x.ckpt")
     found = answers(architecture, tmp_path / "x.ckpt")
@@ -471,8 +473,8 @@ def answers(architecture: str, path: Path) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("architecture", sorted({architecture for architecture, _ in HABITS.values()}))
-def test_the_plain_weights_answer_as_the_trained_model(architecture: str, tmp_path: Path) -> None:
-    """With which the others are compared; and what they must not be taken for answers otherwise."""
+def test_plain_weights_match_trained_model(architecture: str, tmp_path: Path) -> None:
+    """The baseline of the other tests; the network before averaging must differ from it."""
     save(trained(architecture), tmp_path / "plain.pt")
     save(earlier(trained(architecture)), tmp_path / "earlier.pt")
     plain, other = (answers(architecture, tmp_path / f"{name}.pt") for name in ("plain", "earlier"))
@@ -498,7 +500,7 @@ TWO: Mapping[str, tuple[tuple[str, str], Callable[[Weights], Any]]] = {
 
 
 @pytest.mark.parametrize("kind", TWO)
-def test_of_two_networks_none_is_taken_and_both_are_named(kind: str, tmp_path: Path) -> None:
+def test_two_networks_are_refused_with_both_names(kind: str, tmp_path: Path) -> None:
     names, write = TWO[kind]
     save(write(trained("UNet")), tmp_path / "x.pt")
     with pytest.raises(Failure) as caught:
@@ -507,7 +509,7 @@ def test_of_two_networks_none_is_taken_and_both_are_named(kind: str, tmp_path: P
     assert all(name in str(caught.value) for name in names), str(caught.value)
 
 
-def test_of_a_generator_and_its_discriminator_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+def test_fitting_network_is_chosen_over_discriminator(tmp_path: Path) -> None:
     discriminator = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 1, 1))
     both = {"generator": trained("UNet"), "discriminator": discriminator.state_dict(), "epoch": 3}
     save(both, tmp_path / "x.pt")

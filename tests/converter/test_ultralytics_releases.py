@@ -1,31 +1,32 @@
-"""Checkpoints as releases of ultralytics write them are taken, and answer what the release itself answered."""
+"""Checkpoints written by releases of ultralytics load, and give the outputs of that release."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from train_release import CLASSES, picture
 
 from converter.cells import ask
-from modelexport.result import Reference
+from modelexport.api.result import Reference
 from modelexport_converter.architectures.yolov8 import load
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from models.train_release import CLASSES, training_image
 
-RELEASES = Path(__file__).parents[1] / "models" / "releases"
+RELEASES = Path(__file__).parents[2] / "testdata/models/releases"
 FILES = sorted(path.name for path in RELEASES.glob("*.pt"))
 ARCHITECTURES = {"detect": "YOLOv8", "segment": "YOLOv8-SEG", "pose": "YOLOv8-Pose", "classify": "YOLOv8-CLS"}
 NAMES = ("circle", "square", "triangle")
 
 
 def recorded(path: Path, architecture: str) -> Sequence[torch.Tensor]:
-    """What the release answered, split and divided as our outputs are."""
+    """The recorded outputs of the release, split and scaled like ours."""
     with np.load(path.with_suffix(".npz")) as arrays:
         answers = {name: torch.from_numpy(arrays[name]) for name in arrays}
     if architecture == "YOLOv8-CLS":
         return [answers["probabilities"]]
-    side = picture().shape[-1]
+    side = training_image().shape[-1]
     rows = answers["rows"]
     boxes, scores, extra = rows.split((4, CLASSES, rows.shape[1] - 4 - CLASSES), 1)
     outputs = [boxes / side, scores]
@@ -36,7 +37,7 @@ def recorded(path: Path, architecture: str) -> Sequence[torch.Tensor]:
     return outputs
 
 
-def test_every_kind_of_file_is_there() -> None:
+def test_every_release_format_is_covered() -> None:
     parts = [name.removesuffix(".pt").split("-") for name in FILES]
     assert len({release for release, *_ in parts}) >= 16
     assert {task for _, task, *_ in parts} == set(ARCHITECTURES)
@@ -44,10 +45,10 @@ def test_every_kind_of_file_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_release_of_ultralytics_is_taken_as_it_is(name: str) -> None:
+def test_ultralytics_release_loads_unchanged(name: str) -> None:
     path = RELEASES / name
     architecture = ARCHITECTURES[name.split("-")[1]]
-    image = picture()
+    image = training_image()
     size = (image.shape[2], image.shape[3])
     model = load(read_checkpoint(path), ask(architecture, input_size=size))
     assert model.reference is Reference.CHECKPOINT
@@ -55,6 +56,5 @@ def test_a_release_of_ultralytics_is_taken_as_it_is(name: str) -> None:
     with torch.inference_mode():
         found = model.module(image)
     for wanted, given, output in zip(recorded(path, architecture), found, model.outputs, strict=True):
-        torch.testing.assert_close(
-            given, wanted, atol=1e-4, rtol=1e-4, msg=lambda text, name=output.name: f"{name}: {text}"
-        )
+        explain = partial("{}: {}".format, output.name)
+        torch.testing.assert_close(given, wanted, atol=1e-4, rtol=1e-4, msg=explain)

@@ -1,4 +1,4 @@
-"""Verification: what agreement means, that correct files reach it and that files known to be wrong do not."""
+"""Verification: the measure of agreement; correct files reach the threshold and known-bad files do not."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,21 +12,21 @@ from PIL import Image
 
 from converter.cells import TRAINED, eval_inputs, inputs, load_model, run_model
 from converter.trained import Outputs
-from modelexport.matrix import ARCHITECTURES, Precision, Scheme, Threshold
-from modelexport.reasons import Reason
-from modelexport_converter.backends import Array, Facts
+from modelexport.api.reasons import Reason
+from modelexport.matrix.support import ARCHITECTURES, Precision, Recipe, Threshold
+from modelexport_converter.backends import Array, FileContents
 from modelexport_converter.failures import Failure
-from modelexport_converter.inspection import check_facts
+from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
-from modelexport_converter.pictures import prepare
-from modelexport_converter.verify import METRIC, UNKNOWN, check, check_evidence, compare
+from modelexport_converter.verification.agreement import METRIC, UNKNOWN, check, compare, require_informative
+from modelexport_converter.verification.inspection import check_facts
 
-PICTURES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
+IMAGES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
 Change = Callable[[str, Array], Outputs]
 
 
 def model_of(*outputs: tuple[str, tuple[str, ...], Array]) -> LoadedModel:
-    """A model that answers the mean of its picture times the given arrays."""
+    """A model that answers the mean of its image times the given arrays."""
 
     class Scaled(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -48,13 +48,13 @@ def run_of(model: LoadedModel, *errors: float | Array) -> Callable[[Array], Outp
     return run
 
 
-def test_equal_outputs_agree_by_one() -> None:
+def test_equal_outputs_have_agreement_one() -> None:
     model = model_of(POSITIONS)
-    assert compare(model, run_of(model, 0), PICTURES).agreements == {"positions": 1.0}
+    assert compare(model, run_of(model, 0), IMAGES).agreements == {"positions": 1.0}
 
 
 def stumbling(model: LoadedModel, *at: int) -> Callable[[Array], Outputs]:
-    """A file that answers wrong on some of the pictures, counted from 0."""
+    """A file with wrong outputs for some of the images, counted from 0."""
     answers = iter(range(100))
     right, wrong = run_of(model, 0), run_of(model, 5)
 
@@ -64,43 +64,43 @@ def stumbling(model: LoadedModel, *at: int) -> Callable[[Array], Outputs]:
     return run
 
 
-def test_the_first_pictures_are_all_where_they_agree_enough() -> None:
-    model, pictures = model_of(POSITIONS), PICTURES * 4
-    assert compare(model, stumbling(model, 11), pictures, first=3, enough=0.9).pictures == 3
-    assert compare(model, stumbling(model, 11), pictures).pictures == 12
+def test_first_images_suffice_when_they_agree() -> None:
+    model, images = model_of(POSITIONS), IMAGES * 4
+    assert compare(model, stumbling(model, 11), images, first=3, enough=0.9).images == 3
+    assert compare(model, stumbling(model, 11), images).images == 12
 
 
-def test_a_file_that_falls_short_on_the_first_pictures_is_measured_on_all_and_judged_by_these() -> None:
-    model, pictures = model_of(POSITIONS), PICTURES * 21
+def test_failing_first_images_are_followed_by_all_images() -> None:
+    model, images = model_of(POSITIONS), IMAGES * 21
     once, often = stumbling(model, 1), stumbling(model, *range(1, 63, 3))
-    assert compare(model, stumbling(model, 1), pictures[:3], enough=0.5).value < 0
-    found = [compare(model, run, pictures, first=3, enough=0.5) for run in (once, often)]
-    assert [comparison.pictures for comparison in found] == [63, 63]
+    assert compare(model, stumbling(model, 1), images[:3], enough=0.5).value < 0
+    found = [compare(model, run, images, first=3, enough=0.5) for run in (once, often)]
+    assert [comparison.images for comparison in found] == [63, 63]
     assert found[0].value > 0.5
     assert found[1].value < 0
 
 
-def test_pictures_without_anything_to_compare_are_followed_by_others() -> None:
+def test_images_with_nothing_to_compare_are_followed_by_others() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
-    pictures = [PICTURES[0], PICTURES[0], PICTURES[1]]
-    assert compare(model, run_of(model, 0, 0), pictures, first=2, enough=0.9).pictures == 3
+    images = [IMAGES[0], IMAGES[0], IMAGES[1]]
+    assert compare(model, run_of(model, 0, 0), images, first=2, enough=0.9).images == 3
 
 
-def test_pictures_without_evidence_are_followed_by_others() -> None:
+def test_uninformative_images_are_followed_by_others() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
     dark, bright = np.full((1, 3, 2, 2), 0.2, np.float32), np.full((1, 3, 2, 2), 0.3, np.float32)
     found = compare(model, run_of(model, 0, 0), [dark, dark, bright, dark, bright, bright], first=2, enough=0.9)
-    assert (found.pictures, found.evidence) == (5, 2)
+    assert (found.images, found.informative) == (5, 2)
 
 
-def test_a_file_that_falls_short_is_not_judged_again_until_the_end() -> None:
-    model, pictures = model_of(POSITIONS), PICTURES * 4
-    found = compare(model, stumbling(model, 1), pictures, first=3, enough=0.5)
-    assert (found.pictures, found.evidence) == (12, 9)
+def test_failing_file_is_judged_again_only_at_end() -> None:
+    model, images = model_of(POSITIONS), IMAGES * 4
+    found = compare(model, stumbling(model, 1), images, first=3, enough=0.5)
+    assert (found.images, found.informative) == (12, 9)
 
 
 def evidence(output: tuple[str, tuple[str, ...], Array], *answers: Sequence[Any]) -> int:
-    """Of how many pictures the model says something, by its answers to them."""
+    """The number of images on which these outputs are informative."""
     values = iter(np.array(answer, np.float32)[None] for answer in answers)
 
     class Answering(torch.nn.Module):
@@ -109,7 +109,7 @@ def evidence(output: tuple[str, tuple[str, ...], Array], *answers: Sequence[Any]
 
     model = replace(model_of(output), module=Answering())
     same = iter(np.array(answer, np.float32)[None] for answer in answers)
-    return compare(model, lambda _: (next(same),), [PICTURES[0]] * len(answers)).evidence
+    return compare(model, lambda _: (next(same),), [IMAGES[0]] * len(answers)).informative
 
 
 SCORES = ("scores", ("batch", "class", "anchor"), np.zeros((1, 2, 2)))
@@ -141,22 +141,22 @@ UNKNOWNS = ("output_0", (UNKNOWN,) * 3, np.zeros((1, 2, 2)))
         (POSITIONS, [[[0, 1, 2, 3]]] * 2, 0),
     ],
 )
-def test_a_picture_is_evidence_where_the_answer_says_something(
+def test_image_is_informative_when_model_detects_something(
     output: tuple[str, tuple[str, ...], Array], answers: list[Any], expected: int
 ) -> None:
     assert evidence(output, *answers) == expected
 
 
-def test_no_evidence_is_refused_with_what_the_model_sees() -> None:
+def test_no_informative_image_is_refused_with_model_output() -> None:
     model = scores_up_to(0.2)
-    comparison = compare(model, run_of(model, 0), PICTURES)
-    assert (comparison.evidence, comparison.value) == (0, 1)
+    comparison = compare(model, run_of(model, 0), IMAGES)
+    assert (comparison.informative, comparison.value) == (0, 1)
     found = r"detects nothing with a score of 0.25 .* \(3 different ones, the model's highest score on them is 0.2\)"
     with pytest.raises(Failure, match=found) as caught:
-        check_evidence(comparison)
+        require_informative(comparison)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
     model = scores_up_to(0.3)
-    check_evidence(compare(model, run_of(model, 0), PICTURES))
+    require_informative(compare(model, run_of(model, 0), IMAGES))
 
 
 NOTHING_SEEN = {
@@ -168,124 +168,124 @@ NOTHING_SEEN = {
 
 @pytest.mark.parametrize("kind", NOTHING_SEEN)
 @pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-CLS", "UNet", "MobileNet"])
-def test_trained_models_see_nothing_where_there_is_nothing(architecture: str, kind: str) -> None:
+def test_trained_models_detect_nothing_in_empty_images(architecture: str, kind: str) -> None:
     model = load_model(architecture)
-    pictures = [prepare(image, model.preprocessing, model.input_size) for image in NOTHING_SEEN[kind]]
+    images = [prepare(image, model.preprocessing, model.input_size) for image in NOTHING_SEEN[kind]]
     seen = [*eval_inputs(architecture)[:3]]
     run = lambda image: run_model(architecture, image)  # noqa: E731
-    assert compare(model, run, seen).evidence == 3
-    assert compare(model, run, pictures).evidence == 0
+    assert compare(model, run, seen).informative == 3
+    assert compare(model, run, images).informative == 0
 
 
-def test_always_answering_the_average_is_no_agreement() -> None:
+def test_constant_output_does_not_agree() -> None:
     model = model_of(POSITIONS)
     average = np.float32(np.mean([np.mean(POSITIONS[2]) * value for value in (0, 1, 2)]))
     answer = (np.full((1, 1, 4), average, np.float32),)
-    assert compare(model, lambda image: answer, PICTURES).value == pytest.approx(0, abs=1e-6)
+    assert compare(model, lambda image: answer, IMAGES).value == pytest.approx(0, abs=1e-6)
 
 
-def test_agreement_is_the_error_in_units_of_the_spread() -> None:
+def test_agreement_is_error_relative_to_spread() -> None:
     model = model_of(POSITIONS)
     values = np.concatenate([POSITIONS[2].ravel() * value for value in (0, 1, 2)])
     expected = 1 - 0.25 / values.std()
-    assert compare(model, run_of(model, 0.25), PICTURES).value == pytest.approx(expected, abs=1e-6)
+    assert compare(model, run_of(model, 0.25), IMAGES).value == pytest.approx(expected, abs=1e-6)
 
 
-def test_an_error_where_the_model_sees_nothing_does_not_count() -> None:
+def test_error_outside_objects_does_not_count() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
     unseen, seen = np.array([[[9, 9, 0, 0]]]), np.array([[[0, 0, 9, 9]]])
-    assert compare(model, run_of(model, unseen, 0), PICTURES).agreements["positions"] == 1
-    assert compare(model, run_of(model, seen, 0), PICTURES).agreements["positions"] < 0
+    assert compare(model, run_of(model, unseen, 0), IMAGES).agreements["positions"] == 1
+    assert compare(model, run_of(model, seen, 0), IMAGES).agreements["positions"] < 0
 
 
 def scores_up_to(highest: float) -> LoadedModel:
-    """A model that gives one of four anchors a score, the highest on the last of three pictures."""
+    """A model that scores one of four anchors, highest on the last of three images."""
     return model_of(("scores", CONFIDENCE[1], np.array([[[0, 0, 0, highest / 2]]], np.float32)))
 
 
-def test_scores_without_any_sure_object_are_measured_against_one_certain_answer() -> None:
+def test_low_scores_are_measured_against_one_certain_score() -> None:
     model = scores_up_to(0.4)
-    assert compare(model, run_of(model, 0.01), PICTURES).value == pytest.approx(1 - 0.02)
+    assert compare(model, run_of(model, 0.01), IMAGES).value == pytest.approx(1 - 0.02)
 
 
-def test_errors_in_faint_scores_count_a_quarter_of_what_they_are_beside_them() -> None:
+def test_low_score_errors_weigh_quarter_as_much() -> None:
     model = scores_up_to(2e-4)
-    correct = compare(model, run_of(model, np.array([[[0, 0, 0, 1e-5]]])), PICTURES)
+    correct = compare(model, run_of(model, np.array([[[0, 0, 0, 1e-5]]])), IMAGES)
     assert correct.value == pytest.approx(1 - np.sqrt(3e-10 / 5e-8) / 4, abs=1e-6)
-    assert compare(model, run_of(model, 0), PICTURES).value == 1
+    assert compare(model, run_of(model, 0), IMAGES).value == 1
 
 
 @pytest.mark.parametrize(("error", "equal"), [(5e-8, True), (1e-6, False)])
-def test_faint_scores_may_differ_by_a_rounding_of_1(error: float, equal: bool) -> None:
+def test_low_scores_may_differ_by_one_rounding_step(error: float, equal: bool) -> None:
     model = scores_up_to(2e-4)
-    assert (compare(model, run_of(model, np.array([[[0, 0, 0, error]]])), PICTURES[1:]).value == 1) is equal
+    assert (compare(model, run_of(model, np.array([[[0, 0, 0, error]]])), IMAGES[1:]).value == 1) is equal
 
 
 @pytest.mark.parametrize("highest", [1e-7, 1e-6, 2e-4, 0.05, 0.3, 1.0])
-def test_a_file_without_any_score_is_too_bad_for_every_threshold(highest: float) -> None:
+def test_file_without_scores_fails_every_threshold(highest: float) -> None:
     model = scores_up_to(highest)
-    comparison = compare(model, lambda image: (np.zeros((1, 1, 4), np.float32),), PICTURES)
+    comparison = compare(model, lambda image: (np.zeros((1, 1, 4), np.float32),), IMAGES)
     for row in ARCHITECTURES.values():
         for threshold in row.thresholds.values():
             with pytest.raises(Failure, match=f"the model's highest score on them is {highest:.2g}"):
                 check(comparison, threshold)
 
 
-def test_scores_that_are_0_everywhere_verify_nothing() -> None:
+def test_all_zero_scores_verify_nothing() -> None:
     model = scores_up_to(0)
-    with pytest.raises(Failure, match="scores are 0 everywhere on 3 pictures, so that nothing") as caught:
-        compare(model, run_of(model, 0), PICTURES)
+    with pytest.raises(Failure, match="scores are 0 everywhere on 3 images, so that nothing") as caught:
+        compare(model, run_of(model, 0), IMAGES)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
 
 
-def test_pixels_of_a_wrong_class_count_by_their_share_and_not_by_their_class() -> None:
+def test_wrong_pixels_count_by_area() -> None:
     sure = np.zeros((1, 2, 4, 4), np.float32)
     sure[0, 0] = 1
     model = model_of(("probabilities", ("batch", "class", "row", "column"), sure))
     wrong = np.zeros_like(sure)
     wrong[0, :, 0, :2] = [[-1], [1]]
-    pictures = [np.ones((1, 3, 4, 4), np.float32)]
-    assert compare(model, run_of(model, 0), pictures).value == 1
-    assert compare(model, run_of(model, wrong), pictures).value == pytest.approx(1 - np.sqrt(2 * 2 / 16))
+    images = [np.ones((1, 3, 4, 4), np.float32)]
+    assert compare(model, run_of(model, 0), images).value == 1
+    assert compare(model, run_of(model, wrong), images).value == pytest.approx(1 - np.sqrt(2 * 2 / 16))
 
 
-def test_a_model_agrees_as_its_worst_output() -> None:
+def test_worst_output_decides_agreement() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
-    comparison = compare(model, run_of(model, 0, 0.5), PICTURES)
+    comparison = compare(model, run_of(model, 0, 0.5), IMAGES)
     assert comparison.value == comparison.agreements["scores"] < comparison.agreements["positions"] == 1
 
 
-def test_an_output_that_never_varies_has_to_be_equal() -> None:
+def test_constant_output_must_be_equal() -> None:
     constant = ("positions", POSITIONS[1], np.zeros((1, 1, 4), np.float32))
     model = model_of(constant)
-    assert compare(model, run_of(model, 0), PICTURES).value == 1
-    assert compare(model, run_of(model, 1e-3), PICTURES).value == 0
+    assert compare(model, run_of(model, 0), IMAGES).value == 1
+    assert compare(model, run_of(model, 1e-3), IMAGES).value == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_fail(bad: float) -> None:
+def test_non_finite_values_fail(bad: float) -> None:
     model = model_of(POSITIONS)
     message = "file's output positions holds 1 values that are NaN or infinite, the model's none; choose a higher"
     with pytest.raises(Failure, match=message) as caught:
-        compare(model, run_of(model, np.array([[[0, bad, 0, 0]]])), PICTURES)
+        compare(model, run_of(model, np.array([[[0, bad, 0, 0]]])), IMAGES)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
 
 
-def test_a_model_whose_own_values_are_not_finite_is_told_from_a_wrong_file() -> None:
+def test_non_finite_reference_is_distinguished_from_wrong_file() -> None:
     model = model_of(("positions", POSITIONS[1], np.full((1, 1, 4), np.inf, np.float32)))
     with pytest.raises(Failure, match="model's own output positions holds 4 values that are NaN or infinite; correct"):
-        compare(model, run_of(model, 0), PICTURES)
+        compare(model, run_of(model, 0), IMAGES)
 
 
-def test_another_shape_fails_with_both_shapes() -> None:
+def test_shape_mismatch_fails_with_both_shapes() -> None:
     model = model_of(POSITIONS)
     with pytest.raises(Failure, match=r"shape \(1, 1, 3\) instead of \(1, 1, 4\)"):
-        compare(model, lambda image: (np.zeros((1, 1, 3), np.float32),), PICTURES)
+        compare(model, lambda image: (np.zeros((1, 1, 3), np.float32),), IMAGES)
 
 
-def test_nothing_is_verified_without_pictures() -> None:
+def test_nothing_is_verified_without_images() -> None:
     model = model_of(POSITIONS)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         compare(model, run_of(model, 0), [])
 
 
@@ -294,7 +294,7 @@ def unknown(values: Array) -> LoadedModel:
 
 
 def joined(classes: int, anchors: int = 400, highest: float = 0.9) -> Array:
-    """Boxes in pixels and, of each class, two scores among many that are all but 0."""
+    """Boxes in pixels and, for each class, two scores among many that are nearly 0."""
     generator = np.random.default_rng(0)
     scores = generator.uniform(0, highest * 1e-3, (classes, anchors))
     scores[np.arange(classes), np.arange(classes) * 2] = scores[np.arange(classes), np.arange(classes) * 2 + 1] = (
@@ -315,7 +315,7 @@ UNITS = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.9, 1.0)]
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("classes", "highest"), [(1, 0.9), (80, 0.9), (80, 2e-4)])
-def test_a_channel_that_is_lost_is_not_hidden_by_others(classes: int, highest: float, transposed: bool) -> None:
+def test_lost_channel_is_not_averaged_away(classes: int, highest: float, transposed: bool) -> None:
     values = joined(classes, highest=highest)
     changes = [values, values * (1 + 5e-4), without(values, slice(-1, None)), without(values, slice(4, None))]
     model, *files = (unknown(change.swapaxes(1, 2) if transposed else change) for change in changes)
@@ -324,21 +324,21 @@ def test_a_channel_that_is_lost_is_not_hidden_by_others(classes: int, highest: f
     assert max(agreements[1:]) <= 0.75 + 1e-6 < LENIENT.minimum
 
 
-def test_the_channel_that_differs_most_is_named() -> None:
+def test_worst_channel_is_named() -> None:
     values = joined(80)
     comparison = compare(unknown(values), run_of(unknown(without(values, slice(20, 21))), 0), UNITS)
     with pytest.raises(Failure, match=r"\(channel 20 of 84 in output_0 differs most, by 1 of its spread\)"):
         check(comparison, LENIENT)
 
 
-def test_faint_scores_of_many_classes_may_be_off_as_8_bits_make_them() -> None:
+def test_low_scores_of_many_classes_tolerate_int8_rounding() -> None:
     values = joined(80, highest=0.01)
     blurred = values * np.where(np.arange(84) < 4, 1, np.tile([0.7, 1.3], 42))[:, None]
     assert compare(unknown(values), run_of(unknown(blurred), 0), UNITS).value > 0.9
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e-7, 1.0003, 40.01])
-def test_a_channel_that_is_constant_up_to_rounding_passes_in_half_precision(constant: float) -> None:
+def test_nearly_constant_channel_passes_in_half_precision(constant: float) -> None:
     values = joined(3)
     values[:, 5] = constant * (1 + np.random.default_rng(1).uniform(0, 1e-6, values.shape[2]))
     file = unknown(values)
@@ -348,7 +348,7 @@ def test_a_channel_that_is_constant_up_to_rounding_passes_in_half_precision(cons
     check(comparison, ARCHITECTURES["Custom"].thresholds[Precision.FP16])
 
 
-def test_an_output_that_is_tiny_as_a_whole_is_measured_by_its_own_size() -> None:
+def test_tiny_output_is_measured_by_its_own_scale() -> None:
     values = joined(3)[:, 4:] * 1e-8
     assert compare(unknown(values), run_of(unknown(values), 0), UNITS).value == 1
     assert compare(unknown(values), run_of(unknown(values * 0), 0), UNITS).value <= 0.75
@@ -367,35 +367,35 @@ def test_an_output_that_is_tiny_as_a_whole_is_measured_by_its_own_size() -> None
         ((1, 40), np.s_[:, 2], False),
     ],
 )
-def test_channels_are_told_by_the_shape(shape: tuple[int, ...], lost: Any, counted: bool) -> None:
-    values = np.random.default_rng(0).uniform(-1, 1, shape)
+def test_channel_axis_is_found_by_shape(shape: tuple[int, ...], lost: Any, counted: bool) -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     changed = values.copy()
     changed[lost] = values[lost].mean()
     comparison = compare(unknown(values), run_of(unknown(changed), 0), UNITS[1:])
     assert ("channel 2 of 7 in output_0 differs most, by 1 of" in comparison.remark) is counted
 
 
-def test_a_file_that_agrees_enough_is_verified_with_its_numbers() -> None:
+def test_agreeing_file_is_verified_with_its_numbers() -> None:
     model = model_of(POSITIONS)
-    verification = check(compare(model, run_of(model, 0), PICTURES), Threshold(METRIC, 0.99))
+    verification = check(compare(model, run_of(model, 0), IMAGES), Threshold(METRIC, 0.99))
     assert (verification.metric, verification.value, verification.threshold) == (METRIC, "1.000000", "0.99")
 
 
-def test_a_file_that_agrees_too_little_fails_with_every_number() -> None:
+def test_deviating_file_fails_with_all_numbers() -> None:
     model = model_of(POSITIONS, CONFIDENCE)
-    with pytest.raises(Failure, match=r"positions 1\.0000, scores 0\.\d{4}, at least 0\.99 is asked") as caught:
-        check(compare(model, run_of(model, 0, 0.1), PICTURES), Threshold(METRIC, 0.99))
+    with pytest.raises(Failure, match=r"positions 1\.0000, scores 0\.\d{4}, at least 0\.99 is required") as caught:
+        check(compare(model, run_of(model, 0, 0.1), IMAGES), Threshold(METRIC, 0.99))
     assert caught.value.reason is Reason.VERIFICATION_FAILED
     assert caught.value.verification is not None
 
 
-def test_a_threshold_of_another_metric_is_not_applied() -> None:
+def test_threshold_of_other_metric_is_ignored() -> None:
     model = model_of(POSITIONS)
     with pytest.raises(ValueError, match="cosine"):
-        check(compare(model, run_of(model, 0), PICTURES), Threshold("cosine", 0.5))
+        check(compare(model, run_of(model, 0), IMAGES), Threshold("cosine", 0.5))
 
 
-def test_every_cell_asks_for_the_metric_that_is_measured() -> None:
+def test_every_cell_requires_measured_metric() -> None:
     metrics = {threshold.metric for row in ARCHITECTURES.values() for threshold in row.thresholds.values()}
     assert metrics == {METRIC}
 
@@ -450,7 +450,7 @@ def logits_for_scores(architecture: str, image: Array) -> Outputs:
 
 
 def one_noisy_convolution(architecture: str, image: Array) -> Outputs:
-    """The first one, with noise of a fifth of its weights' spread, as from a wrong scale."""
+    """Add noise of a fifth of its weights' spread to the first convolution, as a wrong scale would."""
     weight = next(weight for weight in load_model(architecture).module.parameters() if weight.ndim == 4)
     noise = 0.2 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     weight.data += noise
@@ -482,16 +482,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("architecture", "change", "precision"), WRONG)
-def test_a_wrong_file_is_not_verified(architecture: str, change: Change, precision: Precision) -> None:
+def test_wrong_file_is_not_verified(architecture: str, change: Change, precision: Precision) -> None:
     run = lambda image: change(architecture, image)  # noqa: E731
-    threshold, pictures = ARCHITECTURES[architecture].thresholds[precision], eval_inputs(architecture)[:16]
+    threshold, images = ARCHITECTURES[architecture].thresholds[precision], eval_inputs(architecture)[:16]
     with pytest.raises(Failure) as caught:
-        check(compare(load_model(architecture), run, pictures), threshold)
+        check(compare(load_model(architecture), run, images), threshold)
     assert caught.value.reason is Reason.VERIFICATION_FAILED
 
 
-def test_one_scale_for_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
-    """The known-bad recipe: all operators in INT8, boxes in pixels joined with the scores as ultralytics gives them."""
+def test_shared_scale_for_boxes_and_scores_fails_verification(tmp_path: Path) -> None:
+    """The known-bad recipe: all operators in INT8, boxes in pixels joined with the scores, as ultralytics does."""
     run = quantise_joined(tmp_path)
 
     def split(image: Array) -> Outputs:
@@ -504,7 +504,7 @@ def test_one_scale_for_boxes_and_scores_is_not_verified(tmp_path: Path) -> None:
 
 
 def quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
-    """The file of that recipe, with its one output."""
+    """Quantise by that recipe; the file has one output."""
     import onnxruntime
     from onnxruntime import quantization
 
@@ -522,7 +522,7 @@ def quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
             return (torch.cat([boxes * 160, scores], 1),)
 
     joined = replace(model, module=Joined().eval(), outputs=(Output("output", ("batch", "row", "anchor"), ""),))
-    backend.convert(joined, Scheme.FP32, folder / "joined.onnx")
+    backend.convert(joined, Recipe.FP32, folder / "joined.onnx")
     reader = backend._Reader("image", inputs("YOLOv8", "calibration", 8))
     quantization.quantize_static(
         folder / "joined.onnx", folder / "int8.onnx", reader, activation_type=quantization.QuantType.QUInt8
@@ -531,7 +531,7 @@ def quantise_joined(folder: Path) -> Callable[[Array], Outputs]:
     return lambda image: tuple(session.run(None, {"image": image}))
 
 
-FACTS = Facts(
+FACTS = FileContents(
     weight_types={"float32": 1000},
     op_types={"Conv": 1},
     inputs={"image": (1, 3, 2, 2)},
@@ -548,34 +548,35 @@ class Weighted(torch.nn.Module):
 
 WEIGHTED = replace(model_of(CONFIDENCE), module=Weighted())
 STORED = {
-    Scheme.FP32: "float32",
-    Scheme.FP16: "float16",
-    Scheme.DYNAMIC_WI8_AFP32: "uint8",
-    Scheme.WEIGHT_ONLY_WI8_AFP16: "int8",
-    Scheme.STATIC_WI8_AI8: "int8",
+    Recipe.FP32: "float32",
+    Recipe.FP16: "float16",
+    Recipe.DYNAMIC_WI8_AFP32: "uint8",
+    Recipe.WEIGHT_ONLY_WI8_AFP16: "int8",
+    Recipe.WEIGHT_ONLY_WI8_AFP32: "int8",
+    Recipe.STATIC_WI8_AI8: "int8",
 }
 
 
-@pytest.mark.parametrize("scheme", Scheme)
-def test_a_file_is_accepted_when_it_stores_what_its_scheme_says(scheme: Scheme) -> None:
-    facts = replace(FACTS, weight_types={STORED[scheme]: 990, "float32": 20}, op_types={"QuantizeLinear": 1})
-    if scheme is Scheme.FP32:
+@pytest.mark.parametrize("recipe", Recipe)
+def test_file_storing_recipe_precision_is_accepted(recipe: Recipe) -> None:
+    facts = replace(FACTS, weight_types={STORED[recipe]: 990, "float32": 20}, op_types={"QuantizeLinear": 1})
+    if recipe is Recipe.FP32:
         facts = FACTS
-    check_facts(facts, WEIGHTED, scheme)
+    check_facts(facts, WEIGHTED, recipe)
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in Scheme if scheme is not Scheme.FP32])
-def test_a_file_that_holds_floats_is_not_of_a_smaller_precision(scheme: Scheme) -> None:
-    facts = replace(FACTS, weight_types={"float32": 200, STORED[scheme]: 800}, op_types={"QUANTIZE": 1})
+@pytest.mark.parametrize("recipe", [recipe for recipe in Recipe if recipe is not Recipe.FP32])
+def test_file_holding_floats_fails_smaller_precision(recipe: Recipe) -> None:
+    facts = replace(FACTS, weight_types={"float32": 200, STORED[recipe]: 800}, op_types={"QUANTIZE": 1})
     with pytest.raises(Failure, match="800 of 1000 weights are stored as") as caught:
-        check_facts(facts, WEIGHTED, scheme)
+        check_facts(facts, WEIGHTED, recipe)
     assert caught.value.reason is Reason.INSPECTION_FAILED
 
 
-def test_static_quantisation_without_quantised_activations_is_refused() -> None:
+def test_static_recipe_requires_quantised_activations() -> None:
     facts = replace(FACTS, weight_types={"int8": 1000})
     with pytest.raises(Failure, match="activations are not quantised"):
-        check_facts(facts, WEIGHTED, Scheme.STATIC_WI8_AI8)
+        check_facts(facts, WEIGHTED, Recipe.STATIC_WI8_AI8)
 
 
 @pytest.mark.parametrize(
@@ -588,7 +589,7 @@ def test_static_quantisation_without_quantised_activations_is_refused() -> None:
         (replace(FACTS, outputs={"scores": (0, 1, 4)}), r"shape \(0, 1, 4\)"),
     ],
 )
-def test_other_inputs_and_outputs_are_refused_by_name(facts: Facts, named: str) -> None:
+def test_other_inputs_and_outputs_are_refused_by_name(facts: FileContents, named: str) -> None:
     with pytest.raises(Failure, match=named) as caught:
-        check_facts(facts, WEIGHTED, Scheme.FP32)
+        check_facts(facts, WEIGHTED, Recipe.FP32)
     assert caught.value.reason is Reason.INSPECTION_FAILED

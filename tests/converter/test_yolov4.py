@@ -1,4 +1,4 @@
-"""The YOLOv4 networks: equal to those of pytorch-YOLOv4, and strict about what they are given."""
+"""The YOLOv4 networks: equal to those of pytorch-YOLOv4, and strict about their checkpoints."""
 
 import hashlib
 import math
@@ -12,12 +12,11 @@ import torch
 
 from converter.cells import TRAINED, ask
 from converter.made_up import make_up
-from modelexport.reasons import Reason
-from modelexport_converter.architectures.layers import constants
+from converter.refusals import refusal
+from modelexport_converter.architectures.layers import decoder_buffers
 from modelexport_converter.architectures.yolov4 import load
 from modelexport_converter.architectures.yolov4_network import Network, Tiny
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
-from modelexport_converter.failures import Failure
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 
 SIZE = (64, 96)
 NETWORKS: Mapping[str, type[Network]] = {"full": Network, "tiny": Tiny}
@@ -25,7 +24,7 @@ NETWORKS: Mapping[str, type[Network]] = {"full": Network, "tiny": Tiny}
 # Of the state dicts that the code of pytorch-YOLOv4 makes for three classes: their length, and the first digits of the
 # SHA-256 of the sorted lines "name shape". Parameters in millions are for 80 classes, as published.
 PUBLISHED = {"full": (648, "fa6a886a3ab5ecce", 64.4), "tiny": (118, "3a8bebc2f6007836", 6.06)}
-# What that code answers with the made-up weights to a random picture of SIZE, at the given anchors in our order (the
+# The outputs of that code with the made-up weights for a random image of SIZE, at the given anchors in our order (the
 # tiny network's coarse scale comes first there, last here): centre x, centre y, width, height and scores.
 ANSWERS = {
     "full": {
@@ -46,7 +45,9 @@ ANSWERS = {
 def weights(variant: str, width: int = 4, classes: int = 3) -> dict[str, torch.Tensor]:
     """Made-up weights under the names that pytorch-YOLOv4 gives them."""
     network = NETWORKS[variant](width, classes, (32, 32))
-    made = make_up({name: value for name, value in network.state_dict().items() if name not in constants(network)})
+    made = make_up(
+        {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
+    )
     layers = [name for name in made if name.endswith("conv.weight")]
     numbers = {name.removesuffix("conv.weight"): index + 1 for index, name in enumerate(layers)}
     return {_published(name, numbers): value for name, value in made.items()}
@@ -59,14 +60,11 @@ def _published(name: str, numbers: Mapping[str, int]) -> str:
 
 
 def refuse(tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(Checkpoint(tensors), ask("YOLOv4", **parameters))
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
+    return refusal(Checkpoint(tensors), "YOLOv4", **parameters)
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)
-def test_every_variant_has_the_weights_of_pytorch_yolov4(variant: str) -> None:
+def test_every_variant_has_pytorch_yolov4_weights(variant: str) -> None:
     count, digest, millions = PUBLISHED[variant]
     lines = sorted(f"{name} {tuple(value.shape)}" for name, value in weights(variant, 32).items())
     assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == (count, digest)
@@ -76,7 +74,7 @@ def test_every_variant_has_the_weights_of_pytorch_yolov4(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ANSWERS)
-def test_outputs_are_those_of_pytorch_yolov4(variant: str) -> None:
+def test_outputs_match_pytorch_yolov4(variant: str) -> None:
     model = load(Checkpoint(weights(variant, 32)), ask("YOLOv4", input_size=SIZE))
     boxes, scores = model.module(torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)))
     anchors = {"full": 378, "tiny": 90}[variant]
@@ -86,7 +84,7 @@ def test_outputs_are_those_of_pytorch_yolov4(variant: str) -> None:
         torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-5, rtol=1e-4)
 
 
-def test_older_checkpoints_that_spell_the_neck_otherwise_give_the_same() -> None:
+def test_older_neck_names_give_same_outputs() -> None:
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     old = {name.replace("neck.", "neek."): value for name, value in weights("full").items()}
     assert old.keys() != weights("full").keys()
@@ -97,7 +95,7 @@ def test_older_checkpoints_that_spell_the_neck_otherwise_give_the_same() -> None
 
 
 @pytest.mark.parametrize(("variant", "scale"), [("full", 1.0), ("tiny", 1.05)])
-def test_a_box_is_an_anchor_scaled_and_moved_within_its_cell(variant: str, scale: float) -> None:
+def test_box_is_anchor_scaled_and_moved_within_cell(variant: str, scale: float) -> None:
     """The second anchor of the first scale, in the second row and third column."""
     network = NETWORKS[variant](4, 3, (96, 192))
     stride, columns, count = (8, 24, 288) if variant == "full" else (16, 12, 72)
@@ -111,51 +109,51 @@ def test_a_box_is_an_anchor_scaled_and_moved_within_its_cell(variant: str, scale
 
 
 @pytest.mark.parametrize("variant", NETWORKS)
-def test_variant_classes_and_any_width_are_read_from_the_checkpoint(variant: str) -> None:
+def test_variant_classes_and_width_come_from_checkpoint(variant: str) -> None:
     model = load(Checkpoint(weights(variant, 6, 5), {"names": list("abcde")}), ask("YOLOv4"))
     assert model.metadata["variant"] == variant
     assert model.class_names == tuple("abcde")
     assert model.input_size == (416, 416)
 
 
-def test_centres_sizes_objectness_and_classes_come_from_convolutions_of_their_own() -> None:
+def test_centre_size_objectness_classes_have_own_convolutions() -> None:
     module = load(Checkpoint(weights("tiny")), ask("YOLOv4")).module
     last = [layer.out_channels for layer in module.get_submodule("models.29.parts").children()]
     assert last == [6, 6, 3, 9]
 
 
-def test_mish_stays_in_float_between_the_convolutions_of_the_whole_network() -> None:
+def test_mish_stays_float_between_convolutions() -> None:
     whole, tiny = (load(Checkpoint(weights(variant)), ask("YOLOv4")) for variant in ("full", "tiny"))
-    assert {*whole.body, "decoder"} == {name for name, _ in whole.module.named_children()}
-    assert tiny.body == ()
+    assert {*whole.low_precision_modules, "decoder"} == {name for name, _ in whole.module.named_children()}
+    assert tiny.low_precision_modules == ()
 
 
-def test_another_variant_is_refused_with_both_names() -> None:
+def test_other_variant_is_refused_with_both_names() -> None:
     assert "variant full, the checkpoint has tiny" in refuse(weights("tiny"), variant="full")
 
 
-def test_another_number_of_classes_is_refused_with_both_numbers() -> None:
+def test_wrong_class_count_is_refused_with_both_numbers() -> None:
     assert "number of classes 80, the checkpoint has 3" in refuse(weights("tiny"), num_classes=80)
 
 
 @pytest.mark.parametrize("channels", [15, 25])
-def test_a_last_layer_of_no_whole_number_of_classes_is_refused(channels: int) -> None:
+def test_fractional_class_count_is_refused(channels: int) -> None:
     last = "models.29.conv18.weight"
     assert last in weights("tiny")
     assert "not one of pytorch-YOLOv4" in refuse({**weights("tiny"), last: torch.ones(channels, 64, 1, 1)})
 
 
-def test_weights_of_anything_else_are_refused_by_the_names_that_they_lack() -> None:
+def test_unrelated_weights_are_refused_with_missing_names() -> None:
     message = refuse({"w": torch.ones(1)})
     assert "down1.conv1.conv" in message
     assert "models.29.conv" in message
 
 
-def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
+def test_changed_network_is_refused_by_mismatched_weight() -> None:
     assert "neck.conv4" in refuse({**weights("full"), "neck.conv4.conv.1.bias": torch.ones(7)})
 
 
-def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
+def test_program_is_used_unchanged(tmp_path: Path) -> None:
     original = load(read_checkpoint(TRAINED["YOLOv4"].weights), ask("YOLOv4", input_size=SIZE))
     image = original.example_input()
     torch.export.save(torch.export.export(original.module, (image,)), tmp_path / "x.pt2")

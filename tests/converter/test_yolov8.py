@@ -1,4 +1,4 @@
-"""The YOLOv8 networks: equal to ultralytics', and strict about what they are given."""
+"""The YOLOv8 networks: equal to ultralytics', and strict about their checkpoints."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from converter.cells import ask, eval_inputs, load_model, run_model
+from converter.refusals import refusal
 from converter.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
-from modelexport.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.architectures.yolov8_network import Classifier, Network
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
-from modelexport_converter.failures import Failure
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 
 
 def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
@@ -22,15 +21,12 @@ def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
 
 
 def bare(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
-    """The weights alone, of which the published network is rebuilt."""
+    """Weights alone, from which the published network is rebuilt."""
     return replace(checkpoint(architecture, **facts), module=None)
 
 
 def refuse(found: Checkpoint, architecture: str = "YOLOv8", **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(found, ask(architecture, **parameters))
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
+    return refusal(found, architecture, **parameters)
 
 
 def run_ultralytics(architecture: str, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -53,7 +49,7 @@ def run_ultralytics(architecture: str, image: torch.Tensor) -> tuple[torch.Tenso
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
 @pytest.mark.parametrize("size", [(160, 160), (96, 224)])
-def test_outputs_are_those_of_ultralytics(architecture: str, size: tuple[int, int]) -> None:
+def test_outputs_match_ultralytics(architecture: str, size: tuple[int, int]) -> None:
     model = load(checkpoint(architecture), ask(architecture, input_size=size))
     image = model.example_input()
     expected, found = run_ultralytics(architecture, image), model.module(image)
@@ -63,8 +59,8 @@ def test_outputs_are_those_of_ultralytics(architecture: str, size: tuple[int, in
 
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
-def test_a_state_dict_alone_gives_the_same_network(architecture: str) -> None:
-    """The number in batch normalisation that is in no state dict is known for each architecture."""
+def test_bare_state_dict_gives_same_network(architecture: str) -> None:
+    """No state dict contains the epsilon of batch normalisation; each architecture has a known one."""
     found = checkpoint(architecture)
     bare = load(Checkpoint(found.tensors, {"imgsz": 128, **UNTOLD.get(architecture, {})}), ask(architecture))
     image = bare.example_input()
@@ -74,7 +70,7 @@ def test_a_state_dict_alone_gives_the_same_network(architecture: str) -> None:
 
 @pytest.mark.parametrize("variant", "nsmlx")
 @pytest.mark.parametrize("kind", ["", "-seg", "-cls", "-pose"])
-def test_every_variant_has_the_weights_of_ultralytics(variant: str, kind: str) -> None:
+def test_every_variant_has_ultralytics_weights(variant: str, kind: str) -> None:
     from ultralytics.nn import tasks
 
     with torch.device("meta"):
@@ -94,7 +90,7 @@ def _build(variant: str, kind: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("architecture", WEIGHTS)
-def test_facts_are_read_from_the_checkpoint(architecture: str) -> None:
+def test_metadata_comes_from_checkpoint(architecture: str) -> None:
     model = load_model(architecture)
     assert model.class_names == CLASSES
     assert model.input_size == ((128, 128) if architecture == "YOLOv8-CLS" else (160, 160))
@@ -103,7 +99,7 @@ def test_facts_are_read_from_the_checkpoint(architecture: str) -> None:
     assert model.preprocessing.resize == ("centre_crop" if architecture == "YOLOv8-CLS" else "letterbox")
 
 
-def test_every_output_has_the_axes_that_are_told() -> None:
+def test_every_output_has_documented_axes() -> None:
     sizes = {"batch": 1, "coordinate": 4, "class": 3, "anchor": 525, "mask": 32, "row": 40, "column": 40, "keypoint": 4}
     for architecture in WEIGHTS:
         outputs = run_model(architecture, eval_inputs(architecture)[0])
@@ -111,27 +107,27 @@ def test_every_output_has_the_axes_that_are_told() -> None:
             assert array.shape == tuple(sizes.get(axis, 3) for axis in output.axes), output.name
 
 
-def test_the_size_is_the_users_then_the_trainings_then_the_matrixs() -> None:
+def test_input_size_follows_user_then_training_then_matrix() -> None:
     assert load(checkpoint(imgsz=100), ask("YOLOv8", input_size=(64, 96))).input_size == (64, 96)
     assert load(checkpoint(imgsz=100), ask("YOLOv8")).input_size == (128, 128)
     assert load(checkpoint(imgsz=[64, 100]), ask("YOLOv8")).input_size == (64, 128)
     assert load(checkpoint(imgsz=None), ask("YOLOv8")).input_size == (640, 640)
 
 
-def test_another_architecture_is_refused_with_both_names() -> None:
+def test_other_architecture_is_refused_with_both_names() -> None:
     message = refuse(checkpoint("YOLOv8-SEG"), "YOLOv8")
     assert "architecture YOLOv8, the checkpoint has YOLOv8-SEG" in message
 
 
 @pytest.mark.parametrize("other", ["yolo11n", "yolov5n", "yolov8n-obb"])
-def test_other_networks_of_ultralytics_are_refused(other: str) -> None:
+def test_other_ultralytics_networks_are_refused(other: str) -> None:
     from ultralytics import YOLO
 
     message = refuse(Checkpoint(YOLO(f"{other}.yaml").model.state_dict()))
     assert "another ultralytics network" in message or "YOLOv8-OBB" in message
 
 
-def test_weights_of_a_fused_network_are_told_as_such() -> None:
+def test_fused_weights_are_reported_as_such() -> None:
     fused = {
         name.replace("bn.bias", "conv.bias"): value
         for name, value in bare().tensors.items()
@@ -142,31 +138,31 @@ def test_weights_of_a_fused_network_are_told_as_such() -> None:
     assert "give ultralytics' .pt, fused or not" in message
 
 
-def test_weights_of_anything_else_are_refused() -> None:
+def test_unrelated_weights_are_refused() -> None:
     assert "no network of ultralytics" in refuse(Checkpoint({"w": torch.ones(1)}))
 
 
-def test_another_number_of_classes_is_refused_with_both_numbers() -> None:
+def test_wrong_class_count_is_refused_with_both_numbers() -> None:
     assert "number of classes 80, the checkpoint has 3" in refuse(checkpoint(), num_classes=80)
 
 
-def test_another_variant_is_refused_with_both_names() -> None:
+def test_other_variant_is_refused_with_both_names() -> None:
     assert "variant s, the checkpoint has n" in refuse(checkpoint(), variant="s")
 
 
-def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
+def test_changed_network_is_refused_by_mismatched_weight() -> None:
     found = bare()
     tensors = {**found.tensors, "model.4.cv1.conv.weight": torch.ones(64, 32, 1, 1)}
     assert "model.4.cv1.conv.weight" in refuse(replace(found, tensors=tensors))
 
 
-def test_a_width_that_no_variant_has_is_refused() -> None:
+def test_unknown_width_is_refused() -> None:
     found = bare()
     tensors = {**found.tensors, "model.0.conv.weight": torch.ones(24, 3, 3, 3)}
     assert "24 channels" in refuse(replace(found, tensors=tensors))
 
 
-def test_keypoints_without_visibility_are_positions_alone() -> None:
+def test_keypoints_without_visibility_have_two_values() -> None:
     network = Network("n", 1, (64, 64), keypoints=(5, 2))
     found = Checkpoint(network.state_dict(), {"kpt_shape": [5, 2]})
     model = load(found, ask("YOLOv8-Pose"))
@@ -177,7 +173,7 @@ def test_keypoints_without_visibility_are_positions_alone() -> None:
     )
 
 
-def test_weights_that_do_not_tell_their_keypoints_are_refused() -> None:
+def test_ambiguous_keypoint_weights_are_refused() -> None:
     found = Checkpoint(Network("n", 1, (64, 64), keypoints=(6, 2)).state_dict(), {})
     problem = refuse(found, architecture="YOLOv8-Pose")
     assert "12 channels are 4 keypoints of x, y and visibility or 6 of x and y" in problem
@@ -185,7 +181,7 @@ def test_weights_that_do_not_tell_their_keypoints_are_refused() -> None:
     assert model.outputs[2].name == "keypoints"
 
 
-def test_a_whole_yolo_object_brings_names_and_size(tmp_path: Path) -> None:
+def test_whole_yolo_object_provides_names_and_size(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
     torch.save(YOLO(str(WEIGHTS["YOLOv8"])), tmp_path / "x.pt")
@@ -194,11 +190,11 @@ def test_a_whole_yolo_object_brings_names_and_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [None, ["one"], {0: "one", 2: "three"}])
-def test_classes_without_names_get_numbers(names: Any) -> None:
+def test_unnamed_classes_get_numbers(names: Any) -> None:
     assert load(checkpoint(names=names), ask("YOLOv8")).class_names == ("class_0", "class_1", "class_2")
 
 
-def test_names_of_a_safetensors_header_are_read() -> None:
+def test_safetensors_header_provides_names() -> None:
     assert load(checkpoint(names={"0": "a", "1": "b", "2": "c"}), ask("YOLOv8")).class_names == ("a", "b", "c")
 
 
@@ -210,7 +206,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_program_is_used_as_it_is(program: Path) -> None:
+def test_program_is_used_unchanged(program: Path) -> None:
     original = load(checkpoint(), ask("YOLOv8", input_size=(64, 96)))
     model = load(read_checkpoint(program), ask("YOLOv8"))
     assert (model.input_size, len(model.class_names)) == ((64, 96), 3)
@@ -219,14 +215,14 @@ def test_a_program_is_used_as_it_is(program: Path) -> None:
         torch.testing.assert_close(given, wanted)
 
 
-def test_a_program_may_give_a_single_output_bare(tmp_path: Path) -> None:
+def test_program_may_return_bare_tensor(tmp_path: Path) -> None:
     class Bare(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = load_model("YOLOv8-CLS").module
 
-        def forward(self, picture: torch.Tensor) -> torch.Tensor:
-            return self.network(picture)[0]
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.network(image)[0]
 
     image = torch.rand(1, 3, 128, 128)
     torch.export.save(torch.export.export(Bare().eval(), (image,)), tmp_path / "x.pt2")
@@ -234,11 +230,11 @@ def test_a_program_may_give_a_single_output_bare(tmp_path: Path) -> None:
     torch.testing.assert_close(model.module(image), load_model("YOLOv8-CLS").module(image))
 
 
-def test_a_program_of_another_size_is_refused(program: Path) -> None:
+def test_program_of_other_size_is_refused(program: Path) -> None:
     assert "input size (64, 64), the checkpoint has (64, 96)" in refuse(read_checkpoint(program), input_size=(64, 64))
 
 
-def test_a_program_with_other_outputs_is_told_what_is_expected(program: Path) -> None:
+def test_program_with_other_outputs_is_refused_with_expectation(program: Path) -> None:
     message = refuse(read_checkpoint(program), "YOLOv8-SEG")
     assert "prototypes (batch, mask, row, column)" in message
 
@@ -247,17 +243,17 @@ def test_a_program_with_other_outputs_is_told_what_is_expected(program: Path) ->
     ("architecture", "outputs"),
     [("YOLOv8", ((300, 4), (300,))), ("YOLOv8-CLS", ((1000,),)), ("YOLOv8-Pose", ((1, 4, 84), (1, 3, 84), (51,)))],
 )
-def test_a_program_with_outputs_of_too_few_axes_is_told_what_is_expected(
+def test_program_output_with_too_few_axes_is_refused(
     architecture: str, outputs: tuple[tuple[int, ...], ...], tmp_path: Path
 ) -> None:
     class Flat(torch.nn.Module):
-        def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(picture.mean() * torch.ones(shape) for shape in outputs)
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(image.mean() * torch.ones(shape) for shape in outputs)
 
     torch.export.save(torch.export.export(Flat().eval(), (torch.rand(1, 3, 64, 64),)), tmp_path / "x.pt2")
     assert "it gives outputs of shapes" in refuse(read_checkpoint(tmp_path / "x.pt2"), architecture)
 
 
-def test_a_program_that_takes_no_picture_is_refused(tmp_path: Path) -> None:
+def test_program_without_image_input_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3),)), tmp_path / "x.pt2")
     assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(read_checkpoint(tmp_path / "x.pt2"))

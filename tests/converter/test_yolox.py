@@ -1,4 +1,4 @@
-"""The YOLOX network: equal to Megvii's, and strict about what it is given."""
+"""The YOLOX network: equal to Megvii's, and strict about its checkpoints."""
 
 import hashlib
 import math
@@ -12,12 +12,12 @@ import torch
 
 from converter.cells import TRAINED, ask, produce
 from converter.made_up import make_up
-from modelexport.matrix import Format, Scheme
-from modelexport.reasons import Reason
-from modelexport_converter.architectures.layers import constants, fuse
+from converter.refusals import refusal
+from modelexport.matrix.support import Format, Recipe
+from modelexport_converter.architectures.layers import decoder_buffers, fuse
 from modelexport_converter.architectures.yolox import load
 from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, Decoder, Network
-from modelexport_converter.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
 
 STEM = "backbone.backbone.stem.conv.conv.weight"
@@ -33,7 +33,7 @@ PUBLISHED = {
     "l": (750, "51ced5da4d6556be", 54.2),
     "x": (894, "946f1400621891b7", 99.1),
 }
-# What Megvii's own code answers with the made-up weights of three classes to a random picture of SIZE, at the given
+# The outputs of Megvii's own code with the made-up weights of three classes for a random image of SIZE, at the given
 # anchors: centre x, centre y, width, height in pixels, probability of an object and of each class.
 ANSWERS = {
     "nano": {
@@ -54,19 +54,18 @@ ANSWERS = {
 def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
     """Made-up weights of a network for pixels in 0..255, as Megvii's are."""
     network = Network(variant, classes, (32, 32))
-    made = make_up({name: value for name, value in network.state_dict().items() if name not in constants(network)})
+    made = make_up(
+        {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
+    )
     return {**made, STEM: made[STEM] / 255}
 
 
 def refuse(tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(Checkpoint(tensors), ask("YOLOX", **parameters))
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
+    return refusal(Checkpoint(tensors), "YOLOX", **parameters)
 
 
 @pytest.mark.parametrize("variant", SCALES)
-def test_every_variant_has_the_weights_of_megvii(variant: str) -> None:
+def test_every_variant_has_megvii_weights(variant: str) -> None:
     with torch.device("meta"):
         network = Network(variant, 80, (32, 32))
     found = {name: value for name, value in network.state_dict().items() if not name.startswith("decoder.")}
@@ -77,7 +76,7 @@ def test_every_variant_has_the_weights_of_megvii(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ANSWERS)
-def test_outputs_are_those_of_megvii(variant: str) -> None:
+def test_outputs_match_megvii(variant: str) -> None:
     model = load(Checkpoint(weights(variant)), ask("YOLOX", input_size=SIZE))
     boxes, scores = model.module(torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)))
     assert boxes.shape == (1, 4, 126)
@@ -89,9 +88,9 @@ def test_outputs_are_those_of_megvii(variant: str) -> None:
         torch.testing.assert_close(scores[0, :, anchor], wanted, atol=2e-5, rtol=0)
 
 
-def test_a_file_takes_rgb_from_zero_to_one_where_the_checkpoint_takes_bgr_bytes() -> None:
+def test_file_takes_unit_rgb_for_bgr_byte_checkpoint() -> None:
     network = Network("nano", 3, SIZE)
-    network.load_state_dict({**weights(), **constants(network)})
+    network.load_state_dict({**weights(), **decoder_buffers(network)})
     fuse(network, EPSILON)
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     expected = network.backbone.backbone.stem(image.flip(1) * 255)
@@ -99,21 +98,21 @@ def test_a_file_takes_rgb_from_zero_to_one_where_the_checkpoint_takes_bgr_bytes(
     torch.testing.assert_close(network.backbone.backbone.stem(image), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_box_is_counted_from_its_cells_corner_in_cells() -> None:
-    """The second cell of the first row, stride 8, in a picture 64 high and 96 wide."""
+def test_box_is_relative_to_cell_corner() -> None:
+    """The second cell of the first row, stride 8, in an image 64 high and 96 wide."""
     raw = torch.zeros(1, 4, 126)
     raw[0, :, 1] = torch.tensor([0.5, 0.25, math.log(2), math.log(3)])
     found = Decoder(SIZE)(raw)[0, :, 1]
     torch.testing.assert_close(found, torch.tensor([1.5 * 8 / 96, 0.25 * 8 / 64, 2 * 8 / 96, 3 * 8 / 64]))
 
 
-def test_the_last_cells_are_those_of_the_largest_stride() -> None:
+def test_last_cells_have_largest_stride() -> None:
     found = Decoder(SIZE)(torch.zeros(1, 4, 126))[0, :, -1]
     torch.testing.assert_close(found, torch.tensor([64 / 96, 32 / 64, 32 / 96, 32 / 64]))
 
 
 @pytest.mark.parametrize(("variant", "side"), [("nano", 416), ("tiny", 416), ("s", 640)])
-def test_variant_classes_and_size_are_read_from_the_checkpoint(variant: str, side: int) -> None:
+def test_variant_classes_and_size_come_from_checkpoint(variant: str, side: int) -> None:
     model = load(Checkpoint(weights(variant, 5), {"names": list("abcde")}), ask("YOLOX"))
     assert model.metadata["variant"] == variant
     assert model.class_names == tuple("abcde")
@@ -121,52 +120,53 @@ def test_variant_classes_and_size_are_read_from_the_checkpoint(variant: str, sid
     assert model.preprocessing.resize == "letterbox"
 
 
-def test_accuracies_that_megviis_trainer_keeps_do_not_make_a_checkpoint_unsafe(tmp_path: Path) -> None:
+def test_accuracy_in_megvii_checkpoint_is_not_unsafe(tmp_path: Path) -> None:
     content = {"model": weights(), "best_ap": np.float64(0.5), "optimizer": {"param_groups": [{"lr": 0.01}]}}
     torch.save(content, tmp_path / "best_ckpt.pth")
     assert read_checkpoint(tmp_path / "best_ckpt.pth").tensors.keys() == weights().keys()
 
 
-def test_another_variant_is_refused_with_both_names() -> None:
+def test_other_variant_is_refused_with_both_names() -> None:
     assert "variant s, the checkpoint has nano" in refuse(weights(), variant="s")
 
 
-def test_another_number_of_classes_is_refused_with_both_numbers() -> None:
+def test_wrong_class_count_is_refused_with_both_numbers() -> None:
     assert "number of classes 80, the checkpoint has 3" in refuse(weights(), num_classes=80)
 
 
-def test_weights_of_anything_else_are_refused_by_the_names_that_they_lack() -> None:
+def test_unrelated_weights_are_refused_with_missing_names() -> None:
     assert STEM in refuse({"w": torch.ones(1)})
 
 
-def test_a_width_that_no_variant_has_is_refused() -> None:
+def test_unknown_width_is_refused() -> None:
     assert "has 20 channels, which no variant" in refuse({**weights(), STEM: torch.ones(20, 12, 3, 3)}, variant=None)
 
 
-def test_a_changed_network_is_refused_by_the_weight_that_does_not_fit() -> None:
+def test_changed_network_is_refused_by_mismatched_weight() -> None:
     assert "backbone.C3_p3.conv1.bn.bias" in refuse({**weights(), "backbone.C3_p3.conv1.bn.bias": torch.ones(7)})
 
 
-def test_depthwise_convolutions_make_the_smallest_variant_delicate() -> None:
-    assert [load(Checkpoint(weights(variant)), ask("YOLOX")).delicate for variant in ("nano", "tiny")] == [True, False]
+def test_depthwise_convolutions_make_nano_sensitive() -> None:
+    nano, tiny = (load(Checkpoint(weights(variant)), ask("YOLOX")) for variant in ("nano", "tiny"))
+    assert (nano.int8_sensitive, tiny.int8_sensitive) == (True, False)
 
 
 @pytest.mark.xdist_group("YOLOX-ONNX")
-def test_the_last_convolutions_of_a_calibrated_onnx_file_stay_in_float() -> None:
+def test_calibrated_onnx_keeps_last_convolutions_float() -> None:
     import onnx
 
-    graph = onnx.load(produce("YOLOX", Format.ONNX, Scheme.STATIC_WI8_AI8)).graph
+    graph = onnx.load(produce("YOLOX", Format.ONNX, Recipe.STATIC_WI8_AI8)).graph
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     names = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] in floats]
     assert sorted(names) == [f"/head/{kind}_preds.{scale}/Conv" for kind in ("cls", "obj", "reg") for scale in range(3)]
 
 
 @pytest.mark.xdist_group("YOLOX-LiteRT")
-def test_the_last_convolutions_of_a_calibrated_litert_file_stay_in_float() -> None:
+def test_calibrated_litert_keeps_last_convolutions_float() -> None:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    flat = flatbuffer_utils.read_model(str(produce("YOLOX", Format.LITERT, Scheme.STATIC_WI8_AI8)))
+    flat = flatbuffer_utils.read_model(str(produce("YOLOX", Format.LITERT, Recipe.STATIC_WI8_AI8)))
     graph = flat.subgraphs[0]
     convolutions = [
         op for op in graph.operators if flat.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D
@@ -176,7 +176,7 @@ def test_the_last_convolutions_of_a_calibrated_litert_file_stay_in_float() -> No
     assert set(types) == {schema.TensorType.FLOAT32, schema.TensorType.INT8}
 
 
-def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
+def test_program_is_used_unchanged(tmp_path: Path) -> None:
     original = load(read_checkpoint(TRAINED["YOLOX"].weights), ask("YOLOX", input_size=SIZE))
     image = original.example_input()
     torch.export.save(torch.export.export(original.module, (image,)), tmp_path / "x.pt2")
@@ -188,7 +188,7 @@ def test_a_program_is_used_as_it_is(tmp_path: Path) -> None:
         load(read_checkpoint(tmp_path / "x.pt2"), ask("YOLOX", num_classes=80))
 
 
-def test_a_program_with_other_outputs_is_told_what_is_expected(tmp_path: Path) -> None:
+def test_program_with_other_outputs_is_refused_with_expectation(tmp_path: Path) -> None:
     image = torch.zeros(1, 3, 32, 32)
     torch.export.save(torch.export.export(torch.nn.Conv2d(3, 4, 3), (image,)), tmp_path / "x.pt2")
     with pytest.raises(Failure, match=r"expected boxes \(1, 4, N\) and scores"):

@@ -1,8 +1,9 @@
-"""The trained YOLOv8 models, and how well they do."""
+"""The trained YOLOv8 models, and their accuracy."""
 
 from collections.abc import Callable, Sequence
 
 from converter.trained import MODELS, Outputs, Trained, truth
+from modelexport_converter.evaluation.detections import Letterbox, find
 from modelexport_converter.model import LoadedModel
 from models import accuracy
 
@@ -16,15 +17,15 @@ def measure_top1(_: LoadedModel, outputs: Sequence[Outputs]) -> dict[str, float]
 def measure_boxes(
     *extras: str, **measures: Callable[..., float]
 ) -> Callable[[LoadedModel, Sequence[Outputs]], dict[str, float]]:
-    """Mean precision of the boxes and, by name, of what else is found; ``extras`` name the outputs after the scores."""
+    """Mean precision of the boxes and, by name, of masks or keypoints; ``extras`` name the outputs after the scores."""
 
     def measure(model: LoadedModel, outputs: Sequence[Outputs]) -> dict[str, float]:
         height, width = model.input_size
         found = {}
         for image, output in zip(truth()["images"], outputs, strict=True):
-            letterbox = accuracy.Letterbox((image["width"], image["height"]), (width, height))
+            letterbox = Letterbox((image["width"], image["height"]), (width, height))
             rest = dict(zip(extras, output[2:], strict=True))
-            found[image["id"]] = accuracy.find(letterbox, *output[:2], **rest)
+            found[image["id"]] = find(letterbox, *output[:2], **rest)
         return {name: compute(truth(), found) for name, compute in {"box": accuracy.box_map, **measures}.items()}
 
     return measure

@@ -1,7 +1,7 @@
-"""Fuzzes the readers of what strangers write, each in a process of its own, with coverage as the guide (atheris).
+"""Fuzzes the readers of untrusted input, each in a process of its own, guided by coverage (atheris).
 
-``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus that covers
-what was found. What a reader did wrong is kept in build/fuzz/TARGET/crash-*, and the exit code is 1.
+``python -m fuzz --seconds 1200 [TARGET ...]`` shares the time out; ``--keep`` writes the smallest corpus with the
+same coverage. Findings are kept in build/fuzz/TARGET/crash-*, and the exit code is then 1.
 """
 
 import argparse
@@ -35,7 +35,7 @@ COVERAGE = re.compile(r"cov: (\d+)")
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
-    """Fuzz one target in this process, which ends with it."""
+    """Fuzz one target in this process, then exit."""
     target = TARGETS[name]
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
@@ -52,7 +52,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
 
 
 def fork(name: str, arguments: list[str]) -> tuple[int, str]:
-    """Fuzz one target in a child, which has imported all already; its exit code and what it said."""
+    """Fuzz one target in a forked child, which has all modules already; return its exit code and output."""
     log = BUILD / name / "log"
     child = os.fork()
     if not child:
@@ -65,7 +65,7 @@ def fork(name: str, arguments: list[str]) -> tuple[int, str]:
 
 
 def run(name: str, seconds: float) -> tuple[int, int]:
-    """Fuzz one target for some seconds; the number of executions and of findings."""
+    """Fuzz one target for some seconds; return the numbers of executions and of findings."""
     corpora = [BUILD / name / "corpus", CORPUS / name]
     for corpus in corpora:
         corpus.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def run(name: str, seconds: float) -> tuple[int, int]:
 
 
 def keep(name: str) -> None:
-    """Write the smallest inputs of which each reaches a line of ours that no smaller one does."""
+    """Write the smallest inputs, each of which reaches a line of ours that no smaller one reaches."""
     found = {path.read_bytes() for corpus in (BUILD / name / "corpus", CORPUS / name) for path in corpus.iterdir()}
     shutil.rmtree(CORPUS / name)
     (CORPUS / name).mkdir()
@@ -99,7 +99,7 @@ def keep(name: str) -> None:
 
 
 def lines_of(name: str, content: bytes) -> set[tuple[str, int]]:
-    """The lines of the product that reading an input runs."""
+    """The lines of the product that run when an input is read."""
     lines: set[tuple[str, int]] = set()
 
     def trace(frame: FrameType, event: str, argument: object) -> TraceFunction | None:

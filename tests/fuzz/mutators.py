@@ -1,9 +1,9 @@
-"""Changes of content that keep its form, so that a reader gets past its first check."""
+"""Mutations that keep the format of an input, so that it passes the reader's first check."""
 
 import json
 import pickletools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Mutator = Callable[[bytes, random.Random], bytes | None]
@@ -38,7 +38,7 @@ def random_value(chance: random.Random, depth: int = 2) -> Any:
 
 
 def json_tree(data: bytes, chance: random.Random) -> bytes | None:
-    """Change values and keys of a JSON text wherever they are, or take them from elsewhere in it."""
+    """Change values and keys anywhere in a JSON text, or replace them by others of it."""
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError):
@@ -47,11 +47,12 @@ def json_tree(data: bytes, chance: random.Random) -> bytes | None:
         places = list(_places(tree))
         if not places:
             return json.dumps(random_value(chance)).encode()
-        _change(chance, *chance.choice(places), [holder[key] for holder, key in places])
+        holder, key = chance.choice(places)
+        _change(chance, holder, key, [holder[key] for holder, key in places])
     return json.dumps(tree, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
-def _places(tree: Any, depth: int = 0) -> Any:
+def _places(tree: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     keys = tree.keys() if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in list(keys):
         yield tree, key
@@ -175,7 +176,7 @@ INSTRUCTIONS = (
 
 
 def spliced(words: tuple[bytes, ...]) -> Mutator:
-    """Lines and words moved, repeated, left out, and words of a language put in."""
+    """Move, repeat and leave out lines and words, and insert words of a language."""
 
     def mutate(data: bytes, chance: random.Random) -> bytes | None:
         for _ in range(chance.randint(1, MOST_CHANGES)):

@@ -1,7 +1,7 @@
-"""Every reader of what strangers write, as a function of bytes that raises where the reader does what it must not.
+"""Every reader of untrusted input, as a function of bytes that raises if the reader misbehaves.
 
-A reader may refuse its input, by the exceptions and reasons that it documents, in words that can be shown. Anything
-else that it raises, a file that it opens, a module that it imports, more than 10 seconds or a GiB is a finding.
+A reader may refuse its input by the exceptions and reasons that it documents, in a message that is safe to show. Any
+other exception, opened file or imported module is a finding, and so are more than 10 seconds or a GiB.
 """
 
 import codecs
@@ -17,23 +17,24 @@ from pathlib import Path
 
 from converter.cells import ask
 from fuzz.mutators import Mutator, json_tree, opcodes, spliced
-from modelexport.cli.bounded_yaml import NotPlain, load_documents
-from modelexport.cli.documents import BadInput, read_documents, read_exports
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.bounded_yaml import NotPlain, load_documents
+from modelexport.cli.documents import read_documents, read_exports
+from modelexport.errors import BadInput
 from modelexport.text import clean, is_clean
 from modelexport.untrusted import load as load_json
-from modelexport_converter import handover
 from modelexport_converter.architectures import custom, yolov8
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
-from modelexport_operator.stream import Line, LineReader, UnreadableError, parse_event
+from modelexport_converter.publishing import converted_output
+from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, parse_event
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
 
 CORPUS = Path(__file__).parent / "corpus"
-RELEASE = Path(__file__).parents[1] / "models/releases/8.3.0-classify-finished.pt"
+RELEASE = Path(__file__).parents[2] / "testdata/models/releases/8.3.0-classify-finished.pt"
 OUTPUT = "s3://exports/default/tiny/"
 SMALL = 4096
 """Bytes of a hostile input that is still a seed."""
@@ -47,7 +48,7 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A reader: what reads, what it is given first, how that is changed, its most bytes, and its parts of the time."""
+    """A reader: its function, its seed inputs, their mutator, its largest input in bytes, and its share of the time."""
 
     read: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
@@ -63,7 +64,7 @@ def folder() -> Path:
 
 
 def prepare(name: str, contents: Iterable[bytes]) -> None:
-    """Read once, so that what a reader imports is imported before the canary listens; findings are found again."""
+    """Read the seeds once, so that imports happen before the canary listens; the fuzzer repeats findings."""
     for codec in (
         "cp437",
         "raw_unicode_escape",
@@ -81,7 +82,7 @@ def prepare(name: str, contents: Iterable[bytes]) -> None:
 
 
 def check_words(error: Exception) -> None:
-    """What is shown of a refusal acts on no terminal, tells no secret and is short."""
+    """Check that the message of a refusal is short, acts on no terminal and leaks no secret."""
     words = str(error)
     assert is_clean(words), words
     assert SECRET not in words
@@ -94,7 +95,7 @@ def _check_reason(failure: Failure, reasons: set[Reason]) -> None:
 
 @contextmanager
 def refusing(*kinds: type[Exception], reasons: set[Reason] | None = None, allowed: Path = CORPUS) -> Iterator[None]:
-    """Take a refusal of these kinds, and for a ``Failure`` with these reasons; check what was done besides."""
+    """Accept refusals of these kinds, a ``Failure`` only with these reasons; check that nothing else happened."""
     with canary(allowed) as held:
         try:
             yield
@@ -144,7 +145,7 @@ def _records(path: Path) -> Mapping[str, bytes]:
 
 
 def read_archive(data: bytes) -> None:
-    """Any file that is given for a checkpoint."""
+    """Any file in place of a checkpoint."""
     _read_file("x.bin", data, "any")
 
 
@@ -190,7 +191,7 @@ def _programs() -> list[bytes]:
 
 
 def read_safetensors(data: bytes) -> None:
-    """A file of safetensors: a JSON header, which is given, and numbers."""
+    """A safetensors file with the given JSON header, and numbers."""
     _read_file("x.safetensors", struct.pack("<Q", len(data)) + data + bytes(64))
 
 
@@ -217,15 +218,15 @@ def read_request(data: bytes) -> None:
 
 
 def read_draft(data: bytes) -> None:
-    """The draft of a report that a conversion left. Files are opened, so that no canary listens."""
+    """The draft report that a conversion left. The reader opens files, so no canary listens."""
     outputs, scratch = folder() / "outputs", folder() / "scratch"
     outputs.mkdir(exist_ok=True)
     scratch.mkdir(exist_ok=True)
     (outputs / test_hostile_outputs.NAME).write_bytes(b"a converted file")
-    (outputs / handover.DRAFT_FILE).write_bytes(data)
+    (outputs / converted_output.DRAFT_FILE).write_bytes(data)
     (scratch / "artifact").unlink(missing_ok=True)
     try:
-        taken = handover.take(outputs, test_hostile_outputs.REQUEST, 7, scratch)
+        taken = converted_output.take_output(outputs, test_hostile_outputs.REQUEST, 7, scratch)
     except Failure as failure:
         _check_reason(failure, {Reason.OUTPUT_REFUSED})
         check_words(failure)
@@ -234,7 +235,7 @@ def read_draft(data: bytes) -> None:
 
 
 def clean_text(data: bytes) -> None:
-    """Any text: what is shown of it shows nothing when it is cleaned again, and is as short as asked."""
+    """Any text: cleaning it twice equals cleaning it once, and the result is as short as asked."""
     text = data.decode("utf-8", "surrogateescape" if len(data) % 2 else "replace")
     with refusing():
         for limit in (None, 1, 2, 7, 100):
@@ -245,7 +246,7 @@ def clean_text(data: bytes) -> None:
 
 
 def read_stream(data: bytes) -> None:
-    """A watch: whatever the pieces in which it comes, the lines are the same; each is an event or refused."""
+    """A watch: its lines do not depend on how the bytes are split; each is an event or refused."""
     size, limit = data[0] + 1 if data else 1, 1 << 12
     content = data[1:]
     with refusing(UnreadableError, ValueError):
@@ -312,6 +313,7 @@ def _messages() -> list[bytes]:
         "threshold": "0.9",
         "reference": "Rebuilt",
         "warnings": ["a"],
+        "fidelity": {"metric": "boxes", "value": "0.97", "threshold": "0.95", "images": 3, "kept": 97, "missed": 3},
     }
     good = {"schemaVersion": 1, "reason": "Succeeded", "message": "done", "scheme": "FP32", "artifact": artifact}
     good |= {"report_uri": f"{OUTPUT}report.json", "verification": verification, "seconds": 1.5, "reused": True}

@@ -1,4 +1,4 @@
-"""An API server that says what a test wants, true or not, to an operator that runs as a process of its own."""
+"""An API server that gives a separate operator process the test's answers, true or not."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ KINDS = {plural: kind for resources in GROUPS.values() for plural, kind, _ in re
 
 
 class ApiServer:
-    """Lists what it is given; its first watch of each kind says ``words``, further ones wait.
+    """Lists the given objects; its first watch of each kind sends ``words``, further ones wait.
 
     The first lists of each kind are answered as ``lists`` says (``None``: truly).
     """
@@ -48,7 +48,7 @@ class ApiServer:
         return max(known, default=1)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Answer as an API server does, as far as an operator asks."""
+        """Answer the requests of an operator as an API server does."""
         path = request.path.strip("/")
         plural = path.rpartition("/")[2]
         if request.method != "GET":
@@ -125,7 +125,7 @@ def served(api: ApiServer) -> Iterator[ApiServer]:
 
 
 def wait_for(is_true: Callable[[], bool], operator: Operator, seconds: float = 60) -> None:
-    """Wait for something that an operator, which has to live, brings about."""
+    """Wait for an effect of an operator, which must stay alive."""
     end = time.monotonic() + seconds
     while not is_true():
         assert operator.is_alive(), operator.log.read_text()[-2000:]

@@ -1,8 +1,8 @@
 """Proves that reading hostile content executed, imported, wrote and reached nothing.
 
-Python tells audit hooks what it is about to do: open a file, import, compile, run a command, connect
-(https://docs.python.org/3/library/audit_events.html). Whoever holds the canary while content is read finds what
-happened beside the opening of the content itself; how long it took and how much memory it wanted is measured as well.
+Python calls audit hooks before it opens a file, imports, compiles, runs a command or connects
+(https://docs.python.org/3/library/audit_events.html). The canary records all such events while content is read, apart
+from opening the content itself. It also measures time and memory.
 """
 
 import os
@@ -43,7 +43,7 @@ CPU_SECONDS, MEMORY_MIB = 10.0, 1024
 
 @dataclass
 class Canary:
-    """What was seen: forbidden events, CPU seconds, and the growth of memory in MiB at its peak."""
+    """The findings: forbidden events, CPU seconds, and the peak growth of memory in MiB."""
 
     allowed: frozenset[str]
     events: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Canary:
     singing: bool = False
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note an event that no reader causes, and every file beside the allowed ones."""
+        """Record an event that no reader may cause, and every file except the allowed ones."""
         if not self.singing:
             return
         if event == "open":
@@ -64,7 +64,7 @@ class Canary:
             self.events.append(f"{event} {str(arguments)[:100]}")
 
     def check(self) -> None:
-        """Fail where anything was executed, read, written or imported, or where it took too long or too much."""
+        """Fail if anything was executed, read, written or imported, or if it took too much time or memory."""
         assert not self.events, self.events
         assert self.seconds < CPU_SECONDS, f"{self.seconds:.1f} s"
         assert self.memory_mib < MEMORY_MIB, f"{self.memory_mib} MiB"
@@ -81,7 +81,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def canary(*allowed: Path) -> Iterator[Canary]:
-    """Listen while content is read from the allowed files. Whatever a reader imports has to be imported before."""
+    """Listen while content is read from the allowed files. A reader's imports must have happened before."""
     if not _hooked:
         sys.addaudithook(_hook)  # once per process: a hook stays for good
         _hooked.append(True)
@@ -102,7 +102,7 @@ def canary(*allowed: Path) -> Iterator[Canary]:
 
 
 def _start_peak() -> int:
-    """Begin to measure the peak anew; the memory now in MiB."""
+    """Reset the peak, and return the current memory in MiB."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _peak()
 

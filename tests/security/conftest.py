@@ -1,4 +1,4 @@
-"""Says at the end how many tests of hostile inputs ran, of which kinds, and how many held."""
+"""Reports at the end how many tests of hostile inputs ran and passed, by kind."""
 
 from collections import Counter
 from pathlib import PurePosixPath

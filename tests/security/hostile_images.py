@@ -1,4 +1,4 @@
-"""Pictures and archives that are made to do harm or are merely broken, each a few KB that ask for much more."""
+"""Images and archives that are made to do harm or are merely broken, each a few KB that ask for much more."""
 
 import io
 import struct
@@ -6,20 +6,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """A picture or an archive, and what its refusal says; ``None`` where it is harmless and therefore taken."""
+    """An image or an archive, and the words of its refusal; ``None`` if it is harmless and accepted."""
 
     name: str
     make: Callable[[], bytes]
     says: str | None
 
 
-def encoded(kind: str, size: tuple[int, int] = (16, 16), **options: object) -> bytes:
+def encoded(kind: str, size: tuple[int, int] = (16, 16), **options: Any) -> bytes:
     stream = io.BytesIO()
     Image.effect_noise(size, 60).convert("RGB").save(stream, kind, **options)
     return stream.getvalue()
@@ -29,12 +30,12 @@ def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
-def jpeg_with(*segments: bytes, **options: object) -> bytes:
+def jpeg_with(*segments: bytes, **options: Any) -> bytes:
     """A JPEG with segments before all others."""
     return b"\xff\xd8" + b"".join(segments) + encoded("JPEG", **options)[2:]
 
 
-def jpeg_of(width: int, height: int, **options: object) -> bytes:
+def jpeg_of(width: int, height: int, **options: Any) -> bytes:
     """A JPEG that claims another size."""
     content = encoded("JPEG", **options)
     marker = b"\xff\xc2" if options.get("progressive") else b"\xff\xc0"
@@ -43,7 +44,7 @@ def jpeg_of(width: int, height: int, **options: object) -> bytes:
 
 
 def jpeg_of_scans(count: int, side: int) -> bytes:
-    """A progressive JPEG whose last scan stands there again and again."""
+    """A progressive JPEG that repeats its last scan many times."""
     content = jpeg_of(side, side, progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * count + b"\xff\xd9"
@@ -53,7 +54,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_with(*chunks: bytes, **options: object) -> bytes:
+def png_with(*chunks: bytes, **options: Any) -> bytes:
     """A PNG with chunks behind its header."""
     content = encoded("PNG", **options)
     return content[:33] + b"".join(chunks) + content[33:]
@@ -95,7 +96,7 @@ def canvas(width: int, height: int, flags: int = 0) -> tuple[bytes, bytes]:
 
 
 def exif(*entries: bytes, count: int | None = None, following: int = 0) -> bytes:
-    """EXIF of 12-byte entries, which may lie about their number and about where the next table stands."""
+    """EXIF of 12-byte entries, with any number of entries and any offset of the next table."""
     number = len(entries) if count is None else count
     table = struct.pack("<H", number) + b"".join(entries) + struct.pack("<I", following)
     return b"Exif\0\0II*\0\x08\0\0\0" + table
@@ -105,12 +106,12 @@ def turned(kind: int, count: int, value: bytes) -> bytes:
     return struct.pack("<HHI", 0x0112, kind, count) + value.ljust(4, b"\0")
 
 
-_UNREADABLE, _SMALLER = "cannot be read as a picture", "make it smaller, save it anew, or remove it"
+_UNREADABLE, _SMALLER = "cannot be read as an image", "make it smaller, save it again, or remove it"
 
 JPEGS = [
     Hostile("a hundred and one scans", lambda: jpeg_of_scans(101, 16), "scans, the limit is 100"),
     Hostile("fifty scans of 64 megapixels", lambda: jpeg_of_scans(50, 8000), "pixels in all of its scans"),
-    Hostile("ten scans of a small picture", lambda: encoded("JPEG", progressive=True), None),
+    Hostile("ten scans of a small image", lambda: encoded("JPEG", progressive=True), None),
     Hostile("a claim of 4 gigapixels", lambda: jpeg_of(65500, 65500), "more than 67,108,864 pixels"),
     Hostile("a claim of 64 megapixels in 1 KB", lambda: jpeg_of(8000, 8000), None),
     Hostile("no pixels", lambda: jpeg_of(0, 0), _UNREADABLE),
@@ -143,7 +144,7 @@ JPEGS = [
     Hostile("an orientation in words", lambda: jpeg_with(segment(0xE1, exif(turned(2, 4, b"six")))), None),
     Hostile("an orientation of 4 GB", lambda: jpeg_with(segment(0xE1, exif(turned(3, 1 << 31, b"\6")))), None),
     Hostile(
-        "2^32 pictures of a MPO",
+        "2^32 images of a MPO",
         lambda: jpeg_with(segment(0xE2, b"MPF\0II*\0\x08\0\0\0\1\0\1\xb0\4\0\1\0\0\0\xff\xff\xff\xff\0\0\0\0")),
         None,
     ),
@@ -206,7 +207,7 @@ WEBPS = [
     Hostile(
         "ten thousand frames", lambda: webp(canvas(16, 16, 2), *[(b"ANMF", bytes(16))] * 10_000), "frames, the limit"
     ),
-    Hostile("a canvas without a picture", lambda: webp(canvas(16, 16)), _UNREADABLE),
+    Hostile("a canvas without an image", lambda: webp(canvas(16, 16)), _UNREADABLE),
     Hostile(
         "268 megapixels without loss",
         lambda: webp((b"VP8L", b"\x2f\xff\xff\xff\x0f" + bytes(40))),
@@ -234,7 +235,7 @@ OTHERS = [
     Hostile("an archive", lambda: packed({"a.png": encoded("PNG")}), _KINDS),
     Hostile("zeros", lambda: bytes(1 << 20), _KINDS),
 ]
-PICTURES = [*JPEGS, *PNGS, *BMPS, *WEBPS, *OTHERS]
+IMAGES = [*JPEGS, *PNGS, *BMPS, *WEBPS, *OTHERS]
 
 
 def packed(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED, comment: bytes = b"") -> bytes:
@@ -251,7 +252,7 @@ def good(name: str = "good.png") -> dict[str, bytes]:
 
 
 def patched(content: bytes, signature: bytes, offset: int, kind: str, *values: int) -> bytes:
-    """An archive in whose records of a kind the numbers at an offset are others."""
+    """An archive with other numbers at an offset of all its records of a kind."""
     changed, at = bytearray(content), content.find(signature)
     while at >= 0:
         struct.pack_into(f"<{kind}", changed, at + offset, *values)
@@ -281,7 +282,7 @@ def linked() -> bytes:
 
 
 def lying() -> bytes:
-    """1.5 GiB of zeros that are said to be 100 bytes."""
+    """1.5 GiB of zeros with a declared size of 100 bytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
     content = packed({"a.png": block * 96})
@@ -295,12 +296,12 @@ def directory_of(size: int) -> bytes:
 
 
 def two_directories() -> bytes:
-    """Two archives, one behind the other: a reader that starts in front sees another than one that starts behind."""
+    """Two archives in a row: a reader from the front finds the first, a reader from the end the second."""
     return packed({"first.png": b"broken"}) + packed(good())
 
 
 def zip64(size: int) -> bytes:
-    """A directory whose sizes stand in a record for archives of more than 4 GiB."""
+    """A directory with its sizes in a ZIP64 record, as for archives of more than 4 GiB."""
     record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, 0)
     return (
         record
@@ -309,19 +310,19 @@ def zip64(size: int) -> bytes:
     )
 
 
-_NO_ZIP, _NO_PICTURE = "is not a zip archive", "holds no picture"
+_NO_ZIP, _NO_IMAGE = "is not a zip archive", "holds no image"
 
 ARCHIVES = [
     Hostile("nothing", lambda: b"", _NO_ZIP),
     Hostile("a text", lambda: b"\x1b[2J" * 9, _NO_ZIP),
     Hostile("a tar", lambda: b"a.png".ljust(512, b"\0") * 3, _NO_ZIP),
     Hostile("half of it", lambda: packed(good())[:-30], _NO_ZIP),
-    Hostile("an empty archive", lambda: packed({}), _NO_PICTURE),
+    Hostile("an empty archive", lambda: packed({}), _NO_IMAGE),
     Hostile("an archive within", lambda: packed({"more.zip": packed(good())}), "unpack archives within it"),
-    Hostile("names that act on a terminal", lambda: packed({"\x1b[2J\x1b]0;x\x07\u202etxt.exe": b""}), _NO_PICTURE),
-    Hostile("folders named as pictures", lambda: packed({"a.png/": b"", "b.jpg/": b""}), _NO_PICTURE),
-    Hostile("a link", linked, _NO_PICTURE),
-    Hostile("hidden files", lambda: packed(good(".a/b.png") | good("__MACOSX/._b.png")), _NO_PICTURE),
+    Hostile("names that act on a terminal", lambda: packed({"\x1b[2J\x1b]0;x\x07\u202etxt.exe": b""}), _NO_IMAGE),
+    Hostile("folders named as images", lambda: packed({"a.png/": b"", "b.jpg/": b""}), _NO_IMAGE),
+    Hostile("a link", linked, _NO_IMAGE),
+    Hostile("hidden files", lambda: packed(good(".a/b.png") | good("__MACOSX/._b.png")), _NO_IMAGE),
     Hostile(
         "a password", lambda: patched(patched(packed(good()), LOCAL, 6, "H", 1), CENTRAL, 8, "H", 1), "is encrypted"
     ),

@@ -56,12 +56,12 @@ GOOD = ("w", tensor((2, 2), (2, 1)))
 
 
 def beside(value: bytes) -> bytes:
-    """A good weight, and something beside it in a part that nobody needs."""
+    """A good weight, and something else in a part that no reader needs."""
     return state_dict(("model", b"}(" + text("w") + GOOD[1] + b"u"), ("history", value))
 
 
 def ways_to_call(module: str, name: str) -> dict[str, bytes]:
-    """Every instruction that makes an object of what it names, calling ``name`` with a command."""
+    """Every instruction that creates an object by name, each calling ``name`` with a command."""
     argument = text("touch it-ran")
     named = f"c{module}\n{name}\n".encode()
     stacked = b"\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93"

@@ -1,4 +1,4 @@
-"""Programs made to do harm: one sound archive, and what is changed in it."""
+"""Programs made to do harm: one valid archive, and a change in it."""
 
 import json
 import zipfile
@@ -68,7 +68,7 @@ def signature(change: Callable[[Graph], None]) -> Edit:
 
 
 def renamed(old: str, new: str) -> Edit:
-    """Another name for a value or a tensor, wherever it stands."""
+    """Rename a value or a tensor everywhere."""
 
     def edit(records: Records) -> None:
         for record in (MODEL, WEIGHTS, CONSTANTS):
@@ -78,7 +78,7 @@ def renamed(old: str, new: str) -> Edit:
 
 
 def meta(*sizes: int, dtype: int = 7) -> Graph:
-    """What an archive says of a contiguous tensor."""
+    """The metadata of a contiguous tensor in an archive."""
     strides = [1]
     for size in reversed(sizes[1:]):
         strides.insert(0, strides[0] * size)
@@ -136,7 +136,7 @@ def spec(kind: str, text: str) -> Edit:
 
 
 def tree(kind: Any, context: Any, *children: Any) -> str:
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: Graph = {"type": None, "context": None, "children_spec": []}
     return json.dumps([1, {"type": kind, "context": context, "children_spec": list(children) or [leaf]}])
 
 
@@ -168,7 +168,12 @@ def nested(depth: int) -> Edit:
     """Graphs within graphs."""
 
     def change(content: Graph) -> None:
-        wrapped = {"inputs": [X], "outputs": [X], "nodes": [], "tensor_values": {"x": content["tensor_values"]["x"]}}
+        wrapped: Graph = {
+            "inputs": [X],
+            "outputs": [X],
+            "nodes": [],
+            "tensor_values": {"x": content["tensor_values"]["x"]},
+        }
         for level in range(depth):
             node = _wrapper(wrapped, [given("", "as_bool", False)], f"y{level}")
             wrapped = {**wrapped, "nodes": [node], "tensor_values": {**wrapped["tensor_values"], f"y{level}": meta(1)}}
@@ -222,7 +227,7 @@ def cut(name: str, count: int) -> Edit:
 
 
 def flips(records: Records, seeds: range) -> Iterator[tuple[int, Records]]:
-    """One byte of a record changed at a place that a seed chooses."""
+    """Change one byte of a record; the seed chooses which."""
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         name = sorted(records)[int(torch.randint(len(records), (), generator=generator))]

@@ -1,6 +1,6 @@
-"""Inputs that a fuzzer found, of which each took a reader another way, and the findings that were mended.
+"""Inputs from the fuzzer, each with another path through a reader, and the findings that were fixed.
 
-``make fuzz`` looks for more; ``tests/fuzz/targets.py`` says what each reader is held to.
+``make fuzz`` looks for more; ``tests/fuzz/targets.py`` has the rules for each reader.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ LIMIT = 200_000
 
 @pytest.fixture(scope="module", autouse=True)
 def warm() -> None:
-    """Whatever readers import, they import before the canary listens."""
+    """Do all imports of the readers before the canary listens."""
     for name, target in TARGETS.items():
         prepare(name, target.seeds())
         prepare(name, [path.read_bytes() for path in (CORPUS / name).iterdir()])
@@ -24,10 +24,10 @@ def warm() -> None:
 
 @pytest.mark.xdist_group("corpus")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_an_input_of_the_corpus_does_no_harm(path: Path) -> None:
+def test_corpus_input_does_no_harm(path: Path) -> None:
     TARGETS[path.parent.name].read(path.read_bytes())
 
 
-def test_the_corpus_is_small_and_of_every_reader() -> None:
+def test_corpus_is_small_and_covers_every_reader() -> None:
     assert {path.parent.name for path in FILES} == set(TARGETS)
     assert sum(path.stat().st_size for path in FILES) < LIMIT

@@ -1,4 +1,4 @@
-"""An operator as a process of its own, to which an API server, or what stands before it, says what it must not."""
+"""An operator process whose API server, or a proxy before it, gives invalid answers."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ WORDS: dict[str, dict[str, list[bytes]]] = {
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_no_word_of_a_watch_ends_the_process(words: dict[str, list[bytes]], tmp_path: Path) -> None:
+def test_no_watch_event_ends_process(words: dict[str, list[bytes]], tmp_path: Path) -> None:
     api = ApiServer()
     api.words = dict(words)
     with served(api):
@@ -68,12 +68,12 @@ LISTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_no_answer_to_a_list_ends_the_process(tmp_path: Path) -> None:
+def test_no_list_response_ends_process(tmp_path: Path) -> None:
     api = ApiServer()
     plurals = ("modelexports", "exportclasses", "jobs", "pods", "nodes")
     for plural in plurals:
         first, *further = (web.Response(**answer) for answer in LISTS.values())
-        api.lists[plural] = [first, None, *further]  # The first list of all is that of the start, which has to succeed.
+        api.lists[plural] = [first, None, *further]  # The very first list belongs to the start, which must succeed.
     with served(api):
         operator = Operator(f"http://127.0.0.1:{api.port}", tmp_path)
         with operator.started():
@@ -81,7 +81,7 @@ def test_no_answer_to_a_list_ends_the_process(tmp_path: Path) -> None:
             wait_for(lambda: operator.ask("/readyz")[0] == 200, operator, seconds=300)
 
 
-def test_a_signal_that_comes_while_kopf_begins_anew_ends_the_process(tmp_path: Path) -> None:
+def test_signal_during_kopf_restart_ends_process(tmp_path: Path) -> None:
     api = ApiServer()
     api.words = {"modelexports": [error(code=500)]}
     with served(api):

@@ -1,4 +1,4 @@
-"""Hostile pictures and archives are refused with their reason, soon and in little memory, and nothing else happens."""
+"""Hostile images and archives are refused with a reason, quickly and in little memory, without side effects."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from modelexport.reasons import Reason
-from modelexport.spec import Calibration, DataRef
+from modelexport.api.reasons import Reason
+from modelexport.api.spec import Calibration, DataRef
 from modelexport.text import is_clean
-from modelexport_converter.calibration import Dataset, open_dataset
-from modelexport_converter.datasets import ARCHIVE, Found, file_of
 from modelexport_converter.failures import Failure
-from modelexport_converter.pictures import decode
-from security.hostile_pictures import ARCHIVES, PICTURES, Hostile
+from modelexport_converter.inputs.dataset import ARCHIVE, FetchedImages, file_of
+from modelexport_converter.inputs.image_selection import Dataset, open_dataset
+from modelexport_converter.inputs.images import decode
+from security.hostile_images import ARCHIVES, IMAGES, Hostile
 
 SECONDS, MEMORY_KIB = 10, 1 << 20
 HARM = ("os.system", "os.exec", "os.posix_spawn", "os.remove", "os.rename", "subprocess.Popen", "socket.connect")
@@ -47,13 +47,13 @@ def canary() -> Iterator[None]:
 def open_as_archive(folder: Path, content: bytes) -> Dataset:
     (folder / ARCHIVE).write_bytes(content)
     with canary():
-        return open_dataset(Calibration(DataRef("s3://a/b.zip")), Found("0" * 64), folder)
+        return open_dataset(Calibration(DataRef("s3://a/b.zip")), FetchedImages("0" * 64), folder)
 
 
 def open_in_folder(folder: Path, content: bytes) -> Dataset:
     (folder / file_of(0)).write_bytes(content)
     with canary():
-        return open_dataset(Calibration(DataRef("s3://a/b/")), Found("0" * 64, ("\x1b[2Ja.png",)), folder)
+        return open_dataset(Calibration(DataRef("s3://a/b/")), FetchedImages("0" * 64, ("\x1b[2Ja.png",)), folder)
 
 
 def check(opened: Callable[[Path, bytes], Dataset], folder: Path, hostile: Hostile) -> None:
@@ -64,7 +64,7 @@ def check(opened: Callable[[Path, bytes], Dataset], folder: Path, hostile: Hosti
     assert time.monotonic() - start < SECONDS
     if isinstance(found, Dataset):
         assert hostile.says is None, "it was taken"
-        assert [decode(picture).mode for picture in found.verification] == ["RGB"]
+        assert [decode(image).mode for image in found.verification] == ["RGB"]
         assert is_clean(found.verification[0].name)
         return
     assert found.reason in (Reason.CALIBRATION_INVALID, Reason.CALIBRATION_TOO_LARGE)
@@ -81,35 +81,35 @@ def attempt(opened: Callable[[Path, bytes], Dataset], folder: Path, content: byt
         return failure
 
 
-@pytest.mark.parametrize("hostile", PICTURES, ids=lambda hostile: hostile.name)
-def test_a_hostile_picture_is_refused_or_harmless(tmp_path: Path, hostile: Hostile) -> None:
+@pytest.mark.parametrize("hostile", IMAGES, ids=lambda hostile: hostile.name)
+def test_hostile_image_is_refused_or_harmless(tmp_path: Path, hostile: Hostile) -> None:
     check(open_in_folder, tmp_path, hostile)
 
 
 @pytest.mark.parametrize("hostile", ARCHIVES, ids=lambda hostile: hostile.name)
-def test_a_hostile_archive_is_refused_or_harmless(tmp_path: Path, hostile: Hostile) -> None:
+def test_hostile_archive_is_refused_or_harmless(tmp_path: Path, hostile: Hostile) -> None:
     check(open_as_archive, tmp_path, hostile)
 
 
-def test_hostile_inputs_take_less_than_a_gibibyte(tmp_path: Path) -> None:
+def test_hostile_inputs_need_less_than_one_gibibyte(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-B",
         "-c",
-        f"from security.test_hostile_pictures import try_all; try_all({str(tmp_path)!r})",
+        f"from security.test_hostile_images import try_all; try_all({str(tmp_path)!r})",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == 0, done.stderr
     tried, peak = map(int, done.stdout.split())
-    assert tried == len(PICTURES) + len(ARCHIVES) >= 100
+    assert tried == len(IMAGES) + len(ARCHIVES) >= 100
     assert peak < MEMORY_KIB
 
 
 def try_all(folder: str) -> None:
-    """Open every hostile input in this process; print how many, and the largest resident set in KiB."""
-    for opened, cases in ((open_in_folder, PICTURES), (open_as_archive, ARCHIVES)):
+    """Open every hostile input in this process; print their number and the largest resident set in KiB."""
+    for opened, cases in ((open_in_folder, IMAGES), (open_as_archive, ARCHIVES)):
         for hostile in cases:
             check(opened, Path(folder), hostile)
     # Not getrusage, whose peak goes on with that of the parent.
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    print(len(PICTURES) + len(ARCHIVES), status.split("VmHWM:")[1].split()[0])
+    print(len(IMAGES) + len(ARCHIVES), status.split("VmHWM:")[1].split()[0])

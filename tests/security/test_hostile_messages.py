@@ -1,10 +1,10 @@
-"""Texts, messages, statuses and watches of a stranger: each is refused or cleaned, and nothing falls."""
+"""Untrusted texts, messages, statuses and watches: each is refused or cleaned, and nothing crashes."""
 
 import json
 import logging
 import time
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,34 +15,40 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelexport import names
-from modelexport.cli.runner import parse_event as parse_event_line
-from modelexport.fields import InvalidSpec
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.api.spec import parse_class, parse_export
 from modelexport.logs import JsonFormatter, TextFormatter, with_fields
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport.spec import parse_class, parse_export
+from modelexport.logs import parse_event as parse_event_line
 from modelexport.text import clean, clean_lines, is_clean
-from modelexport_operator.events import Event
-from modelexport_operator.manifests import output_of, request_of
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.observe import State, observe_target
-from modelexport_operator.pods import explain_pod_failure
-from modelexport_operator.recorder import build_event
-from modelexport_operator.resources import EXPORTS, JOBS, PODS
-from modelexport_operator.status import recorded_targets
-from modelexport_operator.stores import Stores, key_of
-from modelexport_operator.stream import Line, LineReader, UnreadableError, parse_event, read_lines
-from modelexport_operator.sync import Observed, overdue, sync
+from modelexport_operator.jobs.conversion_job import output_of, request_of
+from modelexport_operator.jobs.kueue import explain_kueue
+from modelexport_operator.jobs.pod_failures import explain_pod_failure
+from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, observe_target
+from modelexport_operator.kube.pruning import prune_workload
+from modelexport_operator.kube.resources import EXPORTS, JOBS, PODS
+from modelexport_operator.kube.types import key_of
+from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, parse_event, read_lines
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.reconcile.reconcile import sync
+from modelexport_operator.reconcile.snapshot import Snapshot
+from modelexport_operator.runtime.cache import Cache
+from modelexport_operator.runtime.event_recorder import build_event
+from modelexport_operator.status.conditions import recorded_targets
+from modelexport_operator.status.events import Event
 from unit.operator.objects import (
     complete,
     ended,
     failed,
     make_class,
+    make_condition,
     make_export,
     make_job,
     make_pod,
     make_target,
+    make_workload,
     publish_into,
     result_text,
 )
@@ -55,7 +61,7 @@ FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def is_shown_as_it_is(text: str) -> bool:
-    """By the words of Unicode alone, apart from the code that cleans."""
+    """Judge by Unicode's categories, independently of the code that cleans."""
     is_plain = all(unicodedata.category(letter) not in FORBIDDEN for letter in text)
     hidden = [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), 0x034F, 0x115F, 0x1160, 0x3164, 0xFFA0]
     return is_plain and not set(text) & set(map(chr, hidden))
@@ -116,7 +122,7 @@ HARMFUL = {
 
 
 @pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL)
-def test_a_harmful_text_is_shown_without_its_harm(text: str) -> None:
+def test_harmful_text_is_shown_cleaned(text: str) -> None:
     shown = clean(f"before {text} after")
     assert is_shown_as_it_is(shown)
     assert shown.startswith("before ")
@@ -125,14 +131,14 @@ def test_a_harmful_text_is_shown_without_its_harm(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["für", "日本語", "🙂", "a < b & c", "[bold]", "é\u0301", "«»", "→ …", "s3://a/b c"])
-def test_what_people_write_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert clean(text) == text
 
 
 @given(st.text())
 @example("\x1b[\x1b[31m31m")
 @example("\r\u200b\n")
-def test_whatever_is_cleaned_can_be_shown_and_stays(text: str) -> None:
+def test_cleaning_is_idempotent_and_printable(text: str) -> None:
     shown = clean(text)
     assert is_shown_as_it_is(shown)
     assert clean(shown) == shown
@@ -140,7 +146,7 @@ def test_whatever_is_cleaned_can_be_shown_and_stays(text: str) -> None:
 
 
 @given(st.text(), st.integers(min_value=1, max_value=50))
-def test_a_limit_is_kept_and_an_ellipsis_tells_of_it(text: str, limit: int) -> None:
+def test_long_text_is_cut_with_ellipsis(text: str, limit: int) -> None:
     shown = clean(text, limit)
     assert len(shown) <= limit
     assert shown == clean(text) or shown.endswith("…")
@@ -148,19 +154,19 @@ def test_a_limit_is_kept_and_an_ellipsis_tells_of_it(text: str, limit: int) -> N
 
 
 @given(st.text())
-def test_the_lines_of_a_traceback_stay_and_each_is_clean(text: str) -> None:
+def test_traceback_lines_are_kept_and_cleaned(text: str) -> None:
     assert [is_shown_as_it_is(line) for line in clean_lines(text).split("\n")] == [True] * (text.count("\n") + 1)
 
 
 @pytest.mark.parametrize("piece", ["\x1b]", "\x1b[", "\x9d0", "\u202e", "\x1b\\", "a\u0301\u0301\u0301\u0301\u0301"])
-def test_a_long_text_is_cleaned_in_a_moment(piece: str) -> None:
+def test_long_text_is_cleaned_quickly(piece: str) -> None:
     started = time.process_time()
     clean(piece * 100_000)
     assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL)
-def test_no_edge_lets_a_harmful_text_through(text: str) -> None:
+def test_no_output_passes_harmful_text(text: str) -> None:
     record = logging_record(text)
     assert is_shown_as_it_is(TextFormatter().format(record))
     line = json.loads(JsonFormatter().format(record))
@@ -172,7 +178,7 @@ def test_no_edge_lets_a_harmful_text_through(text: str) -> None:
     for statuses in (ended(1, text), ended(1, f'{{"{text}'), ended(128, text, "StartError")):
         job = make_job(EXPORT, "ONNX/FP16", status=failed("PodFailurePolicy", text))
         pods = [make_pod(job, phase="Failed", containerStatuses=statuses)]
-        status = sync(Observed(EXPORT, [job], pods, [make_class()]), NOW).status
+        status = sync(Snapshot(EXPORT, [job], pods, [make_class()]), NOW).status
         assert status is not None
         assert all(is_shown_as_it_is(target["message"]) for target in status["targets"])
         assert all(is_shown_as_it_is(condition["message"]) for condition in status["conditions"])
@@ -201,11 +207,12 @@ def versioned(body: dict[str, Any], version: int = 1) -> dict[str, Any]:
         "storage.caSecretName",
         "converter.image",
         "jobs.queueName",
+        "jobs.workloadPriorityClassName",
         "jobs.priorityClassName",
     ],
 )
 @pytest.mark.parametrize("character", ["\u202e", "\u200b", "\x07", "\u2028", "\u00a0", "\ue000", "\x1b"])
-def test_a_name_or_a_uri_with_a_hidden_character_is_refused(field: str, character: str) -> None:
+def test_hidden_character_in_name_or_uri_is_refused(field: str, character: str) -> None:
     is_export = field in ("model.checkpoint.uri", "className")
     body = deepcopy(EXPORT if is_export else make_class())
     *folders, last = field.split(".")
@@ -231,6 +238,7 @@ def inner(name: str, **fields: Any) -> str:
 
 
 DEEP = '{"a":' * 700 + "1" + "}" * 700
+FIDELITY = {"metric": "boxes", "value": "0.97", "images": 3}
 MESSAGES = {
     "nothing": "",
     "no JSON": "Segmentation fault",
@@ -324,13 +332,19 @@ MESSAGES = {
     "threshold of words": inner("verification", threshold="none"),
     "metric with an escape": inner("verification", metric="\x1b[31mcosine"),
     "metric as null": inner("verification", metric=None),
+    "fidelity as a list": inner("verification", fidelity=[0.9]),
+    "fidelity without a value": inner("verification", fidelity={"metric": "boxes", "images": 3}),
+    "fidelity with markup": inner("verification", fidelity={**FIDELITY, "iou": "[bold]1"}),
+    "fidelity of a metric with an escape": inner("verification", fidelity={**FIDELITY, "metric": "\x1b[31m"}),
+    "fidelity of fewer than no boxes": inner("verification", fidelity={**FIDELITY, "kept": -1}),
+    "fidelity absent for a number": inner("verification", fidelityAbsent=3),
     "a failure with a file": changed(reason="ConversionFailed"),
     "progress for an end": changed(reason="Running", artifact=None, report_uri=None),
 }
 
 
 @pytest.mark.parametrize("text", MESSAGES.values(), ids=MESSAGES)
-def test_a_message_that_cannot_be_believed_is_told_and_counts_for_nothing(text: str) -> None:
+def test_untrusted_message_is_shown_but_not_believed(text: str) -> None:
     with pytest.raises(ValueError, match=r".+") as error:
         ConversionResult.from_json(text, output=OUTPUT, exit_code=0)
     assert is_shown_as_it_is(clean(str(error.value)))
@@ -343,19 +357,19 @@ def test_a_message_that_cannot_be_believed_is_told_and_counts_for_nothing(text: 
     metrics = Metrics()
     metrics.record_conversion("YOLOv8", state)
     assert " nan" not in metrics.render().decode().lower()
-    decision = sync(Observed(EXPORT, [job], [pod], [make_class()]), NOW)
+    decision = sync(Snapshot(EXPORT, [job], [pod], [make_class()]), NOW)
     assert decision.status is not None
     assert "other/" not in json.dumps(decision.status.get("targets", [{}])[0].get("artifact", {}))
 
 
-def test_the_message_that_all_of_these_change_is_believed() -> None:
+def test_baseline_message_is_believed() -> None:
     result = ConversionResult.from_json(json.dumps(GOOD), output=OUTPUT, exit_code=0)
     assert result.succeeded
     assert ConversionResult.from_json(result.to_json(), output=OUTPUT, exit_code=0) == result
 
 
 @pytest.mark.parametrize(("reason", "code"), [("StorageDenied", 65), ("ConversionFailed", 0), ("CheckpointUnsafe", 75)])
-def test_a_reason_that_does_not_end_so_is_not_believed(reason: str, code: int) -> None:
+def test_reason_contradicting_exit_code_is_ignored(reason: str, code: int) -> None:
     pod = make_pod(make_job(EXPORT, "ONNX/FP16"), phase="Failed", containerStatuses=ended(code, result_text(reason)))
     finding = explain_pod_failure(pod)
     assert finding.reason is Reason.INTERNAL_ERROR
@@ -370,17 +384,17 @@ JSON = st.recursive(
 
 
 @given(st.text())
-def test_any_text_is_a_result_or_a_value_error(text: str) -> None:
+def test_any_text_gives_result_or_value_error(text: str) -> None:
     believe(text)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), JSON))
-def test_any_fields_are_a_result_or_a_value_error(fields: dict[str, Any]) -> None:
+def test_any_fields_give_result_or_value_error(fields: dict[str, Any]) -> None:
     believe(json.dumps({**GOOD, **fields}))
 
 
 @given(st.sampled_from(("artifact", "verification")), st.text(), JSON)
-def test_any_inner_fields_are_a_result_or_a_value_error(name: str, key: str, value: Any) -> None:
+def test_any_inner_fields_give_result_or_value_error(name: str, key: str, value: Any) -> None:
     believe(json.dumps({**GOOD, name: {**GOOD[name], key: value}}))
 
 
@@ -398,12 +412,12 @@ INNER = {"output": 5, "artifact_name": ["a"], "export": None, "spec_hash": {}, "
 
 
 @pytest.mark.parametrize("text", REQUESTS.values(), ids=REQUESTS)
-def test_a_job_with_a_request_that_is_none_publishes_nowhere(text: str) -> None:
+def test_job_without_valid_request_publishes_nowhere(text: str) -> None:
     check_that_it_publishes_nowhere(text)
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_a_job_with_a_request_of_wrong_types_is_not_followed(name: str) -> None:
+def test_job_with_mistyped_request_is_ignored(name: str) -> None:
     job = make_job(EXPORT, "ONNX/FP16")
     (entry,) = (e for e in job["spec"]["template"]["spec"]["containers"][0]["env"] if e["name"] == names.REQUEST_ENV)
     text = json.dumps({**json.loads(entry["value"]), name: INNER[name]})
@@ -422,13 +436,13 @@ def check_that_it_publishes_nowhere(text: str) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"[1]", b"5", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
-def test_a_line_of_a_child_that_is_no_event_is_none(line: bytes) -> None:
+def test_non_event_line_is_ignored(line: bytes) -> None:
     assert parse_event_line(line) == {}
 
 
 # --- Statuses --------------------------------------------------------------------------------------------------------
 
-ENTRY = {
+ENTRY: dict[str, Any] = {
     "format": "ONNX",
     "precision": "FP16",
     "state": "Succeeded",
@@ -470,29 +484,30 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "a verification of words": {"verification": {"metric": "cosine", "value": "high", "threshold": "0.9"}},
     "an unknown reference": {"verification": {**ENTRY["verification"], "reference": "Guessed"}},
     "assumptions as a text": {"verification": {**ENTRY["verification"], "assumptions": "none"}},
+    "a fidelity of words": {"verification": {**ENTRY["verification"], "fidelity": {**FIDELITY, "value": "high"}}},
     "a thousand warnings": {"verification": {**ENTRY["verification"], "warnings": ["a"] * 1000}},
 }
 
 
 @pytest.mark.parametrize("change", ENTRIES.values(), ids=ENTRIES)
-def test_an_entry_that_nobody_of_us_wrote_is_left_out(change: dict[str, Any]) -> None:
+def test_forged_status_entry_is_ignored(change: dict[str, Any]) -> None:
     assert len(recorded_targets({"targets": [ENTRY]})) == 1
     hostile = {"targets": [{**ENTRY, **change}], "conditions": [{"type": "Ready", **change}], "completionTime": "no"}
     assert recorded_targets(hostile) == {}
     parent = {**EXPORT, "status": hostile, "spec": {**EXPORT["spec"], "ttlSecondsAfterFinished": 5}}
     job = make_job(EXPORT, "ONNX/FP16")
-    assert sync(Observed(parent, [job], [], [make_class()]), NOW).status is not None
+    assert sync(Snapshot(parent, [job], [], [make_class()]), NOW).status is not None
     metrics = Metrics()
     metrics.watch_exports(lambda: [parent], lambda: NOW)
     assert b"modelexport_" in metrics.render()
 
 
 @given(st.dictionaries(st.sampled_from(sorted(ENTRY)), JSON), st.dictionaries(st.text(), JSON, max_size=2))
-def test_any_status_is_synced_and_measured(fields: dict[str, Any], more: dict[str, Any]) -> None:
+def test_any_status_can_be_reconciled_and_measured(fields: dict[str, Any], more: dict[str, Any]) -> None:
     entry = {**ENTRY, **fields}
     conditions = [{**entry, "type": "Ready"}, {**entry, "type": "Stalled"}]
     parent = {**EXPORT, "status": {"targets": [entry, fields], "conditions": conditions, **more}}
-    sync(Observed(parent, [make_job(EXPORT, "ONNX/FP16")], [], [make_class()]), NOW)
+    sync(Snapshot(parent, [make_job(EXPORT, "ONNX/FP16")], [], [make_class()]), NOW)
     metrics = Metrics()
     metrics.watch_exports(lambda: [parent], lambda: NOW)
     metrics.render()
@@ -508,23 +523,52 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("change", CONDITIONS.values(), ids=CONDITIONS)
 @pytest.mark.parametrize("status", [complete(), failed("BackoffLimitExceeded"), failed("DeadlineExceeded")])
-def test_a_job_whose_status_somebody_wrote_is_observed(status: dict[str, Any], change: dict[str, Any]) -> None:
+def test_job_with_forged_status_is_observed(status: dict[str, Any], change: dict[str, Any]) -> None:
     conditions = [{**condition, **change} for condition in status["conditions"]]
     bare = {key: value for key, value in status.items() if key not in ("completionTime", "startTime")}
     job = make_job(EXPORT, "ONNX/FP16", status={**bare, "conditions": conditions})
-    stores = Stores()
+    cache = Cache()
     for resource, body in ((EXPORTS, EXPORT), (JOBS, job)):
-        stores[resource].put(versioned(body))
-    for observed in (Observed(EXPORT, [job], [], [make_class()]), stores.observe(key_of(EXPORT))):
+        cache[resource].put(versioned(body))
+    for observed in (Snapshot(EXPORT, [job], [], [make_class()]), cache.snapshot(key_of(EXPORT))):
         assert observed is not None
-        overdue(observed, NOW)
+        observed.overdue_jobs(NOW)
         written = sync(observed, NOW).status
         assert written is not None
         assert all(is_shown_as_it_is(condition["message"]) for condition in written["conditions"])
 
 
-def test_words_of_a_user_make_no_series_of_a_metric() -> None:
-    exports = [{**EXPORT, "status": {"conditions": [{"type": "Ready", "reason": f"mine-{i}"}]}} for i in range(50)]
+@pytest.mark.parametrize("text", [*HARMFUL.values(), "a" * 100_000], ids=[*HARMFUL, "long"])
+def test_workload_message_is_cleaned(text: str) -> None:
+    job = make_job(EXPORT, "ONNX/FP16", suspend=True, queue="team")
+    checks = [{"name": text, "state": text, "message": text}] * 16
+    for condition in (
+        make_condition("QuotaReserved", "False", "Inadmissible", text),
+        make_condition("QuotaReserved", "True", "QuotaReserved", text),
+        make_condition("Evicted", "True", text, text),
+    ):
+        workload = prune_workload(make_workload(job, condition, checks=checks))
+        admissions = {job["metadata"]["name"]: explain_kueue(job, [workload])}
+        status = sync(Snapshot(EXPORT, [job], [], [make_class()], admissions=admissions), NOW).status
+        assert status is not None
+        for entry in (*status["targets"], *status["conditions"]):
+            assert is_shown_as_it_is(entry["message"])
+            assert len(entry["message"]) <= MESSAGE_LIMIT
+
+
+@given(JSON)
+@example([{"type": "QuotaReserved", "status": "False", "reason": [], "message": {}}])
+@example([{"type": "Evicted", "status": "True", "reason": 5, "message": None}])
+def test_any_workload_conditions_are_read(conditions: Any) -> None:
+    job = make_job(EXPORT, "ONNX/FP16", suspend=True, queue="team")
+    workload = {"metadata": {"name": "any"}, "status": {"conditions": conditions, "admissionChecks": conditions}}
+    explain_kueue(job, [prune_workload(workload)])
+
+
+def test_user_text_creates_no_metric_series() -> None:
+    exports: list[Mapping[str, Any]] = [
+        {**EXPORT, "status": {"conditions": [{"type": "Ready", "reason": f"mine-{i}"}]}} for i in range(50)
+    ]
     metrics = Metrics()
     metrics.watch_exports(lambda: exports, lambda: NOW)
     state = observe_target(make_target("ONNX/FP16"), make_job(EXPORT, "ONNX/FP16", status=complete()), [])
@@ -574,13 +618,13 @@ NO_EVENTS = {
 
 
 @pytest.mark.parametrize("line", NO_EVENTS.values(), ids=NO_EVENTS)
-def test_what_is_no_event_is_a_value_error(line: bytes) -> None:
+def test_non_event_raises_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_event(Line(line))
 
 
 @given(st.binary())
-def test_any_line_is_an_event_or_a_value_error(line: bytes) -> None:
+def test_any_line_gives_event_or_value_error(line: bytes) -> None:
     for found in (Line(line), Line(b'{"type":"ADDED","object":' + line + b"}")):
         try:
             parse_event(found)
@@ -589,16 +633,16 @@ def test_any_line_is_an_event_or_a_value_error(line: bytes) -> None:
 
 
 @given(st.lists(st.binary(min_size=1).filter(lambda line: b"\n" not in line)), st.integers(1, 9))
-def test_lines_are_the_same_in_whatever_pieces_they_come(lines: list[bytes], size: int) -> None:
+def test_lines_do_not_depend_on_chunking(lines: list[bytes], size: int) -> None:
     stream, reader = b"".join(line + b"\n" for line in lines), LineReader()
     pieces = [stream[begin : begin + size] for begin in range(0, len(stream), size)]
     assert [line.content for piece in pieces for line in reader.feed(piece)] == lines
 
 
-def test_of_a_line_that_is_too_long_its_beginning_is_kept_and_the_next_one_is_whole() -> None:
+def test_overlong_line_is_cut_and_next_line_is_complete() -> None:
     metadata = {"name": "large", "namespace": "team", "uid": "1", "resourceVersion": "77", "annotations": "x" * 50_000}
     large = told().replace(b'{"name":"a","resourceVersion":"5"}', json.dumps(metadata, separators=(",", ":")).encode())
-    reader, kept = LineReader(limit=10_000), []
+    reader, kept = LineReader(limit=10_000), list[Line]()
     for begin in range(0, len(large), 1000):
         kept += reader.feed(large[begin : begin + 1000])
         assert len(reader._kept) <= 10_000
@@ -618,18 +662,18 @@ def test_of_a_line_that_is_too_long_its_beginning_is_kept_and_the_next_one_is_wh
         b'{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a\\","resourceVersion":"9"',
     ],
 )
-def test_a_version_that_a_user_wrote_is_not_taken_for_the_servers(line: bytes) -> None:
+def test_user_written_resource_version_is_not_trusted(line: bytes) -> None:
     with pytest.raises(UnreadableError) as error:
         parse_event(Line(line, is_whole=False))
     assert error.value.stub is None
 
 
-def test_an_object_that_is_nested_too_deeply_is_left_out() -> None:
+def test_deeply_nested_object_is_skipped() -> None:
     with pytest.raises(UnreadableError, match="nested"):
         parse_event(Line(b'{"type":"ADDED","object":' + b'{"a":' * 100_000 + b"}" * 100_001))
 
 
-async def test_half_a_line_at_the_end_is_none() -> None:
+async def test_incomplete_last_line_is_ignored() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (told()[:10], told()[10:] + b"\n" + told()[:10]):
             yield piece
@@ -641,16 +685,16 @@ FAT = {f"{'x' * 200}.example/{index:05}": "v" * 63 for index in range(2500)}
 STATUSES = [{"name": f"c{index}", "state": {"waiting": {"message": "x" * 9000}}} for index in range(500)]
 
 
-def test_of_a_fat_object_little_is_kept() -> None:
-    stores, job = Stores(), make_job(EXPORT, "ONNX/FP16")
+def test_cache_keeps_little_of_large_object() -> None:
+    cache, job = Cache(), make_job(EXPORT, "ONNX/FP16")
     pod = make_pod(job, phase="Pending", containerStatuses=STATUSES, conditions=[{"type": "x" * 9000}] * 500)
     pod["spec"]["containers"][0]["env"] = [{"name": "A", "value": "<" * 1_000_000}]
     for resource, body in ((EXPORTS, EXPORT), (JOBS, job), (PODS, pod)):
         fat = versioned(body)
         fat["metadata"] |= {"labels": {**FAT, **body["metadata"].get("labels", {})}, "annotations": FAT}
-        stores[resource].put(fat)
-        kept = len(json.dumps(stores[resource].get(key_of(fat))))
+        cache[resource].put(fat)
+        kept = len(json.dumps(cache[resource].get(key_of(fat))))
         assert kept < (100_000 if resource is PODS else 4000), (resource, kept)
-    observed = stores.observe(key_of(EXPORT))
+    observed = cache.snapshot(key_of(EXPORT))
     assert observed is not None
     assert (len(observed.jobs), len(observed.pods)) == (1, 1)

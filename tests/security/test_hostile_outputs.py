@@ -1,6 +1,6 @@
-"""A conversion that was taken over may leave anything. The step that publishes refuses it, with a reason.
+"""A compromised conversion may leave anything. The publishing step refuses it with a reason.
 
-Each case starts from what a good conversion leaves, which is published, and changes one thing.
+Each case starts from the files of a good conversion, which would be published, and changes one thing.
 """
 
 import hashlib
@@ -17,20 +17,21 @@ from typing import Any
 import pytest
 
 from modelexport import names
-from modelexport.matrix import Format, Precision, Scheme, Target, Threshold
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import ConversionResult
-from modelexport.spec import DataRef, Model
-from modelexport_converter import __main__, handover
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import ConversionResult
+from modelexport.api.spec import DataRef, Model
+from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
+from modelexport_converter import __main__
 from modelexport_converter.local import make_places
+from modelexport_converter.publishing import converted_output
 
 NAME = "tiny-fp32.onnx"
 REQUEST = ConversionRequest(
     export="default/tiny",
     model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
     target=Target(Format.ONNX, Precision.FP32),
-    scheme=Scheme.FP32,
+    recipe=Recipe.FP32,
     threshold=Threshold("agreement", 0.9),
     artifact_name=NAME,
     output="s3://exports/default/tiny/",
@@ -48,9 +49,18 @@ def good_draft() -> dict[str, Any]:
             "reference": "Rebuilt",
             "assumptions": ["activation SiLU"],
             "warnings": [],
+            "fidelity": {
+                "metric": "top-1",
+                "value": "0.9700",
+                "threshold": "0.95",
+                "images": 64,
+                "kept": 58,
+                "missed": 2,
+            },
         },
         "agreements": {"scores": 0.99},
-        "pictures": {
+        "floatLayers": ["model.0.conv"],
+        "images": {
             "source": "built-in",
             "calibrated": 0,
             "apart": True,
@@ -60,6 +70,17 @@ def good_draft() -> dict[str, Any]:
             "withEvidence": 4,
         },
         "remarks": ["a remark"],
+        "samples": [
+            {
+                "image": "/9j/",
+                "size": [160, 160],
+                "difference": 0.25,
+                "model": [
+                    {"label": 1, "score": 0.9, "same": True, "box": [1, 2, 3, 4.5], "keypoints": [], "runs": [0, 1, 2]}
+                ],
+                "file": [],
+            }
+        ],
         "model": {
             "input": {"name": "image", "shape": [1, 3, 32, 32], "axes": ["batch", "RGB", "height", "width"]},
             "preprocessing": {"resize": "letterbox", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
@@ -76,7 +97,7 @@ def good_draft() -> dict[str, Any]:
                 "worstMean": 2.0,
                 "worstLayer": "model.9.cv1.conv",
                 "layers": 57,
-                "pictures": 8,
+                "images": 8,
             },
         },
         "effort": {"seconds": {"fetch": 0.1, "load": 1.0}, "total": 1.5, "peak_memory_mib": 900},
@@ -85,7 +106,7 @@ def good_draft() -> dict[str, Any]:
 
 @dataclass
 class Pod:
-    """A Pod whose first step is done; ``outputs`` is what the second one leaves."""
+    """A Pod whose first step is done; ``outputs`` is the folder of the second one."""
 
     root: Path
     places: dict[str, str]
@@ -100,7 +121,7 @@ class Pod:
 
     @property
     def draft(self) -> Path:
-        return self.outputs / handover.DRAFT_FILE
+        return self.outputs / converted_output.DRAFT_FILE
 
     def run(self, step: str) -> tuple[int, ConversionResult | None]:
         message = self.root / "message.json"
@@ -130,7 +151,7 @@ def pod(tmp_path: Path) -> Pod:
     return made
 
 
-def test_what_a_good_conversion_leaves_is_published_with_the_publishers_digest(pod: Pod) -> None:
+def test_good_output_is_published_with_recomputed_digest(pod: Pod) -> None:
     code, result = pod.run(names.PUBLISH)
     assert result is not None
     assert result.artifact is not None
@@ -229,11 +250,9 @@ def expect_refused(pod: Pod, *words: str) -> None:
     assert not list(Path(pod.places[names.WORK_DIR_ENV]).iterdir())
 
 
-@pytest.mark.parametrize("name", [NAME, handover.DRAFT_FILE])
+@pytest.mark.parametrize("name", [NAME, converted_output.DRAFT_FILE])
 @pytest.mark.parametrize("case", FILES)
-def test_a_file_that_is_no_plain_file_of_its_own_is_refused(
-    pod: Pod, case: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_regular_or_linked_file_is_refused(pod: Pod, case: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pod.root)
     FILES[case](pod, pod.outputs / name)
     expect_refused(pod)
@@ -256,7 +275,7 @@ def test_a_file_that_is_no_plain_file_of_its_own_is_refused(
     ],
 )
 @pytest.mark.parametrize("instead", [False, True])
-def test_a_file_of_another_name_is_refused(pod: Pod, name: str, *, instead: bool) -> None:
+def test_file_with_other_name_is_refused(pod: Pod, name: str, *, instead: bool) -> None:
     (pod.outputs / name).write_bytes(b"more")
     if instead:
         pod.artifact.unlink()
@@ -264,21 +283,21 @@ def test_a_file_of_another_name_is_refused(pod: Pod, name: str, *, instead: bool
 
 
 @pytest.mark.parametrize("name", ["../tiny-fp32.onnx", "/etc/passwd", "..", ".", "a/b", "draft.json/../draft.json"])
-def test_a_name_that_leads_elsewhere_is_never_found(pod: Pod, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_path_traversal_is_never_found(pod: Pod, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (pod.outputs.parent / NAME).write_bytes(b"elsewhere")
     pod.artifact.unlink()
     monkeypatch.setattr(sys.modules[__name__], "REQUEST", replace(REQUEST, artifact_name=name))
     expect_refused(pod)
 
 
-def test_a_folder_with_a_million_names_is_not_listed(pod: Pod) -> None:
+def test_folder_of_million_names_is_not_listed(pod: Pod) -> None:
     for index in range(2000):
         (pod.outputs / f"{index}").touch()
-    expect_refused(pod, "which nobody asked for")
+    expect_refused(pod, "its folder holds the unexpected file")
 
 
-def test_a_file_that_grows_while_it_is_read_is_refused(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "ALLOWANCE", 0)
+def test_file_growing_while_read_is_refused(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converted_output, "ALLOWANCE", 0)
     pod.artifact.write_bytes(bytes(20))
     real = os.fstat
 
@@ -295,9 +314,9 @@ def test_a_file_that_grows_while_it_is_read_is_refused(pod: Pod, monkeypatch: py
 Change = Callable[[dict[str, Any]], Any]
 ESCAPE, TURN, HIDDEN = "\x1b]0;owned\x07", "\u202egnp.exe", "a\u200bb"
 DRAFTS: dict[str, Change] = {
-    "negative pictures": lambda d: d["pictures"].update(verified=-1),
-    "pictures as a number": lambda d: d.update(pictures=4),
-    "escape in an unreadable picture": lambda d: d["pictures"].update(unreadable=[ESCAPE]),
+    "negative images": lambda d: d["images"].update(verified=-1),
+    "images as a number": lambda d: d.update(images=4),
+    "escape in an unreadable image": lambda d: d["images"].update(unreadable=[ESCAPE]),
     "escape in a remark": lambda d: d.update(remarks=[ESCAPE]),
     "too many remarks": lambda d: d.update(remarks=["more"] * 9),
     "a remark that is too long": lambda d: d.update(remarks=["x" * 1001]),
@@ -315,8 +334,8 @@ DRAFTS: dict[str, Change] = {
     "memory as fraction": lambda d: d["effort"].update(peak_memory_mib=0.5),
     "memory without end": lambda d: d["effort"].update(peak_memory_mib=10**30),
     "effort of another shape": lambda d: d["effort"].update(more=1),
-    "pictures as truth": lambda d: d.update(pictures=True),
-    "pictures below zero": lambda d: d.update(pictures=-1),
+    "images as truth": lambda d: d.update(images=True),
+    "images below zero": lambda d: d.update(images=-1),
     "verification missed": lambda d: d["verification"].update(value="0.899999"),
     "verification as NaN": lambda d: d["verification"].update(value="nan"),
     "verification as infinity": lambda d: d["verification"].update(value="inf"),
@@ -334,6 +353,20 @@ DRAFTS: dict[str, Change] = {
     "too many assumptions": lambda d: d["verification"].update(assumptions=["a"] * 13),
     "too many warnings": lambda d: d["verification"].update(warnings=["a"] * 5),
     "warnings as an object": lambda d: d["verification"].update(warnings={"a": "b"}),
+    "fidelity missed": lambda d: d["verification"]["fidelity"].update(value="0.9499"),
+    "fidelity over one": lambda d: d["verification"]["fidelity"].update(value="1.1"),
+    "fidelity by another threshold": lambda d: d["verification"]["fidelity"].update(threshold="0.5"),
+    "fidelity as a number": lambda d: d["verification"].update(fidelity=0.99),
+    "fidelity of no images": lambda d: d["verification"]["fidelity"].pop("images"),
+    "escape in the metric of fidelity": lambda d: d["verification"]["fidelity"].update(metric=ESCAPE),
+    "reason of absence as a list": lambda d: d["verification"].update(fidelityAbsent=["none"]),
+    "samples as an object": lambda d: d.update(samples={}),
+    "too many samples": lambda d: d.update(samples=d["samples"] * 7),
+    "sample of another shape": lambda d: d["samples"][0].update(more=1),
+    "sample image of any length": lambda d: d["samples"][0].update(image="/9j/" + "A" * (1 << 17)),
+    "box of a sample at infinity": lambda d: d["samples"][0]["model"][0].update(box=[0, 0, 1, 1e300]),
+    "label of a sample as text": lambda d: d["samples"][0]["model"][0].update(label="<b>"),
+    "runs of a sample without end": lambda d: d["samples"][0]["model"][0].update(runs=[1] * 20_000),
     "statistics as a text": lambda d: d["model"].update(normalisation="fine"),
     "statistics without a mean": lambda d: d["model"]["normalisation"].pop("mean"),
     "statistics below zero": lambda d: d["model"]["normalisation"].update(mean=-1),
@@ -368,7 +401,7 @@ DRAFTS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("case", DRAFTS)
-def test_a_draft_with_a_field_that_is_not_as_it_must_be_is_refused(pod: Pod, case: str) -> None:
+def test_draft_report_with_invalid_field_is_refused(pod: Pod, case: str) -> None:
     draft = good_draft()
     DRAFTS[case](draft)
     pod.draft.write_text(json.dumps(draft), encoding="utf-8")
@@ -384,7 +417,7 @@ TEXTS = {
     "no UTF-8": b'{"verification": "\xff"}',
     "a byte order mark": b"\xef\xbb\xbf{}",
     "UTF-16": "{}".encode("utf-16"),
-    "a key twice": json.dumps(good_draft()).encode()[:-1] + b', "pictures": 5}',
+    "a key twice": json.dumps(good_draft()).encode()[:-1] + b', "images": 5}',
     "two documents": json.dumps(good_draft()).encode() * 2,
     "Infinity": json.dumps(good_draft()).replace('"verified": 4', '"verified": Infinity').encode(),
     "a float beyond all": json.dumps(good_draft()).replace("0.99}", "1e999}").encode(),
@@ -398,6 +431,6 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_a_draft_that_is_no_plain_document_is_refused(pod: Pod, case: str) -> None:
+def test_draft_report_must_be_json_object(pod: Pod, case: str) -> None:
     pod.draft.write_bytes(TEXTS[case])
     expect_refused(pod)

@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from converter.cells import ask
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
-from modelexport_converter.checkpoint import read_checkpoint
-from modelexport_converter.checkpoints.archive import Archive
-from modelexport_converter.checkpoints.dangers import is_harmful
-from modelexport_converter.checkpoints.pickles import Node, Storage, Stored
-from modelexport_converter.checkpoints.tree import Module
-from modelexport_converter.checkpoints.weights import read_one
+from modelexport_converter.checkpoints.archive import TorchArchive
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.denylist import is_harmful
+from modelexport_converter.checkpoints.lazy_weights import read_one
+from modelexport_converter.checkpoints.module_tree import Module
+from modelexport_converter.checkpoints.pickles import PickledObject, Storage, StoredTensor
 from modelexport_converter.failures import Failure
 from security.canary import SECRET, canary
 from security.hostile_pickles import (
@@ -52,7 +52,7 @@ OUTCOMES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever readers import, they import before the canary listens."""
+    """Do all imports of the readers before the canary listens."""
     for name in ("cp437", "raw_unicode_escape"):  # of names in zip files, of texts in old pickles
         codecs.lookup(name)
     folder = tmp_path_factory.mktemp("warm")
@@ -163,7 +163,7 @@ DISGUISES = {
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 @pytest.mark.parametrize("payload", [Payload, EvalPayload, ImportPayload])
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_a_malicious_pickle_never_runs(tmp_path: Path, disguise: str, payload: type[Payload], suffix: str) -> None:
+def test_malicious_pickle_never_runs(tmp_path: Path, disguise: str, payload: type[Payload], suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
     DISGUISES[disguise](payload(tmp_path / "it-ran"), path)
     failure = refuse(path)
@@ -171,13 +171,13 @@ def test_a_malicious_pickle_never_runs(tmp_path: Path, disguise: str, payload: t
     assert any(name in str(failure) for name in ("posix.system", "builtins.eval", "__builtin__.eval"))
 
 
-def test_the_payload_of_these_tests_would_run(tmp_path: Path) -> None:
+def test_payload_would_run_unprotected(tmp_path: Path) -> None:
     _zip_format(Payload(tmp_path / "it-ran"), tmp_path / "x.pt")
     torch.load(tmp_path / "x.pt", weights_only=False)
     assert (tmp_path / "it-ran").exists()
 
 
-def test_the_canary_sings(tmp_path: Path) -> None:
+def test_canary_detects_execution(tmp_path: Path) -> None:
     with canary() as held:
         (tmp_path / "x").write_text("x", encoding="ascii")
         os.system("true")
@@ -187,7 +187,7 @@ def test_the_canary_sings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ways_to_call("posix", "system"))
-def test_no_instruction_calls_what_it_names(tmp_path: Path, way: str) -> None:
+def test_no_opcode_calls_its_global(tmp_path: Path, way: str) -> None:
     failure = refuse(archive(tmp_path / "x.pt", beside(ways_to_call("posix", "system")[way])))
     assert failure.reason is Reason.CHECKPOINT_UNSAFE
     assert "posix." in str(failure)
@@ -217,7 +217,7 @@ requests.get huggingface_hub.hf_hub_download gdown.download
 
 
 @pytest.mark.parametrize("path", HARMFUL.split())
-def test_a_harmful_name_is_told(tmp_path: Path, path: str) -> None:
+def test_harmful_name_is_reported(tmp_path: Path, path: str) -> None:
     module, _, name = path.rpartition(".")
     call = f"c{module}\n{name}\n".encode() + text("it-ran") + b"\x85R"
     failure = refuse(archive(tmp_path / "x.pt", beside(call)))
@@ -228,14 +228,14 @@ def test_a_harmful_name_is_told(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["__globals__", "__subclasses__", "__builtins__", "__class__.__base__", "os.system", "__reduce_ex__", "sys"]
 )
-def test_a_chain_of_attributes_is_harmful(tmp_path: Path, name: str) -> None:
+def test_attribute_chain_is_harmful(tmp_path: Path, name: str) -> None:
     call = b"cbuiltins\ngetattr\n(ctorch.nn.modules.linear\nLinear\n" + text(name) + b"tR"
     failure = refuse(archive(tmp_path / "x.pt", beside(call)))
     assert failure.reason is Reason.CHECKPOINT_UNSAFE
     assert f"getattr of {name}" in str(failure)
 
 
-def test_an_attribute_whose_name_is_computed_is_harmful(tmp_path: Path) -> None:
+def test_computed_attribute_name_is_harmful(tmp_path: Path) -> None:
     call = b"cbuiltins\ngetattr\n(ctorch\nnn\n" + b"cbuiltins\nstr\n" + text("os") + b"\x85R" + b"tR"
     assert "a name that is computed" in str(refuse(archive(tmp_path / "x.pt", beside(call))))
 
@@ -273,7 +273,7 @@ def test_an_attribute_whose_name_is_computed_is_harmful(tmp_path: Path) -> None:
         *("torch._dynamo.eval_frame.OptimizedModule", "models.yolo.Model", "__main__.Net", "utils.callbacks.Callbacks"),
     ],
 )
-def test_what_trainings_keep_is_not_harmful(path: str) -> None:
+def test_common_training_state_is_harmless(path: str) -> None:
     assert not is_harmful(path)
 
 
@@ -300,7 +300,7 @@ UNKNOWN_TO_TORCH = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN_TO_TORCH)
-def test_what_torch_never_writes_is_refused(tmp_path: Path, name: str) -> None:
+def test_opcodes_never_written_by_torch_are_refused(tmp_path: Path, name: str) -> None:
     failure = refuse(archive(tmp_path / "x.pt", beside(UNKNOWN_TO_TORCH[name])))
     assert failure.reason is Reason.CHECKPOINT_UNSAFE
     assert "that torch.save never writes" in str(failure)
@@ -311,12 +311,12 @@ def nested(opening: bytes, closing: bytes, count: int) -> bytes:
 
 
 def shared_lists(levels: int) -> bytes:
-    """A list of two lists that are one, of two that are one, and so on: 2 to the power of levels."""
+    """A list that holds one list twice, which holds one twice, and so on: 2 to the power of levels."""
     return b"]q\x00" + b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(levels))
 
 
 def shared_modules(levels: int) -> bytes:
-    """Modules of two modules that are one: 2 to the power of levels names."""
+    """A module that holds one module twice, and so on: 2 to the power of levels names."""
 
     def module(children: bytes) -> bytes:
         state = b"}(" + text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules") + children + b"u"
@@ -374,20 +374,20 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_what_has_no_end_is_refused(tmp_path: Path, name: str) -> None:
+def test_unbounded_pickle_is_refused(tmp_path: Path, name: str) -> None:
     refuse(archive(tmp_path / "x.pt", ENDLESS[name]))
 
 
 @pytest.mark.parametrize(
     "content", [colliding_keys(100_000), shared_lists(200)], ids=["colliding keys", "shared lists"]
 )
-def test_endless_content_beside_weights_is_not_looked_at(tmp_path: Path, content: bytes) -> None:
+def test_unbounded_content_beside_weights_is_skipped(tmp_path: Path, content: bytes) -> None:
     assert set(accept(archive(tmp_path / "x.pt", beside(content)))) == {"w"}
 
 
 @pytest.mark.parametrize("position", range(0, 150, 3))
-def test_a_cut_or_changed_pickle_is_refused_or_read(tmp_path: Path, position: int) -> None:
-    """A byte that is another one never leads to anything but a reason, or to other numbers."""
+def test_cut_or_changed_pickle_is_refused_or_loaded(tmp_path: Path, position: int) -> None:
+    """A changed byte leads to a refusal with a reason, or to other numbers, and to nothing else."""
     good = beside(b"ccollections\nOrderedDict\n)R")
     position = position * len(good) // 150
     for changed in (good[:position], good[:position] + bytes([good[position] ^ 0x55]) + good[position + 1 :]):
@@ -419,7 +419,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_a_tensor_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+def test_impossible_tensor_is_refused(tmp_path: Path, name: str) -> None:
     refuse(archive(tmp_path / "x.pt", state_dict(("layer.weight", TENSORS[name]))))
 
 
@@ -445,7 +445,7 @@ OTHER_TENSORS = {
 
 
 @pytest.mark.parametrize("name", OTHER_TENSORS)
-def test_a_tensor_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+def test_tensor_of_unsupported_kind_is_refused(tmp_path: Path, name: str) -> None:
     failure = refuse(archive(tmp_path / "x.pt", state_dict(("layer.weight", OTHER_TENSORS[name]))))
     assert "layer.weight is" in str(failure)
 
@@ -470,7 +470,7 @@ HIDING = {
 
 
 @pytest.mark.parametrize("name", HIDING)
-def test_nan_cannot_hide(tmp_path: Path, name: str) -> None:
+def test_nan_is_always_found(tmp_path: Path, name: str) -> None:
     path = archive(tmp_path / "x.pt", state_dict(("layer.weight", HIDING[name])), {"data/0": NAN})
     assert refuse(path).reason is Reason.WEIGHTS_NOT_FINITE
 
@@ -495,12 +495,12 @@ def small(path: Path) -> Path:
     return archive(path, state_dict(GOOD))
 
 
-def test_an_archive_that_grows_without_measure_is_refused(bomb: Path) -> None:
+def test_archive_expanding_without_bound_is_refused(bomb: Path) -> None:
     assert "it unpacks to 3,2" in str(refuse(bomb))
 
 
 @pytest.mark.parametrize("order", ["small last", "large last"])
-def test_two_tables_of_contents_are_refused(tmp_path: Path, bomb: Path, order: str) -> None:
+def test_second_zip_directory_is_refused(tmp_path: Path, bomb: Path, order: str) -> None:
     path = tmp_path / "x.pt"
     parts = [bomb.read_bytes(), small(tmp_path / "small.pt").read_bytes()]
     path.write_bytes(b"".join(parts if order == "small last" else reversed(parts)))
@@ -520,13 +520,13 @@ def misplaced(found: bytes) -> bytes:
 
 
 def claimed_size(found: bytes) -> bytes:
-    """The table says that a record has 4 GiB."""
+    """The table claims 4 GiB for a record."""
     position = found.rindex(b"PK\x01\x02")
     return found[: position + 20] + b"\xff\xff\xff\x7f" * 2 + found[position + 28 :]
 
 
 def renamed(found: bytes) -> bytes:
-    """The table and the records call the pickle by different names."""
+    """The table and the records give the pickle different names."""
     return found.replace(b"archive/data.pkl", b"archive/evil.pkl", 1)
 
 
@@ -562,13 +562,13 @@ ARCHIVES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_crafted_archive_is_refused(tmp_path: Path, name: str) -> None:
+def test_crafted_archive_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(ARCHIVES[name](small(tmp_path / "good.pt").read_bytes()))
     assert refuse(path).reason is Reason.CHECKPOINT_UNREADABLE
 
 
-def test_a_record_that_is_damaged_is_told_with_its_tensor(tmp_path: Path) -> None:
+def test_damaged_record_is_reported_with_its_tensor(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.pt", state_dict(GOOD), {"data/0": b"its sixteen byte"})
     path.write_bytes(path.read_bytes().replace(b"its sixteen byte", b"its sixteen bits"))
     failure = refuse(path)
@@ -577,10 +577,10 @@ def test_a_record_that_is_damaged_is_told_with_its_tensor(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("key", "offset"), [("0", 99), ("no-such-record", 0)])
-def test_a_stride_outside_of_its_record_is_told(tmp_path: Path, key: str, offset: int) -> None:
-    stored = Stored(Storage(torch.float32, key), torch.float32, offset, (3,), (1,))
-    reader = partial(read_one, Archive(small(tmp_path / "x.pt")))
-    head = Module("model.22", Node("ultralytics.nn.modules.head.Detect", (), {"stride": stored}), {}, reader)
+def test_stride_outside_record_is_reported(tmp_path: Path, key: str, offset: int) -> None:
+    stored = StoredTensor(Storage(torch.float32, key), torch.float32, offset, (3,), (1,))
+    reader = partial(read_one, TorchArchive(small(tmp_path / "x.pt")))
+    head = Module("model.22", PickledObject("ultralytics.nn.modules.head.Detect", (), {"stride": stored}), {}, reader)
     with pytest.raises(Failure, match=r"model[.]22[.]stride cannot be read from the checkpoint") as caught:
         head.numbers("stride")
     assert caught.value.reason is Reason.CHECKPOINT_UNREADABLE
@@ -588,14 +588,14 @@ def test_a_stride_outside_of_its_record_is_told(tmp_path: Path, key: str, offset
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize("again", ["archive/data.pkl", "archive/DATA.PKL", "archive/data/0"])
-def test_two_records_of_one_name_are_refused(tmp_path: Path, again: str) -> None:
+def test_duplicate_record_names_are_refused(tmp_path: Path, again: str) -> None:
     path = small(tmp_path / "x.pt")
     with zipfile.ZipFile(path, "a") as written:
         written.writestr(again, state_dict(GOOD))
     assert "two of its records have one name" in str(refuse(path))
 
 
-def test_more_records_than_a_checkpoint_has_are_refused(tmp_path: Path) -> None:
+def test_too_many_records_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as written:
         for index in range(100_002):
             written.writestr(zipfile.ZipInfo(f"a/{index}"), b"")
@@ -620,7 +620,7 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
-def test_a_crafted_safetensors_is_refused(tmp_path: Path, name: str) -> None:
+def test_crafted_safetensors_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "x.safetensors").write_bytes(SAFETENSORS[name])
     assert refuse(tmp_path / "x.safetensors").reason is Reason.CHECKPOINT_UNREADABLE
 
@@ -632,12 +632,12 @@ def test_hostile_metadata_does_no_harm(tmp_path: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\x1b]0;owned\x07w", "\u202egpj.w", "w\n\nSucceeded", "a" * 100_000], ids=range(4))
-def test_names_are_cleaned_before_they_are_shown(tmp_path: Path, name: str) -> None:
+def test_names_are_cleaned_before_display(tmp_path: Path, name: str) -> None:
     failure = refuse(archive(tmp_path / "x.pt", state_dict((name, GOOD[1])), {"data/0": NAN}))
     assert failure.reason is Reason.WEIGHTS_NOT_FINITE
 
 
-def test_a_class_is_cleaned_before_it_is_shown(tmp_path: Path) -> None:
+def test_class_name_is_cleaned_before_display(tmp_path: Path) -> None:
     held = b"}(" + text("_parameters") + b"}" + text("w") + GOOD[1] + b"s" + text("_modules") + b"}u"
     path = archive(tmp_path / "x.pt", PROTOCOL_2 + b"cevil\x1b[2J\xe2\x80\xae\nNet\n)\x81" + held + b"b" + STOP)
     with canary(path) as held_canary, pytest.raises(Failure) as caught:
@@ -646,5 +646,5 @@ def test_a_class_is_cleaned_before_it_is_shown(tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_two_archives_in_one_file_are_refused(tmp_path: Path) -> None:
+def test_concatenated_archives_are_refused(tmp_path: Path) -> None:
     assert "more than one table" in str(refuse(two_tables(tmp_path / "x.pt", small, small)))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from converter.cells import ask
-from modelexport.reasons import Reason
+from modelexport.api.reasons import Reason
 from modelexport.text import is_clean
 from modelexport_converter.architectures.custom import load
-from modelexport_converter.checkpoint import read_checkpoint
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from security.canary import SECRET, canary
 from security.hostile_programs import (
@@ -53,7 +53,7 @@ OUTCOMES = {UNSAFE, MISMATCH, UNREADABLE, Reason.WEIGHTS_NOT_FINITE}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """The sound archive; what reading it imports is imported before the canary listens."""
+    """The valid archive, read once so that its imports happen before the canary listens."""
     path = tmp_path_factory.mktemp("base") / "x.pt2"
     records = save_base(path)
     run(path)
@@ -67,6 +67,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
 
 def run(path: Path) -> torch.Tensor:
     module = load(read_checkpoint(path), ask("Custom")).module
+    output: torch.Tensor
     (output,) = module(torch.zeros(1, 3, 16, 16))
     return output
 
@@ -82,7 +83,7 @@ def refuse(path: Path) -> Failure:
     return caught.value
 
 
-def test_the_sound_archive_runs(base: Records, tmp_path: Path) -> None:
+def test_unmodified_archive_runs(base: Records, tmp_path: Path) -> None:
     write(tmp_path / "x.pt2", base)
     with canary(tmp_path / "x.pt2") as held:
         output = run(tmp_path / "x.pt2")
@@ -107,13 +108,13 @@ TENSORS = ("conv.weight", "norm.running_mean", "k", "lifted_tensor_0")
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("evil", NAMES.values(), ids=NAMES)
-def test_a_name_of_a_value_is_no_code(base: Records, tmp_path: Path, name: str, evil: str) -> None:
+def test_value_name_is_not_executed(base: Records, tmp_path: Path, name: str, evil: str) -> None:
     check(base, tmp_path, renamed(name, evil), {UNSAFE, UNREADABLE})
 
 
 @pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("evil", [name for name in NAMES if name != "path"])
-def test_a_name_of_a_tensor_is_no_code(base: Records, tmp_path: Path, name: str, evil: str) -> None:
+def test_tensor_name_is_not_executed(base: Records, tmp_path: Path, name: str, evil: str) -> None:
     check(base, tmp_path, renamed(name, NAMES[evil]), {UNSAFE, UNREADABLE})
 
 
@@ -136,7 +137,7 @@ SPECS = {
 
 @pytest.mark.parametrize("kind", ["in_spec", "out_spec"])
 @pytest.mark.parametrize(("text", "reason"), SPECS.values(), ids=SPECS)
-def test_a_treespec_imports_nothing(base: Records, tmp_path: Path, kind: str, text: str, reason: Reason) -> None:
+def test_treespec_imports_nothing(base: Records, tmp_path: Path, kind: str, text: str, reason: Reason) -> None:
     check(base, tmp_path, spec(kind, text), {reason})
 
 
@@ -171,13 +172,13 @@ UNKNOWN = (
 
 
 @pytest.mark.parametrize("target", HARMFUL)
-def test_an_operator_that_could_harm_is_unsafe(base: Records, tmp_path: Path, target: str) -> None:
+def test_harmful_operator_is_unsafe(base: Records, tmp_path: Path, target: str) -> None:
     failure = check(base, tmp_path, call(target, FILE), {UNSAFE})
     assert "operators that are not accepted" in str(failure)
 
 
 @pytest.mark.parametrize("target", UNKNOWN)
-def test_an_operator_beside_the_table_names_its_line(base: Records, tmp_path: Path, target: str) -> None:
+def test_unlisted_operator_is_reported_with_its_line(base: Records, tmp_path: Path, target: str) -> None:
     failure = check(base, tmp_path, call(target, IMAGE), {MISMATCH})
     assert f"{target.removeprefix('torch.ops.')} (net.py, line 7, in forward: x = evil(x))" in str(failure)
 
@@ -214,34 +215,26 @@ SIZES = {
         given("equation", "as_string", "bchw,bcyx->bchwyx"),
         given("tensors", "as_tensors", [{"name": "big"}] * 2),
     ),
-    "made": graph(lambda content: [made(content, index) for index in range(80)] and None),
+    "made": graph(lambda content: made(content, 80)),
 }
 
 
-def made(content: Graph, index: int) -> None:
-    """A million numbers that no picture is needed for."""
-    name = f"made_{index}"
-    content["tensor_values"][name] = meta(1 << 20)
-    content["nodes"].insert(
-        0,
-        {
-            "target": "torch.ops.aten.zeros.default",
-            "inputs": [given("size", "as_ints", [1 << 20])],
-            "outputs": [{"as_tensor": {"name": name}}],
-            "metadata": {},
-            "name": name,
-        },
-    )
+def made(content: Graph, count: int) -> None:
+    """Tensors of a million numbers each that need no image."""
+    zeros = {"target": "torch.ops.aten.zeros.default", "inputs": [given("size", "as_ints", [1 << 20])], "metadata": {}}
+    for name in (f"made_{index}" for index in range(count)):
+        content["tensor_values"][name] = meta(1 << 20)
+        content["nodes"].insert(0, {**zeros, "outputs": [{"as_tensor": {"name": name}}], "name": name})
 
 
 @pytest.mark.parametrize("edit", SIZES.values(), ids=SIZES)
-def test_a_size_without_bound_takes_no_memory(base: Records, tmp_path: Path, edit: Edit) -> None:
+def test_unbounded_size_allocates_nothing(base: Records, tmp_path: Path, edit: Edit) -> None:
     check(base, tmp_path, edit, {MISMATCH, UNREADABLE})
 
 
-def test_a_split_into_millions_is_stopped_before(base: Records, tmp_path: Path) -> None:
+def test_split_into_millions_is_stopped_early(base: Records, tmp_path: Path) -> None:
     def change(content: Graph) -> None:
-        made(content, 0)
+        made(content, 1)
         content["tensor_values"]["made_0"] = meta(1 << 24)
         content["nodes"][0]["inputs"] = [given("size", "as_ints", [1 << 24])]
         tensor = given("self", "as_tensor", {"name": "made_0"})
@@ -324,7 +317,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("edit", SCHEMA.values(), ids=SCHEMA)
-def test_what_the_schema_does_not_know_is_refused(base: Records, tmp_path: Path, edit: Edit) -> None:
+def test_field_outside_schema_is_refused(base: Records, tmp_path: Path, edit: Edit) -> None:
     check(base, tmp_path, edit, OUTCOMES)
 
 
@@ -367,7 +360,7 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize("edit", REFERENCES.values(), ids=REFERENCES)
-def test_a_reference_to_nothing_is_refused(base: Records, tmp_path: Path, edit: Edit) -> None:
+def test_dangling_reference_is_refused(base: Records, tmp_path: Path, edit: Edit) -> None:
     check(base, tmp_path, edit, OUTCOMES)
 
 
@@ -390,7 +383,7 @@ def with_zeros(target: str, tensors: dict[str, tuple[int, ...]], *arguments: Gra
 
 def recurrent(target: str, states: int, *weights: tuple[int, ...]) -> Edit:
     """A recurrent layer of 4 numbers, which reads 5 steps of 16."""
-    tensors = {"steps": (5, 1, 16), **{f"h{index}": (1, 1, 4) for index in range(states)}}
+    tensors: dict[str, tuple[int, ...]] = {"steps": (5, 1, 16), **{f"h{index}": (1, 1, 4) for index in range(states)}}
     tensors |= {f"w{index}": sizes for index, sizes in enumerate(weights)}
     held = [{"name": f"h{index}"} for index in range(states)]
     state = given("hx", "as_tensors", held) if states > 1 else given("hx", "as_tensor", held[0])
@@ -449,14 +442,12 @@ MISFITS = {"weights", "bias", "layers without weights", "values", "keys", "facto
 
 
 @pytest.mark.parametrize("name", MEMORY)
-def test_memory_of_others_is_not_read(base: Records, tmp_path: Path, name: str) -> None:
+def test_out_of_bounds_memory_is_not_read(base: Records, tmp_path: Path, name: str) -> None:
     message = str(check(base, tmp_path, MEMORY[name], OUTCOMES))
     assert ("do not fit each other" in message) is (name.partition(" of ")[0] in MISFITS)
 
 
-def test_shapes_that_do_not_fit_leave_no_traceback(
-    base: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_mismatched_shapes_raise_no_traceback(base: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit = aten("add.Tensor", IMAGE, given("other", "as_tensor", {"name": "p_conv_weight"}))
     assert "does not take its arguments" in str(check(base, tmp_path, edit, {UNREADABLE}))
     assert not caplog.records
@@ -504,18 +495,18 @@ RECORDS = {
 
 
 @pytest.mark.parametrize(("edit", "reason"), RECORDS.values(), ids=RECORDS)
-def test_a_record_is_bounded_and_checked(base: Records, tmp_path: Path, edit: Edit, reason: Reason) -> None:
+def test_record_is_bounded_and_checked(base: Records, tmp_path: Path, edit: Edit, reason: Reason) -> None:
     check(base, tmp_path, edit, {reason})
 
 
-def test_a_compressed_archive_is_no_bomb(base: Records, tmp_path: Path) -> None:
+def test_compressed_archive_is_no_zip_bomb(base: Records, tmp_path: Path) -> None:
     write(tmp_path / "x.pt2", {**base, "extra/zeros": bytes(1 << 22)}, zipfile.ZIP_DEFLATED)
     failure = refuse(tmp_path / "x.pt2")
     assert failure.reason is UNREADABLE
     assert "torch.export.save compresses nothing" in str(failure)
 
 
-def test_a_record_that_is_there_twice_is_refused(base: Records, tmp_path: Path) -> None:
+def test_duplicate_record_is_refused(base: Records, tmp_path: Path) -> None:
     write(tmp_path / "x.pt2", base)
     with zipfile.ZipFile(tmp_path / "x.pt2", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr(f"x/{MODEL}", b"{}")
@@ -523,7 +514,7 @@ def test_a_record_that_is_there_twice_is_refused(base: Records, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_cut_archive_is_refused(base: Records, tmp_path: Path, share: float) -> None:
+def test_truncated_archive_is_refused(base: Records, tmp_path: Path, share: float) -> None:
     write(tmp_path / "x.pt2", base)
     content = (tmp_path / "x.pt2").read_bytes()
     (tmp_path / "x.pt2").write_bytes(content[: int(len(content) * share)])
@@ -540,7 +531,7 @@ def test_two_central_directories_are_read_one_way(base: Records, tmp_path: Path)
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 50) for start in range(0, 200, 50)])
-def test_a_changed_byte_ends_in_a_reason_or_a_program(base: Records, tmp_path: Path, seeds: range) -> None:
+def test_changed_byte_gives_reason_or_program(base: Records, tmp_path: Path, seeds: range) -> None:
     for seed, records in flips(base, seeds):
         write(tmp_path / "x.pt2", records)
         with canary(tmp_path / "x.pt2") as held:

@@ -1,4 +1,4 @@
-"""URIs that mean different things to different programs, and addresses behind the platform's own doors."""
+"""URIs that programs interpret differently, and addresses of the platform's internal services."""
 
 import json
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any
 import pytest
 
 from command_line import model_export
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.reasons import Reason
+from modelexport.api.sources import explain_unreadable, public_uri
+from modelexport.api.spec import DataRef, parse_class, parse_export
 from modelexport.cli import main
-from modelexport.fields import InvalidSpec
-from modelexport.reasons import Reason
-from modelexport.sources import explain_unreadable, public_uri
-from modelexport.spec import DataRef, parse_class, parse_export
 from modelexport_converter.failures import Failure
-from modelexport_converter.fetch import CHECKPOINT, DATASET, fetch
+from modelexport_converter.inputs.fetch import CHECKPOINT, DATASET, fetch
 from modelexport_converter.stores import open_store
 from modelexport_converter.stores.addresses import is_allowed, parse_networks
 from unit.operator.objects import make_class
 
-CREDENTIALS = "carries credentials, which everybody could read"
-AUTHORITY = "names no host and port"
-NEARLY = "has a host that is nearly an address; write four decimal numbers, or a name"
+CREDENTIALS = "contains credentials, which would be public"
+AUTHORITY = "has an invalid host or port"
+NEARLY = "has a malformed IP address; write four decimal numbers, or a host name"
 LETTERS = "has a host with letters beyond ASCII; write it as DNS does"
-SPACE = "holds a space or a backslash"
+SPACE = "contains a space or a backslash"
 PATH = "write the path without"
-HIDDEN = "holds a character that cannot be seen"
-BUCKET = "names no S3 bucket"
-SCHEME = "is not a URI that can be read"
+HIDDEN = "contains an invisible character"
+BUCKET = "has an invalid S3 bucket"
+SCHEME = "is not a supported URI"
 
 HOSTILE: dict[str, str] = {
     # Whose host is it?
@@ -101,7 +101,7 @@ HOSTILE: dict[str, str] = {
     "https://models.example/a%1B%5B2J.pt": PATH,
     "https://models.example/a b.pt": SPACE,
     "https://models.example/a.pt HTTP/1.1": SPACE,
-    "https://models.example/a.pt#b": "has a fragment, which no server is sent",
+    "https://models.example/a.pt#b": "has a fragment, which clients do not send",
     "https://models.example#@evil.example/a.pt": "has a fragment",
     # What cannot be seen.
     "https://models.example/a.pt\r\nHost: evil.example": SCHEME,
@@ -155,7 +155,7 @@ HOSTILE: dict[str, str] = {
     "//models.example/a.pt": SCHEME,
     "-https://models.example/a.pt": SCHEME,
     "$(cat /etc/passwd)": SCHEME,
-    f"https://models.example/{'a' * 1024}": "the limit is 1024; name a shorter URI",
+    f"https://models.example/{'a' * 1024}": "the limit is 1024; use a shorter URI",
     f"s3://checkpoints/{'%25' * 400}": "the limit is 1024",
 }
 READABLE = (
@@ -184,7 +184,7 @@ def export_of(uri: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("uri", HOSTILE, ids=ascii)
-def test_a_hostile_uri_is_refused_by_its_field(uri: str) -> None:
+def test_hostile_uri_is_refused_with_its_field(uri: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_export(export_of(uri))
     said = str(caught.value)
@@ -196,8 +196,8 @@ def test_a_hostile_uri_is_refused_by_its_field(uri: str) -> None:
 
 
 @pytest.mark.parametrize("uri", [uri for uri, problem in HOSTILE.items() if problem != SCHEME], ids=ascii)
-@pytest.mark.parametrize("role", [CHECKPOINT, DATASET], ids=["checkpoint", "pictures"])
-def test_the_converter_refuses_what_an_operator_let_through(uri: str, role: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", [CHECKPOINT, DATASET], ids=["checkpoint", "images"])
+def test_converter_refuses_uri_operator_missed(uri: str, role: Any, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     if len(uri) > 1024:
         assert explain_unreadable(uri) is None
@@ -210,14 +210,12 @@ def test_the_converter_refuses_what_an_operator_let_through(uri: str, role: Any,
 
 
 @pytest.mark.parametrize("uri", READABLE)
-def test_an_ordinary_uri_is_read(uri: str) -> None:
+def test_ordinary_uri_is_read(uri: str) -> None:
     assert parse_export(export_of(uri)).model.checkpoint.uri == uri
 
 
 @pytest.mark.parametrize("uri", HOSTILE, ids=ascii)
-def test_no_uri_ends_the_command_line_or_shows_its_secret(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_uri_crashes_cli_or_leaks_its_secret(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "export.yaml"
     path.write_text(json.dumps(export_of(uri)), encoding="utf-8")
     assert main(["validate", str(path)]) == 2
@@ -261,7 +259,7 @@ REFUSED_ADDRESSES = (
 
 
 @pytest.mark.parametrize("address", REFUSED_ADDRESSES)
-def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+def test_private_address_is_refused(address: str) -> None:
     assert not is_allowed(address, ())
 
 
@@ -282,7 +280,7 @@ def test_an_address_that_is_not_public_is_refused(address: str) -> None:
         "64:ff9b::8.8.8.8",
     ],
 )
-def test_a_public_address_is_allowed(address: str) -> None:
+def test_public_address_is_allowed(address: str) -> None:
     assert is_allowed(address, ())
 
 
@@ -303,7 +301,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
         ("::1", "::/0", True),
     ],
 )
-def test_an_address_within_an_allowed_network_is_allowed(address: str, networks: str, *, allowed: bool) -> None:
+def test_address_in_allowed_network_is_allowed(address: str, networks: str, *, allowed: bool) -> None:
     assert is_allowed(address, parse_networks(networks)) is allowed
 
 
@@ -328,12 +326,12 @@ def test_an_address_within_an_allowed_network_is_allowed(address: str, networks:
         "10.0.0.0/-1",
     ],
 )
-def test_a_network_that_is_none_makes_the_class_invalid(value: object) -> None:
+def test_invalid_network_makes_class_invalid(value: object) -> None:
     with pytest.raises(InvalidSpec, match=r"spec.https.allowedNetworks\[1\]: .* is not a network, for example"):
         parse_class(make_class(https={"allowedNetworks": ["10.0.0.0/8", value]}))
 
 
 @pytest.mark.parametrize("value", ["10.0.0.0/8", 5, {"a": 1}])
-def test_networks_are_a_list(value: object) -> None:
+def test_networks_are_parsed_as_list(value: object) -> None:
     with pytest.raises(InvalidSpec, match=r"spec\.https\.allowedNetworks: .* is not a list"):
         parse_class(make_class(https={"allowedNetworks": value}))

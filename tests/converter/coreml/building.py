@@ -11,7 +11,7 @@ from coremltools.converters.mil.backend.mil.load import MILProtoExporter
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.converters.mil.mil import types
 
-from modelexport_converter.coreml import Program
+from modelexport_converter.coreml import MLProgram
 from modelexport_converter.coreml.blobs import BlobFile
 from modelexport_converter.coreml.library import coremltools
 from modelexport_converter.coreml.reader import read_function
@@ -31,8 +31,8 @@ MIL_TYPES = {
 class Case:
     """One behaviour of one op.
 
-    `build` gets one MIL variable per input and returns the program's outputs; `expected` gets the inputs as torch
-    tensors and returns what the program must return, computed in another way than the evaluator's where that matters.
+    `build` gets one MIL variable per input and returns the program's outputs. `expected` gets the inputs as torch
+    tensors and computes the same outputs, where it matters by another method than the evaluator's.
     """
 
     says: str
@@ -43,7 +43,7 @@ class Case:
     atol: float = 2e-6
 
 
-def build_program(build: Callable[..., Any], inputs: tuple[Any, ...], folder: Path, target: Any) -> Program:
+def build_program(build: Callable[..., Any], inputs: tuple[Any, ...], folder: Path, target: Any) -> MLProgram:
     """The program as it is after a round trip through the file formats, without optimisation passes in between.
 
     Inputs are arrays, of whose shape and dtype the program's inputs will be, or MIL's own specifications.
@@ -51,14 +51,14 @@ def build_program(build: Callable[..., Any], inputs: tuple[Any, ...], folder: Pa
     specs = [_specify(array) if isinstance(array, np.ndarray) else array for array in inputs]
     mil = mb.program(input_specs=specs, opset_version=target)(build)
     proto = MILProtoExporter(mil, str(folder), target.value).export()
-    return Program("case", read_function(proto, lambda name: BlobFile(folder / Path(name).name)))
+    return MLProgram("case", read_function(proto, lambda name: BlobFile(folder / Path(name).name)))
 
 
 def _specify(array: np.ndarray) -> Any:
     return mb.TensorSpec(shape=array.shape, dtype=MIL_TYPES[array.dtype.name])
 
 
-def run(program: Program, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+def run(program: MLProgram, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """Inputs and outputs in the program's order."""
     names = [feature.name for feature in program.inputs]
     results = program.run(dict(zip(names, inputs, strict=True)))

@@ -1,4 +1,4 @@
-"""coremltools is imported here first, by the module that knows which of its warnings to expect."""
+"""Import coremltools first through the module that silences its known warnings."""
 
 import pytest
 
@@ -6,5 +6,5 @@ import modelexport_converter.coreml.library  # noqa: F401
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # coremltools leaves the folder of every MLModel to the garbage collector, which runs in whichever test comes next.
+    # coremltools leaves the folder of each MLModel to the garbage collector, which may run in any later test.
     config.addinivalue_line("filterwarnings", "ignore:Implicitly cleaning up:ResourceWarning")

@@ -46,6 +46,8 @@ def network() -> nn.Module:
         torch.manual_seed(0)
         network = Network()
         for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             nn.init.normal_(norm.running_mean, std=0.5)
             nn.init.uniform_(norm.running_var, 0.05, 0.5)
     return network.eval().requires_grad_(False)
@@ -88,7 +90,7 @@ _INT8_WEIGHTS = {"int8": 432 + 1152 + 5760 + 800, "float32": 66}
         pytest.param("INT8", _INT8_WEIGHTS, 3e-2, id="INT8 within 3e-2"),
     ],
 )
-def test_a_converted_network_agrees_with_pytorch(  # noqa: PLR0917 - fixtures and parameters
+def test_converted_network_agrees_with_pytorch(  # noqa: PLR0917 - fixtures and parameters
     precision: str,
     weights: dict[str, int],
     tolerance: float,
@@ -103,16 +105,17 @@ def test_a_converted_network_agrees_with_pytorch(  # noqa: PLR0917 - fixtures an
 
     assert program.weight_types() == weights
     for name, expected in zip(("scores", "mask"), network(image), strict=True):
-        np.testing.assert_allclose(results[name], expected.numpy(), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(np.asarray(results[name], np.float32), expected.numpy(), rtol=0, atol=tolerance)
 
 
-def test_a_wrong_weight_is_noticed(network: nn.Module, traced: Any, image: Tensor, tmp_path: Path) -> None:
+def test_wrong_weight_is_detected(network: nn.Module, traced: Any, image: Tensor, tmp_path: Path) -> None:
     """The check can fail: one stored filter of the head with its sign flipped is far outside the tolerance."""
     path = tmp_path / "network.mlpackage"
     _convert(traced, image, "FP32").save(str(path))
     weights = path / "Data/com.apple.CoreML/weights/weight.bin"
-    stored = network.head.weight.numpy().tobytes()
-    flipped = (-network.head.weight.numpy()[:1]).tobytes() + stored[len(stored) // 10 :]
+    head = network.get_parameter("head.weight").numpy()
+    stored = head.tobytes()
+    flipped = (-head[:1]).tobytes() + stored[len(stored) // 10 :]
     assert stored in weights.read_bytes()
     weights.write_bytes(weights.read_bytes().replace(stored, flipped))
 

@@ -13,7 +13,7 @@ from modelexport_converter.coreml.ops import KERNELS
 @pytest.mark.parametrize(
     ("op", "case"), [pytest.param(op, case, id=f"{op} {case.says}") for op, cases in CASES.items() for case in cases]
 )
-def test_the_evaluator_computes_that(op: str, case: Case, tmp_path: Path) -> None:
+def test_evaluator_computes_case(op: str, case: Case, tmp_path: Path) -> None:
     program = build_program(case.build, case.inputs, tmp_path, case.target)
     results, expected = run(program, case.inputs), expect(case)
 
@@ -25,11 +25,11 @@ def test_the_evaluator_computes_that(op: str, case: Case, tmp_path: Path) -> Non
         np.testing.assert_allclose(result, wanted, rtol=2e-6, atol=case.atol)
 
 
-def test_every_op_of_the_table_has_a_case() -> None:
+def test_every_op_has_case() -> None:
     assert set(CASES) == set(KERNELS)
 
 
-def test_every_name_of_the_table_is_an_op_of_mil() -> None:
+def test_every_op_name_exists_in_mil() -> None:
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
     assert set(KERNELS) <= set(SSAOpRegistry.core_ops)

@@ -23,12 +23,11 @@ _WEIGHT_FILE = "Data/com.apple.CoreML/weights/weight.bin"
 
 
 def _convert(precision: str = "FLOAT32", target: Any = TARGET.iOS16) -> Any:
-    @mb.program(input_specs=[mb.TensorSpec(shape=_X.shape)], opset_version=target)
     def linear(x: Any) -> Any:
         return mb.linear(x=x, weight=_WEIGHT, bias=_BIAS, name="y")
 
     return coremltools.convert(
-        linear,
+        mb.program(input_specs=[mb.TensorSpec(shape=_X.shape)], opset_version=target)(linear),
         minimum_deployment_target=target,
         compute_precision=getattr(coremltools.precision, precision),
         skip_model_load=True,
@@ -88,7 +87,7 @@ def package(saved: Path, tmp_path: Path) -> Path:
         pytest.param(_pruned, {"sparse float32": 512, "float32": 8}, id="sparse fp32"),
     ],
 )
-def test_weights_are_counted_as_they_are_stored_and_decompressed_as_coremltools_does_it(
+def test_weights_are_counted_and_decompressed_as_in_coremltools(
     convert: Callable[[], Any], weights: dict[str, int], tmp_path: Path
 ) -> None:
     model = convert()
@@ -97,7 +96,8 @@ def test_weights_are_counted_as_they_are_stored_and_decompressed_as_coremltools_
     stored, dense = (load_program(tmp_path / f"{name}.mlpackage") for name in ("stored", "dense"))
 
     assert stored.weight_types() == weights
-    np.testing.assert_allclose(stored.run({"x": _X})["y"], dense.run({"x": _X})["y"], rtol=0, atol=1e-5)
+    found: list[Any] = [program.run({"x": _X})["y"] for program in (stored, dense)]
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -110,21 +110,22 @@ def test_weights_are_counted_as_they_are_stored_and_decompressed_as_coremltools_
         pytest.param(_quantised, 0.2, id="int8 within 0.2"),
     ],
 )
-def test_a_saved_program_computes_what_was_converted_in(
+def test_saved_program_runs_in_converted_precision(
     convert: Callable[[], Any], tolerance: float, tmp_path: Path
 ) -> None:
     convert().save(str(tmp_path / "linear.mlpackage"))
-    result = load_program(tmp_path / "linear.mlpackage").run({"x": _X})["y"]
+    result: Any = load_program(tmp_path / "linear.mlpackage").run({"x": _X})["y"]
 
     np.testing.assert_allclose(result, _EXPECTED, rtol=0, atol=tolerance)
 
 
-def test_the_package_may_be_deleted_once_the_program_has_run(package: Path) -> None:
+def test_package_can_be_deleted_after_run(package: Path) -> None:
     program = load_program(package)
     program.run({"x": _X})
     shutil.rmtree(package)
 
-    np.testing.assert_allclose(program.run({"x": _X})["y"], _EXPECTED, rtol=0, atol=1e-5)
+    result: Any = program.run({"x": _X})["y"]
+    np.testing.assert_allclose(result, _EXPECTED, rtol=0, atol=1e-5)
 
 
 def _remove_manifest(package: Path) -> None:
@@ -220,7 +221,7 @@ def _blob_values(model: Any) -> list[Any]:
         pytest.param(_replace_by_another_kind, "is a neuralNetwork, not an ML program", id="of the older kind"),
     ],
 )
-def test_loading_refuses_a_package(damage: Callable[[Path], None], message: str, package: Path) -> None:
+def test_loading_refuses_package(damage: Callable[[Path], None], message: str, package: Path) -> None:
     damage(package)
 
     with pytest.raises(ProgramError, match=message):

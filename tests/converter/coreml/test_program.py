@@ -1,4 +1,4 @@
-"""How a program is run: rounding, types, memory, and the errors that name what is wrong."""
+"""Running a program: rounding, types, memory, and errors that name the fault."""
 
 import weakref
 from dataclasses import replace
@@ -11,23 +11,24 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its nam
 from coremltools.converters.mil.mil import get_new_symbol
 
 from converter.coreml.building import TARGET, build_program, ints, normal, run
-from modelexport_converter.coreml import Feature, InputMismatch, Program, ProgramError, UnsupportedOp
+from modelexport_converter.coreml import Feature, InputMismatch, MLProgram, ProgramError, UnsupportedOp
 from modelexport_converter.coreml.ops import KERNELS
-from modelexport_converter.coreml.reader import Constant, Function, Operation, Variable
+from modelexport_converter.coreml.reader import Constant, MilFunction, Operation, Variable
 from modelexport_converter.coreml.tensors import TensorType
 
 _HALF = np.float16
 _PAIR = TensorType("float32", (2,))
 
 
-def _single_op(op: str, declared: TensorType, **parameters: Constant) -> Program:
-    """x -> op -> y, for what coremltools refuses to build."""
-    operands = {"x": ("x",)} | {name: (constant,) for name, constant in parameters.items()}
+def _single_op(op: str, declared: TensorType, **parameters: Constant) -> MLProgram:
+    """A program x -> op -> y, for ops that coremltools refuses to build."""
+    operands: dict[str, tuple[str | Constant, ...]] = {"x": ("x",)}
+    operands |= {name: (constant,) for name, constant in parameters.items()}
     operation = Operation(op, operands, (Variable("y", declared),))
-    return Program("broken.mlpackage", Function((Variable("x", _PAIR),), (operation,), ("y",)))
+    return MLProgram("broken.mlpackage", MilFunction((Variable("x", _PAIR),), (operation,), ("y",)))
 
 
-def test_every_fp16_result_is_rounded_not_only_the_last(tmp_path: Path) -> None:
+def test_every_fp16_result_is_rounded(tmp_path: Path) -> None:
     inputs = (np.array([2048], _HALF), np.array([1], _HALF))
     program = build_program(lambda x, y: mb.add(x=mb.add(x=x, y=y), y=y), inputs, tmp_path, TARGET.iOS16)
 
@@ -35,14 +36,14 @@ def test_every_fp16_result_is_rounded_not_only_the_last(tmp_path: Path) -> None:
     assert run(program, inputs)[0] == 2048
 
 
-def test_an_fp16_input_is_rounded_before_it_is_used(tmp_path: Path) -> None:
+def test_fp16_input_is_rounded_before_use(tmp_path: Path) -> None:
     specified = (np.zeros(1, _HALF),)
     program = build_program(lambda x: mb.sub(x=x, y=_HALF(1)), specified, tmp_path, TARGET.iOS16)
 
     assert run(program, (np.array([1.0004], np.float32),))[0] == 0
 
 
-def test_an_fp16_result_beyond_its_range_is_infinite(tmp_path: Path) -> None:
+def test_fp16_overflow_becomes_infinite(tmp_path: Path) -> None:
     inputs = (np.array([60000, 1], _HALF),)
     program = build_program(lambda x: mb.mul(x=x, y=_HALF(2)), inputs, tmp_path, TARGET.iOS16)
 
@@ -51,7 +52,7 @@ def test_an_fp16_result_beyond_its_range_is_infinite(tmp_path: Path) -> None:
     assert result.tolist() == [np.inf, 2]
 
 
-def test_fp16_arithmetic_inside_an_op_is_fp32(tmp_path: Path) -> None:
+def test_fp16_arithmetic_inside_op_is_fp32(tmp_path: Path) -> None:
     inputs = (np.ones((1, 4096), _HALF),)
     program = build_program(lambda x: mb.reduce_sum(x=x, axes=[1]), inputs, tmp_path, TARGET.iOS16)
 
@@ -59,7 +60,7 @@ def test_fp16_arithmetic_inside_an_op_is_fp32(tmp_path: Path) -> None:
     assert run(program, inputs)[0] == 4096
 
 
-def test_a_program_says_what_it_takes_and_gives(tmp_path: Path) -> None:
+def test_program_describes_its_inputs_and_outputs(tmp_path: Path) -> None:
     inputs = (np.zeros((1, 3), _HALF), ints(1, 2))
     program = build_program(
         lambda a, b: (mb.relu(x=a, name="first"), mb.add(x=b, y=1, name="second")), inputs, tmp_path, TARGET.iOS16
@@ -70,7 +71,7 @@ def test_a_program_says_what_it_takes_and_gives(tmp_path: Path) -> None:
     assert program.op_types() == {"relu": 1, "add": 1}
 
 
-def test_a_size_known_at_run_time_only_is_none_and_any_size_will_do(tmp_path: Path) -> None:
+def test_dynamic_size_is_none_and_accepts_any_size(tmp_path: Path) -> None:
     spec = mb.TensorSpec(shape=(get_new_symbol(), 2))
     program = build_program(lambda x: mb.relu(x=x), (spec,), tmp_path, TARGET.iOS16)
 
@@ -80,7 +81,7 @@ def test_a_size_known_at_run_time_only_is_none_and_any_size_will_do(tmp_path: Pa
         run(program, (normal(5, 3),))
 
 
-def test_a_run_changes_neither_its_inputs_nor_the_next_run(tmp_path: Path) -> None:
+def test_run_does_not_change_inputs_or_later_runs(tmp_path: Path) -> None:
     inputs = (normal(2, 3),)
     before = inputs[0].copy()
     weight = normal(4, 3, seed=1)
@@ -91,14 +92,14 @@ def test_a_run_changes_neither_its_inputs_nor_the_next_run(tmp_path: Path) -> No
     np.testing.assert_array_equal(inputs[0], before)
 
 
-def test_what_a_run_returns_is_the_callers_own(tmp_path: Path) -> None:
+def test_run_returns_copies(tmp_path: Path) -> None:
     inputs = (normal(2, 3),)
     program = build_program(lambda x: mb.identity(x=x), inputs, tmp_path, TARGET.iOS16)
 
     assert not np.shares_memory(run(program, inputs)[0], inputs[0])
 
 
-def test_values_are_freed_when_nothing_needs_them_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_freed_after_last_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chain(x: object) -> object:
         for _ in range(6):
             x = mb.relu(x=x)
@@ -131,26 +132,26 @@ def test_values_are_freed_when_nothing_needs_them_any_more(tmp_path: Path, monke
         pytest.param({"x": ints(1, 2)}, r"is float32 \[2\], not int32 \[2\]", id="of another kind of number"),
     ],
 )
-def test_a_run_refuses_an_input(arrays: dict[str, np.ndarray], message: str) -> None:
+def test_run_rejects_bad_input(arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputMismatch, match=message):
         _single_op("relu", _PAIR).run(arrays)
 
 
-def test_a_float_input_may_have_any_width() -> None:
+def test_float_input_accepts_any_width() -> None:
     result = _single_op("relu", _PAIR).run({"x": np.array([-1.0, 2.0], np.float64)})["y"]
 
     assert result.dtype == np.float32
     assert result.tolist() == [0, 2]
 
 
-def test_an_input_may_be_read_only_and_of_any_memory_order() -> None:
+def test_input_may_be_read_only_in_any_memory_order() -> None:
     array = np.array([1.0, -1.0], np.float32)[::-1]
     array.setflags(write=False)
 
     assert _single_op("relu", _PAIR).run({"x": array})["y"].tolist() == [0, 1]
 
 
-def test_an_unknown_op_is_named_together_with_the_model() -> None:
+def test_unknown_op_error_names_op_and_model() -> None:
     program = _single_op("dream", _PAIR)
 
     assert program.op_types() == {"dream": 1}
@@ -159,28 +160,28 @@ def test_an_unknown_op_is_named_together_with_the_model() -> None:
     assert (caught.value.op, caught.value.model) == ("dream", "broken.mlpackage")
 
 
-def test_an_unknown_parameter_of_a_known_op_is_not_ignored() -> None:
-    program = _single_op("relu", _PAIR, slope=Constant("float32", np.float32(0.1)[None]))
+def test_unknown_parameter_of_known_op_is_rejected() -> None:
+    program = _single_op("relu", _PAIR, slope=Constant("float32", np.array([0.1], np.float32)))
 
     with pytest.raises(UnsupportedOp, match=r"'relu' of broken.*does not know its parameter slope"):
         program.run({"x": normal(2)})
 
 
-def test_an_unknown_word_in_a_parameter_is_not_guessed() -> None:
+def test_unknown_parameter_value_is_rejected() -> None:
     program = _single_op("gelu", _PAIR, mode=Constant("string", "ROUGH"))
 
     with pytest.raises(UnsupportedOp, match=r"'gelu' of broken.*does not know mode 'ROUGH', only"):
         program.run({"x": normal(2)})
 
 
-def test_a_result_of_another_shape_than_the_file_declares_is_an_error() -> None:
+def test_result_shape_must_match_declaration() -> None:
     program = _single_op("relu", replace(_PAIR, shape=(3,)))
 
     with pytest.raises(ProgramError, match=r"op 'relu' \(y\) of broken.* has shape \[2\], the file declares \[3\]"):
         program.run({"x": normal(2)})
 
 
-def test_another_number_of_results_than_the_file_declares_is_an_error() -> None:
+def test_result_count_must_match_declaration() -> None:
     sizes = {"split_sizes": Constant("int32", ints(1, 1)), "axis": Constant("int32", ints(0))}
     program = _single_op("split", replace(_PAIR, shape=(1,)), **sizes)
 
@@ -188,7 +189,7 @@ def test_another_number_of_results_than_the_file_declares_is_an_error() -> None:
         program.run({"x": normal(2)})
 
 
-def test_an_op_that_cannot_be_computed_is_named() -> None:
+def test_failing_op_is_named_in_error() -> None:
     program = _single_op("reshape", _PAIR, shape=Constant("int32", ints(5)))
 
     with pytest.raises(ProgramError, match=r"op 'reshape' \(y\) of broken.* cannot be computed: .*invalid"):

@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from modelexport_converter.evaluation.detections import (
+    Detections,
+    ImageDetections,
+    Letterbox,
+    assemble_masks,
+    find,
+    suppress,
+)
 from models import accuracy
-from models.accuracy import Detections, Found, Letterbox, nms_decode
 
-WIDE = Letterbox(picture=(320, 256), input=(160, 160))
+WIDE = Letterbox(image=(320, 256), input=(160, 160))
 
 
 def outputs(*boxes: tuple[float, float, float, float, int, float]) -> tuple[accuracy.Array, accuracy.Array]:
@@ -19,66 +26,66 @@ def outputs(*boxes: tuple[float, float, float, float, int, float]) -> tuple[accu
     return np.array([box[:4] for box in boxes]).T[None], scores
 
 
-def test_the_weaker_of_two_overlapping_boxes_of_a_class_is_dropped() -> None:
-    kept = nms_decode(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.8), (0.51, 0.5, 0.4, 0.4, 1, 0.9)))
+def test_weaker_overlapping_box_of_same_class_is_dropped() -> None:
+    kept = suppress(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.8), (0.51, 0.5, 0.4, 0.4, 1, 0.9)))
     assert kept.anchors.tolist() == [1]
     assert np.allclose(kept.boxes, [[0.31, 0.3, 0.71, 0.7]])
 
 
-def test_a_box_that_only_overlaps_a_dropped_one_stays() -> None:
+def test_box_overlapping_only_dropped_box_stays() -> None:
     row = [(0.3, 0.5, 0.4, 0.4, 0, 0.9), (0.36, 0.5, 0.4, 0.4, 0, 0.8), (0.42, 0.5, 0.4, 0.4, 0, 0.7)]
-    assert nms_decode(*outputs(*row)).anchors.tolist() == [0, 2]
+    assert suppress(*outputs(*row)).anchors.tolist() == [0, 2]
 
 
-def test_overlapping_boxes_of_different_classes_both_stay() -> None:
-    kept = nms_decode(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.8), (0.5, 0.5, 0.4, 0.4, 2, 0.9)))
+def test_overlapping_boxes_of_different_classes_stay() -> None:
+    kept = suppress(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.8), (0.5, 0.5, 0.4, 0.4, 2, 0.9)))
     assert kept.labels.tolist() == [2, 1]
 
 
-def test_boxes_that_overlap_by_less_than_the_limit_both_stay() -> None:
+def test_boxes_overlapping_below_limit_stay() -> None:
     shift = 0.4 * (1 - 0.69) / (1 + 0.69)  # moves a square of side 0.4 to an IoU of 0.69
-    kept = nms_decode(*outputs((0.5, 0.5, 0.4, 0.4, 0, 0.8), (0.5 + shift, 0.5, 0.4, 0.4, 0, 0.9)))
+    kept = suppress(*outputs((0.5, 0.5, 0.4, 0.4, 0, 0.8), (0.5 + shift, 0.5, 0.4, 0.4, 0, 0.9)))
     assert len(kept.scores) == 2
 
 
-def test_scores_up_to_a_thousandth_are_no_detections() -> None:
-    assert nms_decode(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.001))).boxes.shape == (0, 4)
+def test_scores_up_to_0_001_are_no_detections() -> None:
+    assert suppress(*outputs((0.5, 0.5, 0.4, 0.4, 1, 0.001))).boxes.shape == (0, 4)
 
 
-def test_no_more_than_300_detections_are_kept() -> None:
+def test_at_most_300_detections_are_kept() -> None:
     grid = [(0.02 + 0.05 * (i % 20), 0.02 + 0.05 * (i // 20), 0.01, 0.01, 0, 0.5) for i in range(400)]
-    assert len(nms_decode(*outputs(*grid)).scores) == 300
+    assert len(suppress(*outputs(*grid)).scores) == 300
 
 
-def test_the_part_of_another_output_follows_its_anchor() -> None:
+def test_extra_outputs_follow_their_anchor() -> None:
     empty = np.zeros(0)
     picked = Detections(empty, empty, empty, np.array([2, 0])).pick(np.arange(12).reshape(1, 2, 2, 3))
     assert picked.tolist() == [[[2, 5], [8, 11]], [[0, 3], [6, 9]]]
 
 
-def test_a_letterboxed_point_returns_to_its_picture() -> None:
+def test_letterboxed_point_maps_back_to_image() -> None:
     assert WIDE.border.tolist() == [0, 16]
-    assert np.allclose(WIDE.to_picture(np.array([[0.25, 0.5], [0.5, 0.1]])), [[80, 128], [160, 0]])
-    assert np.allclose(WIDE.to_picture(np.array([0.25, 0.3])), [80, 64])
+    assert np.allclose(WIDE.to_image(np.array([[0.25, 0.5], [0.5, 0.1]])), [[80, 128], [160, 0]])
+    assert np.allclose(WIDE.to_image(np.array([0.25, 0.3])), [80, 64])
 
 
-def test_the_odd_border_pixel_goes_right_and_below() -> None:
-    assert Letterbox(picture=(100, 99), input=(100, 100)).border.tolist() == [0, 0]
+def test_odd_padding_pixel_goes_right_and_below() -> None:
+    assert Letterbox(image=(100, 99), input=(100, 100)).border.tolist() == [0, 0]
 
 
-def test_a_mask_is_its_prototype_cut_at_zero_and_at_the_box() -> None:
+def test_mask_is_prototype_cut_at_zero_and_at_box() -> None:
     prototypes = np.full((2, 40, 40), -1.0)
     prototypes[1, :, :20] = 3.0  # the left half of the input
     corners = np.array([[40.0, 64.0, 240.0, 192.0]])
-    (mask,) = accuracy.assemble_masks(WIDE, corners, np.array([[0.0, 1.0]]), prototypes)
+    (mask,) = assemble_masks(WIDE, corners, np.array([[0.0, 1.0]]), prototypes)
     assert mask["size"] == [256, 320]
-    # 3 and -1 meet at zero a quarter of a cell, that is of 8 picture pixels, right of the edge between their cells
+    # 3 and -1 meet at zero a quarter of a cell, that is of 8 image pixels, right of the edge between their cells
     assert rle.toBbox(mask).tolist() == [40, 64, 162 - 40, 192 - 64]
     assert rle.area(mask) == (162 - 40) * (192 - 64)
 
 
 def truth() -> dict[str, Any]:
-    """A square of class 0 in one picture and of class 1 in the other, with keypoints at the corners; no class 2."""
+    """A square of class 0 in one image and of class 1 in the other, with keypoints at the corners; no class 2."""
     annotations = []
     for image, (left, side) in enumerate([(10, 40), (100, 80)], start=1):
         right = left + side
@@ -95,14 +102,14 @@ def truth() -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": [{"id": 0}, {"id": 1}, {"id": 2}]}
 
 
-def found(shift: float = 0, relabel: int = 0) -> dict[int, Found]:
-    """What the truth asks for, moved to the right by `shift` pixels and with labels raised by `relabel`."""
+def found(shift: float = 0, relabel: int = 0) -> dict[int, ImageDetections]:
+    """Detections that match the truth, moved right by `shift` pixels and with `relabel` added to the labels."""
     answers = {}
     for row in truth()["annotations"]:
         left, top, width, height = row["bbox"]
         corners = np.array(row["keypoints"], dtype=float).reshape(1, 4, 3) + np.array([shift, 0, 0])
         polygon = [corners[0, :, :2].ravel().tolist()]
-        answers[row["image_id"]] = Found(
+        answers[row["image_id"]] = ImageDetections(
             boxes=np.array([[left + shift, top, left + width + shift, top + height]]),
             scores=np.array([0.9]),
             labels=np.array([row["category_id"] + relabel]),
@@ -126,36 +133,36 @@ def test_shifted_answers_score_less_but_not_nothing(measure: Any) -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_answers_of_the_wrong_class_score_nothing(measure: Any) -> None:
+def test_answers_of_wrong_class_score_nothing(measure: Any) -> None:
     assert measure(truth(), found(relabel=1)) == 0
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_measuring_leaves_the_truth_as_it_was(measure: Any) -> None:
+def test_evaluation_does_not_change_labels(measure: Any) -> None:
     given = truth()
     before = copy.deepcopy(given)
     measure(given, found())
     assert given == before
 
 
-def test_a_picture_without_an_answer_is_an_error() -> None:
+def test_image_without_answer_is_error() -> None:
     with pytest.raises(KeyError):
         accuracy.box_map(truth(), {1: found()[1]})
 
 
-def test_nothing_found_anywhere_scores_nothing() -> None:
+def test_no_detections_score_nothing() -> None:
     boxes, scores = outputs((0.5, 0.5, 0.4, 0.4, 1, 0))
-    nothing = accuracy.find(WIDE, boxes, scores, keypoints=np.zeros((1, 4, 3, 1)))
+    nothing = find(WIDE, boxes, scores, keypoints=np.zeros((1, 4, 3, 1)))
     assert accuracy.keypoint_map(truth(), {1: nothing, 2: nothing}) == 0
 
 
-def test_keypoints_are_found_in_pixels_with_their_visibility() -> None:
+def test_keypoints_are_in_pixels_with_visibility() -> None:
     boxes, scores = outputs((0.5, 0.5, 0.4, 0.4, 1, 0.9))
     keypoints = np.array([[0.25, 0.3, 0.8], [0.5, 0.5, 0.7]]).reshape(1, 2, 3, 1)
-    answer = accuracy.find(WIDE, boxes, scores, keypoints=keypoints)
+    answer = find(WIDE, boxes, scores, keypoints=keypoints)
     assert np.allclose(answer.keypoints, [[[80, 64, 0.8], [160, 128, 0.7]]])
 
 
-def test_top1_is_the_share_of_pictures_whose_likeliest_class_is_right() -> None:
+def test_top1_is_share_of_correct_likeliest_classes() -> None:
     probabilities = [np.array([[0.2, 0.8]]), np.array([[0.6, 0.4]]), np.array([[0.3, 0.7]]), np.array([[0.9, 0.1]])]
     assert accuracy.top1(probabilities, [1, 0, 0, 0]) == 0.75

@@ -11,7 +11,7 @@ from PIL import Image
 
 from models import shapes
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "testdata/models"
 DATA = MODELS / "data"
 ARCHIVES = {"eval": 128, "eval-cls": 128, "calibration": 64, "calibration-cls": 64}
 CHECKPOINTS = ["yolov8n", "yolov8n-seg", "yolov8n-cls", "yolov8n-pose", "deeplabv3", "fcn", "unet"]
@@ -28,40 +28,40 @@ def read_json(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_every_archive_holds_its_number_of_pictures(name: str) -> None:
-    pictures = read(name)
-    assert len(pictures) == ARCHIVES[name]
-    assert {Image.open(io.BytesIO(content)).format for content in pictures.values()} == {"JPEG"}
+def test_every_archive_has_its_image_count(name: str) -> None:
+    images = read(name)
+    assert len(images) == ARCHIVES[name]
+    assert {Image.open(io.BytesIO(content)).format for content in images.values()} == {"JPEG"}
 
 
-def test_no_picture_is_in_two_archives() -> None:
+def test_no_image_is_in_two_archives() -> None:
     contents = [content for name in ARCHIVES for content in read(name).values()]
     assert len(set(contents)) == sum(ARCHIVES.values())
 
 
-def test_all_data_together_is_at_most_four_megabytes() -> None:
+def test_all_data_is_at_most_four_megabytes() -> None:
     assert sum(path.stat().st_size for path in DATA.iterdir()) <= 4_000_000
 
 
-def test_the_labels_name_every_picture_with_its_size() -> None:
+def test_labels_name_every_image_with_its_size() -> None:
     sizes = {entry: Image.open(io.BytesIO(content)).size for entry, content in read("eval").items()}
     named = {image["file_name"]: (image["width"], image["height"]) for image in read_json("eval")["images"]}
     assert named == sizes
     assert set(read_json("eval-cls")["labels"]) == set(read("eval-cls"))
 
 
-def test_the_pictures_and_labels_are_those_that_the_generator_draws() -> None:
+def test_images_and_labels_match_generator() -> None:
     encoded, truth = read("eval"), read_json("eval")
-    for index, drawn in enumerate(shapes.pictures("val", 4)):
-        picture = np.asarray(Image.open(io.BytesIO(encoded[f"{index:03}.jpg"])), dtype=float)
-        assert abs(picture - drawn.pixels).mean() < 12
+    for index, drawn in enumerate(shapes.images("val", 4)):
+        image = np.asarray(Image.open(io.BytesIO(encoded[f"{index:03}.jpg"])), dtype=float)
+        assert abs(image - drawn.pixels).mean() < 12
         rows = [row for row in truth["annotations"] if row["image_id"] == index + 1]
         assert [row["category_id"] for row in rows] == [shape.label for shape in drawn.shapes]
         assert np.allclose([row["bbox"] for row in rows], [shape.box for shape in drawn.shapes], atol=0.01)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_a_checkpoint_says_nothing_of_the_machine_that_made_it(name: str) -> None:
+def test_checkpoint_does_not_reveal_build_machine(name: str) -> None:
     with zipfile.ZipFile(MODELS / "weights" / f"{name}.pt") as archive:
         (entry,) = [entry for entry in archive.namelist() if entry.endswith("data.pkl")]
         pickled = archive.read(entry)
@@ -70,5 +70,5 @@ def test_a_checkpoint_says_nothing_of_the_machine_that_made_it(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_a_checkpoint_is_one_to_ten_megabytes(name: str) -> None:
+def test_checkpoint_is_one_to_ten_megabytes(name: str) -> None:
     assert 900_000 <= (MODELS / "weights" / f"{name}.pt").stat().st_size <= 10_000_000

@@ -23,7 +23,7 @@ def _added(weight: Callable[[], Any]) -> Callable[[Any], Any]:
 
 
 def _typed(values: Any, dtype: Any) -> np.ndarray:
-    """A sub-byte array is a byte array that says what it is."""
+    """An array of the numpy type by which coremltools represents a type of fewer than 8 bits."""
     return np.array(values).astype(types.nptype_from_builtin(dtype))
 
 

@@ -1,5 +1,7 @@
 """Convolutions: every kind of padding, over one to three dimensions."""
 
+from typing import Any
+
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from torch import Tensor, from_numpy
@@ -18,12 +20,12 @@ def _padded(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     return functional.pad(x, (left, right, top, bottom))
 
 
-def _conv(x: Tensor, weight: np.ndarray, **options: object) -> Tensor:
-    return functional.conv2d(x, from_numpy(weight), **options)  # type: ignore[arg-type]
+def _conv(x: Tensor, weight: np.ndarray, **options: Any) -> Tensor:
+    return functional.conv2d(x, from_numpy(weight), **options)
 
 
-def _conv_transpose(x: Tensor, weight: np.ndarray, **options: object) -> Tensor:
-    return functional.conv_transpose2d(x, from_numpy(weight), **options)  # type: ignore[arg-type]
+def _conv_transpose(x: Tensor, weight: np.ndarray, **options: Any) -> Tensor:
+    return functional.conv_transpose2d(x, from_numpy(weight), **options)
 
 
 CASES: dict[str, list[Case]] = {

@@ -11,6 +11,7 @@ _X = normal(2, 3, 4, 5)
 _W, _B = normal(7, 5, seed=1), normal(7, seed=2)
 _MEAN, _VARIANCE, _GAMMA, _BETA = normal(3, seed=3), positive(3, seed=4), normal(3, seed=5), normal(3, seed=6)
 _Q, _K, _V = normal(1, 2, 3, 4), normal(1, 2, 5, 4, seed=1), normal(1, 2, 5, 4, seed=2)
+_BOX = from_numpy(np.ones((1, 1, 3, 1, 1), np.float32))
 _MASK = bools([True, True, False, True, True], [True] * 5, [False, True, True, False, True])
 
 
@@ -106,7 +107,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "instance_norm": [
         Case(
-            "uses the moments of each picture and channel",
+            "uses the moments of each image and channel",
             lambda x: mb.instance_norm(x=x, gamma=_GAMMA, beta=_BETA, epsilon=1e-3),
             (_X,),
             lambda x: _normal(x.numpy(), (2, 3), 1e-3) * _per_channel(_GAMMA) + _per_channel(_BETA),
@@ -154,4 +155,3 @@ CASES: dict[str, list[Case]] = {
         )
     ],
 }
-_BOX = from_numpy(np.ones((1, 1, 3, 1, 1), np.float32))

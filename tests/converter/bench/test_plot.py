@@ -1,0 +1,12 @@
+from pathlib import Path
+
+from benchmarks.scale_page import draw_scale
+from unit.benchmarks.test_scale_page import results
+
+
+def test_scale_plot_is_deterministic(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
+    for path in (first, second):
+        draw_scale(results(), path)
+    assert first.read_text().startswith("<?xml")
+    assert first.read_bytes() == second.read_bytes()

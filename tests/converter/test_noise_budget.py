@@ -1,0 +1,161 @@
+"""How much the outputs react to each tensor: found by extremes, measured by one backward pass, without labels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from modelexport_converter.backends import Array, noise_budget
+from modelexport_converter.backends.activation_ranges import Extremes
+from modelexport_converter.backends.noise_budget import measure_weights, plan_ranges
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+
+IMAGES = [np.random.default_rng(seed).random((1, 3, 8, 8), np.float32) for seed in range(4)]
+
+
+class Network(nn.Module):
+    """A convolution, an activation, and the average of each channel."""
+
+    def __init__(self, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.activation = nn.Conv2d(3, 4, 3, padding=1), activation or nn.SiLU()
+        nn.init.normal_(self.convolution.weight)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 4)."""
+        return (self.activation(self.convolution(image)).mean((2, 3)),)
+
+    def tensors(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a file computes: image, convolution, activation, and one tensor that the network has not."""
+        before = self.convolution(image)
+        return {"image": image, "before": before, "after": functional.silu(before), "other": before * 7}
+
+
+def model_of(module: nn.Module, *outputs: Output) -> LoadedModel:
+    described = outputs or (Output("scores", ("batch", "class"), ""),)
+    return LoadedModel(module.eval().requires_grad_(False), (8, 8), described, (), Preprocessing("stretch"))
+
+
+def extremes(network: Network, images: Sequence[Array] = IMAGES) -> dict[str, Extremes]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for image in images:
+        for name, values in network.tensors(torch.from_numpy(image)).items():
+            found.setdefault(name, []).append((values.min().item(), values.max().item()))
+    return dict(found)
+
+
+@torch.no_grad()
+def measured_noise(network: Network, low: float, high: float) -> float:
+    """The squared error of the outputs when the activation is rounded to 8 bits of a range, over all images."""
+    total, step = 0.0, (high - low) / 255
+    for image in map(torch.from_numpy, IMAGES):
+        exact = network.tensors(image)["after"]
+        rounded = torch.fake_quantize_per_tensor_affine(exact, step, round(-low / step), 0, 255)
+        total += float((rounded - exact).mean((2, 3)).square().sum())
+    return total
+
+
+def test_tensors_are_found_by_their_extremes() -> None:
+    network = Network().eval()
+    assert set(measure_weights(model_of(network), IMAGES, extremes(network))) == {"image", "before", "after"}
+
+
+def test_program_has_weights_of_its_network() -> None:
+    network = Network().eval()
+    program = torch.export.export(network, (torch.from_numpy(IMAGES[0]),)).module(check_guards=False)
+    program.training = False
+    expected = measure_weights(model_of(network), IMAGES, extremes(network))
+    found = measure_weights(
+        LoadedModel(program, (8, 8), model_of(network).outputs, (), Preprocessing("stretch")), IMAGES, extremes(network)
+    )
+    assert set(found) == set(expected)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found[name].squares, weights.squares, rtol=1e-4, atol=1e-9)
+
+
+def test_values_overwritten_by_an_activation_keep_their_weights() -> None:
+    network = Network(nn.SiLU(inplace=True)).eval()
+    expected = measure_weights(model_of(Network().eval()), IMAGES, extremes(network))
+    found = measure_weights(model_of(network), IMAGES, extremes(network))
+    np.testing.assert_allclose(found["before"].squares, expected["before"].squares)
+
+
+def test_values_cut_by_a_relu_have_no_weights() -> None:
+    network = Network(nn.ReLU(inplace=True)).eval()
+    assert "before" not in measure_weights(model_of(network), IMAGES, extremes(network))
+
+
+def test_predicted_noise_is_near_measured_noise() -> None:
+    network = Network().eval()
+    budget = plan_ranges(model_of(network), IMAGES, {"after": extremes(network)["after"]})
+    scale = sum(max(1.0, float(network(image)[0].square().sum())) for image in map(torch.from_numpy, IMAGES)) / 4
+    assert budget.noise["after"] * scale == pytest.approx(measured_noise(network, *budget.ranges["after"]), rel=0.5)
+
+
+def test_values_without_effect_are_cut_off() -> None:
+    """SiLU of -20 is 0, whatever the value is exactly."""
+    network = Network().eval()
+    nn.init.constant_(network.convolution.get_parameter("bias")[:1], -20)
+    low, high = extremes(network)["before"][0]
+    ranges = plan_ranges(model_of(network), IMAGES, extremes(network)).ranges
+    assert low < -20 < -10 < ranges["before"][0]
+    assert ranges["before"][1] > high / 2
+
+
+class Detector(nn.Module):
+    """Two anchors, of which the model is certain of the first only."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, 8, 8) to boxes (1, 4, 2) and scores (1, 1, 2)."""
+        sure, unsure = image[:, :1, 0, :4] + 1, image[:, 1:2, 0, :4] + 2
+        return torch.stack([sure[0, 0], unsure[0, 0]], 1)[None], torch.tensor([[[1.0, 0.0]]])
+
+
+def test_anchors_that_detect_nothing_weigh_nothing() -> None:
+    boxes = Output("boxes", ("batch", "coordinate", "anchor"), "")
+    scores = Output("scores", ("batch", "class", "anchor"), "")
+    parts = {"sure": [], "unsure": []}  # type: dict[str, list[tuple[float, float]]]
+    for image in IMAGES:
+        for channel, name in enumerate(parts):
+            values = image[0, channel, 0, :4] + np.float32(channel + 1)
+            parts[name].append((float(values.min()), float(values.max())))
+    assert set(measure_weights(model_of(Detector(), boxes, scores), IMAGES, dict(parts))) == {"sure"}
+
+
+def test_network_too_large_keeps_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_budget, "MOST_BYTES", 3000)
+    network, found = Network().eval(), extremes(Network().eval())
+    budget = plan_ranges(model_of(network), IMAGES, found)
+    assert budget.noise == {}
+    assert budget.ranges["after"] == (min(low for low, _ in found["after"]), max(high for _, high in found["after"]))
+
+
+class Overwriting(Network):
+    """Overwrites what its derivative needs, as inference may."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 4)."""
+        return (self.convolution(image).sigmoid().mul_(2).mean((2, 3)),)
+
+
+def test_network_without_derivative_keeps_extremes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "modelexport")
+    network = Overwriting().eval()
+    assert plan_ranges(model_of(network), IMAGES, extremes(network)).noise == {}
+    assert caplog.messages == ["ranges cover all values"]
+
+
+def test_masks_have_no_weights() -> None:
+    network = Network().eval()
+    found = {**extremes(network), "mask": [(-np.inf, 0.0)] * len(IMAGES)}
+    budget = plan_ranges(model_of(network), IMAGES, found)
+    assert budget.ranges["mask"] == (-np.inf, 0)
+    assert set(budget.noise) == {"image", "before", "after"}
+
+
+def test_no_tensors_have_no_ranges() -> None:
+    assert plan_ranges(model_of(Network().eval()), IMAGES, {}).ranges == {}

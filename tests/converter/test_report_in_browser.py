@@ -1,0 +1,60 @@
+"""The page of an export in chromium: nothing of it runs, nothing is fetched, and it fits a phone."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modelexport.api.result import read_artifact, read_verification
+from modelexport.cli.report_page import read_target, render
+from modelexport.client.published import Published
+from report_pages import HOSTILE, detections, make_report
+
+CHROMIUM = "/usr/bin/chromium"
+LIGHT, DARK = (255, 255, 255), (15, 19, 24)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    report = make_report(detections())
+    artifact = read_artifact(report["artifact"], size="sizeBytes")
+    published = Published(
+        "ONNX/INT8", "Succeeded", "", "static_wi8_ai8", artifact, read_verification(report["verification"])
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render("shapes", [read_target(published, report)]), encoding="utf-8")
+    return path
+
+
+def browse(page: Path, *arguments: str) -> str:
+    """What chromium writes to stdout about a page, in a profile and with a network of its own."""
+    profile = page.with_name("profile")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+    command += [f"--user-data-dir={profile}", "--proxy-server=127.0.0.1:9", *arguments, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
+    return done.stdout
+
+
+def shoot(page: Path, width: int, *arguments: str) -> Image.Image:
+    target = page.with_name("shot.png")
+    browse(page, f"--screenshot={target}", f"--window-size={width},1600", *arguments)
+    return Image.open(target).convert("RGB")
+
+
+def test_hostile_class_name_stays_text_in_browser(page: Path) -> None:
+    content = browse(page, "--dump-dom")
+    assert "<title>shapes: report</title>" in content
+    assert HOSTILE[:20].replace("<", "&lt;").replace(">", "&gt;") in content
+    assert not re.search(r"<(script|img)", content.partition("</style>")[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "background"), [((), LIGHT), (("--blink-settings=preferredColorScheme=0",), DARK)]
+)
+def test_page_is_styled_in_light_and_dark(page: Path, arguments: tuple[str, ...], background: tuple[int, ...]) -> None:
+    shot = shoot(page, 1000, *arguments)
+    assert shot.getpixel((2, 2)) == background
+    colours = {colour for _, colour in shot.getcolors(maxcolors=1 << 24) or ()}
+    assert (255, 176, 0) in colours, "the box of class 0 is not drawn: its style is refused"
