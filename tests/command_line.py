@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SOURCES = (ROOT / "operator/src", ROOT / "converter-image/src")
+SOURCES = (ROOT / "sdk/src", ROOT / "converter-image/src")
 FAKE_CONVERTER = ROOT / "tests/unit/cli/fake_converter.py"
 
 

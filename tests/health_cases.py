@@ -1,11 +1,19 @@
-"""What Argo CD and Flux have to make of every status that the operator writes: bodies taken from the golden files."""
+"""The health that Argo CD and Flux must report for every status of the operator; the bodies are golden files."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.layout import REPOSITORY
-from modelexport_operator.status import CONDITIONS, READY, RECONCILING, STALLED, Phase, find_condition, status_of
+from modelexport_operator.status.conditions import (
+    CONDITIONS,
+    READY,
+    RECONCILING,
+    STALLED,
+    Phase,
+    find_condition,
+    status_of,
+)
+from testcluster.layout import REPOSITORY
 from unit.operator.golden import CASES, GOLDEN, read
 
 Body = dict[str, Any]
@@ -31,7 +39,7 @@ VERDICTS: Mapping[Phase, Verdict] = {
     Phase.INVALID: Verdict("Degraded", "Failed"),
     Phase.WAITING: PROGRESSING,
     Phase.PROGRESSING: PROGRESSING,
-    # kstatus knows no such state: what is neither ready nor stalled is on its way.
+    # kstatus has no such state: an object neither ready nor stalled is in progress.
     Phase.SUSPENDED: Verdict("Suspended", "InProgress"),
     Phase.SUCCEEDED: Verdict("Healthy", "Current"),
     Phase.FAILED: Verdict("Degraded", "Failed"),
@@ -41,31 +49,31 @@ BY_CONDITIONS = {CONDITIONS[phase]: verdict for phase, verdict in VERDICTS.items
 UNSEEN = {"observedGeneration": -1}
 """The status that the API server gives to an export that no operator has seen."""
 FIXTURES: Mapping[str, str] = {
-    "progressing_created.yaml": "new-export",
-    "progressing_running.yaml": "pod-running",
-    "progressing_retrying.yaml": "out-of-memory-retrying",
-    "progressing_unschedulable.yaml": "unschedulable",
-    "progressing_failureWhileOthersRun.yaml": "failure-while-others-run",
-    "progressing_classNotFound.yaml": "class-not-found",
-    "suspended_suspended.yaml": "suspended",
-    "healthy_succeeded.yaml": "succeeded",
-    "degraded_verificationFailed.yaml": "verification-failed",
-    "degraded_checkpointNotFound.yaml": "checkpoint-not-found",
-    "degraded_invalidSpec.yaml": "invalid-spec",
-    "degraded_classInvalid.yaml": "class-invalid",
+    "progressing_created.yaml": "exports/new",
+    "progressing_running.yaml": "pods/running",
+    "progressing_retrying.yaml": "pods/out-of-memory-retrying",
+    "progressing_unschedulable.yaml": "pods/unschedulable",
+    "progressing_failureWhileOthersRun.yaml": "results/failure-while-others-run",
+    "progressing_classNotFound.yaml": "classes/not-found",
+    "suspended_suspended.yaml": "suspension/suspended",
+    "healthy_succeeded.yaml": "results/succeeded",
+    "degraded_verificationFailed.yaml": "results/verification-failed",
+    "degraded_checkpointNotFound.yaml": "results/checkpoint-not-found",
+    "degraded_invalidSpec.yaml": "exports/invalid-spec",
+    "degraded_classInvalid.yaml": "classes/invalid",
 }
 """File in ``testdata/`` -> the golden case that it shows."""
 
 
 def body_of(case: str) -> Body:
-    """The export of a golden case, with the status that is decided there."""
+    """The export of a golden case, with the decided status."""
     export: Body = read(GOLDEN / case / "modelexport.yaml")
     decided = read(GOLDEN / case / "decision.yaml")["status"]
     return export | ({"status": decided} if decided else {})
 
 
 def verdict_of(body: Body) -> Verdict:
-    """What has to be made of an export."""
+    """The expected health of an export."""
     metadata, status = body["metadata"], status_of(body)
     if metadata.get("deletionTimestamp"):
         return TERMINATING
@@ -76,7 +84,7 @@ def verdict_of(body: Body) -> Verdict:
 
 
 def argo_message_of(body: Body) -> str:
-    """What Argo CD has to say of an export: the message of its conditions, which is one for all three."""
+    """The expected message in Argo CD: that of the conditions, which all three share."""
     verdict, status = verdict_of(body), status_of(body)
     if verdict is TERMINATING:
         return DELETED_MESSAGE
@@ -87,19 +95,19 @@ def argo_message_of(body: Body) -> str:
 
 
 def golden_bodies() -> dict[str, Body]:
-    """The exports of all golden cases that the API server could show: those that have a status."""
+    """The exports of all golden cases with a status, as the API server could return them."""
     bodies = {case: body_of(case) for case in CASES}
     return {case: body | {"status": body.get("status", UNSEEN)} for case, body in bodies.items()}
 
 
 def fixtures() -> dict[str, Body]:
-    """What the files in ``testdata/`` hold."""
+    """The content of the files in ``testdata/``."""
     return dict(_between_statuses()) | {name: body_of(case) for name, case in FIXTURES.items()}
 
 
 def _between_statuses() -> Iterator[tuple[str, Body]]:
-    """Moments in which the status does not describe the spec: before the first one, after a change, at the end."""
-    new, done, stopped = body_of("new-export"), body_of("succeeded"), body_of("suspended")
+    """Moments when the status does not describe the spec: before the first status, after a change, during deletion."""
+    new, done, stopped = body_of("exports/new"), body_of("results/succeeded"), body_of("suspension/suspended")
     yield "progressing_noStatus.yaml", {key: value for key, value in new.items() if key != "status"}
     yield "progressing_notSeen.yaml", new | {"status": UNSEEN}
     resumed = {"metadata": stopped["metadata"] | {"generation": 2}, "spec": stopped["spec"] | {"suspend": False}}

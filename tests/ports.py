@@ -1,16 +1,16 @@
-"""Ports for servers that are told theirs and bind it some time later."""
+"""Ports for servers that get a port number and bind it some time later."""
 
 import socket
 
-from cluster.layout import CACHE
-from cluster.shell import exclusive
+from testcluster.layout import CACHE
+from testcluster.shell import exclusive
 
 PORTS = range(20_000, 30_000)
 """Below those that the kernel gives to whoever asks for any, so that nobody gets one between its choice and its use."""
 
 
 def free_port() -> int:
-    """Return a port of loopback at which nothing listens; everybody who asks on this machine gets another one."""
+    """Return a free loopback port; concurrent callers on this machine get different ones."""
     with exclusive("ports"):
         last = CACHE / "port"
         turn = int(last.read_text() or 0) + 1 if last.exists() else 0

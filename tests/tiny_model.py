@@ -1,4 +1,4 @@
-"""A model of a few weights and a backend that writes them plainly: a conversion in milliseconds."""
+"""A model of a few weights and a backend that just writes them: a conversion in milliseconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modelexport.matrix import Scheme
-from modelexport_converter.backends import Array, Facts, Run
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 SIZE = (32, 32)
@@ -30,7 +30,7 @@ def tiny_model() -> LoadedModel:
 
 
 class TinyBackend:
-    """Writes the weights one after the other; ``calls`` notes what was asked, ``error`` is raised by ``convert``."""
+    """Writes the weights one after the other; ``calls`` records the calls, ``convert`` raises ``error``."""
 
     def __init__(self, error: BaseException | None = None, noise: float = 0.0) -> None:
         self.calls: list[str] = []
@@ -38,24 +38,34 @@ class TinyBackend:
         self._error = error
         self._noise = noise
 
-    def convert(self, model: LoadedModel, base: Scheme, path: Path) -> None:
+    def convert(self, model: LoadedModel, base: Recipe, path: Path) -> None:
         self.calls.append("convert")
         if self._error:
             path.write_bytes(b"half")
             raise self._error
         path.write_bytes(_weights(model).astype(np.float32).tobytes())
 
-    def quantise(self, model: LoadedModel, source: Path, scheme: Scheme, samples: Sequence[Array], path: Path) -> None:
-        self.calls.append(f"quantise {scheme}")
+    def quantise(
+        self,
+        model: LoadedModel,
+        source: Path,
+        recipe: Recipe,
+        samples: Sequence[Array],
+        path: Path,
+        *,
+        max_float_layers: int = 0,
+    ) -> tuple[str, ...]:
+        self.calls.append(f"quantise {recipe}")
         self.samples = sum(sample.shape == (1, 3, *SIZE) for sample in samples)
         weights = np.frombuffer(source.read_bytes(), np.float32)
-        path.write_bytes(weights.astype(np.float16 if scheme is Scheme.FP16 else np.int8).tobytes())
+        path.write_bytes(weights.astype(np.float16 if recipe is Recipe.FP16 else np.int8).tobytes())
+        return ("conv",)[:max_float_layers]
 
-    def inspect(self, path: Path) -> Facts:
+    def inspect(self, path: Path) -> FileContents:
         count = _weights(tiny_model()).size
         kind = {4: "float32", 2: "float16", 1: "int8"}[path.stat().st_size // count]
         operators = {"Conv": 1, "QuantizeLinear": 1}
-        return Facts({kind: count}, operators, {"image": (1, 3, *SIZE)}, {"scores": (1, 4)})
+        return FileContents({kind: count}, operators, {"image": (1, 3, *SIZE)}, {"scores": (1, 4)})
 
     def open_file(self, model: LoadedModel, path: Path) -> Run:
         def run(image: Array) -> tuple[Array, ...]:

@@ -1,7 +1,7 @@
-"""The real test cluster and what runs on it, as fixtures.
+"""Fixtures for the real test cluster and the product on it, or for a foreign cluster (see ``testcluster.foreign``).
 
-A cluster that runs already is used and stays; one that the tests brought up ends with them. All tests of a session
-share one node, therefore this folder does not run in parallel processes.
+A running cluster is used and stays; a cluster that the tests brought up ends with them. All tests of a session share
+one node, so this folder does not run in parallel processes.
 """
 
 import io
@@ -12,28 +12,38 @@ from collections.abc import Callable, Iterator
 import pytest
 from minio import Minio
 
-from cluster import installation, lifecycle
-from cluster.bootstrap import build_store_secret, kubectl, store_credentials
-from cluster.images import CONVERTER, OPERATOR, provide
-from cluster.layout import MINIO_HOST
 from e2e.support import INPUTS, RESULTS, Workspace, workspace
 from e2e.support_inputs import build_inputs
+from testcluster import installation, lifecycle
+from testcluster.bootstrap import build_store_secret, kubectl, store_credentials
+from testcluster.foreign import FOREIGN
+from testcluster.images import CONVERTER, OPERATOR, provide
+from testcluster.layout import STORE_ADDRESS, STORE_ENDPOINT
 
 Kubectl = Callable[..., str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ends_cluster: ends the cluster and brings it up again; runs last")
+    config.addinivalue_line("markers", "own_cluster(need): is skipped on a foreign cluster, for what it needs of ours")
+    if FOREIGN and (missing := FOREIGN.missing()):
+        raise pytest.UsageError(
+            f"KUBECONFIG names a cluster to test on: set {', '.join(missing)} as well (CONTRIBUTING.md says to what), "
+            "or unset KUBECONFIG to test on a cluster that the tests bring up"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if FOREIGN else ():
+        if mark := item.get_closest_marker("own_cluster"):
+            item.add_marker(pytest.mark.skip(reason=f"not on a foreign cluster: it needs {mark.args[0]}"))
     items.sort(key=lambda item: item.get_closest_marker("ends_cluster") is not None)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A cluster that answers."""
-    begun = lifecycle.up()
+    begun = not FOREIGN and lifecycle.up()
     yield
     if begun:
         lifecycle.down()
@@ -60,26 +70,27 @@ def namespace(cluster: None) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def minio(cluster: None) -> Minio:
-    """A client of the cluster's MinIO with all rights; Pods reach it as minio.default.svc.cluster.local:9000."""
+    """A client of the store with all rights; Pods reach the same store at ``STORE_ENDPOINT``."""
     access_key, secret_key = store_credentials()
-    return Minio(MINIO_HOST, access_key=access_key, secret_key=secret_key, secure=False)
+    is_secure = STORE_ENDPOINT.startswith("https:")
+    return Minio(STORE_ADDRESS, access_key=access_key, secret_key=secret_key, secure=is_secure)
 
 
 @pytest.fixture(scope="session")
 def operator_image(cluster: None) -> str:
-    """The name of the operator's image, which the node has."""
-    return provide(OPERATOR)
+    """The name of the operator's image, which the node holds or pulls."""
+    return FOREIGN.operator_image if FOREIGN else provide(OPERATOR)
 
 
 @pytest.fixture(scope="session")
 def converter_image(cluster: None) -> str:
-    """The name of the converter's image, which the node has."""
-    return provide(CONVERTER)
+    """The name of the converter's image, which the node holds or pulls."""
+    return FOREIGN.converter_image if FOREIGN else provide(CONVERTER)
 
 
 @pytest.fixture(scope="session")
 def product(operator_image: str, converter_image: str, minio: Minio) -> str:
-    """The operator, installed by the chart, and the files that the tests export; returns the converter's image."""
+    """Install the operator by its chart and upload the files that the tests export; return the converter's image."""
     installation.install_operator(operator_image, converter_image)
     for bucket in (INPUTS, RESULTS):
         if not minio.bucket_exists(bucket_name=bucket):

@@ -1,4 +1,4 @@
-"""Stands in for the converter where only its Job matters: works for a while and says that it has published a file."""
+"""A fake converter for tests of its Job: it works for a while and reports a published file."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from modelexport import names
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Verification
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import Artifact, ConversionResult, Verification
 
 SECONDS = 20
 
@@ -20,7 +20,7 @@ if step == names.PUBLISH:
     result = ConversionResult(
         Reason.SUCCEEDED,
         "pretended",
-        request.scheme,
+        request.recipe,
         Artifact(f"{request.output}{request.artifact_name}", "0123456789abcdef" * 4, 1),
         f"{request.output}{names.REPORT_FILE}",
         Verification("cosine", "1.0", "0.999"),

@@ -1,4 +1,4 @@
-"""What the tests of the whole product share: objects to apply, a namespace for them, waiting for what follows."""
+"""Shared by the tests of the whole product: objects to apply, a namespace for them, and waiting for results."""
 
 import json
 import subprocess
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import installation
-from cluster.bootstrap import kubectl
-from cluster.layout import KUBECONFIG, MINIO_SERVICE, tool
 from modelexport import names
+from testcluster import installation
+from testcluster.bootstrap import kubectl
+from testcluster.foreign import FOREIGN
+from testcluster.layout import KUBECONFIG, STORE_ENDPOINT, tool
 
 Body = dict[str, Any]
 
 INPUTS, RESULTS = "e2e-inputs", "e2e-exports"
 """Buckets: what the exports read, and where they publish."""
 CLASSIFIER = f"s3://{INPUTS}/yolov8n-cls.pt"
-ENDPOINT = f"http://{MINIO_SERVICE}:9000"
 SECONDS = 600
 """How long a single conversion may take here, its turn on a busy machine included."""
 LOOK_SECONDS = 0.3
@@ -32,11 +32,11 @@ def build_class(name: str, image: str, **changes: Any) -> Body:
     """
     usual: Body = {
         "storage": {
-            "endpoint": ENDPOINT,
+            "endpoint": STORE_ENDPOINT,
             "bucket": RESULTS,
             "credentialsSecretName": installation.STORE_SECRET,
         },
-        "converter": {"image": image, "imagePullPolicy": "Never"},
+        "converter": {"image": image, "imagePullPolicy": "IfNotPresent" if FOREIGN else "Never"},
         "jobs": {"deadlineSeconds": 3600, "retries": 3},
     }
     spec = changes | {part: {**usual[part], **changes.get(part, {})} for part in usual}
@@ -44,7 +44,7 @@ def build_class(name: str, image: str, **changes: Any) -> Body:
 
 
 def build_export(name: str, *targets: str, **spec: Any) -> Body:
-    """A ModelExport, of the smallest and fastest cell unless told otherwise: the classifier as ONNX in FP32."""
+    """A ModelExport, by default of the smallest and fastest cell: the classifier as ONNX in FP32."""
     model = {"architecture": "YOLOv8-CLS", "checkpoint": {"uri": CLASSIFIER}, "parameters": {"inputSize": [64, 64]}}
     pairs = [target.split("/") for target in targets or ("ONNX/FP32",)]
     return {
@@ -56,7 +56,7 @@ def build_export(name: str, *targets: str, **spec: Any) -> Body:
 
 
 def ask(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run kubectl and return its status, output and complaints."""
+    """Run kubectl and return its exit status, stdout and stderr."""
     command = [tool("kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
@@ -96,12 +96,12 @@ class Workspace:
         return items
 
     def wait(self, resource: str, until: str, seconds: int = SECONDS) -> None:
-        """Wait as ``kubectl wait --for=UNTIL`` does; every object of a kind when only that is named."""
+        """Wait as ``kubectl wait --for=UNTIL`` does, for one object or for all objects of a kind."""
         scope = [resource] if "/" in resource else [resource, "--all"]
         self.kubectl("wait", f"--for={until}", *scope, f"--timeout={seconds}s")
 
     def wait_for_pod(self, export: str, seconds: int = SECONDS) -> str:
-        """Wait until the node runs one Pod of an export, whatever the others do, and return its name."""
+        """Wait until at least one Pod of an export runs, and return its name."""
         deadline = time.monotonic() + seconds
         while not (running := self.running_pods(export)):
             assert time.monotonic() < deadline, f"no Pod of {export} ran within {seconds} s"
@@ -116,7 +116,7 @@ class Workspace:
             time.sleep(LOOK_SECONDS)
 
     def running_pods(self, export: str) -> list[str]:
-        """Return the names of the Pods of an export that convert now; their phase is still Pending then."""
+        """Return the names of the Pods of an export that convert now; their phase is still Pending."""
         found = self.kubectl("get", "pods", f"--selector={names.EXPORT_LABEL}={export}", "--output=json")
         return [pod["metadata"]["name"] for pod in json.loads(found)["items"] if "running" in state_of(pod)]
 
@@ -131,10 +131,10 @@ class Workspace:
         return dict(target)
 
     def events(self, export: str) -> list[tuple[str, str, str]]:
-        """Return type, reason and message of what was told of an export, oldest first."""
+        """Return type, reason and message of the events of an export, oldest first."""
         selector = f"involvedObject.kind={names.EXPORT_KIND},involvedObject.name={export}"
         found = json.loads(self.kubectl("get", "events", f"--field-selector={selector}", "--output=json"))["items"]
-        # Times are in whole seconds; versions tell what came first within one.
+        # Times are in whole seconds; resource versions order the events within one.
         found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
         return [(event["type"], event["reason"], event["message"]) for event in found]
 
@@ -156,7 +156,7 @@ def workspace(image: str) -> Iterator[Workspace]:
 
 
 def state_of(pod: Body, container: str = names.CONVERT) -> Body:
-    """Return the state of one container of a Pod; empty while nothing is known of it."""
+    """Return the state of one container of a Pod; empty while it has none."""
     statuses = [*pod["status"].get("initContainerStatuses", ()), *pod["status"].get("containerStatuses", ())]
     return next((dict(status["state"]) for status in statuses if status["name"] == container), {})
 

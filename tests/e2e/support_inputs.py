@@ -1,4 +1,4 @@
-"""Files that an export should refuse, made from the good ones of the repository without any library of models."""
+"""Files that an export must refuse, made from good ones of the repository without any model library."""
 
 import io
 import os
@@ -6,17 +6,17 @@ import pickle
 import zipfile
 from pathlib import Path
 
-from cluster.layout import REPOSITORY
+from testcluster.layout import REPOSITORY
 
-WEIGHTS = REPOSITORY / "tests/models/weights"
-PICTURES = REPOSITORY / "tests/models/data/calibration-cls.zip"
+WEIGHTS = REPOSITORY / "testdata/models/weights"
+IMAGES = REPOSITORY / "testdata/models/data/calibration-cls.zip"
 NOT_A_NUMBER = b"\x00\x7e"
 """In IEEE 754 half precision, little-endian."""
 MARK = 42
 
 
 class Attack:
-    """Ends the process that unpickles it, with an exit status that nothing else has."""
+    """Ends the process that unpickles it with a unique exit status."""
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
         return os._exit, (MARK,)
@@ -32,7 +32,7 @@ def write_archive(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Return what a zip archive holds."""
+    """Return the entries of a zip archive."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -46,14 +46,14 @@ def spoil_weights(path: Path) -> bytes:
 
 
 def build_attack() -> bytes:
-    """Return what looks like a checkpoint of torch and runs code when it is unpickled."""
+    """Return a file that looks like a checkpoint of torch and runs code when it is unpickled."""
     attack = pickle.dumps({"model": Attack()}, protocol=2)
     return write_archive({"archive/data.pkl": attack, "archive/version": b"3\n", "archive/byteorder": b"little"})
 
 
 def build_inputs() -> dict[str, bytes]:
     """Return every file that the tests upload, good and bad, by its name."""
-    classifier, pictures = WEIGHTS / "yolov8n-cls.pt", read_archive(PICTURES)
+    classifier, images = WEIGHTS / "yolov8n-cls.pt", read_archive(IMAGES)
     bomb = write_archive({"bomb.bmp": bytes(32 << 20)}, zipfile.ZIP_DEFLATED)
     return {
         "yolov8n-cls.pt": classifier.read_bytes(),
@@ -61,8 +61,8 @@ def build_inputs() -> dict[str, bytes]:
         "truncated.pt": classifier.read_bytes()[:1_000_000],
         "nan.pt": spoil_weights(classifier),
         "attack.pt": build_attack(),
-        "pictures.zip": PICTURES.read_bytes(),
-        "no-pictures.zip": write_archive({"readme.txt": b"none here"}),
-        "broken.zip": write_archive({**pictures, "0-broken.jpg": b"\xff\xd8\xff" + bytes(100)}),
+        "images.zip": IMAGES.read_bytes(),
+        "no-images.zip": write_archive({"readme.txt": b"none here"}),
+        "broken.zip": write_archive({**images, "0-broken.jpg": b"\xff\xd8\xff" + bytes(100)}),
         "bomb.zip": bomb,
     }

@@ -1,4 +1,4 @@
-"""What the container that opens files of strangers can see, read from inside while it converts on the real node."""
+"""The surroundings of the container that opens untrusted files, read from inside while it converts on the real node."""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from cluster.bootstrap import kubectl, store_credentials
 from e2e.support import RESULTS, Workspace, build_export, workspace
 from modelexport import names
+from testcluster.bootstrap import kubectl, store_credentials
 
 LOOK = """
 import json, os, pathlib
@@ -55,9 +55,9 @@ OF_THE_IMAGE = {
 
 @pytest.fixture(scope="module")
 def seen(product: str) -> Iterator[dict[str, Any]]:
-    """What ``LOOK`` finds in the container ``convert`` of a Pod that converts."""
+    """The findings of ``LOOK`` in the container ``convert`` of a Pod that converts."""
     with workspace(product) as space:
-        # The libraries of LiteRT alone take seconds to load.
+        # Loading LiteRT's libraries takes seconds.
         space.apply(build_export("model", "LiteRT/FP32", className=space.create_class()))
         pod = space.wait_for_pod("model")
         found: dict[str, Any] = json.loads(run_inside(space, pod, LOOK))
@@ -66,52 +66,52 @@ def seen(product: str) -> Iterator[dict[str, Any]]:
 
 
 def run_inside(space: Workspace, pod: str, program: str) -> str:
-    """Run a program of Python in the container that converts, and return what it prints."""
+    """Run a Python program in the container that converts, and return its output."""
     where = (pod, f"--namespace={space.name}", f"--container={names.CONVERT}")
     return kubectl("exec", *where, "--", "python", "-c", program)
 
 
-def test_its_environment_holds_the_request_and_no_credential(seen: dict[str, Any]) -> None:
-    # The kubelet tells every container where the API server is; without a token that is of no use.
+def test_converter_environment_has_request_but_no_credentials(seen: dict[str, Any]) -> None:
+    # The kubelet gives every container the address of the API server; without a token it is of no use.
     own = {name for name in seen["environ"] if not name.startswith("KUBERNETES_")} - OF_THE_IMAGE
     assert own == {"MODELEXPORT_REQUEST", "MODELEXPORT_JOB", "MODELEXPORT_INPUTS", "MODELEXPORT_OUTPUTS"}
     assert "minio" not in json.dumps(seen["environ"]).lower()
 
 
 def holders_of_the_key(texts: dict[str, str]) -> list[str]:
-    """The names of the texts that hold the store's secret key."""
+    """The names of the texts that contain the store's secret key."""
     _, secret_key = store_credentials()
     return [name for name, text in texts.items() if secret_key in text]
 
 
-def test_no_process_that_it_sees_holds_a_credential(seen: dict[str, Any]) -> None:
+def test_visible_processes_hold_no_credentials(seen: dict[str, Any]) -> None:
     assert any("modelexport_converter" in command for _, command in seen["processes"].values())
     assert holders_of_the_key({pid: environ + command for pid, (environ, command) in seen["processes"].items()}) == []
     assert [pid for pid, (environ, _) in seen["processes"].items() if "AWS_" in environ] == []
 
 
-def test_no_file_that_it_can_read_holds_a_credential(seen: dict[str, Any]) -> None:
+def test_readable_files_hold_no_credentials(seen: dict[str, Any]) -> None:
     assert "/work/inputs/checkpoint" in seen["names"]
     assert holders_of_the_key(seen["files"]) == []
     assert holders_of_the_key({"environ": json.dumps(seen["environ"])}) == []
 
 
-def test_neither_a_secret_nor_a_token_is_mounted(seen: dict[str, Any]) -> None:
+def test_neither_secret_nor_token_is_mounted(seen: dict[str, Any]) -> None:
     for word in ("kubernetes.io~secret", "kubernetes.io~projected", "serviceaccount", "/etc/modelexport/ca"):
         assert word not in seen["mountinfo"]
 
 
-def test_what_it_leaves_beside_its_file_keeps_all_of_it_from_the_store(space: Workspace, minio: Minio) -> None:
+def test_extra_output_file_blocks_publishing(space: Workspace, minio: Minio) -> None:
     space.apply(build_export("model", "LiteRT/FP32", className=space.create_class()))
     pod = space.wait_for_pod("model")
     plant = "open('/work/outputs/more', 'w').write('more')"
     run_inside(space, pod, plant)
     target = space.wait_for_reason("model", "OutputRefused")
-    assert "its folder holds 'more', which nobody asked for" in target["message"]
+    assert "its folder holds the unexpected file 'more'" in target["message"]
     assert not list(minio.list_objects(RESULTS, prefix=f"{space.name}/", recursive=True))
 
 
-def test_it_can_write_its_output_and_scratch_and_nothing_that_others_trust(seen: dict[str, Any]) -> None:
+def test_converter_writes_only_its_output_and_scratch(seen: dict[str, Any]) -> None:
     assert {folder for folder in seen["writable"] if not folder.startswith("/dev")} == {
         "/work/outputs",
         "/work/scratch",

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
-from cluster import builder, containerd, oci
-from cluster.bootstrap import kubectl
-from cluster.chart import CHART, RELEASE, helm
-from cluster.installation import build_values
-from cluster.layout import BUILDAH, HERE, KUBECONFIG, digest_of
-from cluster.shell import exclusive, run, scratch_folder, wait_until
 from e2e.support import Body, Workspace, build_export, workspace
+from testcluster import builder, containerd, oci
+from testcluster.bootstrap import kubectl
+from testcluster.chart import CHART, RELEASE, helm
+from testcluster.installation import build_values
+from testcluster.layout import BUILDAH, KUBECONFIG, REPOSITORY, digest_of
+from testcluster.shell import exclusive, run, scratch_folder, wait_until
 
-FAKE = HERE.parent / "e2e/fake_converter.py"
+pytestmark = pytest.mark.own_cluster("images that the tests build and import")
+
+FAKE = REPOSITORY / "tests/e2e/fake_converter.py"
 OPERATORS = f"--selector=app.kubernetes.io/instance={RELEASE}"
-PREVIOUS = HERE.parent / "e2e/charts/modelexport-operator-0.0.9.tgz"
+PREVIOUS = REPOSITORY / "tests/e2e/charts/modelexport-operator-0.0.9.tgz"
 """An older chart, as it was packaged: without pull Secrets of converters, among others."""
 UNCOUNTED = ("events", "events.events.k8s.io", "componentstatuses")
 """What comes and goes by itself."""
@@ -27,7 +29,7 @@ UNCOUNTED = ("events", "events.events.k8s.io", "componentstatuses")
 
 @pytest.fixture(scope="module")
 def fake_converter(operator_image: str) -> str:
-    """The image of a converter that only pretends, on top of the operator's."""
+    """The image of a fake converter, built on the operator's image."""
     image = f"modelexport.dev/fake-converter:{digest_of([FAKE], operator_image)}"
     with exclusive("images"), scratch_folder("layout") as layout, scratch_folder("fake") as folder:
         if image not in containerd.images():
@@ -68,7 +70,7 @@ class Release:
         self._namespace = namespace
 
     def helm(self, command: str, *arguments: str, **values: Any) -> str:
-        """Run a command of Helm about the release, and wait for what follows."""
+        """Run a Helm command on the release, and wait until its objects are ready."""
         if command in ("install", "upgrade"):
             arguments = (*arguments, "--values=-")
         text = json.dumps({**self._values, **values})
@@ -88,7 +90,7 @@ class Release:
         return {variable["name"]: variable.get("value", "") for variable in container["env"]}
 
     def disruptions_allowed(self) -> int:
-        """How many operators may go at once."""
+        """The number of operators that may be disrupted at once."""
         [budget] = self.read("poddisruptionbudgets")
         return int(budget["status"].get("disruptionsAllowed", 0))
 
@@ -112,12 +114,12 @@ def everything() -> set[str]:
     lines = kubectl(
         "get", ",".join(kinds), "--all-namespaces", "--no-headers", "--ignore-not-found", f"--output={shown}"
     )
-    # The kubelet makes the Lease of its node whenever it comes to it.
+    # The kubelet creates the Lease of its node at any time.
     return {" ".join(line.split()) for line in lines.splitlines() if " kube-node-lease " not in line}
 
 
 def upgrade_definitions(chart: Path) -> None:
-    """What the README says to do before an upgrade."""
+    """Follow the step of docs/install.md before an upgrade."""
     definitions = helm("show", "crds", str(chart))
     kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", input=definitions)
 
@@ -131,9 +133,7 @@ def identities(space: Workspace) -> dict[str, str]:
     return {body["metadata"]["name"]: body["metadata"]["uid"] for body in space.read_all("jobs,pods")}
 
 
-def test_a_release_is_installed_upgraded_rolled_back_and_removed_while_people_export(
-    operator_image: str, exports: Workspace, system: str
-) -> None:
+def test_upgrade_rollback_and_removal_work_during_exports(operator_image: str, exports: Workspace, system: str) -> None:
     values = build_values(operator_image, exports.image)
     values["exportClass"] |= {"name": f"{exports.name}-usual", "isDefault": False}
     values |= {"watch": {"namespaces": [exports.name]}, "rbac": {"userRole": False}}
@@ -142,7 +142,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_removed_while_people_ex
 
     upgrade_definitions(PREVIOUS)
     assert "imagePullSecrets" not in class_definition()
-    # Its own test asks the operator once only, maybe before the node has learned of the new Service.
+    # The chart's own test asks the operator only once, maybe before the node knows the new Service.
     release.helm("install", str(PREVIOUS), workers=4)
     assert release.environment()["MODELEXPORT_WORKERS"] == "4"
     exports.apply(build_export("model", "ONNX/FP32", "ONNX/FP16", className=f"{exports.name}-usual"))

@@ -1,4 +1,4 @@
-"""What the operator relies on, shown on the test cluster without the operator."""
+"""The behaviour of Kubernetes on which the operator relies, tested without the operator."""
 
 import json
 import os
@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from cluster import lifecycle
-from cluster.layout import HOST_INTERFACE, PRIVATE_FOLDERS, RUN
-from cluster.processes import command_of, is_alive, node_processes, servers
+from testcluster import lifecycle
+from testcluster.layout import HOST_INTERFACE, PRIVATE_FOLDERS, RUN
+from testcluster.processes import command_of, is_alive, node_processes, servers
+
+pytestmark = pytest.mark.own_cluster("the node and the settings of the test cluster")
 
 Kubectl = Callable[..., str]
 Body = dict[str, Any]
@@ -69,45 +71,42 @@ def run_job(kubectl: Kubectl, job: Body, condition: str) -> Body:
     in_namespace = f"--namespace={job['metadata']['namespace']}"
     kubectl("create", "--filename=-", input=json.dumps(job))
     kubectl("wait", f"--for=condition={condition}", "job/job", in_namespace, "--timeout=300s")
-    [pod] = json.loads(kubectl("get", "pods", in_namespace, "--output=json"))["items"]
+    pods: list[Body] = json.loads(kubectl("get", "pods", in_namespace, "--output=json"))["items"]
+    [pod] = pods
     return pod
 
 
-def test_a_restricted_job_completes_and_goes_when_its_time_is_over(
-    kubectl: Kubectl, namespace: str, operator_image: str
-) -> None:
+def test_restricted_job_completes_and_expires(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     run_job(kubectl, build_job(namespace, operator_image, "import kopf"), "Complete")
-    # With so short a time from the start it would at times be gone before anybody has seen it complete.
+    # With so short a TTL from the start, the Job might be gone before the test sees it complete.
     patch = json.dumps({"spec": {"ttlSecondsAfterFinished": 1}})
     kubectl("patch", "job/job", f"--namespace={namespace}", "--type=merge", f"--patch={patch}")
     kubectl("wait", "--for=delete", "job/job", f"--namespace={namespace}", "--timeout=120s")
 
 
-def test_a_pod_finds_minio_by_its_name(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
+def test_pod_resolves_minio_by_name(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     run_job(kubectl, build_job(namespace, operator_image, ASK_STORE), "Complete")
     assert kubectl("logs", "job/job", f"--namespace={namespace}").split()[1] == "200"
 
 
-def test_a_pod_reaches_the_api_server_with_its_token(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
+def test_pod_reaches_api_server_with_token(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     run_job(kubectl, build_job(namespace, operator_image, ASK_API), "Complete")
     assert kubectl("logs", "job/job", f"--namespace={namespace}") == "200"
 
 
-def test_a_container_over_its_memory_limit_is_reported_as_oom_killed(
-    kubectl: Kubectl, namespace: str, operator_image: str
-) -> None:
+def test_container_over_memory_limit_is_oom_killed(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     pod = run_job(kubectl, build_job(namespace, operator_image, FILL_MEMORY), "Failed")
     terminated = pod["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (terminated["reason"], terminated["exitCode"]) == ("OOMKilled", 137)
 
 
-def test_a_pod_over_its_disk_limit_is_evicted(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
+def test_pod_over_disk_limit_is_evicted(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     pod = run_job(kubectl, build_job(namespace, operator_image, FILL_DISK), "Failed")
     assert pod["status"]["reason"] == "Evicted"
     assert "ephemeral" in pod["status"]["message"]
 
 
-def test_a_permanent_exit_code_fails_the_job_at_once(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
+def test_permanent_exit_code_fails_job_at_once(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     codes = {"containerName": "main", "operator": "In", "values": [65]}
     policy = {"rules": [{"action": "FailJob", "onExitCodes": codes}]}
     program = "import sys; open('/dev/termination-log', 'w').write('bad input'); sys.exit(65)"
@@ -116,7 +115,7 @@ def test_a_permanent_exit_code_fails_the_job_at_once(kubectl: Kubectl, namespace
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"] == "bad input"
 
 
-def test_a_pod_that_may_become_root_is_not_admitted(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
+def test_pod_allowing_root_is_not_admitted(kubectl: Kubectl, namespace: str, operator_image: str) -> None:
     container = {"name": "main", "image": operator_image}
     pod = {
         "apiVersion": "v1",
@@ -129,7 +128,7 @@ def test_a_pod_that_may_become_root_is_not_admitted(kubectl: Kubectl, namespace:
 
 
 @pytest.mark.ends_cluster
-def test_nothing_is_left_when_the_cluster_ends_after_etcd_was_killed(kubectl: Kubectl, operator_image: str) -> None:
+def test_cluster_leaves_nothing_after_etcd_is_killed(kubectl: Kubectl, operator_image: str) -> None:
     job = build_job("default", operator_image, "import time; time.sleep(600)")
     kubectl("create", "--filename=-", input=json.dumps(job))
     kubectl("wait", "--for=jsonpath={.status.ready}=1", "job/job", "--timeout=120s")

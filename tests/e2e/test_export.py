@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from cluster import installation
-from cluster.bootstrap import kubectl
-from cluster.layout import REPOSITORY
-from cluster.shell import wait_until
 from e2e.support import INPUTS, Body, Workspace, ask, build_export, containers_of, find_condition, workspace
-from modelexport.matrix import Format, Precision, Target, lookup
+from modelexport.matrix.support import Format, Precision, Target, lookup
+from testcluster import installation
+from testcluster.bootstrap import kubectl
+from testcluster.layout import REPOSITORY
+from testcluster.shell import wait_until
 
+SUPPORTED_FORMATS = 'supported values: "LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow"'
 TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
 MODEL = {
     "architecture": "YOLOv8",
     "checkpoint": {"uri": f"s3://{INPUTS}/yolov8n.pt"},
     "parameters": {"variant": "n", "numClasses": 3, "inputSize": [96, 160]},
 }
-PICTURES = {"dataset": {"uri": f"s3://{INPUTS}/pictures.zip"}, "samples": 8}
+IMAGES = {"dataset": {"uri": f"s3://{INPUTS}/images.zip"}, "samples": 8}
 METRICS = f"/api/v1/namespaces/{installation.SYSTEM_NAMESPACE}/pods/%s:8080/proxy/metrics"
 
 
@@ -31,7 +32,7 @@ def exported(product: str, minio: Minio) -> Iterator[Workspace]:
     if not minio.bucket_exists(bucket_name=installation.RESULTS):
         minio.make_bucket(bucket_name=installation.RESULTS)
     with workspace(product) as space:
-        space.apply(build_export("model", *TARGETS, model=MODEL, calibration=PICTURES))
+        space.apply(build_export("model", *TARGETS, model=MODEL, calibration=IMAGES))
         space.wait("mx/model", "condition=Ready", seconds=1800)
         yield space
 
@@ -44,7 +45,7 @@ def targets(exported: Workspace) -> dict[str, Body]:
 
 
 def read_object(minio: Minio, uri: str) -> bytes:
-    """Return what a URI of the store holds."""
+    """Return the content of a URI of the store."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     with minio.get_object(bucket_name=bucket, object_name=key) as response:
         return bytes(response.read())
@@ -52,11 +53,11 @@ def read_object(minio: Minio, uri: str) -> bytes:
 
 def test_kubectl_shows_all_nine_targets_ready(exported: Workspace) -> None:
     header, row = exported.kubectl("get", "mx").splitlines()
-    assert header.split() == ["NAME", "ARCHITECTURE", "READY", "STATUS", "AGE"]
+    assert header.split() == ["NAME", "ARCHITECTURE", "READY", "PROGRESS", "STATUS", "AGE"]
     assert row.split()[:4] == ["model", "YOLOv8", "9/9", "Succeeded"]
 
 
-def test_the_conditions_are_those_that_tools_wait_for(exported: Workspace) -> None:
+def test_conditions_are_those_tools_wait_for(exported: Workspace) -> None:
     export = exported.read("mx/model")
     statuses = {kind: find_condition(export, kind)["status"] for kind in ("Ready", "Reconciling", "Stalled")}
     assert statuses == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
@@ -64,25 +65,25 @@ def test_the_conditions_are_those_that_tools_wait_for(exported: Workspace) -> No
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_store_holds_what_the_status_says(targets: dict[str, Body], minio: Minio, name: str) -> None:
+def test_store_contents_match_status(targets: dict[str, Body], minio: Minio, name: str) -> None:
     artifact = targets[name]["artifact"]
     content = read_object(minio, artifact["uri"])
     assert (len(content), hashlib.sha256(content).hexdigest()) == (artifact["sizeBytes"], artifact["sha256"])
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_target_was_verified_and_says_how(targets: dict[str, Body], name: str) -> None:
+def test_every_target_reports_its_verification(targets: dict[str, Body], name: str) -> None:
     verification = targets[name]["verification"]
     assert float(verification["value"]) >= float(verification["threshold"]) > 0.5
     fmt, precision = name.split("/")
-    assert targets[name]["scheme"] == lookup("YOLOv8", Target(Format(fmt), Precision(precision))).scheme(
+    assert targets[name]["scheme"] == lookup("YOLOv8", Target(Format(fmt), Precision(precision))).recipe(
         calibrated=True
     )
     assert targets[name]["attempts"] == 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_report_tells_what_a_user_of_the_file_needs(targets: dict[str, Body], minio: Minio, name: str) -> None:
+def test_report_holds_everything_file_user_needs(targets: dict[str, Body], minio: Minio, name: str) -> None:
     report = json.loads(read_object(minio, targets[name]["reportURI"]))
     assert report["artifact"]["sha256"] == targets[name]["artifact"]["sha256"]
     assert report["verification"] == targets[name]["verification"]
@@ -100,7 +101,7 @@ def test_smaller_precisions_give_smaller_files(targets: dict[str, Body]) -> None
         assert sizes[f"{fmt}/INT8"] < 0.4 * sizes[f"{fmt}/FP32"]
 
 
-def test_the_pods_run_with_as_little_as_possible(exported: Workspace) -> None:
+def test_pods_run_with_minimal_privileges(exported: Workspace) -> None:
     pods = exported.read_all("pods")
     assert len(pods) == 9
     for pod in pods:
@@ -118,25 +119,25 @@ def test_the_pods_run_with_as_little_as_possible(exported: Workspace) -> None:
             assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
 
 
-def test_the_jobs_belong_to_the_export(exported: Workspace) -> None:
+def test_export_owns_jobs(exported: Workspace) -> None:
     uid = exported.read("mx/model")["metadata"]["uid"]
     owners = [job["metadata"]["ownerReferences"] for job in exported.read_all("jobs")]
     assert [[owner["uid"] for owner in references] for references in owners] == [[uid]] * 9
 
 
-def test_the_events_tell_the_story(exported: Workspace) -> None:
-    # The operator tells the end a moment after it has written it.
+def test_events_cover_whole_export(exported: Workspace) -> None:
+    # The operator sends the event a moment after it has written the status.
     wait_until("the end to be told", lambda: exported.events("model")[-1][2].startswith("9 of 9"))
     events = exported.events("model")
     assert events[0][:2] == ("Normal", "Progressing")
     assert events[-1] == ("Normal", "Succeeded", "9 of 9 targets are published")
     told = {message.partition(":")[0] for _, reason, message in events if reason == "Succeeded"}
     assert told >= set(TARGETS)
-    # On a small node the Pods wait for each other, and the scheduler's word for it is passed on.
+    # On a small node the Pods wait for each other, and the scheduler's reason is passed on.
     assert {reason for kind, reason, _ in events if kind != "Normal"} <= {"Unschedulable"}
 
 
-def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
+def test_log_has_one_json_document_per_line(exported: Workspace) -> None:
     for job in exported.read_all("jobs"):
         log = exported.kubectl("logs", f"job/{job['metadata']['name']}", "--all-containers")
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
@@ -147,7 +148,7 @@ def test_a_log_is_one_document_per_line(exported: Workspace) -> None:
         assert told == {(f"{exported.name}/model", job["metadata"]["name"])}
 
 
-def test_the_operators_log_names_every_job_and_its_end(exported: Workspace) -> None:
+def test_operator_log_names_every_job_and_its_result(exported: Workspace) -> None:
     log = kubectl("logs", "deployment/modelexport-operator", f"--namespace={installation.SYSTEM_NAMESPACE}")
     lines = [json.loads(line) for line in log.splitlines()]
     story = [line for line in lines if line.get("export") == f"{exported.name}/model"]
@@ -158,7 +159,7 @@ def test_the_operators_log_names_every_job_and_its_end(exported: Workspace) -> N
     assert {target for _, target in published} == set(TARGETS)
 
 
-def test_the_operator_counts_the_conversions(exported: Workspace) -> None:
+def test_operator_counts_conversions(exported: Workspace) -> None:
     text = read_metrics()
     for name in TARGETS:
         fmt, precision = name.split("/")
@@ -182,7 +183,11 @@ def variation(**model: Any) -> dict[str, Any]:
 
 
 REFUSED = {
-    "an unknown format": (("TensorRT/FP16",), {}, 'supported values: "LiteRT", "ONNX", "CoreML"'),
+    "an unknown format": (
+        ("TensorRT/FP16",),
+        {},
+        SUPPORTED_FORMATS,
+    ),
     "a target twice": (("ONNX/FP16", "ONNX/FP16"), {}, "Duplicate value"),
     "a bad URI": (TARGETS[:1], variation(checkpoint={"uri": "yolov8n.pt"}), "use s3://bucket/key or https://host/path"),
     "https without a digest": (
@@ -194,7 +199,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_kubectl_apply_refuses_what_cannot_be_meant(space: Workspace, case: str) -> None:
+def test_kubectl_apply_rejects_invalid_objects(space: Workspace, case: str) -> None:
     targets, spec, message = REFUSED[case]
     body = json.dumps(build_export("model", *targets, **spec))
     answer = ask("apply", "--filename=-", f"--namespace={space.name}", text=body)
@@ -202,12 +207,12 @@ def test_kubectl_apply_refuses_what_cannot_be_meant(space: Workspace, case: str)
     assert message in answer.stderr
 
 
-def test_what_defines_the_files_cannot_be_applied_again_otherwise(exported: Workspace) -> None:
-    body = build_export("model", *TARGETS[:8], model=MODEL, calibration=PICTURES)
+def test_immutable_fields_cannot_be_reapplied(exported: Workspace) -> None:
+    body = build_export("model", *TARGETS[:8], model=MODEL, calibration=IMAGES)
     answer = ask("apply", "--filename=-", f"--namespace={exported.name}", text=json.dumps(body))
     assert answer.returncode == 1
-    assert "targets cannot be changed; create another ModelExport" in answer.stderr
+    assert "targets is immutable; create another ModelExport" in answer.stderr
 
 
-def test_the_example_is_accepted(product: str) -> None:
+def test_example_is_accepted(product: str) -> None:
     kubectl("apply", "--dry-run=server", f"--filename={REPOSITORY / 'examples/yolov8.yaml'}")

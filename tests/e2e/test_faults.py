@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from minio import Minio, MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 
-from cluster.bootstrap import store_credentials
-from cluster.layout import MINIO_HOST, NODE_ADDRESS
 from e2e.support import CLASSIFIER, INPUTS, Body, Workspace, build_export, find_condition, state_of, workspace
 from e2e.support_inputs import MARK, build_attack
+from testcluster.bootstrap import store_credentials
+from testcluster.layout import MINIO_HOST, NODE_ADDRESS
+
+pytestmark = pytest.mark.own_cluster("a MinIO with quotas, and a port of its node on which nobody listens")
 
 WRONG_DIGEST = "0" * 64
 FULL_BUCKET = "e2e-full"
@@ -33,7 +35,7 @@ CLASSES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What is asked for, and the words in which it has to fail."""
+    """The request, and the words with which it must fail."""
 
     reason: str
     words: tuple[str, ...]
@@ -50,7 +52,7 @@ def checkpoint(uri: str, **changes: str) -> dict[str, Any]:
 
 
 def calibration(name: str, **changes: str) -> dict[str, Any]:
-    """The part of a spec that names pictures."""
+    """The part of a spec that names images."""
     return {"calibration": {"dataset": {"uri": f"s3://{INPUTS}/{name}", **changes}, "samples": 8}}
 
 
@@ -72,7 +74,7 @@ FAULTS = {
     ),
     "checkpoint-that-attacks": Fault(
         "CheckpointUnsafe",
-        ("asks for posix._exit", "nothing of it was run", "save the model's state_dict alone"),
+        ("asks for posix._exit", "nothing of it was run", "save only the model's state_dict"),
         checkpoint(f"s3://{INPUTS}/attack.pt"),
     ),
     "checkpoint-with-another-digest": Fault(
@@ -85,33 +87,33 @@ FAULTS = {
         ("are NaN or infinite", "use a checkpoint from before training diverged"),
         checkpoint(f"s3://{INPUTS}/nan.pt"),
     ),
-    "pictures-missing": Fault(
+    "images-missing": Fault(
         "CalibrationNotFound",
         (f"s3://{INPUTS}/none.zip", "upload it or correct spec.calibration.dataset.uri"),
         calibration("none.zip"),
         target="ONNX/INT8",
     ),
-    "pictures-with-another-digest": Fault(
+    "images-with-another-digest": Fault(
         "DigestMismatch",
         ("calibration data", WRONG_DIGEST, "run sha256sum on yours"),
-        calibration("pictures.zip", sha256=WRONG_DIGEST),
+        calibration("images.zip", sha256=WRONG_DIGEST),
         target="ONNX/INT8",
     ),
-    "archive-without-pictures": Fault(
+    "archive-without-images": Fault(
         "CalibrationInvalid",
-        ("holds no picture (.bmp, .jpeg, .jpg, .png, .webp)", "it holds 1 files: readme.txt"),
-        calibration("no-pictures.zip"),
+        ("holds no image (.bmp, .jpeg, .jpg, .png, .webp)", "it holds 1 files: readme.txt"),
+        calibration("no-images.zip"),
         target="ONNX/INT8",
     ),
-    "archive-with-a-broken-picture": Fault(
+    "archive-with-a-broken-image": Fault(
         "CalibrationInvalid",
-        ("0-broken.jpg in s3://", "cannot be read as a picture", "repair or remove it"),
+        ("0-broken.jpg in s3://", "cannot be read as an image", "repair or remove it"),
         calibration("broken.zip"),
         target="ONNX/INT8",
     ),
     "archive-that-explodes": Fault(
         "CalibrationTooLarge",
-        ("times its packed size, the limit is 200", "give fewer or smaller pictures"),
+        ("times its packed size, the limit is 200", "give fewer or smaller images"),
         calibration("bomb.zip"),
         target="ONNX/INT8",
     ),
@@ -137,7 +139,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def failed(product: str, minio: Minio) -> Iterator[Workspace]:
-    """A namespace in which every export has come to its end."""
+    """A namespace in which every export has ended."""
     provide_full_bucket(minio)
     with workspace(product) as space:
         space.apply(build_wrong_keys())
@@ -152,7 +154,7 @@ def failed(product: str, minio: Minio) -> Iterator[Workspace]:
 
 
 def provide_full_bucket(minio: Minio) -> None:
-    """Have a bucket that takes no more than one byte."""
+    """Create a bucket with a quota of one byte."""
     if not minio.bucket_exists(bucket_name=FULL_BUCKET):
         minio.make_bucket(bucket_name=FULL_BUCKET)
     admin = MinioAdmin(endpoint=MINIO_HOST, credentials=StaticProvider(*store_credentials()), secure=False)
@@ -160,13 +162,13 @@ def provide_full_bucket(minio: Minio) -> None:
 
 
 def build_wrong_keys() -> Body:
-    """A Secret with keys that the store does not know."""
+    """A Secret with keys unknown to the store."""
     keys = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing-at-all"}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong-keys"}, "stringData": keys}
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_ends_with_its_reason_and_a_way_out(failed: Workspace, name: str) -> None:
+def test_fault_ends_with_its_reason_and_remedy(failed: Workspace, name: str) -> None:
     fault, target = FAULTS[name], failed.target(name)
     assert (target["state"], target["reason"]) == ("Failed", fault.reason)
     assert [words for words in fault.words if words not in target["message"]] == [], target["message"]
@@ -174,12 +176,12 @@ def test_a_fault_ends_with_its_reason_and_a_way_out(failed: Workspace, name: str
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_only_what_may_pass_is_tried_again(failed: Workspace, name: str) -> None:
+def test_only_transient_faults_are_retried(failed: Workspace, name: str) -> None:
     assert failed.target(name)["attempts"] == FAULTS[name].attempts
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_failure_is_told_by_conditions_and_an_event(failed: Workspace, name: str) -> None:
+def test_failure_is_reported_by_conditions_and_event(failed: Workspace, name: str) -> None:
     export, target = failed.read(f"mx/{name}"), failed.target(name)
     ready, stalled = find_condition(export, "Ready"), find_condition(export, "Stalled")
     assert (ready["status"], stalled["status"], export["status"]["ready"]) == ("False", "True", "0/1")
@@ -187,7 +189,7 @@ def test_a_failure_is_told_by_conditions_and_an_event(failed: Workspace, name: s
     assert ("Warning", target["reason"]) in [event[:2] for event in failed.events(name)]
 
 
-def test_nothing_that_failed_is_published(failed: Workspace, minio: Minio) -> None:
+def test_failed_conversion_publishes_nothing(failed: Workspace, minio: Minio) -> None:
     published = [
         item.object_name
         for bucket in (FULL_BUCKET, "e2e-exports")
@@ -196,14 +198,14 @@ def test_nothing_that_failed_is_published(failed: Workspace, minio: Minio) -> No
     assert published == []
 
 
-def test_the_attack_works_on_whoever_unpickles_it(tmp_path: Path) -> None:
+def test_attack_works_on_plain_unpickling(tmp_path: Path) -> None:
     (tmp_path / "attack.pt").write_bytes(build_attack())
     program = "import pickle, sys, zipfile; pickle.load(zipfile.ZipFile(sys.argv[1]).open('archive/data.pkl'))"
     victim = subprocess.run([sys.executable, "-c", program, str(tmp_path / "attack.pt")], check=False)
     assert victim.returncode == MARK
 
 
-def test_the_attack_did_not_run_in_the_converter(failed: Workspace) -> None:
+def test_attack_did_not_run_in_converter(failed: Workspace) -> None:
     selector = "--selector=modelexport.dev/export=checkpoint-that-attacks"
     [pod] = json.loads(failed.kubectl("get", "pods", selector, "--output=json"))["items"]
     ended = state_of(pod)["terminated"]

@@ -1,4 +1,4 @@
-"""Published files on the real cluster: fetched by people without a key, and gone with their export."""
+"""Published files on the real cluster: downloaded without a key of the store, and deleted with their export."""
 
 import hashlib
 import json
@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from cluster.bootstrap import kubectl
-from cluster.layout import KUBECONFIG, MINIO_HOST, NODE_ADDRESS, tool
-from cluster.shell import wait_until
 from command_line import CommandLine
 from e2e.support import RESULTS, Workspace, build_export
+from testcluster.bootstrap import kubectl
+from testcluster.layout import KUBECONFIG, MINIO_HOST, NODE_ADDRESS, tool
+from testcluster.shell import wait_until
+
+pytestmark = pytest.mark.own_cluster("a MinIO whose address a Service of the tests can take")
 
 FINALIZER = "modelexport.dev/files"
 
@@ -24,7 +26,7 @@ def stored(minio: Minio, prefix: str) -> set[str]:
 
 
 def publish(space: Workspace, **storage: str) -> str:
-    """Have an export published whose files go with it, and return its class."""
+    """Publish an export whose files are deleted with it, and return its class."""
     class_name = space.create_class(storage={"prefix": "teams/{namespace}", **storage})
     space.apply(build_export("model", className=class_name, deletionPolicy="Delete"))
     space.wait("mx/model", "condition=Ready")
@@ -32,7 +34,7 @@ def publish(space: Workspace, **storage: str) -> str:
     return class_name
 
 
-def test_files_are_fetched_by_a_pods_links_and_go_with_their_export(
+def test_pod_signs_links_and_files_are_deleted_with_export(
     space: Workspace, minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(space)
@@ -48,11 +50,11 @@ def test_files_are_fetched_by_a_pods_links_and_go_with_their_export(
     assert "modelexport-links-" not in space.kubectl("get", "pods", "--field-selector=status.phase=Running")
     space.kubectl("delete", "mx/model", "--timeout=300s")
     assert stored(minio, f"teams/{space.name}/") == set()
-    assert told_of_files(space) == [("Normal", "FilesRemoved", "2 files were removed")]
+    assert file_events(space) == [("Normal", "FilesRemoved", "2 files were removed")]
 
 
-def told_of_files(space: Workspace) -> list[tuple[str, str, str]]:
-    """The events about the files of an export that has gone; the operator tells of them a moment after it lets go."""
+def file_events(space: Workspace) -> list[tuple[str, str, str]]:
+    """The events about the files of a deleted export; they follow a moment after its finalizer is removed."""
 
     def events() -> list[tuple[str, str, str]]:
         return [event for event in space.events("model") if event[1].startswith("Files")]
@@ -62,7 +64,7 @@ def told_of_files(space: Workspace) -> list[tuple[str, str, str]]:
 
 
 def open_store(space: Workspace) -> str:
-    """Give the store another name, which is not there for ever, and return its endpoint."""
+    """Give the store a second Service, which can be removed, and return its endpoint."""
     spec = {"ports": [{"name": "s3", "port": 9000}]}
     labels = {"kubernetes.io/service-name": "store", "endpointslice.kubernetes.io/managed-by": "test"}
     space.apply(
@@ -79,7 +81,7 @@ def open_store(space: Workspace) -> str:
     return f"http://store.{space.name}.svc.cluster.local:9000"
 
 
-def test_files_go_from_the_store_that_has_them_whatever_the_class_says_by_now(space: Workspace, minio: Minio) -> None:
+def test_files_are_deleted_from_original_store_after_update(space: Workspace, minio: Minio) -> None:
     class_name = publish(space)
     patch = json.dumps({"spec": {"storage": {"endpoint": "http://127.0.0.1:1"}}})  # where nothing ever listens
     kubectl("patch", "exportclass", class_name, "--type=merge", f"--patch={patch}")
@@ -87,12 +89,12 @@ def test_files_go_from_the_store_that_has_them_whatever_the_class_says_by_now(sp
     assert stored(minio, f"teams/{space.name}/") == set()
 
 
-def test_a_store_that_is_gone_does_not_keep_its_export(space: Workspace, minio: Minio) -> None:
+def test_missing_store_does_not_block_deletion(space: Workspace, minio: Minio) -> None:
     publish(space, endpoint=open_store(space))
     space.kubectl("delete", "endpointslice/store")
-    space.kubectl("delete", "mx/model", "--timeout=420s")  # after eight minutes it would be let go anyway
+    space.kubectl("delete", "mx/model", "--timeout=420s")  # after eight minutes the finalizer would be removed anyway
     assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json"}
-    [(kind, reason, words)] = told_of_files(space)
+    [(kind, reason, words)] = file_events(space)
     assert (kind, reason) == ("Warning", "FilesRemain")
     assert "cannot be reached" in words
     assert f"s3://{RESULTS}/teams/{space.name}/model/" in words

@@ -1,4 +1,4 @@
-"""The real Argo CD and the real node: out of a git repository come a class and an export, and out of these a file."""
+"""The real Argo CD on the real node: a class and an export in a git repository become a file."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from cluster.bootstrap import kubectl
-from cluster.credentials import CA_FILE
-from cluster.layout import API_SERVER
 from e2e.support import CLASSIFIER, RESULTS, SECONDS, Workspace, build_class, build_export
 from integration.argocd import NAMESPACE, Application, State, in_wave, start_argocd
 from integration.control_plane import ControlPlane, write_kubeconfig
+from testcluster.bootstrap import kubectl
+from testcluster.credentials import CA_FILE
+from testcluster.layout import API_SERVER
+
+pytestmark = pytest.mark.own_cluster("the certificates of the test cluster")
 
 ADMINISTRATOR = "argocd-administrator"
 OURS = "--selector=app.kubernetes.io/part-of=argocd"
@@ -43,7 +45,7 @@ def is_stored(minio: Minio, uri: str) -> bool:
     return any(found.object_name == key for found in minio.list_objects(bucket_name=bucket, prefix=key))
 
 
-def test_argo_cd_brings_an_export_out_of_git_to_a_file_in_the_store_and_prunes_both(
+def test_argo_cd_syncs_export_to_published_file_and_prunes_it(
     space: Workspace, plane: ControlPlane, minio: Minio, tmp_path: Path
 ) -> None:
     application = Application(plane, space.name, tmp_path)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster import bill, containerd
-from cluster.images import CONVERTER, OPERATOR, build, provide
 from e2e.test_cluster import build_job, run_job
+from testcluster import containerd, sbom
+from testcluster.images import CONVERTER, OPERATOR, build, provide
+
+pytestmark = pytest.mark.own_cluster("images that the tests build and import")
 
 LOOK = """
 import importlib.util, json, os
@@ -21,7 +23,7 @@ print(json.dumps({"user": os.getuid(), "shell": os.path.exists("/bin/sh"), "size
 MEGABYTE = 1_000_000
 
 
-def test_the_operator_image_is_small_and_has_neither_torch_nor_a_shell(
+def test_operator_image_is_small_without_torch_or_shell(
     kubectl: Callable[..., str], namespace: str, operator_image: str
 ) -> None:
     run_job(kubectl, build_job(namespace, operator_image, LOOK), "Complete")
@@ -32,8 +34,8 @@ def test_the_operator_image_is_small_and_has_neither_torch_nor_a_shell(
     assert 20 * MEGABYTE < transferred < 80 * MEGABYTE
 
 
-def test_the_bill_of_the_operator_image_lists_the_lock_and_what_lies_below_it() -> None:
-    parts = json.loads(bill.write("operator", build(OPERATOR)).read_text())["components"]
+def test_operator_image_sbom_lists_lock_and_base_image() -> None:
+    parts = json.loads(sbom.write("operator", build(OPERATOR)).read_text())["components"]
     python, debian = (
         {f"{part['name']}=={part['version']}" for part in parts if part["purl"].startswith(f"pkg:{kind}/")}
         for kind in ("pypi", "deb")
@@ -45,7 +47,7 @@ def test_the_bill_of_the_operator_image_lists_the_lock_and_what_lies_below_it() 
     assert not found & {"dpkg", "tar"}
 
 
-def test_with_nothing_changed_nothing_is_built_or_imported(
+def test_unchanged_sources_rebuild_and_import_nothing(
     operator_image: str, converter_image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {image: containerd.manifest_of(image) for image in (operator_image, converter_image)}
@@ -56,7 +58,7 @@ def test_with_nothing_changed_nothing_is_built_or_imported(
 
 
 @pytest.mark.parametrize("image", ["operator_image", "converter_image"])
-def test_an_image_starts_what_it_is_for_as_nobody(image: str, request: pytest.FixtureRequest) -> None:
+def test_image_runs_its_command_as_nobody(image: str, request: pytest.FixtureRequest) -> None:
     config = containerd.config_of(request.getfixturevalue(image))["config"]
     module = {"operator_image": "modelexport_operator", "converter_image": "modelexport_converter"}[image]
     assert config["Entrypoint"] == ["python", "-m", module]

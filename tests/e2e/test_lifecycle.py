@@ -1,4 +1,4 @@
-"""What a cluster does to an export while it is on its way, on the real node."""
+"""Events of a cluster that meet a running export, on the real node."""
 
 import json
 import time
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from cluster import installation
-from cluster.bootstrap import kubectl
-from cluster.lifecycle import CGROUPS
 from e2e.support import RESULTS, Body, Workspace, build_export, find_condition
+from testcluster import installation
+from testcluster.bootstrap import kubectl
+from testcluster.lifecycle import CGROUPS
 
 THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
 LONG = "LiteRT/FP32"
@@ -22,12 +22,12 @@ OPERATOR_PODS = "--selector=app.kubernetes.io/name=modelexport-operator"
 
 
 def start(space: Workspace, *targets: str, class_name: str | None = None, **spec: Any) -> None:
-    """Apply the export ``model`` of a class without surprises."""
+    """Apply the export ``model`` of an ordinary class."""
     space.apply(build_export("model", *targets, className=class_name or space.create_class(), **spec))
 
 
 def published(minio: Minio, space: Workspace) -> set[str]:
-    """Return the names of what the exports of a namespace published."""
+    """Return the names of the files that the exports of a namespace published."""
     found = minio.list_objects(bucket_name=RESULTS, prefix=f"{space.name}/", recursive=True)
     return {str(item.object_name) for item in found}
 
@@ -38,13 +38,13 @@ def job_uids(space: Workspace) -> dict[str, str]:
 
 
 def expect_ready(space: Workspace, targets: int = 1) -> None:
-    """Wait for the export, and check that each target has one Job at most."""
+    """Wait for the export, and check that each target has at most one Job."""
     space.wait("mx/model", "condition=Ready")
     assert space.read("mx/model")["status"]["ready"] == f"{targets}/{targets}"
     assert len(job_uids(space)) == targets
 
 
-def test_a_job_that_was_deleted_by_hand_is_made_again(space: Workspace) -> None:
+def test_manually_deleted_job_is_recreated(space: Workspace) -> None:
     start(space, LONG)
     space.wait_for_pod("model")
     before = job_uids(space)
@@ -55,7 +55,7 @@ def test_a_job_that_was_deleted_by_hand_is_made_again(space: Workspace) -> None:
     assert after != before
 
 
-def test_a_pod_that_was_evicted_is_replaced(space: Workspace) -> None:
+def test_evicted_pod_is_replaced(space: Workspace) -> None:
     start(space, LONG)
     pod = space.wait_for_pod("model")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": space.name}}
@@ -67,21 +67,22 @@ def test_a_pod_that_was_evicted_is_replaced(space: Workspace) -> None:
 
 
 def is_succeeded(pod: Body) -> bool:
-    """Tell whether a Pod ended well."""
+    """Return whether a Pod succeeded."""
     return bool(pod["status"]["phase"] == "Succeeded")
 
 
-def test_a_converter_over_its_memory_is_reported_with_its_limit(space: Workspace) -> None:
+@pytest.mark.own_cluster("the control groups of its node")
+def test_oom_killed_converter_is_reported_with_its_limit(space: Workspace) -> None:
     start(space, LONG, class_name=space.create_class(jobs={"retries": 0}))
     shrink_memory(space, space.wait_for_pod("model"), 512 << 20)
     target = space.wait_for_reason("model", "OOMKilled")
     assert target["state"] == "Failed"
     assert "needed more than 4Gi of memory and was killed" in target["message"]
-    assert "needs more memory than its cell asks for; report it" in target["message"]
+    assert "needs more memory than its cell requests; report it" in target["message"]
 
 
 def shrink_memory(space: Workspace, pod: str, memory: int) -> None:
-    """Leave the container that converts so many bytes; Kubernetes itself resizes no container of this kind."""
+    """Limit the memory of the converting container to so many bytes; Kubernetes does not resize init containers."""
     body = space.read(f"pod/{pod}")
     [container] = [one for one in body["status"]["initContainerStatuses"] if one["name"] == "convert"]
     group = f"pod{body['metadata']['uid']}/{container['containerID'].rpartition('/')[2]}"
@@ -89,7 +90,7 @@ def shrink_memory(space: Workspace, pod: str, memory: int) -> None:
     limits[0].write_text(str(memory), encoding="ascii")
 
 
-def test_a_conversion_over_its_deadline_is_ended(space: Workspace) -> None:
+def test_conversion_over_deadline_is_stopped(space: Workspace) -> None:
     start(space, "CoreML/FP32", class_name=space.create_class(jobs={"deadlineSeconds": 4}))
     target = space.wait_for_reason("model", "DeadlineExceeded")
     assert "did not end within 4 s" in target["message"]
@@ -97,7 +98,7 @@ def test_a_conversion_over_its_deadline_is_ended(space: Workspace) -> None:
     space.wait("pods", "delete")
 
 
-def test_an_image_that_cannot_be_pulled_is_named_until_the_class_is_corrected(space: Workspace) -> None:
+def test_image_pull_failure_is_reported_until_class_is_fixed(space: Workspace) -> None:
     image = {"image": "modelexport.dev/nobody-made-this:1"}
     class_name = space.create_class(converter=image)
     start(space, class_name=class_name)
@@ -111,7 +112,7 @@ def test_an_image_that_cannot_be_pulled_is_named_until_the_class_is_corrected(sp
     expect_ready(space)
 
 
-def test_a_missing_secret_is_named_and_the_export_goes_on_when_it_comes(space: Workspace) -> None:
+def test_missing_secret_is_reported_and_export_resumes_with_it(space: Workspace) -> None:
     start(space, class_name=space.create_class(storage={"credentialsSecretName": "team-keys"}))
     target = space.wait_for_reason("model", "PodStartFailed")
     assert target["state"] == "Queued"
@@ -121,12 +122,12 @@ def test_a_missing_secret_is_named_and_the_export_goes_on_when_it_comes(space: W
     expect_ready(space)
 
 
-def test_a_pod_that_no_node_takes_says_so_and_is_given_up_at_the_deadline(space: Workspace) -> None:
+def test_unschedulable_pod_is_reported_and_fails_at_deadline(space: Workspace) -> None:
     start(space, class_name=space.create_class(converter={"nodeSelector": {"pool": "nobody-has-this"}}))
     target = space.wait_for_reason("model", "Unschedulable")
     assert "didn't match Pod's node affinity/selector" in target["message"]
-    assert "Add a node that satisfies what the message names" in target["message"]
-    # With so short a deadline from the start a busy machine would not have told it in time.
+    assert "Add a node that meets the requirements in the message" in target["message"]
+    # With so short a deadline from the start, a busy machine would not report progress in time.
     patch = json.dumps({"spec": {"activeDeadlineSeconds": 10}})
     space.kubectl("patch", f"job/{target['jobName']}", "--type=merge", f"--patch={patch}")
     space.wait("mx/model", "condition=Stalled")
@@ -135,7 +136,7 @@ def test_a_pod_that_no_node_takes_says_so_and_is_given_up_at_the_deadline(space:
     assert target["message"].endswith("(given up after 10 s)")
 
 
-def test_an_export_waits_for_its_class(space: Workspace) -> None:
+def test_export_waits_for_its_class(space: Workspace) -> None:
     start(space, class_name=f"{space.name}-later")
     space.wait("mx/model", "condition=Reconciling")
     ready = find_condition(space.read("mx/model"), "Ready")
@@ -146,7 +147,7 @@ def test_an_export_waits_for_its_class(space: Workspace) -> None:
     expect_ready(space)
 
 
-def test_an_export_can_be_suspended_and_resumed(space: Workspace) -> None:
+def test_export_can_be_suspended_and_resumed(space: Workspace) -> None:
     start(space, LONG, suspend=True)
     space.wait("mx/model", "jsonpath={.status.conditions[0].reason}=Suspended")
     assert job_uids(space) == {}
@@ -166,7 +167,7 @@ def suspend(space: Workspace, *, suspended: bool) -> None:
     space.kubectl("patch", "mx/model", "--type=merge", f"--patch={patch}")
 
 
-def test_an_export_goes_when_its_time_is_over_and_its_files_stay(space: Workspace, minio: Minio) -> None:
+def test_export_expires_after_ttl_and_files_stay(space: Workspace, minio: Minio) -> None:
     start(space, ttlSecondsAfterFinished=5)
     space.wait("mx/model", "condition=Ready")
     space.wait("mx/model", "delete")
@@ -174,9 +175,7 @@ def test_an_export_goes_when_its_time_is_over_and_its_files_stay(space: Workspac
     assert sorted(PurePosixPath(name).name for name in published(minio, space)) == ["model-fp32.onnx", "report.json"]
 
 
-def test_an_export_that_is_deleted_on_its_way_takes_its_pods_and_leaves_no_half_file(
-    space: Workspace, minio: Minio
-) -> None:
+def test_deleting_running_export_leaves_no_pods_or_partial_files(space: Workspace, minio: Minio) -> None:
     start(space, *THREE)
     space.wait_for_first("model")
     space.kubectl("delete", "mx/model", "--cascade=background")
@@ -190,7 +189,7 @@ def test_an_export_that_is_deleted_on_its_way_takes_its_pods_and_leaves_no_half_
     assert all(len(files) == 2 for files in folders.values())
 
 
-def test_an_operator_that_is_killed_comes_back_and_finishes_without_a_second_job(space: Workspace) -> None:
+def test_killed_operator_restarts_and_creates_no_second_job(space: Workspace) -> None:
     start(space, *THREE)
     space.wait_for_pod("model")
     before = job_uids(space)
@@ -203,13 +202,13 @@ def test_an_operator_that_is_killed_comes_back_and_finishes_without_a_second_job
 
 
 def kill_operator() -> None:
-    """End the operator as a crash does, with no time to say good-bye."""
+    """Kill the operator without a grace period, as a crash does."""
     kubectl("delete", "pods", OPERATOR_PODS, OPERATOR, "--force", "--grace-period=0")
 
 
 @pytest.fixture
 def stopped_operator(product: str) -> Iterator[None]:
-    """No operator while the test begins; it is there again afterwards."""
+    """Stop the operator for the start of a test, and start it again afterwards."""
     kubectl("scale", installation.DEPLOYMENT, "--replicas=0", OPERATOR)
     kubectl("wait", "--for=delete", "pods", OPERATOR_PODS, OPERATOR, "--timeout=120s")
     yield
@@ -217,7 +216,7 @@ def stopped_operator(product: str) -> Iterator[None]:
 
 
 def start_operator() -> None:
-    """Have one operator."""
+    """Scale to one operator."""
     kubectl("scale", installation.DEPLOYMENT, "--replicas=1", OPERATOR)
     kubectl("rollout", "status", installation.DEPLOYMENT, OPERATOR, "--timeout=300s")
 
@@ -238,7 +237,7 @@ OLD_STATUS = {
 }
 
 
-def test_the_status_of_an_older_operator_is_taken_over(stopped_operator: None, space: Workspace) -> None:
+def test_status_of_older_operator_is_adopted(stopped_operator: None, space: Workspace) -> None:
     start(space)
     space.kubectl(
         "patch", "mx/model", "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': OLD_STATUS})}"
@@ -253,7 +252,7 @@ def test_the_status_of_an_older_operator_is_taken_over(stopped_operator: None, s
     assert status["targets"][0]["artifact"]["uri"].startswith(f"s3://{RESULTS}/{space.name}/model/")
 
 
-def test_exporting_again_what_is_published_takes_the_file_that_is_there(space: Workspace, minio: Minio) -> None:
+def test_exporting_again_reuses_published_file(space: Workspace, minio: Minio) -> None:
     start(space)
     expect_ready(space)
     first = space.target("model")["artifact"]

@@ -1,25 +1,29 @@
-"""A real Prometheus scrapes the installed operator by what the chart writes on its Pods."""
+"""A real Prometheus scrapes the installed operator, found by the annotations of its Pods."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from cluster.bootstrap import kubectl
-from cluster.credentials import CA_FILE, PKI
-from cluster.installation import SYSTEM_NAMESPACE
-from cluster.layout import API_SERVER, REPOSITORY
+import pytest
+
 from e2e.support import Body, Workspace, build_export
 from integration.control_plane import wait_until
 from integration.prometheus import start_prometheus
+from testcluster.bootstrap import kubectl
+from testcluster.credentials import CA_FILE, PKI
+from testcluster.installation import SYSTEM_NAMESPACE
+from testcluster.layout import API_SERVER, REPOSITORY
+
+pytestmark = pytest.mark.own_cluster("the certificates of the test cluster")
 
 RULES = REPOSITORY / "helm/modelexport-operator/files/rules.yaml"
 CREDENTIALS = {"ca_file": str(CA_FILE), "cert_file": str(PKI / "admin.crt"), "key_file": str(PKI / "admin.key")}
 
 
 def discover_annotated_pods() -> dict[str, Any]:
-    """What a Prometheus makes of the usual annotations of Pods; Debian's is built without discovery in Kubernetes.
+    """Resolve the usual annotations of Pods as a Prometheus does; Debian's is built without Kubernetes discovery.
 
-    The way goes through the API server, which alone reaches the addresses of Pods.
+    Scrapes go through the API server, since only it reaches the addresses of Pods.
     """
     pods = json.loads(kubectl("get", "pods", f"--namespace={SYSTEM_NAMESPACE}", "--output=json"))["items"]
     return {
@@ -39,9 +43,7 @@ def _label(metadata: Body) -> dict[str, str]:
     return {"namespace": namespace, "pod": name, "__metrics_path__": path}
 
 
-def test_prometheus_scrapes_the_operator_by_its_annotations_and_counts_what_it_converts(
-    space: Workspace, tmp_path: Path
-) -> None:
+def test_prometheus_scrapes_operator_and_counts_conversions(space: Workspace, tmp_path: Path) -> None:
     counter = 'modelexport_conversions_total{format="ONNX", precision="FP32", reason="Succeeded"}'
     done = f"last_over_time({counter}[1m])"  # A busy machine misses a scrape now and then.
     with start_prometheus(tmp_path, discover_annotated_pods(), RULES.read_text()) as prometheus:

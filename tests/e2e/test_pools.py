@@ -7,24 +7,26 @@ from typing import Any
 
 import pytest
 
-from cluster import kwok
-from cluster.bootstrap import kubectl
-from cluster.layout import NODE_NAME
 from e2e.support import CLASSIFIER, INPUTS, SECONDS, Body, Workspace, build_export, find_condition
+from testcluster import kwok
+from testcluster.bootstrap import kubectl
+from testcluster.layout import NODE_NAME
 
-PICTURES = {"dataset": {"uri": f"s3://{INPUTS}/pictures.zip"}, "samples": 8192}
+pytestmark = pytest.mark.own_cluster("the name of its node, and KWOK")
+
+IMAGES = {"dataset": {"uri": f"s3://{INPUTS}/images.zip"}, "samples": 8192}
 MODEL = {
     "architecture": "YOLOv8-CLS",
     "checkpoint": {"uri": CLASSIFIER},
     "parameters": {"inputSize": [160, 160]},
 }
-"""So many pictures of this size make a calibration prefer devices; at a larger one the model would see nothing."""
+"""So many images of this size make a calibration prefer devices; at a larger one the model would see nothing."""
 THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
 
 
 @pytest.fixture
 def pools(space: Workspace) -> Iterator[str]:
-    """The value of the label ``pool`` for nodes of this test alone; its nodes go, the real one leaves."""
+    """The value of the label ``pool`` for nodes of this test; simulated nodes are deleted at the end."""
     yield space.name
     kubectl("delete", "nodes", f"--selector={kwok.LABEL},pool", "--wait=false")
     kubectl("label", "node", NODE_NAME, "pool-")
@@ -53,13 +55,13 @@ def test_targets_spread_over_arm_gpu_and_real_nodes(space: Workspace, pools: str
     gpus = pool(f"{pools}-gpu", "gpu", work=["Calibration"], resources=resources, tolerations=tolerations)
     node_pools = [pool(f"{pools}-arm", "arm", precisions=["FP32"]), pool(pools, "real"), gpus]
     class_name = space.create_class(nodePools=node_pools)
-    space.apply(build_export("model", *THREE, className=class_name, model=MODEL, calibration=PICTURES))
+    space.apply(build_export("model", *THREE, className=class_name, model=MODEL, calibration=IMAGES))
     space.wait("jobs", "create")
     deadline = time.monotonic() + SECONDS
     while len(nodes_of(space)) < len(THREE) and time.monotonic() < deadline:
         time.sleep(0.3)
     assert nodes_of(space) == {"FP32": arm, "FP16": NODE_NAME, "INT8": gpu}
-    # Only the real node converts; what pretends leaves no result, and its target fails with these words.
+    # Only the real node converts; a simulated one leaves no result, and its target fails with these words.
     space.wait("mx/model", "condition=Stalled")
     targets = {target["precision"]: target for target in space.read("mx/model")["status"]["targets"]}
     assert (targets["FP16"]["state"], targets["FP16"]["nodeName"]) == ("Succeeded", NODE_NAME)
@@ -67,9 +69,7 @@ def test_targets_spread_over_arm_gpu_and_real_nodes(space: Workspace, pools: str
     assert {targets[precision]["reason"] for precision in ("FP32", "INT8")} == {"InternalError"}
 
 
-def test_what_no_node_has_is_told_step_by_step_until_the_real_node_has_it_and_converts(
-    space: Workspace, pools: str
-) -> None:
+def test_missing_node_is_reported_until_suitable_node_appears(space: Workspace, pools: str) -> None:
     class_name = space.create_class(nodePools=[pool(pools, "late")])
     space.apply(build_export("model", "LiteRT/FP32", className=class_name))
     expect_missing(space, f"no node has the labels pool={pools}")
@@ -87,7 +87,7 @@ def test_what_no_node_has_is_told_step_by_step_until_the_real_node_has_it_and_co
 
 
 def expect_missing(space: Workspace, words: str) -> None:
-    """Wait until the export says what no node has."""
+    """Wait until the export names the label that no node has."""
     deadline = time.monotonic() + 120
     while words not in message_of(space):
         assert time.monotonic() < deadline, f"{words!r} is not in {message_of(space)!r}"

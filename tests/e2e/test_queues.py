@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.bootstrap import kubectl
 from e2e.support import Workspace, build_export
+from testcluster.bootstrap import kubectl
 
 PRIORITY = 1000
 
@@ -19,7 +19,7 @@ def priority_class(space: Workspace) -> Iterator[str]:
     kubectl("delete", "priorityclass", space.name)
 
 
-def test_a_limit_of_one_lets_one_target_convert_after_the_other(space: Workspace) -> None:
+def test_limit_of_one_serialises_targets(space: Workspace) -> None:
     class_name = space.create_class(jobs={"parallelism": 1})
     space.apply(build_export("model", "ONNX/FP32", "ONNX/FP16", className=class_name))
     space.wait("mx/model", "jsonpath={.status.targets[1].reason}=LimitReached")
@@ -29,9 +29,7 @@ def test_a_limit_of_one_lets_one_target_convert_after_the_other(space: Workspace
     assert second["status"]["startTime"] >= first["status"]["completionTime"]
 
 
-def test_a_job_in_a_queue_converts_when_kueue_has_admitted_it_with_the_priority_of_its_class(
-    space: Workspace, priority_class: str
-) -> None:
+def test_job_in_queue_runs_after_kueue_admits_it_with_priority(space: Workspace, priority_class: str) -> None:
     class_name = space.create_class(jobs={"queueName": "team", "priorityClassName": priority_class})
     space.apply(build_export("model", className=class_name))
     assert "from the queue team" in space.wait_for_reason("model", "Queued")["message"]

@@ -1,4 +1,4 @@
-"""The faults, each with what it does, for how long all may be unfinished after it, and what who runs us should do."""
+"""The faults, each with its effect, the time to recover from it, and advice for administrators."""
 
 import json
 import signal
@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from cluster.chart import NAMESPACE
-from cluster.layout import REPOSITORY
-from cluster.tools import FAKETIME
 from faults.history import JOBS
 from faults.injection import (
     GARBAGE,
@@ -25,12 +22,17 @@ from faults.injection import (
     watches,
 )
 from faults.judge import Order
+from faults.line import FILE_BYTES
 from faults.load import busy_loop
-from faults.world import Kept, World, leads, wait_for_leader
+from faults.world import ALL_TARGETS, REFUSED, Kept, World, leads, wait_for_leader
 from integration.api import Api, ApiError
 from integration.control_plane import wait_until
 from integration.proxy import WRITES
 from modelexport import names
+from testcluster.chart import NAMESPACE
+from testcluster.layout import REPOSITORY
+from testcluster.tools import FAKETIME
+from throttle import Way
 
 READS = ("GET",)
 EXIT_DEPOSED = 75
@@ -46,21 +48,23 @@ class Fault:
     """One fault.
 
     Attributes:
-        name: what happens.
-        strike: makes it happen within its context, and leaves the world as it was; a fault of the clock lasts.
-        bound: seconds after the fault until everything is told, on a machine that is five times slower than usual.
-        does: what the operator does in it.
-        advice: what whoever runs it should do.
-        share: how many of the Jobs have to end before its seconds begin, as a share.
-        seconds: how long it lasts, where that does not depend on the size.
-        operators: how many run.
-        settings: of the operators.
-        exits: the exit codes that are right in this fault.
+        name: the fault in a few words.
+        strike: causes the fault within its context, and undoes it at the end, apart from a change of the clock.
+        bound: seconds after the fault until everything is reported, on a machine five times slower than usual.
+        does: the reaction of the operator.
+        advice: the advice for administrators.
+        share: the share of the Jobs that must end before its seconds begin.
+        seconds: its duration, where that does not depend on the size.
+        operators: the number of operators.
+        settings: the settings of the operators.
+        exits: the exit codes that this fault allows.
         deletes: whether an export is deleted with its files after the fault.
         is_elected: whether the operators elect a leader.
         is_hurried: whether watches and liveness are checked ten times as often as by default, so that a silent watch
-            is noticed within a test; otherwise nothing heals by a restart before the bound.
-        only_long: whether it is left out of the short form.
+            is noticed within a test; otherwise no restart heals anything before the bound.
+        only_long: whether the short form leaves it out.
+        targets: the targets of each export.
+        has_store: whether Pods fetch from a real store and publish into it.
     """
 
     name: str
@@ -77,10 +81,12 @@ class Fault:
     is_elected: bool = False
     is_hurried: bool = True
     only_long: bool = False
+    targets: Sequence[str] = ALL_TARGETS
+    has_store: bool = False
 
 
 def by_rules(build: Callable[[], Sequence[Rule]], *, cut: bool = False) -> Strike:
-    """Treat requests by rules; ``cut``: the watches that are open are cut, so that rules meet those that follow."""
+    """Apply rules to requests; ``cut`` cuts the open watches, so that the rules apply to the next ones."""
 
     @contextmanager
     def strike(world: World) -> Iterator[None]:
@@ -102,12 +108,12 @@ def errors() -> list[Rule]:
 
 
 def lost_answers() -> list[Rule]:
-    """Half of the writes are carried out, and nobody hears of it."""
+    """Half of the writes are carried out, and their answers are lost."""
     return [Rule(lose_answer, share=0.5)]
 
 
 def garbage() -> list[Rule]:
-    """The watch of each kind says every kind of nonsense once."""
+    """The watch of each kind sends every sort of invalid data once."""
     kinds = ("modelexports", "exportclasses", "jobs", "pods", "nodes")
     return [watches(say(words), kind, times=1) for kind in kinds for words in GARBAGE.values()]
 
@@ -127,7 +133,7 @@ def cut_watches(world: World) -> Iterator[None]:
 
 
 def silence_of(plural: str) -> Strike:
-    """Keep the watches of a kind open, and pass nothing on; what is silent once stays so."""
+    """Keep the watches of a kind open, and pass nothing on; a silenced watch stays silent."""
 
     @contextmanager
     def strike(world: World) -> Iterator[None]:
@@ -143,12 +149,12 @@ def silence_of(plural: str) -> Strike:
 
 @contextmanager
 def burst_end(world: World) -> Iterator[None]:
-    """Start an operator anew whose watches end within their first burst, while Jobs go on."""
+    """Restart an operator whose watches end within their first burst, while Jobs go on."""
     kept = world.operator
     world.wait_for_ends(5)
     kept.is_watched = False
     kept.operator.kill()
-    time.sleep(1.0)  # Some Jobs end while nobody listens.
+    time.sleep(1.0)  # Some Jobs end while no operator watches.
     share = max(2, len(world.jobs()) // 4)
     world.injector.rules = [watches(end_after(share), kind, times=1) for kind in (JOBS, "pods")]
     kept.operator.start()
@@ -173,7 +179,7 @@ def operator_kills(world: World) -> Iterator[None]:
 
 
 def server_kill(*names_: str) -> Strike:
-    """Kill servers of the control plane, and start them again at the end."""
+    """Kill servers of the control plane, and restart them at the end."""
 
     @contextmanager
     def strike(world: World) -> Iterator[None]:
@@ -193,7 +199,7 @@ def server_kill(*names_: str) -> Strike:
 
 @contextmanager
 def frozen_leader(world: World) -> Iterator[None]:
-    """Freeze the leader, and have it leave when it wakes up."""
+    """Freeze the leader, and expect it to exit when it wakes up."""
     leader = wait_for_leader(world)
     leader.is_watched = False
     leader.operator.signal(signal.SIGSTOP)
@@ -210,7 +216,7 @@ def frozen_leader(world: World) -> Iterator[None]:
 
 @contextmanager
 def lease_losses(world: World) -> Iterator[None]:
-    """Take the Lease from a busy leader again and again, while its writes are not answered either."""
+    """Take the Lease from a busy leader repeatedly, while its writes are not answered either."""
     world.may_end.clear()
     wait_until("Jobs", lambda: len(world.jobs()) >= 9)
     yield  # More is ordered before the first loss.
@@ -225,14 +231,14 @@ def lease_losses(world: World) -> Iterator[None]:
             world.injector.rules = [*blocked, Rule(stay_silent, (*WRITES, *READS), "leases")]
             _expect_exit(world, kept)
         world.injector.rules = blocked
-        # The next life leads at once.
+        # The restarted operator leads at once.
         world.plane.kubectl("delete", "leases", "--all", f"--namespace={NAMESPACE}")
     world.injector.rules = ()
 
 
 @contextmanager
 def clock_jump(world: World) -> Iterator[None]:
-    """Put the clock of a running operator ten minutes ahead."""
+    """Set the clock of a running operator ten minutes ahead."""
     path = world.plane.folder / "clock"
     path.write_text("+600s")
     world.injected += 1
@@ -241,14 +247,14 @@ def clock_jump(world: World) -> Iterator[None]:
 
 @contextmanager
 def as_it_is(world: World) -> Iterator[None]:
-    """Do nothing: how the operators were started is the fault."""
+    """Do nothing: the fault lies in the settings of the operators."""
     world.injected += 1
     yield
 
 
 @contextmanager
 def deleted_namespace(world: World) -> Iterator[None]:
-    """Delete another namespace in which exports are on their way."""
+    """Delete another namespace while its exports run."""
     doomed = Api(world.plane, f"{world.api.namespace}-doomed")
     doomed.create("/api/v1/namespaces", {"metadata": {"name": doomed.namespace}})
     world.create([Order("doomed-0", {"ONNX/FP32": "", "ONNX/INT8": ""}), Order("doomed-2", {"ONNX/FP32": ""})], doomed)
@@ -261,7 +267,7 @@ def deleted_namespace(world: World) -> Iterator[None]:
 
 @contextmanager
 def changed_definition(world: World) -> Iterator[None]:
-    """Give our definition a column more, and take it away again."""
+    """Add a column to our definition, and remove it again."""
     column = {"name": "Fault", "type": "string", "jsonPath": ".metadata.name"}
     path = "/spec/versions/0/additionalPrinterColumns/-"
     patch = json.dumps([{"op": "add", "path": path, "value": column}])
@@ -273,8 +279,39 @@ def changed_definition(world: World) -> Iterator[None]:
         world.plane.kubectl("replace", f"--filename={REPOSITORY}/crds/{names.EXPORT_PLURAL}.yaml")
 
 
+def store_outage(way: Way, *, freezes: bool) -> Strike:
+    """Kill or freeze the store in the middle of uploads or of downloads."""
+
+    @contextmanager
+    def strike(world: World) -> Iterator[None]:
+        assert world.line is not None
+        server, throttle, struck = world.line.server, world.line.throttle, threading.Event()
+
+        def act() -> None:
+            if freezes:
+                server.signal(signal.SIGSTOP)
+            else:
+                server.kill()
+                throttle.cut()
+            struck.set()
+
+        throttle.arm(way, FILE_BYTES * 5 // 2, act)
+        wait_until("the middle of a transfer", struck.is_set)
+        world.injected += 1
+        try:
+            yield
+        finally:
+            if freezes:
+                time.sleep(world.size.freeze_seconds)
+                server.signal(signal.SIGCONT)
+            else:
+                server.start()
+
+    return strike
+
+
 def _expect_exit(world: World, kept: Kept) -> None:
-    """Have an operator leave that has lost its Lease; a zombie is killed."""
+    """Expect an operator that has lost its Lease to exit; kill it if it does not."""
     world.injected += 1
     if not kept.leaves_within(LEAVE_SECONDS):
         health = kept.operator.ask("/healthz", seconds=5)[0]
@@ -285,7 +322,7 @@ def _expect_exit(world: World, kept: Kept) -> None:
 
 @contextmanager
 def _beside(work: Callable[[], None]) -> Iterator[None]:
-    """Do something beside, and wait until it is done."""
+    """Run something in a thread, and wait for its end."""
     thread = threading.Thread(target=work)
     thread.start()
     try:
@@ -302,13 +339,24 @@ def _is_gone(api: Api) -> bool:
     return False
 
 
-DOWN, DEAF, LEADER, NOTHING = (
-    f"[{name}](runbooks/ModelExport{name}.md)" for name in ("OperatorDown", "OperatorDeaf", "NoLeader", "NothingSynced")
+DOWN, DEAF, LEADER, NOTHING, SYSTEM = (
+    f"[{name}](runbooks/ModelExport{name}.md)"
+    for name in ("OperatorDown", "OperatorDeaf", "NoLeader", "NothingSynced", "SystemFaults")
 )
 CLOCK = {"LD_PRELOAD": FAKETIME, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 OFTEN = {"MODELEXPORT_RESYNC_SECONDS": "5"}
 """Every export is looked at again while a test lasts; what is only wrong at a later look shows."""
 NOBODY = "Nothing; look at the API server."
+GIVEN_UP = "The same; a request that is not answered is given up within a minute."
+FETCHING = {
+    "killed": "Says `Retrying` where a Pod gave up: `fetch` tries again for 2 minutes, then the Job makes another Pod.",
+    "frozen": GIVEN_UP,
+}
+PUBLISHING = {
+    "killed": "Says `Running`: `publish` keeps the finished file and tries again for 15 minutes. No status names "
+    "a file before it is whole.",
+    "frozen": GIVEN_UP,
+}
 FAULTS = (
     Fault(
         "requests fail in six ways",
@@ -488,6 +536,20 @@ FAULTS = (
         bound=90,
         does="Opens the watch again that the API server ends.",
         advice="Nothing.",
+    ),
+    *(
+        Fault(
+            f"the store is {word} {where}",
+            store_outage(way, freezes=word == "frozen"),
+            bound=120,
+            does=does[word],
+            advice=f"Restore the store: {SYSTEM}.",
+            only_long=(word, way) not in (("killed", Way.DOWN), ("frozen", Way.UP)),
+            targets=("ONNX/FP32", REFUSED, "LiteRT/INT8"),
+            has_store=True,
+        )
+        for where, way, does in (("in downloads", Way.DOWN, FETCHING), ("in uploads", Way.UP, PUBLISHING))
+        for word in ("killed", "frozen")
     ),
 )
 """All faults; their names are those of the tests."""

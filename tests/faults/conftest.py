@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.chart import NAMESPACE
 from faults.catalogue import FAULTS
 from faults.page import write_page
 from faults.runner import Row, build_table
@@ -12,6 +11,7 @@ from integration import fixtures
 from integration.api import Api
 from integration.control_plane import ControlPlane
 from integration.proxy import Proxy
+from testcluster.chart import NAMESPACE
 
 plane, proxy, api = fixtures.plane, fixtures.proxy, fixtures.api
 
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def stage(
     plane: ControlPlane, proxy: Proxy, api: Api, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Stage]:
-    """Where a fault is played; no Lease is left for the next one."""
+    """The stage of a fault; no Lease is left for the next one."""
     yield Stage(plane, proxy, api, tmp_path, LONG if request.config.getoption("--long") else SHORT)
     plane.kubectl("delete", "leases", "--all", f"--namespace={NAMESPACE}")
 

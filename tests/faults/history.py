@@ -1,4 +1,4 @@
-"""What a witness saw of exports, Jobs and Pods, sorted by the conversion that it tells of. Pure."""
+"""The observed states of exports, Jobs and Pods, grouped by conversion. Pure."""
 
 import math
 from collections import defaultdict
@@ -19,12 +19,12 @@ class Sight:
     """One state of one object.
 
     Attributes:
-        at: when the witness heard of it, in seconds of its monotonic clock.
+        at: the time at which the witness received it, in seconds of its monotonic clock.
         kind: ``modelexports``, ``jobs`` or ``pods``.
         change: ``ADDED``, ``MODIFIED`` or ``DELETED``.
         body: the object.
-        since: the version from which it may have been so. It is lower than that of the object when the witness could
-            not listen for a while: the doubt is the operator's.
+        since: the earliest version at which the object may have been in this state. It is below the object's own
+            version if the witness missed events for a while; the operator then gets the benefit of the doubt.
     """
 
     at: float
@@ -41,12 +41,13 @@ class Sight:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a status says of a target."""
+    """The entry of a target in a status; ``artifact`` is its file, ``report`` the URI of its report, if it has them."""
 
     target: str
     state: str
     reason: str
-    artifact: bool
+    artifact: Body | None
+    report: str
     version: int
     at: float
 
@@ -57,7 +58,7 @@ class Claim:
 
 @dataclass
 class Conversion:
-    """All that was seen of one target's Jobs and of their Pods."""
+    """All observed states of one target's Jobs and of their Pods."""
 
     jobs: dict[str, list[Sight]] = field(default_factory=lambda: defaultdict(list))
     pods: list[Sight] = field(default_factory=list)
@@ -76,6 +77,10 @@ class Conversion:
         """Whether a Pod had succeeded at a version."""
         return any(sight.since <= version and _phase(sight.body) == "Succeeded" for sight in self.pods)
 
+    def has_failed_once(self, version: int) -> bool:
+        """Whether a Pod had failed at a version."""
+        return any(sight.since <= version and _phase(sight.body) == "Failed" for sight in self.pods)
+
     @property
     def created_at(self) -> float:
         """When its first Job was seen."""
@@ -90,14 +95,14 @@ class Conversion:
 
 @dataclass
 class Story:
-    """The history, sorted by what it tells of."""
+    """The history, grouped by conversion and export."""
 
     exports: dict[str, list[Sight]] = field(default_factory=lambda: defaultdict(list))
     conversions: dict[tuple[str, str], Conversion] = field(default_factory=lambda: defaultdict(Conversion))
 
     @classmethod
     def of(cls, history: Sequence[Sight]) -> "Story":
-        """Sort a history."""
+        """Group a history."""
         story = cls()
         for sight in history:
             labels = sight.body["metadata"].get("labels") or {}
@@ -111,27 +116,27 @@ class Story:
         return story
 
     def claims(self, name: str) -> Iterator[list[Claim]]:
-        """What each status of an export says of its targets, in the order of their versions."""
+        """The claims about the targets in each status of an export, in the order of versions."""
         for sight in self.exports[name]:
             if sight.change != "DELETED":
                 yield list(claims_of(sight))
 
-    def told_at(self, name: str, target: str) -> float:
-        """When a status first told of the end of a target."""
-        told = (c.at for claims in self.claims(name) for c in claims if c.target == target and c.state in FINAL)
-        return next(told, math.inf)
+    def reported_at(self, name: str, target: str) -> float:
+        """The time at which a status first reported the end of a target."""
+        reported = (c.at for claims in self.claims(name) for c in claims if c.target == target and c.state in FINAL)
+        return next(reported, math.inf)
 
     def final_claims(self, name: str) -> dict[str, Claim]:
-        """What the last status of an export says of its targets."""
+        """The claims about the targets in the last status of an export."""
         *_, last = ([], *self.claims(name))
         return {claim.target: claim for claim in last}
 
 
 def claims_of(sight: Sight) -> Iterator[Claim]:
-    """What a status says of the targets of its export."""
+    """The claims of a status about the targets of its export."""
     for entry in sight.body.get("status", {}).get("targets") or ():
-        target, has_artifact = f"{entry['format']}/{entry['precision']}", "artifact" in entry
-        yield Claim(target, entry["state"], entry["reason"], has_artifact, sight.version, sight.at)
+        target, files = f"{entry['format']}/{entry['precision']}", (entry.get("artifact"), entry.get("reportURI", ""))
+        yield Claim(target, entry["state"], entry["reason"], *files, sight.version, sight.at)
 
 
 def _target_of(labels: Mapping[str, str]) -> str:

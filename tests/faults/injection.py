@@ -1,4 +1,4 @@
-"""What a proxy does instead of passing an answer on, and the rules that say to which requests."""
+"""The faults that a proxy injects into answers, and the rules that choose the requests."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def delay(seconds: float) -> Treatment:
 
 
 def end_after(lines: int) -> Treatment:
-    """End the stream of a watch, as one that has nothing more to say, after some lines."""
+    """End the stream of a watch regularly after some lines."""
 
     async def treat(exchange: Exchange) -> web.StreamResponse:
         async with exchange.forward() as answer:
@@ -79,7 +79,7 @@ def end_after(lines: int) -> Treatment:
 
 
 def say(words: bytes) -> Treatment:
-    """Answer a watch with some words, and end its stream."""
+    """Answer a watch with the given lines, and end its stream."""
 
     async def treat(exchange: Exchange) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -110,15 +110,15 @@ GARBAGE = {
 
 @dataclass
 class Rule:
-    """Which requests are treated, and how.
+    """A fault and the requests that it applies to.
 
     Attributes:
-        treat: what happens to them.
-        verbs: their methods.
-        plural: the resource that they are for; empty: any.
+        treat: handles a request in place of the proxy.
+        verbs: the methods of the requests.
+        plural: their resource; empty for any.
         is_watch: whether they are watches.
-        share: how many of them, as a share.
-        times: how many at most.
+        share: the share of them that is treated.
+        times: the largest number that is treated.
     """
 
     treat: Treatment
@@ -129,7 +129,7 @@ class Rule:
     times: float = float("inf")
 
     def covers(self, exchange: Exchange) -> bool:
-        """Whether a request is one of those that can be treated."""
+        """Whether the rule applies to a request."""
         parts = exchange.request.path.split("/")
         return (
             self.times > 0
@@ -140,17 +140,17 @@ class Rule:
 
 
 def watches(treat: Treatment, plural: str = "", times: float = float("inf")) -> Rule:
-    """A rule for watches that are opened."""
+    """A rule for newly opened watches."""
     return Rule(treat, ("GET",), plural, is_watch=True, times=times)
 
 
 @dataclass
 class Injector:
-    """Chooses the treatment of each request; the first rule that strikes decides.
+    """Chooses the treatment of each request; the first rule that applies decides.
 
     Attributes:
-        rules: may be replaced at any time.
-        injected: how many requests were treated.
+        rules: the rules, which may be replaced at any time.
+        injected: the number of treated requests.
     """
 
     rules: Sequence[Rule] = ()

@@ -1,7 +1,7 @@
 """Judges an operator by the history of the objects that it works on. Pure: a history in, complaints out.
 
-A status is compared with what the API server knew when the status was written. Versions order what was written: all
-resources of an API server with one etcd share one sequence of ``resourceVersion``.
+The judge compares a status with the objects that the API server held when the status was written. Versions order all
+writes: the resources of an API server with one etcd share one sequence of ``resourceVersion``.
 """
 
 import math
@@ -17,17 +17,19 @@ FILES_REMOVED = "FilesRemoved"
 """The event of an export that went with its files."""
 OPEN_REASONS = ("Pending", "Queued", "Running", "Progressing")
 """What may be said before the end in a world that lacks nothing: it has its class, its nodes and its quota."""
+RETRYING = "Retrying"
+"""What may be said after a Pod has failed."""
 ROUNDING_SECONDS = 2.0
 """Times of Kubernetes are whole seconds, and a deletion takes a moment."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """An export that was asked for.
+    """An export that the scenario ordered.
 
     Attributes:
         name: its name.
-        ends: the reason with which each target has to end, as ``{"ONNX/FP16": "Succeeded"}``.
+        ends: the reason with which each target must end, as ``{"ONNX/FP16": "Succeeded"}``.
         ttl: ``ttlSecondsAfterFinished``.
         is_deleted: the scenario deletes it, with its files, after it has ended.
     """
@@ -44,12 +46,12 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told beside the statuses.
+class Reported:
+    """Events and metrics, beside the statuses.
 
     Attributes:
         events: pairs of an export's name and the reason of an event.
-        counted: the sum of ``modelexport_conversions_total``; ``None`` where no process lived long enough to know.
+        counted: the sum of ``modelexport_conversions_total``; ``None`` if no process lived long enough to know.
     """
 
     events: Collection[tuple[str, str]] = ()
@@ -58,14 +60,14 @@ class Told:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Complaints by kind, and the seconds until everything was told.
+    """Complaints by kind, and the seconds until everything was reported.
 
     Attributes:
-        lost: targets without an end, and exports that are gone too early.
+        lost: targets without an end, and exports that were deleted too early.
         double: targets that were converted twice.
-        wrong: last statuses that differ from what has happened.
+        wrong: last statuses that contradict the history, or the content of the store where there is one.
         untrue: statuses that were not true when they were written.
-        untold: final events that are missing, conversions that were not counted.
+        unreported: final events that are missing, conversions that were not counted.
         seconds: see ``recovery_seconds``.
     """
 
@@ -73,50 +75,58 @@ class Verdict:
     double: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     untrue: tuple[str, ...] = ()
-    untold: tuple[str, ...] = ()
+    unreported: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
     def complaints(self) -> tuple[str, ...]:
         """All complaints."""
-        return self.lost + self.double + self.wrong + self.untrue + self.untold
+        return self.lost + self.double + self.wrong + self.untrue + self.unreported
 
 
-def judge(history: Sequence[Sight], orders: Sequence[Order], told: Told, fault_end: float) -> Verdict:
-    """Judge what an operator made of some orders.
+def judge(
+    history: Sequence[Sight],
+    orders: Sequence[Order],
+    reported: Reported,
+    fault_end: float,
+    stored: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Judge the work of an operator on some orders.
 
     Args:
-        history: everything that the witness saw, in the order in which it saw it.
-        orders: what was asked for.
-        told: the events and metrics at the end.
-        fault_end: when the fault was over, in seconds of the witness's clock.
+        history: all states that the witness received, in the order of their arrival.
+        orders: the ordered exports.
+        reported: the events and metrics at the end.
+        fault_end: the end of the fault, in seconds of the witness's clock.
+        stored: the SHA-256 of every object in the store, by its URI; ``None`` where there is no store.
     """
     story = Story.of(history)
+    misplaced = () if stored is None else _find_misplaced(story, orders, stored)
     return Verdict(
         lost=tuple(text for order in orders for text in _find_lost(story, order)),
         double=tuple(text for order in orders for text in _find_double(story, order)),
-        wrong=tuple(text for order in orders for text in _find_wrong(story, order)),
+        wrong=(*(text for order in orders for text in _find_wrong(story, order)), *misplaced),
         untrue=tuple(text for order in orders for text in _find_untrue(story, order)),
-        untold=tuple(find_untold(orders, told)),
+        unreported=tuple(find_unreported(orders, reported)),
         seconds=recovery_seconds(story, orders, fault_end),
     )
 
 
-def is_all_told(history: Sequence[Sight], orders: Sequence[Order]) -> bool:
-    """Whether every target has an end in a status, and every Job its end."""
+def is_all_reported(history: Sequence[Sight], orders: Sequence[Order]) -> bool:
+    """Whether every Job has ended, and a status has reported the end of every target."""
     story = Story.of(history)
     return all(
-        max(story.told_at(order.name, target), story.conversions[order.name, target].ended_at) < math.inf
+        max(story.reported_at(order.name, target), story.conversions[order.name, target].ended_at) < math.inf
         for order in orders
         for target in order.ends
     )
 
 
 def recovery_seconds(story: Story, orders: Sequence[Order], fault_end: float) -> float:
-    """The longest time from what happens to its consequence, the time of the fault not counted.
+    """The longest reaction time in seconds, without the time of the fault.
 
-    That is: from an export's creation to its Jobs', and from a Job's end to the status that tells of it. Infinite when
-    something never came.
+    Reactions are the creation of an export's Jobs, and the status that reports the end of a Job. Infinite if one never
+    came.
     """
     return max((s for order in orders for s in _delays(story, order, fault_end)), default=0.0)
 
@@ -127,7 +137,7 @@ def _delays(story: Story, order: Order, fault_end: float) -> Iterator[float]:
     for target in order.ends:
         conversion = story.conversions[order.name, target]
         yield _delay(ordered_at, conversion.created_at, fault_end)
-        yield _delay(conversion.ended_at, story.told_at(order.name, target), fault_end)
+        yield _delay(conversion.ended_at, story.reported_at(order.name, target), fault_end)
 
 
 def _delay(cause: float, consequence: float, fault_end: float) -> float:
@@ -157,7 +167,7 @@ def _find_double(story: Story, order: Order) -> Iterator[str]:
         claims = (c for claims in story.claims(order.name) for c in claims if c.target == target)
         succeeded = next((claim.version for claim in claims if claim.state == SUCCEEDED), None)
         if succeeded is not None and any(_begin(job) > succeeded for job in jobs):
-            yield f"{order.name} {target}: a new Job after its success was told"
+            yield f"{order.name} {target}: a new Job after its success was reported"
 
 
 def _begin(job: Sequence[Sight]) -> float:
@@ -176,7 +186,7 @@ def _find_wrong(story: Story, order: Order) -> Iterator[str]:
             continue
         if claim.reason != reason:
             yield f"{order.name} {target}: {claim.state}/{claim.reason} at the end; it is {reason}"
-        elif claim.artifact != (reason == SUCCEEDED):
+        elif (claim.artifact is not None) != (reason == SUCCEEDED):
             yield f"{order.name} {target}: {claim.reason} {'with' if claim.artifact else 'without'} a file"
     last = next((s.body for s in reversed(story.exports[order.name]) if s.change != "DELETED"), {})
     good = sum(reason == SUCCEEDED for reason in order.ends.values())
@@ -184,6 +194,21 @@ def _find_wrong(story: Story, order: Order) -> Iterator[str]:
         yield f"{order.name}: {ready_of(last)['reason']} at the end; it is {order.reason}"
     elif (said := last.get("status", {}).get("ready")) not in (None, f"{good}/{len(order.ends)}"):
         yield f"{order.name}: {said} are ready at the end; {good} are"
+
+
+def _find_misplaced(story: Story, orders: Sequence[Order], stored: Mapping[str, str]) -> Iterator[str]:
+    """Compare the files in the last statuses with the store."""
+    promised: set[str] = set()
+    for order in orders:
+        for claim in story.final_claims(order.name).values():
+            if claim.artifact is not None:
+                uri, digest = claim.artifact["uri"], claim.artifact["sha256"]
+                promised |= {uri, claim.report}
+                if (found := stored.get(uri)) != digest:
+                    yield f"{order.name} {claim.target}: its file is {found or 'nothing'} in the store, not {digest}"
+                if claim.report not in stored:
+                    yield f"{order.name} {claim.target}: its report is not in the store"
+    yield from (f"{uri}: it is in the store, and no status tells of it" for uri in sorted(stored.keys() - promised))
 
 
 def _find_untrue(story: Story, order: Order) -> Iterator[str]:
@@ -206,7 +231,7 @@ def _find_untrue(story: Story, order: Order) -> Iterator[str]:
 
 
 def _find_lie(claim: Claim, conversion: Conversion, end: str) -> str:
-    """What is untrue in a claim at its time; empty when it is true."""
+    """The error in a claim at its time; empty if the claim is true."""
     at = claim.version
     if claim.state == SUCCEEDED and not (conversion.has("Complete", at) and conversion.has_published(at)):
         return "its Job had not succeeded"
@@ -216,7 +241,8 @@ def _find_lie(claim: Claim, conversion: Conversion, end: str) -> str:
         return "its Pod had not started"
     if claim.state in FINAL and claim.reason != end:
         return f"it is {end}"
-    if claim.state not in FINAL and claim.reason not in OPEN_REASONS:
+    is_retry = claim.reason == RETRYING and conversion.has_failed_once(at)
+    if claim.state not in FINAL and claim.reason not in OPEN_REASONS and not is_retry:
         return "nothing is missing"
     return ""
 
@@ -229,11 +255,11 @@ def _find_lie_of_export(ready: Body, claims: Sequence[Claim], order: Order) -> s
     return "" if reason in (*OPEN_REASONS, None) else "nothing is missing"
 
 
-def find_untold(orders: Sequence[Order], told: Told) -> list[str]:
-    """Return what events and metrics do not tell."""
+def find_unreported(orders: Sequence[Order], reported: Reported) -> list[str]:
+    """Return the ends that events and metrics miss."""
     wanted = [(order.name, FILES_REMOVED if order.is_deleted else order.reason) for order in orders]
-    missing = [f"{name}: no event {reason}" for name, reason in wanted if (name, reason) not in told.events]
+    missing = [f"{name}: no event {reason}" for name, reason in wanted if (name, reason) not in reported.events]
     targets = sum(len(order.ends) for order in orders)
-    if told.counted not in (None, targets):
-        missing.append(f"{told.counted} conversions are counted; it were {targets}")
+    if reported.counted not in (None, targets):
+        missing.append(f"{reported.counted} conversions are counted; it were {targets}")
     return missing

@@ -1,4 +1,4 @@
-"""Keeps the event loop of an operator busy from outside: many ask for its metrics at once."""
+"""Keeps the event loop of an operator busy from outside by many concurrent requests for its metrics."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ ASKERS = 24
 
 @contextmanager
 def busy_loop(operator: Operator) -> Iterator[None]:
-    """Ask for the metrics of an operator without a pause, until the context ends."""
+    """Request the metrics of an operator without a pause, until the context ends."""
     stop = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_ask_all(f"http://127.0.0.1:{operator.port}/metrics", stop)))
     thread.start()

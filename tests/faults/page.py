@@ -1,11 +1,11 @@
-"""Writes docs/faults.md: what each fault does, what the operator makes of it, and what the last long run measured."""
+"""Writes docs/faults.md: each fault, the reaction of the operator, and the measurements of the last long run."""
 
 from collections.abc import Sequence
 
-from bench.tables import table
-from cluster.layout import REPOSITORY
+from benchmarks.tables import table
 from faults.catalogue import FAULTS
 from faults.runner import HEADERS, Row
+from testcluster.layout import REPOSITORY
 
 PAGE = REPOSITORY / "docs/faults.md"
 INTRODUCTION = """# Faults
@@ -20,10 +20,15 @@ keeps every state of every ModelExport, Job and Pod, and judges at the end:
 - *double*: a target that was converted twice;
 - *wrong*: a last status that differs from what has happened;
 - *untrue*: any status in between that was not true when it was written;
-- *untold*: a final event that is missing, or a conversion that no metric counts;
+- *unreported*: a final event that is missing, or a conversion that no metric counts;
 - *ended*: an operator that ended by itself where it should not, or did not end where it should;
-- *seconds*: from the end of the fault until every Job was made, every end was told and an operator was ready. Its bound
-  holds on a machine five times slower than a common one.
+- *seconds*: from the end of the fault until every Job was made, every end was reported and an operator was ready. Its
+  bound holds on a machine five times slower than a common one.
+
+Pods are played, except in the faults of the store: there, `fetch` and `publish` of each Pod are the converter's own
+processes, and the store is versitygw; only the conversion between them is played, and leaves 4 MiB. Each export has
+three targets then. *Wrong* also counts a file that is not in the store as its status says, or that is there and in no
+status; *seconds* also covers every step that the fault interrupted.
 
 A fault with dashes was not measured yet."""
 ADVICE = """## What happens, and what to do
@@ -32,7 +37,7 @@ Alerts lead to [runbooks](operator.md#health-and-metrics); none of these faults 
 
 
 def build_page(rows: Sequence[Row]) -> str:
-    """Build the page; a fault that was not measured has dashes."""
+    """Build the page; a fault without a measurement has dashes."""
     by_name = {row.fault: row.cells() for row in rows}
     unknown = ["-"] * (len(HEADERS) - 2)
     results = [by_name.get(fault.name, [fault.name, *unknown, f"{fault.bound:.0f}"]) for fault in FAULTS]

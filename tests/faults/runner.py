@@ -1,4 +1,4 @@
-"""Runs one fault: orders exports before and within it, waits until all is told, and has the history judged."""
+"""Runs one fault: orders exports before and during it, waits until all is reported, and judges the history."""
 
 import threading
 import time
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from bench.tables import table
+from benchmarks.tables import table
 from faults.catalogue import Fault
 from faults.judge import Verdict, judge
 from faults.world import LEASE, Stage, World, build_orders, open_world
 
 ELECTION = {"MODELEXPORT_LEADER_ELECTION": "true", **LEASE}
-HEADERS = ("fault", "injected", "lost", "double", "wrong", "untrue", "untold", "ended", "seconds", "bound")
+HEADERS = ("fault", "injected", "lost", "double", "wrong", "untrue", "unreported", "ended", "seconds", "bound")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The outcome of a fault: numbers of complaints, and the seconds until all was told and an operator was ready.
+    """The outcome of a fault: numbers of complaints, and the seconds until all was reported and an operator was ready.
 
-    ``ended`` counts processes that ended by themselves where none should, and zombies.
+    ``ended`` counts processes that ended unexpectedly, and zombies.
     """
 
     fault: str
@@ -28,7 +28,7 @@ class Row:
     double: int
     wrong: int
     untrue: int
-    untold: int
+    unreported: int
     ended: int
     seconds: float
     bound: float
@@ -40,16 +40,16 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row as text."""
-        numbers = (self.injected, self.lost, self.double, self.wrong, self.untrue, self.untold, self.ended)
+        numbers = (self.injected, self.lost, self.double, self.wrong, self.untrue, self.unreported, self.ended)
         return [self.fault, *map(str, numbers), f"{self.seconds:.1f}", f"{self.bound:.0f}"]
 
 
 def run_fault(fault: Fault, stage: Stage) -> tuple[Row, list[str]]:
-    """Run a fault; returns its row and its complaints."""
+    """Run a fault; return its row and its complaints."""
     size = stage.size
     settings = {**(ELECTION if fault.is_elected else {}), **fault.settings}
-    orders = build_orders(size.exports, is_deleted=fault.deletes)
-    with open_world(stage, fault.operators, settings, is_hurried=fault.is_hurried) as world:
+    orders = build_orders(size.exports, fault.targets, is_deleted=fault.deletes)
+    with open_world(stage, fault.operators, settings, is_hurried=fault.is_hurried, has_store=fault.has_store) as world:
         early, late = orders[: size.exports // 2], orders[size.exports // 2 :]
         world.create(early)
         creator = threading.Thread(target=world.create, args=(late,), daemon=True)
@@ -59,11 +59,14 @@ def run_fault(fault: Fault, stage: Stage) -> tuple[Row, list[str]]:
             time.sleep(size.seconds if fault.seconds is None else fault.seconds)
         fault_end = time.monotonic()
         creator.join()
-        ready = world.wait_to_be_told(orders, fault_end, fault.bound)
+        ready = world.wait_until_reported(orders, fault_end, fault.bound)
         for order in orders:
             if order.is_deleted:
                 world.delete(order)
-        return _sum_up(fault, world, judge(world.witness.history, orders, world.read_told(orders), fault_end), ready)
+        reported, stored = world.read_reported(orders), None
+        if world.line:
+            ready, stored = max(ready, world.line.recovery_seconds(fault_end)), world.line.stored()
+        return _sum_up(fault, world, judge(world.witness.history, orders, reported, fault_end, stored), ready)
 
 
 def _sum_up(fault: Fault, world: World, verdict: Verdict, ready: float) -> tuple[Row, list[str]]:
@@ -76,17 +79,17 @@ def _sum_up(fault: Fault, world: World, verdict: Verdict, ready: float) -> tuple
         len(verdict.double),
         len(verdict.wrong),
         len(verdict.untrue),
-        len(verdict.untold),
+        len(verdict.unreported),
         len(ended),
         max(verdict.seconds, ready),
         fault.bound,
     )
-    late = [] if row.seconds <= row.bound else [f"all is told after {row.seconds:.0f} s, not {row.bound:.0f}"]
+    late = [] if row.seconds <= row.bound else [f"all is reported after {row.seconds:.0f} s, not {row.bound:.0f}"]
     return row, [*verdict.complaints, *ended, *late]
 
 
 def to_properties(row: Row) -> dict[str, Any]:
-    """The row as a test reports it."""
+    """The row as properties of a test report."""
     return asdict(row)
 
 

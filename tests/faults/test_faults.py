@@ -10,7 +10,7 @@ from faults.world import LONG, Stage
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_leaves_all_exports_told_and_true(
+def test_exports_end_with_true_status_after_fault(
     fault: Fault, stage: Stage, record_property: Callable[[str, object], None]
 ) -> None:
     if fault.only_long and stage.size is not LONG:

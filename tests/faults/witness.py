@@ -21,7 +21,7 @@ class Witness:
     """Keeps the history of a namespace.
 
     Attributes:
-        history: every state of every ModelExport, Job and Pod, in the order in which it was heard.
+        history: every state of every ModelExport, Job and Pod, in the order of arrival.
     """
 
     def __init__(self, api: Api) -> None:
@@ -45,7 +45,7 @@ class Witness:
                 thread.join()
 
     def latest(self, kind: str) -> list[Body]:
-        """The objects of a kind that exist, as they were heard of last."""
+        """The existing objects of a kind in their last known states."""
         with self._lock:
             return list(self._latest[kind].values())
 
@@ -71,7 +71,7 @@ class Witness:
                 stop.wait(RETRY_SECONDS)
 
     def _list(self, kind: str, heard: int) -> int:
-        """Hear of everything that a watch has missed; when in that time it happened nobody knows."""
+        """List everything that a watch has missed; the exact times of these changes are unknown."""
         listing = self._api.call("GET", PATHS[kind])
         found = {body["metadata"]["uid"]: body for body in listing["items"]}
         for uid, body in list(self._latest[kind].items()):

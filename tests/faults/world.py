@@ -1,4 +1,4 @@
-"""The world of one fault: a namespace with exports, operators that are kept running, played Pods and a witness."""
+"""The world of one fault: a namespace with exports, operators that are restarted, simulated Pods and a witness."""
 
 import math
 import re
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,8 @@ from pathlib import Path
 from faults import history
 from faults.history import SUCCEEDED
 from faults.injection import Injector
-from faults.judge import Order, Told, find_untold, is_all_told
+from faults.judge import Order, Reported, find_unreported, is_all_reported
+from faults.line import Line, open_line
 from faults.witness import TROUBLE, Witness
 from integration.api import EVENTS, EXPORTS, Api, ApiError, Body
 from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
@@ -23,11 +24,12 @@ from integration.kubelet import Kubelet, meanwhile, refuse, succeed
 from integration.process import Operator
 from integration.proxy import Proxy
 from modelexport import names
-from modelexport.matrix import TARGETS
+from modelexport.matrix.support import TARGETS
 from unit.operator.objects import make_export, result_text
 
 REFUSED, REFUSAL = "ONNX/FP16", "VerificationFailed"
 """The target of every second export that is not verified, and how it ends."""
+ALL_TARGETS = tuple(map(str, TARGETS[:9]))
 LONG_TTL = 300
 WORK_SECONDS = 1.0
 PROBE_SECONDS, PROBE_FAILURES = 20.0, 6
@@ -43,7 +45,7 @@ WATCHFUL = {"MODELEXPORT_AUDIT_SECONDS": "5", "MODELEXPORT_PATIENCE_SECONDS": "8
 
 @dataclass(frozen=True)
 class Size:
-    """How large a fault is: exports of nine targets, seconds that it lasts, how often what comes often comes."""
+    """The size of a fault: exports of nine targets, its seconds, and how often a repeated action repeats."""
 
     exports: int
     seconds: float
@@ -63,7 +65,7 @@ LONG = Size(exports=20, seconds=120.0, freeze_seconds=60.0, times=20)
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a fault is played: a control plane, the proxy before it, a namespace, and a folder for the operators."""
+    """The stage of a fault: a control plane, the proxy before it, a namespace, and a folder for the operators."""
 
     plane: ControlPlane
     proxy: Proxy
@@ -72,9 +74,9 @@ class Stage:
     size: Size
 
 
-def build_orders(count: int, *, is_deleted: bool = False) -> list[Order]:
-    """Exports of all targets; in every second one a target fails for good, and the first one has a TTL."""
-    ends = {str(target): SUCCEEDED for target in TARGETS}
+def build_orders(count: int, targets: Collection[str] = ALL_TARGETS, *, is_deleted: bool = False) -> list[Order]:
+    """Exports of the given targets; in every second export a target fails for good, and the first one has a TTL."""
+    ends = dict.fromkeys(targets, SUCCEEDED)
     orders = [
         Order(f"shapes-{i}", {**ends, REFUSED: REFUSAL} if i % 2 else ends, None if i else LONG_TTL)
         for i in range(count)
@@ -83,12 +85,12 @@ def build_orders(count: int, *, is_deleted: bool = False) -> list[Order]:
 
 
 class Kept:
-    """An operator that somebody starts again when it has ended, or when its liveness probe fails, as a kubelet does.
+    """An operator that is restarted when it has ended or its liveness probe fails, as by a kubelet.
 
     Attributes:
-        exits: with which codes it ended by itself.
-        lives: how often it was started.
-        is_watched: whether somebody looks after it.
+        exits: the exit codes with which it ended by itself.
+        lives: the number of its starts.
+        is_watched: whether it is restarted.
     """
 
     def __init__(self, operator: Operator, probe_seconds: float) -> None:
@@ -101,7 +103,7 @@ class Kept:
         self._probe_seconds = probe_seconds
 
     def leaves_within(self, seconds: float) -> bool:
-        """Whether its process, after which nobody looks, ends within some seconds."""
+        """Whether its process ends within some seconds; it is not restarted meanwhile."""
         assert self.operator.process is not None
         try:
             self.operator.process.wait(seconds)
@@ -110,7 +112,7 @@ class Kept:
         return True
 
     def look(self) -> None:
-        """Look after it once."""
+        """Check it once, and restart it if necessary."""
         if not self.is_watched:
             return
         process = self.operator.process
@@ -122,7 +124,7 @@ class Kept:
             self.operator.start()
         elif time.monotonic() > self._probed + self._probe_seconds:
             self._probed = time.monotonic()
-            # One that does not answer is starting, or short of time; the chart waits two minutes for it.
+            # An operator that does not answer is starting or slow; the chart's probe gives it two minutes.
             self._failures = self._failures + 1 if self.operator.ask("/healthz", seconds=5)[0] == 503 else 0
             if self._failures == PROBE_FAILURES:
                 self.operator.signal(signal.SIGTERM)
@@ -130,12 +132,13 @@ class Kept:
 
 @dataclass
 class World:
-    """What a fault works on.
+    """The surroundings that a fault changes.
 
     Attributes:
-        injected: how often something was done to the world, beside what the injector counts.
-        complaints: what a fault itself has found wrong with an operator.
+        injected: the number of faults, beside those that the injector counts.
+        complaints: the errors of an operator that a fault itself has found.
         is_elected: whether one of the operators leads; otherwise all do.
+        line: the store, and the Pods that use it; ``None`` if Pods are simulated entirely.
     """
 
     stage: Stage
@@ -146,6 +149,7 @@ class World:
     injected: int = 0
     complaints: list[str] = field(default_factory=list)
     is_elected: bool = False
+    line: Line | None = None
 
     def __post_init__(self) -> None:
         self.plane, self.proxy, self.api = self.stage.plane, self.stage.proxy, self.stage.api
@@ -158,7 +162,7 @@ class World:
         return self.operators[0]
 
     def create(self, orders: Sequence[Order], api: Api | None = None) -> None:
-        """Create exports, however long the API server takes to take them."""
+        """Create exports, and retry until the API server accepts them."""
         for order in orders:
             body = make_export(*order.ends, ttlSecondsAfterFinished=order.ttl)
             body["spec"] |= {"deletionPolicy": "Delete"} if order.is_deleted else {}
@@ -168,7 +172,7 @@ class World:
             self.insist(lambda body=body: (api or self.api).create(EXPORTS, body))  # type: ignore[misc]
 
     def insist(self, call: Callable[[], object]) -> None:
-        """Call the API server until it answers; what is there already, or gone, is as good."""
+        """Call the API server until it answers; an object that exists already, or no longer, counts as success."""
         wait_until("the API server to answer", lambda: _is_answered(call))
 
     def jobs(self) -> list[Body]:
@@ -179,8 +183,8 @@ class World:
         """Wait until so many Jobs have ended."""
         wait_until("Jobs to end", lambda: sum(map(has_ended, self.jobs())) >= count)
 
-    def wait_to_be_told(self, orders: Sequence[Order], fault_end: float, bound: float) -> float:
-        """Wait until every end is told and an operator is ready, or for the bound after what happened last.
+    def wait_until_reported(self, orders: Sequence[Order], fault_end: float, bound: float) -> float:
+        """Wait until every end is reported and an operator is ready, at most for the bound after the last change.
 
         Returns: the seconds from the end of the fault until an operator was ready; infinite when none was.
         """
@@ -190,25 +194,25 @@ class World:
             last = max([fault_end, *(sight.at for sight in past if sight.kind != history.EXPORTS)])
             if ready == math.inf and any(kept.operator.ask("/readyz", seconds=5)[0] == 200 for kept in self.operators):
                 ready = time.monotonic() - fault_end
-            if (ready < math.inf and is_all_told(past, orders)) or time.monotonic() > last + bound:
+            if (ready < math.inf and is_all_reported(past, orders)) or time.monotonic() > last + bound:
                 return ready
             time.sleep(LOOK_SECONDS)
 
-    def read_told(self, orders: Sequence[Order]) -> Told:
-        """Read the events and what was counted; both follow a status, so that they get a moment."""
+    def read_reported(self, orders: Sequence[Order]) -> Reported:
+        """Read the events and metrics; both follow the status a moment later."""
         end = time.monotonic() + EVENT_SECONDS
         while True:
-            told = self._read_told()
-            if not find_untold(orders, told) or time.monotonic() > end:
-                return told
+            reported = self._read_reported()
+            if not find_unreported(orders, reported) or time.monotonic() > end:
+                return reported
             time.sleep(LOOK_SECONDS)
 
-    def _read_told(self) -> Told:
+    def _read_reported(self) -> Reported:
         events = {(event["involvedObject"]["name"], event["reason"]) for event in self.api.list(EVENTS)}
         if any(kept.lives > 1 for kept in self.operators):
-            return Told(events)  # Who was started anew counts anew.
+            return Reported(events)  # The counters of a restarted operator begin at zero.
         counts = [_count(kept.operator) for kept in self.operators]
-        return Told(events, sum(counts) if self.is_elected else max(counts))  # Whoever leads counts everything.
+        return Reported(events, sum(counts) if self.is_elected else max(counts))  # The leader counts everything.
 
     def delete(self, order: Order) -> None:
         """Delete an export, and wait until it has gone."""
@@ -219,15 +223,16 @@ class World:
 
 @contextmanager
 def open_world(
-    stage: Stage, operators: int, settings: Mapping[str, str], *, is_hurried: bool = True
+    stage: Stage, operators: int, settings: Mapping[str, str], *, is_hurried: bool = True, has_store: bool = False
 ) -> Iterator[World]:
-    """Run operators that reach the API server through the proxy, and all that looks after them.
+    """Run operators that reach the API server through the proxy, with a kubelet and a witness.
 
     Args:
-        stage: where.
-        operators: how many.
-        settings: theirs, beside those of every fault; ``{folder}`` in a value stands for the folder of the plane.
+        stage: their stage.
+        operators: their number.
+        settings: their settings, beside those of every fault; ``{folder}`` in a value is the folder of the plane.
         is_hurried: whether watches and liveness are checked more often than by default.
+        has_store: whether Pods fetch from a real store and publish into it.
     """
     everything = {"MODELEXPORT_NAMESPACES": stage.api.namespace, **(WATCHFUL if is_hurried else {}), **settings}
     probe_seconds = PROBE_SECONDS / HURRY if is_hurried else PROBE_SECONDS
@@ -236,16 +241,23 @@ def open_world(
     for folder in folders:
         folder.mkdir()
     kept = [Kept(Operator(stage.proxy.address, folder, **filled), probe_seconds) for folder in folders]
+
+    def look() -> None:
+        for one in kept:
+            one.look()
+
     world = World(stage, Witness(stage.api), kept, is_elected="MODELEXPORT_LEADER_ELECTION" in settings)
-    kubelet = Kubelet(stage.api, _end, WORK_SECONDS)
     stage.proxy.choose = world.injector.choose
     with ExitStack() as stack:
+        if has_store:
+            world.line = stack.enter_context(open_line(stage.api, stage.folder / "line", _is_refused))
+        kubelet = world.line or Kubelet(stage.api, _end, WORK_SECONDS)
         stack.callback(_calm, stage.proxy)
         stack.enter_context(world.witness.watching())
         stack.enter_context(meanwhile(lambda: _play(world, kubelet)))
         for one in kept:
             stack.enter_context(one.operator.running())
-        stack.enter_context(meanwhile(lambda: [one.look() for one in kept]))
+        stack.enter_context(meanwhile(look))
         yield world
 
 
@@ -270,11 +282,11 @@ def _calm(proxy: Proxy) -> None:
     proxy.deaf_to = ""
 
 
-def _play(world: World, kubelet: Kubelet) -> None:
-    """Take all Pods of the namespace a step on; while the API server is away nothing happens."""
+def _play(world: World, kubelet: Kubelet | Line) -> None:
+    """Take all Pods of the namespace one step on; do nothing while the API server is down."""
     for pod in world.witness.latest(history.PODS):
         if pod["metadata"]["namespace"] != world.api.namespace:
-            continue  # Those of a namespace that is being deleted never start, and what never ends is not counted.
+            continue  # Pods of a namespace that is being deleted never start, and their conversions are not counted.
         if world.may_end.is_set() or not pod.get("status", {}).get("initContainerStatuses"):
             try:
                 kubelet.step(pod)
@@ -283,15 +295,20 @@ def _play(world: World, kubelet: Kubelet) -> None:
 
 
 def _end(api: Api, pod: Body) -> None:
-    """Let a Pod end as its order says."""
-    labels = pod["metadata"]["labels"]
-    target = f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}"
-    if names.FORMAT_LABEL not in labels:
+    """Let a Pod end as its order demands."""
+    if names.FORMAT_LABEL not in pod["metadata"]["labels"]:
         succeed(api, pod, result_text("FilesRemoved", "2 files were removed"))
-    elif target == REFUSED and int(labels[names.EXPORT_LABEL].rsplit("-", 1)[1]) % 2:
+    elif _is_refused(pod):
         refuse()(api, pod)
     else:
         succeed(api, pod)
+
+
+def _is_refused(pod: Body) -> bool:
+    """Whether the order of a Pod lets its verification fail."""
+    labels = pod["metadata"]["labels"]
+    target = f"{labels[names.FORMAT_LABEL]}/{labels[names.PRECISION_LABEL]}"
+    return target == REFUSED and int(labels[names.EXPORT_LABEL].rsplit("-", 1)[1]) % 2 == 1
 
 
 def _is_answered(call: Callable[[], object]) -> bool:
@@ -305,7 +322,7 @@ def _is_answered(call: Callable[[], object]) -> bool:
 
 
 def _count(operator: Operator) -> int:
-    """The conversions that an operator counts and that ended as an order says.
+    """The number of conversions that an operator counts as ended in the ordered way.
 
     Where a namespace is deleted, Jobs fail with their Pods; the operator counts that, too.
     """

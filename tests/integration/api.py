@@ -1,4 +1,4 @@
-"""A plain client of the API server for the tests: bodies in, bodies out, errors with the server's words."""
+"""A plain client of the API server for the tests: bodies in and out, and errors with the server's message."""
 
 import json
 import ssl
@@ -20,7 +20,7 @@ EVENTS = "/api/v1/namespaces/{0}/events"
 
 
 class ApiError(Exception):
-    """The API server said no."""
+    """The API server answered with an error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -92,7 +92,7 @@ class Api:
         return self.get(EXPORTS, name)
 
     def reasons_of_events(self) -> set[str]:
-        """The reasons that events have told."""
+        """The reasons in the events of the namespace."""
         return {event["reason"] for event in self.list(EVENTS)}
 
     def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:

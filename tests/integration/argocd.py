@@ -1,4 +1,4 @@
-"""Argo CD with all its own parts against a control plane: redis, the repository server, the application controller."""
+"""Argo CD with all its parts against a control plane: redis, the repository server, the application controller."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from cluster.layout import gitops_dir
-from cluster.tools import install_gitops
 from health_cases import ARGOCD
 from integration.api import Api, Body
 from integration.control_plane import PATIENCE_SECONDS, ControlPlane, run_process, wait_until
 from ports import free_port
+from testcluster.layout import module_dir
+from testcluster.tools import install_gitops
 
 NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"
@@ -36,18 +36,18 @@ REFRESH = "argocd.argoproj.io/refresh"
 
 
 def in_wave(wave: int, body: Body) -> Body:
-    """Say when a sync comes to an object: after all of the waves before are healthy."""
+    """Set the sync wave of an object: it is applied when all earlier waves are healthy."""
     annotations = {**body["metadata"].get("annotations", {}), "argocd.argoproj.io/sync-wave": str(wave)}
     return body | {"metadata": body["metadata"] | {"annotations": annotations}}
 
 
 def run_argocd(*arguments: str) -> str:
-    """Run the real command line of Argo CD and return what it prints.
+    """Run the real command line of Argo CD and return its output.
 
     Raises:
-        AssertionError: it failed, with its words.
+        AssertionError: it failed; the message is its output.
     """
-    command = [gitops_dir("argocd") / "argocd", *arguments]
+    command = [str(module_dir("argocd") / "argocd"), *arguments]
     environment = {**os.environ, "ARGOCD_BINARY_NAME": "argocd"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,19 +56,19 @@ def run_argocd(*arguments: str) -> str:
 
 @contextmanager
 def start_argocd(plane: ControlPlane, folder: Path) -> Iterator[None]:
-    """Install Argo CD as its manifests have it, teach it our health script as users do, and run it."""
+    """Install Argo CD by its own manifests, add our health script as users do, and run it."""
     install_gitops()
     _install(plane)
     redis, repositories = free_port(), free_port()
     server = [f"--port={repositories}", "--address=127.0.0.1", "--metrics-address=127.0.0.1", "--disable-tls"]
     controller = [f"--repo-server=127.0.0.1:{repositories}", "--repo-server-plaintext", f"--namespace={NAMESPACE}"]
-    # A sync that misses that a definition is served would wait two minutes until Argo CD looks again by itself.
+    # A sync that starts before a definition is served would wait two minutes for Argo CD's next refresh.
     controller += ["--app-resync=5", "--app-resync-jitter=0", "--persist-resource-health"]
     with ExitStack() as stack:
         store = ["redis-server", "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         stack.enter_context(run_process(store, folder / "redis.log"))
         for role, flags in (("argocd-repo-server", server), ("argocd-application-controller", controller)):
-            command = [str(gitops_dir("argocd") / "argocd"), *flags]
+            command = [str(module_dir("argocd") / "argocd"), *flags]
             command += [f"--redis=127.0.0.1:{redis}", f"--metrics-port={free_port()}"]
             environment = _environment(plane, folder) | {"ARGOCD_BINARY_NAME": role}
             stack.enter_context(run_process(command, folder / f"{role}.log", environment))
@@ -76,7 +76,7 @@ def start_argocd(plane: ControlPlane, folder: Path) -> Iterator[None]:
 
 
 def _install(plane: ControlPlane) -> None:
-    manifests = gitops_dir("argocd") / "manifests"
+    manifests = module_dir("argocd") / "manifests"
     plane.kubectl("create", "namespace", NAMESPACE)
     definitions = [f"--filename={path}" for path in manifests.glob("crds/*-crd.yaml")]
     plane.kubectl("create", *definitions)
@@ -92,7 +92,7 @@ def _environment(plane: ControlPlane, folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "KUBECONFIG": str(plane.kubeconfig),
-        # The API server of the kubeconfig is the one that Applications name kubernetes.default.svc.
+        # Applications name the API server of the kubeconfig kubernetes.default.svc.
         "ARGOCD_FAKE_IN_CLUSTER": "true",
         "ARGOCD_GPG_ENABLED": "false",
         "ARGOCD_ASK_PASS_SOCK": str(folder / "ask-pass.sock"),
@@ -103,14 +103,14 @@ def _environment(plane: ControlPlane, folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class State:
-    """What Argo CD says of an Application."""
+    """The state of an Application in Argo CD."""
 
     sync: str
     health: str
 
 
 class Application:
-    """An Application with a git repository of its own, made from the manifest that users start from.
+    """An Application with a git repository of its own, built from the manifest that users start with.
 
     ``api`` is the administrator's view of the namespace into which it syncs.
     """
@@ -123,14 +123,14 @@ class Application:
         _git(repository, "init", "--quiet", "--initial-branch=main")
 
     def create(self) -> None:
-        """Order the syncing; the objects go to a namespace that is named like the Application."""
+        """Create the Application; its objects go to a namespace of the same name."""
         body: Body = yaml.safe_load((ARGOCD / "application.yaml").read_text())
         body["metadata"]["name"] = body["spec"]["destination"]["namespace"] = self.name
         body["spec"]["source"]["repoURL"] = f"file://{self._repository}"
         self._argocd.create(APPLICATIONS, body)
 
     def commit(self, files: Mapping[str, Body | None]) -> None:
-        """Commit objects by their file names (none: the file goes) and have Argo CD look at once."""
+        """Commit objects by file name (None removes the file), and have Argo CD refresh at once."""
         for name, content in files.items():
             path = self._repository / name
             path.unlink() if content is None else path.write_text(yaml.safe_dump(content))
@@ -139,7 +139,7 @@ class Application:
         _git(self._repository, *author, "commit", "--quiet", "--allow-empty", f"--message={', '.join(files)}")
 
     def refresh(self, how: str = "normal") -> None:
-        """Have Argo CD compare, and wait until it has; ``hard`` is from scratch, without any cache."""
+        """Have Argo CD compare, and wait until it has; ``hard`` ignores its caches."""
         self._argocd.patch(f"{APPLICATIONS}/{self.name}", {"metadata": {"annotations": {REFRESH: how}}})
         wait_until("the refresh", lambda: REFRESH not in self.body()["metadata"].get("annotations", {}))
 
@@ -171,7 +171,7 @@ class Application:
 
     @contextmanager
     def recorded(self) -> Iterator[list[State]]:
-        """Record every state that is seen, each once in a row, the first and the last one included."""
+        """Record every observed state, without repetitions in a row, including the first and the last one."""
         stop, seen = threading.Event(), list[State]()
 
         def look() -> None:

@@ -11,7 +11,7 @@ plane, proxy, api = fixtures.plane, fixtures.proxy, fixtures.api
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module, which shares an operator, in one process, unless its tests name groups of their own."""
+    """Run the tests of a module, which share an operator, in one process, unless they name groups of their own."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))

@@ -1,6 +1,6 @@
 """A control plane of real parts without a node: etcd, the API server, and the Job and garbage collection controllers.
 
-The tests play the kubelet: they write the status of Pods. Everything listens on loopback at free ports.
+The tests simulate the kubelet: they write the status of Pods. Everything listens on loopback at free ports.
 """
 
 import os
@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cluster.layout import tool
-from cluster.tools import install
 from ports import free_port
+from testcluster.layout import tool
+from testcluster.tools import install
 
 TOKEN = "integration-admin"
 OPERATOR_TOKEN = "integration-operator"
@@ -30,41 +31,55 @@ PATIENCE_SECONDS = 120
 """Longer than a busy machine takes for anything: what comes at last is not late."""
 
 
-class Server:
-    """A server that can be killed, and started again with its data."""
+class Restartable(ABC):
+    """A process that can be killed, frozen, and started again with its data."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and set ``process``."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run until the context ends, even if killed in between."""
+        self.start()
+        try:
+            yield
+        finally:
+            assert self.process is not None
+            end_process(self.process)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+
+
+class Server(Restartable):
+    """A server of the control plane."""
 
     def __init__(self, folder: Path, name: str, *flags: str) -> None:
         self._command = [tool(name), *flags]
         self._log = folder / f"{name}.log"
         self._environment = {**os.environ, "HOME": str(folder)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run until the context ends, killed in between or not."""
-        self.start()
-        try:
-            yield
-        finally:
-            assert self._process is not None
-            end_process(self._process)
 
     def start(self) -> None:
-        """Start; ready or not, it returns at once."""
-        self._process = start_process(self._command, self._log, self._environment)
-
-    def kill(self) -> None:
-        """End the process as a crash does."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        """Start without waiting until the server is ready."""
+        self.process = start_process(self._command, self._log, self._environment)
 
 
 @dataclass(frozen=True)
 class ControlPlane:
     """A running control plane, and the token of its administrator.
 
-    ``servers`` are ``etcd``, ``kube-apiserver`` and ``kube-controller-manager``, those that run.
+    ``servers`` are those of ``etcd``, ``kube-apiserver`` and ``kube-controller-manager`` that run.
     """
 
     address: str
@@ -81,14 +96,14 @@ class ControlPlane:
         return self.folder / "apiserver/apiserver.crt"
 
     def wait_until_ready(self) -> None:
-        """Return when the API server can be used."""
+        """Wait until the API server is ready."""
         wait_until("the API server", lambda: _is_ready(self))
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
-        """Run the real kubectl and return what it prints.
+        """Run the real kubectl and return its output.
 
         Raises:
-            AssertionError: it failed, with its words.
+            AssertionError: it failed; the message is its output.
         """
         command = [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
@@ -98,7 +113,7 @@ class ControlPlane:
 
 @contextmanager
 def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Run a control plane that keeps its data in ``folder``, and end it."""
+    """Run a control plane with its data in ``folder`` until the context ends."""
     install()
     plane = ControlPlane(f"https://127.0.0.1:{free_port()}", folder)
     _write_credentials(plane)
@@ -113,7 +128,7 @@ def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
 
 
 def write_kubeconfig(path: Path, address: str, certificate: Path | None = None, token: str = TOKEN) -> None:
-    """Write a kubeconfig for an address; its user is the one of the token."""
+    """Write a kubeconfig for an address and the user of the token."""
     trust = {"certificate-authority": str(certificate)} if certificate else {}
     config = {
         "apiVersion": "v1",
@@ -127,10 +142,10 @@ def write_kubeconfig(path: Path, address: str, certificate: Path | None = None, 
 
 
 def wait_until(what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    """Return when something has come true.
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: it has not in time.
+        TimeoutError: it did not hold in time.
     """
     end = time.monotonic() + seconds
     while not is_true():
@@ -152,7 +167,7 @@ def run_process(
 
 
 def start_process(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process with its output at the end of a file."""
+    """Start a process that appends its output to a file."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -160,7 +175,7 @@ def start_process(command: list[str], log: Path, environment: dict[str, str] | N
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to leave, then make it."""
+    """Terminate a process, and kill it if it does not end."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(10)
@@ -185,6 +200,8 @@ def _etcd_flags(folder: Path, client: str, peer: str) -> list[str]:
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=default={peer}",
         "--unsafe-no-fsync",
+        # The default of 2 GiB is too little for the measurements at scale.
+        f"--quota-backend-bytes={8 << 30}",
         "--log-level=warn",
     ]
 
@@ -194,7 +211,7 @@ def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:
         f"--etcd-servers={store}",
         f"--secure-port={plane.address.rsplit(':', 1)[1]}",
         "--bind-address=127.0.0.1",
-        # The endpoint of the service `kubernetes` must not be loopback; nobody calls it here.
+        # The endpoint of the service `kubernetes` must not be loopback; nothing calls it here.
         "--advertise-address=198.51.100.9",
         f"--cert-dir={plane.folder / 'apiserver'}",
         f"--token-auth-file={plane.folder / 'tokens.csv'}",
@@ -203,9 +220,9 @@ def _api_server_flags(plane: ControlPlane, store: str) -> list[str]:
         f"--service-account-key-file={plane.folder / 'accounts.pub'}",
         f"--service-account-signing-key-file={plane.folder / 'accounts.key'}",
         "--service-cluster-ip-range=10.96.0.0/16",
-        # Nobody makes service accounts here; Pods would be refused for the lack of theirs.
+        # No controller creates service accounts here, and Pods without one would be refused.
         "--disable-admission-plugins=ServiceAccount",
-        # Some clusters check who may block the deletion of an owner; on those the operator needs one right more.
+        # Some clusters check who may block the deletion of an owner; there the operator needs one more right.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
     ]
 
@@ -218,7 +235,7 @@ def _controller_flags(plane: ControlPlane) -> list[str]:
         "--secure-port=0",
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
-        # The default of 5 would be what the measurements at scale measure.
+        # The default of 5 would dominate the measurements at scale.
         "--concurrent-job-syncs=20",
     ]
 

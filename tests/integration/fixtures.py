@@ -23,7 +23,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def api(plane: ControlPlane) -> Iterator[Api]:
-    """A namespace of its own, in which only Pods of the restricted level may run."""
+    """A new namespace that admits only Pods of the restricted level."""
     namespace = f"test-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     api = Api(plane, namespace)

@@ -1,19 +1,19 @@
-"""What the operator needs of an API server: its definitions, and its rights as the chart gives them."""
+"""The custom resource definitions, and the operator's rights from the chart."""
 
-from cluster.chart import NAMESPACE, Body, load, render
-from cluster.layout import REPOSITORY
 from integration.control_plane import ControlPlane, wait_until
+from testcluster.chart import NAMESPACE, Body, load, render
+from testcluster.layout import REPOSITORY
 
 RIGHTS = "templates/rbac.yaml"
 
 
 def install_definitions(plane: ControlPlane) -> None:
-    """Install definitions and rights, those of two operators, and wait until the definitions are served."""
+    """Install the definitions and the rights of two operators, and wait until the definitions are served."""
     plane.kubectl("apply", "--filename", str(REPOSITORY / "crds"))
     plane.kubectl("create", "namespace", NAMESPACE)
     plane.kubectl("apply", "--filename=-", text=render_rights())
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
-    # The API server says so a moment before it does.
+    # The condition appears a moment before the API server serves them.
     wait_until("the definitions to be served", lambda: _is_served(plane, "modelexports,exportclasses"))
 
 

@@ -3,15 +3,15 @@
 import json
 import subprocess
 
-from cluster.layout import gitops_dir
-from cluster.tools import install_gitops
 from integration.api import Body
+from testcluster.layout import module_dir
+from testcluster.tools import install_gitops
 
 
 def ask_kstatus(*bodies: Body) -> list[str]:
     """One status per object: InProgress, Current, Failed or Terminating."""
     install_gitops()
-    program, text = gitops_dir("kstatus") / "kstatus", "\n".join(map(json.dumps, bodies))
+    program, text = module_dir("kstatus") / "kstatus", "\n".join(map(json.dumps, bodies))
     done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [line.partition("\t")[0] for line in done.stdout.splitlines()]

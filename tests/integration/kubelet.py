@@ -1,4 +1,4 @@
-"""The part of the kubelet: Pods run and end as the test wants, by their target."""
+"""Simulates the kubelet: Pods run and end as the test wants, by their target."""
 
 import threading
 import time
@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 from integration.api import PODS, Api, ApiError, Body
 from modelexport import names
-from modelexport_operator.manifests import STEPS, output_of
+from modelexport_operator.jobs.conversion_job import STEPS, output_of
+from modelexport_operator.kube.clock import format_time, now
 from unit.operator.objects import ended, publish_into, result_text
 
 End = Callable[[Api, Body], None]
 
 
 def set_status(api: Api, pod: Body, **status: object) -> None:
-    """Write the status of a Pod; one that has gone in the meantime is nobody's business."""
+    """Write the status of a Pod; ignore a Pod that has been deleted meanwhile."""
     try:
         api.patch(f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
     except ApiError as error:
@@ -22,23 +23,24 @@ def set_status(api: Api, pod: Body, **status: object) -> None:
             raise
 
 
-def run(api: Api, pod: Body) -> None:
-    """Let a Pod convert for ever; while its first containers run, its phase is still Pending."""
-    running = {"running": {"startedAt": "2026-01-02T03:00:00Z"}}
-    set_status(api, pod, phase="Pending" if _converts(pod) else "Running", **_statuses(pod, names.CONVERT, running))
+def run(api: Api, pod: Body, container: str = names.CONVERT) -> None:
+    """Let a container of a Pod run for ever; the phase of the Pod stays Pending unless it is the last container."""
+    running = {"running": {"startedAt": format_time(now())}}
+    phase = "Pending" if _converts(pod) and container != names.PUBLISH else "Running"
+    set_status(api, pod, phase=phase, **_statuses(pod, container, running))
 
 
 def succeed(api: Api, pod: Body, answer: str = result_text()) -> None:
-    """Let a Pod publish its file where it was asked to, or end as well with another answer."""
+    """Let a Pod publish its file at the requested place, or succeed with another termination message."""
     answer = publish_into(output_of({"spec": {"template": pod}}), answer)
     set_status(api, pod, phase="Succeeded", **_statuses(pod, names.PUBLISH, _ended(0, answer, "Completed")))
 
 
-def fail(exit_code: int, message: str = "", reason: str = "Error") -> End:
-    """Let a Pod fail."""
+def fail(exit_code: int, message: str = "", reason: str = "Error", container: str = names.CONVERT) -> End:
+    """Let a Pod fail in one of its containers."""
 
     def end(api: Api, pod: Body) -> None:
-        set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(exit_code, message, reason)))
+        set_status(api, pod, phase="Failed", **_statuses(pod, container, _ended(exit_code, message, reason)))
 
     return end
 
@@ -49,14 +51,14 @@ def refuse(text: str = "cosine 0.91 is below 0.95") -> End:
 
 
 def find_no_node(api: Api, pod: Body) -> None:
-    """Let a Pod wait for a node, as the scheduler writes it."""
+    """Let a Pod wait for a node, with the condition that the scheduler writes."""
     message = "0/1 nodes are available: 1 Insufficient memory."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     set_status(api, pod, phase="Pending", conditions=[condition])
 
 
-def _terminate(api: Api, pod: Body) -> None:
-    """Let a Pod that is being deleted end, unless it has, and go."""
+def terminate(api: Api, pod: Body) -> None:
+    """End a Pod that is being deleted, unless it has ended, and remove it."""
     if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
         set_status(api, pod, phase="Failed", **_statuses(pod, names.CONVERT, _ended(137)))
     try:
@@ -71,7 +73,7 @@ def _converts(pod: Body) -> bool:
 
 
 def _statuses(pod: Body, container: str, state: Body) -> Body:
-    """The statuses of all containers: those before one have ended well, those after it wait; others have one only."""
+    """The statuses of all containers: those before one have succeeded, those after it wait; a clean-up Pod has one."""
     fields = {"image": "converter:1", "imageID": "", "ready": False, "restartCount": 0}
     if not _converts(pod):
         return {"containerStatuses": [{**fields, "name": pod["spec"]["containers"][0]["name"], "state": state}]}
@@ -89,7 +91,7 @@ def _ended(exit_code: int, message: str = "", reason: str = "Error") -> Body:
 
 @contextmanager
 def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterator[None]:
-    """End every Pod that appears: one end for all, or per target one for each attempt (the last for all further)."""
+    """End every new Pod: in one way for all, or per target in one way per attempt (the last one for all further)."""
     kubelet = Kubelet(api, ends)
 
     def look() -> None:
@@ -102,7 +104,7 @@ def play_kubelet(api: Api, ends: dict[str, list[End]] | End = succeed) -> Iterat
 
 @contextmanager
 def meanwhile(look: Callable[[], object], pause: float = 0.05) -> Iterator[None]:
-    """Have a part of Kubernetes that is played look at the world again and again."""
+    """Call a simulated part of Kubernetes repeatedly in a thread."""
     stop = threading.Event()
 
     def work() -> None:
@@ -123,8 +125,8 @@ class Kubelet:
 
     Args:
         api: the namespace of the Pods.
-        ends: one end for all, or per target one for each attempt (the last for all further).
-        seconds: for how long a Pod runs.
+        ends: one end for all Pods, or per target one per attempt (the last one for all further).
+        seconds: the running time of a Pod.
     """
 
     def __init__(self, api: Api, ends: dict[str, list[End]] | End, seconds: float = 0.0) -> None:
@@ -135,12 +137,12 @@ class Kubelet:
         self._ended: dict[str, list[str]] = {}
 
     def step(self, pod: Body) -> None:
-        """Take a Pod one step on; of one whose step fails the next look tries it again."""
+        """Take a Pod one step on; the next call retries a step that failed."""
         uid, labels = pod["metadata"]["uid"], pod["metadata"]["labels"]
         target = f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}"
         ended = self._ended.setdefault(target, [])
         if pod["metadata"].get("deletionTimestamp"):
-            _terminate(self._api, pod)
+            terminate(self._api, pod)
         elif self._seconds and uid not in self._begun:
             run(self._api, pod)
             self._begun[uid] = time.monotonic()

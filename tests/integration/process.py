@@ -1,8 +1,6 @@
-"""The operator as a process of its own, with the rights of its manifest and no others."""
+"""The operator as a separate process, with exactly the rights of its manifest."""
 
 import os
-import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,26 +9,26 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from integration.control_plane import OPERATOR_TOKEN, end_process, start_process, wait_until, write_kubeconfig
+from integration.control_plane import OPERATOR_TOKEN, Restartable, start_process, wait_until, write_kubeconfig
 from ports import free_port
 
-SOURCES = Path(__file__).parents[2] / "operator/src"
+ROOT = Path(__file__).parents[2]
+SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("sdk/src", "operator/src"))
 
 
-class Operator:
+class Operator(Restartable):
     """An operator that can be killed and started again."""
 
-    def __init__(self, address: str, folder: Path, certificate: Path | None = None, **settings: str) -> None:
+    def __init__(self, address: str, folder: Path, certificate: Path | None = None, /, **settings: str) -> None:
         self._kubeconfig = folder / "operator.kubeconfig"
         write_kubeconfig(self._kubeconfig, address, certificate, OPERATOR_TOKEN)
         self._settings = settings
         self.log = folder / "operator.log"
         self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run until the context ends, killed or not; it is ready when it begins."""
+        """Run until the context ends, which begins when the operator is ready."""
         with self.started():
             wait_until("the operator to be ready", lambda: self.ask("/readyz")[0] == 200 or not self.is_alive())
             assert self.is_alive(), self.log.read_text()[-2000:]
@@ -38,20 +36,16 @@ class Operator:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Run until the context ends, ready or not, and be it in several lives."""
-        self.start()
-        try:
+        """Run until the context ends, even through restarts, without waiting until it is ready."""
+        with super().running():
             yield
-        finally:
-            assert self.process is not None
-            end_process(self.process)
 
     def start(self) -> None:
-        """Start a life; it returns at once."""
+        """Start the process without waiting."""
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELEXPORT_")},
             "KUBECONFIG": str(self._kubeconfig),
-            "PYTHONPATH": str(SOURCES),
+            "PYTHONPATH": SOURCES,
             "MODELEXPORT_HTTP_HOST": "127.0.0.1",
             "MODELEXPORT_HTTP_PORT": str(self.port),
             **self._settings,
@@ -62,19 +56,8 @@ class Operator:
         """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
-    def kill(self) -> None:
-        """End the process as a crash does."""
-        self.signal(signal.SIGKILL)
-        assert self.process is not None
-        self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
     def ask(self, path: str, seconds: float = 60) -> tuple[int, str]:
-        """Ask the operator's HTTP server; status 0 when it does not answer."""
+        """Request a path of the operator's HTTP server; the status is 0 if it does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=seconds) as response:
                 return response.status, response.read().decode()

@@ -1,4 +1,4 @@
-"""A real Prometheus on a free port of loopback, which scrapes operators every second."""
+"""A real Prometheus on a free loopback port, which scrapes operators every second."""
 
 import json
 import math
@@ -28,13 +28,13 @@ class Prometheus:
     address: str
 
     def ask(self, path: str, **parameters: object) -> Any:
-        """Ask its API and return the data of the answer."""
+        """Query its API, and return the data of the answer."""
         query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=60) as response:
             return json.load(response)["data"]
 
     def values(self, query: str) -> list[float]:
-        """What a query says now, one value per series."""
+        """The current values of a query, one per series."""
         return [float(series["value"][1]) for series in self.ask("query", query=query)["result"]]
 
     def has_shown(self, query: str, start: float, end: float) -> bool:
@@ -53,12 +53,12 @@ class Prometheus:
 
 @contextmanager
 def start_prometheus(folder: Path, discovery: Mapping[str, Any], rules: str) -> Iterator[Prometheus]:
-    """Run a Prometheus and end it; its data go with the folder.
+    """Run a Prometheus with its data in a folder until the context ends.
 
     Args:
         folder: an empty folder.
-        discovery: the part of a ``scrape_config`` that says what is scraped, and how.
-        rules: a file of rules, which it evaluates.
+        discovery: the part of a ``scrape_config`` that selects the targets.
+        rules: the file of rules to evaluate.
     """
     address = f"127.0.0.1:{free_port()}"
     (folder / "rules.yaml").write_text(rules)
@@ -77,7 +77,7 @@ def start_prometheus(folder: Path, discovery: Mapping[str, Any], rules: str) -> 
 
 
 def scrape_port(port: int) -> Mapping[str, Any]:
-    """Discover one operator, which is a process of this machine."""
+    """Discover one operator that runs as a process of this machine."""
     return {"static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": NAMESPACE}}]}
 
 

@@ -1,7 +1,7 @@
-"""A proxy between the operator and the API server that fails where the test says.
+"""A proxy between the operator and the API server that fails at the request that the test chooses.
 
-Only writes of one namespace are counted. A fault strikes at one write: before it reaches the server, or after the
-server has carried it out and before the operator hears of it.
+Only writes to one namespace count. A fault strikes at one write: before it reaches the server, or after the server
+has carried it out and before the operator receives the answer.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ HOP_HEADERS = ("Host", "Transfer-Encoding", "Connection", "Content-Length", "Con
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the ``at``-th write: ``status`` answers instead of the server, ``then`` is called by the way."""
+    """A fault at the ``at``-th write: ``status`` replaces the server's answer, and ``then`` is called."""
 
     at: int
     after: bool = False
@@ -34,7 +34,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and the way to the server: ``forward`` carries it out and yields the answer, not read yet."""
+    """A request; ``forward`` sends it to the server and yields the unread answer."""
 
     request: web.Request
     forward: Callable[[], AbstractAsyncContextManager[ClientResponse]]
@@ -45,7 +45,7 @@ class Exchange:
         return self.request.query.get("watch") == "true"
 
     def cut(self) -> web.Response:
-        """Cut the connection; returns what nobody will get."""
+        """Cut the connection; return a stream whose data are lost."""
         if self.request.transport is not None:
             self.request.transport.abort()
         return web.Response(status=500)
@@ -63,7 +63,7 @@ Treatment = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Proxy:
-    """A running proxy; what it does can be changed at any time."""
+    """A running proxy; its behaviour can be changed at any time."""
 
     address: str
     namespace: str = ""
@@ -80,7 +80,7 @@ class Proxy:
     """The watches that are open."""
 
     def watch_over(self, namespace: str, fault: Fault | None = None) -> None:
-        """Count from now the writes of a namespace, and strike at one of them."""
+        """Count the writes to a namespace from now on, and strike at one of them."""
         self.namespace, self.fault, self.writes = namespace, fault, []
 
     def cut_watches(self) -> None:
@@ -145,7 +145,7 @@ async def _handle(proxy: Proxy, upstream: ClientSession, address: str, request: 
                 return _strike(fault, request)
             return await _pass_on(proxy, exchange, answer)
     except ClientError:
-        return exchange.cut()  # What lies behind a proxy is down.
+        return exchange.cut()  # The server behind the proxy is down.
 
 
 async def _pass_on(proxy: Proxy, exchange: Exchange, answer: ClientResponse) -> web.StreamResponse:

@@ -1,12 +1,12 @@
-"""One story for all faults: one target is published, one fails for good. Undisturbed it takes some fourteen writes."""
+"""One scenario for all faults: one target is published, one fails for good. Undisturbed, it takes some 14 writes."""
 
 from integration.api import EXPORTS, JOBS, PODS, Api, Body
-from integration.kubelet import play_kubelet, refuse, succeed
+from integration.kubelet import End, play_kubelet, refuse, succeed
 from unit.operator.objects import make_export
 
 STEPS = range(1, 17)
 """The writes at which a fault can strike, and two beyond the last one."""
-ENDS = {"ONNX/FP16": [succeed], "ONNX/FP32": [refuse()]}
+ENDS: dict[str, list[End]] = {"ONNX/FP16": [succeed], "ONNX/FP32": [refuse()]}
 
 
 def begin_scenario(api: Api) -> None:
@@ -17,14 +17,14 @@ def begin_scenario(api: Api) -> None:
 
 
 def run_scenario(api: Api) -> None:
-    """Tell the whole story."""
+    """Run the whole scenario."""
     with play_kubelet(api, ENDS):
         begin_scenario(api)
         api.wait_for_reason("TargetsFailed")
 
 
 def check_the_end(api: Api) -> None:
-    """One Job and one Pod per target, and the one status that this story can have."""
+    """Check that there is one Job and one Pod per target, and the only correct status."""
     jobs, pods = api.list(JOBS), api.list(PODS)
     assert sorted(job["metadata"]["labels"]["modelexport.dev/precision"] for job in jobs) == ["FP16", "FP32"]
     assert len(pods) == 2
@@ -44,7 +44,7 @@ def check_the_end(api: Api) -> None:
 
 
 def facts_of(target: Body) -> Body:
-    """What of a target does not depend on the clock."""
+    """The part of a target's status that does not depend on the clock."""
     artifact = target.get("artifact", {}).get("sha256")
     facts = {key: target.get(key) for key in ("state", "reason", "attempts", "verification")}
     return {**facts, "artifact": artifact}

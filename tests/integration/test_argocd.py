@@ -1,4 +1,4 @@
-"""The real Argo CD brings definitions, class and exports out of a git repository; the tests play the kubelet."""
+"""The real Argo CD applies definitions, class and exports from a git repository; the tests simulate the kubelet."""
 
 import uuid
 from collections.abc import Iterator
@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.chart import NAMESPACE, load
-from cluster.layout import REPOSITORY
 from health_cases import UNSEEN_MESSAGE
 from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
 from integration.argocd import Application, State, in_wave, start_argocd
@@ -17,6 +15,8 @@ from integration.control_plane import ControlPlane, start_control_plane
 from integration.installation import render_rights
 from integration.kubelet import play_kubelet, refuse, run
 from integration.process import Operator
+from testcluster.chart import NAMESPACE, load
+from testcluster.layout import REPOSITORY
 from unit.operator.objects import make_class, make_export
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -30,12 +30,12 @@ def order(*targets: str, name: str = "shapes", **spec: Any) -> Body:
 
 
 def consumer() -> Body:
-    """Something that wants the exported file, in the wave after the export."""
+    """An object that needs the exported file, in the wave after the export."""
     return in_wave(3, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "consumer"}})
 
 
 def installation() -> dict[str, Body]:
-    """What a repository holds to install everything but the operator's process, by file name."""
+    """The files of a repository that installs everything but the operator's process, by name."""
     definitions = [yaml.safe_load(path.read_text()) for path in (REPOSITORY / "crds").iterdir()]
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     bodies = [*definitions, namespace, *load(render_rights())]
@@ -44,7 +44,7 @@ def installation() -> dict[str, Body]:
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane that has not heard of us, and Argo CD."""
+    """A control plane without our definitions, and Argo CD."""
     with (
         start_control_plane(tmp_path_factory.mktemp("plane")) as plane,
         start_argocd(plane, tmp_path_factory.mktemp("argocd")),
@@ -66,7 +66,7 @@ def platform(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def team(platform: Application, plane: ControlPlane, tmp_path: Path) -> Application:
-    """An Application of a team, with a repository for exports alone."""
+    """An Application of a team, with a repository only for exports."""
     return Application(plane, f"team-{uuid.uuid4().hex[:8]}", tmp_path)
 
 
@@ -84,17 +84,17 @@ def wait_for_running(api: Api) -> None:
 
 
 def wait_for_failed_sync(application: Application, words: str) -> None:
-    """Wait until a sync has failed with these words; Argo CD tries it again, and calls it running."""
+    """Wait until a sync has failed with these words; Argo CD retries it, and reports it as running."""
     application.api.wait_for("the failure", lambda: words in str(application.operation()))
 
 
 def created(api: Api, path: str, name: str) -> str:
-    """When an object was created; Argo CD lets two seconds pass after each wave."""
+    """The creation time of an object; Argo CD pauses for two seconds after each wave."""
     time: str = api.get(path, name)["metadata"]["creationTimestamp"]
     return time
 
 
-def test_definitions_come_before_the_class_before_the_export_which_becomes_healthy(platform: Application) -> None:
+def test_sync_waves_order_crds_class_and_export(platform: Application) -> None:
     definition = created(platform.api, DEFINITIONS, "modelexports.modelexport.dev")
     assert definition < created(platform.api, CLASSES, "standard") < created(platform.api, EXPORTS, "shapes")
     with platform.recorded() as states, play_kubelet(platform.api):
@@ -103,7 +103,7 @@ def test_definitions_come_before_the_class_before_the_export_which_becomes_healt
     assert platform.health_of("shapes") == {"status": HEALTHY, "message": "1 of 1 targets are published"}
 
 
-def test_an_export_stays_synced_because_the_operator_writes_nothing_but_its_status(team: Application) -> None:
+def test_export_stays_synced_while_operator_writes_status(team: Application) -> None:
     team.commit({"export.yaml": order("ONNX/FP16", "LiteRT/INT8")})
     team.create()
     with team.recorded() as states:
@@ -123,7 +123,7 @@ def test_an_export_stays_synced_because_the_operator_writes_nothing_but_its_stat
     assert set(writers.values()) == {"status"}
 
 
-def test_a_failed_export_is_degraded_with_its_words_and_stays_synced(team: Application) -> None:
+def test_failed_export_is_degraded_with_message_but_synced(team: Application) -> None:
     team.commit({"export.yaml": order()})
     team.create()
     with play_kubelet(team.api, refuse("cosine 0.91 is below 0.95")):
@@ -133,7 +133,7 @@ def test_a_failed_export_is_degraded_with_its_words_and_stays_synced(team: Appli
     team.wait_for("Synced", DEGRADED)
 
 
-def test_suspending_and_resuming_are_commits(team: Application) -> None:
+def test_suspend_and_resume_work_by_commit(team: Application) -> None:
     team.commit({"export.yaml": order(suspend=True)})
     team.create()
     team.wait_for("Synced", SUSPENDED)
@@ -143,7 +143,7 @@ def test_suspending_and_resuming_are_commits(team: Application) -> None:
         team.wait_for("Synced", HEALTHY)
 
 
-def test_an_export_waits_for_a_class_that_is_committed_later(team: Application) -> None:
+def test_export_waits_for_class_committed_later(team: Application) -> None:
     team.commit({"export.yaml": order(className="late")})
     team.create()
     team.wait_for("Synced", PROGRESSING)
@@ -156,7 +156,7 @@ def test_an_export_waits_for_a_class_that_is_committed_later(team: Application) 
         team.wait_for("Synced", HEALTHY)
 
 
-def test_what_leaves_the_repository_is_pruned_with_its_jobs_and_pods(team: Application) -> None:
+def test_removal_from_repository_prunes_jobs_and_pods(team: Application) -> None:
     team.commit({"stays.yaml": order(name="stays"), "goes.yaml": order(name="goes")})
     team.create()
     with play_kubelet(team.api):
@@ -169,7 +169,7 @@ def test_what_leaves_the_repository_is_pruned_with_its_jobs_and_pods(team: Appli
     assert names_of(team.api, EXPORTS) == ["stays"]
 
 
-def test_a_later_wave_waits_until_the_export_is_healthy(team: Application) -> None:
+def test_later_wave_waits_for_healthy_export(team: Application) -> None:
     team.commit({"export.yaml": order(), "consumer.yaml": consumer()})
     team.create()
     with play_kubelet(team.api, run):
@@ -182,7 +182,7 @@ def test_a_later_wave_waits_until_the_export_is_healthy(team: Application) -> No
     assert "consumer" in names_of(team.api, CONFIG_MAPS)
 
 
-def test_a_failed_export_fails_the_sync_before_the_later_wave(team: Application) -> None:
+def test_failed_export_fails_sync_before_later_wave(team: Application) -> None:
     team.commit({"export.yaml": order(), "consumer.yaml": consumer()})
     team.create()
     with play_kubelet(team.api, refuse()):
@@ -190,7 +190,7 @@ def test_a_failed_export_fails_the_sync_before_the_later_wave(team: Application)
     assert "consumer" not in names_of(team.api, CONFIG_MAPS)
 
 
-def test_a_change_of_what_is_fixed_fails_the_sync_with_the_way_out(team: Application) -> None:
+def test_change_of_immutable_field_fails_sync_with_remedy(team: Application) -> None:
     team.commit({"export.yaml": order("ONNX/FP16")})
     team.create()
     with play_kubelet(team.api):
@@ -198,4 +198,4 @@ def test_a_change_of_what_is_fixed_fails_the_sync_with_the_way_out(team: Applica
     team.commit({"export.yaml": order("ONNX/FP32")})
     team.refresh()
     team.wait_for("OutOfSync", HEALTHY)
-    wait_for_failed_sync(team, "targets cannot be changed; create another ModelExport")
+    wait_for_failed_sync(team, "targets is immutable; create another ModelExport")

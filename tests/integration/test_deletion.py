@@ -1,9 +1,10 @@
-"""Deleting an export whose files go with it: the finalizer, the clean-up Job and the release, by a real API server."""
+"""Deleting an export with its files: the finalizer, the clean-up Job and the release, on a real API server."""
 
 import json
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,11 @@ CLEAN = "None/None"
 
 
 def removed(api: Api, pod: Body) -> None:
-    """Let a clean-up Pod end well."""
+    """Let a clean-up Pod succeed."""
     succeed(api, pod, result_text("FilesRemoved", "2 files were removed"))
 
 
-def apply(api: Api, policy: str = "Delete", **spec: object) -> None:
+def apply(api: Api, policy: str = "Delete", **spec: Any) -> None:
     body = make_export("ONNX/FP16", deletionPolicy=policy, **spec)
     body["metadata"] = {"name": "shapes", "finalizers": []}
     api.create(EXPORTS, body)
@@ -51,7 +52,7 @@ def story(api: Api) -> dict[str, str]:
     return {event["reason"]: event["message"] for event in api.list(EVENTS) if event["reason"].startswith("Files")}
 
 
-def publish(api: Api, **spec: object) -> None:
+def publish(api: Api, **spec: Any) -> None:
     apply(api, **spec)
     with play_kubelet(api, succeed):
         api.wait_for_reason("Succeeded")
@@ -59,7 +60,7 @@ def publish(api: Api, **spec: object) -> None:
 
 
 @pytest.mark.parametrize("cascade", ["Background", "Foreground", "Orphan"])
-def test_the_files_are_removed_and_then_the_export_goes(api: Api, cascade: str) -> None:
+def test_files_are_deleted_before_export(api: Api, cascade: str) -> None:
     publish(api)
     api.call("DELETE", f"{EXPORTS}/shapes?propagationPolicy={cascade}")
     with play_kubelet(api, {CLEAN: [removed]}):
@@ -75,7 +76,7 @@ def test_the_files_are_removed_and_then_the_export_goes(api: Api, cascade: str) 
     assert story(api) == {"FilesRemoved": "2 files were removed"}
 
 
-def test_conversions_are_stopped_before_the_clean_up(api: Api) -> None:
+def test_conversions_stop_before_file_deletion(api: Api) -> None:
     apply(api)
     with play_kubelet(api, {"ONNX/FP16": [run], CLEAN: [removed]}):
         api.wait_for("the converter to run", lambda: api.targets().get("ONNX/FP16", {}).get("state") == "Running")
@@ -93,9 +94,7 @@ def test_conversions_are_stopped_before_the_clean_up(api: Api) -> None:
     ],
     ids=["denied", "silent"],
 )
-def test_an_export_whose_files_cannot_be_removed_goes_and_says_where_they_are(
-    api: Api, operator: Operator, end: End, words: str
-) -> None:
+def test_failed_file_deletion_reports_remaining_files(api: Api, operator: Operator, end: End, words: str) -> None:
     publish(api)
     api.delete(EXPORTS, "shapes")
     with play_kubelet(api, {CLEAN: [end]}):
@@ -106,7 +105,7 @@ def test_an_export_whose_files_cannot_be_removed_goes_and_says_where_they_are(
     assert words in operator.log.read_text()
 
 
-def test_retain_after_all_takes_the_finalizer_away_and_starts_nothing(api: Api) -> None:
+def test_switch_to_retain_removes_finalizer_and_starts_nothing(api: Api) -> None:
     publish(api)
     api.patch(f"{EXPORTS}/shapes", {"spec": {"deletionPolicy": "Retain"}})
     api.wait_for("the finalizer to go", lambda: finalizers(api) == [])
@@ -121,7 +120,7 @@ def test_retain_after_all_takes_the_finalizer_away_and_starts_nothing(api: Api) 
     assert is_gone(api)
 
 
-def test_an_export_that_keeps_its_files_is_never_written_to(api: Api) -> None:
+def test_export_retaining_files_is_never_patched(api: Api) -> None:
     apply(api, policy="Retain")
     with play_kubelet(api, succeed):
         api.wait_for_reason("Succeeded")
@@ -132,7 +131,7 @@ def test_an_export_that_keeps_its_files_is_never_written_to(api: Api) -> None:
     assert is_gone(api)
 
 
-def test_a_namespace_that_goes_takes_its_exports_along(plane: ControlPlane, api: Api) -> None:
+def test_namespace_deletion_removes_its_exports(plane: ControlPlane, api: Api) -> None:
     publish(api)
     api.delete("/api/v1/namespaces", api.namespace)
     with play_kubelet(api, {CLEAN: [removed]}):
@@ -150,7 +149,7 @@ def _is_missing(api: Api, path: str) -> bool:
 
 @pytest.fixture
 def enclosed(api: Api) -> Iterator[str]:
-    """A class that gives each namespace its folders."""
+    """A class with folders per namespace."""
     name = f"enclosed-{uuid.uuid4().hex[:8]}"
     storage = {"endpoint": "http://minio:9000", "bucket": "exports", "prefix": "teams/{namespace}"}
     sources = ["s3://checkpoints/{namespace}/"]
@@ -176,7 +175,7 @@ def order(api: Api, class_name: str, uri: str) -> None:
         ("{0}-2/best.pt", "SourceNotAllowed"),
     ],
 )
-def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, key: str, reason: str) -> None:
+def test_namespace_cannot_read_other_checkpoints(api: Api, enclosed: str, key: str, reason: str) -> None:
     order(api, enclosed, f"s3://checkpoints/{key.format(api.namespace)}")
     api.wait_for_reason(reason)
     ready = api.ready()
@@ -186,7 +185,7 @@ def test_a_namespace_cannot_read_anothers_checkpoints(api: Api, enclosed: str, k
     assert api.list(JOBS) == []
 
 
-def test_a_namespace_reads_and_writes_its_own_folders(api: Api, enclosed: str) -> None:
+def test_namespace_reads_and_writes_its_own_folders(api: Api, enclosed: str) -> None:
     order(api, enclosed, f"s3://checkpoints/{api.namespace}/best.pt")
     api.wait_for("the Job", lambda: api.list(JOBS))
     environment = api.list(JOBS)[0]["spec"]["template"]["spec"]["initContainers"][0]["env"]

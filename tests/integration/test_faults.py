@@ -1,4 +1,4 @@
-"""Cut connections, lost answers and errors at every step of the write sequence: the end is always the same."""
+"""Cut connections, lost answers and errors at every write: the outcome is always the same."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def disturbed(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield operator
 
 
-def test_the_undisturbed_scenario_writes_each_thing_once(api: Api, proxy: Proxy, disturbed: Operator) -> None:
+def test_undisturbed_scenario_writes_everything_once(api: Api, proxy: Proxy, disturbed: Operator) -> None:
     proxy.watch_over(api.namespace)
     run_scenario(api)
     check_the_end(api)
@@ -32,7 +32,9 @@ def test_the_undisturbed_scenario_writes_each_thing_once(api: Api, proxy: Proxy,
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("after", [False, True], ids=["not-carried-out", "answer-lost"])
-def test_a_cut_connection_changes_nothing(api: Api, proxy: Proxy, disturbed: Operator, step: int, after: bool) -> None:
+def test_dropped_connection_changes_nothing(
+    api: Api, proxy: Proxy, disturbed: Operator, step: int, after: bool
+) -> None:
     proxy.watch_over(api.namespace, Fault(step, after))
     run_scenario(api)
     check_the_end(api)
@@ -42,22 +44,20 @@ def test_a_cut_connection_changes_nothing(api: Api, proxy: Proxy, disturbed: Ope
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("status", [409, 429, 500])
-def test_an_error_of_the_api_server_changes_nothing(
-    api: Api, proxy: Proxy, disturbed: Operator, step: int, status: int
-) -> None:
+def test_api_server_error_changes_nothing(api: Api, proxy: Proxy, disturbed: Operator, step: int, status: int) -> None:
     proxy.watch_over(api.namespace, Fault(step, status=status))
     run_scenario(api)
     check_the_end(api)
 
 
-def test_a_sick_api_server_is_not_hammered(api: Api, proxy: Proxy, disturbed: Operator) -> None:
+def test_overloaded_api_server_is_not_hammered(api: Api, proxy: Proxy, disturbed: Operator) -> None:
     proxy.watch_over(api.namespace, Fault(1, status=500, times=8))
     run_scenario(api)
     check_the_end(api)
-    assert len(proxy.writes) <= 3 * max(STEPS)  # Without a back-off these would be hundreds.
+    assert len(proxy.writes) <= 3 * max(STEPS)  # Without backoff these would be hundreds.
 
 
-def test_a_refused_job_is_told_and_offered_again(api: Api, proxy: Proxy, disturbed: Operator) -> None:
+def test_rejected_job_is_reported_and_retried(api: Api, proxy: Proxy, disturbed: Operator) -> None:
     proxy.watch_over(api.namespace, Fault(1, status=403, times=2))
     begin_scenario(api)
     api.wait_for_reason("TargetsFailed")
@@ -68,7 +68,7 @@ def test_a_refused_job_is_told_and_offered_again(api: Api, proxy: Proxy, disturb
     api.wait_for("the Jobs", lambda: len(api.list(JOBS)) == 2, seconds=50)
 
 
-def test_two_operators_at_once_do_nothing_twice(
+def test_two_operators_duplicate_nothing(
     api: Api, plane: ControlPlane, disturbed: Operator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     second = Operator(plane.address, tmp_path_factory.mktemp("second"), plane.certificate)

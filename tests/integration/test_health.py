@@ -1,4 +1,4 @@
-"""Health that means something: a deaf operator is not healthy, however alive it is."""
+"""Liveness: an operator whose watches are silent is unhealthy, even while its process runs."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def begin_export(api: Api) -> None:
 
 
 def wait_to_be_healthy(api: Api, operator: Operator) -> None:
-    """Wait for it: an operator of so little patience takes a machine that is busy for a watch that is silent."""
+    """Wait until it is healthy: with so short a tolerance, a busy machine looks like a silent watch."""
     api.wait_for("the operator to be healthy", lambda: operator.ask("/healthz") == (200, "ok\n"))
 
 
@@ -43,11 +43,9 @@ def listening(proxy: Proxy, tmp_path: Path) -> Iterator[Operator]:
 
 
 @pytest.mark.parametrize("plural", ["modelexports", "jobs"])
-def test_a_silent_watch_makes_the_operator_unhealthy_and_a_restart_heals_it(
-    api: Api, proxy: Proxy, tmp_path: Path, plural: str
-) -> None:
+def test_stale_watch_fails_liveness_and_restart_recovers(api: Api, proxy: Proxy, tmp_path: Path, plural: str) -> None:
     operator = Operator(proxy.address, tmp_path, **OFTEN)
-    deaf = re.compile(rf"the watch has not told of (\d+ \w+, )*\d+ {plural}")
+    deaf = re.compile(rf"the watch is behind by (\d+ \w+, )*\d+ {plural}")
     with operator.running():
         wait_to_be_healthy(api, operator)
         proxy.deaf_to = plural
@@ -62,7 +60,7 @@ def test_a_silent_watch_makes_the_operator_unhealthy_and_a_restart_heals_it(
         wait_to_be_healthy(api, operator)
 
 
-def test_an_object_that_was_deleted_unheard_is_forgotten(api: Api, proxy: Proxy, listening: Operator) -> None:
+def test_object_deleted_during_stale_watch_is_forgotten(api: Api, proxy: Proxy, listening: Operator) -> None:
     begin_export(api)
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")
@@ -73,7 +71,7 @@ def test_an_object_that_was_deleted_unheard_is_forgotten(api: Api, proxy: Proxy,
     api.wait_for("the export to be forgotten", lambda: known not in listening.ask("/metrics")[1])
 
 
-def test_metrics_are_what_prometheus_reads_and_name_no_object(api: Api, listening: Operator) -> None:
+def test_metrics_parse_in_prometheus_and_name_no_object(api: Api, listening: Operator) -> None:
     begin_export(api)
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")
@@ -89,8 +87,8 @@ def test_metrics_are_what_prometheus_reads_and_name_no_object(api: Api, listenin
     assert float(memory[1]) < 150e6
 
 
-def test_wrong_settings_are_all_told_and_nothing_starts() -> None:
-    wrong = {"MODELEXPORT_WORKERS": "many", "MODELEXPORT_HTTP_PORT": "0", "PYTHONPATH": str(SOURCES)}
+def test_all_invalid_settings_are_reported_at_startup() -> None:
+    wrong = {"MODELEXPORT_WORKERS": "many", "MODELEXPORT_HTTP_PORT": "0", "PYTHONPATH": SOURCES}
     command = [sys.executable, "-m", "modelexport_operator"]
     done = subprocess.run(command, env={**os.environ, **wrong}, capture_output=True, text=True, check=False)
     assert done.returncode == 78
@@ -99,18 +97,18 @@ def test_wrong_settings_are_all_told_and_nothing_starts() -> None:
 
 
 class NotFound(BaseHTTPRequestHandler):
-    """Answers 404 to everything."""
+    """Answers 404 to every request."""
 
-    def do_GET(self) -> None:  # The name is http.server's.
+    def do_GET(self) -> None:  # http.server prescribes the name.
         self.send_error(404)
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def bare_server(tmp_path: Path) -> Iterator[Path]:
-    """The kubeconfig of an API server that knows none of our kinds."""
+    """The kubeconfig of an API server without our kinds."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{server.server_port}")
@@ -119,11 +117,11 @@ def bare_server(tmp_path: Path) -> Iterator[Path]:
     server.server_close()
 
 
-def test_an_operator_without_its_definitions_says_so(bare_server: Path) -> None:
+def test_operator_without_crds_reports_it(bare_server: Path) -> None:
     environment = {
         **os.environ,
         "KUBECONFIG": str(bare_server),
-        "PYTHONPATH": str(SOURCES),
+        "PYTHONPATH": SOURCES,
         "MODELEXPORT_HTTP_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", "modelexport_operator"]

@@ -1,4 +1,4 @@
-"""An operator that is killed at every step of the write sequence and started again: the end is always the same."""
+"""An operator that is killed at every write and restarted: the outcome is always the same."""
 
 from pathlib import Path
 
@@ -13,16 +13,14 @@ from integration.scenario import ENDS, STEPS, begin_scenario, check_the_end
 
 @pytest.mark.parametrize("step", [pytest.param(step, marks=pytest.mark.xdist_group(f"step-{step}")) for step in STEPS])
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-write", "after-the-write"])
-def test_a_killed_operator_comes_to_the_same_end(
-    api: Api, proxy: Proxy, tmp_path: Path, step: int, after: bool
-) -> None:
+def test_restart_after_kill_reaches_same_result(api: Api, proxy: Proxy, tmp_path: Path, step: int, after: bool) -> None:
     operator = Operator(proxy.address, tmp_path)
     proxy.watch_over(api.namespace, Fault(step, after, then=operator.kill))
     with play_kubelet(api, ENDS):
         with operator.running():
             begin_scenario(api)
             api.wait_for("the kill or the end", lambda: not operator.is_alive() or has_ended(api))
-        proxy.fault = None  # Where the first life took fewer steps, it would strike in the second.
+        proxy.fault = None  # If the first process made fewer writes, the fault would strike the second.
         with operator.running():
             api.wait_for_reason("TargetsFailed")
     check_the_end(api)

@@ -1,4 +1,4 @@
-"""Two operators, one leader: the other one knows everything, writes nothing, and takes over in time."""
+"""Two operators, one leader: the follower keeps its cache current, writes nothing, and takes over in time."""
 
 import os
 import signal
@@ -36,14 +36,14 @@ TARGETS = ("ONNX/FP16", "ONNX/FP32")
 
 @pytest.fixture(autouse=True)
 def lease(plane: ControlPlane) -> Iterator[None]:
-    """No Lease of another test."""
+    """Delete the Lease of earlier tests."""
     yield
     plane.kubectl("delete", "leases", "--all", "--namespace=modelexport-system")
 
 
 @contextmanager
 def leader_and_follower(plane: ControlPlane, proxy: Proxy, folder: Path) -> Iterator[tuple[Operator, Operator]]:
-    """A leader that reaches the API server by itself, and a follower whose requests the proxy counts."""
+    """A leader with a direct connection to the API server, and a follower whose requests the proxy counts."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
     second.mkdir()
@@ -70,7 +70,7 @@ def begin(api: Api, name: str = "shapes") -> None:
 
 
 def let_run_out(api: Api) -> None:
-    """Shorten the Lease of a leader that is gone: with so short a one it could have lost it before."""
+    """Shorten the Lease of a dead leader: with so short a Lease from the start, it might have lost it earlier."""
     api.patch(f"{LEASE}/{LEASE_NAME}", {"spec": {"leaseDurationSeconds": LEASE_SECONDS}})
 
 
@@ -79,9 +79,7 @@ def holder(api: Api) -> Body:
     return lease["spec"]  # type: ignore[no-any-return]
 
 
-def test_a_follower_is_ready_and_writes_nothing_while_the_leader_works(
-    api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_standby_is_ready_and_writes_nothing(api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path) -> None:
     with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
         proxy.watch_over(api.namespace)
         begin(api)
@@ -96,7 +94,7 @@ def test_a_follower_is_ready_and_writes_nothing_while_the_leader_works(
         assert "modelexport_exports{" not in follower.ask("/metrics")[1]
 
 
-def test_a_leader_that_is_killed_is_followed_in_time_and_no_job_is_made_twice(
+def test_killed_leader_is_replaced_without_duplicate_jobs(
     api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
 ) -> None:
     with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
@@ -110,7 +108,7 @@ def test_a_leader_that_is_killed_is_followed_in_time_and_no_job_is_made_twice(
         begun = len(proxy.asked)
         wait_to_lead(api, follower)
         asked = proxy.asked[begun:]
-        # Its looks are counted instead of seconds: on a busy machine it has fewer of them in this time, never more.
+        # Counts reads instead of seconds: a busy machine makes fewer of them in this time, never more.
         assert asked[: asked.index(CLAIM)].count(LOOK) <= LEASE_SECONDS / RETRY_SECONDS + 3
         with play_kubelet(api):
             api.wait_for_reason("Succeeded")
@@ -123,10 +121,10 @@ def test_a_leader_that_is_killed_is_followed_in_time_and_no_job_is_made_twice(
         assert holder(api)["leaseTransitions"] == 1
 
 
-def test_a_leader_that_is_stopped_gives_the_lease_back_and_is_followed_at_once(
+def test_stopped_leader_releases_lease_and_is_replaced_at_once(
     api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
 ) -> None:
-    # Nobody would lead within this test if the Lease had to run out.
+    # If the Lease had to expire first, there would be no leader within this test.
     with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
         assert leader.process is not None
         leader.process.send_signal(signal.SIGTERM)
@@ -134,7 +132,7 @@ def test_a_leader_that_is_stopped_gives_the_lease_back_and_is_followed_at_once(
         wait_to_lead(api, follower)
 
 
-def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_up_and_ends(
+def test_frozen_leader_writes_nothing_after_waking_and_exits(
     api: Api, plane: ControlPlane, proxy: Proxy, tmp_path: Path
 ) -> None:
     frozen, other = tmp_path / "frozen", tmp_path / "other"
@@ -159,13 +157,11 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_up_and_ends(
             os.kill(sleeper.process.pid, signal.SIGCONT)
             assert sleeper.process.wait(PATIENCE_SECONDS) == 75
             assert proxy.writes == []
-    assert "does not lead any more" in sleeper.log.read_text()
+    assert "is no longer the leader" in sleeper.log.read_text()
     api.wait_for("the last event", lambda: "Succeeded" in api.reasons_of_events())
 
 
-def test_an_operator_of_some_namespaces_serves_these_and_needs_no_other_rights(
-    api: Api, plane: ControlPlane, tmp_path: Path
-) -> None:
+def test_namespaced_operator_needs_no_cluster_rights(api: Api, plane: ControlPlane, tmp_path: Path) -> None:
     operator = Operator(plane.address, tmp_path, plane.certificate, MODELEXPORT_NAMESPACES=f"{api.namespace},other")
     elsewhere = Api(plane, "default")
     with operator.running():

@@ -1,4 +1,4 @@
-"""The operator's log tells the same story as the Kubernetes events."""
+"""The operator's log agrees with the Kubernetes events."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,11 @@ def log_of(operator: Operator) -> list[dict[str, str]]:
 
 
 def wait_for_the_last_event(api: Api) -> None:
-    """Wait until the operator has told everything, which it does after it has written the status."""
+    """Wait for all events, which the operator sends after it has written the status."""
     api.wait_for("the last event", lambda: "TargetsFailed" in api.reasons_of_events())
 
 
-def test_every_event_is_in_the_log_with_the_object_the_job_and_the_reason(
-    api: Api, plane: ControlPlane, tmp_path: Path
-) -> None:
+def test_every_event_is_logged_with_object_job_and_reason(api: Api, plane: ControlPlane, tmp_path: Path) -> None:
     operator = Operator(plane.address, tmp_path, plane.certificate)
     with operator.running():
         run_scenario(api)
@@ -40,7 +38,7 @@ def test_every_event_is_in_the_log_with_the_object_the_job_and_the_reason(
     assert {line["job"] for line in lines if "target" in line} == jobs
 
 
-def test_text_is_one_line_per_event_for_people(api: Api, plane: ControlPlane, tmp_path: Path) -> None:
+def test_text_format_writes_one_line_per_event(api: Api, plane: ControlPlane, tmp_path: Path) -> None:
     operator = Operator(plane.address, tmp_path, plane.certificate, MODELEXPORT_LOG_FORMAT="text")
     with operator.running():
         run_scenario(api)

@@ -1,8 +1,11 @@
-"""The operator as a process against a real API server and a real Job controller; the tests play the kubelet."""
+"""The operator as a process against a real API server and a real Job controller; the tests simulate the kubelet."""
 
 import json
+import re
+import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("operator")
 ALL = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
 
 
-def apply(api: Api, *targets: str, **spec: object) -> Body:
+def apply(api: Api, *targets: str, **spec: Any) -> Body:
     body = make_export(*targets, **spec)
     body["metadata"] = {"name": "shapes"}
     return api.create(EXPORTS, body)
 
 
-def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPlane, operator: Operator) -> None:
+def test_nine_targets_become_nine_jobs_and_ready(api: Api, plane: ControlPlane, operator: Operator) -> None:
     apply(api, *ALL)
     with play_kubelet(api):
         plane.kubectl("wait", "mx/shapes", "--for=condition=Ready", "--timeout=120s", f"--namespace={api.namespace}")
@@ -43,7 +46,36 @@ def test_nine_targets_become_nine_jobs_and_then_ready(api: Api, plane: ControlPl
     api.wait_for("the conversion to be counted", lambda: counted in operator.ask("/metrics")[1])
 
 
-def test_a_failure_of_the_user_is_final_and_stalls(api: Api) -> None:
+def test_progress_column_costs_no_write(api: Api, plane: ControlPlane) -> None:
+    def shown() -> list[dict[str, str]]:
+        """The listing by column title; the positions of the titles show which cells are empty."""
+        title, *lines = plane.kubectl("get", "mx", f"--namespace={api.namespace}").splitlines()
+        places = [*re.finditer(r"\S+\s*", title)]
+        return [{place[0].strip(): line[place.start() : place.end()].strip() for place in places} for line in lines]
+
+    apply(api, "ONNX/FP16", "ONNX/FP32")
+    with play_kubelet(api, {"ONNX/FP16": [succeed], "ONNX/FP32": [run]}):
+        api.wait_for("one to end", lambda: api.targets().get("ONNX/FP16", {}).get("state") == "Succeeded")
+        api.wait_for("one to convert", lambda: api.targets()["ONNX/FP32"].get("progress"))
+    progress = api.targets()["ONNX/FP32"]["progress"]
+    assert progress["stage"] == "convert"
+    assert 0 <= progress["percentage"] <= 99
+    assert progress["estimatedRemainingSeconds"] >= 0
+    assert progress["startTime"] <= progress["lastUpdatedTime"]
+    assert "progress" not in api.targets()["ONNX/FP16"]
+    (line,) = shown()
+    assert (line["READY"], line["STATUS"]) == ("1/2", "Progressing")
+    assert 50 <= int(line["PROGRESS"].removesuffix("%")) <= 99
+    before = api.get(EXPORTS, "shapes")["metadata"]["resourceVersion"]
+    time.sleep(3)  # The operator's own write triggers a reconcile; a second write would start an endless loop.
+    assert api.get(EXPORTS, "shapes")["metadata"]["resourceVersion"] == before
+    with play_kubelet(api):
+        api.wait_for_reason("Succeeded")
+    assert "progress" not in json.dumps(api.get(EXPORTS, "shapes")["status"])
+    assert [(line["READY"], line["PROGRESS"], line["STATUS"]) for line in shown()] == [("2/2", "", "Succeeded")]
+
+
+def test_user_failure_is_final_and_stalls(api: Api) -> None:
     apply(api, "ONNX/FP16", "LiteRT/INT8")
     with play_kubelet(api, {"ONNX/FP16": [succeed], "LiteRT/INT8": [refuse("cosine 0.91 is below 0.95")]}):
         status = api.wait_for_reason("TargetsFailed")["status"]
@@ -56,11 +88,11 @@ def test_a_failure_of_the_user_is_final_and_stalls(api: Api) -> None:
     assert len(api.list(PODS)) == 2
 
 
-def test_a_passing_failure_is_tried_again(api: Api) -> None:
+def test_transient_failure_is_retried(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, {"ONNX/FP16": [fail(137, "", "OOMKilled"), succeed]}):
         api.wait_for_reason("Succeeded")
-    # The status tells of it for ten seconds, which a test that has to stand still overlooks; the event stays.
+    # The status shows it for only ten seconds, which a delayed test may miss; the event stays.
     assert "Retrying" in api.reasons_of_events()
     assert api.targets()["ONNX/FP16"]["attempts"] == 2
 
@@ -74,7 +106,7 @@ def test_a_passing_failure_is_tried_again(api: Api) -> None:
     ],
     ids=["user", "system", "silent"],
 )
-def test_permanent_exits_are_not_repeated(api: Api, end: End, reason: str) -> None:
+def test_permanent_exit_codes_are_not_retried(api: Api, end: End, reason: str) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, end):
         api.wait_for_reason("TargetsFailed")
@@ -82,7 +114,7 @@ def test_permanent_exits_are_not_repeated(api: Api, end: End, reason: str) -> No
     assert len(api.list(PODS)) == 1
 
 
-def test_a_suspended_export_stops_and_goes_on(api: Api) -> None:
+def test_suspended_export_stops_and_resumes(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, run):
         api.wait_for("the converter to run", lambda: api.targets().get("ONNX/FP16", {}).get("state") == "Running")
@@ -96,13 +128,13 @@ def test_a_suspended_export_stops_and_goes_on(api: Api) -> None:
     assert len(api.list(JOBS)) == 1
 
 
-def test_an_export_that_is_made_suspended_starts_nothing(api: Api) -> None:
+def test_export_created_suspended_starts_nothing(api: Api) -> None:
     apply(api, "ONNX/FP16", suspend=True)
     api.wait_for_reason("Suspended")
     assert api.list(JOBS) == []
 
 
-def test_an_export_waits_for_its_class(api: Api) -> None:
+def test_export_waits_for_its_class(api: Api) -> None:
     name = f"late-{uuid.uuid4().hex[:8]}"
     apply(api, "ONNX/FP16", className=name)
     body = api.wait_for_reason("ClassNotFound")
@@ -114,7 +146,7 @@ def test_an_export_waits_for_its_class(api: Api) -> None:
     api.delete(CLASSES, name)
 
 
-def test_an_export_starts_when_its_class_serves_the_namespace(api: Api) -> None:
+def test_export_starts_when_its_class_serves_namespace(api: Api) -> None:
     name = f"closed-{uuid.uuid4().hex[:8]}"
     api.create(CLASSES, make_class(name, default=False, allowedNamespaces=["another"]))
     apply(api, "ONNX/FP16", className=name)
@@ -135,7 +167,7 @@ def hasty(api: Api) -> Iterator[str]:
     api.delete(CLASSES, name)
 
 
-def test_a_conversion_that_takes_too_long_is_ended_and_told(api: Api, hasty: str) -> None:
+def test_conversion_over_deadline_is_stopped_and_reported(api: Api, hasty: str) -> None:
     apply(api, "ONNX/FP16", className=hasty)
     with play_kubelet(api, run):
         api.wait_for_reason("TargetsFailed")
@@ -145,11 +177,11 @@ def test_a_conversion_that_takes_too_long_is_ended_and_told(api: Api, hasty: str
     assert "Raise spec.jobs.deadlineSeconds" in target["message"]
 
 
-def test_what_a_pod_waited_for_until_the_deadline_is_the_reason(api: Api) -> None:
+def test_deadline_reports_why_pod_was_waiting(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, find_no_node):
         api.wait_for("the wait to be told", lambda: api.targets().get("ONNX/FP16", {}).get("reason") == "Unschedulable")
-        # With so short a deadline from the start a busy machine would not have told it in time.
+        # With so short a deadline from the start, a busy machine would not report progress in time.
         api.patch(f"{JOBS}/{api.targets()['ONNX/FP16']['jobName']}", {"spec": {"activeDeadlineSeconds": 4}})
         api.wait_for_reason("TargetsFailed")
     target = api.targets()["ONNX/FP16"]
@@ -158,7 +190,7 @@ def test_what_a_pod_waited_for_until_the_deadline_is_the_reason(api: Api) -> Non
     assert "given up after 4 s" in target["message"]
 
 
-def test_deleting_an_export_ends_its_running_jobs(api: Api) -> None:
+def test_deleting_export_stops_running_jobs(api: Api) -> None:
     apply(api, "ONNX/FP16", "ONNX/FP32")
     with play_kubelet(api, run):
         api.wait_for("two Pods", lambda: len(api.list(PODS)) == 2)
@@ -168,16 +200,16 @@ def test_deleting_an_export_ends_its_running_jobs(api: Api) -> None:
         api.get(EXPORTS, "shapes")
 
 
-def test_a_finished_export_is_deleted_after_its_time(api: Api) -> None:
+def test_finished_export_expires_after_ttl(api: Api) -> None:
     apply(api, "ONNX/FP16", ttlSecondsAfterFinished=2)
     with play_kubelet(api):
         api.wait_for("the export to go", lambda: not api.list(EXPORTS))
         assert "Succeeded" in api.reasons_of_events()
-        # Kubernetes' collector looks for new kinds every 30 s, and collects nothing of a kind that it does not know.
+        # Kubernetes' garbage collector looks for new kinds every 30 s, and collects no objects of unknown kinds.
         api.wait_for("its Jobs to be collected", lambda: not api.list(JOBS))
 
 
-def test_a_running_job_that_is_deleted_by_hand_comes_back_under_its_name(api: Api) -> None:
+def test_manually_deleted_running_job_is_recreated_by_name(api: Api) -> None:
     apply(api, "ONNX/FP16")
     api.wait_for("the Job", lambda: api.list(JOBS))
     first = api.list(JOBS)[0]["metadata"]
@@ -188,7 +220,7 @@ def test_a_running_job_that_is_deleted_by_hand_comes_back_under_its_name(api: Ap
         api.wait_for_reason("Succeeded")
 
 
-def test_a_succeeded_target_does_not_run_again_when_its_job_is_cleaned_up(api: Api) -> None:
+def test_succeeded_target_is_not_rerun_after_job_deletion(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api):
         before = api.wait_for_reason("Succeeded")
@@ -201,7 +233,7 @@ def test_a_succeeded_target_does_not_run_again_when_its_job_is_cleaned_up(api: A
     assert api.get(EXPORTS, "shapes")["status"]["targets"] == before["status"]["targets"]
 
 
-def test_a_failed_target_runs_again_when_its_job_is_deleted(api: Api) -> None:
+def test_failed_target_is_rerun_after_job_deletion(api: Api) -> None:
     apply(api, "ONNX/FP16")
     with play_kubelet(api, refuse()):
         api.wait_for_reason("TargetsFailed")
@@ -210,7 +242,7 @@ def test_a_failed_target_runs_again_when_its_job_is_deleted(api: Api) -> None:
         api.wait_for_reason("Succeeded")
 
 
-def test_an_export_of_an_older_operator_is_taken_over(api: Api) -> None:
+def test_export_of_older_operator_is_adopted(api: Api) -> None:
     apply(api, "ONNX/FP16", "ONNX/FP32", suspend=True)
     api.wait_for_reason("Suspended")
     old = {"format": "ONNX", "precision": "FP16", "state": "Done"}

@@ -1,4 +1,4 @@
-"""Node pools, queues and limits against a real API server and a real Job controller; nodes are objects like others."""
+"""Node pools, queues and limits against a real API server and a real Job controller; nodes are mere objects."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}, "samp
 
 @pytest.fixture
 def new_class(api: Api) -> Iterator[MakeClass]:
-    """Create classes that nobody else uses; they go with the test."""
+    """Create classes for one test, and delete them at its end."""
     made: list[str] = []
 
     def create(**spec: Any) -> str:
@@ -42,14 +42,14 @@ def new_class(api: Api) -> Iterator[MakeClass]:
 
 @pytest.fixture
 def new_node(api: Api) -> Iterator[MakeNode]:
-    """Create nodes that only the pools of this test select, by their label ``test``; they go with the test."""
+    """Create nodes that only this test's pools select, by the label ``test``; delete them at the end of the test."""
     made: list[str] = []
 
     def create(pool: str, **facts: Any) -> str:
         made.append(f"node-{uuid.uuid4().hex[:8]}")
         body = make_node(made[-1], labels={"test": f"{api.namespace}-{pool}"}, **facts)
         api.create(NODES, body)
-        # Who creates a node cannot set what only its kubelet knows.
+        # A node cannot be created with a status; only its kubelet writes it.
         api.patch(f"{NODES}/{made[-1]}/status", {"status": body["status"]})
         return made[-1]
 
@@ -62,7 +62,7 @@ def pool(api: Api, name: str, **fields: Any) -> Body:
     return {"name": name, "nodeSelector": {"test": f"{api.namespace}-{name}"}, **fields}
 
 
-def apply(api: Api, *targets: str, name: str = "shapes", **spec: object) -> None:
+def apply(api: Api, *targets: str, name: str = "shapes", **spec: Any) -> None:
     body = make_export(*targets, **spec)
     body["metadata"] = {"name": name}
     api.create(EXPORTS, body)
@@ -79,9 +79,7 @@ def reasons(api: Api, name: str = "shapes") -> dict[str, str]:
     return {target: entry["reason"] for target, entry in api.targets(name).items()}
 
 
-def test_each_target_goes_to_the_pool_that_can_and_should_run_it(
-    api: Api, new_class: MakeClass, new_node: MakeNode
-) -> None:
+def test_each_target_uses_first_suitable_pool(api: Api, new_class: MakeClass, new_node: MakeNode) -> None:
     taint = {"key": "arch", "value": "arm64", "effect": "NoSchedule"}
     gpu = pool(api, "gpu", work=["Calibration"], resources={"nvidia.com/gpu": 1, "memory": "6Gi"})
     name = new_class(nodePools=[pool(api, "arm", tolerations=[taint]), pool(api, "x86"), gpu])
@@ -109,7 +107,7 @@ MISSING: dict[str, tuple[Body, Body, str]] = {
 
 
 @pytest.mark.parametrize("case", MISSING)
-def test_what_no_node_has_is_told_and_the_target_starts_when_a_node_has_it(
+def test_missing_node_is_reported_and_target_starts_with_node(
     api: Api, new_class: MakeClass, new_node: MakeNode, case: str
 ) -> None:
     fields, facts, words = MISSING[case]
@@ -125,7 +123,7 @@ def test_what_no_node_has_is_told_and_the_target_starts_when_a_node_has_it(
         api.wait_for_reason("Succeeded")
 
 
-def test_a_label_that_a_node_gets_starts_what_waited_for_it(api: Api, new_class: MakeClass, new_node: MakeNode) -> None:
+def test_node_label_change_starts_waiting_target(api: Api, new_class: MakeClass, new_node: MakeNode) -> None:
     node = new_node("other")
     apply(api, "LiteRT/FP32", "ONNX/FP32", className=new_class(nodePools=[pool(api, "x86")]))
     api.wait_for_reason("NoSuitableNode")
@@ -134,14 +132,12 @@ def test_a_label_that_a_node_gets_starts_what_waited_for_it(api: Api, new_class:
     api.wait_for("both Jobs", lambda: len(api.list(JOBS)) == 2)
 
 
-def test_a_pool_whose_nodes_come_on_demand_gets_its_job_without_any_node(api: Api, new_class: MakeClass) -> None:
+def test_on_demand_pool_gets_job_without_nodes(api: Api, new_class: MakeClass) -> None:
     apply(api, "LiteRT/FP32", className=new_class(nodePools=[pool(api, "x86", provisioned="OnDemand")]))
     api.wait_for("the Job", lambda: pools_of_jobs(api) == {"LiteRT/FP32": "x86"})
 
 
-def test_a_change_of_the_class_starts_what_waited_and_leaves_alone_what_has_started(
-    api: Api, new_class: MakeClass, new_node: MakeNode
-) -> None:
+def test_class_change_starts_waiting_targets_only(api: Api, new_class: MakeClass, new_node: MakeNode) -> None:
     new_node("arm", arch="arm64")
     name = new_class(nodePools=[pool(api, "arm")])
     apply(api, "ONNX/FP32", "LiteRT/FP32", className=name)
@@ -161,13 +157,11 @@ def test_a_change_of_the_class_starts_what_waited_and_leaves_alone_what_has_star
 THREE = ("ONNX/FP32", "ONNX/FP16", "ONNX/INT8")
 
 
-def test_no_more_targets_are_on_their_way_than_the_class_allows_and_all_get_their_turn(
-    api: Api, new_class: MakeClass
-) -> None:
+def test_active_targets_respect_class_limit_until_all_complete(api: Api, new_class: MakeClass) -> None:
     name = new_class(jobs={"parallelism": 2})
     for index in range(3):
         apply(api, *THREE, name=f"shapes-{index}", className=name)
-    api.wait_for("the first Jobs", lambda: len(api.list(JOBS)) >= 2)  # None ends before the kubelet is played.
+    api.wait_for("the first Jobs", lambda: len(api.list(JOBS)) >= 2)  # No Pod ends before the kubelet is played.
     most = len(api.list(JOBS))
     with play_kubelet(api):
         while not all(api.ready(f"shapes-{index}").get("reason") == "Succeeded" for index in range(3)):
@@ -176,7 +170,7 @@ def test_no_more_targets_are_on_their_way_than_the_class_allows_and_all_get_thei
     assert len(api.list(JOBS)) == 9
 
 
-def test_who_waits_is_told_the_limit_and_starts_at_once_when_it_is_raised(api: Api, new_class: MakeClass) -> None:
+def test_waiting_target_reports_limit_and_starts_when_raised(api: Api, new_class: MakeClass) -> None:
     name = new_class(jobs={"parallelismPerNamespace": 1})
     apply(api, *THREE, className=name)
     with play_kubelet(api, run):
@@ -188,9 +182,7 @@ def test_who_waits_is_told_the_limit_and_starts_at_once_when_it_is_raised(api: A
         api.wait_for("all to run", lambda: set(reasons(api).values()) == {"Running"})
 
 
-def test_a_namespace_that_ordered_much_does_not_keep_another_from_its_turn(
-    api: Api, new_class: MakeClass, another: Api
-) -> None:
+def test_busy_namespace_does_not_starve_others(api: Api, new_class: MakeClass, another: Api) -> None:
     name = new_class(jobs={"parallelism": 2})
     apply(api, *THREE, className=name)
     api.wait_for("two Jobs", lambda: len(api.list(JOBS)) == 2)
@@ -210,7 +202,7 @@ def another(api: Api, plane: ControlPlane) -> Iterator[Api]:
     other.delete("/api/v1/namespaces", other.namespace)
 
 
-def test_an_export_that_is_resumed_waits_for_its_turn_too(api: Api, new_class: MakeClass) -> None:
+def test_resumed_export_waits_for_capacity(api: Api, new_class: MakeClass) -> None:
     name = new_class(jobs={"parallelism": 1})
     apply(api, "ONNX/FP32", className=name)
     with play_kubelet(api, run):
@@ -226,7 +218,7 @@ def test_an_export_that_is_resumed_waits_for_its_turn_too(api: Api, new_class: M
         api.wait_for("the first to go on", lambda: reasons(api) == {"ONNX/FP32": "Running"})
 
 
-def test_an_operator_that_starts_counts_what_runs_before_it_starts_more(
+def test_new_operator_counts_running_jobs_before_starting(
     api: Api, new_class: MakeClass, plane: ControlPlane, tmp_path: Path
 ) -> None:
     apply(api, *THREE, className=new_class(jobs={"parallelism": 1}))
@@ -240,7 +232,7 @@ def test_an_operator_that_starts_counts_what_runs_before_it_starts_more(
 
 @contextmanager
 def play_kueue(api: Api) -> Iterator[None]:
-    """Kueue's part: what stands in a queue is admitted, whoever else suspends it (as its reconciler does)."""
+    """Simulate Kueue: admit every queued Job, whoever suspended it, as its reconciler does."""
 
     def look() -> None:
         for job in api.list(JOBS):
@@ -251,7 +243,7 @@ def play_kueue(api: Api) -> Iterator[None]:
         yield
 
 
-def test_a_job_of_a_queue_is_made_suspended_and_runs_when_kueue_admits_it(api: Api, new_class: MakeClass) -> None:
+def test_queued_job_is_created_suspended_and_runs_when_admitted(api: Api, new_class: MakeClass) -> None:
     name = new_class(jobs={"queueName": "exports"})
     apply(api, "ONNX/FP32", className=name)
     api.wait_for("the Job", lambda: api.list(JOBS))
@@ -261,16 +253,14 @@ def test_a_job_of_a_queue_is_made_suspended_and_runs_when_kueue_admits_it(api: A
     assert (job["spec"]["suspend"], job["metadata"]["labels"][QUEUE]) == (True, "exports")
     target = api.targets()["ONNX/FP32"]
     assert (target["state"], target["reason"]) == ("Queued", "Queued")
-    assert target["message"] == "Waits for Kueue to admit it from the queue exports"
+    assert target["message"].startswith("Waits for Kueue to admit it from the queue exports")
     assert api.list(PODS) == []
     with play_kueue(api), play_kubelet(api):
         api.wait_for_reason("Succeeded")
     assert QUEUE not in api.list(PODS)[0]["metadata"]["labels"]
 
 
-def test_an_export_in_a_queue_stops_and_goes_on_though_kueue_would_resume_its_job(
-    api: Api, new_class: MakeClass
-) -> None:
+def test_export_in_queue_suspends_and_resumes_despite_kueue(api: Api, new_class: MakeClass) -> None:
     apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}))
     with play_kueue(api):
         with play_kubelet(api, run):
@@ -284,9 +274,7 @@ def test_an_export_in_a_queue_stops_and_goes_on_though_kueue_would_resume_its_jo
             api.wait_for_reason("Succeeded")
 
 
-def test_an_export_in_a_queue_goes_with_its_files_though_kueue_would_resume_its_job(
-    api: Api, new_class: MakeClass
-) -> None:
+def test_export_in_queue_is_deleted_despite_kueue(api: Api, new_class: MakeClass) -> None:
     apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}), deletionPolicy="Delete")
     with play_kueue(api), play_kubelet(api, {"ONNX/FP32": [run], CLEAN: [removed]}):
         api.wait_for("it to run", lambda: reasons(api) == {"ONNX/FP32": "Running"})
@@ -297,7 +285,7 @@ def test_an_export_in_a_queue_goes_with_its_files_though_kueue_would_resume_its_
     assert not [job for job in api.list(JOBS) if job["metadata"]["labels"].get(QUEUE)]
 
 
-def test_a_job_that_kueue_stops_again_waits_for_its_next_admission(api: Api, new_class: MakeClass) -> None:
+def test_job_stopped_by_kueue_waits_for_next_admission(api: Api, new_class: MakeClass) -> None:
     apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}))
     with play_kubelet(api, run):
         with play_kueue(api):
@@ -308,15 +296,19 @@ def test_a_job_that_kueue_stops_again_waits_for_its_next_admission(api: Api, new
     assert api.list(JOBS)[0]["spec"]["suspend"]
 
 
-def test_pods_get_the_priority_of_the_class(api: Api, new_class: MakeClass) -> None:
+def test_queued_job_reports_missing_kueue(api: Api, new_class: MakeClass) -> None:
+    apply(api, "ONNX/FP32", className=new_class(jobs={"queueName": "exports"}))
+    api.wait_for("the words", lambda: "is Kueue 0.15 or later installed?" in str(api.targets()))
+    assert reasons(api) == {"ONNX/FP32": "Queued"}
+
+
+def test_pods_get_class_priority(api: Api, new_class: MakeClass) -> None:
     apply(api, "ONNX/FP32", className=new_class(jobs={"priorityClassName": "system-node-critical"}))
     api.wait_for("the Pod", lambda: api.list(PODS))
     assert api.list(PODS)[0]["spec"]["priority"] == 2_000_001_000
 
 
-def test_a_pod_that_the_api_server_refuses_is_told_and_made_when_the_cause_is_gone(
-    api: Api, new_class: MakeClass
-) -> None:
+def test_rejected_pod_is_reported_and_created_once_allowed(api: Api, new_class: MakeClass) -> None:
     priority = f"{api.namespace}-urgent"
     apply(api, "ONNX/FP32", className=new_class(jobs={"priorityClassName": priority}))
     api.wait_for("the refusal", lambda: reasons(api) == {"ONNX/FP32": "PodRefused"})

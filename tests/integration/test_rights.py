@@ -1,4 +1,4 @@
-"""Each right of the operator is needed: without it something fails, and the operator says what."""
+"""Each right of the operator is needed: without it a step fails, and the operator names the missing right."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,39 +29,44 @@ Right = tuple[str, str]
 """Resource (with its subresource) and verb."""
 
 
-def begin(api: Api, **spec: object) -> None:
+def begin(api: Api, **spec: Any) -> None:
     body = make_export("ONNX/FP16", **spec)
     body["metadata"] = {"name": "shapes"}
     api.create(EXPORTS, body)
 
 
 def end_in_time(api: Api) -> None:
-    """Order an export, and have it end and go."""
+    """Create an export, let it end, and delete it."""
     begin(api, ttlSecondsAfterFinished=1)
 
 
 def bind_files(api: Api) -> None:
-    """Order an export whose files go with it."""
+    """Create an export whose files are deleted with it."""
     begin(api, deletionPolicy="Delete")
 
 
 def suspend(api: Api) -> None:
-    """Order an export, and suspend it as soon as it has a Job."""
+    """Create an export, and suspend it as soon as it has a Job."""
     begin(api)
     api.wait_for("the Job", lambda: api.list(JOBS))
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
 
 
-def suspend_in_queue(api: Api) -> None:
-    """The same in a class whose Jobs Kueue would resume."""
+def wait_in_queue(api: Api) -> None:
+    """Create an export whose Jobs wait for Kueue."""
     api.create(CLASSES, make_class(api.namespace, default=False, jobs={"queueName": "exports"}))
     begin(api, className=api.namespace)
+
+
+def suspend_in_queue(api: Api) -> None:
+    """Create an export whose Jobs Kueue would resume, and suspend it as soon as it has a Job."""
+    wait_in_queue(api)
     api.wait_for("the Job", lambda: api.list(JOBS))
     api.patch(f"{EXPORTS}/shapes", {"spec": {"suspend": True}})
 
 
 def lack_priority(api: Api) -> None:
-    """Order an export whose Pods are refused."""
+    """Create an export whose Pods are refused."""
     jobs = {"priorityClassName": "nobody-made-it"}
     api.create(CLASSES, make_class(api.namespace, default=False, jobs=jobs))
     begin(api, className=api.namespace)
@@ -75,6 +81,7 @@ AT_WORK: dict[Right, tuple[Callable[[Api], None], str]] = {
     ("jobs", "patch"): (suspend, 'cannot patch resource "jobs"'),
     ("jobs", "delete"): (suspend_in_queue, 'cannot delete resource "jobs"'),
     ("events", "list"): (lack_priority, 'cannot list resource "events"'),
+    ("workloads", "list"): (wait_in_queue, 'cannot list resource "workloads"'),
     ("events", "create"): (begin, 'cannot create resource "events"'),
 }
 """What is needed while exports are served: what has to happen to see it, and what is said then."""
@@ -91,7 +98,7 @@ def rights_in(role: Body) -> set[Right]:
     return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
 
 
-def test_every_right_of_the_chart_is_tried_here() -> None:
+def test_every_rbac_rule_of_chart_is_exercised() -> None:
     granted = set().union(*map(rights_in, rights_of_the_operator()))
     assert granted == {*AT_WORK, *AT_START, *TO_LEAD}
 
@@ -112,7 +119,7 @@ def without(plane: ControlPlane, right: Right) -> Iterator[None]:
 
 
 def narrow(rule: Body, right: Right) -> Body:
-    """A rule without a verb on a resource; a rule of these roles is about one resource."""
+    """Remove a verb on a resource from a rule; each rule of these roles covers one resource."""
     resource, verb = right
     narrowed = deepcopy(rule)
     if rule["resources"] == [resource]:
@@ -121,7 +128,7 @@ def narrow(rule: Body, right: Right) -> Body:
 
 
 def is_allowed(api: Api, right: Right) -> bool:
-    """Whether the API server's authorizer has heard of a change: it watches the roles."""
+    """Whether a right is in force: the API server's authorizer learns of changes by watching the roles."""
     resource, _, subresource = right[0].partition("/")
     group = next(
         rule["apiGroups"][0]
@@ -146,12 +153,12 @@ def is_allowed(api: Api, right: Right) -> bool:
 
 
 def log_of(operator: Operator, begun: int = 0) -> str:
-    """What an operator has logged since a moment; in lines of JSON quotation marks are escaped."""
+    """The log of an operator since a position; quotation marks in its JSON lines are escaped."""
     return operator.log.read_bytes()[begun:].decode().replace('\\"', '"')
 
 
 @pytest.mark.parametrize("right", AT_WORK, ids="-".join)
-def test_an_operator_at_work_says_which_right_it_lacks(
+def test_running_operator_reports_missing_right(
     api: Api, plane: ControlPlane, operator: Operator, right: Right
 ) -> None:
     happen, words = AT_WORK[right]
@@ -179,15 +186,15 @@ def busy_namespace(plane: ControlPlane, operator: Operator) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("right", AT_START, ids="-".join)
-def test_an_operator_that_cannot_look_is_not_healthy(
+def test_operator_without_list_rights_is_unhealthy(
     plane: ControlPlane, tmp_path: Path, busy_namespace: None, right: Right
 ) -> None:
     operator = Operator(plane.address, tmp_path, plane.certificate, **OFTEN)
     api, changes = Api(plane, "default"), count()
-    deaf = re.compile(rf"the watch has not told of \d+ {right[0]}")
+    deaf = re.compile(rf"the watch is behind by \d+ {right[0]}")
 
     def has_failed() -> bool:
-        """Whether it has ended, or says so at both addresses; a watch that begins anew is silent for a moment only."""
+        """Whether it has ended, or is unhealthy at both addresses; a restarting watch is silent only for a moment."""
         touch(api, right[0], str(next(changes)))
         answers = [operator.ask(path) for path in ("/healthz", "/readyz")]
         return not operator.is_alive() or all(code == 503 and deaf.search(text) for code, text in answers)
@@ -198,14 +205,14 @@ def test_an_operator_that_cannot_look_is_not_healthy(
 
 
 def touch(api: Api, resource: str, value: str) -> None:
-    """Change every object of a kind a little, for the watch to tell of it."""
+    """Annotate every object of a kind, so that the watch sends an event."""
     path = {"modelexports": EXPORTS, "exportclasses": CLASSES, "jobs": JOBS, "pods": PODS, "nodes": NODES}[resource]
     for body in api.list(path):
         api.patch(f"{path}/{body['metadata']['name']}", {"metadata": {"annotations": {"touched": value}}})
 
 
 @pytest.mark.parametrize("right", TO_LEAD, ids="-".join)
-def test_an_operator_that_cannot_use_its_lease_is_not_ready(plane: ControlPlane, tmp_path: Path, right: Right) -> None:
+def test_operator_without_lease_rights_is_not_ready(plane: ControlPlane, tmp_path: Path, right: Right) -> None:
     api = Api(plane, "default")
     operator = Operator(plane.address, tmp_path, plane.certificate, **ELECTED)
     words = f'cannot {right[1]} resource "leases"'

@@ -1,4 +1,4 @@
-"""What a silent watch does not tell is asked for: nothing is called failed, and nothing goes, because of it."""
+"""The operator reads the state that a silent watch withholds: it reports no false failure, and deletes nothing."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from unit.operator.objects import make_export
 
 @pytest.fixture(scope="module")
 def deaf(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """An operator to which the watch of Pods tells nothing; it checks its watches once in ten minutes."""
+    """An operator whose watch of Pods is silent; it checks its watches every ten minutes."""
     operator = Operator(proxy.address, tmp_path_factory.mktemp("deaf"), MODELEXPORT_AUDIT_SECONDS="600")
     proxy.deaf_to = "pods"
     with operator.running():
@@ -28,19 +28,19 @@ def begin(api: Api, *targets: str) -> None:
 
 
 def succeed_and_go(api: Api, pod: Body) -> None:
-    """End well, and be evicted in the same moment."""
+    """Succeed, and be evicted in the same moment."""
     succeed(api, pod)
     api.delete(PODS, pod["metadata"]["name"])
 
 
-def test_a_success_is_told_though_the_watch_of_pods_is_silent(api: Api, deaf: Operator) -> None:
+def test_success_is_recorded_while_pod_watch_is_stale(api: Api, deaf: Operator) -> None:
     begin(api, "ONNX/FP16", "ONNX/FP32")
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")
     assert not api.reasons_of_events() & {"InternalError", "Retrying", "TargetsFailed"}
 
 
-def test_a_conversion_whose_pod_goes_with_its_end_is_repeated(api: Api, deaf: Operator) -> None:
+def test_conversion_is_repeated_when_pod_vanishes_at_its_end(api: Api, deaf: Operator) -> None:
     begin(api, "ONNX/FP16")
     with play_kubelet(api, {"ONNX/FP16": [succeed_and_go, succeed]}):
         api.wait_for_reason("Succeeded")
@@ -48,7 +48,7 @@ def test_a_conversion_whose_pod_goes_with_its_end_is_repeated(api: Api, deaf: Op
     assert "Retrying" in api.reasons_of_events()
 
 
-def test_a_conversion_is_repeated_no_more_than_once(api: Api, deaf: Operator) -> None:
+def test_conversion_is_repeated_at_most_once(api: Api, deaf: Operator) -> None:
     begin(api, "ONNX/FP16")
     with play_kubelet(api, succeed_and_go):
         api.wait_for_reason("TargetsFailed")

@@ -1,19 +1,19 @@
-"""Exports that outlive their operator: what the page says lets them go."""
+"""Exports that outlive their operator: the commands of the page remove them."""
 
 import re
 import shlex
 
 import pytest
 
-from cluster.layout import REPOSITORY
 from integration.api import EXPORTS, Api, ApiError
 from integration.control_plane import ControlPlane
 from modelexport.names import FINALIZER
+from testcluster.layout import REPOSITORY
 from unit.operator.objects import make_export
 
 
 def commands(api: Api) -> list[list[str]]:
-    """The patches of the page, for an export of the test: one for before, one for after the operator has gone."""
+    """The patches of the page for an export of the test: one for use before, one for use after uninstalling."""
     section = (REPOSITORY / "docs/operator.md").read_text().split("## Uninstalling\n")[1].split("\n## ")[0]
     found = re.findall(r"^    kubectl (patch mx NAME [^']*'[^']*')$", section, re.MULTILINE)
     return [shlex.split(words.replace("NAMESPACE", api.namespace).replace("NAME", "shapes")) for words in found]
@@ -27,7 +27,7 @@ def delete(api: Api, *finalizers: str) -> None:
     assert api.get(EXPORTS, "shapes")["metadata"]["deletionTimestamp"]
 
 
-def test_without_an_operator_an_export_goes_when_our_finalizer_is_taken_away(plane: ControlPlane, api: Api) -> None:
+def test_removing_finalizer_deletes_export_without_operator(plane: ControlPlane, api: Api) -> None:
     delete(api, FINALIZER)
     _, way_out = commands(api)
     plane.kubectl(*way_out)
@@ -35,7 +35,7 @@ def test_without_an_operator_an_export_goes_when_our_finalizer_is_taken_away(pla
         api.get(EXPORTS, "shapes")
 
 
-def test_the_finalizer_of_somebody_else_stays(plane: ControlPlane, api: Api) -> None:
+def test_foreign_finalizer_stays(plane: ControlPlane, api: Api) -> None:
     delete(api, "example.com/of-others", FINALIZER)
     _, way_out = commands(api)
     with pytest.raises(AssertionError, match="The request is invalid"):
@@ -45,7 +45,7 @@ def test_the_finalizer_of_somebody_else_stays(plane: ControlPlane, api: Api) -> 
     api.patch(f"{EXPORTS}/shapes", {"metadata": {"finalizers": []}})
 
 
-def test_an_export_can_be_told_to_keep_its_files_before_the_operator_goes(plane: ControlPlane, api: Api) -> None:
+def test_export_can_retain_files_before_uninstall(plane: ControlPlane, api: Api) -> None:
     delete(api, FINALIZER)
     before, way_out = commands(api)
     plane.kubectl(*before)

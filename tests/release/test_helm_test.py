@@ -1,4 +1,4 @@
-"""What ``helm test`` runs in a Pod of the release."""
+"""The script that ``helm test`` runs in a Pod of the release."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from cluster.chart import RELEASE, load, render
-from cluster.tools import install
+from testcluster.chart import RELEASE, load, render
+from testcluster.tools import install
 
 ADDRESS = f"http://{RELEASE}.modelexport-system.svc:8080"
 
@@ -24,7 +24,7 @@ class Ready(BaseHTTPRequestHandler):
 
 @contextmanager
 def closed_server() -> Iterator[HTTPServer]:
-    """A server that has its port, and refuses everybody until it is activated."""
+    """A server that is bound to its port, and refuses connections until it is activated."""
     with HTTPServer(("127.0.0.1", 0), Ready, bind_and_activate=False) as server:
         server.server_bind()
         server.timeout = 0.1
@@ -32,7 +32,7 @@ def closed_server() -> Iterator[HTTPServer]:
 
 
 def ask(server: HTTPServer, patience: int = 60) -> "subprocess.Popen[str]":
-    """Run the part of the script that asks the operator, which is a server of ours."""
+    """Run the part of the script that asks the operator; a server of the test plays it."""
     install()
     [pod] = [body for body in load(render()) if body["kind"] == "Pod" and body["metadata"]["name"] == f"{RELEASE}-test"]
     script = pod["spec"]["containers"][0]["args"][0]
@@ -44,7 +44,7 @@ def ask(server: HTTPServer, patience: int = 60) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_an_operator_whose_service_is_not_known_everywhere_yet_is_asked_again() -> None:
+def test_service_not_yet_routable_is_retried() -> None:
     with closed_server() as server, ask(server) as asking:
         said = asking.stdout.readline() if asking.stdout else ""
         server.server_activate()
@@ -56,7 +56,7 @@ def test_an_operator_whose_service_is_not_known_everywhere_yet_is_asked_again() 
     assert answer.endswith("operator: ok\n")
 
 
-def test_an_operator_that_never_answers_fails_the_test_with_the_reason() -> None:
+def test_silent_operator_fails_with_reason() -> None:
     with closed_server() as server, ask(server, patience=2) as asking:
         _, problems = asking.communicate()
     assert asking.returncode == 1

@@ -1,4 +1,4 @@
-"""The bills of materials: of a lock, with its digests, and of what is in a root file system."""
+"""The SBOMs: of a lock, with its digests, and of a root file system."""
 
 import json
 import re
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from cluster.bill import describe
+from testcluster.sbom import describe
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("operator", "converter")
 
 
 @pytest.fixture(scope="module")
-def bills() -> dict[str, dict[str, Any]]:
-    """The bill of each image, as ``make`` writes it."""
+def sboms() -> dict[str, dict[str, Any]]:
+    """The SBOM of each image, as ``make`` writes it."""
     subprocess.run(["make", "--silent", "sbom"], cwd=ROOT, check=True, capture_output=True)
     folder = ROOT / "build/sbom"
     return {image: json.loads((folder / f"modelexport-{image}.cdx.json").read_text()) for image in IMAGES}
@@ -39,21 +39,21 @@ def digests(component: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_a_bill_lists_every_locked_package_with_its_digests(bills: dict[str, dict[str, Any]], image: str) -> None:
-    bill = bills[image]
-    assert bill["bomFormat"] == "CycloneDX"
-    assert bill["metadata"]["component"]["name"] == "modelexport"
-    assert {part["purl"].replace("%2B", "+"): digests(part) for part in bill["components"]} == locked(image)
+def test_sbom_lists_every_locked_package_with_digests(sboms: dict[str, dict[str, Any]], image: str) -> None:
+    sbom = sboms[image]
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert sbom["metadata"]["component"]["name"] == "modelexport"
+    assert {part["purl"].replace("%2B", "+"): digests(part) for part in sbom["components"]} == locked(image)
 
 
-def test_the_operator_brings_no_torch_and_the_converter_no_framework_of_operators() -> None:
+def test_operator_sbom_has_no_torch_and_converter_no_kubernetes() -> None:
     operator, converter = ({package.split("/")[1].split("@")[0] for package in locked(image)} for image in IMAGES)
     assert "torch" in converter - operator
     assert "kopf" in operator - converter
 
 
 def lay(root: Path, files: dict[str, str]) -> Path:
-    """Lay files out as they are in the root file system of an image."""
+    """Write files as in the root file system of an image."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
@@ -92,12 +92,12 @@ ROOTS = {
 
 
 @pytest.mark.parametrize("name", ROOTS)
-def test_the_bill_of_an_image_lists_what_is_in_it_whoever_brought_it(name: str, tmp_path: Path) -> None:
+def test_image_sbom_lists_everything_in_image(name: str, tmp_path: Path) -> None:
     files, expected = ROOTS[name]
     root = lay(tmp_path, {**LIBRARY, **files})
     text = describe("modelexport-operator", root)
-    bill = json.loads(text)
-    assert bill["bomFormat"] == "CycloneDX"
-    assert bill["metadata"]["component"]["name"] == "modelexport-operator"
-    assert {part["purl"] for part in bill["components"]} == {"pkg:pypi/some-library@1.2", *expected}
+    sbom = json.loads(text)
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert sbom["metadata"]["component"]["name"] == "modelexport-operator"
+    assert {part["purl"] for part in sbom["components"]} == {"pkg:pypi/some-library@1.2", *expected}
     assert describe("modelexport-operator", root) == text

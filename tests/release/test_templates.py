@@ -1,10 +1,9 @@
-"""What the chart becomes: exact files for what people install, and words for what they get wrong."""
+"""Rendering the chart: golden files for usual values, and messages for wrong ones."""
 
 import json
 import os
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.chart import CHART, NAMESPACE, RELEASE, Body, helm, load, render
-from cluster.layout import REPOSITORY, tool
-from cluster.tools import install
 from modelexport import names
-from modelexport.cli.links import signing_pod
+from modelexport.client.links import signing_pod
 from modelexport_converter.stores.addresses import is_allowed
+from testcluster.chart import CHART, NAMESPACE, RELEASE, Body, helm, load, render
+from testcluster.layout import REPOSITORY, tool
+from testcluster.tools import install
 from unit.operator.objects import build_all, make_class, make_export
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,10 +37,9 @@ SPECIAL = tuple(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tools() -> Iterator[None]:
-    """Helm is there."""
+def tools() -> None:
+    """Install Helm."""
     install()
-    return
 
 
 def values_of(name: str) -> Body:
@@ -50,26 +48,26 @@ def values_of(name: str) -> Body:
 
 
 def objects(values: Body | None = None, *options: str) -> dict[str, Body]:
-    """The objects that the chart becomes, by kind and name."""
+    """The rendered objects of the chart, by kind and name."""
     return {f"{body['kind']}/{body['metadata']['name']}": body for body in load(render(values, *options))}
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_linter_finds_nothing() -> None:
     said = helm("lint", "--strict", str(CHART))
     assert "0 chart(s) failed" in said
     assert "[WARNING]" not in said
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_linter_likes_what_people_install(name: str) -> None:
+def test_linter_accepts_rendered_manifests(name: str) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), f"--values={GOLDEN / name}.values.yaml")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_chart_becomes_what_the_golden_file_says(name: str) -> None:
+def test_rendered_chart_matches_golden_file(name: str) -> None:
     rendered = load(render(values_of(name)))
     for body in rendered:
-        # What rules and dashboard say is tested where they are; here it is that they come as they are.
+        # The content of rules and dashboard is tested beside them; here only that the chart passes them on unchanged.
         if body["kind"] == "PrometheusRule":
             assert body.pop("spec") == yaml.safe_load((CHART / "files/rules.yaml").read_text())
         if body["metadata"]["name"].endswith("-dashboard"):
@@ -96,22 +94,22 @@ def test_every_pod_is_restricted(name: str) -> None:
             }
 
 
-def test_what_is_said_after_the_installation_names_the_next_steps() -> None:
+def test_notes_name_next_steps() -> None:
     options = [RELEASE, str(CHART), "--namespace=ml", "--dry-run=client"]
     notes = subprocess.run([tool("helm"), "install", *options], capture_output=True, text=True, check=True).stdout
     for words in (
         "helm test modelexport-operator --namespace ml",
-        "there is an ExportClass",
+        "Exports need an ExportClass",
         "--force-conflicts",
-        "converters reach DNS, public addresses and the store only, in\nml.",
-        "serves all namespaces and cannot know them",
-        "Before helm uninstall delete the ModelExports with deletionPolicy: Delete, or set Retain",
+        "converters can reach DNS, public addresses and the store only, in\nml.",
+        "serves all namespaces: add the other namespaces",
+        "Before helm uninstall, delete the ModelExports with deletionPolicy: Delete, or set Retain",
     ):
         assert words in notes
 
 
-def test_the_notes_and_the_page_know_the_same_way_out_for_exports_that_outlive_their_operator() -> None:
-    """tests/integration/test_uninstalled.py goes it."""
+def test_notes_and_docs_agree_on_removing_stuck_exports() -> None:
+    """tests/integration/test_uninstall.py follows these steps."""
     notes = (CHART / "templates/NOTES.txt").read_text()
     page = (REPOSITORY / "docs/operator.md").read_text()
     operations = [[line.strip() for line in text.splitlines() if '"op":' in line] for text in (notes, page)]
@@ -119,13 +117,13 @@ def test_the_notes_and_the_page_know_the_same_way_out_for_exports_that_outlive_t
     assert names.FINALIZER in operations[0][0]
 
 
-def test_the_chart_has_the_version_of_the_application() -> None:
+def test_chart_version_matches_application() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert (chart["version"], chart["appVersion"]) == (project["version"], project["version"])
 
 
-def test_a_namespaced_operator_has_rights_beyond_its_namespaces_to_read_only() -> None:
+def test_namespaced_operator_has_read_only_cluster_rights() -> None:
     rendered = objects(values_of("namespaced"))
     roles = [body for body in rendered.values() if body["kind"] == "ClusterRole"]
     verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]}
@@ -145,7 +143,7 @@ def test_releases_of_two_teams_share_no_name() -> None:
     assert cluster_wide("team-a") & cluster_wide("team-b") == set()
 
 
-def test_the_policy_of_a_namespace_holds_for_every_pod_that_gets_the_keys_of_the_store() -> None:
+def test_network_policy_covers_pods_with_store_credentials() -> None:
     [policy] = job_policies({})
     [expression] = policy["spec"]["podSelector"]["matchExpressions"]
     export = make_export("ONNX/FP16")
@@ -170,7 +168,7 @@ def job_policies(values: Body) -> list[Body]:
         ({"networkPolicy": {"jobs": {"enabled": False, "namespaces": ["a"]}}}, []),
     ],
 )
-def test_jobs_are_isolated_in_every_namespace_that_is_known(values: Body, namespaces: list[str]) -> None:
+def test_jobs_are_isolated_in_every_known_namespace(values: Body, namespaces: list[str]) -> None:
     policies = job_policies(values)
     assert [policy["metadata"]["namespace"] for policy in policies] == namespaces
     for policy in policies:
@@ -178,13 +176,13 @@ def test_jobs_are_isolated_in_every_namespace_that_is_known(values: Body, namesp
         assert "ingress" not in policy["spec"], "nobody reaches a converter"
 
 
-def test_jobs_reach_public_addresses_and_no_others_unless_named() -> None:
+def test_jobs_reach_only_public_or_named_addresses() -> None:
     [policy] = job_policies({"networkPolicy": {"jobs": {"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]}}})
     dns, web, store = policy["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert web["ports"] == [{"port": 443, "protocol": "TCP"}]
     assert store["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
-    blocks = [
+    blocks: list[tuple[Any, list[Any]]] = [
         (ip_network(peer["ipBlock"]["cidr"]), list(map(ip_network, peer["ipBlock"]["except"]))) for peer in web["to"]
     ]
     for block, excepted in blocks:
@@ -202,7 +200,7 @@ def test_jobs_reach_public_addresses_and_no_others_unless_named() -> None:
         assert not is_allowed(address, ()), "the converter agrees"
 
 
-def test_the_chart_takes_the_values_that_argo_cd_gives_it() -> None:
+def test_chart_accepts_argo_cd_values() -> None:
     application = yaml.safe_load((REPOSITORY / "deploy/argocd/operator.yaml").read_text())
     rendered = objects(application["spec"]["source"]["helm"]["valuesObject"], "--include-crds")
     assert {"CustomResourceDefinition/modelexports.modelexport.dev", "ExportClass/default"} <= rendered.keys()
@@ -211,7 +209,7 @@ def test_the_chart_takes_the_values_that_argo_cd_gives_it() -> None:
 
 
 @pytest.mark.parametrize("folder", ["https://wiki.example/runbooks", "https://wiki.example/runbooks/"])
-def test_every_alert_refers_to_the_runbooks_that_a_team_keeps(folder: str) -> None:
+def test_every_alert_links_to_configured_runbooks(folder: str) -> None:
     rendered = objects({"metrics": {"prometheusRule": {"enabled": True, "runbookUrl": folder}}})
     [group] = rendered[f"PrometheusRule/{RELEASE}"]["spec"]["groups"]
     alerts = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in group["rules"] if "alert" in rule}
@@ -227,7 +225,7 @@ def test_every_alert_refers_to_the_runbooks_that_a_team_keeps(folder: str) -> No
         ({"tag": "7", "digest": DIGEST}, f"modelexport.dev/operator@{DIGEST}"),
     ],
 )
-def test_an_image_is_named_by_its_digest_before_its_tag(image: Body, expected: str) -> None:
+def test_image_digest_takes_precedence_over_tag(image: Body, expected: str) -> None:
     rendered = objects({"image": image})
     [container] = rendered[f"Deployment/{RELEASE}"]["spec"]["template"]["spec"]["containers"]
     [test] = rendered[f"Pod/{RELEASE}-test"]["spec"]["containers"]
@@ -238,7 +236,7 @@ def test_an_image_is_named_by_its_digest_before_its_tag(image: Body, expected: s
     ("release", "name"),
     [("modelexport-operator", "modelexport-operator"), ("ml", "ml-modelexport-operator")],
 )
-def test_everything_is_named_after_the_release(release: str, name: str) -> None:
+def test_resources_are_named_after_release(release: str, name: str) -> None:
     rendered = load(helm("template", release, str(CHART), "--namespace=ml"))
     assert [body["metadata"]["name"] for body in rendered if body["kind"] == "Deployment"] == [name]
 
@@ -284,7 +282,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_value_that_cannot_be_used_is_refused_and_named(name: str) -> None:
+def test_invalid_value_is_rejected_and_named(name: str) -> None:
     values, words = REFUSED[name]
     command = [tool("helm"), "template", RELEASE, str(CHART), "--values=-"]
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
@@ -292,7 +290,7 @@ def test_a_value_that_cannot_be_used_is_refused_and_named(name: str) -> None:
     assert words in done.stderr
 
 
-def test_every_value_is_in_the_schema_and_the_other_way_round() -> None:
+def test_values_and_schema_have_same_keys() -> None:
     def keys(schema: Body) -> set[str]:
         found = set()
         for key, part in schema.get("properties", {}).items():

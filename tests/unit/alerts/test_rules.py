@@ -1,4 +1,4 @@
-"""What has to hold of rules, runbooks and dashboard before Prometheus sees them; tests/integration shows them to it."""
+"""Static checks of rules, runbooks and dashboard; tests/integration loads them into Prometheus."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modelexport_operator.catalogue import METRICS, Kind
+from modelexport_operator.metrics.definitions import METRICS, Kind
 
 ROOT = Path(__file__).parents[3]
 FILES = ROOT / "helm/modelexport-operator/files"
@@ -24,20 +24,20 @@ SERIES = {f"{metric.name}{suffix}": metric for metric in METRICS for suffix in S
 
 
 def queries() -> Iterator[str]:
-    """Every expression of rules and dashboard."""
+    """Every query of rules and dashboard."""
     yield from (rule["expr"] for rule in RULES)
     for panel in DASHBOARD["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
 
 
-def test_every_alert_is_named_by_the_page_for_operators_with_its_severity() -> None:
+def test_operator_docs_list_every_alert_with_severity() -> None:
     page = (ROOT / "docs/operator.md").read_text()
     told = re.findall(r"^\| \[(\w+)\]\(runbooks/(\w+)\.md\) \| (\w+) \|", page, re.MULTILINE)
     assert told == [(name, name, rule["labels"]["severity"]) for name, rule in ALERTS.items()]
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_how_bad_it_is_what_happens_and_where_to_read_on(name: str) -> None:
+def test_alert_has_severity_impact_and_runbook(name: str) -> None:
     rule = ALERTS[name]
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
@@ -47,22 +47,22 @@ def test_an_alert_says_how_bad_it_is_what_happens_and_where_to_read_on(name: str
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_runbook_says_what_an_alert_means_and_the_way_out(name: str) -> None:
+def test_runbook_explains_alert_and_remedy(name: str) -> None:
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
-    parts = ("**Meaning.**", "**Impact.**", "## Diagnosis", "    kubectl ", "## Way out")
+    parts = ("**Meaning.**", "**Impact.**", "## Diagnosis", "    kubectl ", "## Resolution")
     positions = [text.find(part) for part in parts]
     assert -1 not in positions
     assert positions == sorted(positions)
 
 
-def test_there_is_no_runbook_and_no_test_without_its_alert() -> None:
+def test_every_runbook_and_test_has_alert() -> None:
     assert {path.stem for path in RUNBOOKS.iterdir()} == set(ALERTS)
     assert {path.stem for path in (ROOT / "tests/alerts").iterdir()} == set(ALERTS)
 
 
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.iterdir()), ids=lambda path: path.stem)
-def test_what_a_runbook_refers_to_exists(page: Path) -> None:
+def test_runbook_references_exist(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
@@ -71,7 +71,7 @@ def test_what_a_runbook_refers_to_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("query", sorted(set(queries())))
-def test_every_series_of_a_query_is_a_listed_metric_or_a_recorded_one(query: str) -> None:
+def test_every_query_uses_known_or_recorded_metrics(query: str) -> None:
     names = set(re.findall(r"\b(?:modelexport|process)_\w+|\b\w+:modelexport_\w+:\w+", re.sub(r'"[^"]*"', '""', query)))
     recorded = {name for name in names if ":" in name}
     assert recorded <= set(RECORDS)
@@ -81,21 +81,22 @@ def test_every_series_of_a_query_is_a_listed_metric_or_a_recorded_one(query: str
 
 
 @pytest.mark.parametrize("query", sorted(set(queries())))
-def test_a_query_asks_for_labels_that_its_metrics_have(query: str) -> None:
+def test_query_labels_exist_on_its_metrics(query: str) -> None:
     for name, matchers in re.findall(r"\b((?:modelexport|process)_\w+)\{([^}]*)\}", query):
         labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", re.sub(r'"[^"]*"', '""', matchers)))
-        known = {*SERIES[name].labels, "namespace", "instance", "job"} if name in SERIES else labels
+        bounds = {"le"} if name.endswith("_bucket") else set()
+        known = {*SERIES[name].labels, "namespace", "instance", "job", *bounds} if name in SERIES else labels
         assert labels <= known, name
 
 
-def test_every_metric_of_the_operator_is_read_by_a_rule_or_a_panel() -> None:
+def test_every_operator_metric_is_used_by_rule_or_panel() -> None:
     text = "\n".join(queries())
     unread = {metric.name for metric in METRICS if metric.name.startswith("modelexport_") and metric.name not in text}
     assert unread == set()
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not(name: str) -> None:
+def test_every_alert_is_tested_firing_and_not_firing(name: str) -> None:
     groups = yaml.safe_load((ROOT / f"tests/alerts/{name}.yaml").read_text())["tests"]
     checks = [[check["exp_alerts"] for check in group["alert_rule_test"]] for group in groups]
     assert any(alerts for group in checks for alerts in group)
@@ -103,7 +104,7 @@ def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not(n
     assert all(check["alertname"] == name for group in groups for check in group["alert_rule_test"])
 
 
-def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.children import run_child
-from bench.jobset import jobset_version
-from bench.operator_scale import Times
-from bench.ways import JOBS_EACH, JobSets, ModelExports, PlainJobs
-from modelexport.result import ConversionResult
+from benchmarks.contenders import JOBS_EACH, JobSets, ModelExports, PlainJobs
+from benchmarks.jobset import jobset_version
+from benchmarks.measured_process import run_measured
+from benchmarks.operator_scale import EventTimes
+from modelexport.api.result import ConversionResult
 
-KWOK = Path(__file__).parents[2] / "bench/kwok.yaml"
+KWOK = Path(__file__).parents[3] / "benchmarks/kwok.yaml"
 
 
-def test_a_pretended_pod_answers_what_the_operator_takes_for_a_success() -> None:
+def test_simulated_pod_result_counts_as_success() -> None:
     (stage,) = (s for s in yaml.safe_load_all(KWOK.read_text()) if s["metadata"]["name"] == "job-pod-succeed")
     folded = stage["spec"]["next"]["statusTemplate"].partition("message: >-\n")[2].partition("\n{{ end }}")[0]
     text = yaml.safe_load("message: >-\n" + folded)["message"].replace("{{ $output }}", "s3://exports/pod-1/")
@@ -30,31 +30,31 @@ def job(name: str, owner: str, *, complete: bool = False) -> dict[str, object]:
     return {"metadata": {"name": name, "ownerReferences": [{"name": owner}]}, "status": {"conditions": conditions}}
 
 
-def test_a_lag_is_from_the_first_word_of_a_completion_to_the_first_status_that_names_the_job() -> None:
-    times, way = Times(), ModelExports()
-    times.hear_job(job("a", "export"), 1.0)
-    times.hear_job(job("a", "export", complete=True), 2.0)
-    times.hear_job(job("a", "export", complete=True), 9.0)
+def test_lag_is_from_completion_event_to_status_update() -> None:
+    times, contender = EventTimes(), ModelExports()
+    times.observe_job(job("a", "export"), 1.0)
+    times.observe_job(job("a", "export", complete=True), 2.0)
+    times.observe_job(job("a", "export", complete=True), 9.0)
     parent = {"metadata": {"name": "export"}, "status": {"targets": [{"jobName": "a", "state": "Succeeded"}]}}
-    times.hear_parent(way, parent, 2.5)
-    times.hear_parent(way, parent, 8.0)
+    times.observe_parent(contender, parent, 2.5)
+    times.observe_parent(contender, parent, 8.0)
     assert times.created == {"a": 1.0}
     assert times.lags() == [0.5]
     assert times.finished == {}
 
 
-def test_where_a_status_only_counts_its_nth_job_answers_the_nth_completion() -> None:
-    times, way = Times(), JobSets()
+def test_nth_completion_is_matched_when_status_only_counts() -> None:
+    times, contender = EventTimes(), JobSets()
     for name, at in (("late", 5.0), ("early", 2.0), ("middle", 3.0)):
-        times.hear_job(job(name, "set", complete=True), at)
+        times.observe_job(job(name, "set", complete=True), at)
     for count, at in ((1, 2.5), (3, 7.0)):
         status = {"replicatedJobsStatus": [{"succeeded": count}], "terminalState": "Completed" if count == 3 else ""}
-        times.hear_parent(way, {"metadata": {"name": "set"}, "status": status}, at)
+        times.observe_parent(contender, {"metadata": {"name": "set"}, "status": status}, at)
     assert sorted(times.lags()) == [0.5, 2.0, 4.0]
     assert times.finished == {"set": 7.0}
 
 
-def test_all_ways_make_jobs_with_the_same_pods() -> None:
+def test_all_contenders_create_jobs_with_same_pods() -> None:
     plain = list(PlainJobs().bodies(2))
     (jobset, _) = JobSets().bodies(2)
     (group,) = jobset["spec"]["replicatedJobs"]
@@ -64,7 +64,7 @@ def test_all_ways_make_jobs_with_the_same_pods() -> None:
     assert [len(export["spec"]["targets"]) for export in ModelExports().bodies(2)] == [JOBS_EACH, JOBS_EACH]
 
 
-def test_the_version_of_jobset_is_that_of_its_go_mod() -> None:
+def test_jobset_version_matches_go_mod() -> None:
     assert re.fullmatch(r"v\d+\.\d+\.\d+", jobset_version())
 
 
@@ -78,27 +78,27 @@ print("[1]")
 """
 
 
-def test_a_child_is_measured_with_what_it_needed(tmp_path: Path) -> None:
-    child = run_child([sys.executable, "-c", WORK], tmp_path)
-    assert child.answer == [1]
-    assert child.peak_mib > 200
-    assert child.cpu_seconds >= 0.3
-    assert child.seconds > 0.25
+def test_child_process_is_measured(tmp_path: Path) -> None:
+    process = run_measured([sys.executable, "-c", WORK], tmp_path)
+    assert process.json_output == [1]
+    assert process.peak_mib > 200
+    assert process.cpu_seconds >= 0.3
+    assert process.seconds > 0.25
 
 
-def test_what_we_hold_ourselves_is_not_counted_as_a_childs(tmp_path: Path) -> None:
+def test_parent_memory_is_not_counted_for_child(tmp_path: Path) -> None:
     ours = bytearray(300 << 20)
-    assert run_child([sys.executable, "-c", "print(1)"], tmp_path).peak_mib < 100
+    assert run_measured([sys.executable, "-c", "print(1)"], tmp_path).peak_mib < 100
     del ours
 
 
-def test_a_child_sees_the_variables_that_it_is_given_beside_ours(tmp_path: Path) -> None:
+def test_child_process_inherits_and_extends_environment(tmp_path: Path) -> None:
     words = "import json, os; print(json.dumps([os.environ['PATH'], os.environ['EXTRA']]))"
-    child = run_child([sys.executable, "-c", words], tmp_path, {"EXTRA": "1"})
-    assert child.answer == [os.environ["PATH"], "1"]
+    process = run_measured([sys.executable, "-c", words], tmp_path, {"EXTRA": "1"})
+    assert process.json_output == [os.environ["PATH"], "1"]
 
 
-def test_a_child_that_fails_gives_its_last_words(tmp_path: Path) -> None:
-    child = run_child([sys.executable, "-c", "raise SystemExit('no space')"], tmp_path)
+def test_failing_child_process_reports_last_output(tmp_path: Path) -> None:
+    process = run_measured([sys.executable, "-c", "raise SystemExit('no space')"], tmp_path)
     with pytest.raises(RuntimeError, match="exit code 1: no space"):
-        _ = child.answer
+        _ = process.json_output

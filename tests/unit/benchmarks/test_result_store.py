@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench.ledger import PARTS, Ledger
-from modelexport.matrix import cells
+from benchmarks.result_store import PARTS, ResultStore
+from modelexport.matrix.support import cells
 
 ALL = cells()
 MACHINE = {"Processor": "a, 2 cores", "Date": "2026-01-01", "Commit": "1"}
@@ -24,21 +24,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.json"
 
 
-def interrupted(path: Path) -> Ledger:
-    ledger = Ledger(path, ABOUT, "monday")
-    ledger.record(ALL[1], "trained", {"seconds": 2.0})
-    ledger.record(ALL[0], "trained", {"failed": "no space"})
-    ledger.references["YOLOv8"] = {"box": 0.9}
-    ledger.write()
-    return ledger
+def interrupted(path: Path) -> ResultStore:
+    store = ResultStore(path, ABOUT, "monday")
+    store.record(ALL[1], "trained", {"seconds": 2.0})
+    store.record(ALL[0], "trained", {"failed": "no space"})
+    store.references["YOLOv8"] = {"box": 0.9}
+    store.write()
+    return store
 
 
 def complete(path: Path, **failed: str) -> None:
-    ledger = Ledger(path, ABOUT, "monday")
+    store = ResultStore(path, ABOUT, "monday")
     for cell in ALL:
         for part in PARTS:
-            ledger.record(cell, part, failed if cell is ALL[3] else {})
-    ledger.write()
+            store.record(cell, part, failed if cell is ALL[3] else {})
+    store.write()
 
 
 def runs(path: Path) -> set[str]:
@@ -46,15 +46,15 @@ def runs(path: Path) -> set[str]:
     return {result["run"] for cell in content["cells"].values() for result in cell.values()}
 
 
-def test_an_interrupted_run_goes_on_with_what_is_missing_and_what_had_failed(path: Path) -> None:
+def test_interrupted_run_resumes_missing_and_failed_cells(path: Path) -> None:
     interrupted(path)
     machine = {**MACHINE, "Date": "2026-01-02", "Commit": "2"}
-    ledger = Ledger(path, {**ABOUT, "machine": machine}, "tuesday")
-    assert ledger.missing(ALL[:3], "trained") == [ALL[0], ALL[2]]
-    assert ledger.missing(ALL[:2], "fullSize") == [*ALL[:2]]
-    assert ledger.references == {"YOLOv8": {"box": 0.9}}
-    ledger.record(ALL[2], "trained", {})
-    ledger.write()
+    store = ResultStore(path, {**ABOUT, "machine": machine}, "tuesday")
+    assert store.missing(ALL[:3], "trained") == [ALL[0], ALL[2]]
+    assert store.missing(ALL[:2], "fullSize") == [*ALL[:2]]
+    assert store.references == {"YOLOv8": {"box": 0.9}}
+    store.record(ALL[2], "trained", {})
+    store.write()
     assert runs(path) == {"monday abc"}
     assert json.loads(path.read_text())["machine"]["Date"] == "2026-01-01"
 
@@ -70,68 +70,77 @@ def test_an_interrupted_run_goes_on_with_what_is_missing_and_what_had_failed(pat
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_a_run_in_other_conditions_begins_anew(path: Path, other: Mapping[str, Any]) -> None:
+def test_run_in_other_conditions_starts_over(path: Path, other: Mapping[str, Any]) -> None:
     interrupted(path)
-    ledger = Ledger(path, {**ABOUT, **other}, "tuesday")
-    assert (ledger.cells, ledger.references, set(ledger.seconds.values())) == ({}, {}, {0.0})
-    ledger.record(ALL[0], "trained", {})
-    ledger.write()
+    store = ResultStore(path, {**ABOUT, **other}, "tuesday")
+    assert (store.cells, store.references, set(store.seconds.values())) == ({}, {}, {0.0})
+    store.record(ALL[0], "trained", {})
+    store.write()
     assert runs(path) == {f"tuesday {other.get('source', 'abc')}"}
 
 
-def test_a_run_after_a_complete_one_measures_everything_anew(path: Path) -> None:
+def test_run_after_complete_run_measures_everything(path: Path) -> None:
     complete(path)
-    assert Ledger(path, ABOUT, "tuesday").missing(ALL, "trained") == [*ALL]
+    assert ResultStore(path, ABOUT, "tuesday").missing(ALL, "trained") == [*ALL]
 
 
-def test_a_run_in_which_a_cell_failed_goes_on_with_that_cell(path: Path) -> None:
+def test_failed_cell_is_measured_again(path: Path) -> None:
     complete(path, failed="no space")
-    assert Ledger(path, ABOUT, "tuesday").missing(ALL, "trained") == [ALL[3]]
+    assert ResultStore(path, ABOUT, "tuesday").missing(ALL, "trained") == [ALL[3]]
 
 
-def test_what_is_measured_again_bears_another_run_and_takes_no_time_of_the_first(path: Path) -> None:
+def test_remeasured_cell_belongs_to_new_run(path: Path) -> None:
     complete(path)
-    ledger = Ledger(path, {**ABOUT, "source": "def"}, "tuesday", whole=False)
-    ledger.forget([ALL[0]])
-    assert ledger.missing(ALL, "trained") == [ALL[0]]
-    seconds = dict(ledger.seconds)
-    ledger.last -= 10.0
+    store = ResultStore(path, {**ABOUT, "source": "def"}, "tuesday", whole=False)
+    store.forget([ALL[0]])
+    assert store.missing(ALL, "trained") == [ALL[0]]
+    seconds = dict(store.seconds)
+    store.last -= 10.0
     for part in PARTS:
-        ledger.record(ALL[0], part, {"failed": "no space"})
-    ledger.write()
-    assert ledger.seconds == seconds
+        store.record(ALL[0], part, {"failed": "no space"})
+    store.write()
+    assert store.seconds == seconds
     assert runs(path) == {"monday abc", "tuesday def"}
     assert json.loads(path.read_text())["run"] == "monday abc"
 
 
-def test_a_mixed_file_is_never_gone_on_with(path: Path) -> None:
+def test_mixed_file_is_never_resumed(path: Path) -> None:
     interrupted(path)
-    ledger = Ledger(path, ABOUT, "tuesday", whole=False)
-    ledger.forget([ALL[1]])
-    ledger.record(ALL[1], "trained", {})
-    ledger.write()
-    assert Ledger(path, ABOUT, "wednesday").cells == {}
+    store = ResultStore(path, ABOUT, "tuesday", whole=False)
+    store.forget([ALL[1]])
+    store.record(ALL[1], "trained", {})
+    store.write()
+    assert ResultStore(path, ABOUT, "wednesday").cells == {}
 
 
-def test_a_file_that_does_not_name_its_run_is_begun_anew(path: Path) -> None:
+def test_file_without_run_id_is_started_over(path: Path) -> None:
     path.write_text(json.dumps({**ABOUT, "cells": {str(ALL[0]): {"trained": {}}}}))
-    assert Ledger(path, ABOUT, "tuesday").cells == {}
+    assert ResultStore(path, ABOUT, "tuesday").cells == {}
 
 
-def test_beside_results_of_other_tools_nothing_is_measured_again(path: Path) -> None:
+def test_results_of_other_tool_versions_are_discarded(path: Path) -> None:
     complete(path)
     other = {**ABOUT, "versions": {"onnx": "1.1"}}
-    assert Ledger(path, other, "tuesday", whole=False).cells == {}
+    assert ResultStore(path, other, "tuesday", whole=False).cells == {}
 
 
-def test_the_file_has_the_order_of_the_matrix_and_the_time_of_each_part_over_all_sittings(path: Path) -> None:
+def test_results_are_kept_beside_a_tool_that_was_added(path: Path) -> None:
+    complete(path)
+    more = {"versions": {"onnx": "1.0", "tensorflow-cpu": "2.21.0"}}
+    store = ResultStore(path, {**ABOUT, **more}, "tuesday", whole=False)
+    assert len(store.cells) == len(ALL)
+    store.write()
+    assert json.loads(path.read_text())["versions"] == more["versions"]
+
+
+def test_file_follows_matrix_order_and_sums_time_per_part(path: Path) -> None:
     interrupted(path)
-    ledger = Ledger(path, ABOUT, "tuesday")
-    ledger.seconds = {"trained": 100.0, "fullSize": 50.0}
-    ledger.last -= 10.0
-    ledger.record(ALL[0], "fullSize", {"failed": "no memory"})
-    ledger.cells["no cell any more"] = {}
-    ledger.write()
+    store = ResultStore(path, ABOUT, "tuesday")
+    store.seconds = {"trained": 100.0, "fullSize": 50.0}
+    store.last -= 10.0
+    store.record(ALL[0], "fullSize", {"failed": "no memory"})
+    store.cells["no cell any more"] = {}
+    store.write()
     content = json.loads(path.read_text())
     assert list(content["cells"]) == [str(ALL[0]), str(ALL[1])]
     assert content["seconds"]["trained"] == 100.0
@@ -139,7 +148,7 @@ def test_the_file_has_the_order_of_the_matrix_and_the_time_of_each_part_over_all
     assert content["versions"] == ABOUT["versions"]
 
 
-def test_failures_are_what_failed_and_what_is_missing(path: Path) -> None:
+def test_failures_list_failed_and_missing_cells(path: Path) -> None:
     assert interrupted(path).failures(ALL[:2]) == [
         f"{ALL[0]} trained: no space",
         f"{ALL[0]} fullSize: not measured",

@@ -1,6 +1,6 @@
-"""Stands in for the converter in tests of the command line: says stages as it does and ends as the test wants.
+"""A fake converter for tests of the command line: it logs stages as the real one does and ends as the test wants.
 
-The test writes a JSON object from target to behaviour into the file that FAKE_CONVERTER names.
+The test writes a JSON object of behaviours by target into the file that FAKE_CONVERTER names.
 """
 
 import json
@@ -12,13 +12,29 @@ import time
 from pathlib import Path
 
 from modelexport import names
-from modelexport.matrix import Precision
-from modelexport.reasons import Reason
-from modelexport.request import ConversionRequest
-from modelexport.result import Artifact, ConversionResult, Reference, Verification
+from modelexport.api.reasons import Reason
+from modelexport.api.request import ConversionRequest
+from modelexport.api.result import Artifact, ConversionResult, Fidelity, Reference, Verification
+from modelexport.matrix.support import Precision
+
+
+def identify() -> int:
+    """Answer with the JSON in the checkpoint; a text is no checkpoint."""
+    text = Path(os.environ[names.CHECKPOINT_ENV]).read_text(encoding="utf-8")
+    if not text.startswith("{"):
+        result = ConversionResult(Reason.CHECKPOINT_MISMATCH, "the weights are those of none")
+    else:
+        result = ConversionResult(Reason.SUCCEEDED, "identified")
+        asked = os.environ.get(names.ARCHITECTURE_ENV)
+        answer = {"event": "identified", **json.loads(text)}
+        print(json.dumps({**answer, **({"architecture": asked} if asked else {})}))
+    Path(os.environ[names.TERMINATION_LOG_ENV]).write_text(result.to_json(), encoding="utf-8")
+    return result.reason.exit_code
 
 
 def main() -> int:
+    if sys.argv[1:] == [names.IDENTIFY]:
+        return identify()
     request = ConversionRequest.from_json(os.environ[names.REQUEST_ENV])
     plan = Path(os.environ["FAKE_CONVERTER"])
     behaviour = json.loads(plan.read_text(encoding="utf-8")).get(str(request.target), {})
@@ -51,17 +67,21 @@ def count(path: Path) -> int:
     return attempt
 
 
+FIDELITY = Fidelity("boxes", "0.9700", 64, "0.9", 97, 2, 1)
+
+
 def succeed(request: ConversionRequest) -> ConversionResult:
     uri = f"{request.output}{request.artifact_name}"
     path = Path(os.environ[names.STORE_ENV]) / uri.removeprefix("s3://")
     reused = path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes({"FP32": 4000, "FP16": 2000, "INT8": 1000}[request.target.precision]))
+    (path.parent / names.REPORT_FILE).write_text("{}", encoding="utf-8")
     artifact = Artifact(uri, "0123456789abcdef" * 4, path.stat().st_size)
     doubts = ("it looks wrong",) if request.target.precision is Precision.INT8 else ()
-    proof = Verification("cosine", "0.9998", "0.999", Reference.REBUILT, ("activation SiLU",), doubts)
+    proof = Verification("cosine", "0.9998", "0.999", Reference.REBUILT, ("activation SiLU",), doubts, FIDELITY)
     return ConversionResult(
-        Reason.SUCCEEDED, "verified and published", request.scheme, artifact, f"{request.output}report.json", proof,
+        Reason.SUCCEEDED, "verified and published", request.recipe, artifact, f"{request.output}report.json", proof,
         peak_memory_mib=900, reused=reused,
     )  # fmt: skip
 

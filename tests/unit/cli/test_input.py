@@ -1,4 +1,4 @@
-"""Bad input is told with file, field, value and way out; commands that only read."""
+"""Errors of bad input name file, field, value and way out; commands that only read."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import yaml
 from command_line import ROOT, CommandLine, model_export
 from modelexport import __version__
 from modelexport.cli import main
-from modelexport.matrix import ARCHITECTURES, TARGETS, Format, cells
+from modelexport.matrix.support import ARCHITECTURES, TARGETS, Format, cells
 
 
 def change(**fields: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
 BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown format": (
         lambda: change(targets=[{"format": "TFLite", "precision": "INT8"}]),
-        "spec.targets[0].format: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML",
+        "spec.targets[0].format: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow",
     ),
     "an unknown architecture": (
         lambda: change(model={"architecture": "YOLOv9", "checkpoint": {"uri": "s3://abc/a.pt"}}),
@@ -38,7 +38,7 @@ BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a checkpoint without a scheme": (
         lambda: change(model={"architecture": "YOLOv8", "checkpoint": {"uri": "a.pt"}}),
-        "spec.model.checkpoint.uri: 'a.pt' is not a URI that can be read; use s3://bucket/key",
+        "spec.model.checkpoint.uri: 'a.pt' is not a supported URI; use s3://bucket/key",
     ),
     "a misspelt field": (
         lambda: change(calibrations={"dataset": {"uri": "s3://abc/a.zip"}}),
@@ -76,21 +76,21 @@ BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a name that is too long": (
         lambda: model_export("a" * 64),
-        "metadata.name: labels the Jobs; use at most 63 characters",
+        "metadata.name: becomes a label of the Jobs; use at most 63 characters",
     ),
-    "no targets": (lambda: change(targets=[]), "spec.targets: name at least one target"),
-    "another kind only": (lambda: dict(CONFIG_MAP), "holds no ModelExport; see examples/yolov8.yaml"),
+    "no targets": (lambda: change(targets=[]), "spec.targets: add at least one target"),
+    "another kind only": (lambda: dict(CONFIG_MAP), "has no ModelExport; see examples/yolov8.yaml"),
     "a list of objects": (
         lambda: {"apiVersion": "v1", "kind": "List", "items": [model_export()]},
-        "holds no ModelExport (the items of a List are not looked at: write each as a document of its own",
+        "has no ModelExport (items of a List are not read; write each as a separate document",
     ),
-    "a list": (lambda: [1, 2], "holds '[1, 2]', which is no Kubernetes object"),
-    "nothing": (lambda: None, "holds no object"),
+    "a list": (lambda: [1, 2], "'[1, 2]' is not a Kubernetes object"),
+    "nothing": (lambda: None, "has no objects"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)
-def test_a_bad_body_is_refused_with_file_field_value_and_way_out(
+def test_invalid_object_error_gives_file_field_value_and_remedy(
     command_line: CommandLine, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     make, message = BAD_BODIES[case]
@@ -100,16 +100,17 @@ def test_a_bad_body_is_refused_with_file_field_value_and_way_out(
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
-def test_an_extended_cell_is_refused_under_stable_with_the_way_out(
+def test_extended_cell_is_refused_under_stable_with_remedy(
     command_line: CommandLine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     coreml = frozenset(target for target in TARGETS if target.format is Format.COREML)
     row = replace(ARCHITECTURES["YOLOv8"], extended=coreml)
-    monkeypatch.setitem(ARCHITECTURES, "YOLOv8", row)  # type: ignore[arg-type]
+    monkeypatch.setitem(ARCHITECTURES, "YOLOv8", row)
     path = command_line.write(model_export("shapes", "CoreML/FP32", "ONNX/FP32", "CoreML/INT8"))
     assert main([command, str(path)]) == 2
     words = (
-        "spec.targets[0]: CoreML/FP32, CoreML/INT8 are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX); "
+        "spec.targets[0]: CoreML/FP32, CoreML/INT8 are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX, "
+        "PyTorch, TensorFlow); "
         "set spec.supportLevel: Extended"
     )
     assert words in capsys.readouterr().err
@@ -119,9 +120,9 @@ def test_an_extended_cell_is_refused_under_stable_with_the_way_out(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a: [1", "is not valid YAML: "), (b"\xff\xfe", "is not a text in UTF-8")],
+    [(b"a: [1", "is not valid YAML: "), (b"\xff\xfe", "is not UTF-8 text")],
 )
-def test_a_file_that_is_no_yaml_is_refused(
+def test_invalid_yaml_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str
 ) -> None:
     path = tmp_path / "export.yaml"
@@ -130,31 +131,29 @@ def test_a_file_that_is_no_yaml_is_refused(
     assert f"{path}: {message}" in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(tmp_path / "nothing.yaml")]) == 2
-    assert "nothing.yaml: No such file or directory; name a file with a ModelExport" in capsys.readouterr().err
+    assert "nothing.yaml: No such file or directory; use a file with a ModelExport" in capsys.readouterr().err
 
 
-def test_the_document_of_a_mistake_is_numbered(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_gives_document_number(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     path = command_line.write(model_export("good"), change(targets=[]))
     assert main(["validate", str(path)]) == 2
     assert f"{path}, document 2: spec.targets" in capsys.readouterr().err
 
 
-def test_two_exports_of_one_name_are_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_export_names_are_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     path = command_line.write(model_export("same"), model_export("same"))
     assert main(["run", str(path)]) == 2
-    assert "default/same is there twice" in capsys.readouterr().err
+    assert "default/same is used twice" in capsys.readouterr().err
 
 
-def test_a_valid_file_is_confirmed_object_by_object(
-    command_line: CommandLine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_valid_file_is_confirmed_per_object(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     path = command_line.write(model_export("good", "ONNX/FP32", "ONNX/INT8"), CONFIG_MAP)
     assert main(["validate", str(path)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("ModelExport default/good is valid, 2 targets")
-    assert second.endswith("ConfigMap is not of ModelExport, passed over")
+    assert second.endswith("ConfigMap is not a ModelExport kind, skipped")
 
 
 OURS = "modelexport.dev/v1alpha1"
@@ -168,27 +167,31 @@ BAD_KINDS: dict[str, tuple[Any, Any, str]] = {
     "another version": (
         "modelexport.dev/v1",
         "ModelExport",
-        f"apiVersion: 'modelexport.dev/v1' is not that of ModelExport; did you mean {OURS}?",
+        f"apiVersion: 'modelexport.dev/v1' is not the version of ModelExport; did you mean {OURS}?",
     ),
     "a slip in the group": (
         "modelexports.dev/v1alpha1",
         "ExportClass",
-        f"apiVersion: 'modelexports.dev/v1alpha1' is not that of ExportClass; did you mean {OURS}?",
+        f"apiVersion: 'modelexports.dev/v1alpha1' is not the version of ExportClass; did you mean {OURS}?",
     ),
     "another case of the group": ("ModelExport.dev/v1alpha1", "Job", "kind: 'Job' is not known; use one of"),
     "no kind": (OURS, None, f"kind: is missing; write apiVersion: {OURS} and kind: ModelExport"),
     "no version": (None, "ModelExport", f"apiVersion: is missing; write apiVersion: {OURS} and kind: ModelExport"),
     "nothing of both": (None, None, "apiVersion: is missing; "),
-    "a list as kind": (OURS, ["ModelExport"], "kind: \"['ModelExport']\" is not a text"),
-    "a number as version": (1, "ModelExport", "apiVersion: '1' is not a text"),
-    "an empty kind": (OURS, "", "kind: '' is not a text"),
-    "a kind that acts on the terminal": ("v1", "\x1b[2JModelExport", "apiVersion: 'v1' is not that of ModelExport"),
+    "a list as kind": (OURS, ["ModelExport"], "kind: \"['ModelExport']\" is not a string"),
+    "a number as version": (1, "ModelExport", "apiVersion: '1' is not a string"),
+    "an empty kind": (OURS, "", "kind: '' is not a string"),
+    "a kind that acts on the terminal": (
+        "v1",
+        "\x1b[2JModelExport",
+        "apiVersion: 'v1' is not the version of ModelExport",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_KINDS)
 @pytest.mark.parametrize("command", ["run", "validate"])
-def test_an_object_of_no_kind_that_exists_is_refused(
+def test_unknown_kind_is_refused(
     command_line: CommandLine, capsys: pytest.CaptureFixture[str], command: str, case: str
 ) -> None:
     version, kind, message = BAD_KINDS[case]
@@ -201,28 +204,26 @@ def test_an_object_of_no_kind_that_exists_is_refused(
     assert "\x1b" not in said
 
 
-def test_a_file_with_none_of_our_objects_is_not_valid(
-    command_line: CommandLine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_file_without_our_objects_is_invalid(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     path = command_line.write(CONFIG_MAP)
     assert main(["validate", str(path)]) == 2
     told = capsys.readouterr()
-    assert f"{path}: ConfigMap is not of ModelExport, passed over" in told.out
-    assert f"{path}: holds neither a ModelExport nor an ExportClass; see examples/yolov8.yaml" in told.err
+    assert f"{path}: ConfigMap is not a ModelExport kind, skipped" in told.out
+    assert f"{path}: has neither a ModelExport nor an ExportClass; see examples/yolov8.yaml" in told.err
 
 
-@pytest.mark.parametrize(("checkpoint", "pictures"), [("file:///a.pt", "s3://abc/b/"), ("s3://abc/a.pt", "file:///b/")])
-def test_what_only_a_local_run_can_read_is_told(
-    command_line: CommandLine, capsys: pytest.CaptureFixture[str], checkpoint: str, pictures: str
+@pytest.mark.parametrize(("checkpoint", "images"), [("file:///a.pt", "s3://abc/b/"), ("s3://abc/a.pt", "file:///b/")])
+def test_local_only_sources_are_reported(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], checkpoint: str, images: str
 ) -> None:
     model = {"architecture": "YOLOv8", "checkpoint": {"uri": checkpoint}}
-    path = command_line.write(change(model=model, calibration={"dataset": {"uri": pictures}}))
+    path = command_line.write(change(model=model, calibration={"dataset": {"uri": images}}))
     assert main(["validate", str(path)]) == 0
     words = "default/shapes is valid for modelexport run, 1 targets; a cluster takes s3:// and https:// only\n"
     assert capsys.readouterr().out.endswith(words)
 
 
-def test_a_misspelt_field_of_a_class_is_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_class_field_is_refused(command_line: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
     body = export_class()
     body["spec"]["nodePools"][0]["tolerations"][0]["efect"] = "NoSchedule"
     path = command_line.write(body)
@@ -231,7 +232,7 @@ def test_a_misspelt_field_of_a_class_is_refused(command_line: CommandLine, capsy
     assert f"modelexport: {path}: {words}" in capsys.readouterr().err
 
 
-def test_labels_resources_and_metadata_hold_what_they_like(command_line: CommandLine) -> None:
+def test_labels_resources_and_metadata_accept_any_value(command_line: CommandLine) -> None:
     body = export_class()
     body["metadata"]["labels"] = {"any": "label"}
     body["spec"]["nodePools"][0] |= {"nodeSelector": {"any": "label"}, "resources": {"any.domain/device": 1}}
@@ -239,7 +240,7 @@ def test_labels_resources_and_metadata_hold_what_they_like(command_line: Command
     assert main(["validate", str(command_line.write(body, applied))]) == 0
 
 
-def test_the_example_of_the_repository_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+def test_repository_example_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(ROOT / "examples/yolov8.yaml")]) == 0
     assert "9 targets" in capsys.readouterr().out
 
@@ -249,33 +250,44 @@ def test_every_example_is_valid(example: Path) -> None:
     assert main(["validate", str(example)]) == 0
 
 
-def test_every_object_in_the_readme_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    path = tmp_path / "readme.yaml"
-    path.write_text("---\n".join(block for block in blocks if block.startswith("apiVersion: ")), encoding="utf-8")
+def documented_exports() -> dict[str, str]:
+    """The ModelExports of the pages of the documentation as YAML, by page."""
+    pages = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+    blocks = {path.name: re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for path, text in pages.items()}
+    exports = {name: [block for block in found if "\nkind: ModelExport\n" in block] for name, found in blocks.items()}
+    return {name: "---\n".join(found) for name, found in exports.items() if found}
+
+
+def test_pages_show_exports() -> None:
+    assert documented_exports()
+
+
+@pytest.mark.parametrize("page", documented_exports())
+def test_every_documented_export_is_valid(page: str, tmp_path: Path) -> None:
+    path = tmp_path / "page.yaml"
+    path.write_text(documented_exports()[page], encoding="utf-8")
     assert main(["validate", str(path)]) == 0
-    assert "ModelExport default/helmets is valid for modelexport run, 2 targets" in capsys.readouterr().out
 
 
-def test_the_matrix_as_json_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_matrix_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "-o", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(cells())
 
 
-def test_the_matrix_as_markdown_is_a_table_of_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown_matrix_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "-o", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(cells()) + 2
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_the_matrix_as_table_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_matrix_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix"]) == 0
     output = capsys.readouterr().out
     assert all(f" {name} " in output for name in ARCHITECTURES)
 
 
-def test_the_matrix_of_one_architecture_shows_its_nine_cells(capsys: pytest.CaptureFixture[str]) -> None:
+def test_matrix_of_one_architecture_shows_all_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "UNet"]) == 0
     output = capsys.readouterr().out
     assert all(f"{target} " in output for target in TARGETS)
@@ -284,37 +296,35 @@ def test_the_matrix_of_one_architecture_shows_its_nine_cells(capsys: pytest.Capt
     assert {record["architecture"] for record in json.loads(capsys.readouterr().out)} == {"UNet"}
 
 
-def test_an_architecture_that_is_not_in_the_matrix_is_told_with_those_that_are(
+def test_unknown_architecture_is_refused_with_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["matrix", "YOLOv9"]) == 2
-    assert "'YOLOv9' is not in the matrix; give one of YOLOv8, FasterRCNN" in capsys.readouterr().err
+    assert "'YOLOv9' is not in the matrix; use one of YOLOv8, FasterRCNN" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["get", "download"])
-def test_a_server_as_store_of_a_local_run_is_told_with_the_way_out(
-    capsys: pytest.CaptureFixture[str], command: str
-) -> None:
+def test_server_as_local_store_is_refused_with_remedy(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([command, "shapes", "--store", "http://127.0.0.1:9000"]) == 2
-    words = "--store: get and download read a directory, no server; fetch its files with a client of S3"
+    words = "--store: this command reads directories only; fetch the files of a server with an S3 client"
     assert words in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"modelexport {__version__}\n"
 
 
-def test_every_command_shows_an_example_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_help_has_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("run", "validate", "matrix"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert f"modelexport {command} " in capsys.readouterr().out.split("example", 1)[1]
 
 
-def test_a_command_is_asked_for_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_command_is_requested(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([])
     assert ended.value.code == 2

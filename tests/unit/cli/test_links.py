@@ -1,4 +1,4 @@
-"""The Job that tells where files are, the Pod that signs links to them, and the links that it may give."""
+"""The Job that names the files, the Pod that signs links to them, and the links that are accepted from it."""
 
 import json
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from modelexport.cli.documents import BadInput
-from modelexport.cli.download import file_name
-from modelexport.cli.links import Signer, is_job_of, signing_pod
+from modelexport.client.downloads import file_name
+from modelexport.client.links import Signer, is_job_of, signing_pod
+from modelexport.errors import BadInput
 from unit.operator.objects import build_all, make_class, make_export
 
 ENDPOINT = "http://minio.storage.svc:9000"
@@ -29,23 +29,31 @@ def build_signing_pod(**converter: Any) -> dict[str, Any]:
 
 
 @dataclass
-class FakeKubectl:
-    """Has Jobs and runs Pods that say what a test wants."""
+class FakeCluster:
+    """Holds Jobs, and runs Pods with the output that a test wants."""
 
     jobs: list[dict[str, Any]]
     log: str = ""
     made: list[dict[str, Any]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
 
-    def read(self, *arguments: str) -> dict[str, Any]:
-        return {"items": self.jobs} if arguments[0] == "jobs.batch" else {"status": {"phase": "Succeeded"}}
+    def read_export(self, name: str) -> dict[str, Any]:
+        raise NotImplementedError
 
-    def run(self, *arguments: str, text: str = "") -> str:
-        if arguments[0] == "create":
-            self.made.append(json.loads(text))
-        if arguments[0] == "delete":
-            self.deleted.append(arguments[2])
-        return self.log if arguments[0] == "logs" else ""
+    def list_jobs(self, selector: str) -> list[dict[str, Any]]:
+        return self.jobs
+
+    def create_pod(self, pod: dict[str, Any]) -> None:
+        self.made.append(pod)
+
+    def read_pod(self, name: str) -> dict[str, Any]:
+        return {"status": {"phase": "Succeeded"}}
+
+    def read_log(self, name: str, limit: int) -> str:
+        return self.log
+
+    def delete_pod(self, name: str) -> None:
+        self.deleted.append(name)
 
 
 @pytest.fixture(autouse=True)
@@ -54,22 +62,22 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def sign(log: str, *jobs: dict[str, Any]) -> tuple[Any, FakeKubectl]:
+def sign(log: str, *jobs: dict[str, Any]) -> tuple[Any, FakeCluster]:
     export, job = build_job()
-    kubectl = FakeKubectl(list(jobs) or [job], log)
-    return Signer(kubectl, export, None).sign([URI]), kubectl  # type: ignore[arg-type]
+    cluster = FakeCluster(list(jobs) or [job], log)
+    return Signer(cluster, export, None).sign([URI]), cluster
 
 
 def event(uri: str, url: str) -> str:
     return json.dumps({"event": "signed", "uri": uri, "url": url}) + "\n"
 
 
-def test_the_pod_that_signs_pulls_its_image_with_the_secrets_of_the_class() -> None:
+def test_signing_pod_uses_image_pull_secrets_of_class() -> None:
     pod = build_signing_pod(imagePullSecrets=[{"name": "registry"}])
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_the_pod_that_signs_takes_no_right_from_the_job() -> None:
+def test_signing_pod_does_not_inherit_job_rights() -> None:
     export, job = build_job()
     template = job["spec"]["template"]["spec"]
     safe = signing_pod(export, job, [URI], ENDPOINT)["spec"]
@@ -92,10 +100,10 @@ def test_the_pod_that_signs_takes_no_right_from_the_job() -> None:
     assert safe["securityContext"]["runAsNonRoot"] is True
 
 
-def test_a_link_of_the_pod_is_used_and_the_pod_goes() -> None:
-    links, kubectl = sign("a library prints\n" + event(URI, LINK))
+def test_link_from_pod_is_used_and_pod_deleted() -> None:
+    links, cluster = sign("a library prints\n" + event(URI, LINK))
     assert links == {URI: LINK}
-    assert kubectl.deleted == [kubectl.made[0]["metadata"]["name"]]
+    assert cluster.deleted == [cluster.made[0]["metadata"]["name"]]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,7 @@ def test_a_link_of_the_pod_is_used_and_the_pod_goes() -> None:
         "",
     ],
 )
-def test_a_link_to_another_place_is_not_used(url: str) -> None:
+def test_link_to_other_host_is_rejected(url: str) -> None:
     with pytest.raises(BadInput, match=r"signed no link for s3://exports/team/shapes/a b\.onnx"):
         sign(event(URI, url))
 
@@ -121,7 +129,7 @@ def test_a_link_to_another_place_is_not_used(url: str) -> None:
 @pytest.mark.parametrize(
     "log", ["", "{}\n", '{"event": "signed"}\n', "[" * 100_000, '{"event": "signed", "uri": {}}\n']
 )
-def test_a_log_without_links_is_told(log: str) -> None:
+def test_log_without_links_is_reported(log: str) -> None:
     with pytest.raises(BadInput, match="signed no link for"):
         sign(log)
 
@@ -137,16 +145,16 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_job_is_not_believed(forgery: str) -> None:
+def test_forged_job_is_ignored(forgery: str) -> None:
     export, job = build_job()
     assert is_job_of(job, export)
     FORGERIES[forgery](job)
     assert not is_job_of(job, export)
-    with pytest.raises(BadInput, match="no Job of the export is left to tell where its store is"):
+    with pytest.raises(BadInput, match="the export has no Job left from which to read the URL of the store"):
         sign(event(URI, LINK), job)
 
 
-def test_a_job_of_an_export_without_a_status_is_not_believed() -> None:
+def test_job_of_export_without_status_is_ignored() -> None:
     export, job = build_job()
     del export["status"]
     assert not is_job_of(job, export)
@@ -155,16 +163,16 @@ def test_a_job_of_an_export_without_a_status_is_not_believed() -> None:
 @pytest.mark.parametrize(
     "endpoint", ["file:///etc", "http://user:pw@minio", "http://minio/path", "http://a b", "minio"]
 )
-def test_an_endpoint_that_is_none_is_not_used(endpoint: str) -> None:
+def test_invalid_endpoint_is_ignored(endpoint: str) -> None:
     export, job = build_job()
     for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]:
         if entry["name"] == "MODELEXPORT_STORE":
             entry["value"] = endpoint
-    with pytest.raises(BadInput, match=r"is no URL of a store, .*; give it by --endpoint"):
-        Signer(FakeKubectl([job]), export, None).sign([URI])  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"is not the URL of a store; set --endpoint"):
+        Signer(FakeCluster([job]), export, None).sign([URI])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a\\b", "a\0", "a\x1b[2J", "\u202etp.a", "a\nb", "a\u200b"])
-def test_a_file_gets_no_name_that_harms(name: str) -> None:
-    with pytest.raises(BadInput, match="names no file"):
+def test_file_name_is_sanitised(name: str) -> None:
+    with pytest.raises(BadInput, match="does not end with a valid file name"):
         file_name(f"s3://exports/{name}")

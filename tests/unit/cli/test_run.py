@@ -1,4 +1,4 @@
-"""``modelexport run`` with a fake converter: what it runs, what it says, and how it ends."""
+"""``modelexport run`` with a fake converter: its child processes, its output and its exit codes."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from command_line import CommandLine, is_alive, model_export, wait_for
 NINE = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
 
 
-def test_nine_targets_are_run_and_listed_with_their_numbers(command_line: CommandLine) -> None:
+def test_nine_targets_run_and_are_listed_with_numbers(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes", *NINE))
     ended = command_line("run", "export.yaml", "--jobs", 3)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -25,16 +25,17 @@ def test_nine_targets_are_run_and_listed_with_their_numbers(command_line: Comman
     assert "modelexport-store/exports/default/shapes/coreml-int8-" in ended.stdout
 
 
-def test_what_was_assumed_and_what_is_doubtful_is_told_once(command_line: CommandLine) -> None:
+def test_assumptions_and_warnings_are_printed_once(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes", *NINE))
     ended = command_line("run", "export.yaml", "--jobs", 3)
-    assert "cosine 0.9998 >= 0.999  Rebuilt" in ended.stdout
+    assert "cosine 0.9998 >= 0.999  boxes 0.9700  Rebuilt" in ended.stdout
     assert "LiteRT/FP32 and 8 more: compared with a rebuilt network; assumed: activation SiLU\n" in ended.stdout
+    assert "8 more: fidelity boxes 0.9700 >= 0.9 (97 kept, 2 missed, 1 invented)\n" in ended.stdout
     assert "LiteRT/INT8 and 2 more: warning: it looks wrong\n" in ended.stdout
     assert ended.stdout.count("SiLU") == ended.stdout.count("it looks wrong") == 1
 
 
-def test_progress_is_told_in_plain_lines_where_nobody_watches(command_line: CommandLine) -> None:
+def test_progress_is_plain_lines_without_terminal(command_line: CommandLine) -> None:
     command_line.write(model_export())
     ended = command_line("run", "export.yaml")
     for stage in ("fetch", "load", "convert", "succeeded"):
@@ -42,7 +43,7 @@ def test_progress_is_told_in_plain_lines_where_nobody_watches(command_line: Comm
     assert "\x1b[" not in ended.stdout
 
 
-def test_json_is_all_that_is_on_standard_output(command_line: CommandLine) -> None:
+def test_json_is_only_output_on_stdout(command_line: CommandLine) -> None:
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/INT8"))
     ended = command_line("run", "export.yaml", "-o", "json")
     full, quantised = json.loads(ended.stdout)
@@ -55,7 +56,7 @@ def test_json_is_all_that_is_on_standard_output(command_line: CommandLine) -> No
     assert (full["verification"]["warnings"], quantised["verification"]["warnings"]) == ([], ["it looks wrong"])
 
 
-def test_a_failed_target_is_told_with_reason_message_and_way_out(command_line: CommandLine) -> None:
+def test_failed_target_shows_reason_message_and_remedy(command_line: CommandLine) -> None:
     command_line.behaviours["ONNX/FP16"] = {"reason": "VerificationFailed"}
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     ended = command_line("run", "export.yaml")
@@ -67,14 +68,14 @@ def test_a_failed_target_is_told_with_reason_message_and_way_out(command_line: C
     assert "something that a library prints" in log.read_text(encoding="utf-8")
 
 
-def test_a_run_that_succeeds_leaves_neither_logs_nor_what_libraries_left(command_line: CommandLine) -> None:
+def test_successful_run_leaves_no_logs_or_temporary_files(command_line: CommandLine) -> None:
     command_line.write(model_export())
     command_line("run", "export.yaml")
     left = {path.name for path in command_line.folder.iterdir()}
     assert not {name for name in left if name.startswith(("modelexport-", "left-by-"))} - {"modelexport-store"}, left
 
 
-def test_a_retriable_failure_is_tried_again(command_line: CommandLine) -> None:
+def test_retriable_failure_is_retried(command_line: CommandLine) -> None:
     command_line.behaviours["ONNX/FP32"] = {"reason": "StorageUnavailable", "succeeds_at": 2}
     command_line.write(model_export())
     ended = command_line("run", "export.yaml", "-o", "json")
@@ -83,7 +84,7 @@ def test_a_retriable_failure_is_tried_again(command_line: CommandLine) -> None:
     assert "waiting to retry" in ended.stderr
 
 
-def test_the_fault_of_a_user_is_not_tried_again(command_line: CommandLine) -> None:
+def test_user_fault_is_not_retried(command_line: CommandLine) -> None:
     command_line.behaviours["ONNX/FP32"] = {"reason": "CheckpointNotFound"}
     command_line.write(model_export())
     ended = command_line("run", "export.yaml", "-o", "json")
@@ -92,7 +93,7 @@ def test_the_fault_of_a_user_is_not_tried_again(command_line: CommandLine) -> No
 
 @contextmanager
 def inherited(number: int, action: signal.Handlers) -> Iterator[None]:
-    """What is started here finds a signal ignored, or not, however the tests were started."""
+    """Let child processes inherit a signal as ignored or not, however the tests were started."""
     before = signal.signal(number, action)
     try:
         yield
@@ -101,7 +102,7 @@ def inherited(number: int, action: signal.Handlers) -> Iterator[None]:
 
 
 def start_and_hang(command_line: CommandLine) -> tuple["subprocess.Popen[str]", int]:
-    """Start a run of two targets and return it with the process of the second, which does not end by itself."""
+    """Start a run of two targets; return it with the process of the second, which does not end by itself."""
     command_line.behaviours["ONNX/FP16"] = {"hang": True}
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     running = command_line.start("run", "export.yaml", "--jobs", 1)
@@ -111,7 +112,7 @@ def start_and_hang(command_line: CommandLine) -> tuple["subprocess.Popen[str]", 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_line: CommandLine, number: int) -> None:
+def test_interrupted_run_leaves_no_child_process_and_resumes(command_line: CommandLine, number: int) -> None:
     with inherited(signal.SIGHUP, signal.SIG_DFL):
         running, child = start_and_hang(command_line)
     running.send_signal(number)
@@ -125,7 +126,7 @@ def test_an_interrupted_run_leaves_no_child_and_the_next_one_goes_on(command_lin
     assert [item["state"] for item in again] == ["reused", "succeeded"]
 
 
-def test_an_interrupted_run_still_tells_what_had_failed(command_line: CommandLine) -> None:
+def test_interrupted_run_still_reports_failures(command_line: CommandLine) -> None:
     command_line.behaviours["ONNX/FP32"] = {"reason": "CheckpointNotFound"}
     running, _ = start_and_hang(command_line)
     running.send_signal(signal.SIGINT)
@@ -136,7 +137,7 @@ def test_an_interrupted_run_still_tells_what_had_failed(command_line: CommandLin
     assert "0 of 2 targets are finished" in output
 
 
-def test_a_run_under_nohup_outlives_its_terminal(command_line: CommandLine) -> None:
+def test_run_under_nohup_survives_hangup(command_line: CommandLine) -> None:
     with inherited(signal.SIGHUP, signal.SIG_IGN):
         running, child = start_and_hang(command_line)
     running.send_signal(signal.SIGHUP)
@@ -147,20 +148,20 @@ def test_a_run_under_nohup_outlives_its_terminal(command_line: CommandLine) -> N
     running.communicate(timeout=20)
 
 
-def test_several_exports_of_one_file_are_all_run(command_line: CommandLine) -> None:
+def test_several_exports_in_file_all_run(command_line: CommandLine) -> None:
     command_line.write(model_export("one"), {"apiVersion": "v1", "kind": "ConfigMap"}, model_export("two"))
     ended = command_line("run", "export.yaml")
     assert ended.returncode == 0
     assert "default/one ONNX/FP32" in ended.stdout
     assert "default/two ONNX/FP32" in ended.stdout
-    assert "document 2: ConfigMap is no ModelExport, passed over" in ended.stdout
+    assert "document 2: ConfigMap is not a ModelExport, skipped" in ended.stdout
 
 
-def test_a_suspended_export_is_not_run_and_told(command_line: CommandLine) -> None:
+def test_suspended_export_is_skipped_and_reported(command_line: CommandLine) -> None:
     command_line.write(model_export("resting", suspend=True))
     ended = command_line("run", "export.yaml")
     assert ended.returncode == 0
-    assert "default/resting is suspended and not run; set spec.suspend to false" in ended.stdout
+    assert "default/resting is suspended, skipped; set spec.suspend to false" in ended.stdout
     assert not (command_line.folder / "onnx-fp32.attempts").exists()
 
 
@@ -168,14 +169,12 @@ def test_a_suspended_export_is_not_run_and_told(command_line: CommandLine) -> No
     ("arguments", "message"),
     [
         (("--jobs", 0), "--jobs: 0 is less than one"),
-        (("--output-uri", "exports"), "--output-uri: 'exports' is not a folder in the store; give s3://bucket/folder"),
+        (("--output-uri", "exports"), "--output-uri: 'exports' is not a folder in the store; use s3://bucket/folder"),
         (("--store", "ftp://host"), "--store: 'ftp://host' is not a store"),
         (("--store", "/proc/store"), "--store: /proc/store: "),
     ],
 )
-def test_an_option_that_cannot_be_used_is_named(
-    command_line: CommandLine, arguments: tuple[object, ...], message: str
-) -> None:
+def test_invalid_option_is_named(command_line: CommandLine, arguments: tuple[object, ...], message: str) -> None:
     command_line.write(model_export())
     ended = command_line("run", "export.yaml", *arguments)
     assert ended.returncode == 2

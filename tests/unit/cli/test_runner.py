@@ -1,4 +1,4 @@
-"""How children are run: in which order, how often, and what is made of one that dies."""
+"""Running child processes: their order, their retries, and the result of one that dies."""
 
 import asyncio
 import json
@@ -11,12 +11,13 @@ import pytest
 
 from command_line import FAKE_CONVERTER, model_export
 from modelexport import names
-from modelexport.cli.conversions import Conversion
-from modelexport.cli.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, parse_event, pick, read_lines
-from modelexport.plan import plan_export
-from modelexport.reasons import Reason
-from modelexport.result import ConversionResult
-from modelexport.spec import parse_export
+from modelexport.api.reasons import Reason
+from modelexport.api.result import ConversionResult
+from modelexport.api.spec import parse_export
+from modelexport.local.conversions import Conversion
+from modelexport.local.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, pick, read_lines
+from modelexport.logs import parse_event
+from modelexport.planning.plan import plan_export
 from modelexport_converter.stores.addresses import is_allowed, parse_networks
 
 DONE = ConversionResult(Reason.SUCCEEDED, "verified and published")
@@ -31,14 +32,14 @@ def run_one(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: Mapping[st
     (folder / "behaviours.json").write_text(json.dumps({"ONNX/FP32": behaviour}), encoding="utf-8")
     monkeypatch.setenv("FAKE_CONVERTER", str(folder / "behaviours.json"))
     monkeypatch.setenv("MODELEXPORT_CONVERTER", f"{sys.executable} {FAKE_CONVERTER}")
-    monkeypatch.setenv("PYTHONPATH", "operator/src")
+    monkeypatch.setenv("PYTHONPATH", "sdk/src")
     (conversion,) = conversions_of(folder, "ONNX/FP32")
     runner = Runner(str(folder), folder, 1, lambda changed: None, backoff_seconds=0)
     asyncio.run(runner.run([conversion]))
     return conversion
 
 
-def test_a_retriable_failure_that_stays_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_failure_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversion = run_one(tmp_path, monkeypatch, {"reason": "StorageUnavailable"})
     assert conversion.attempts == ATTEMPTS
     assert conversion.phase == "failed"
@@ -49,10 +50,10 @@ def test_a_retriable_failure_that_stays_is_given_up(tmp_path: Path, monkeypatch:
     [
         ({"signal": "SIGKILL"}, Reason.OOM_KILLED, "--jobs 1"),
         ({"signal": "SIGSEGV"}, Reason.INTERNAL_ERROR, "by signal SIGSEGV"),
-        ({"silent": True}, Reason.INTERNAL_ERROR, "with exit code 1 and gave no answer"),
+        ({"silent": True}, Reason.INTERNAL_ERROR, "with exit code 1 without a result"),
     ],
 )
-def test_a_converter_that_dies_is_explained(
+def test_converter_crash_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, object], reason: Reason, message: str
 ) -> None:
     result = run_one(tmp_path, monkeypatch, behaviour).result
@@ -61,27 +62,25 @@ def test_a_converter_that_dies_is_explained(
     assert message in result.message
 
 
-def test_an_answer_of_an_earlier_attempt_is_not_taken_for_that_of_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_of_earlier_attempt_is_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnx-fp32.json").write_text(DONE.to_json(), encoding="utf-8")
     result = run_one(tmp_path, monkeypatch, {"silent": True}).result
     assert result is not None
     assert not result.succeeded
 
 
-def test_the_first_of_every_format_goes_before_the_others(tmp_path: Path) -> None:
+def test_first_target_of_each_format_runs_first(tmp_path: Path) -> None:
     found = in_order(conversions_of(tmp_path, "LiteRT/FP32", "LiteRT/INT8", "ONNX/FP16", "ONNX/INT8", "CoreML/INT8"))
     labels = [conversion.label for conversion in found]
     assert labels == ["LiteRT/FP32", "ONNX/FP16", "CoreML/INT8", "LiteRT/INT8", "ONNX/INT8"]
 
 
-def test_core_ml_starts_from_one_file_for_fp32_and_from_another_for_what_is_smaller(tmp_path: Path) -> None:
+def test_core_ml_shares_one_fp32_and_one_smaller_base(tmp_path: Path) -> None:
     full, half, quantised = (c.family for c in conversions_of(tmp_path, "CoreML/FP32", "CoreML/FP16", "CoreML/INT8"))
     assert full != half == quantised
 
 
-def test_a_conversion_that_would_wait_for_the_file_of_another_is_put_off(tmp_path: Path) -> None:
+def test_conversion_needing_shared_file_is_postponed(tmp_path: Path) -> None:
     litert, onnx, half, quantised = conversions_of(tmp_path, "LiteRT/FP32", "ONNX/FP32", "LiteRT/FP16", "ONNX/INT8")
     onnx.finish(DONE)
     assert pick([half, quantised], [litert, onnx]) is quantised
@@ -90,7 +89,7 @@ def test_a_conversion_that_would_wait_for_the_file_of_another_is_put_off(tmp_pat
     assert pick([half, quantised], [litert, onnx]) is half
 
 
-def test_a_line_of_any_length_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_of_any_length_is_handled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversion = run_one(tmp_path, monkeypatch, {"long_line": (16 << 20) + 1, "reason": "CheckpointNotFound"})
     assert conversion.result is not None
     assert conversion.result.reason is Reason.CHECKPOINT_NOT_FOUND
@@ -101,7 +100,7 @@ def test_a_line_of_any_length_does_not_end_the_run(tmp_path: Path, monkeypatch: 
     assert len(log) < LINE_LIMIT + 1000
 
 
-async def test_lines_come_whole_however_they_are_cut_into_chunks() -> None:
+async def test_lines_are_reassembled_from_any_chunks() -> None:
     stream = asyncio.StreamReader()
     for part in (b"a", b"b\nc", b"\n\n", b"d" * LINE_LIMIT, b"\n", b"e" * LINE_LIMIT, b"e\n", b"end"):
         stream.feed_data(part)
@@ -111,11 +110,11 @@ async def test_lines_come_whole_however_they_are_cut_into_chunks() -> None:
 
 
 @pytest.mark.parametrize("line", [b"plain text\n", b"[1]\n", b"\xff\xfe\n", b"", b"[" * LINE_LIMIT])
-def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
+def test_non_event_line_is_skipped(line: bytes) -> None:
     assert parse_event(line) == {}
 
 
-def test_a_local_run_reads_what_its_machine_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_run_reads_reachable_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_one(tmp_path, monkeypatch, {"tell": names.HTTPS_NETWORKS_ENV})
     told = (tmp_path / "onnx-fp32.told").read_text(encoding="utf-8")
     for address in ("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "8.8.8.8"):

@@ -1,4 +1,4 @@
-"""Fetching a file from a server that breaks off, starts anew, changes the file or is gone."""
+"""Downloading a file from a server that breaks off, restarts, changes the file or is gone."""
 
 import hashlib
 import http.server
@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from cluster.credentials import build_certificate, distinguished_name
-from modelexport.cli import transfer
-from modelexport.cli.transfer import TransferError, fetch, open_file, open_url
-from modelexport.result import Artifact
+from modelexport.api.result import Artifact
+from modelexport.client import transfer
+from modelexport.client.transfer import fetch, open_file, open_url
+from modelexport.errors import TransferError
+from testcluster.credentials import build_certificate, distinguished_name
 
 CONTENT = bytes(range(256)) * 1000
 ARTIFACT = Artifact("s3://exports/a", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content``; ``breaks`` is after how many bytes each answer is cut, ``ranges`` what was asked for."""
+    """Serves ``content``; ``breaks`` has the bytes after which each answer is cut, ``ranges`` the requested ranges."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -73,22 +74,22 @@ def get(server: Server, path: Path) -> list[int]:
     return told
 
 
-def test_a_file_is_fetched_whole_and_told_on_the_way(server: Server, tmp_path: Path) -> None:
+def test_file_is_downloaded_completely_with_progress(server: Server, tmp_path: Path) -> None:
     assert get(server, tmp_path / "a")[-1] == len(CONTENT)
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_connection_that_breaks_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+def test_broken_connection_resumes(server: Server, tmp_path: Path) -> None:
     server.breaks = [1000, 5000, 0, 0]
     get(server, tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1000-", "bytes=6000-", "bytes=6000-", "bytes=6000-"]
 
 
-def test_a_download_that_was_interrupted_goes_on_in_the_next_run(server: Server, tmp_path: Path) -> None:
+def test_interrupted_download_resumes_in_next_run(server: Server, tmp_path: Path) -> None:
     server.breaks = [1000, 0, 0, 0, 0]
-    with pytest.raises(TransferError, match=r"1,000 of 256,000 bytes are here; the same command goes on"):
+    with pytest.raises(TransferError, match=r"1,000 of 256,000 bytes received; run the same command again"):
         get(server, tmp_path / "a")
     assert not (tmp_path / "a").exists()
     server.breaks = []
@@ -97,7 +98,7 @@ def test_a_download_that_was_interrupted_goes_on_in_the_next_run(server: Server,
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
+def test_server_without_ranges_restarts_download(server: Server, tmp_path: Path) -> None:
     server.knows_ranges = False
     (tmp_path / "a.part").write_bytes(CONTENT[:1000])
     get(server, tmp_path / "a")
@@ -105,49 +106,47 @@ def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("beginning", [b"another file", CONTENT + b"more"])
-def test_the_beginning_of_another_file_is_thrown_away(server: Server, tmp_path: Path, beginning: bytes) -> None:
+def test_partial_download_of_other_file_is_discarded(server: Server, tmp_path: Path, beginning: bytes) -> None:
     (tmp_path / "a.part").write_bytes(beginning)
     get(server, tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-def test_of_a_file_that_was_replaced_nothing_is_kept(server: Server, tmp_path: Path) -> None:
+def test_partial_download_of_replaced_file_is_discarded(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[::-1]
-    with pytest.raises(TransferError, match=f"does not have the SHA-256 {ARTIFACT.sha256}"):
+    with pytest.raises(TransferError, match=f"does not have the published SHA-256 {ARTIFACT.sha256}"):
         get(server, tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_a_file_that_grew_no_more_is_read_than_was_published(server: Server, tmp_path: Path) -> None:
+def test_grown_file_is_read_to_published_size_only(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT + b"x" * (1 << 20)
     get(server, tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_store_that_says_no_is_not_asked_again_and_the_link_stays_secret(
-    server: Server, tmp_path: Path, status: int
-) -> None:
+def test_denied_download_is_not_retried_and_link_stays_secret(server: Server, tmp_path: Path, status: int) -> None:
     server.status = status
-    with pytest.raises(TransferError, match=f"/exports/a: the store answers {status}") as refusal:
+    with pytest.raises(TransferError, match=f"/exports/a: the store answered {status}") as refusal:
         get(server, tmp_path / "a")
     assert "secret" not in str(refusal.value)
     assert len(server.ranges) == 1
 
 
-def test_a_store_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
+def test_server_error_is_retried(server: Server, tmp_path: Path) -> None:
     server.status = 503
-    with pytest.raises(TransferError, match="the store answers 503"):
+    with pytest.raises(TransferError, match="the store answered 503"):
         get(server, tmp_path / "a")
     assert len(server.ranges) == transfer.ATTEMPTS
 
 
-def test_a_store_that_is_out_of_reach_leads_to_the_endpoint(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match=r"cannot be reached: .*--endpoint"):
+def test_unreachable_store_suggests_endpoint(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match=r"is unreachable: .*--endpoint"):
         fetch(ARTIFACT, tmp_path / "a", open_url("http://127.0.0.1:1/a", None), lambda _: None)
 
 
-def test_a_store_whose_certificate_is_not_trusted_leads_to_the_ca_file_at_once(server: Server, tmp_path: Path) -> None:
+def test_untrusted_certificate_suggests_ca_file_at_once(server: Server, tmp_path: Path) -> None:
     own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     identity = build_certificate(distinguished_name("store"), None)
     (tmp_path / "own.pem").write_bytes(identity.key_pem() + identity.certificate_pem())
@@ -158,7 +157,7 @@ def test_a_store_whose_certificate_is_not_trusted_leads_to_the_ca_file_at_once(s
         fetch(ARTIFACT, tmp_path / "a", open_url(url, ssl.create_default_context()), lambda _: None)
 
 
-def test_a_file_of_a_directory_is_copied_from_where_it_was(tmp_path: Path) -> None:
+def test_file_in_directory_store_is_copied(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
     (tmp_path / "a.part").write_bytes(CONTENT[:1000])
     told: list[int] = []
@@ -169,8 +168,8 @@ def test_a_file_of_a_directory_is_copied_from_where_it_was(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_link_leads_to_no_other_place(server: Server, tmp_path: Path, status: int) -> None:
+def test_link_does_not_redirect(server: Server, tmp_path: Path, status: int) -> None:
     server.status = status
-    with pytest.raises(TransferError, match=f"/exports/a: the store answers {status} "):
+    with pytest.raises(TransferError, match=f"/exports/a: the store answered {status} "):
         fetch(ARTIFACT, tmp_path / "a", open_url(server.url, None), lambda have: None)
     assert len(server.ranges) == 1, "nobody asked elsewhere"

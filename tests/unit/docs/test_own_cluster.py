@@ -1,16 +1,15 @@
-"""The steps of the README for a cluster of one's own, followed word by word as far as no cluster is needed."""
+"""The steps of docs/install.md that need no cluster, followed word by word."""
 
 import re
 from typing import Any
 
 import yaml
 
-from cluster.chart import CHART
-from cluster.demo import EXAMPLE, UPLOADS
-from cluster.layout import REPOSITORY
-from modelexport.spec import parse_class, parse_export
+from modelexport.api.spec import parse_class, parse_export
+from testcluster.chart import CHART
+from testcluster.layout import EXAMPLE, REPOSITORY, UPLOADS
 
-STEPS = (REPOSITORY / "README.md").read_text().split("On a cluster of your own:\n")[1].split("\n## ")[0]
+STEPS = (REPOSITORY / "docs/install.md").read_text().split("## On a cluster of your own\n")[1].split("\n## ")[0]
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 
 
@@ -24,7 +23,7 @@ def export_class() -> Any:
     return parse_class(body | {"spec": values()["exportClass"]["spec"]})
 
 
-def test_everything_that_the_example_reads_is_uploaded_from_where_it_is() -> None:
+def test_example_inputs_are_uploaded_where_expected() -> None:
     uploads = dict(re.findall(r"mc cp (\S+) store/(\S+)", STEPS))
     assert uploads == {path: f"{bucket}/{key}" for path, (bucket, key) in UPLOADS.items()}
     export = parse_export(yaml.safe_load((REPOSITORY / EXAMPLE).read_text()))
@@ -34,14 +33,14 @@ def test_everything_that_the_example_reads_is_uploaded_from_where_it_is() -> Non
     assert all((REPOSITORY / path).is_file() for path in uploads)
 
 
-def test_every_bucket_is_made() -> None:
+def test_every_bucket_is_created() -> None:
     [buckets] = re.findall(r"mc mb --ignore-existing (.*)", STEPS)
     assert set(buckets.split()) == {f"store/{bucket}" for bucket, _ in UPLOADS.values()} | {
         f"store/{export_class().storage.bucket}"
     }
 
 
-def test_what_is_installed_was_built_and_pushed_with_the_tag_of_the_version() -> None:
+def test_installed_images_were_pushed_with_version_tag() -> None:
     built = re.findall(r"docker build -f (\S+) -t (\S+) \.", STEPS)
     assert all((REPOSITORY / dockerfile).is_file() for dockerfile, _ in built)
     image = values()["image"]

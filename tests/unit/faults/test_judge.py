@@ -1,19 +1,20 @@
-"""The judge of the fault suite: each of its complaints is made of a history that deserves it, and of no other."""
+"""The judge of the fault suite: each complaint follows from a history that deserves it, and from no other."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from faults.history import Sight
-from faults.judge import Order, Told, Verdict, is_all_told, judge
+from faults.judge import Order, Reported, Verdict, is_all_reported, judge
 
 ONE = Order("shapes", {"ONNX/FP16": "Succeeded"})
-TOLD = Told({("shapes", "Succeeded")}, counted=1)
+REPORTED = Reported({("shapes", "Succeeded")}, counted=1)
 
 
 class Past:
-    """A history in the making: every state is one version and one second after the last one."""
+    """Builds a history: every state is one version and one second after the last one."""
 
     def __init__(self) -> None:
         self.sights: list[Sight] = []
@@ -35,8 +36,14 @@ class Past:
     def pod(self, phase: str, **state: Any) -> None:
         self.see("pods", status={"phase": phase, "containerStatuses": [{"state": state}]})
 
-    def judge(self, order: Order = ONE, told: Told = TOLD, fault_end: float = 0.0) -> Verdict:
-        return judge(self.sights, [order], told, fault_end)
+    def judge(
+        self,
+        order: Order = ONE,
+        reported: Reported = REPORTED,
+        fault_end: float = 0.0,
+        stored: Mapping[str, str] | None = None,
+    ) -> Verdict:
+        return judge(self.sights, [order], reported, fault_end, stored)
 
 
 LABELS = {
@@ -47,7 +54,7 @@ LABELS = {
 
 
 def begin() -> Past:
-    """An export whose Job has a Pod that runs."""
+    """An export whose Job has a running Pod."""
     past = Past()
     past.export()
     past.job()
@@ -69,33 +76,33 @@ def succeed() -> Past:
     return past
 
 
-def test_true_history_gets_no_complaint() -> None:
+def test_true_history_has_no_complaint() -> None:
     verdict = succeed().judge()
     assert verdict.complaints == ()
     assert verdict.seconds == 1.0
 
 
-def test_failure_that_happened_gets_no_complaint() -> None:
+def test_reported_failure_has_no_complaint() -> None:
     past = begin()
     past.pod("Failed", terminated={})
     past.job("FailureTarget")
     past.job("Failed")
     past.export("Failed", "VerificationFailed", ready="TargetsFailed")
     order = Order("shapes", {"ONNX/FP16": "VerificationFailed"})
-    assert past.judge(order, Told({("shapes", "TargetsFailed")}, 1)).complaints == ()
+    assert past.judge(order, Reported({("shapes", "TargetsFailed")}, 1)).complaints == ()
 
 
-def test_target_without_an_end_is_lost() -> None:
+def test_unfinished_target_is_lost() -> None:
     verdict = end_well(begin()).judge()
     assert verdict.lost == ("shapes ONNX/FP16: its last status says Running",)
     assert verdict.seconds == math.inf
 
 
-def test_export_that_nobody_saw_is_lost() -> None:
+def test_unseen_export_is_lost() -> None:
     assert Past().judge().lost == ("shapes ONNX/FP16: its last status says nothing",)
 
 
-def test_deletion_before_the_ttl_is_a_loss() -> None:
+def test_deletion_before_ttl_is_loss() -> None:
     past = succeed()
     past.see("modelexports", "DELETED")
     assert past.judge().lost == ("shapes: deleted 2 s after its end; its TTL is None",)
@@ -105,20 +112,20 @@ def test_deletion_before_the_ttl_is_a_loss() -> None:
     assert past.judge(Order("shapes", ONE.ends, is_deleted=True)).lost == ()
 
 
-def test_two_jobs_at_once_are_double() -> None:
+def test_two_simultaneous_jobs_are_duplicate() -> None:
     past = succeed()
     past.sights.insert(2, Sight(2.0, "jobs", "ADDED", {"metadata": {**past.sights[1].body["metadata"], "uid": "x"}}, 2))
     assert past.judge().double == ("shapes ONNX/FP16: two Jobs at once",)
 
 
-def test_job_after_a_told_success_is_double() -> None:
+def test_job_after_reported_success_is_duplicate() -> None:
     past = succeed()
     past.job(change="DELETED")
     past.job(uid="job-2")
-    assert past.judge().double == ("shapes ONNX/FP16: a new Job after its success was told",)
+    assert past.judge().double == ("shapes ONNX/FP16: a new Job after its success was reported",)
 
 
-def test_job_that_follows_a_deleted_one_is_not_double() -> None:
+def test_job_replacing_deleted_one_is_no_duplicate() -> None:
     past = begin()
     past.job(change="DELETED")
     past.job(uid="job-2")
@@ -128,7 +135,7 @@ def test_job_that_follows_a_deleted_one_is_not_double() -> None:
     assert past.judge().complaints == ()
 
 
-def test_other_end_than_the_true_one_is_wrong_and_untrue() -> None:
+def test_false_outcome_is_wrong_and_untrue() -> None:
     past = end_well(begin())
     past.export("Failed", "InternalError", ready="TargetsFailed")
     verdict = past.judge()
@@ -142,13 +149,13 @@ def test_other_end_than_the_true_one_is_wrong_and_untrue() -> None:
     )
 
 
-def test_success_without_a_file_is_wrong() -> None:
+def test_success_without_file_is_wrong() -> None:
     past = end_well(begin())
     past.export("Succeeded", ready="Succeeded")
     assert past.judge().wrong == ("shapes ONNX/FP16: Succeeded without a file",)
 
 
-def test_wrong_last_word_on_the_export_is_wrong() -> None:
+def test_wrong_final_status_of_export_is_wrong() -> None:
     past = end_well(begin())
     past.export("Succeeded", artifact={})
     assert past.judge().wrong == ("shapes: Progressing at the end; it is Succeeded",)
@@ -166,13 +173,13 @@ def test_wrong_last_word_on_the_export_is_wrong() -> None:
         ("Queued", "Unschedulable", "nothing is missing"),
     ],
 )
-def test_claim_before_its_time_is_untrue(state: str, reason: str, lie: str) -> None:
+def test_premature_status_is_untrue(state: str, reason: str, lie: str) -> None:
     past = begin()
     past.export(state, reason)
     assert past.judge().untrue[0].endswith(f"{state}/{reason} at 6: {lie}")
 
 
-def test_running_before_the_pod_runs_is_untrue() -> None:
+def test_running_before_pod_runs_is_untrue() -> None:
     past = Past()
     past.export()
     past.job()
@@ -181,50 +188,80 @@ def test_running_before_the_pod_runs_is_untrue() -> None:
     assert past.judge().untrue == ("shapes ONNX/FP16: Running/Running at 4: its Pod had not started",)
 
 
-def test_claim_that_was_true_a_moment_later_is_untrue() -> None:
+def test_status_true_only_later_is_untrue() -> None:
     past = begin()
     past.export("Succeeded", ready="Succeeded", artifact={})
     assert len(end_well(past).judge().untrue) == 1
 
 
-def test_end_that_is_taken_back_is_untrue() -> None:
+def test_retry_is_true_only_after_failure() -> None:
+    past = begin()
+    past.export("Queued", "Retrying")
+    assert past.judge().untrue == ("shapes ONNX/FP16: Queued/Retrying at 6: nothing is missing",)
+    past = begin()
+    past.pod("Failed", terminated={})
+    past.export("Queued", "Retrying")
+    assert past.judge().untrue == ()
+
+
+def test_file_missing_from_store_is_wrong() -> None:
+    past = end_well(begin())
+    past.export("Succeeded", ready="Succeeded", artifact={"uri": "s3://b/f", "sha256": "12"}, reportURI="s3://b/r")
+    assert past.judge(stored={"s3://b/f": "12", "s3://b/r": "ab"}).complaints == ()
+    assert past.judge(stored={"s3://b/f": "34"}).wrong == (
+        "shapes ONNX/FP16: its file is 34 in the store, not 12",
+        "shapes ONNX/FP16: its report is not in the store",
+    )
+    assert past.judge(stored={"s3://b/r": "ab"}).wrong == (
+        "shapes ONNX/FP16: its file is nothing in the store, not 12",
+    )
+
+
+def test_file_in_store_but_not_in_status_is_wrong() -> None:
+    past = end_well(begin())
+    past.export("Succeeded", ready="Succeeded", artifact={"uri": "s3://b/f", "sha256": "12"}, reportURI="s3://b/r")
+    stored = {"s3://b/f": "12", "s3://b/r": "ab", "s3://b/half": "56"}
+    assert past.judge(stored=stored).wrong == ("s3://b/half: it is in the store, and no status tells of it",)
+
+
+def test_withdrawn_outcome_is_untrue() -> None:
     past = succeed()
     past.export("Running", ready="Succeeded")
     assert past.judge().untrue == ("shapes ONNX/FP16: Running/Running at 9: taken back: Succeeded/Succeeded",)
 
 
-def test_missing_class_that_is_there_is_untrue() -> None:
+def test_class_reported_missing_but_present_is_untrue() -> None:
     past = begin()
     past.export("Running", ready="ClassNotFound")
     assert past.judge().untrue == ("shapes: Ready is Unknown/ClassNotFound: nothing is missing",)
 
 
-def test_doubt_of_a_witness_that_could_not_listen_is_no_lie() -> None:
+def test_gap_in_witness_record_is_no_violation() -> None:
     past = begin()
     past.export("Succeeded", ready="Succeeded", artifact={})
     end_well(past)
     gap = [Sight(s.at, s.kind, s.change, s.body, min(s.since, 5)) for s in past.sights]
-    assert judge(gap, [ONE], TOLD, 0.0).untrue == ()
+    assert judge(gap, [ONE], REPORTED, 0.0).untrue == ()
 
 
-def test_lost_event_and_lost_count_are_untold() -> None:
-    verdict = succeed().judge(told=Told((), counted=0))
-    assert verdict.untold == ("shapes: no event Succeeded", "0 conversions are counted; it were 1")
-    assert succeed().judge(told=Told({("shapes", "Succeeded")}, None)).untold == ()
+def test_lost_event_and_lost_count_are_unreported() -> None:
+    verdict = succeed().judge(reported=Reported((), counted=0))
+    assert verdict.unreported == ("shapes: no event Succeeded", "0 conversions are counted; it were 1")
+    assert succeed().judge(reported=Reported({("shapes", "Succeeded")}, None)).unreported == ()
 
 
-def test_files_that_nobody_removed_are_untold() -> None:
+def test_files_left_after_deletion_are_unreported() -> None:
     order = Order("shapes", ONE.ends, is_deleted=True)
-    assert succeed().judge(order).untold == ("shapes: no event FilesRemoved",)
-    assert succeed().judge(order, Told({("shapes", "FilesRemoved")}, 1)).untold == ()
+    assert succeed().judge(order).unreported == ("shapes: no event FilesRemoved",)
+    assert succeed().judge(order, Reported({("shapes", "FilesRemoved")}, 1)).unreported == ()
 
 
-def test_seconds_do_not_count_the_time_of_the_fault() -> None:
+def test_recovery_time_excludes_fault() -> None:
     assert succeed().judge(fault_end=7.75).seconds == 0.25
     assert succeed().judge(fault_end=100.0).seconds == 0.0
 
 
-def test_seconds_count_the_wait_for_a_job() -> None:
+def test_recovery_time_includes_wait_for_job() -> None:
     past = Past()
     for _ in range(5):
         past.export()
@@ -235,6 +272,6 @@ def test_seconds_count_the_wait_for_a_job() -> None:
     assert past.judge().seconds == 5.0
 
 
-def test_all_is_told_when_every_end_stands_in_a_status() -> None:
-    assert is_all_told(succeed().sights, [ONE])
-    assert not is_all_told(end_well(begin()).sights, [ONE])
+def test_recovery_ends_when_every_outcome_is_in_status() -> None:
+    assert is_all_reported(succeed().sights, [ONE])
+    assert not is_all_reported(end_well(begin()).sights, [ONE])

@@ -1,4 +1,4 @@
-"""The page of faults: generated, complete, and with links that lead somewhere."""
+"""The page of faults is generated and complete, and its links work."""
 
 import re
 
@@ -9,22 +9,22 @@ from faults.runner import Row
 ROW = Row(FAULTS[0].name, 40, 0, 1, 2, 3, 4, 5, 12.34, 90.0)
 
 
-def test_page_shows_what_was_measured_and_what_was_not() -> None:
+def test_page_shows_measured_and_unmeasured_faults() -> None:
     page = build_page([ROW])
     assert f"| {ROW.fault} | 40 | 0 | 1 | 2 | 3 | 4 | 5 | 12.3 | 90 |" in page
     assert f"| {FAULTS[1].name} | - | - | - | - | - | - | - | - | 90 |" in page
 
 
-def test_committed_page_says_what_the_suite_says() -> None:
+def test_committed_page_matches_suite() -> None:
     advice = build_page([]).partition("## What happens")[2]
     assert PAGE.read_text().endswith(advice)
 
 
-def test_every_runbook_of_the_page_exists() -> None:
+def test_every_linked_runbook_exists() -> None:
     links = set(re.findall(r"\]\((runbooks/[^)]+)\)", build_page([])))
     assert links
     assert [link for link in sorted(links) if not (PAGE.parent / link).exists()] == []
 
 
-def test_names_of_faults_are_unique() -> None:
+def test_fault_names_are_unique() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)

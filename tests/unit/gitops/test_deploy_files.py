@@ -1,4 +1,4 @@
-"""The manifests that users give to Argo CD and Flux: what they name is there."""
+"""The manifests that users give to Argo CD and Flux name existing files, charts and values."""
 
 import re
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.chart import CHART
-from cluster.layout import REPOSITORY
-from modelexport.spec import parse_class
+from modelexport.api.spec import parse_class
+from testcluster.chart import CHART
+from testcluster.layout import REPOSITORY
 
 Body = dict[str, Any]
 DEPLOY = REPOSITORY / "deploy"
@@ -40,11 +40,11 @@ def flux() -> tuple[Body, Body]:
     return release["chart"]["spec"], release["values"]
 
 
-def test_every_kind_has_the_version_that_is_served_today() -> None:
+def test_every_kind_uses_served_version() -> None:
     assert {body["kind"]: body["apiVersion"] for body in BODIES} == VERSIONS
 
 
-def test_both_tools_install_the_chart_of_this_repository_in_its_version() -> None:
+def test_both_tools_install_chart_at_its_version() -> None:
     (source, _), (chart, _) = argocd(), flux()
     assert REPOSITORY / source["path"] == REPOSITORY / chart["chart"] == CHART
     repository = find("GitRepository", chart["sourceRef"]["name"])
@@ -53,7 +53,7 @@ def test_both_tools_install_the_chart_of_this_repository_in_its_version() -> Non
     assert source["targetRevision"] == f"v{version}"
 
 
-def test_both_tools_make_the_same_class_of_a_converter_of_this_version() -> None:
+def test_both_tools_create_same_class_at_this_version() -> None:
     (source, values), (_, others) = argocd(), flux()
     assert values == others
     body = {"apiVersion": "modelexport.dev/v1alpha1", "kind": "ExportClass", "metadata": {"name": "default"}}
@@ -61,27 +61,27 @@ def test_both_tools_make_the_same_class_of_a_converter_of_this_version() -> None
     assert found.image == f"registry.example/modelexport-converter:{source['targetRevision'].removeprefix('v')}"
 
 
-def test_nothing_that_holds_the_definitions_is_pruned() -> None:
+def test_crd_sources_are_never_pruned() -> None:
     assert find("Application", "modelexport-operator")["syncPolicy"]["automated"]["prune"] is False
     assert find("HelmRelease", "modelexport-operator")["upgrade"]["crds"] == "CreateReplace"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_the_page_refers_to_every_manifest(path: Any) -> None:
+def test_page_links_every_manifest(path: Any) -> None:
     assert f"(../{path.relative_to(REPOSITORY)})" in PAGE
 
 
-def test_what_the_page_refers_to_exists() -> None:
+def test_page_links_resolve() -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGE):
         assert (REPOSITORY / "docs" / link).exists(), link
     for path in re.findall(r"\b(?:crds|deploy|helm)/[\w./-]*", PAGE):
         assert (REPOSITORY / path).exists(), path
 
 
-def test_the_page_names_every_field_that_git_may_change() -> None:
-    [told] = re.findall(r"\*\*What git may change\*\* is ([^.]*)\.", PAGE)
+def test_page_lists_every_mutable_field() -> None:
+    [listed] = re.findall(r"\*\*Mutable fields\*\* are ([^.]*)\.", PAGE)
     definition = yaml.safe_load((REPOSITORY / "crds/modelexports.yaml").read_text())
     spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     rules = " ".join(rule["message"] for rule in spec["x-kubernetes-validations"])
-    changeable = {field for field in spec["properties"] if f"{field} cannot be changed" not in rules}
-    assert set(re.findall(r"`(\w+)`", told)) == changeable
+    changeable = {field for field in spec["properties"] if f"{field} is immutable" not in rules}
+    assert set(re.findall(r"`(\w+)`", listed)) == changeable

@@ -1,9 +1,8 @@
-"""The files that users give to Argo CD: nothing in them can drift from what the operator writes."""
+"""The files that users give to Argo CD cannot drift from the statuses that the operator writes."""
 
 import pytest
 import yaml
 
-from cluster.layout import REPOSITORY
 from health_cases import (
     ARGOCD,
     BY_CONDITIONS,
@@ -16,29 +15,30 @@ from health_cases import (
     verdict_of,
 )
 from modelexport import names
-from modelexport_operator.status import CONDITIONS, Phase
+from modelexport_operator.status.conditions import CONDITIONS, Phase
+from testcluster.layout import REPOSITORY
 from unit.operator.golden import check
 
 BODIES = fixtures()
 
 
-def test_every_phase_has_a_verdict_and_no_two_that_look_alike_differ_in_it() -> None:
+def test_phases_with_same_conditions_have_same_verdict() -> None:
     assert set(VERDICTS) == set(Phase)
     assert {phase: BY_CONDITIONS[CONDITIONS[phase]] for phase in Phase} == VERDICTS
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_fixture_holds_the_status_that_the_operator_writes_and_is_named_by_its_health(name: str) -> None:
+def test_fixture_holds_operator_status_and_is_named_by_health(name: str) -> None:
     check(SCRIPT_FOLDER / "testdata" / name, BODIES[name])
     assert name.startswith(f"{verdict_of(BODIES[name]).argo.lower()}_")
 
 
-def test_the_fixtures_show_every_verdict() -> None:
+def test_fixtures_show_every_verdict() -> None:
     shown = {verdict_of(body) for body in BODIES.values()}
     assert shown >= set(VERDICTS.values())
 
 
-def test_the_list_of_tests_names_every_fixture_with_its_health_and_message() -> None:
+def test_test_list_names_every_fixture_with_health_and_message() -> None:
     healths = {
         name: {"status": verdict_of(body).argo, "message": argo_message_of(body)} for name, body in BODIES.items()
     }
@@ -47,13 +47,13 @@ def test_the_list_of_tests_names_every_fixture_with_its_health_and_message() -> 
     assert {path.name for path in (SCRIPT_FOLDER / "testdata").iterdir()} == set(BODIES)
 
 
-def test_the_page_tells_every_verdict() -> None:
+def test_page_documents_every_verdict() -> None:
     lines = (REPOSITORY / "docs/gitops.md").read_text().splitlines()
     _, *rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     assert {Verdict(argo, flux) for _, argo, flux in rows} == {*VERDICTS.values(), TERMINATING}
 
 
-def test_the_config_map_carries_this_very_script() -> None:
+def test_config_map_contains_same_script() -> None:
     data = yaml.safe_load((ARGOCD / "argocd-cm.yaml").read_text())["data"]
     key = f"resource.customizations.health.{names.GROUP}_{names.EXPORT_KIND}"
     assert data == {key: (SCRIPT_FOLDER / "health.lua").read_text()}

@@ -2,25 +2,26 @@ import asyncio
 
 import pytest
 
-from modelexport.measured import Measured
+from modelexport.matrix.measured import Measured
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decisions stay the same when `make matrix` measures memory anew."""
-    monkeypatch.setattr("modelexport.matrix.last_run", Measured)
+    """Ignore measured numbers, so that a new `make matrix` changes no decision."""
+    monkeypatch.setattr("modelexport.matrix.support.last_run", Measured)
 
 
 @pytest.fixture
 async def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop's clock stands still while there is anything to do, and then jumps to the next timer.
+    """Stop the loop's clock while tasks are ready, and let it jump to the next timer when none is.
 
-    So what a test expects within some time comes within it, on whatever machine. Nothing may come from outside of the
-    loop: it would come from a world with another clock.
+    So timeouts do not depend on the speed of the machine. No event may come from outside of the loop, where another
+    clock runs. The clock starts at the same whole number each time: sums of pauses round alike on a machine that has
+    run for a minute and on one that has run for a year.
     """
     loop = asyncio.get_running_loop()
-    # asyncio has no public way to its selector, and only what waits there knows that nothing is left to do.
-    selector, now = loop._selector, loop.time()  # type: ignore[attr-defined]
+    # asyncio has no public access to its selector, and only the selector knows that the loop is idle.
+    selector, now = loop._selector, 1024.0  # type: ignore[attr-defined]
     look = selector.select
 
     def jump(timeout: float | None) -> list[object]:

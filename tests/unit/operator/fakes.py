@@ -1,16 +1,16 @@
-"""A cluster that remembers what is written."""
+"""A fake cluster that records writes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
-from modelexport_operator.cluster import ClusterError
-from modelexport_operator.resources import JOBS, Resource, Scope
-from modelexport_operator.stream import Page
+from modelexport_operator.kube.client import ClusterError
+from modelexport_operator.kube.resources import JOBS, WORKLOADS, Resource, Scope
+from modelexport_operator.kube.watch_stream import Page
 from unit.operator.objects import Body
 
 
 class FakeCluster:
-    """Remembers what is written, lists what is ``there``, and fails where it is told to."""
+    """Records writes, lists the objects in ``there``, and fails where the test wants it."""
 
     def __init__(self) -> None:
         self.may_write = True
@@ -70,6 +70,13 @@ class FakeCluster:
     async def find_pod_refusal(self, job: Body) -> str | None:
         await self._call("ask why")
         return 'pods "shapes" is forbidden: exceeded quota'
+
+    async def read_workloads(self, namespace: str, uids: Collection[str]) -> list[Body]:
+        self.asked.append(f"workloads {namespace} {' '.join(sorted(uids))}")
+        await asyncio.sleep(0)
+        if error := self.fail("list workloads"):
+            raise error
+        return self.there.get(WORKLOADS, [])
 
     async def create_event(self, event: Body) -> None:
         await self._call(f"event {event['reason']}")

@@ -1,4 +1,4 @@
-"""The golden files: reading them, and comparing with them or writing them anew."""
+"""Reads golden files, compares values with them and updates them."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-CASES = sorted(path.name for path in GOLDEN.iterdir())
+CASES = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.rglob("modelexport.yaml"))
+"""Folders of all cases, grouped by topic, for example ``deletion/unreachable-store``."""
 
 
 def read(path: Path) -> Any:

@@ -1,17 +1,20 @@
-"""Builders of observed objects: short in a test, complete for the code."""
+"""Builders of observed objects: short calls in tests, complete objects for the code."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 from modelexport import names
-from modelexport.matrix import Format, Precision, Target
-from modelexport.nodepools import NodePool
-from modelexport.plan import plan_export
-from modelexport.spec import parse_class, parse_export
-from modelexport_operator.classes import output_folder
-from modelexport_operator.cleanup import clean_up
-from modelexport_operator.manifests import POD_JOB_LABEL, build_job, output_of
+from modelexport.api.node_pools import NodePool
+from modelexport.api.spec import parse_class, parse_export
+from modelexport.matrix.support import Format, Precision, Target
+from modelexport.planning.plan import plan_export
+from modelexport_operator.jobs.conversion_job import build_job, output_of
+from modelexport_operator.kube.types import POD_JOB_LABEL
+from modelexport_operator.reconcile.deletion import clean_up
+from modelexport_operator.reconcile.export_class import output_folder
+from modelexport_operator.reconcile.snapshot import Snapshot
 
 Body = dict[str, Any]
 SOME_OUTPUT = "s3://exports/team-a/team/shapes/onnx-fp16/"
@@ -113,9 +116,23 @@ def make_job(export: Body, target: str, export_class: Body | None = None, **chan
     return job
 
 
+def make_workload(job: Body, *conditions: Body, checks: Sequence[Body] = (), **metadata: Any) -> Body:
+    """The Workload that Kueue made for a Job; a condition as ``make_condition`` writes it."""
+    owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
+    return {
+        "metadata": {"name": f"job-{job['metadata']['name']}", "ownerReferences": [owner], **metadata},
+        "status": {"conditions": list(conditions), "admissionChecks": list(checks)},
+    }
+
+
+def make_condition(kind: str, status: str, reason: str, message: str) -> Body:
+    """A condition."""
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
 def make_clean_job(export: Body, **changes: Any) -> Body:
     """The clean-up Job of an export that is being deleted, as observed; ``changes`` as for ``make_job``."""
-    job = deepcopy(clean_up(export, [], [], [make_class()], refused={}, pods_refused={}).create[0])
+    job = deepcopy(clean_up(Snapshot(export, classes=[make_class()])).create[0])
     job["status"] = changes.pop("status", {})
     job["metadata"] |= {"uid": "uid-of-the-clean-up", "creationTimestamp": "2026-01-02T03:04:01Z", **changes}
     return job
@@ -127,7 +144,7 @@ def publish_into(output: str, text: str) -> str:
 
 
 def make_pod(job: Body, index: int = 0, node: str | None = None, **status: Any) -> Body:
-    """A Pod of a Job as observed; what it says to have published lies in the folder of the Job."""
+    """A Pod of a Job as observed; the artifact in its message lies in the folder of the Job."""
     status = json.loads(publish_into(output_of(job), json.dumps(status)))
     template = job["spec"]["template"]
     name = job["metadata"]["name"]
@@ -185,7 +202,7 @@ def complete(at: str = "2026-01-02T03:02:00Z") -> Body:
 
 
 def failed(reason: str, message: str = "", count: int = 1, at: str = "2026-01-02T03:02:00Z") -> Body:
-    """Status of a Job that has failed; the Job controller announces it by a condition that stays."""
+    """Status of a failed Job; the Job controller first sets a condition FailureTarget, which stays."""
     why = {"status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
     conditions = [{"type": "FailureTarget", **why}, {"type": "Failed", **why}]
     return {"startTime": "2026-01-02T03:00:00Z", "failed": count, "conditions": conditions}

@@ -1,4 +1,4 @@
-"""An API server within the test's own event loop: it answers what the test wants."""
+"""An API server within the test's own event loop, with the test's answers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from kubernetes.aio import client
 
-from modelexport_operator.cluster import Cluster
+from modelexport_operator.kube.client import Cluster
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
 async def serve(answer: Answer, token: str = "") -> AsyncIterator[Cluster]:
-    """Serve while the context lasts, and give the Cluster that asks this server."""
+    """Serve until the context ends, and yield a Cluster that uses this server."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)

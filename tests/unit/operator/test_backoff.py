@@ -3,18 +3,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from modelexport_operator.backoff import JITTER, LAST_SECONDS, Backoff
-from modelexport_operator.cluster import UnavailableError
-from modelexport_operator.resources import JOBS, Scope
+from modelexport_operator.kube.backoff import JITTER, LAST_SECONDS, Backoff
+from modelexport_operator.kube.client import UnavailableError
+from modelexport_operator.kube.resources import JOBS, Scope
+from modelexport_operator.runtime.informer import STEADY_SECONDS, listen_forever
 from modelexport_operator.settings import Settings
-from modelexport_operator.watches import STEADY_SECONDS, listen_forever
 from unit.operator.objects import Body
 
 
 @pytest.mark.parametrize(("roll", "stretch"), [(0.0, 1.0), (1.0, 1 + JITTER)])
-def test_pauses_double_up_to_the_longest_and_are_stretched(
-    roll: float, stretch: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_delays_double_up_to_maximum_with_jitter(roll: float, stretch: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: roll)
     backoff = Backoff(1, 5)
     assert [backoff.next() / stretch for _ in range(5)] == [1, 2, 4, 5, 5]
@@ -22,12 +20,12 @@ def test_pauses_double_up_to_the_longest_and_are_stretched(
     assert [backoff.next(at_least=1.5) / stretch for _ in range(3)] == [1.5, 2, 4]
 
 
-def test_no_pause_is_so_long_that_a_watch_seems_deaf() -> None:
+def test_no_delay_makes_watch_seem_stale() -> None:
     assert Settings.patience_seconds > LAST_SECONDS * (1 + JITTER)
 
 
 class FakeCluster:
-    """Watches that last for so many seconds each and then fail."""
+    """Has watches that last for so many seconds each and then fail."""
 
     def __init__(self, *lasts: float, retry_after: float = 0.0) -> None:
         self.lasts = list(lasts)
@@ -47,7 +45,7 @@ class FakeCluster:
 
 
 class FakeController:
-    async def list_again(self, scope: Scope) -> str:
+    async def relist(self, scope: Scope) -> str:
         return "1"
 
 
@@ -59,17 +57,17 @@ async def pauses_of(cluster: FakeCluster) -> list[float]:
 
 
 @pytest.mark.usefixtures("virtual_time")
-async def test_a_watch_that_fails_at_once_is_opened_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_instantly_failing_watch_is_reopened_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.0)
     assert await pauses_of(FakeCluster(0, 0, 0, 0, 0)) == pytest.approx([1, 2, 4, 8, 8])
 
 
 @pytest.mark.usefixtures("virtual_time")
-async def test_a_watch_that_lasted_begins_anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_lived_watch_restarts_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.random", lambda: 0.0)
     assert await pauses_of(FakeCluster(0, 0, STEADY_SECONDS + 1)) == pytest.approx([1, 2, 1])
 
 
 @pytest.mark.usefixtures("virtual_time")
-async def test_a_watch_is_not_opened_before_the_server_wants_it() -> None:
+async def test_watch_respects_retry_after() -> None:
     assert min(await pauses_of(FakeCluster(0, 0, 0, retry_after=30))) >= 30

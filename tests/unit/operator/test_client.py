@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from modelexport_operator.cluster import (
+from modelexport_operator.kube.client import (
+    MOST_CREATIONS,
     MOST_JOBS,
+    AlreadyExistsError,
     Cluster,
     ClusterError,
     ConflictError,
-    ExistsError,
     ExpiredError,
-    GoneError,
-    RefusedError,
+    NotFoundError,
+    RejectedError,
     UnavailableError,
 )
-from modelexport_operator.resources import CLASSES, JOBS, Scope, scopes_of
-from modelexport_operator.stream import OBJECT_LIMIT
+from modelexport_operator.kube.resources import CLASSES, JOBS, Scope, scopes_of
+from modelexport_operator.kube.watch_stream import OBJECT_LIMIT
 from unit.operator.objects import Body, build_all, make_class, make_export
 from unit.operator.serving import Answer, serve
 
@@ -38,13 +39,13 @@ def always(status: int, body: Any = None, **headers: str) -> Answer:
     ("status", "kind"),
     [
         (300, UnavailableError),
-        (400, RefusedError),
+        (400, RejectedError),
         (401, UnavailableError),
-        (403, RefusedError),
-        (404, GoneError),
+        (403, RejectedError),
+        (404, NotFoundError),
         (409, ConflictError),
-        (413, RefusedError),
-        (422, RefusedError),
+        (413, RejectedError),
+        (422, RejectedError),
         (429, UnavailableError),
         (500, UnavailableError),
         (502, UnavailableError),
@@ -52,7 +53,7 @@ def always(status: int, body: Any = None, **headers: str) -> Answer:
         (504, UnavailableError),
     ],
 )
-async def test_every_answer_becomes_what_can_be_done_about_it(status: int, kind: type[ClusterError]) -> None:
+async def test_every_response_maps_to_error_type(status: int, kind: type[ClusterError]) -> None:
     async with serve(always(status)) as cluster:
         with pytest.raises(kind, match="the server's words"):
             await cluster.suspend_job("team", "job", suspend=True)
@@ -93,7 +94,7 @@ LEASES_PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
         (lambda c: c.write_lease(LEASE), f"PUT {LEASES_PATH}/operator", "json", LEASE),
     ],
 )
-async def test_every_write_goes_to_its_object_and_says_what_it_means(
+async def test_every_write_targets_its_object_and_payload(
     call: Callable[[Cluster], Awaitable[Any]], request_line: str, content_type: str, body: Any
 ) -> None:
     asked = []
@@ -107,7 +108,7 @@ async def test_every_write_goes_to_its_object_and_says_what_it_means(
     assert asked == [(request_line, f"application/{content_type}", body)]
 
 
-async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> None:
+async def test_standby_writes_nothing_but_lease() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -123,7 +124,7 @@ async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> 
             cluster.delete_export(EXPORT),
             cluster.create_event(EVENT),
         ):
-            with pytest.raises(UnavailableError, match="this operator does not lead"):
+            with pytest.raises(UnavailableError, match="this operator is not the leader"):
                 await write
         await cluster.list_versions(Scope(JOBS))
         await cluster.read_lease("system", "operator")
@@ -132,7 +133,7 @@ async def test_an_operator_that_does_not_lead_writes_nothing_but_the_lease() -> 
     assert asked == ["GET", "GET", "POST", "PUT"]
 
 
-async def test_a_write_is_given_up_when_the_time_to_lead_is_over_and_what_is_read_or_claimed_is_not() -> None:
+async def test_write_is_cancelled_at_lease_expiry_but_not_reads() -> None:
     async def answer(request: web.Request) -> web.Response:
         await asyncio.sleep(0.2)
         return web.json_response({})
@@ -145,7 +146,7 @@ async def test_a_write_is_given_up_when_the_time_to_lead_is_over_and_what_is_rea
 
 
 @pytest.mark.parametrize("turns", [1, 2])
-async def test_a_write_that_was_frozen_on_its_way_is_not_sent_when_the_process_wakes_up(turns: int) -> None:
+async def test_frozen_write_is_not_sent_after_waking(turns: int) -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -157,14 +158,14 @@ async def test_a_write_that_was_frozen_on_its_way_is_not_sent_when_the_process_w
         write = asyncio.create_task(cluster.create_event(EVENT))
         for _ in range(turns):
             await asyncio.sleep(0)
-        time.sleep(0.1)  # the whole process stands still, as under SIGSTOP
+        time.sleep(0.1)  # blocks the whole process, as SIGSTOP does
         with pytest.raises(UnavailableError, match="no answer within"):
             await write
         await cluster.read_lease("system", "operator")
     assert len(asked) == 1
 
 
-async def test_a_cancel_is_kept_when_it_comes_with_the_timeout() -> None:
+async def test_cancellation_survives_simultaneous_timeout() -> None:
     arrived = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
@@ -177,12 +178,12 @@ async def test_a_cancel_is_kept_when_it_comes_with_the_timeout() -> None:
         write = asyncio.create_task(cluster.create_event(EVENT))
         await arrived.wait()
         asyncio.get_running_loop().call_later(1.1, write.cancel)
-        time.sleep(1.2)  # the next turn of the loop finds both due, the timeout first
+        time.sleep(1.2)  # the next iteration of the loop finds both due, the timeout first
         with pytest.raises(asyncio.CancelledError):
             await write
 
 
-async def test_a_listing_and_a_watch_of_one_namespace_ask_for_no_other() -> None:
+async def test_list_and_watch_are_limited_to_namespace() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -196,7 +197,7 @@ async def test_a_listing_and_a_watch_of_one_namespace_ask_for_no_other() -> None
     assert asked == ["/apis/modelexport.dev/v1alpha1/exportclasses", jobs.format("team"), jobs.format("other")]
 
 
-async def test_the_new_body_is_what_a_written_status_returns_and_the_token_is_shown() -> None:
+async def test_status_write_returns_new_body_and_sends_token() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"token": request.headers.get("Authorization")})
 
@@ -204,7 +205,7 @@ async def test_the_new_body_is_what_a_written_status_returns_and_the_token_is_sh
         assert await cluster.write_status(EXPORT, {}) == {"token": "Bearer secret"}
 
 
-async def test_a_refusal_is_told_in_the_servers_words_alone_and_other_errors_with_the_request() -> None:
+async def test_rejection_shows_server_message_and_errors_show_request() -> None:
     for status, words in ((422, "^the server's words$"), (404, "^POST /apis/batch/v1/.*: 404: the server's words$")):
         async with serve(always(status)) as cluster:
             with pytest.raises(ClusterError, match=words):
@@ -212,13 +213,13 @@ async def test_a_refusal_is_told_in_the_servers_words_alone_and_other_errors_wit
 
 
 @pytest.mark.parametrize("body", [[1], {"kind": "Status"}, "text"])
-async def test_an_answer_without_a_message_is_told_as_it_is(body: Any) -> None:
+async def test_response_without_message_is_shown_verbatim(body: Any) -> None:
     async with serve(always(500, body)) as cluster:
         with pytest.raises(UnavailableError, match=r"500: .+"):
             await cluster.create_job(JOB)
 
 
-async def test_why_a_job_has_no_pod_is_what_the_job_controller_said_last() -> None:
+async def test_latest_job_controller_event_explains_missing_pod() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -235,7 +236,7 @@ async def test_why_a_job_has_no_pod_is_what_the_job_controller_said_last() -> No
         assert await cluster.find_pod_refusal(job) is None
 
 
-async def test_the_jobs_of_an_export_are_read_by_its_label() -> None:
+async def test_jobs_of_export_are_listed_by_label() -> None:
     asked: list[tuple[str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -249,14 +250,38 @@ async def test_the_jobs_of_an_export_are_read_by_its_label() -> None:
     ]
 
 
-async def test_a_job_that_exists_already_is_told_from_other_conflicts() -> None:
+async def test_workloads_of_jobs_are_listed_by_kueue_label() -> None:
+    asked: list[tuple[str, str]] = []
+    told = {"type": "QuotaReserved", "status": "False", "message": "full", "unread": 1}
+    metadata = {
+        "name": "job-shapes",
+        "ownerReferences": [{"uid": "uid-1", "controller": True}],
+        "annotations": {"a": "b"},
+    }
+    workload = {"metadata": metadata, "spec": {"podSets": []}, "status": {"conditions": [told, {"type": "Other"}]}}
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.query["labelSelector"]))
+        return web.json_response({"metadata": {"continue": "more"}, "items": [workload] * (MOST_JOBS - 1)})
+
+    async with serve(answer) as cluster:
+        found = await cluster.read_workloads("team", ["uid-2", "uid-1"])
+    query = "/apis/kueue.x-k8s.io/v1beta2/namespaces/team/workloads", "kueue.x-k8s.io/job-uid in (uid-1,uid-2)"
+    assert asked == [query, query]
+    assert len(found) == MOST_JOBS
+    kept = {key: value for key, value in told.items() if key != "unread"}
+    owner = {"name": "job-shapes", "ownerReferences": [{"uid": "uid-1", "controller": True}]}
+    assert found[0] == {"metadata": owner, "spec": {}, "status": {"conditions": [kept]}}
+
+
+async def test_existing_job_is_distinguished_from_other_conflicts() -> None:
     async with serve(always(409, {"message": 'jobs.batch "job" already exists', "reason": "AlreadyExists"})) as cluster:
-        with pytest.raises(ExistsError):
+        with pytest.raises(AlreadyExistsError):
             await cluster.create_job(JOB)
 
 
 @pytest.mark.parametrize("items", [[JOB], []])
-async def test_the_job_of_a_name_is_found_by_a_list(items: list[Body]) -> None:
+async def test_job_is_found_by_name_in_list(items: list[Body]) -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -268,14 +293,14 @@ async def test_the_job_of_a_name_is_found_by_a_list(items: list[Body]) -> None:
     assert asked == [("/apis/batch/v1/namespaces/team/jobs", "metadata.name=job")]
 
 
-async def test_a_job_that_a_changing_quota_kept_out_is_not_taken_for_created() -> None:
+async def test_job_rejected_by_quota_conflict_is_not_created() -> None:
     words = {"message": 'Operation cannot be fulfilled on resourcequotas "jobs"', "reason": "Conflict"}
     async with serve(always(409, words)) as cluster:
         with pytest.raises(ConflictError, match="resourcequotas"):
             await cluster.create_job(JOB)
 
 
-async def test_the_delay_that_the_server_asks_for_is_kept() -> None:
+async def test_retry_after_is_kept() -> None:
     for text, seconds in (("7", 7), ("", 0), ("Mon, 23 Nov 2026 12:00:00 GMT", 0), ("9" * 400, 60), ("\u00b2", 0)):
         async with serve(always(429, **{"Retry-After": text})) as cluster:
             with pytest.raises(UnavailableError) as error:
@@ -283,7 +308,7 @@ async def test_the_delay_that_the_server_asks_for_is_kept() -> None:
         assert error.value.retry_after == seconds
 
 
-async def test_an_answer_that_is_no_json_is_told_too() -> None:
+async def test_non_json_response_is_reported() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=502, text="<html>bad gateway</html>" + "x" * 1000)
 
@@ -293,9 +318,7 @@ async def test_an_answer_that_is_no_json_is_told_too() -> None:
     assert len(str(error.value)) < 400
 
 
-async def test_no_netrc_and_no_proxy_of_the_environment_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_netrc_and_proxy_environment_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -319,7 +342,7 @@ async def test_no_netrc_and_no_proxy_of_the_environment_is_used(
     assert seen == [None]
 
 
-async def test_a_closed_connection_is_worth_another_try() -> None:
+async def test_closed_connection_is_retriable() -> None:
     async def answer(request: web.Request) -> web.Response:
         assert request.transport is not None
         request.transport.abort()
@@ -330,8 +353,8 @@ async def test_a_closed_connection_is_worth_another_try() -> None:
             await cluster.create_job(JOB)
 
 
-async def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport_operator.cluster.REQUEST_SECONDS", 0.05)
+async def test_unresponsive_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.kube.client.REQUEST_SECONDS", 0.05)
 
     async def answer(_: web.Request) -> web.Response:
         await asyncio.sleep(0.3)
@@ -342,7 +365,7 @@ async def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.Mon
             await cluster.create_job(JOB)
 
 
-async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() -> None:
+async def test_list_follows_pages_and_requests_own_metadata_only() -> None:
     pages = {"": "next", "next": ""}
     asked = []
 
@@ -361,14 +384,55 @@ async def test_a_listing_follows_all_pages_and_asks_only_for_metadata_of_ours() 
     assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label, _ in asked)
 
 
-async def test_a_listing_of_a_kind_without_namespaces_has_keys_without_one() -> None:
+async def test_concurrent_creations_do_not_block_other_writes() -> None:
+    under_way, may_go = 0, asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal under_way
+        under_way += 1
+        await may_go.wait()
+        return web.json_response(JOB)
+
+    async with serve(answer) as cluster:
+        jobs = [asyncio.create_task(cluster.create_job(JOB)) for _ in range(MOST_CREATIONS + 8)]
+        async with asyncio.timeout(30):
+            while under_way < MOST_CREATIONS:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert under_way == MOST_CREATIONS
+        deletion = asyncio.create_task(cluster.delete_job("team", "a"))
+        async with asyncio.timeout(30):
+            while under_way == MOST_CREATIONS:
+                await asyncio.sleep(0.05)
+        assert under_way == MOST_CREATIONS + 1
+        may_go.set()
+        await asyncio.gather(*jobs, deletion)
+    assert under_way == MOST_CREATIONS + 9
+
+
+async def test_list_permission_is_probed_with_one_page() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.query.get("continue"))
+        return web.json_response({"metadata": {"resourceVersion": "40", "continue": "next"}, "items": []})
+
+    async with serve(answer) as cluster:
+        await cluster.try_list(Scope(JOBS))
+    assert asked == [None]
+    async with serve(always(403, {"message": "jobs is forbidden"})) as cluster:
+        with pytest.raises(RejectedError):
+            await cluster.try_list(Scope(JOBS))
+
+
+async def test_cluster_scoped_list_has_keys_without_namespace() -> None:
     item = {"metadata": {"name": "standard", "resourceVersion": "3"}}
     async with serve(always(200, {"metadata": {"resourceVersion": "4"}, "items": [item]})) as cluster:
         assert (await cluster.list_versions(Scope(CLASSES))).objects == {("", "standard"): 3}
 
 
 def stream(*connections: list[Any]) -> tuple[Answer, list[dict[str, str]]]:
-    """A server of watches: each connection tells some events and ends; the last one stays open."""
+    """A server of watches: each connection sends some events and ends; the last one stays open."""
     asked: list[dict[str, str]] = []
     waiting = list(connections)
 
@@ -389,7 +453,7 @@ def event(kind: str, version: str) -> Body:
     return {"type": kind, "object": {"metadata": {"name": "job", "resourceVersion": version}}}
 
 
-async def hear(cluster: Cluster, count: int, version: str = "4") -> list[tuple[str, str]]:
+async def observe(cluster: Cluster, count: int, version: str = "4") -> list[tuple[str, str]]:
     told = []
     async for change, body in cluster.watch(Scope(JOBS), version):
         told.append((change, body["metadata"]["resourceVersion"]))
@@ -398,26 +462,26 @@ async def hear(cluster: Cluster, count: int, version: str = "4") -> list[tuple[s
     return told
 
 
-async def test_a_watch_that_ends_goes_on_where_it_was() -> None:
+async def test_ended_watch_resumes_at_last_version() -> None:
     first = [event("ADDED", "5"), event("BOOKMARK", "9")]
     answer, asked = stream(first, [event("MODIFIED", "10")])
     async with serve(answer) as cluster:
-        told = await asyncio.wait_for(hear(cluster, 3), 60)
+        told = await asyncio.wait_for(observe(cluster, 3), 60)
     assert told == [("ADDED", "5"), ("BOOKMARK", "9"), ("MODIFIED", "10")]
     assert asked[0]["labelSelector"] == JOBS.selector
     assert [query.get("resourceVersion") for query in asked] == ["4", "9"]
 
 
-async def test_a_watch_that_has_lost_changes_says_so() -> None:
+async def test_expired_watch_is_reported() -> None:
     gone = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
     answer, _ = stream([event("ADDED", "5")], [gone], [gone])
     async with serve(answer) as cluster:
         with pytest.raises(ExpiredError, match="410"):
-            await asyncio.wait_for(hear(cluster, 2), 60)
+            await asyncio.wait_for(observe(cluster, 2), 60)
 
 
 def raw(*connections: list[bytes]) -> Answer:
-    """As ``stream``, byte by byte as the test wants it."""
+    """As ``stream``, with exact bytes."""
     waiting = list(connections)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -438,49 +502,49 @@ def line(kind: str, version: str, **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize("size", [200_000, 5_000_000, 12_000_000])
-async def test_a_watch_reads_objects_of_any_size(size: int) -> None:
+async def test_watch_reads_objects_of_any_size(size: int) -> None:
     async with serve(raw([line("ADDED", "5", spec="x" * size), line("ADDED", "6")])) as cluster:
-        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
+        assert await asyncio.wait_for(observe(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
 
 
-async def test_an_object_that_is_larger_than_any_is_told_as_gone_and_the_watch_goes_on(
+async def test_oversized_object_becomes_deletion_and_watch_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     large = line("MODIFIED", "5", spec="x" * (OBJECT_LIMIT + 1))
     async with serve(raw([large, line("ADDED", "6")])) as cluster:
-        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("DELETED", "5"), ("ADDED", "6")]
-    assert "jobs: /job is larger than what is read; it is left out" in caplog.text
+        assert await asyncio.wait_for(observe(cluster, 2), 60) == [("DELETED", "5"), ("ADDED", "6")]
+    assert "jobs: /job exceeds the size limit; it is left out" in caplog.text
 
 
-async def test_half_a_line_is_told_when_the_watch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport_operator.cluster.RECONNECT_SECONDS", 0.01)
+async def test_incomplete_line_is_delivered_after_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.kube.client.RECONNECT_SECONDS", 0.01)
     whole = line("ADDED", "6")
-    connections = ([line("ADDED", "5"), whole[:20]], [whole[:-30]], [], [whole])
+    connections: list[list[bytes]] = [[line("ADDED", "5"), whole[:20]], [whole[:-30]], [], [whole]]
     async with serve(raw(*connections)) as cluster:
-        assert await asyncio.wait_for(hear(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
+        assert await asyncio.wait_for(observe(cluster, 2), 60) == [("ADDED", "5"), ("ADDED", "6")]
 
 
 @pytest.mark.parametrize(
     ("word", "told"),
     [
         (b"<html>\n", "JSONDecodeError"),
-        (b"[]\n", "no event"),
+        (b"[]\n", "not a watch event"),
         (b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}\n', "no version"),
-        (b'{"type":"ERROR","object":{}}\n', "an error without a word"),
+        (b'{"type":"ERROR","object":{}}\n', "an error without a message"),
         (b'{"type":"ERROR","object":{"code":500}}\n', "500"),
         (b'{"type":"ERROR","object":{"code":504,"message":"\\u001b[31mslow"}}\n', "504: slow"),
         (b'{"type":"ERROR","object":{"reason":"Expired"}}\n', "Expired"),
         (b'{"type":"BOOKMARK","object":{}}\n', "no version"),
     ],
 )
-async def test_a_word_that_ends_a_watch_asks_for_a_new_list(word: bytes, told: str) -> None:
+async def test_error_event_requires_new_list(word: bytes, told: str) -> None:
     async with serve(raw([line("ADDED", "5"), word])) as cluster:
         with pytest.raises(ExpiredError, match=told):
-            await asyncio.wait_for(hear(cluster, 2), 60)
+            await asyncio.wait_for(observe(cluster, 2), 60)
 
 
 @pytest.mark.parametrize("text", ["<html>", "[]", "null", "5", '{"metadata": []}', "[" * 100_000, ""])
-async def test_an_answer_that_is_no_object_is_worth_another_try(text: str) -> None:
+async def test_non_object_response_is_retriable(text: str) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=text)
 
@@ -489,7 +553,7 @@ async def test_an_answer_that_is_no_object_is_worth_another_try(text: str) -> No
             await cluster.list_versions(Scope(JOBS))
 
 
-async def test_a_page_of_large_objects_is_read_in_smaller_pages() -> None:
+async def test_page_of_large_objects_is_read_in_smaller_pages() -> None:
     items = [
         {"metadata": {"name": f"job-{i}", "resourceVersion": "5", "labels": {"a": "x" * 500_000}}} for i in range(40)
     ]
@@ -506,18 +570,18 @@ async def test_a_page_of_large_objects_is_read_in_smaller_pages() -> None:
         listing = await cluster.list_versions(Scope(JOBS))
     assert len(listing.objects) == 40
     assert asked[:4] == [500, 62, 7, 14]
-    assert len(asked) < 12  # Not one request for each object, and never far beyond what fits.
+    assert len(asked) < 12  # Not one request for each object, and never far beyond the bound.
 
 
-async def test_of_the_jobs_of_an_export_those_of_others_are_left_out_and_not_all_are_read() -> None:
+async def test_foreign_jobs_are_skipped_and_list_is_limited() -> None:
     owner = {"uid": "uid-2", "controller": True}
     foreign = {**JOB, "metadata": {**JOB["metadata"], "ownerReferences": [owner]}}
     async with serve(always(200, {"items": [foreign] * 50 + [JOB] * 50})) as cluster:
         assert await cluster.read_jobs("team", "uid-1") == [JOB] * MOST_JOBS
 
 
-@pytest.mark.parametrize(("status", "kind"), [(403, RefusedError), (503, UnavailableError)])
-async def test_a_watch_that_is_refused_says_why(status: int, kind: type[ClusterError]) -> None:
+@pytest.mark.parametrize(("status", "kind"), [(403, RejectedError), (503, UnavailableError)])
+async def test_rejected_watch_gives_reason(status: int, kind: type[ClusterError]) -> None:
     async with serve(always(status)) as cluster:
         with pytest.raises(kind, match="the server's words"):
-            await asyncio.wait_for(hear(cluster, 1), 60)
+            await asyncio.wait_for(observe(cluster, 1), 60)

@@ -4,16 +4,16 @@ from email.utils import format_datetime
 import pytest
 from aiohttp import web
 
-from modelexport_operator.clock import ServerClock
-from modelexport_operator.cluster import UnavailableError
-from modelexport_operator.resources import JOBS, Scope
+from modelexport_operator.kube.client import UnavailableError
+from modelexport_operator.kube.clock import ServerClock
+from modelexport_operator.kube.resources import JOBS, Scope
 from unit.operator.serving import serve
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class World:
-    """A server and its client, whose clock is wrong."""
+    """A server, and a client with a wrong clock."""
 
     def __init__(self, skew: timedelta = timedelta(0)) -> None:
         self.passed = 0.0
@@ -21,7 +21,7 @@ class World:
 
     def answer(self, odd: timedelta = timedelta(0)) -> None:
         at = (NOW + timedelta(seconds=self.passed) + odd).replace(microsecond=0)
-        self.clock.hear(format_datetime(at, usegmt=True))
+        self.clock.observe(format_datetime(at, usegmt=True))
 
     def wait(self, seconds: float) -> None:
         self.passed += seconds
@@ -32,7 +32,7 @@ class World:
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])
-def test_a_wrong_local_clock_counts_for_nothing(minutes: int) -> None:
+def test_wrong_local_clock_has_no_effect(minutes: int) -> None:
     world = World(timedelta(minutes=minutes))
     world.wait(0.25)
     world.answer()
@@ -45,22 +45,22 @@ def test_a_wrong_local_clock_counts_for_nothing(minutes: int) -> None:
     assert world.clock.local_error == pytest.approx(60 * minutes, abs=1)
 
 
-def test_before_any_answer_it_is_the_local_time() -> None:
+def test_clock_is_local_before_first_response() -> None:
     assert World().clock() == NOW
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Fri, 99 Foo 2026 25:00:00 GMT"])
-def test_a_date_that_is_none_moves_nothing(date: str | None) -> None:
+def test_invalid_date_is_ignored(date: str | None) -> None:
     world = World()
-    world.clock.hear(date)
+    world.clock.observe(date)
     assert world.clock() == NOW
     world.answer()
-    world.clock.hear(date)
+    world.clock.observe(date)
     assert world.lateness == 0
 
 
 @pytest.mark.parametrize("years", [-3, 3])
-def test_an_odd_date_among_others_moves_nothing(years: int) -> None:
+def test_outlier_date_is_ignored(years: int) -> None:
     world = World()
     for _ in range(5):
         world.wait(1)
@@ -71,7 +71,7 @@ def test_an_odd_date_among_others_moves_nothing(years: int) -> None:
         assert abs(world.lateness) < 1
 
 
-def test_a_server_that_sets_its_clock_is_followed() -> None:
+def test_adjusted_server_clock_is_followed() -> None:
     world = World()
     for seconds in (0, 600):
         for _ in range(9):
@@ -81,7 +81,7 @@ def test_a_server_that_sets_its_clock_is_followed() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_every_answer_tells_the_time(status: int) -> None:
+async def test_every_response_sets_clock(status: int) -> None:
     async def answer(_: web.Request) -> web.Response:
         headers = {"Date": "Fri, 02 Jan 2026 03:04:05 GMT"}
         return web.json_response({"metadata": {"resourceVersion": "1"}}, status=status, headers=headers)

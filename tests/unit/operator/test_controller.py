@@ -6,25 +6,26 @@ from typing import Any
 
 import pytest
 
-from modelexport.spec import parse_export
-from modelexport_operator import controller as module
-from modelexport_operator.cleanup import GIVE_UP_TIME
-from modelexport_operator.cluster import (
+from modelexport.api.spec import parse_export
+from modelexport_operator.jobs.conversion_job import job_name
+from modelexport_operator.kube.client import (
+    AlreadyExistsError,
     ClusterError,
     ConflictError,
-    ExistsError,
-    GoneError,
-    RefusedError,
+    NotFoundError,
+    RejectedError,
     UnavailableError,
 )
-from modelexport_operator.controller import Controller
-from modelexport_operator.events import Event
-from modelexport_operator.manifests import job_name
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.recorder import build_event
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, PODS, Resource
-from modelexport_operator.stores import Stores
-from modelexport_operator.sync import POD_PATIENCE
+from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS, WORKLOADS, Resource
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.reconcile.deletion import GIVE_UP_TIME
+from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE
+from modelexport_operator.runtime import controller as module
+from modelexport_operator.runtime.cache import Cache
+from modelexport_operator.runtime.controller import Controller
+from modelexport_operator.runtime.event_recorder import build_event
+from modelexport_operator.runtime.kueue_admissions import FIRST_SECONDS
+from modelexport_operator.status.events import Event
 from unit.operator.fakes import FakeCluster, at
 from unit.operator.objects import (
     Body,
@@ -32,10 +33,12 @@ from unit.operator.objects import (
     ended,
     make_class,
     make_clean_job,
+    make_condition,
     make_export,
     make_job,
     make_pod,
     make_target,
+    make_workload,
     result_text,
 )
 
@@ -50,11 +53,11 @@ FINISHED = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason
 
 def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Controller, FakeCluster]:
     cluster = FakeCluster()
-    # The fake has just what a Controller calls of the real one, so that mypy takes it for another type.
+    # The fake has only the methods that a Controller calls, so mypy sees another type.
     controller = Controller(cluster, Metrics(), clock)  # type: ignore[arg-type]
-    controller.begin()
-    controller.take_over(CLASSES, "ADDED", at(make_class(), 1))
-    controller.take_over(EXPORTS, "ADDED", at(export, 2))
+    controller.start_leading()
+    controller.handle_event(CLASSES, "ADDED", at(make_class(), 1))
+    controller.handle_event(EXPORTS, "ADDED", at(export, 2))
     return controller, cluster
 
 
@@ -63,25 +66,25 @@ async def work(controller: Controller) -> None:
     await controller.events.drain(1)
 
 
-async def test_jobs_come_before_the_status_and_events_after_it() -> None:
+async def test_jobs_precede_status_and_events_follow_it() -> None:
     controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
     await work(controller)
     assert cluster.calls == ["create FP16", "create FP32", "status", "event Progressing"]
 
 
-async def test_a_status_that_does_not_change_is_not_written() -> None:
+async def test_unchanged_status_is_not_written() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     await work(controller)
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16")
-    controller.take_over(JOBS, "ADDED", at(job, 9))
-    controller.queue.mark(KEY)
+    controller.handle_event(JOBS, "ADDED", at(job, 9))
+    controller.queue.add(KEY)
     cluster.calls.clear()
     await work(controller)
     assert cluster.calls == []
 
 
 @pytest.mark.parametrize("error", [UnavailableError("connection lost"), ConflictError("409")])
-async def test_nothing_is_told_when_the_status_was_not_written(error: ClusterError) -> None:
+async def test_no_event_is_sent_without_status_write(error: ClusterError) -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     cluster.fail = lambda what: error if what == "status" and cluster.calls.count("status") == 1 else None
     await work(controller)
@@ -90,19 +93,19 @@ async def test_nothing_is_told_when_the_status_was_not_written(error: ClusterErr
     assert cluster.calls[2:] == ["create FP16", "status", "event Progressing"]
 
 
-async def test_the_finalizer_comes_before_everything_else() -> None:
+async def test_finalizer_is_written_first() -> None:
     controller, cluster = make(make_export("ONNX/FP16", deletionPolicy="Delete"))
     await work(controller)
     assert cluster.calls == ["finalizers modelexport.dev/files"]
 
 
-async def test_what_became_of_the_files_is_told_and_logged_after_the_release(caplog: pytest.LogCaptureFixture) -> None:
+async def test_file_deletion_is_reported_after_finalizer_removal(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
     export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
     export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
     controller, cluster = make(export)
-    controller.take_over(CLASSES, "DELETED", at(make_class(), 3))
+    controller.handle_event(CLASSES, "DELETED", at(make_class(), 3))
     await work(controller)
     assert cluster.calls == ["finalizers", "event FilesRemain"]
     [record] = [record for record in caplog.records if record.message == "event"]
@@ -110,15 +113,15 @@ async def test_what_became_of_the_files_is_told_and_logged_after_the_release(cap
     assert (fields["export"], fields["reason"], record.levelname) == ("team/shapes", "FilesRemain", "WARNING")
 
 
-async def test_files_are_removed_from_the_store_to_which_the_own_jobs_took_them() -> None:
+async def test_files_are_deleted_from_store_of_own_jobs() -> None:
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
     job = make_job(export, "ONNX/FP16", status=complete())
     export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
     export["status"] = {"targets": [{**FINISHED, "jobName": job["metadata"]["name"]}]}
     controller, cluster = make(export)
     storage = {"endpoint": "http://new:9000", "bucket": "elsewhere"}
-    controller.take_over(CLASSES, "MODIFIED", at(make_class(storage=storage), 3))
-    controller.take_over(JOBS, "ADDED", at(job, 4))
+    controller.handle_event(CLASSES, "MODIFIED", at(make_class(storage=storage), 3))
+    controller.handle_event(JOBS, "ADDED", at(job, 4))
     owner = [{"uid": "uid-of-other", "controller": True}]
     foreign = make_job(export, "ONNX/FP16", make_class(storage=storage), ownerReferences=owner)
     cluster.jobs = [job, foreign]
@@ -130,30 +133,30 @@ async def test_files_are_removed_from_the_store_to_which_the_own_jobs_took_them(
 
 
 def deleted_at(deleted: datetime) -> Body:
-    """An export that is being deleted, and whose files go with it."""
+    """An export that is being deleted with its files."""
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
     export["metadata"] |= {"deletionTimestamp": deleted.isoformat(), "finalizers": ["modelexport.dev/files"]}
     export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
     return export
 
 
-async def test_an_operator_that_was_away_tries_before_it_gives_up() -> None:
+async def test_restarted_operator_tries_deletion_before_giving_up() -> None:
     times = iter([NOW - timedelta(hours=1)])
     controller, cluster = make(deleted_at(NOW - timedelta(days=1)), lambda: next(times, NOW))
-    controller.begin()
+    controller.start_leading()
     await work(controller)
     assert cluster.calls == ["create clean-up"]
 
 
 @pytest.mark.parametrize("minutes", [-10, 0, 10])
-async def test_a_clean_up_is_tried_for_its_time_by_any_clock(minutes: int) -> None:
+async def test_deletion_time_limit_ignores_clock_changes(minutes: int) -> None:
     began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
     export = deleted_at(NOW + timedelta(seconds=500))
     controller, cluster = make(export, lambda: NOW + timedelta(minutes=minutes, seconds=loop.time() - began))
     await asyncio.sleep(500)
     await work(controller)
     assert cluster.calls == ["create clean-up"]
-    controller.take_over(JOBS, "ADDED", at(make_clean_job(export), 3))
+    controller.handle_event(JOBS, "ADDED", at(make_clean_job(export), 3))
     await asyncio.sleep(GIVE_UP_TIME.total_seconds() - 10)
     await work(controller)
     assert "event FilesRemain" not in cluster.calls
@@ -162,19 +165,19 @@ async def test_a_clean_up_is_tried_for_its_time_by_any_clock(minutes: int) -> No
     assert "event FilesRemain" in cluster.calls
 
 
-async def test_why_a_clean_up_never_had_a_pod_is_asked_after_its_end_too() -> None:
+async def test_missing_clean_up_pod_is_explained_after_its_end() -> None:
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
     export["metadata"] |= {"deletionTimestamp": "2026-01-02T02:59:00Z", "finalizers": ["modelexport.dev/files"]}
     export["status"] = {"targets": [{**FINISHED, "jobName": "gone"}]}
     controller, cluster = make(export)
     overdue = [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]
     status = {"startTime": "2026-01-02T03:00:00Z", "conditions": overdue}
-    controller.take_over(JOBS, "ADDED", at(make_clean_job(export, status=status), 4))
+    controller.handle_event(JOBS, "ADDED", at(make_clean_job(export, status=status), 4))
     await work(controller)
     assert cluster.calls == ["ask why", "finalizers", "event FilesRemain"]
 
 
-async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_event_does_not_retry_sync(caplog: pytest.LogCaptureFixture) -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     cluster.fail = lambda what: UnavailableError("busy") if what.startswith("event") else None
     await work(controller)
@@ -183,20 +186,20 @@ async def test_a_lost_event_is_not_worth_another_sync(caplog: pytest.LogCaptureF
 
 
 def story(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, str]]]:
-    """What was announced: the event and its fields as text."""
+    """The recorded events with their fields, as text."""
     ours = [record for record in caplog.records if record.name == "modelexport"]
     return [(r.message, {key: str(value) for key, value in r.fields.items()}) for r in ours]  # type: ignore[attr-defined]
 
 
-async def test_the_log_tells_the_story_of_the_events_and_names_object_and_job(
+async def test_log_follows_events_and_names_object_and_job(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     export = make_export("ONNX/FP16", "ONNX/FP32")
     controller, _ = make(export)
     job = make_job(export, "ONNX/FP16", status=complete())
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
-    controller.take_over(JOBS, "ADDED", at(job, 4))
-    controller.take_over(PODS, "ADDED", at(pod, 5))
+    controller.handle_event(JOBS, "ADDED", at(job, 4))
+    controller.handle_event(PODS, "ADDED", at(pod, 5))
     with caplog.at_level(logging.INFO):
         await work(controller)
     new = job_name(parse_export(export), make_target("ONNX/FP32"))
@@ -217,9 +220,9 @@ async def test_the_log_tells_the_story_of_the_events_and_names_object_and_job(
     ]
 
 
-async def test_an_event_of_several_targets_is_a_line_for_each_with_its_level(caplog: pytest.LogCaptureFixture) -> None:
+async def test_event_of_several_targets_logs_one_line_each(caplog: pytest.LogCaptureFixture) -> None:
     controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
-    cluster.fail = lambda what: RefusedError("exceeded quota") if what.startswith("create") else None
+    cluster.fail = lambda what: RejectedError("exceeded quota") if what.startswith("create") else None
     with caplog.at_level(logging.INFO):
         await work(controller)
     lines = [(r.levelname, *r.fields.values()) for r in caplog.records]  # type: ignore[attr-defined]
@@ -233,10 +236,10 @@ async def test_an_event_of_several_targets_is_a_line_for_each_with_its_level(cap
     ]
 
 
-async def test_events_are_told_in_the_order_of_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_are_sent_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     export = make_export("ONNX/FP16")
     controller, cluster = make(export)
-    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=complete()), 9))
+    controller.handle_event(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=complete()), 9))
     there: list[str] = []
 
     async def create_slowly(event: Body) -> None:
@@ -248,40 +251,40 @@ async def test_events_are_told_in_the_order_of_the_story(monkeypatch: pytest.Mon
     assert [message.partition(" ")[0] for message in there] == ["ONNX/FP16:", "0"]
 
 
-async def test_jobs_that_are_refused_are_told_in_the_same_status() -> None:
+async def test_rejected_jobs_are_reported_in_same_status() -> None:
     controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
-    cluster.fail = lambda what: RefusedError("exceeded quota") if what == "create FP16" else None
+    cluster.fail = lambda what: RejectedError("exceeded quota") if what == "create FP16" else None
     await work(controller)
     assert [target["reason"] for target in cluster.status["targets"]] == ["JobRefused", "Queued"]
     assert "exceeded quota" in cluster.status["targets"][0]["message"]
 
 
-async def test_a_job_of_somebody_else_in_the_place_of_one_is_told() -> None:
+async def test_foreign_job_with_our_name_is_reported() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete(), ownerReferences=[])
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
-    controller.take_over(JOBS, "ADDED", at(job, 4))
-    controller.take_over(PODS, "ADDED", at(pod, 5))
+    controller.handle_event(JOBS, "ADDED", at(job, 4))
+    controller.handle_event(PODS, "ADDED", at(pod, 5))
     await work(controller)
     assert not created(cluster)
     [target] = cluster.status["targets"]
     assert target["reason"] == "JobRefused"
-    assert "one of its name is there that does not belong to this ModelExport; delete that one" in target["message"]
+    assert "a Job of that name exists and does not belong to this ModelExport; delete that Job" in target["message"]
 
 
 async def make_without_pod(start: datetime) -> tuple[Controller, FakeCluster]:
-    """An operator that has heard of a Job, but of no Pod."""
+    """An operator whose cache has a Job, but no Pod."""
     controller, cluster = make(make_export("ONNX/FP16"))
     await work(controller)
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status={"startTime": start.isoformat()})
-    controller.take_over(JOBS, "ADDED", at(job, 9))
-    controller.queue.mark(KEY)
+    controller.handle_event(JOBS, "ADDED", at(job, 9))
+    controller.queue.add(KEY)
     cluster.calls.clear()
     return controller, cluster
 
 
-async def test_why_a_job_has_no_pod_is_asked_after_a_while_and_told() -> None:
-    controller, cluster = await make_without_pod(NOW - POD_PATIENCE)
+async def test_missing_pod_is_explained_after_delay() -> None:
+    controller, cluster = await make_without_pod(NOW - POD_CREATION_TOLERANCE)
     await work(controller)
     assert cluster.calls == ["ask why", "status", "event PodRefused"]
     [target] = cluster.status["targets"]
@@ -289,64 +292,106 @@ async def test_why_a_job_has_no_pod_is_asked_after_a_while_and_told() -> None:
     assert "exceeded quota. Raise the quota" in target["message"]
 
 
-async def test_a_job_that_has_just_begun_may_be_without_a_pod() -> None:
+async def test_new_job_may_lack_pod() -> None:
     controller, cluster = await make_without_pod(NOW)
     await work(controller)
     assert "ask why" not in cluster.calls
 
 
-async def test_a_reason_that_cannot_be_found_out_keeps_nothing_from_being_told(
+async def test_failed_explanation_does_not_block_status(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    controller, cluster = await make_without_pod(NOW - POD_PATIENCE)
-    cluster.fail = lambda what: RefusedError("no right") if what == "ask why" else None
+    controller, cluster = await make_without_pod(NOW - POD_CREATION_TOLERANCE)
+    cluster.fail = lambda what: RejectedError("no right") if what == "ask why" else None
     await work(controller)
-    assert "why a Job has no Pod is not known: no right" in caplog.text
+    assert "cannot read why a Job has no Pod: no right" in caplog.text
     assert cluster.status["targets"][0]["reason"] == "Queued"
 
 
-async def test_all_jobs_are_tried_before_a_lost_connection_ends_the_sync() -> None:
+async def test_kueue_waiting_reason_is_reported_and_refreshed() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", suspend=True, queue="exports")
+    controller.handle_event(JOBS, "ADDED", at(job, 9))
+    words = [
+        make_condition("QuotaReserved", "False", "Inadmissible", f"LocalQueue exports {what}") for what in ("a", "b")
+    ]
+    for condition in words:
+        cluster.there[WORKLOADS] = [make_workload(job, condition)]
+        await asyncio.wait_for(controller.work_once(), FIRST_SECONDS + 1)
+        await controller.events.drain(1)
+        assert condition["message"] in cluster.status["targets"][0]["message"]
+    assert len(cluster.asked) == 2
+    assert cluster.calls == ["status", "event Inadmissible", "event Progressing", "status"]
+
+
+async def test_job_without_workload_names_its_priority_class() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    sharing = make_class(jobs={"queueName": "exports", "workloadPriorityClassName": "soon"})
+    controller.handle_event(
+        JOBS, "ADDED", at(make_job(make_export("ONNX/FP16"), "ONNX/FP16", sharing, suspend=True), 9)
+    )
+    await work(controller)
+    assert "does the WorkloadPriorityClass soon exist?" in cluster.status["targets"][0]["message"]
+
+
+async def test_deleted_export_does_not_delay_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.runtime.kueue_admissions.QUERIES_PER_SECOND", 0.01)
+    controller, cluster = make(make_export("ONNX/FP16"))
+    for version, name in ((10, "shapes"), (20, "later")):
+        export = make_export("ONNX/FP16", name=name, uid=name)
+        controller.handle_event(EXPORTS, "ADDED", at(export, version))
+        job = make_job(export, "ONNX/FP16", suspend=True, queue="exports")
+        controller.handle_event(JOBS, "ADDED", at(job, version + 1))
+        await work(controller)
+        if name == "shapes":
+            controller.handle_event(EXPORTS, "DELETED", at(export, version + 2))
+            await work(controller)
+    await asyncio.wait_for(controller.work_once(), FIRST_SECONDS + 1)
+    assert len(cluster.asked) == 3
+
+
+async def test_all_jobs_are_tried_before_connection_error_ends_sync() -> None:
     controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
     cluster.fail = lambda what: UnavailableError("busy") if what == "create FP16" else None
     await work(controller)
     assert cluster.calls == ["create FP16", "create FP32"]
 
 
-async def test_an_export_that_goes_away_meanwhile_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_export_deleted_during_sync_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
-    cluster.fail = lambda what: GoneError("404") if what == "status" else None
+    cluster.fail = lambda what: NotFoundError("404") if what == "status" else None
     with caplog.at_level(logging.WARNING):
         await work(controller)
     assert caplog.text == ""
     assert len(controller.queue) == 0
 
 
-async def test_a_defect_that_one_object_brings_out_stays_with_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_internal_error_of_one_object_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     broken = make_export("ONNX/FP16", name="broken", uid="uid-2")
-    controller.take_over(EXPORTS, "ADDED", at(broken, 3))
+    controller.handle_event(EXPORTS, "ADDED", at(broken, 3))
     job: Body = at(make_job(broken, "ONNX/FP16"), 4)
     ended = {"failed": "many", "conditions": [{"type": "Failed", "status": "True"}]}
-    controller.take_over(JOBS, "ADDED", {**job, "status": ended})
+    controller.handle_event(JOBS, "ADDED", {**job, "status": ended})
     await work(controller)
     await work(controller)
-    assert [r.fields for r in caplog.records if "a defect" in r.message] == [{"export": "team/broken"}]
+    assert [vars(r)["fields"] for r in caplog.records if "a defect" in r.message] == [{"export": "team/broken"}]
     assert "Traceback" in caplog.text
     assert cluster.calls == ["create FP16", "status", "event Progressing"]
 
 
-async def test_a_conversion_is_counted_once_with_its_outcome() -> None:
+async def test_conversion_is_counted_once_with_outcome() -> None:
     export = make_export("ONNX/FP16")
     cluster, metrics = FakeCluster(), Metrics()
     controller = Controller(cluster, metrics, lambda: NOW)  # type: ignore[arg-type]
-    controller.begin()
+    controller.start_leading()
     job = make_job(export, "ONNX/FP16", status=complete())
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
     for resource, body in zip((CLASSES, EXPORTS, JOBS), (make_class(), export, job), strict=True):
-        controller.take_over(resource, "ADDED", at(body, 2))
-    controller.take_over(PODS, "ADDED", at(pod, 3))
+        controller.handle_event(resource, "ADDED", at(body, 2))
+    controller.handle_event(PODS, "ADDED", at(pod, 3))
     await work(controller)
-    controller.queue.mark(KEY)
+    controller.queue.add(KEY)
     await work(controller)
     text = metrics.render().decode()
     assert 'precision="FP16",reason="Succeeded"} 1.0' in text
@@ -356,17 +401,17 @@ async def test_a_conversion_is_counted_once_with_its_outcome() -> None:
     assert f"modelexport_conversion_seconds_sum{{{labels}}} 21.5" in text
 
 
-async def test_a_deleted_export_is_forgotten_and_nothing_is_written() -> None:
+async def test_deleted_export_is_forgotten_without_writes() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
-    controller.take_over(EXPORTS, "DELETED", at(make_export("ONNX/FP16"), 5))
+    controller.handle_event(EXPORTS, "DELETED", at(make_export("ONNX/FP16"), 5))
     await work(controller)
     assert cluster.calls == []
 
 
-async def test_a_synced_key_rests_before_it_is_synced_again() -> None:
+async def test_key_rests_between_syncs() -> None:
     controller, _ = make(make_export("ONNX/FP16"))
     await work(controller)
-    controller.queue.mark(KEY)
+    controller.queue.add(KEY)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(controller.work_once(), 0.1)
 
@@ -381,68 +426,68 @@ async def test_a_synced_key_rests_before_it_is_synced_again() -> None:
         (PODS, make_pod(make_job(make_export("ONNX/FP16"), "ONNX/FP16")), "ADDED", False),
     ],
 )
-async def test_what_a_user_does_is_synced_at_once_and_steps_of_jobs_wait_for_one_another(
+async def test_user_change_syncs_at_once_and_job_steps_are_batched(
     monkeypatch: pytest.MonkeyPatch, resource: Resource, body: Body, change: str, at_once: bool
 ) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     controller, _ = make(make_export("ONNX/FP16"))
-    controller.take_over(JOBS, "ADDED", at(make_job(make_export("ONNX/FP16"), "ONNX/FP16"), 3))
+    controller.handle_event(JOBS, "ADDED", at(make_job(make_export("ONNX/FP16"), "ONNX/FP16"), 3))
     await work(controller)
-    controller.take_over(resource, change, at(body, 9))
+    controller.handle_event(resource, change, at(body, 9))
     assert len(controller.queue) == at_once
 
 
-async def test_what_the_operator_wrote_itself_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+async def test_own_writes_do_not_trigger_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     controller, _ = make(make_export("ONNX/FP16"))
     await work(controller)
-    written = controller.stores[EXPORTS].get(KEY)
+    written = controller.cache[EXPORTS].get(KEY)
     assert written is not None
-    controller.take_over(EXPORTS, "MODIFIED", written)
+    controller.handle_event(EXPORTS, "MODIFIED", written)
     assert len(controller.queue) == 0
 
 
-async def test_trouble_of_a_pod_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+async def test_pod_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     monkeypatch.setattr(module, "STEP_SECONDS", 60.0)
     controller, cluster = make(make_export("ONNX/FP16"))
     await work(controller)
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16")
-    controller.take_over(JOBS, "ADDED", at(job, 5))
-    controller.take_over(PODS, "ADDED", at(make_pod(job, phase="Pending"), 6))
+    controller.handle_event(JOBS, "ADDED", at(job, 5))
+    controller.handle_event(PODS, "ADDED", at(make_pod(job, phase="Pending"), 6))
     with pytest.raises(TimeoutError):
         await work(controller)
     unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
-    controller.take_over(PODS, "MODIFIED", at(make_pod(job, phase="Pending", conditions=[unfit]), 7))
+    controller.handle_event(PODS, "MODIFIED", at(make_pod(job, phase="Pending", conditions=[unfit]), 7))
     await work(controller)
     assert cluster.status["targets"][0]["reason"] == "Unschedulable"
 
 
 @pytest.mark.parametrize("last", ["Job", "Pod"])
-async def test_an_end_is_told_sooner_than_a_step(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+async def test_completion_is_reported_sooner_than_progress(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     monkeypatch.setattr(module, "STEP_SECONDS", 60.0)
     controller, cluster = make(make_export("ONNX/FP16"))
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete())
     pod = make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(), "Completed"))
     told = [(JOBS, job), (PODS, pod)] if last == "Pod" else [(PODS, pod), (JOBS, job)]
-    controller.take_over(told[0][0], "ADDED", at(told[0][1], 5))
+    controller.handle_event(told[0][0], "ADDED", at(told[0][1], 5))
     await work(controller)
-    controller.take_over(told[1][0], "ADDED", at(told[1][1], 6))
+    controller.handle_event(told[1][0], "ADDED", at(told[1][1], 6))
     await work(controller)
     assert cluster.status["ready"] == "1/1"
 
 
-async def test_a_sync_that_wants_to_come_again_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport_operator.sync.REFUSAL_RETRY", timedelta(seconds=0.01))
+async def test_requested_requeue_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport_operator.reconcile.reconcile.REFUSAL_RETRY", timedelta(seconds=0.01))
     controller, cluster = make(make_export("ONNX/FP16"))
-    cluster.fail = lambda what: RefusedError("exceeded quota") if what == "create FP16" else None
+    cluster.fail = lambda what: RejectedError("exceeded quota") if what == "create FP16" else None
     await work(controller)
     await work(controller)
     assert cluster.calls.count("create FP16") == 2
 
 
-async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
+async def test_retry_after_of_busy_server_is_respected() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     cluster.fail = lambda _: UnavailableError("busy", retry_after=60)
     await work(controller)
@@ -450,21 +495,21 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks() -> None:
         await asyncio.wait_for(controller.work_once(), 0.4)
 
 
-SUCCEEDED = {"phase": "Succeeded", "containerStatuses": ended(0, result_text(), "Completed")}
+SUCCEEDED: Body = {"phase": "Succeeded", "containerStatuses": ended(0, result_text(), "Completed")}
 
 
 def make_ended(*targets: str, **spec: Any) -> tuple[Controller, FakeCluster, list[Body]]:
-    """An operator that has heard of Jobs that ended well long ago, and of none of their Pods."""
+    """An operator whose cache has Jobs that succeeded long ago, and none of their Pods."""
     export = make_export(*targets, **spec)
     controller, cluster = make(export)
     jobs = [at(make_job(export, target, status=complete()), 10) for target in targets]
     for job in jobs:
-        controller.take_over(JOBS, "ADDED", job)
+        controller.handle_event(JOBS, "ADDED", job)
     cluster.there[PODS] = [at(make_pod(job, **SUCCEEDED), 9) for job in jobs]
     return controller, cluster, jobs
 
 
-async def test_a_silent_pod_watch_makes_no_failure_of_a_success() -> None:
+async def test_stale_pod_watch_does_not_fail_success() -> None:
     controller, cluster, _ = make_ended("ONNX/FP16", "ONNX/FP32", ttlSecondsAfterFinished=5)
     await work(controller)
     assert cluster.status["ready"] == "2/2"
@@ -472,15 +517,15 @@ async def test_a_silent_pod_watch_makes_no_failure_of_a_success() -> None:
     assert "delete" not in cluster.calls
 
 
-async def test_what_was_asked_once_is_not_asked_again() -> None:
+async def test_lookup_is_not_repeated() -> None:
     controller, cluster, _ = make_ended("ONNX/FP16")
     await work(controller)
-    controller.queue.mark(KEY)
+    controller.queue.add(KEY)
     await work(controller)
     assert len(cluster.asked) == 1
 
 
-async def test_nothing_final_is_told_while_pods_cannot_be_listed() -> None:
+async def test_no_outcome_is_recorded_while_pods_cannot_be_listed() -> None:
     controller, cluster, _ = make_ended("ONNX/FP16")
     cluster.fail = lambda what: UnavailableError("busy") if what == "list pods" and len(cluster.asked) < 3 else None
     await work(controller)
@@ -490,7 +535,7 @@ async def test_nothing_final_is_told_while_pods_cannot_be_listed() -> None:
     assert cluster.status["ready"] == "1/1"
 
 
-async def test_a_result_that_went_with_its_pod_is_made_again_once() -> None:
+async def test_result_lost_with_pod_is_recomputed_once() -> None:
     controller, cluster, [job] = make_ended("ONNX/FP16")
     cluster.there[PODS] = []
     await work(controller)
@@ -501,8 +546,8 @@ async def test_a_result_that_went_with_its_pod_is_made_again_once() -> None:
     assert cluster.calls == ["create FP16", "status", "event Retrying", "event Progressing"]
     lost = {**job["metadata"], "name": again["metadata"]["name"], "uid": "uid-2", "resourceVersion": "20"}
     lost["creationTimestamp"] = "2026-01-02T03:03:00Z"
-    controller.take_over(JOBS, "ADDED", {**job, "metadata": lost})
-    controller.queue.mark(KEY)
+    controller.handle_event(JOBS, "ADDED", {**job, "metadata": lost})
+    controller.queue.add(KEY)
     await work(controller)
     assert len(cluster.created) == 1
     [target] = cluster.status["targets"]
@@ -510,12 +555,12 @@ async def test_a_result_that_went_with_its_pod_is_made_again_once() -> None:
     assert "ended well twice" in target["message"]
 
 
-async def test_a_job_that_the_watch_missed_tells_how_far_it_is() -> None:
+async def test_job_missed_by_watch_reports_progress() -> None:
     export = make_export("ONNX/FP16")
     controller, cluster = make(export)
     job = at(make_job(export, "ONNX/FP16", status=complete()), 10)
     cluster.there = {JOBS: [job], PODS: [at(make_pod(job, **SUCCEEDED), 9)]}
-    cluster.fail = lambda what: ExistsError("there already") if what.startswith("create") else None
+    cluster.fail = lambda what: AlreadyExistsError("there already") if what.startswith("create") else None
     await work(controller)
     assert cluster.calls == ["create FP16"]
     await work(controller)
@@ -524,53 +569,55 @@ async def test_a_job_that_the_watch_missed_tells_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize("change", [{"ownerReferences": []}, {"labels": {}}])
-async def test_a_job_of_somebody_else_that_was_never_told_is_told(change: Body) -> None:
+async def test_foreign_job_missed_by_watch_is_reported(change: Body) -> None:
     export = make_export("ONNX/FP16")
     controller, cluster = make(export)
     cluster.there[JOBS] = [at(make_job(export, "ONNX/FP16", **change), 10)]
-    cluster.fail = lambda what: ExistsError("there already") if what.startswith("create") else None
+    cluster.fail = lambda what: AlreadyExistsError("there already") if what.startswith("create") else None
     await work(controller)
     assert cluster.status["targets"][0]["reason"] == "JobRefused"
 
 
-async def test_a_job_that_goes_as_its_like_is_created_is_tried_again() -> None:
+async def test_job_deleted_during_creation_is_retried() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
-    cluster.fail = lambda what: ExistsError("there already") if "create" in what and created(cluster) == 1 else None
+    cluster.fail = lambda what: (
+        AlreadyExistsError("there already") if "create" in what and created(cluster) == 1 else None
+    )
     await work(controller)
     await work(controller)
     assert cluster.status["targets"][0]["reason"] == "Queued"
     assert created(cluster) == 2
 
 
-async def test_a_class_that_the_watch_missed_is_no_missing_class() -> None:
+async def test_class_missed_by_watch_is_not_missing() -> None:
     controller, cluster = make(make_export("ONNX/FP16", className="other"))
     cluster.there[CLASSES] = [at(make_class(), 1), at(make_class("other", default=False), 1)]
     await work(controller)
     assert cluster.calls[0] == "create FP16"
 
 
-async def test_a_class_that_is_missing_is_asked_for_once() -> None:
+async def test_missing_class_is_looked_up_once() -> None:
     controller, cluster = make(make_export("ONNX/FP16", className="other"))
     cluster.there[CLASSES] = [at(make_class(), 1)]
     for _ in range(2):
         await work(controller)
-        controller.queue.mark(KEY)
+        controller.queue.add(KEY)
     assert cluster.asked == ["list exportclasses"]
     assert cluster.status["conditions"][0]["reason"] == "ClassNotFound"
 
 
 def make_deleted() -> tuple[Controller, FakeCluster, Body]:
-    """An operator that has heard of nothing but an export that is being deleted with its files."""
+    """An operator whose cache has only an export that is being deleted with its files."""
     export = make_export("ONNX/FP16", deletionPolicy="Delete")
     export["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:00Z", "finalizers": ["modelexport.dev/files"]}
     controller, cluster = make(export)
-    controller.stores = Stores()
-    controller.take_over(EXPORTS, "ADDED", at(export, 2))
+    controller.cache = Cache()
+    controller.handle_event(EXPORTS, "ADDED", at(export, 2))
     cluster.there[CLASSES] = [at(make_class(), 1)]
     return controller, cluster, export
 
 
-async def test_files_are_removed_though_the_watches_missed_all() -> None:
+async def test_files_are_deleted_despite_stale_watches() -> None:
     controller, cluster, export = make_deleted()
     job = at(make_job(export, "ONNX/FP16", status=complete()), 10)
     cluster.jobs, cluster.there[PODS] = [job], [at(make_pod(job, **SUCCEEDED), 9)]
@@ -578,48 +625,46 @@ async def test_files_are_removed_though_the_watches_missed_all() -> None:
     assert cluster.calls == ["create clean-up"]
 
 
-async def test_a_conversion_that_the_watches_missed_is_stopped_first() -> None:
+async def test_conversion_missed_by_watches_is_stopped_first() -> None:
     controller, cluster, export = make_deleted()
     job = at(make_job(export, "ONNX/FP16", status={"active": 1}), 10)
     cluster.jobs, cluster.there[PODS] = [job], [at(make_pod(job, phase="Running"), 9)]
     await work(controller)
     assert cluster.calls == ["suspend True"]
     cluster.jobs = [at({**job, "spec": {**job["spec"], "suspend": True}}, 11)]
-    controller.queue.mark(KEY)
+    controller.queue.add(KEY)
     await work(controller)
     assert cluster.calls == ["suspend True"]  # Its Pod is still there.
 
 
 @pytest.mark.parametrize("suspend", [True, False])
-async def test_a_running_job_is_suspended_and_a_suspended_one_goes_on(
-    suspend: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_running_job_is_suspended_and_resumed(suspend: bool, caplog: pytest.LogCaptureFixture) -> None:
     export = make_export("ONNX/FP16", suspend=suspend)
     controller, cluster = make(export)
-    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", suspend=not suspend), 4))
+    controller.handle_event(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", suspend=not suspend), 4))
     with caplog.at_level(logging.INFO):
         await work(controller)
     assert cluster.calls[:2] == [f"suspend {suspend}", "status"]
     assert story(caplog)[0][0] == ("job suspended" if suspend else "job resumed")
 
 
-async def test_a_job_that_kueue_would_go_on_with_is_deleted_before_the_status_is_written() -> None:
+async def test_job_kueue_would_resume_is_deleted_before_status_write() -> None:
     export = make_export("ONNX/FP16", suspend=True)
     controller, cluster = make(export)
     job = make_job(export, "ONNX/FP16", queue="exports")
-    controller.take_over(JOBS, "ADDED", at(job, 4))
+    controller.handle_event(JOBS, "ADDED", at(job, 4))
     await work(controller)
     assert cluster.calls[:2] == [f"delete team/{job['metadata']['name']}", "status"]
 
 
 def limited(*names: str, parallelism: int = 1) -> tuple[Controller, FakeCluster]:
-    """Exports of two targets each in a class that runs so many targets at once."""
+    """Exports of two targets each, in a class that runs so many targets at once."""
     cluster = FakeCluster()
     controller = Controller(cluster, Metrics(), lambda: NOW)  # type: ignore[arg-type]
-    controller.take_over(CLASSES, "ADDED", at(make_class(jobs={"parallelism": parallelism}), 1))
+    controller.handle_event(CLASSES, "ADDED", at(make_class(jobs={"parallelism": parallelism}), 1))
     for version, name in enumerate(names, start=2):
         body = make_export("ONNX/FP16", "ONNX/FP32", name=name, uid=f"uid-of-{name}")
-        controller.take_over(EXPORTS, "ADDED", at(body, version))
+        controller.handle_event(EXPORTS, "ADDED", at(body, version))
     return controller, cluster
 
 
@@ -627,45 +672,45 @@ def created(cluster: FakeCluster) -> int:
     return sum(call.startswith("create") for call in cluster.calls)
 
 
-async def test_a_place_is_taken_as_soon_as_it_is_given_though_the_watch_has_not_told_of_the_job() -> None:
+async def test_slot_is_reserved_before_watch_sees_job() -> None:
     controller, cluster = limited("first", "second", "third")
     await asyncio.gather(*(work(controller) for _ in range(3)))
     assert created(cluster) == 1
 
 
-async def test_a_place_that_another_sync_took_while_the_cluster_was_asked_is_not_given_twice() -> None:
+async def test_slot_taken_by_concurrent_sync_is_not_given_twice() -> None:
     controller, cluster = limited("first", "second", parallelism=3)
     for version, name in enumerate(("first", "second"), start=10):
         export = make_export("ONNX/FP16", "ONNX/FP32", name=name, uid=f"uid-of-{name}")
-        begun = {"startTime": (NOW - POD_PATIENCE).isoformat()}
-        controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=begun), version))
+        begun = {"startTime": (NOW - POD_CREATION_TOLERANCE).isoformat()}
+        controller.handle_event(JOBS, "ADDED", at(make_job(export, "ONNX/FP16", status=begun), version))
     await asyncio.gather(*(work(controller) for _ in range(2)))
     assert cluster.calls[:2] == ["ask why", "ask why"]
     assert created(cluster) == 1
 
 
-async def test_a_place_that_becomes_free_is_for_the_next_in_line_at_once_and_the_others_are_told_later(
+async def test_freed_slot_goes_to_next_in_queue_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     controller, cluster = limited("first", "second", "third")
     for _ in range(3):
         await work(controller)
     export = make_export("ONNX/FP16", "ONNX/FP32", name="first", uid="uid-of-first")
-    controller.take_over(JOBS, "ADDED", at(make_job(export, "ONNX/FP16"), 100))
+    controller.handle_event(JOBS, "ADDED", at(make_job(export, "ONNX/FP16"), 100))
     assert (len(controller.queue), created(cluster)) == (0, 1)
-    controller.take_over(JOBS, "MODIFIED", at(make_job(export, "ONNX/FP16", status=complete()), 101))
+    controller.handle_event(JOBS, "MODIFIED", at(make_job(export, "ONNX/FP16", status=complete()), 101))
     assert len(controller.queue) == 1
     await work(controller)
     assert created(cluster) == 2
 
 
-async def test_a_job_that_is_refused_leaves_its_place_to_the_next_and_is_not_offered_again_at_once(
+async def test_rejected_job_yields_slot_and_is_not_retried_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     controller, cluster = limited("first", "second")
-    cluster.fail = lambda what: RefusedError("exceeded quota") if "create" in what and created(cluster) == 1 else None
+    cluster.fail = lambda what: RejectedError("exceeded quota") if "create" in what and created(cluster) == 1 else None
     await work(controller)
     assert [target["reason"] for target in cluster.status["targets"]] == ["JobRefused", "LimitReached"]
     await work(controller)
@@ -673,8 +718,8 @@ async def test_a_job_that_is_refused_leaves_its_place_to_the_next_and_is_not_off
     assert (len(controller.queue), created(cluster)) == (0, 2)
 
 
-async def test_a_refusal_calls_the_next_in_line_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+async def test_rejection_admits_next_in_queue_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
     controller, cluster = limited("first", "second")
     refusing = asyncio.Event()
 
@@ -682,7 +727,7 @@ async def test_a_refusal_calls_the_next_in_line_without_waiting(monkeypatch: pyt
         cluster.calls.append(f"create {job['metadata']['name']}")
         if created(cluster) == 1:
             await refusing.wait()
-            raise RefusedError("exceeded quota")
+            raise RejectedError("exceeded quota")
 
     monkeypatch.setattr(cluster, "create_job", refuse_late)
     first = asyncio.create_task(work(controller))
@@ -696,18 +741,18 @@ async def test_a_refusal_calls_the_next_in_line_without_waiting(monkeypatch: pyt
     assert created(cluster) == 2
 
 
-async def test_an_export_whose_time_is_over_is_deleted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_expired_export_is_deleted(caplog: pytest.LogCaptureFixture) -> None:
     ended = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
     controller, cluster = make({**make_export("ONNX/FP16", ttlSecondsAfterFinished=0), "status": {"targets": [ended]}})
     await work(controller)
-    controller.queue.mark(KEY)
+    controller.queue.add(KEY)
     with caplog.at_level(logging.INFO):
         await work(controller)
     assert cluster.calls == ["status", "event Succeeded", "delete"]
     assert story(caplog) == [("export deleted", {"export": "team/shapes"})]
 
 
-async def test_a_worker_ends_when_it_may_not_write_any_more() -> None:
+async def test_worker_stops_when_lease_is_lost() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
 
     def lose(what: str) -> ClusterError:
@@ -719,7 +764,7 @@ async def test_a_worker_ends_when_it_may_not_write_any_more() -> None:
     assert cluster.calls == ["create FP16"]
 
 
-async def test_every_export_is_looked_at_now_and_then() -> None:
+async def test_every_export_is_resynced_periodically() -> None:
     controller, _ = make(make_export("ONNX/FP16"))
     await work(controller)
     with pytest.raises(TimeoutError):
@@ -730,10 +775,10 @@ async def test_every_export_is_looked_at_now_and_then() -> None:
 @pytest.mark.parametrize(
     ("error", "name"), [(None, None), (UnavailableError("busy"), "UnavailableError"), (KeyError("odd"), "Defect")]
 )
-async def test_every_sync_is_timed_and_its_error_counted(error: Any, name: str | None) -> None:
+async def test_every_sync_is_timed_and_errors_are_counted(error: Any, name: str | None) -> None:
     cluster, metrics = FakeCluster(), Metrics()
     controller = Controller(cluster, metrics, lambda: NOW)  # type: ignore[arg-type]
-    controller.take_over(EXPORTS, "ADDED", at(make_export("ONNX/FP16"), 2))
+    controller.handle_event(EXPORTS, "ADDED", at(make_export("ONNX/FP16"), 2))
     cluster.fail = lambda what: error if what == "status" else None
     await work(controller)
     text = metrics.render().decode()
@@ -744,7 +789,7 @@ async def test_every_sync_is_timed_and_its_error_counted(error: Any, name: str |
     assert len(told) == 4
 
 
-def test_an_event_is_bound_to_its_export_and_fits_into_the_server() -> None:
+def test_event_references_export_and_fits_size_limits() -> None:
     built = build_event(at(make_export(), 7), Event("Warning", "OOMKilled", "x" * 2000), "2026-01-02T03:04:05Z")
     assert built["involvedObject"] == {
         "apiVersion": "modelexport.dev/v1alpha1",
@@ -758,7 +803,7 @@ def test_an_event_is_bound_to_its_export_and_fits_into_the_server() -> None:
     assert built["firstTimestamp"] == built["lastTimestamp"] == "2026-01-02T03:04:05Z"
 
 
-def test_events_have_the_same_name_only_when_they_are_the_same() -> None:
+def test_only_equal_events_share_name() -> None:
     first = (7, Event("Normal", "Succeeded", "ONNX/FP16: done"))
     others = [
         (8, first[1]),

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from modelexport import names
+from modelexport.api.node_pools import NodePool
+from modelexport.api.request import ConversionRequest
+from modelexport.api.spec import Storage
 from modelexport.environment import escape, unescape
-from modelexport.matrix import TARGETS
-from modelexport.measured import FullSize, Measured, Numbers
-from modelexport.nodepools import NodePool
-from modelexport.request import ConversionRequest
-from modelexport.spec import Storage
-from modelexport_operator.manifests import request_of, storage_of
+from modelexport.matrix.measured import FullSize, Measured, Numbers
+from modelexport.matrix.support import TARGETS
+from modelexport_operator.jobs.conversion_job import request_of, storage_of
 from unit.operator.objects import Body, build_all, make_class, make_export
 
 STEPS = ("fetch", "convert", "publish")
@@ -25,41 +25,41 @@ def names_of(**changes: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["a", "shapes", "x" * 63, "with.dots.in.it", "x" * 39 + "-" + "y" * 20])
-def test_a_job_name_is_a_label_whatever_the_export_is_called(name: str) -> None:
+def test_job_name_is_valid_label_for_any_export_name(name: str) -> None:
     assert all(LABEL.fullmatch(job) for job in names_of(name=name))
 
 
-def test_the_same_object_always_gives_the_same_names_and_another_object_others() -> None:
+def test_names_are_stable_per_object_and_unique_between_objects() -> None:
     assert names_of() == names_of()
     assert not set(names_of()) & set(names_of(uid="uid-2"))
     assert len(set(names_of())) == len(ALL)
 
 
-def test_names_do_not_depend_on_the_class_so_that_a_changed_class_starts_nothing_twice() -> None:
+def test_names_do_not_depend_on_class() -> None:
     moved = make_class(storage={"endpoint": "http://other:9000", "bucket": "other"})
     export = make_export(*ALL)
     assert [j["metadata"]["name"] for j in build_all(export, moved).values()] == names_of()
 
 
-def test_names_do_not_depend_on_the_matrix_so_that_two_versions_of_the_operator_start_nothing_twice(
+def test_names_do_not_depend_on_matrix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = names_of()
-    monkeypatch.setattr("modelexport.plan.spec_hash", lambda *_: "another00")
+    monkeypatch.setattr("modelexport.planning.plan.spec_hash", lambda *_: "another00")
     assert names_of() == before
 
 
 @pytest.mark.parametrize(("target", "expected"), [("LiteRT/FP32", ["amd64"]), ("ONNX/FP32", ["amd64", "arm64"])])
-def test_a_job_goes_only_where_its_converter_can_run(target: str, expected: list[str]) -> None:
+def test_job_is_scheduled_only_where_converter_can_run(target: str, expected: list[str]) -> None:
     pod = build_all(make_export(target), make_class())[target]["spec"]["template"]["spec"]
     required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == expected
 
 
-def test_the_store_and_the_request_of_a_conversion_are_read_back_from_its_job() -> None:
+def test_store_and_request_are_read_back_from_job() -> None:
     storage = {
         "endpoint": "https://old",
-        "bucket": "b",
+        "bucket": "old",
         "caSecretName": "ca",
         "region": "eu",
         "credentialsSecretName": "key",
@@ -69,17 +69,17 @@ def test_the_store_and_the_request_of_a_conversion_are_read_back_from_its_job() 
     assert storage_of(job, moved) == Storage("https://old", "c", region="eu", credentials_secret="key", ca_secret="ca")
     request = request_of(job)
     assert request is not None
-    assert request.output.startswith("s3://b/team/shapes/coreml-int8-")
+    assert request.output.startswith("s3://old/team/shapes/coreml-int8-")
 
 
-def test_a_job_that_is_not_of_our_making_tells_no_store_and_no_request() -> None:
+def test_foreign_job_has_no_store_and_no_request() -> None:
     moved = Storage("https://new", "c")
     for spec in ({}, {"template": {"spec": {"containers": [{"name": "converter"}, {"name": "proxy", "env": [{}]}]}}}):
         assert storage_of({"spec": spec}, moved) == moved
         assert request_of({"spec": spec}) is None
 
 
-def test_the_converter_can_read_its_request_from_its_environment() -> None:
+def test_converter_parses_request_from_environment() -> None:
     job = build_all(make_export("CoreML/INT8"), make_class())["CoreML/INT8"]
     for name in STEPS:
         request = ConversionRequest.from_json(environment_of(job, name)[names.REQUEST_ENV])
@@ -88,7 +88,7 @@ def test_the_converter_can_read_its_request_from_its_environment() -> None:
     assert environment_of(job, "fetch")[names.STORE_ENV] == "http://minio.storage.svc:9000"
 
 
-def test_no_secret_value_and_no_token_enters_a_job() -> None:
+def test_job_contains_no_secret_value_and_no_token() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
     pod = job["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
@@ -97,14 +97,14 @@ def test_no_secret_value_and_no_token_enters_a_job() -> None:
     assert {entry["name"] for entry in secrets} == {names.REGION_ENV}
 
 
-def test_the_container_that_opens_files_of_strangers_knows_nothing_but_its_request() -> None:
-    storage = {"endpoint": "https://minio:9000", "bucket": "b", "credentialsSecretName": "key", "caSecretName": "ca"}
-    pictures = {"uri": f"https://data.example/a.zip?{TOKEN}", "sha256": "0" * 64}
-    export = make_export("ONNX/INT8", calibration={"dataset": pictures})
+def test_convert_container_knows_only_its_request() -> None:
+    storage = {"endpoint": "https://minio:9000", "bucket": "old", "credentialsSecretName": "key", "caSecretName": "ca"}
+    images = {"uri": f"https://data.example/a.zip?{TOKEN}", "sha256": "0" * 64}
+    export = make_export("ONNX/INT8", calibration={"dataset": images})
     checkpoint = {"uri": f"https://models.example/a.pt?{TOKEN}", "sha256": "0" * 64}
     export["spec"]["model"]["checkpoint"] = checkpoint
-    sources = {"sources": ["https://models.example/", "https://data.example/"]}
-    job = build_all(export, make_class(storage=storage, **sources))["ONNX/INT8"]
+    sources = ["https://models.example/", "https://data.example/"]
+    job = build_all(export, make_class(storage=storage, sources=sources))["ONNX/INT8"]
     convert = container_of(job, "convert")
     text = json.dumps(convert)
     assert set(environment_of(job, "convert")) == {
@@ -127,14 +127,14 @@ def test_the_container_that_opens_files_of_strangers_knows_nothing_but_its_reque
 @pytest.mark.parametrize(
     ("deadline", "fetch", "publish"), [(7200, "120", "900"), (1200, "120", "300"), (100, "25", "25")]
 )
-def test_steps_wait_for_the_store_within_the_deadline(deadline: int, fetch: str, publish: str) -> None:
+def test_containers_wait_for_store_within_deadline(deadline: int, fetch: str, publish: str) -> None:
     export_class = make_class(jobs={"deadlineSeconds": deadline})
     job = build_all(make_export("ONNX/FP32"), export_class)["ONNX/FP32"]
     found = {step: environment_of(job, step).get(names.PATIENCE_ENV) for step in STEPS}
     assert found == {names.FETCH: fetch, names.CONVERT: None, names.PUBLISH: publish}
 
 
-def test_no_container_can_write_what_a_later_one_trusts() -> None:
+def test_no_container_writes_input_of_trusted_one() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
     writers: dict[str, list[str]] = {}
     for container in all_containers(job):
@@ -149,7 +149,7 @@ def test_no_container_can_write_what_a_later_one_trusts() -> None:
     assert {environment_of(job, step)["HOME"] for step in STEPS} == {"/work/scratch"}
 
 
-def test_only_the_container_that_converts_needs_much_of_a_node() -> None:
+def test_only_convert_container_requests_large_resources() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(memory="6Gi", **{"a.b/gpu": 2}))["ONNX/FP16"]
     for step in ("fetch", "publish"):
         resources = container_of(job, step)["resources"]
@@ -157,7 +157,7 @@ def test_only_the_container_that_converts_needs_much_of_a_node() -> None:
         assert resources["limits"] == {"memory": "256Mi", "ephemeral-storage": "64Mi"}
 
 
-def test_each_container_by_its_name_ends_the_job_where_it_answers_for_good() -> None:
+def test_permanent_exit_of_each_container_fails_job() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]
     *fatal, disrupted = job["spec"]["podFailurePolicy"]["rules"]
     assert [(rule["action"], rule["onExitCodes"]["containerName"]) for rule in fatal] == [
@@ -169,10 +169,10 @@ def test_each_container_by_its_name_ends_the_job_where_it_answers_for_good() -> 
 DOLLARS = "https://a.example/$(AWS_SECRET_ACCESS_KEY)/$$(HOME)/$HOME/$$/a$.pt"
 
 
-def test_a_dollar_reaches_a_container_as_it_is_and_is_read_back() -> None:
+def test_dollar_is_escaped_and_read_back() -> None:
     export = make_export("ONNX/FP16")
     export["spec"]["model"]["checkpoint"] = {"uri": DOLLARS, "sha256": "0" * 64}
-    storage = {"endpoint": "http://$(HOME):9000", "bucket": "b", "region": "$$", "credentialsSecretName": "key"}
+    storage = {"endpoint": "http://$(HOME):9000", "bucket": "old", "region": "$$", "credentialsSecretName": "key"}
     job = build_all(export, make_class(storage=storage))["ONNX/FP16"]
     for step in STEPS:
         uri = ConversionRequest.from_json(environment_of(job, step)[names.REQUEST_ENV]).model.checkpoint.uri
@@ -185,23 +185,23 @@ def test_a_dollar_reaches_a_container_as_it_is_and_is_read_back() -> None:
     assert request.model.checkpoint.uri == DOLLARS
 
 
-def test_what_kubernetes_makes_of_a_value_is_what_was_meant() -> None:
+def test_kubernetes_expansion_gives_original_value() -> None:
     for value in ("", "$", "$$", "$(A)", "$$(A)", "a$", "$(", "$()", "$$$(A)$"):
         assert expand_as_kubernetes(escape(value)) == value
         assert unescape(escape(value)) == value
 
 
-def test_without_credentials_in_the_class_the_job_asks_for_no_secret() -> None:
+def test_class_without_credentials_needs_no_secret() -> None:
     bare = make_class(storage={"endpoint": "http://minio:9000", "bucket": "exports"})
     assert "secretKeyRef" not in json.dumps(build_all(make_export("ONNX/FP16"), bare))
 
 
-def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_bounded_by_its_request(
+def test_memory_is_measured_up_to_limit_and_disk_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     full = FullSize("fp16", (640, 640), 1.0, 100, 9.0, {}, 700.0, 1.0, 1)
     run = Measured(cells={"YOLOv8 ONNX/FP16": Numbers(full_size=full)})
-    monkeypatch.setattr("modelexport.matrix.last_run", lambda: run)
+    monkeypatch.setattr("modelexport.matrix.support.last_run", lambda: run)
     jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())
     measured, unknown = (container_of(job, "convert")["resources"] for job in jobs.values())
     disk = {"ephemeral-storage": "4096Mi"}
@@ -210,25 +210,25 @@ def test_memory_is_requested_as_measured_and_may_grow_to_the_limit_and_disk_is_b
     assert measured["limits"] == unknown["limits"] == {"memory": "4096Mi", **disk}
 
 
-def test_a_pool_raises_memory_and_its_limit_and_disk_and_replaces_cpu() -> None:
+def test_pool_raises_memory_and_disk_and_replaces_cpu() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(memory="6Gi", cpu="250m", **{"a.b/gpu": 2}))
     resources = container_of(job["ONNX/FP16"], "convert")["resources"]
     assert resources["requests"] == {"cpu": "250m", "memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
     assert resources["limits"] == {"memory": "6Gi", "ephemeral-storage": "4096Mi", "a.b/gpu": "2"}
 
 
-def test_a_pool_that_offers_less_than_the_cell_needs_changes_nothing_but_cpu() -> None:
+def test_pool_below_cell_needs_changes_only_cpu() -> None:
     small = make_pool(memory="1Gi", **{"ephemeral-storage": "1Gi"})
     bare, pooled = (build_all(make_export("ONNX/FP16"), make_class(), pool)["ONNX/FP16"] for pool in (None, small))
     assert bare["spec"]["template"]["spec"]["initContainers"] == pooled["spec"]["template"]["spec"]["initContainers"]
 
 
-def test_the_scratch_folder_may_fill_the_disk_that_the_pool_gives() -> None:
+def test_scratch_volume_may_fill_pool_disk() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(), make_pool(**{"ephemeral-storage": "20Gi"}))["ONNX/FP16"]
     assert job["spec"]["template"]["spec"]["volumes"][0]["emptyDir"] == {"sizeLimit": "20Gi"}
 
 
-def test_labels_of_the_pool_are_added_to_those_of_the_class() -> None:
+def test_pool_labels_are_added_to_class_labels() -> None:
     converter = {"image": "c:1", "nodeSelector": {"zone": "a", "disk": "hdd"}}
     pool = NodePool("fast", node_selector={"disk": "ssd"})
     job = build_all(make_export("ONNX/FP16"), make_class(converter=converter), pool)["ONNX/FP16"]
@@ -236,14 +236,22 @@ def test_labels_of_the_pool_are_added_to_those_of_the_class() -> None:
     assert job["metadata"]["labels"][names.NODE_POOL_LABEL] == "fast"
 
 
-def test_only_the_job_and_not_its_pods_stands_in_the_queue() -> None:
+def test_only_job_has_queue_label() -> None:
     job = build_all(make_export("ONNX/FP16"), make_class(jobs={"queueName": "exports"}))["ONNX/FP16"]
     assert job["metadata"]["labels"][names.QUEUE_LABEL] == "exports"
     assert names.QUEUE_LABEL not in job["spec"]["template"]["metadata"]["labels"]
+    assert names.WORKLOAD_PRIORITY_LABEL not in job["metadata"]["labels"]
+
+
+def test_workload_priority_class_is_job_label() -> None:
+    sharing = {"queueName": "exports", "workloadPriorityClassName": "soon"}
+    job = build_all(make_export("ONNX/FP16"), make_class(jobs=sharing))["ONNX/FP16"]
+    assert job["metadata"]["labels"][names.WORKLOAD_PRIORITY_LABEL] == "soon"
+    assert "priorityClassName" not in job["spec"]["template"]["spec"]
 
 
 def expand_as_kubernetes(value: str) -> str:
-    """What a container receives (kubernetes, third_party/forked/golang/expansion), a reference as ``SECRET``."""
+    """A variable as containers receive it (kubernetes, third_party/forked/golang/expansion); references are SECRET."""
     return re.sub(r"\$(\$|\([^)]*\))", lambda found: "$" if found[1] == "$" else "SECRET", value)
 
 
@@ -264,7 +272,7 @@ def make_pool(**resources: object) -> NodePool:
     return NodePool("pool", resources={name: str(amount) for name, amount in resources.items()})
 
 
-def test_the_networks_of_a_class_are_told_to_its_conversions_only_where_there_are_some() -> None:
+def test_class_networks_reach_conversions_only_when_set() -> None:
     def told(**spec: Any) -> list[str]:
         job = build_all(make_export(), make_class(**spec))["ONNX/FP16"]
         entries = json.dumps(job["spec"]["template"]["spec"])

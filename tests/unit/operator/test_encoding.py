@@ -2,17 +2,17 @@ from typing import Any
 
 import pytest
 
-from modelexport_operator.encoding import decode, encode
+from modelexport_operator.kube.encoding import decode, encode
 
 
 @pytest.mark.parametrize("text", [b"NaN", b'{"a": Infinity}', b"[-Infinity]", b"", b"[1,]", b"\xff", b'{"a": 1'])
-def test_what_is_no_json_is_refused(text: bytes) -> None:
+def test_non_json_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(text)
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])
-def test_what_is_nested_too_deeply_is_told_as_that(depth: int) -> None:
+def test_deep_nesting_is_reported_as_such(depth: int) -> None:
     with pytest.raises(RecursionError):
         decode(b"[" * depth + b"]" * depth)
 
@@ -27,10 +27,10 @@ def test_what_is_nested_too_deeply_is_told_as_that(depth: int) -> None:
         ('"\u00e9"', "\u00e9"),
     ],
 )
-def test_odd_texts_are_read_as_by_the_standard_library(text: bytes, value: Any) -> None:
+def test_odd_strings_are_read_as_by_standard_library(text: bytes, value: Any) -> None:
     assert decode(text) == value
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_written_text_round_trips() -> None:
     body = {"text": "\u00e9\n", "number": 1, "none": None, "list": [True, 0.5], "tuple": (1, 2)}
     assert decode(encode(body)) == {**body, "tuple": [1, 2]}

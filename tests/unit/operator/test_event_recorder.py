@@ -4,11 +4,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from modelexport_operator import recorder as module
-from modelexport_operator.cluster import ClusterError, ExistsError, RefusedError, UnavailableError
-from modelexport_operator.controller import now
-from modelexport_operator.events import Event
-from modelexport_operator.recorder import EventRecorder
+from modelexport_operator.kube.client import AlreadyExistsError, ClusterError, RejectedError, UnavailableError
+from modelexport_operator.kube.clock import now
+from modelexport_operator.runtime import event_recorder as module
+from modelexport_operator.runtime.event_recorder import EventRecorder
+from modelexport_operator.status.events import Event
 from unit.operator.fakes import at
 from unit.operator.objects import Body, make_export
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
 class Sink:
-    """Takes events, after some time, or fails as it is told."""
+    """Accepts events after a delay, or fails as the test wants."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -51,7 +51,7 @@ async def sending(recorder: EventRecorder) -> AsyncIterator[None]:
     await asyncio.wait(tasks)
 
 
-async def test_events_of_an_export_keep_their_order() -> None:
+async def test_events_of_export_keep_order() -> None:
     recorder, sink = make()
     sink.fail = lambda message: UnavailableError("busy") if sink.tried.count("1") < 3 else None
     record(recorder, "1", "2")
@@ -64,7 +64,7 @@ async def test_events_of_an_export_keep_their_order() -> None:
     assert len(recorder) == 0
 
 
-async def test_an_event_is_tried_so_often_and_then_lost_aloud(caplog: pytest.LogCaptureFixture) -> None:
+async def test_event_is_retried_then_dropped_with_log(caplog: pytest.LogCaptureFixture) -> None:
     recorder, sink = make()
     sink.fail = lambda message: UnavailableError("busy") if message == "1" else None
     record(recorder, "1", "2")
@@ -74,10 +74,8 @@ async def test_an_event_is_tried_so_often_and_then_lost_aloud(caplog: pytest.Log
     assert caplog.text.count("event Succeeded was not created: busy") == 1
 
 
-@pytest.mark.parametrize("error", [RefusedError("no"), KeyError("odd")])
-async def test_an_event_that_cannot_be_taken_is_tried_once(
-    error: ClusterError, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("error", [RejectedError("no"), KeyError("odd")])
+async def test_rejected_event_is_tried_once(error: ClusterError, caplog: pytest.LogCaptureFixture) -> None:
     recorder, sink = make()
     sink.fail = lambda message: error if message == "1" else None
     record(recorder, "1", "2")
@@ -87,29 +85,29 @@ async def test_an_event_that_cannot_be_taken_is_tried_once(
     assert "event Succeeded was not created" in caplog.text
 
 
-async def test_an_event_that_is_there_already_is_as_good(caplog: pytest.LogCaptureFixture) -> None:
+async def test_existing_event_counts_as_sent(caplog: pytest.LogCaptureFixture) -> None:
     recorder, sink = make()
-    sink.fail = lambda _: ExistsError("409")
+    sink.fail = lambda _: AlreadyExistsError("409")
     record(recorder, "1")
     async with sending(recorder):
         await asyncio.sleep(1)
     assert (len(recorder), sink.tried, "not created" in caplog.text) == (0, ["1"], False)
 
 
-async def test_events_that_are_too_many_are_lost_aloud(
+async def test_excess_events_are_dropped_with_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "MOST_EVENTS", 2)
     recorder, sink = make()
     record(recorder, "1", "2", "3")
-    assert "event Succeeded was not created: 2 events wait already" in caplog.text
+    assert "event Succeeded was not created: 2 events are already waiting" in caplog.text
     await recorder.drain(1)
     record(recorder, "4")
     await recorder.drain(1)
     assert sink.taken == ["1", "2", "4"]
 
 
-async def test_an_orderly_end_sends_what_waits() -> None:
+async def test_graceful_shutdown_sends_pending_events() -> None:
     recorder, sink = make()
     sink.seconds = 0.1
     for index in range(40):
@@ -119,11 +117,11 @@ async def test_an_orderly_end_sends_what_waits() -> None:
     assert all(sink.taken.index(f"{index}a") < sink.taken.index(f"{index}b") for index in range(40))
 
 
-async def test_an_end_does_not_wait_for_a_silent_server(caplog: pytest.LogCaptureFixture) -> None:
+async def test_shutdown_does_not_wait_for_silent_server(caplog: pytest.LogCaptureFixture) -> None:
     recorder, sink = make()
     sink.seconds = 3600
     record(recorder, "1", "2")
     begin = asyncio.get_running_loop().time()
     await recorder.drain(5)
     assert asyncio.get_running_loop().time() - begin < 6
-    assert caplog.text.count("was not created: the operator ends") == 2
+    assert caplog.text.count("was not created: the operator is shutting down") == 2

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from modelexport_operator.events import compare_statuses, finished_targets
-from modelexport_operator.status import recorded_targets
+from modelexport_operator.status.conditions import RecordedStatus, recorded_targets
+from modelexport_operator.status.events import compare_statuses, finished_targets
 from unit.operator.objects import Body
 
 
@@ -31,16 +31,16 @@ FAILED = entry("Failed", "OOMKilled", completionTime="2026-01-02T03:00:00Z")
         (entry("Running", "Running"), FAILED, [("Warning", "OOMKilled")]),
     ],
 )
-def test_a_target_is_told_of_when_it_ends_or_meets_a_problem(before: Body, after: Body, told: list[Any]) -> None:
-    events = compare_statuses(status(before), status(after))
+def test_event_is_sent_when_target_ends_or_has_problem(before: Body, after: Body, told: list[Any]) -> None:
+    events = compare_statuses(RecordedStatus(status(before)), RecordedStatus(status(after)))
     assert [(event.type, event.reason) for event in events] == told
     assert all(event.message == "ONNX/FP16: words" for event in events)
 
 
-def test_targets_that_end_in_the_same_way_are_one_event() -> None:
+def test_targets_with_same_outcome_share_event() -> None:
     published = entry("Succeeded", "Succeeded")
     others = [published, {**published, "precision": "INT8"}, {**FAILED, "precision": "FP32"}]
-    events = compare_statuses(status(), status(*others))
+    events = compare_statuses(RecordedStatus(status()), RecordedStatus(status(*others)))
     told = [(event.reason, event.message) for event in events]
     assert told == [("Succeeded", "ONNX/FP16, ONNX/INT8: words"), ("OOMKilled", "ONNX/FP32: words")]
     targets = [[str(state.target) for state in event.targets] for event in events]
@@ -56,8 +56,11 @@ def test_targets_that_end_in_the_same_way_are_one_event() -> None:
         (status(ready="Suspended"), status(ready="ClassNotFound"), [("Warning", "ClassNotFound", "all in all")]),
     ],
 )
-def test_an_export_is_told_of_when_its_reason_changes(before: Body, after: Body, told: list[Any]) -> None:
-    assert [(event.type, event.reason, event.message) for event in compare_statuses(before, after)] == told
+def test_event_is_sent_when_export_reason_changes(before: Body, after: Body, told: list[Any]) -> None:
+    assert [
+        (event.type, event.reason, event.message)
+        for event in compare_statuses(RecordedStatus(before), RecordedStatus(after))
+    ] == told
 
 
 @pytest.mark.parametrize(
@@ -69,5 +72,5 @@ def test_an_export_is_told_of_when_its_reason_changes(before: Body, after: Body,
         (FAILED, {**FAILED, "completionTime": "2026-01-02T04:00:00Z"}, 1),
     ],
 )
-def test_every_end_of_a_target_is_counted_once(before: Body, after: Body, count: int) -> None:
-    assert len(finished_targets(status(before), recorded_targets(status(after)).values())) == count
+def test_every_target_outcome_is_counted_once(before: Body, after: Body, count: int) -> None:
+    assert len(finished_targets(recorded_targets(status(before)), recorded_targets(status(after)).values())) == count

@@ -1,10 +1,10 @@
-"""Every case is a folder: a ModelExport and what is observed beside it, and the exact decision that must follow.
+"""Compares the decisions of ``sync`` with golden files.
 
-As input: ``modelexport.yaml`` (the body) and ``observed.yaml`` (the time, since when the operator is there, the
-classes, the nodes, the demands of other exports, and per target a Job and its Pods, of which only what matters is
-written; ``podsListed`` says that the API server has just listed all Pods). As output: ``decision.yaml``; and, where the
-case has one, ``job.yaml``, the first Job in full.
-``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew, to be read before they are committed.
+Every folder ``tests/golden/TOPIC/CASE`` holds two inputs: ``modelexport.yaml`` (the export) and ``observed.yaml`` (the
+time, the start of the operator, the classes, the nodes, the demands of other exports, and per target a Job and its
+Pods, with the relevant fields only; ``podsListed`` says that the API server has just listed all Pods). The expected
+outputs are ``decision.yaml`` and, in some cases, ``job.yaml``: the first Job in full.
+``MODELEXPORT_UPDATE_GOLDEN=1`` writes the outputs anew; read the difference before you commit it.
 """
 
 from dataclasses import asdict, replace
@@ -13,19 +13,22 @@ from typing import Any
 
 import pytest
 
-from modelexport.reasons import Reason
-from modelexport_operator.events import compare_statuses
-from modelexport_operator.observe import State
-from modelexport_operator.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
-from modelexport_operator.status import status_of
-from modelexport_operator.stores import Stores, key_of
-from modelexport_operator.sync import Decision, Observed, sync
-from modelexport_operator.turns import Demand
+from modelexport.api.reasons import Reason
+from modelexport_operator.jobs.diagnosis import Diagnosis
+from modelexport_operator.jobs.state import State
+from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
+from modelexport_operator.kube.types import key_of
+from modelexport_operator.reconcile.reconcile import Decision, sync
+from modelexport_operator.reconcile.snapshot import Snapshot
+from modelexport_operator.runtime.cache import Cache
+from modelexport_operator.scheduling.fair_share import Demand
+from modelexport_operator.status.conditions import RecordedStatus, status_of
+from modelexport_operator.status.events import compare_statuses
 from unit.operator.golden import CASES, GOLDEN, check, read
 from unit.operator.objects import make_class, make_clean_job, make_job, make_node, make_pod
 
 CONVERTERS_WORDS = {
-    *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Storage"))),
+    *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Evaluation", "Storage"))),
     Reason.BUCKET_NOT_FOUND,
     Reason.CONVERSION_FAILED,
     Reason.DIGEST_MISMATCH,
@@ -33,10 +36,10 @@ CONVERTERS_WORDS = {
     Reason.OUTPUT_REFUSED,
     Reason.WEIGHTS_NOT_FINITE,
 }
-"""What only a converter says: the operator passes it on, as in the case verification-failed."""
+"""What only a converter says: the operator passes it on, as in the case results/verification-failed."""
 
 
-def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
+def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Snapshot:
     classes = observed.get("classes", [make_class()])
     jobs, pods = [], []
     for target, entry in observed.get("targets", {}).items():
@@ -47,7 +50,7 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         job = make_clean_job(parent, **clean_up.get("job", {}))
         jobs.append(job)
         pods += [make_pod(job, index, **pod) for index, pod in enumerate(clean_up.get("pods", []))]
-    return Observed(
+    return Snapshot(
         parent,
         jobs,
         pods,
@@ -55,16 +58,20 @@ def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Observed:
         conversions=jobs[: len(observed.get("targets", {}))],
         nodes=[make_node(**node) for node in observed.get("nodes", [])],
         others=[Demand(**{**other, "key": tuple(other["key"])}) for other in observed.get("others", [])],
-        promised=observed.get("promised", []),
+        reserved=observed.get("reserved", []),
         refused=observed.get("refused", {}),
         pods_refused=observed.get("podsRefused", {}),
+        admissions={
+            name: Diagnosis(Reason(said["reason"]), said["message"])
+            for name, said in observed.get("admissions", {}).items()
+        },
         pods_listed=[job["metadata"]["name"] for job in jobs] if observed.get("podsListed") else [],
         deleted_for=deleted_for(parent, observed),
     )
 
 
 def deleted_for(parent: dict[str, Any], observed: dict[str, Any]) -> timedelta:
-    """For how long the operator has seen the deletion: since then, or since it is there."""
+    """The seconds for which the operator has seen the deletion: since its time, or since the start of the operator."""
     if "deletionTimestamp" not in parent["metadata"]:
         return timedelta(0)
     deleted = datetime.fromisoformat(parent["metadata"]["deletionTimestamp"])
@@ -73,7 +80,8 @@ def deleted_for(parent: dict[str, Any], observed: dict[str, Any]) -> timedelta:
 
 
 def render(decision: Decision, parent: dict[str, Any]) -> dict[str, Any]:
-    told = decision.events if decision.status is None else compare_statuses(status_of(parent), decision.status)
+    before = RecordedStatus(status_of(parent))
+    told = decision.events if decision.status is None else compare_statuses(before, RecordedStatus(decision.status))
     return {
         "create": [job["metadata"]["name"] for job in decision.create],
         "suspend": [asdict(suspension) for suspension in decision.suspend],
@@ -87,7 +95,7 @@ def render(decision: Decision, parent: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_observed_leads_to_this_very_decision(case: str) -> None:
+def test_observed_state_gives_expected_decision(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     decision = sync(expand(parent, observed), datetime.fromisoformat(observed["now"]))
     check(GOLDEN / case / "decision.yaml", render(decision, parent))
@@ -96,25 +104,32 @@ def test_what_is_observed_leads_to_this_very_decision(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_stores_keep_of_all_this_leads_to_the_same_decision(case: str) -> None:
+def test_cached_objects_give_same_decision(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
-    given, stores = expand(parent, observed), Stores()
+    given, cache = expand(parent, observed), Cache()
     known = {EXPORTS: [parent], JOBS: given.jobs, PODS: given.pods, CLASSES: given.classes, NODES: given.nodes}
     for resource, bodies in known.items():
-        for body in bodies:
-            stores[resource].put({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})
-    stores[JOBS].pack(parent)  # What is packed is read as what is not, which is checked with every sync of the others.
-    kept = stores.observe(key_of(parent))
+        for body in bodies:  # An export that had ended when the cache received it is compressed.
+            cache[resource].put({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})
+    kept = cache.snapshot(key_of(parent))
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
-    refused = {"refused": given.refused, "pods_refused": given.pods_refused, "pods_listed": given.pods_listed}
-    line = {"others": given.others, "promised": given.promised}
-    besides = replace(kept, conversions=given.conversions, deleted_for=given.deleted_for, **line, **refused)
-    assert sync(besides, now) == sync(given, now)
+    besides = (
+        "conversions",
+        "deleted_for",
+        "others",
+        "reserved",
+        "admissions",
+        "refused",
+        "pods_refused",
+        "pods_listed",
+    )
+    whole = replace(kept, **{name: getattr(given, name) for name in besides})
+    assert sync(whole, now) == sync(given, now)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_decision_once_carried_out_is_not_taken_again(case: str) -> None:
+def test_applied_decision_is_not_repeated(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     now = datetime.fromisoformat(observed["now"])
     first = sync(expand(parent, observed), now)
@@ -128,8 +143,8 @@ def test_a_decision_once_carried_out_is_not_taken_again(case: str) -> None:
         assert second.events == ()
 
 
-def test_every_state_and_every_reason_of_the_operator_has_a_case() -> None:
+def test_every_state_and_operator_reason_has_case() -> None:
     words = {word for case in CASES for word in (GOLDEN / case / "decision.yaml").read_text().split()}
     assert set(State) <= words
     own = {reason for reason in Reason if reason not in CONVERTERS_WORDS}
-    assert own - words == {Reason.UNSUPPORTED_TARGET}  # No cell needs Extended yet; test_sync has the case.
+    assert own - words == {Reason.UNSUPPORTED_TARGET}  # No cell needs Extended yet; test_reconcile has the case.

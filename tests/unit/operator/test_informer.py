@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from aiohttp import web
 
-from modelexport_operator import watches
-from modelexport_operator.cluster import Cluster
-from modelexport_operator.controller import Controller
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import JOBS, Scope
-from modelexport_operator.watches import listen_forever
+from modelexport_operator.kube.client import Cluster
+from modelexport_operator.kube.resources import JOBS, Scope
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime import informer
+from modelexport_operator.runtime.controller import Controller
+from modelexport_operator.runtime.informer import listen_forever
 from unit.operator.objects import Body
 from unit.operator.serving import serve
 
@@ -26,8 +26,8 @@ def make(name: str, version: int) -> Body:
 class Server:
     """Jobs as an API server serves them: lists in the order of names, watches in the order of versions.
 
-    A watch without a version begins with all objects, in the order of their names. ``cuts`` says after how many events
-    the connections of watches end, one after another; further ones stay open.
+    A watch without a version begins with all objects, in the order of their names. ``cuts`` has the numbers of events
+    after which successive watch connections end; further ones stay open.
     """
 
     def __init__(self, *jobs: Body) -> None:
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def jobs(self) -> list[Body]:
-        """What exists, in the order of names."""
+        """The existing Jobs, in the order of names."""
         there: dict[str, Body] = {}
         for change, body in sorted(self.history, key=lambda event: int(event[1]["metadata"]["resourceVersion"])):
             there.pop(body["metadata"]["name"], None)
@@ -87,8 +87,8 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("modelexport_operator.cluster.RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr(informer, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("modelexport_operator.kube.client.RECONNECT_SECONDS", 0.01)
 
 
 @asynccontextmanager
@@ -106,7 +106,7 @@ async def listening(server: Server) -> AsyncIterator[Controller]:
 
 
 def known(controller: Controller) -> dict[str, int]:
-    bodies = controller.stores[JOBS].values()
+    bodies = controller.cache[JOBS].values()
     return {body["metadata"]["name"]: int(body["metadata"]["resourceVersion"]) for body in bodies}
 
 
@@ -116,7 +116,7 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_first_burst_that_ends_in_its_middle_loses_nothing() -> None:
+async def test_interrupted_initial_list_loses_nothing() -> None:
     server = Server(make("a", 30), make("b", 20), make("c", 10))
     server.cuts = [2]
     async with listening(server) as controller:
@@ -124,7 +124,7 @@ async def test_a_first_burst_that_ends_in_its_middle_loses_nothing() -> None:
         assert known(controller) == {"a": 30, "b": 20, "c": 10}
 
 
-async def test_a_watch_begins_at_the_version_of_its_list() -> None:
+async def test_watch_starts_at_list_version() -> None:
     server = Server(make("a", 30), make("b", 20), make("c", 10))
     async with listening(server) as controller:
         await until(lambda: len(server.asked) == 3)
@@ -132,18 +132,18 @@ async def test_a_watch_begins_at_the_version_of_its_list() -> None:
     assert server.asked == ["list", "list", "watch 30"]
 
 
-async def test_what_a_new_list_lacks_was_deleted() -> None:
+async def test_object_missing_from_new_list_was_deleted() -> None:
     server = Server(make("a", 10), make("b", 20))
     server.cuts = [0]
     server.oldest = 25
     async with listening(server) as controller:
-        await until(lambda: len(controller.stores[JOBS]) == 2)
+        await until(lambda: len(controller.cache[JOBS]) == 2)
         server.history = [("ADDED", make("b", 20)), ("ADDED", make("c", 40))]
         await until(lambda: known(controller) == {"b": 20, "c": 40})
     assert server.asked.count("list") == 2
 
 
-async def test_a_watch_that_is_cut_goes_on_without_a_new_list() -> None:
+async def test_dropped_watch_resumes_without_new_list() -> None:
     server = Server(make("a", 10))
     server.cuts = [1]
     async with listening(server) as controller:
@@ -153,7 +153,7 @@ async def test_a_watch_that_is_cut_goes_on_without_a_new_list() -> None:
     assert server.asked.count("list") == 1
 
 
-async def test_a_version_that_a_restored_server_lacks_is_left() -> None:
+async def test_version_unknown_to_restored_server_is_abandoned() -> None:
     server = Server(make("a", 30))
     server.cuts = [0]
     message = "Too large resource version: 30, current: 20"
@@ -169,7 +169,7 @@ async def test_a_version_that_a_restored_server_lacks_is_left() -> None:
         await until(lambda: "watch 20" in server.asked)
 
 
-async def test_an_unwilling_server_is_asked_again_from_where_it_was() -> None:
+async def test_unavailable_server_is_retried_at_same_version() -> None:
     server = Server(make("a", 10))
     server.refuse = lambda request: web.json_response({}, status=503) if "watch" in request.query else None
     async with listening(server):
@@ -210,16 +210,16 @@ PAGES: dict[str, Callable[[], web.Response]] = {
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-async def test_a_page_that_is_none_is_asked_for_again(page: Callable[[], web.Response]) -> None:
+async def test_invalid_page_is_retried(page: Callable[[], web.Response]) -> None:
     server = Server(make("a", 10), make("b", 20), make("c", 30))
     answers = [page]
     server.refuse = lambda request: answers.pop()() if answers and "continue" in request.query else None
     async with listening(server) as controller:
-        await until(lambda: len(controller.stores[JOBS]) == 3)
+        await until(lambda: len(controller.cache[JOBS]) == 3)
         assert not answers
 
 
-async def test_an_answer_shorter_than_it_says_is_asked_for_again() -> None:
+async def test_truncated_response_is_retried() -> None:
     server = Server(make("a", 10))
     asked: list[str] = []
 
@@ -241,13 +241,13 @@ async def test_an_answer_shorter_than_it_says_is_asked_for_again() -> None:
 
 async def hear_once(cluster: Cluster, controller: Controller) -> dict[str, int]:
     task = asyncio.create_task(listen_forever(cluster, controller, Scope(JOBS)))
-    await until(lambda: len(controller.stores[JOBS]) > 0)
+    await until(lambda: len(controller.cache[JOBS]) > 0)
     assert not task.done()
     task.cancel()
     return known(controller)
 
 
-async def test_a_list_without_items_is_empty() -> None:
+async def test_list_without_items_is_empty() -> None:
     server = Server()
     empty = {"metadata": {"resourceVersion": "5"}, "items": None}
     server.refuse = lambda request: None if "watch" in request.query else web.json_response(empty)
@@ -256,11 +256,11 @@ async def test_a_list_without_items_is_empty() -> None:
 
 
 @pytest.mark.parametrize("nesting", [0, 5_000])
-async def test_one_unreadable_object_does_not_keep_others_out(
+async def test_unreadable_object_does_not_block_others(
     nesting: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("modelexport_operator.stream.OBJECT_LIMIT", 100_000)
-    monkeypatch.setattr("modelexport_operator.cluster.PAGE_BYTES", 50_000)
+    monkeypatch.setattr("modelexport_operator.kube.watch_stream.OBJECT_LIMIT", 100_000)
+    monkeypatch.setattr("modelexport_operator.kube.client.PAGE_BYTES", 50_000)
     bodies = [make(name, version) for name, version in (("a", 10), ("b", 20), ("c", 30))]
     parts = [json.dumps({**body, "spec": {}}, separators=(",", ":")) for body in bodies]
     large = "[" * nesting + "]" * nesting if nesting else json.dumps("x" * 200_000)
@@ -277,8 +277,8 @@ async def test_one_unreadable_object_does_not_keep_others_out(
 
     async with serve(answer) as cluster:
         controller = Controller(cluster, Metrics())
-        controller.take_over(JOBS, "ADDED", bodies[1])
-        version = await controller.list_again(Scope(JOBS))
+        controller.handle_event(JOBS, "ADDED", bodies[1])
+        version = await controller.relist(Scope(JOBS))
         listed = await cluster.list_versions(Scope(JOBS))
     assert (version, known(controller)) == ("40", {"a": 10, "c": 30})
     assert listed.objects == {("team", "a"): 10, ("team", "b"): 20, ("team", "c"): 30}

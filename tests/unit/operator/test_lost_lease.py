@@ -1,4 +1,4 @@
-"""Twenty leaders lose their Leases amid their writes, and end; real parts, and an API server that stalls."""
+"""Twenty leaders lose their Leases amid their writes, and end; the parts are real, and the API server stalls."""
 
 import asyncio
 import time
@@ -11,12 +11,12 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client
 
-from modelexport_operator.__main__ import _lead, first
-from modelexport_operator.cluster import Cluster
-from modelexport_operator.controller import Controller
-from modelexport_operator.election import Election, LostLeaseError
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.resources import CLASSES, EXPORTS
+from modelexport_operator.__main__ import _lead, first_error
+from modelexport_operator.kube.client import Cluster
+from modelexport_operator.kube.resources import CLASSES, EXPORTS
+from modelexport_operator.leadership.election import Election, LeaseLostError
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.settings import Settings
 from unit.operator.objects import Body, make_class, make_export
 
@@ -26,7 +26,7 @@ TURN_SECONDS = 0.25
 
 
 class Server:
-    """Keeps Leases, lets each be taken once; answers neither a renewal nor a status."""
+    """Holds Leases, each of which can be acquired once; answers neither a renewal nor a status."""
 
     def __init__(self) -> None:
         self.leases: dict[str, Body] = {}
@@ -64,7 +64,7 @@ async def serve(server: Server) -> AsyncIterator[client.ApiClient]:
 
 
 def lead(api: client.ApiClient, name: str) -> "asyncio.Task[None]":
-    """An operator that leads, with an export for each of its workers."""
+    """A leading operator with an export for each of its workers."""
     settings = Settings(lease_name=name, lease_renew_seconds=7, lease_retry_seconds=0.5, workers=2)
     cluster = Cluster(api)
     election = Election(cluster, settings)
@@ -72,11 +72,11 @@ def lead(api: client.ApiClient, name: str) -> "asyncio.Task[None]":
     controller = Controller(cluster, Metrics())
     for resource, body in [(CLASSES, make_class()), *((EXPORTS, named(i)) for i in range(settings.workers))]:
         body["metadata"]["resourceVersion"] = "1"
-        controller.take_over(resource, "ADDED", body)
-    primed = asyncio.Event()
-    primed.set()
-    audit: Any = SimpleNamespace(primed=primed)
-    return asyncio.create_task(_lead(election, controller, audit, settings))
+        controller.handle_event(resource, "ADDED", body)
+    synced = asyncio.Event()
+    synced.set()
+    watch_check: Any = SimpleNamespace(synced=synced)
+    return asyncio.create_task(_lead(election, controller, watch_check, settings))
 
 
 def named(number: int) -> Body:
@@ -95,7 +95,7 @@ async def test_twenty_lost_leases_leave_no_leader_alive() -> None:
         leaders = {}
         for number in range(LOSSES):
             leaders[f"lease-{number}"] = lead(api, f"lease-{number}")
-            await asyncio.sleep(1 / LOSSES)  # so that not all are at the same step in the same turn
+            await asyncio.sleep(1 / LOSSES)  # so that they are at different steps at the same time
         while any(server.claimed[name] <= 1 and not task.done() for name, task in leaders.items()):
             await asyncio.sleep(0.05)
         busy = asyncio.create_task(keep_busy())
@@ -104,4 +104,4 @@ async def test_twenty_lost_leases_leave_no_leader_alive() -> None:
         for task in alive:
             task.cancel()
     assert len(alive) == 0
-    assert {type(first(task.exception() or Exception())) for task in leaders.values()} == {LostLeaseError}
+    assert {type(first_error(task.exception() or Exception())) for task in leaders.values()} == {LeaseLostError}

@@ -1,18 +1,20 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelexport.reasons import Reason
-from modelexport.result import ConversionResult
-from modelexport_operator.catalogue import LABELS, METRICS, OWN, Kind
-from modelexport_operator.metrics import Metrics
-from modelexport_operator.observe import State, TargetState
+from modelexport.api.reasons import Reason
+from modelexport.api.result import Accuracy, ConversionResult
+from modelexport.matrix.support import TARGETS
+from modelexport_operator.jobs.state import State, TargetState
+from modelexport_operator.metrics.definitions import LABELS, METRICS, OPERATOR, Kind
+from modelexport_operator.metrics.metrics import Metrics
 from unit.operator.objects import Body, make_export, make_target
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
-TIMES = {"start_time": "2026-01-02T03:00:00Z", "completion_time": "2026-01-02T03:02:00Z"}
+TIMES: dict[str, Any] = {"start_time": "2026-01-02T03:00:00Z", "completion_time": "2026-01-02T03:02:00Z"}
 
 
 def lines(metrics: Metrics, name: str) -> list[str]:
@@ -49,17 +51,17 @@ def serve(*exports: Body) -> Metrics:
     ("state", "reason", "fault"),
     [("Succeeded", "Succeeded", "None"), ("Failed", "VerificationFailed", "User"), ("Failed", "OOMKilled", "System")],
 )
-def test_an_end_is_counted_with_its_outcome_its_reason_and_who_has_to_act(state: str, reason: str, fault: str) -> None:
+def test_completion_is_counted_with_outcome_reason_and_fault(state: str, reason: str, fault: str) -> None:
     metrics = Metrics()
     metrics.record_conversion("YOLOv8", end(state, reason))
     labels = f'{{fault="{fault}",format="ONNX",outcome="{state}",precision="FP16",reason="{reason}"}}'
     assert lines(metrics, "conversions_total") == [f"modelexport_conversions_total{labels} 1.0"]
 
 
-def test_every_end_that_a_target_can_have_is_counted_from_zero_on() -> None:
+def test_every_possible_outcome_starts_at_zero() -> None:
     metrics = Metrics()
     series = [line for line in metrics.render().decode().splitlines() if line.startswith("modelexport_conversions_t")]
-    assert len(series) == 9 * 28
+    assert len(series) == len(TARGETS) * 31
     assert all(line.endswith(" 0.0") for line in series)
     metrics.record_conversion("YOLOv8", end("Failed", "StorageDenied"))
     text = metrics.render().decode()
@@ -78,7 +80,7 @@ def test_every_end_that_a_target_can_have_is_counted_from_zero_on() -> None:
     ],
     ids=["whole", "without times", "without a start", "without a result", "reused", "failed"],
 )
-def test_only_what_was_published_is_timed_and_only_what_was_converted_counts_as_a_conversion(
+def test_reused_target_is_timed_but_is_no_conversion(
     ended: TargetState, target_timed: bool, conversion_timed: bool
 ) -> None:
     metrics = Metrics()
@@ -89,7 +91,7 @@ def test_only_what_was_published_is_timed_and_only_what_was_converted_counts_as_
     assert lines(metrics, "conversion_seconds_sum") == (conversion if conversion_timed else [])
 
 
-def test_exports_are_counted_by_the_reason_of_their_state_when_somebody_asks() -> None:
+def test_exports_are_counted_by_reason_at_scrape() -> None:
     ready = {"conditions": [{"type": "Ready", "reason": "Succeeded"}]}
     exports = [make_export(), {**make_export(), "status": ready}, {**make_export(), "status": ready}]
     assert lines(serve(*exports), "exports") == [
@@ -98,7 +100,7 @@ def test_exports_are_counted_by_the_reason_of_their_state_when_somebody_asks() -
     ]
 
 
-def test_targets_that_have_not_ended_are_counted_by_their_state() -> None:
+def test_open_targets_are_counted_by_state() -> None:
     first = with_targets(
         entry("ONNX/FP16", "Running", "Running"),
         entry("ONNX/FP32", "Queued", "Unschedulable"),
@@ -112,13 +114,13 @@ def test_targets_that_have_not_ended_are_counted_by_their_state() -> None:
     ]
 
 
-def test_of_an_export_that_has_ended_no_target_is_open() -> None:
+def test_finished_export_has_no_open_targets() -> None:
     ended = with_targets(entry("ONNX/FP16", "Running", "Running"), completionTime="2026-01-02T03:00:00Z")
     assert lines(serve(ended), "targets") == []
 
 
 def conditions(**times: str) -> list[Body]:
-    """Ready and Reconciling as they are while a target waits; ``times`` are of their last change."""
+    """Ready and Reconciling of an export with a waiting target; ``times`` are those of their last change."""
     return [{"type": kind, "status": "Unknown", "lastTransitionTime": time} for kind, time in times.items()]
 
 
@@ -127,19 +129,19 @@ def stalled_by(reason: str) -> Body:
     return with_targets(entry("ONNX/FP16", "Pending", reason), conditions=stalled)
 
 
-def test_targets_that_wait_for_a_correction_of_their_export_are_no_backlog() -> None:
+def test_targets_waiting_for_export_fix_are_no_backlog() -> None:
     refused = stalled_by("SourceNotAllowed")
     assert lines(serve(refused), "targets") == lines(serve(refused), "oldest_target") == []
 
 
-def test_a_reason_that_only_another_version_knows_does_not_keep_the_metrics_back() -> None:
+def test_unknown_reason_does_not_block_metrics() -> None:
     body = stalled_by("ReasonOfTomorrow")
     assert lines(serve(body, with_targets(entry("ONNX/FP32", "Running", "Running"))), "targets") == [
         'modelexport_targets{format="ONNX",precision="FP32",state="Running"} 1.0'
     ]
 
 
-def test_targets_that_wait_for_a_correction_of_their_class_are_somebody_elses_to_let_go_on() -> None:
+def test_targets_waiting_for_class_fix_have_system_fault() -> None:
     [line] = lines(serve(stalled_by("ClassInvalid")), "oldest_target")
     assert 'fault="System",reason="ClassInvalid"' in line
 
@@ -154,13 +156,13 @@ def test_targets_that_wait_for_a_correction_of_their_class_are_somebody_elses_to
     ],
     ids=["resumed into the line", "resumed without a node", "its class is there now", "no condition"],
 )
-def test_a_target_without_a_job_is_as_old_as_the_last_change_of_its_export(times: dict[str, str], age: int) -> None:
+def test_target_without_job_ages_from_last_export_change(times: dict[str, str], age: int) -> None:
     waiting = with_targets(entry("ONNX/FP16", "Pending", "LimitReached"), conditions=conditions(**times))
     labels = '{fault="None",reason="LimitReached",state="Pending"}'
     assert lines(serve(waiting), "oldest_target") == [f"modelexport_oldest_target_seconds{labels} {age:.1f}"]
 
 
-def test_the_oldest_target_of_a_reason_is_as_old_as_its_job_or_else_as_its_export() -> None:
+def test_oldest_target_ages_from_job_or_else_export() -> None:
     started = entry("ONNX/FP16", "Queued", "Unschedulable", startTime="2026-01-02T03:50:00Z")
     younger = entry("ONNX/FP32", "Queued", "Unschedulable", startTime="2026-01-02T03:59:00Z")
     waiting = entry("ONNX/INT8", "Pending", "ClassNotFound")
@@ -170,7 +172,7 @@ def test_the_oldest_target_of_a_reason_is_as_old_as_its_job_or_else_as_its_expor
     ]
 
 
-def test_the_targets_of_an_export_of_which_nothing_was_told_are_new_and_as_old_as_it_is() -> None:
+def test_unreported_targets_are_new_and_as_old_as_export() -> None:
     export = {**make_export("ONNX/FP16", "CoreML/INT8"), "status": {}}
     export["metadata"]["creationTimestamp"] = "2026-01-02T03:50:00Z"
     assert lines(serve(export), "oldest_target") == [
@@ -184,36 +186,49 @@ def test_the_targets_of_an_export_of_which_nothing_was_told_are_new_and_as_old_a
     assert lines(serve(export), "targets") == []
 
 
-def test_a_target_of_the_future_has_no_age() -> None:
+def test_target_from_future_has_no_age() -> None:
     ahead = with_targets(entry("ONNX/FP16", "Running", "Running", startTime="2026-01-02T04:00:03Z"))
     assert lines(serve(ahead), "oldest_target") == []
 
 
-def test_the_depth_of_the_queue_is_read_when_somebody_asks() -> None:
+def test_queue_depth_is_read_at_scrape() -> None:
     metrics, waiting = Metrics(), [1, 2, 3]
     metrics.watch_queue(lambda: len(waiting))
     assert lines(metrics, "queue_depth") == ["modelexport_queue_depth 3.0"]
 
 
-def test_a_sync_that_succeeds_moves_the_time_of_the_last_one_and_a_failed_one_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 100.0)
-    metrics = Metrics()
-    monkeypatch.setattr("time.time", lambda: 200.0)
+def test_only_successful_sync_updates_last_sync_time() -> None:
+    times = iter([100.0, 100.0, 200.0, 200.0])
+    metrics = Metrics(lambda: datetime.fromtimestamp(next(times), UTC))
     metrics.record_sync(0.1, "UnavailableError")
     assert lines(metrics, "last_sync") == ["modelexport_last_sync_timestamp_seconds 100.0"]
     metrics.record_sync(0.1)
-    metrics.record_audit()
+    metrics.record_watch_check()
     assert lines(metrics, "last_") == [
         "modelexport_last_sync_timestamp_seconds 200.0",
         "modelexport_last_audit_timestamp_seconds 200.0",
     ]
 
 
-def test_what_is_served_is_exactly_what_the_catalogue_lists() -> None:
+def evaluated(reason: str, original: str, value: str) -> TargetState:
+    """The end of a target whose accuracy was measured."""
+    ended = end("Succeeded" if reason == "Succeeded" else "Failed", reason, **TIMES)
+    assert ended.result
+    accuracy = Accuracy("mIoU", original, value, "0.9", "0.01", 8, ("0", "0"))
+    return replace(ended, result=replace(ended.result, accuracy=accuracy))
+
+
+@pytest.mark.parametrize("reason", ["Succeeded", "AccuracyLost"])
+def test_lost_accuracy_is_counted_as_difference(reason: str) -> None:
+    metrics = Metrics()
+    metrics.record_conversion("YOLOv8", evaluated(reason, "0.5", "0.484"))
+    counted = [line.partition("le=")[2][:6] for line in lines(metrics, "target_accuracy_drop_bucket")]
+    assert counted == ['"0.02"', '"0.05"', '"0.1",', '"0.2",', '"+Inf"']
+
+
+def test_served_metrics_match_definitions() -> None:
     metrics = serve(with_targets(entry("ONNX/FP16", "Running", "Running")))
-    metrics.record_conversion("YOLOv8", end("Succeeded", "Succeeded", **TIMES))
+    metrics.record_conversion("YOLOv8", evaluated("Succeeded", "0.5", "0.49"))
     metrics.record_lag("jobs", 0)
     metrics.record_kept("jobs", 0)
     families = {
@@ -223,18 +238,18 @@ def test_what_is_served_is_exactly_what_the_catalogue_lists() -> None:
     assert {name: family.type for name, family in families.items()} == {
         metric.name: str(metric.kind) for metric in METRICS
     }
-    for metric in OWN:
+    for metric in OPERATOR:
         labels = {name for sample in families[metric.name].samples for name in sample.labels} - {"le"}
         assert labels == set(metric.labels), metric.name
 
 
-def test_every_label_is_explained_and_no_label_names_an_object() -> None:
+def test_labels_are_documented_and_name_no_object() -> None:
     used = {label for metric in METRICS for label in metric.labels}
     assert used == set(LABELS)
     assert not used & {"export", "job", "name", "namespace", "node", "pod", "uid"}
 
 
-def test_names_keep_the_rules_of_prometheus() -> None:
+def test_names_follow_prometheus_conventions() -> None:
     for metric in METRICS:
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
         if metric.unit.startswith("seconds"):

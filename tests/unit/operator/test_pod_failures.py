@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from modelexport_operator.pods import explain_pod_failure, explain_waiting, is_at_work, is_retried, tail
+from modelexport_operator.jobs.pod_failures import explain_pod_failure, explain_waiting, is_retried, is_running, tail
 from unit.operator.objects import Body, ended, make_export, make_job, make_pod, result_text, waiting
 
 DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}]
@@ -30,7 +30,7 @@ def pod(**status: Any) -> Body:
         (in_convert(137, ANSWER, "OOMKilled"), "OOMKilled", "more than 4096Mi of memory"),
         (in_convert(65, ANSWER), "CheckpointUnreadable", "no checkpoint"),
         (in_convert(70, ""), "InternalError", "with exit code 70 and without a result"),
-        # Whatever the container without credentials says, nothing was published by it.
+        # The container without credentials cannot have published anything, whatever its message.
         (in_convert(70, result_text()), "InternalError", "with exit code 70 and without a result"),
         (in_convert(128, "no such file", "StartError"), "PodStartFailed", "no such file"),
         ({**in_convert(75, ANSWER), "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
@@ -38,7 +38,7 @@ def pod(**status: Any) -> Body:
         ({"containerStatuses": ended(65, ANSWER, container="converter")}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": ended(137, "", "OOMKilled"), "conditions": DRAINED}, "OOMKilled", "was killed"),
         ({"containerStatuses": CUT_OFF, "conditions": DRAINED}, "Evicted", "EvictionByEvictionAPI: drained"),
-        # The policy of the Job looks at the exit code first, and this one is final.
+        # The failure policy of the Job checks the exit code first, and this one is final.
         ({"containerStatuses": ended(65, ANSWER), "conditions": DRAINED}, "CheckpointUnreadable", "no checkpoint"),
         ({"containerStatuses": CUT_OFF, "conditions": NOT_DRAINED}, "StorageUnavailable", "connection lost"),
         ({"containerStatuses": ended(65, ANSWER), "reason": "NodeLost"}, "CheckpointUnreadable", "no checkpoint"),
@@ -49,13 +49,13 @@ def pod(**status: Any) -> Body:
         ({"containerStatuses": ended(1)}, "InternalError", "without a result: (nothing)"),
     ],
 )
-def test_the_clusters_word_for_a_failure_comes_before_the_converters(status: Body, reason: str, words: str) -> None:
+def test_cluster_reason_precedes_converter_reason(status: Body, reason: str, words: str) -> None:
     finding = explain_pod_failure(pod(**status))
     assert finding.reason == reason
     assert words in finding.message
 
 
-def test_the_memory_that_is_told_is_the_converters_own() -> None:
+def test_reported_memory_belongs_to_converter() -> None:
     killed = pod(**in_convert(137, "", "OOMKilled"))
     mesh = {"name": "mesh", "resources": {"limits": {"memory": "64Mi"}}}
     for kind in ("containers", "initContainers"):
@@ -73,11 +73,11 @@ def test_the_memory_that_is_told_is_the_converters_own() -> None:
         (in_convert(65, ANSWER), False),
         (in_convert(75, ANSWER), True),
         ({"conditions": DRAINED}, True),
-        # The policy of the Job looks at the exit code first.
+        # The failure policy of the Job checks the exit code first.
         ({"containerStatuses": ended(65, ANSWER), "conditions": DRAINED}, False),
     ],
 )
-def test_what_is_tried_again_is_what_the_policy_of_the_job_tries_again(status: Body, expected: bool) -> None:
+def test_retries_follow_pod_failure_policy(status: Body, expected: bool) -> None:
     assert is_retried(pod(**status)) is expected
 
 
@@ -89,7 +89,7 @@ def test_what_is_tried_again_is_what_the_policy_of_the_job_tries_again(status: B
         ("example.com/Quota", "Unschedulable", "Queued"),
     ],
 )
-def test_only_the_schedulers_refusal_makes_a_pod_unschedulable(kind: str, why: str, reason: str) -> None:
+def test_only_scheduler_rejection_is_unschedulable(kind: str, why: str, reason: str) -> None:
     held = pod(conditions=[{"type": kind, "status": "False", "reason": why, "message": "0/3 nodes"}])
     assert explain_waiting(held).reason == reason
 
@@ -111,20 +111,20 @@ MESH = {"name": "mesh", "state": RUNNING["state"]}
         ({**in_convert(65), "phase": "Failed"}, False),
     ],
 )
-def test_a_pod_is_at_work_from_its_first_container_on(status: Body, expected: bool) -> None:
-    assert is_at_work({**pod(), "status": status}) is expected
+def test_pod_is_active_from_first_container(status: Body, expected: bool) -> None:
+    assert is_running({**pod(), "status": status}) is expected
 
 
 @pytest.mark.parametrize("container", ["fetch", "convert", "publish", "converter"])
 @pytest.mark.parametrize(
     ("word", "reason"), [("ErrImagePull", "ImagePullFailed"), ("CreateContainerConfigError", "PodStartFailed")]
 )
-def test_whichever_container_cannot_start_is_told(container: str, word: str, reason: str) -> None:
+def test_any_unstartable_container_is_reported(container: str, word: str, reason: str) -> None:
     kind = "containerStatuses" if container in ("publish", "converter") else "initContainerStatuses"
     assert explain_waiting(pod(**{kind: waiting(word, "details", container)})).reason == reason
 
 
-def test_a_container_that_others_put_into_the_pod_is_not_taken_for_the_converter() -> None:
+def test_injected_container_is_not_converter() -> None:
     mesh = [{**waiting("ErrImagePull")[0], "name": "mesh"}]
     assert explain_waiting(pod(containerStatuses=[*mesh, *waiting("ContainerCreating")])).reason == "Queued"
 
@@ -133,5 +133,5 @@ def test_a_container_that_others_put_into_the_pod_is_not_taken_for_the_converter
     ("text", "expected"),
     [(" \n", "(nothing)"), ("a\n b", "a b"), ("x" * 300, "x" * 300), ("a" + "x" * 300, "…" + "x" * 300)],
 )
-def test_of_a_log_the_end_is_told_on_one_line(text: str, expected: str) -> None:
+def test_log_tail_is_shown_on_one_line(text: str, expected: str) -> None:
     assert tail(text) == expected

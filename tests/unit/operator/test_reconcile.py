@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from modelexport import matrix
-from modelexport_operator.pods import IMAGE_PULL_REASONS, START_REASONS
-from modelexport_operator.sync import Observed, format_time, sync
+from modelexport.matrix import support
+from modelexport_operator.jobs.pod_failures import IMAGE_PULL_REASONS, START_REASONS
+from modelexport_operator.kube.clock import format_time
+from modelexport_operator.reconcile.reconcile import sync
+from modelexport_operator.reconcile.snapshot import Snapshot
 from unit.operator.objects import (
     Body,
     complete,
@@ -27,24 +29,26 @@ RECORD = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason":
 
 
 def decide(parent: Body, *jobs: Body, pods: list[Body] | None = None, now: datetime = NOW, **more: Any) -> Any:
-    return sync(Observed(parent, jobs, pods or [], [make_class()], **more), now)
+    return sync(Snapshot(parent, jobs, pods or [], [make_class()], **more), now)
 
 
-def with_status(parent: Body, status: Body | None) -> Body:
+def with_status(parent: Body, status: Any) -> Body:
     return {**parent, "status": status}
 
 
 def target_of(status: Body) -> Body:
-    return status["targets"][0]
+    target: Body = status["targets"][0]
+    return target
 
 
 def ready_of(status: Body) -> Body:
-    return status["conditions"][0]
+    ready: Body = status["conditions"][0]
+    return ready
 
 
-def test_an_extended_cell_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(matrix.ARCHITECTURES["YOLOv8"], extended=frozenset({make_target("CoreML/FP16")}))
-    monkeypatch.setattr("modelexport.plan.ARCHITECTURES", {"YOLOv8": row})
+def test_extended_cell_is_refused_with_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(support.ARCHITECTURES["YOLOv8"], extended=frozenset({make_target("CoreML/FP16")}))
+    monkeypatch.setattr("modelexport.planning.plan.ARCHITECTURES", {"YOLOv8": row})
     decision = decide(make_export("ONNX/FP16", "CoreML/FP16"))
     assert decision.create == ()
     ready = ready_of(decision.status)
@@ -59,7 +63,7 @@ def test_an_extended_cell_is_refused_with_the_way_out(monkeypatch: pytest.Monkey
     [(word, "ImagePullFailed") for word in sorted(IMAGE_PULL_REASONS)]
     + [(word, "PodStartFailed") for word in sorted(START_REASONS)],
 )
-def test_every_word_of_the_kubelet_for_a_stuck_start_is_told(word: str, reason: str) -> None:
+def test_every_kubelet_start_error_is_reported(word: str, reason: str) -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=ACTIVE)
     decision = decide(parent, job, pods=[make_pod(job, phase="Pending", containerStatuses=waiting(word, "details"))])
@@ -67,7 +71,7 @@ def test_every_word_of_the_kubelet_for_a_stuck_start_is_told(word: str, reason: 
     assert "details" in target_of(decision.status)["message"]
 
 
-def test_a_condition_keeps_its_transition_time_while_its_status_stays() -> None:
+def test_condition_keeps_transition_time_while_status_is_same() -> None:
     parent = make_export("ONNX/FP16", "ONNX/FP32")
     first = decide(parent).status
     job = make_job(parent, "ONNX/FP16", status=ACTIVE)
@@ -78,7 +82,7 @@ def test_a_condition_keeps_its_transition_time_while_its_status_stays() -> None:
     assert ready_of(later)["lastTransitionTime"] == ready_of(first)["lastTransitionTime"]
 
 
-def test_a_condition_gets_a_new_transition_time_when_its_status_changes() -> None:
+def test_condition_gets_transition_time_when_status_changes() -> None:
     parent = make_export("ONNX/FP16")
     first = decide(parent).status
     job = make_job(parent, "ONNX/FP16", status=complete())
@@ -87,7 +91,7 @@ def test_a_condition_gets_a_new_transition_time_when_its_status_changes() -> Non
     assert ready_of(later)["lastTransitionTime"] == "2026-01-02T03:05:05Z"
 
 
-def test_a_job_of_the_same_name_that_ran_again_is_not_taken_for_the_recorded_run() -> None:
+def test_rerun_job_of_same_name_is_not_recorded_run() -> None:
     parent = make_export("ONNX/FP16")
     broken = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy", at="2026-01-02T03:01:00Z"))
     text = result_text("CheckpointNotFound", "not there")
@@ -98,7 +102,7 @@ def test_a_job_of_the_same_name_that_ran_again_is_not_taken_for_the_recorded_run
     assert target_of(decide(with_status(parent, first), again, pods=pods).status)["state"] == "Succeeded"
 
 
-def test_a_job_that_ran_again_and_lost_its_pods_is_not_told_by_the_record_of_its_first_run() -> None:
+def test_rerun_job_without_pods_ignores_first_record() -> None:
     parent = make_export("ONNX/FP16")
     broken = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy", at="2026-01-02T03:01:00Z"))
     text = result_text("CheckpointNotFound", "not there")
@@ -112,7 +116,7 @@ def test_a_job_that_ran_again_and_lost_its_pods_is_not_told_by_the_record_of_its
     assert target_of(decide(with_status(parent, first), giving_up).status)["state"] == "Queued"
 
 
-def test_a_job_of_another_name_that_ended_in_the_same_second_tells_its_own_end() -> None:
+def test_other_job_ending_in_same_second_has_own_outcome() -> None:
     parent = make_export("ONNX/FP16")
     broken = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy"))
     text = result_text("CheckpointNotFound", "not there")
@@ -122,7 +126,7 @@ def test_a_job_of_another_name_that_ended_in_the_same_second_tells_its_own_end()
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_jobs_for_one_target_the_newer_one_counts(order: int) -> None:
+def test_newer_of_two_jobs_for_target_counts(order: int) -> None:
     parent = make_export("ONNX/FP16")
     jobs = [
         make_job(parent, "ONNX/FP16", name=name, creationTimestamp=f"2026-01-02T03:0{minute}:00Z", status=ACTIVE)
@@ -131,7 +135,7 @@ def test_of_two_jobs_for_one_target_the_newer_one_counts(order: int) -> None:
     assert target_of(decide(parent, *jobs[::order]).status)["jobName"] == "newer"
 
 
-def test_what_the_targets_came_to_stays_when_the_spec_can_no_longer_be_read() -> None:
+def test_target_outcomes_stay_when_spec_becomes_invalid() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=complete())
     pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
@@ -141,7 +145,7 @@ def test_what_the_targets_came_to_stays_when_the_spec_can_no_longer_be_read() ->
     assert after["targets"] == before["targets"]
 
 
-def test_a_failed_verification_is_remembered_with_its_numbers_when_its_pod_is_gone() -> None:
+def test_failed_verification_keeps_numbers_after_pod_is_gone() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy"))
     text = result_text(
@@ -155,7 +159,7 @@ def test_a_failed_verification_is_remembered_with_its_numbers_when_its_pod_is_go
 ORIGIN = {"reference": "Rebuilt", "assumptions": ["activation SiLU"], "warnings": ["it looks wrong"]}
 
 
-def test_the_origin_of_the_reference_stands_in_the_status_and_stays() -> None:
+def test_reference_origin_stays_in_status() -> None:
     parent, numbers = make_export("ONNX/FP16"), {"metric": "agreement", "value": "0.999", "threshold": "0.99"}
     job = make_job(parent, "ONNX/FP16", status=complete())
     pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text(verification=numbers | ORIGIN)))]
@@ -164,7 +168,7 @@ def test_the_origin_of_the_reference_stands_in_the_status_and_stays() -> None:
     assert decide(with_status(parent, first), job).status is None
 
 
-def test_an_export_lasts_from_its_first_start_to_its_last_end_and_names_what_is_open() -> None:
+def test_export_duration_is_first_start_to_last_end() -> None:
     parent = make_export("ONNX/FP16", "ONNX/FP32")
     early, late = complete("2026-01-02T03:02:00Z"), complete("2026-01-02T03:04:00Z")
     late["startTime"] = "2026-01-02T03:01:00Z"
@@ -177,7 +181,7 @@ def test_an_export_lasts_from_its_first_start_to_its_last_end_and_names_what_is_
     assert ready_of(halfway)["message"] == "1 of 2 targets are published"
 
 
-def test_the_end_of_an_export_is_told_once_unless_it_ended_anew() -> None:
+def test_completion_event_is_sent_once_per_completion() -> None:
     parent = with_status(make_export("ONNX/FP16"), {"targets": [RECORD]})
     first = decide(parent).status
     assert first["completionTime"] == "2026-01-02T03:04:05Z"
@@ -188,7 +192,7 @@ def test_the_end_of_an_export_is_told_once_unless_it_ended_anew() -> None:
     assert later["completionTime"] == "2026-01-02T03:05:00Z"
 
 
-def test_a_job_that_is_being_deleted_is_not_suspended() -> None:
+def test_terminating_job_is_not_suspended() -> None:
     parent = make_export("ONNX/FP16", suspend=True)
     job = make_job(parent, "ONNX/FP16", status=ACTIVE)
     assert len(decide(parent, job).suspend) == 1
@@ -196,7 +200,7 @@ def test_a_job_that_is_being_deleted_is_not_suspended() -> None:
     assert decide(parent, job).suspend == ()
 
 
-def test_what_a_pod_says_late_wins_over_a_recorded_loss() -> None:
+def test_late_pod_result_replaces_recorded_loss() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=failed("BackoffLimitExceeded"))
     lost = decide(parent, job, pods_listed=[job["metadata"]["name"]]).status
@@ -206,7 +210,7 @@ def test_what_a_pod_says_late_wins_over_a_recorded_loss() -> None:
     assert target_of(decide(with_status(parent, lost), job, pods=pods).status)["reason"] == "CheckpointNotFound"
 
 
-def test_jobs_and_pods_of_other_targets_are_not_mixed_up() -> None:
+def test_jobs_and_pods_of_targets_are_not_mixed() -> None:
     parent = make_export("ONNX/FP16", "ONNX/FP32")
     half, full = (make_job(parent, target, status=ACTIVE) for target in ("ONNX/FP16", "ONNX/FP32"))
     status = decide(
@@ -221,14 +225,14 @@ def test_only_missing_jobs_are_created() -> None:
     assert [job["metadata"]["labels"]["modelexport.dev/precision"] for job in decision.create] == ["FP16", "INT8"]
 
 
-def test_a_job_whose_labels_nobody_knows_is_left_alone() -> None:
+def test_job_with_unknown_labels_is_ignored() -> None:
     parent = make_export("ONNX/FP16")
     for labels in ({"modelexport.dev/format": "TensorRT"}, None):
         stranger = make_job(parent, "ONNX/FP16", status=ACTIVE, labels=labels)
         assert len(decide(parent, stranger).create) == 1
 
 
-def test_a_refused_job_is_offered_again_and_keeps_its_time() -> None:
+def test_rejected_job_is_retried_and_keeps_its_time() -> None:
     parent = make_export("ONNX/FP16")
     name = decide(parent).create[0]["metadata"]["name"]
     first = decide(parent, refused={name: "quota"})
@@ -240,7 +244,7 @@ def test_a_refused_job_is_offered_again_and_keeps_its_time() -> None:
     assert decide(parent, refused={name: "quota"}, now=later).status is None
 
 
-def test_a_refusal_has_its_own_time_and_not_that_of_an_earlier_failure() -> None:
+def test_rejection_has_own_time() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=failed("DeadlineExceeded"))
     first = decide(parent, job).status
@@ -248,8 +252,8 @@ def test_a_refusal_has_its_own_time_and_not_that_of_an_earlier_failure() -> None
     assert target_of(refused)["completionTime"] == "2026-01-02T03:04:05Z"
 
 
-def test_a_status_of_nonsense_is_replaced() -> None:
-    for status in (
+def test_invalid_status_is_replaced() -> None:
+    nonsense: list[Any] = [
         None,
         [],
         "done",
@@ -257,13 +261,14 @@ def test_a_status_of_nonsense_is_replaced() -> None:
         {"conditions": [1, {}], "targets": [None]},
         {"targets": [{**RECORD, "state": "Lost"}]},
         {"targets": [{**RECORD, "attempts": []}]},
-    ):
-        decision = decide(with_status(make_export("ONNX/FP16"), status))  # type: ignore[arg-type]
+    ]
+    for status in nonsense:
+        decision = decide(with_status(make_export("ONNX/FP16"), status))
         assert decision.status["observedGeneration"] == 1
         assert len(decision.create) == 1
 
 
-def test_a_long_message_is_cut() -> None:
+def test_long_message_is_cut() -> None:
     parent = make_export("ONNX/FP16")
     job = make_job(parent, "ONNX/FP16", status=failed("PodFailurePolicy"))
     pods = [make_pod(job, phase="Failed", containerStatuses=ended(70, result_text("ConversionFailed", "x" * 3000)))]
@@ -272,15 +277,16 @@ def test_a_long_message_is_cut() -> None:
     assert len(ready_of(status)["message"]) == 1024
 
 
-def test_a_long_answer_of_the_api_server_and_a_long_list_of_classes_are_cut_too() -> None:
+def test_long_api_server_message_and_class_list_are_cut() -> None:
     parent = make_export("ONNX/FP16")
     name = decide(parent).create[0]["metadata"]["name"]
     refused = decide(parent, refused={name: "x" * 3000})
-    lost = sync(Observed(make_export(className="none"), classes=[make_class(f"class-{i}") for i in range(200)]), NOW)
-    assert [len(target_of(decision.status)["message"]) for decision in (refused, lost)] == [1024, 1024]
+    lost = sync(Snapshot(make_export(className="none"), classes=[make_class(f"class-{i}") for i in range(200)]), NOW)
+    assert lost.status is not None
+    assert [len(target_of(status)["message"]) for status in (refused.status, lost.status)] == [1024, 1024]
 
 
-def test_a_ttl_of_zero_still_lets_the_end_be_seen() -> None:
+def test_zero_ttl_still_shows_completion() -> None:
     parent = make_export("ONNX/FP16", ttlSecondsAfterFinished=0)
     job = make_job(parent, "ONNX/FP16", status=complete())
     pods = [make_pod(job, phase="Succeeded", containerStatuses=ended(0, result_text()))]
@@ -290,7 +296,7 @@ def test_a_ttl_of_zero_still_lets_the_end_be_seen() -> None:
     assert decide(with_status(parent, first.status), job, pods=pods).delete
 
 
-def test_an_export_that_failed_expires_too_but_not_while_its_status_is_behind_or_a_target_runs_again() -> None:
+def test_failed_export_expires_only_when_settled() -> None:
     parent = make_export("ONNX/FP16", ttlSecondsAfterFinished=5)
     job = make_job(parent, "ONNX/FP16", status=failed("DeadlineExceeded"))
     parent["status"] = decide(parent, job).status
@@ -302,12 +308,12 @@ def test_an_export_that_failed_expires_too_but_not_while_its_status_is_behind_or
 
 
 @pytest.mark.parametrize("targets", [None, 3, "ONNX", {}])
-def test_targets_that_are_no_list_are_refused_and_counted_as_none(targets: Any) -> None:
+def test_non_list_targets_are_refused_and_count_as_none(targets: Any) -> None:
     parent = make_export("ONNX/FP16")
     parent["spec"]["targets"] = targets
     status = decide(parent).status
     assert (ready_of(status)["reason"], status["ready"]) == ("InvalidSpec", "0/0")
 
 
-def test_times_are_written_in_utc_wherever_the_clock_stands() -> None:
+def test_times_are_written_in_utc() -> None:
     assert format_time(NOW.astimezone(timezone(timedelta(hours=5)))) == "2026-01-02T03:04:05Z"

@@ -6,11 +6,11 @@ import pytest
 from modelexport_operator.settings import Settings, SettingsError
 
 
-def test_an_empty_environment_gives_the_defaults() -> None:
+def test_empty_environment_gives_defaults() -> None:
     assert Settings.from_env({}) == Settings()
 
 
-def test_the_defaults_are_those_that_the_page_for_operators_tells() -> None:
+def test_defaults_match_operator_docs() -> None:
     page = (Path(__file__).parents[3] / "docs/operator.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `MODELEXPORT_")]
     told = {
@@ -44,7 +44,7 @@ def test_every_setting_can_be_set() -> None:
     assert Settings.from_env(environ) == Settings(*where, True, "ml", "exports", 6, 4.5, 1.0)
 
 
-def test_all_errors_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     environ = {
         "MODELEXPORT_WORKERS": "0",
         "MODELEXPORT_HTTP_PORT": "http",
@@ -55,11 +55,11 @@ def test_all_errors_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_env(environ)
     assert str(error.value).splitlines() == [
-        "MODELEXPORT_WORKERS='0': not a whole number from 1 to 256",
-        "MODELEXPORT_HTTP_PORT='http': not a whole number from 1 to 65535",
-        "MODELEXPORT_AUDIT_SECONDS='nan': not a number of seconds greater than 0",
-        "MODELEXPORT_LOG_LEVEL='loud': not one of DEBUG, INFO, WARNING, ERROR",
-        "MODELEXPORT_LOG_FORMAT='xml': not one of json, text",
+        "MODELEXPORT_WORKERS='0': must be a whole number from 1 to 256",
+        "MODELEXPORT_HTTP_PORT='http': must be a whole number from 1 to 65535",
+        "MODELEXPORT_AUDIT_SECONDS='nan': must be a number of seconds greater than 0",
+        "MODELEXPORT_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR",
+        "MODELEXPORT_LOG_FORMAT='xml': must be one of json, text",
     ]
 
 
@@ -77,7 +77,7 @@ def test_all_errors_are_told_at_once() -> None:
         ("LEASE_SECONDS", ["11", "3600"], ["0", "3601", "11.5"]),
     ],
 )
-def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: list[str], bad: list[str]) -> None:
+def test_setting_is_accepted_only_within_limits(name: str, good: list[str], bad: list[str]) -> None:
     for text in good:
         Settings.from_env({f"MODELEXPORT_{name}": text})
     for text in bad:
@@ -85,11 +85,11 @@ def test_a_setting_is_taken_up_to_its_limits_and_not_beyond(name: str, good: lis
             Settings.from_env({f"MODELEXPORT_{name}": text})
 
 
-def test_a_leader_that_would_stop_after_the_next_one_begins_is_refused() -> None:
+def test_renew_deadline_after_lease_duration_is_refused() -> None:
     environ = {"MODELEXPORT_LEASE_SECONDS": "10", "MODELEXPORT_LEASE_RETRY_SECONDS": "10"}
     with pytest.raises(SettingsError) as error:
         Settings.from_env(environ)
     assert str(error.value).splitlines() == [
-        "MODELEXPORT_LEASE_RETRY_SECONDS=10: not less than MODELEXPORT_LEASE_RENEW_SECONDS=10",
-        "MODELEXPORT_LEASE_RENEW_SECONDS=10: not less than MODELEXPORT_LEASE_SECONDS=10",
+        "MODELEXPORT_LEASE_RETRY_SECONDS=10: must be less than MODELEXPORT_LEASE_RENEW_SECONDS=10",
+        "MODELEXPORT_LEASE_RENEW_SECONDS=10: must be less than MODELEXPORT_LEASE_SECONDS=10",
     ]

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from modelexport.reasons import Reason
-from modelexport_operator.observe import TargetState, lacks_pod, observe_target, shorten
-from modelexport_operator.pods import Finding
+from modelexport.api.reasons import Reason
+from modelexport_operator.jobs.diagnosis import Diagnosis
+from modelexport_operator.jobs.state import TargetState, lacks_pod, observe_target, shorten
 from unit.operator.objects import (
     Body,
     complete,
@@ -18,7 +18,7 @@ from unit.operator.objects import (
 )
 
 GIVEN_UP = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": "t"}
-POD_STATUS = {
+POD_STATUS: dict[str, Body] = {
     "Pending": {"phase": "Pending"},
     "Running": {"phase": "Running"},
     "Succeeded": {"phase": "Succeeded", "containerStatuses": ended(0, result_text())},
@@ -30,8 +30,8 @@ def job_with(**changes: Any) -> Body:
     return make_job(make_export("ONNX/FP16"), "ONNX/FP16", **changes)
 
 
-def observe(job: Body, *pods: Body, is_all: bool = False, was: Finding | None = None) -> TargetState:
-    return observe_target(make_target("ONNX/FP16"), job, pods, is_all=is_all, was=was)
+def observe(job: Body, *pods: Body, is_all: bool = False, was: Diagnosis | None = None) -> TargetState:
+    return observe_target(make_target("ONNX/FP16"), job, pods, all_pods_listed=is_all, previous=was)
 
 
 def observe_phases(status: Body, *phases: str, is_all: bool = False) -> TargetState:
@@ -60,14 +60,14 @@ def observe_phases(status: Body, *phases: str, is_all: bool = False) -> TargetSt
         (failed("DeadlineExceeded"), ["Running"], False, "Failed"),
     ],
 )
-def test_an_end_counts_when_its_pods_tell_it_or_are_all_listed(
+def test_outcome_needs_pod_result_or_complete_pod_list(
     status: Body, phases: list[str], is_all: bool, state: str
 ) -> None:
     assert observe_phases(status, *phases, is_all=is_all).state == state
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_newest_of_several_pods_speaks_in_whatever_order_they_come(order: int) -> None:
+def test_newest_pod_decides_in_any_order(order: int) -> None:
     job = job_with(status=failed("BackoffLimitExceeded", count=2))
     older = make_pod(job, 9, "a", phase="Failed", containerStatuses=ended(75, result_text("StorageUnavailable", "no")))
     newer = make_pod(job, 10, "b", phase="Failed", containerStatuses=ended(75, result_text("InternalError", "odd")))
@@ -75,23 +75,23 @@ def test_the_newest_of_several_pods_speaks_in_whatever_order_they_come(order: in
     assert (state.reason, state.node_name) == ("InternalError", "b")
 
 
-def test_the_newest_pod_that_is_not_over_says_what_a_target_does() -> None:
+def test_newest_unfinished_pod_gives_target_state() -> None:
     assert observe_phases({"active": 1}, "Running", "Pending").state == "Queued"
     assert observe_phases({"active": 1}, "Pending", "Running").state == "Running"
 
 
-def test_a_pod_that_is_still_said_to_run_does_not_hide_why_another_failed() -> None:
+def test_stale_running_pod_does_not_hide_failure() -> None:
     assert observe_phases(failed("BackoffLimitExceeded"), "Failed", "Running", is_all=True).reason == "ConversionFailed"
 
 
 @pytest.mark.parametrize(("failures", "reason"), [(1, "Retrying"), (3, "Retrying"), (4, "Running")])
-def test_another_attempt_is_promised_only_while_the_retries_last(failures: int, reason: str) -> None:
+def test_retry_is_announced_only_while_retries_remain(failures: int, reason: str) -> None:
     job = job_with(status={"failed": failures})
     assert observe(job, make_pod(job, phase="Failed", containerStatuses=ended(75))).reason == reason
 
 
 @pytest.mark.parametrize(("status", "reason"), [("True", "Running"), ("False", "Retrying")])
-def test_no_other_attempt_is_promised_of_a_job_that_was_given_up(status: str, reason: str) -> None:
+def test_failed_job_announces_no_retry(status: str, reason: str) -> None:
     job = job_with(status={"failed": 1, "conditions": [{**GIVEN_UP, "status": status}]})
     assert observe(job, make_pod(job, phase="Failed", containerStatuses=ended(137))).reason == reason
 
@@ -108,14 +108,14 @@ def test_no_other_attempt_is_promised_of_a_job_that_was_given_up(status: str, re
         ({"status": {"startTime": "t"}, "deletionTimestamp": "t"}, False),
     ],
 )
-def test_a_job_lacks_its_pod_once_the_job_controller_has_begun(changes: Body, expected: bool) -> None:
+def test_job_lacks_pod_only_after_job_controller_started(changes: Body, expected: bool) -> None:
     job = job_with(**changes)
     assert lacks_pod(job, []) is expected
     assert not lacks_pod(job, [make_pod(job)])
 
 
 @pytest.mark.parametrize("kind", ["Complete", "Failed"])
-def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
+def test_false_condition_ends_nothing(kind: str) -> None:
     job = job_with(status={"active": 1, "conditions": [{**GIVEN_UP, "type": kind, "status": "False"}]})
     assert observe(job, make_pod(job, phase="Running"), is_all=True).state == "Running"
 
@@ -131,24 +131,24 @@ def test_a_condition_that_is_not_true_ends_nothing(kind: str) -> None:
         (Reason.RETRYING, Reason.DEADLINE_EXCEEDED),
     ],
 )
-def test_a_deadline_is_blamed_on_what_kept_the_pod_waiting(was: Reason, reason: Reason) -> None:
-    state = observe(job_with(status=failed("DeadlineExceeded")), was=Finding(was, "words"))
+def test_deadline_is_blamed_on_pod_waiting_reason(was: Reason, reason: Reason) -> None:
+    state = observe(job_with(status=failed("DeadlineExceeded")), was=Diagnosis(was, "words"))
     assert state.reason is reason
     assert ("was not seen to start" in state.message) is (was is Reason.QUEUED)
 
 
 @pytest.mark.parametrize("text", ["", "Traceback", result_text("ConversionFailed", "cannot")])
-def test_a_converter_that_ends_well_without_a_good_result_is_a_defect(text: str) -> None:
+def test_success_exit_without_result_is_internal_error(text: str) -> None:
     job = job_with(status=complete())
     state = observe(job, make_pod(job, phase="Succeeded", containerStatuses=ended(0, text)))
     assert (state.state, state.reason) == ("Failed", "InternalError")
 
 
-def test_a_target_ends_when_its_job_was_complete_and_not_when_that_was_noted() -> None:
+def test_target_ends_at_job_completion_time() -> None:
     status = {**complete("2026-01-02T03:02:00Z"), "completionTime": "2026-01-02T03:01:59Z"}
     assert observe_phases(status, "Succeeded").completion_time == "2026-01-02T03:01:59Z"
 
 
-def test_only_a_message_that_is_too_long_is_cut() -> None:
+def test_only_overlong_message_is_cut() -> None:
     assert shorten("x" * 1024) == "x" * 1024
     assert shorten("x" * 1025) == "x" * 1023 + "…"

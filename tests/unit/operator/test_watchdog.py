@@ -1,4 +1,4 @@
-"""The watchdog ends its whole process, so each case is a process of its own."""
+"""The watchdog ends its whole process, so each case runs in a process of its own."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 BEGIN = """
 import asyncio, contextlib, logging, os, sys, time
-from modelexport_operator import watchdog
+from modelexport_operator.leadership import watchdog
 
 logging.basicConfig()
 grace, watchdog.FAREWELL_SECONDS = map(float, sys.argv[1:])
@@ -53,23 +53,23 @@ def start(body: str, grace: float = 0.1, farewell: float = 60.0) -> "subprocess.
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_process_that_does_not_end_is_ended(case: str) -> None:
+def test_hanging_process_is_killed(case: str) -> None:
     with start(CASES[case]) as process:
         assert process.wait(120) == 75
         assert process.stderr is not None
         assert "is killed; still running: " in process.stderr.read()
 
 
-def test_a_log_that_nobody_reads_delays_no_end() -> None:
+def test_unread_log_does_not_delay_exit() -> None:
     with start("    is_ending = True\n    logging.error('x' * 10_000_000)", farewell=1.0) as process:
         assert process.wait(120) == 75
 
 
-def test_a_process_that_ends_in_time_keeps_its_own_status() -> None:
+def test_process_exiting_in_time_keeps_exit_code() -> None:
     with start("    is_ending = True\n    sys.exit(3)", grace=600) as process:
         assert process.wait(120) == 3
 
 
-def test_a_process_that_is_not_ending_is_left_alone() -> None:
+def test_running_process_is_left_alone() -> None:
     with start("    await asyncio.sleep(2)\n    sys.exit(3)", grace=0) as process:
         assert process.wait(120) == 3

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from modelexport import crd, matrix
-from modelexport.matrix import TARGETS, Format, Target
-from modelexport.spec import STATED_PARAMETERS
+from modelexport.api.spec import STATED_PARAMETERS
+from modelexport.crds import crd
+from modelexport.matrix import support
+from modelexport.matrix.support import TARGETS, Format, Target
 from unit.operator.objects import make_target
 
 
@@ -34,7 +35,7 @@ ALL_FIELDS = [
 
 
 @pytest.mark.parametrize(("path", "field"), ALL_FIELDS)
-def test_every_field_is_explained_and_bounded(path: str, field: dict[str, Any]) -> None:
+def test_every_field_is_documented_and_bounded(path: str, field: dict[str, Any]) -> None:
     assert field.get("description") or path.endswith("[]")
     if field.get("x-kubernetes-int-or-string"):
         assert field["maxLength"]
@@ -47,9 +48,9 @@ def test_every_field_is_explained_and_bounded(path: str, field: dict[str, Any]) 
         assert field["maxProperties"]
 
 
-def test_the_definition_offers_exactly_the_matrix() -> None:
+def test_crd_offers_exactly_matrix() -> None:
     spec = schema_of(crd.build_export_crd())["properties"]["spec"]["properties"]
-    assert spec["model"]["properties"]["architecture"]["enum"] == list(matrix.ARCHITECTURES)
+    assert spec["model"]["properties"]["architecture"]["enum"] == list(support.ARCHITECTURES)
     target = spec["targets"]["items"]["properties"]
     offered = [Target(fmt, precision) for fmt in target["format"]["enum"] for precision in target["precision"]["enum"]]
     assert offered == list(TARGETS)
@@ -61,38 +62,40 @@ def rules(field: str = "") -> list[dict[str, Any]]:
     return [rule for rule in spec["x-kubernetes-validations"] if rule.get("fieldPath", "").startswith(field)]
 
 
-def test_a_matrix_without_extended_cells_has_no_rule_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport.crd_export.ARCHITECTURES", {"YOLOv8": matrix.ARCHITECTURES["YOLOv8"]})
+def test_matrix_without_extended_cells_has_no_rule_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelexport.crds.model_export.ARCHITECTURES", {"YOLOv8": support.ARCHITECTURES["YOLOv8"]})
     assert not any("supportLevel: Extended" in rule["message"] for rule in rules(".targets"))
 
 
-def test_extended_cells_get_a_rule_that_names_what_is_stable_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extended_cell_rule_names_stable_cells_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     extended = frozenset(target for target in TARGETS if target.format is Format.COREML) | {make_target("ONNX/FP16")}
-    row = replace(matrix.ARCHITECTURES["YOLOv8"], extended=extended)
-    monkeypatch.setattr("modelexport.crd_export.ARCHITECTURES", {"YOLOv8": row})
+    row = replace(support.ARCHITECTURES["YOLOv8"], extended=extended)
+    monkeypatch.setattr("modelexport.crds.model_export.ARCHITECTURES", {"YOLOv8": row})
     rule = next(rule for rule in rules(".targets") if "supportLevel: Extended" in rule["message"])
     assert rule["rule"].startswith("self.supportLevel == 'Extended' || self.model.architecture != 'YOLOv8' || ")
     assert "'CoreML/FP32'" in rule["rule"]
     assert rule["message"] == (
-        "ONNX/FP16, CoreML are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX/FP32, ONNX/INT8); "
+        "ONNX/FP16, CoreML are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX/FP32, ONNX/INT8, "
+        "PyTorch, TensorFlow); "
         "set spec.supportLevel: Extended"
     )
 
 
-def parameter_rules(parameter: str, *rows: matrix.Architecture) -> list[str]:
+def parameter_rules(parameter: str, *rows: support.Architecture) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modelexport.crd_export.ARCHITECTURES", {row.name: row for row in rows})
+        patch.setattr("modelexport.crds.model_export.ARCHITECTURES", {row.name: row for row in rows})
         model = schema_of(crd.build_export_crd())["properties"]["spec"]["properties"]["model"]
     found = [rule for rule in model["x-kubernetes-validations"] if rule["fieldPath"] == f".parameters.{parameter}"]
     return [f"{rule['rule']}: {rule['message']}" for rule in found]
 
 
-YOLO = matrix.ARCHITECTURES["YOLOv8"]
+YOLO = support.ARCHITECTURES["YOLOv8"]
 BARE = replace(YOLO, name="Bare", variants=())
-DETECTOR = replace(YOLO, name="Detector", variants=("resnet50", "mobilenet_v3_large"), suppresses=True, freezes=True)
+BACKBONES = ("resnet50", "mobilenet_v3_large")
+DETECTOR = replace(YOLO, name="Detector", variants=BACKBONES, has_nms=True, has_frozen_norm=True)
 
 
-def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> None:
+def test_variants_come_from_matrix_and_are_refused_elsewhere() -> None:
     bare, yolo, detector = sorted(parameter_rules("variant", YOLO, BARE, DETECTOR), key=len)
     assert bare.endswith("in []: variant is not a parameter of Bare; remove it")
     assert yolo.endswith("variant must be one of n, s, m, l, x for YOLOv8")
@@ -100,7 +103,7 @@ def test_variants_are_those_of_the_row_and_refused_where_there_are_none() -> Non
     assert detector.endswith("variant must be one of resnet50, mobilenet_v3_large for Detector")
 
 
-def test_activations_are_those_of_the_row_and_refused_where_there_are_none() -> None:
+def test_activations_come_from_matrix_and_are_refused_elsewhere() -> None:
     bare, yolo = sorted(parameter_rules("activation", YOLO, replace(BARE, activations=())), key=len)
     assert bare.endswith("in []: activation is not a parameter of Bare; remove it")
     assert "self.parameters.activation in ['SiLU', 'ReLU', 'LeakyReLU', 'Hardswish', 'Mish']" in yolo
@@ -108,14 +111,14 @@ def test_activations_are_those_of_the_row_and_refused_where_there_are_none() -> 
 
 
 @pytest.mark.parametrize("parameter", [name for name in STATED_PARAMETERS if name != "activation"])
-def test_a_statement_is_only_for_what_takes_it(parameter: str) -> None:
+def test_parameter_is_refused_where_unused(parameter: str) -> None:
     taker = replace(DETECTOR, takes=frozenset({parameter}))
     (rule,) = parameter_rules(parameter, YOLO, BARE, taker)
     assert rule.endswith(f"|| false: {parameter} is not a parameter of YOLOv8, Bare; remove it")
     assert parameter_rules(parameter, taker) == []
 
 
-def test_a_mean_is_for_pixels_of_0_to_1() -> None:
+def test_mean_is_for_pixels_from_0_to_1() -> None:
     row = replace(DETECTOR, takes=frozenset({"imageMean", "pixelRange"}))
     (rule,) = parameter_rules("imageMean", row)
     assert "has(self.parameters.pixelRange) && self.parameters.pixelRange == '0-1'" in rule
@@ -123,7 +126,7 @@ def test_a_mean_is_for_pixels_of_0_to_1() -> None:
 
 
 @pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
-def test_thresholds_and_epsilons_are_only_for_what_has_them(parameter: str) -> None:
+def test_thresholds_and_epsilons_are_refused_where_unused(parameter: str) -> None:
     (rule,) = parameter_rules(parameter, YOLO, BARE, DETECTOR)
     assert rule.startswith("!(self.architecture in ['YOLOv8', 'Bare']) || ")
     assert rule.endswith(f"|| false: {parameter} is not a parameter of YOLOv8, Bare; remove it")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from modelexport.quantity import parse_quantity
+from modelexport.api.quantity import parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ from modelexport.quantity import parse_quantity
         ("5e-1", Fraction(1, 2)),
     ],
 )
-def test_an_amount_is_read_as_kubernetes_reads_it(text: Any, amount: Any) -> None:
+def test_quantity_parses_as_in_kubernetes(text: Any, amount: Any) -> None:
     assert parse_quantity(text) == amount
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1 Gi", "1GB", "Gi", "1e", "1mi", "1K", ".", True, 1.5, None, [], "1\n"])
-def test_what_is_no_amount_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="is not an amount"):
+def test_invalid_quantity_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="is not a Kubernetes quantity"):
         parse_quantity(value)

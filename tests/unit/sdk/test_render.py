@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from modelexport import render
-from modelexport.matrix import ARCHITECTURES, TARGETS
-from modelexport.reasons import Reason
-from modelexport.reference import render_api, render_matrix, render_reasons
+from modelexport.api.reasons import Reason
+from modelexport.crds import render
+from modelexport.crds.reference import render_api, render_matrix, render_reasons
+from modelexport.matrix.support import ARCHITECTURES, TARGETS
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_generated_files_are_what_the_tables_say() -> None:
+def test_generated_files_match_tables() -> None:
     assert render.main(["--check", str(ROOT)]) == 0
 
 
@@ -25,12 +25,12 @@ def test_drift_is_found_and_named(name: str, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_row_that_says_what_to_do(reason: Reason) -> None:
+def test_every_reason_row_gives_advice(reason: Reason) -> None:
     row = next(line for line in render_reasons().splitlines() if line.startswith(f"| `{reason}` |"))
     assert row.endswith(f"| {reason.policy.advice} |")
 
 
-def test_every_cell_of_the_matrix_has_a_row_under_its_architecture() -> None:
+def test_every_matrix_cell_has_row_under_its_architecture() -> None:
     first, *sections = render_matrix().split("\n### ")
     assert [section.partition("\n")[0] for section in sections] == list(ARCHITECTURES)
     for section in sections:
@@ -39,7 +39,7 @@ def test_every_cell_of_the_matrix_has_a_row_under_its_architecture() -> None:
     assert first.count("○") == 1 + 17  # once it is explained
 
 
-def test_the_api_page_explains_nested_fields_and_tells_the_rules() -> None:
+def test_api_page_documents_nested_fields_and_rules() -> None:
     page = render_api()
     assert "**`spec.targets[].format`**" in page
     assert "- an https:// URI needs the sha256 of the file" in page

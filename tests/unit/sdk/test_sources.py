@@ -1,12 +1,12 @@
-"""What an export may read when its class says so: every way out of a folder that servers are known to open."""
+"""Sources that a class allows: known ways to escape from a folder are refused."""
 
 import pytest
 
 from command_line import model_export
-from modelexport.fields import InvalidSpec
-from modelexport.plan import check_sources, export_folder
-from modelexport.sources import explain_outside
-from modelexport.spec import parse_export
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.sources import explain_outside
+from modelexport.api.spec import parse_export
+from modelexport.planning.plan import check_sources, export_folder
 
 FOLDERS = ("s3://checkpoints/team/", "https://models.example/team/")
 
@@ -49,27 +49,27 @@ CROOKED = [
 
 
 @pytest.mark.parametrize("uri", WITHIN)
-def test_what_lies_within_is_read(uri: str) -> None:
+def test_path_inside_folders_is_allowed(uri: str) -> None:
     assert explain_outside(uri, FOLDERS) is None
 
 
 @pytest.mark.parametrize("uri", OUTSIDE)
-def test_what_lies_outside_is_refused_with_the_folders(uri: str) -> None:
+def test_path_outside_folders_is_refused_with_folders(uri: str) -> None:
     problem = explain_outside(uri, FOLDERS)
-    assert problem == "is not within s3://checkpoints/team/ or https://models.example/team/; put the file there"
+    assert problem == "is not within s3://checkpoints/team/ or https://models.example/team/; move the file there"
 
 
 @pytest.mark.parametrize("uri", CROOKED)
-def test_a_crooked_path_lies_within_nothing(uri: str) -> None:
+def test_path_traversal_is_outside_every_folder(uri: str) -> None:
     assert "write the path without" in str(explain_outside(uri, FOLDERS))
 
 
 @pytest.mark.parametrize("uri", [*WITHIN, *OUTSIDE, *CROOKED])
-def test_without_folders_everything_is_read(uri: str) -> None:
+def test_everything_is_allowed_without_folders(uri: str) -> None:
     assert explain_outside(uri, ()) is None
 
 
-def test_pictures_are_held_to_the_same_folders_as_checkpoints() -> None:
+def test_images_follow_same_folder_rules_as_checkpoints() -> None:
     body = model_export(calibration={"dataset": {"uri": "s3://datasets/other/calib.zip"}})
     body["metadata"]["namespace"] = "team"
     body["spec"]["model"]["checkpoint"]["uri"] = "s3://checkpoints/team/a.pt"
@@ -90,5 +90,5 @@ def test_pictures_are_held_to_the_same_folders_as_checkpoints() -> None:
         ("s3://exports/{namespace}/files", "s3://exports/team/files/shapes/"),
     ],
 )
-def test_a_namespace_is_a_folder_of_the_prefix_or_stands_where_it_says(output: str, folder: str) -> None:
+def test_namespace_is_subfolder_or_placeholder(output: str, folder: str) -> None:
     assert export_folder(output, "team", "shapes") == folder

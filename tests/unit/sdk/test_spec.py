@@ -1,4 +1,4 @@
-"""Parsing of the API objects: what is accepted, and how each refusal reads."""
+"""Parsing of the API objects: accepted values, and the message of each refusal."""
 
 import contextlib
 import copy
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from command_line import model_export
-from modelexport.fields import InvalidSpec
-from modelexport.matrix import ARCHITECTURES, Format, Precision, SupportLevel, Target
-from modelexport.nodepools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
-from modelexport.spec import Calibration, DataRef, Parameters, Sharing, parse_class, parse_export
+from modelexport.api.fields import InvalidSpec
+from modelexport.api.node_pools import NodePool, Provisioned, TaintEffect, Toleration, TolerationOperator, Work
+from modelexport.api.spec import Calibration, DataRef, Parameters, Sharing, parse_class, parse_export
+from modelexport.matrix.support import ARCHITECTURES, Format, Precision, SupportLevel, Target
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -68,6 +68,7 @@ def full_class() -> dict[str, Any]:
                 "parallelism": 8,
                 "parallelismPerNamespace": 2,
                 "queueName": "exports",
+                "workloadPriorityClassName": "soon",
                 "priorityClassName": "low",
             },
         },
@@ -85,7 +86,7 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return copied
 
 
-def test_every_field_of_an_export_is_read() -> None:
+def test_every_export_field_is_parsed() -> None:
     export = parse_export(full_export())
     assert (export.name, export.namespace, export.uid, export.generation) == ("shapes", "team", "u", 3)
     assert export.model.parameters == Parameters("n", 3, (320, 640))
@@ -95,13 +96,13 @@ def test_every_field_of_an_export_is_read() -> None:
     assert (export.suspend, export.ttl_seconds_after_finished) == (True, 60)
 
 
-def test_what_an_export_leaves_out_has_its_default() -> None:
+def test_absent_export_field_has_default() -> None:
     export = parse_export(model_export())
     assert (export.namespace, export.class_name, export.calibration, export.suspend) == ("default", None, None, False)
     assert (export.support_level, export.model.parameters) == (SupportLevel.STABLE, Parameters())
 
 
-def test_every_field_of_a_class_is_read() -> None:
+def test_every_class_field_is_parsed() -> None:
     found = parse_class(full_class())
     assert (found.storage.endpoint, found.storage.prefix, found.storage.region) == ("http://minio:9000", "team", "eu")
     assert (found.limits.deadline_seconds, found.limits.retries, found.is_default) == (60, 0, True)
@@ -110,10 +111,10 @@ def test_every_field_of_a_class_is_read() -> None:
     secrets = {**full_class()["spec"]["storage"], "credentialsSecretName": "keys", "caSecretName": "ca"}
     storage = parse_class(changed(full_class(), "spec.storage", secrets)).storage
     assert (storage.credentials_secret, storage.ca_secret) == ("keys", "ca")
-    assert found.sharing == Sharing(8, 2, "exports", "low")
+    assert found.sharing == Sharing(8, 2, "exports", "soon", "low")
 
 
-def test_every_field_of_a_node_pool_is_read() -> None:
+def test_every_node_pool_field_is_parsed() -> None:
     gpu, rest = parse_class(full_class()).node_pools
     assert gpu == NodePool(
         name="gpu",
@@ -131,7 +132,7 @@ def test_every_field_of_a_node_pool_is_read() -> None:
     assert rest == NodePool("rest")
 
 
-def test_what_a_class_leaves_out_has_its_default() -> None:
+def test_absent_class_field_has_default() -> None:
     bare = changed(changed(full_class(), "spec.jobs", None), "metadata.annotations", {"team": "vision"})
     bare = changed(bare, "spec.nodePools", None)
     found = parse_class(changed(bare, "spec.converter", {"image": "converter:1"}))
@@ -146,12 +147,15 @@ REFUSED_POOLS = [
     *(
         ({"name": "a", **fields}, f".{message}")
         for fields, message in (
-            ({"nodeSelector": {"gpu": True}}, "nodeSelector.gpu: True is not the text of a label; quote it"),
-            ({"formats": ["TFLite"]}, "formats[0]: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML"),
+            ({"nodeSelector": {"gpu": True}}, "nodeSelector.gpu: True is not a string; quote the value"),
+            (
+                {"formats": ["TFLite"]},
+                "formats[0]: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow",
+            ),
             ({"work": ["Training"]}, "work[0]: 'Training' is not known; use one of Conversion, Calibration"),
             ({"provisioned": "Later"}, "provisioned: 'Later' is not known; use one of Static, OnDemand"),
             ({"resources": {"gpus": 1}}, "resources.gpus: is not known; use one of cpu, memory, ephemeral-storage"),
-            ({"resources": {"memory": "8 GB"}}, "resources.memory: '8 GB' is not an amount; write it as"),
+            ({"resources": {"memory": "8 GB"}}, "resources.memory: '8 GB' is not a Kubernetes quantity; use"),
             ({"resources": {"a/gpu": "500m"}}, "resources.a/gpu: '500m' is not a whole number of devices"),
             ({"tolerations": ["gpu"]}, "tolerations[0]: 'gpu' is not a toleration"),
             ({"tolerations": [{}]}, "tolerations[0].key: is missing; only operator Exists tolerates every key"),
@@ -171,26 +175,30 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("metadata.name", "shapes\n", "is not a name"),
     ("metadata.name", "a" * 254, "is not a name"),
     ("metadata.namespace", "a/b", "metadata.namespace: 'a/b' is not a name"),
+    ("metadata.uid", 7, "metadata.uid: 7 is not a string"),
+    ("metadata.generation", "3", "metadata.generation: '3' is not a whole number from 0 to"),
+    ("spec.targets", "ONNX", "spec.targets: add at least one target"),
     ("spec.model.architecture", "VGG", "spec.model.architecture: 'VGG' is not supported; use one of YOLOv8, "),
     ("spec.model.checkpoint", None, "spec.model.checkpoint: is missing"),
-    ("spec.model.checkpoint.uri", "s3://b/a.pt", "spec.model.checkpoint.uri: 's3://b/a.pt' is not a URI that can be"),
-    ("spec.model.checkpoint.uri", "http://host/a.pt", "is not a URI that can be read"),
-    ("spec.model.checkpoint.uri", "file://host/a.pt", "is not a URI that can be read"),
-    ("spec.model.checkpoint.uri", "s3://bucket/a\n", "is not a URI that can be read"),
-    ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1013, " has 1025 characters, the limit is 1024; name a"),
-    ("spec.model.checkpoint.uri", "/data/best.pt", "or https://host/path; in a local run file:///data/best.pt"),
-    ("spec.calibration.dataset.uri", "../calib/", "'../calib/' is not a URI that can be read; use s3://bucket/key or"),
-    ("spec.calibration.dataset.uri", "../calib/", "; in a local run file:// and the whole path"),
-    ("spec.model.checkpoint.uri", "s3://bucket/a/", "is a folder; name the file of the checkpoint"),
+    ("spec.model.checkpoint.uri", "s3://b/a.pt", "spec.model.checkpoint.uri: 's3://b/a.pt' is not a supported URI"),
+    ("spec.model.checkpoint.uri", "http://host/a.pt", "is not a supported URI"),
+    ("spec.model.checkpoint.uri", "file://host/a.pt", "is not a supported URI"),
+    ("spec.model.checkpoint.uri", "s3://bucket/a\n", "is not a supported URI"),
+    ("spec.model.checkpoint.uri", "s3://bucket/" + "a" * 1013, " has 1025 characters, the limit is 1024; use a"),
+    ("spec.model.checkpoint.uri", "/data/best.pt", "or https://host/path; in a local run use file:///data/best.pt"),
+    ("spec.calibration.dataset.uri", "../calib/", "'../calib/' is not a supported URI; use s3://bucket/key or"),
+    ("spec.calibration.dataset.uri", "../calib/", "; in a local run use file:// with an absolute path"),
+    ("spec.model.checkpoint.uri", "s3://bucket/a/", "is a folder; use the URI of the checkpoint file"),
     ("spec.model.checkpoint.uri", "https://host/a", "spec.model.checkpoint.sha256: an https:// URI needs the SHA-256"),
-    ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; give 64"),
+    ("spec.model.checkpoint.sha256", "ABC", "spec.model.checkpoint.sha256: 'ABC' is not a SHA-256; use 64"),
     ("spec.model.checkpoint.sha256", SHA256 + "0", "is not a SHA-256"),
+    ("spec.model.checkpoint.sha256", int("1" * 64), "a number of more than 40 digits is not a SHA-256"),
     ("spec.model.checkpoint.sha256", SHA256 + "\n", "is not a SHA-256"),
-    ("spec.model.parameters.variant", "", "'' is no variant of YOLOv8"),
+    ("spec.model.parameters.variant", "", "'' is not a variant of YOLOv8"),
     (
         "spec.model.parameters.variant",
         "q",
-        "spec.model.parameters.variant: 'q' is no variant of YOLOv8; use one of n, s",
+        "spec.model.parameters.variant: 'q' is not a variant of YOLOv8; use one of n, s",
     ),
     ("spec.model.parameters.numClasses", 0, "spec.model.parameters.numClasses: 0 is not a whole number from 1 to"),
     ("spec.model.parameters.numClasses", True, "True is not a whole number"),
@@ -200,10 +208,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.model.parameters.inputSize", [0, 640], "[0, 640] must be multiples of 32 between 32 and 4096"),
     ("spec.model.parameters.numClasses", 100_001, "100001 is not a whole number from 1 to 100000"),
     ("spec.supportLevel", "All", "spec.supportLevel: 'All' is not known; use one of Stable, Extended"),
-    ("spec.targets", [], "spec.targets: name at least one target, for example {format: ONNX, precision: FP16}"),
+    ("spec.targets", [], "spec.targets: add at least one target, for example {format: ONNX, precision: FP16}"),
     ("spec.targets", ["ONNX"], "spec.targets[0]: 'ONNX' is not a target"),
     ("spec.targets", [{"format": "ONNX", "precision": "INT4"}], "spec.targets[0].precision: 'INT4' is not known"),
-    ("spec.targets", [{"format": "ONNX", "precision": "FP16"}] * 2, "spec.targets[1]: ONNX/FP16 is named twice"),
+    ("spec.targets", [{"format": "ONNX", "precision": "FP16"}] * 2, "spec.targets[1]: ONNX/FP16 is listed twice"),
     ("spec.calibration.samples", 0, "spec.calibration.samples: 0 is not a whole number from 1 to 10000"),
     ("spec.calibration.dataset.uri", "s3://datasets/a/", "spec.calibration.dataset.sha256: a folder has no SHA-256"),
     ("spec.suspend", "no", "spec.suspend: 'no' is neither true nor false"),
@@ -212,7 +220,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), REFUSED)
-def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, value: Any, message: str) -> None:
+def test_invalid_export_value_is_refused_by_field(path: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_export(changed(full_export(), path, value))
     assert message in str(caught.value)
@@ -220,9 +228,9 @@ def test_a_value_that_cannot_be_accepted_is_refused_by_its_field(path: str, valu
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An architecture whose files suppress boxes, with frozen layers, which comes in one variant only."""
-    row = replace(ARCHITECTURES["YOLOv8"], suppresses=True, freezes=True, variants=())
-    monkeypatch.setattr("modelexport.spec.ARCHITECTURES", {"YOLOv8": row})
+    """An architecture of one variant whose files contain NMS, with frozen layers."""
+    row = replace(ARCHITECTURES["YOLOv8"], has_nms=True, has_frozen_norm=True, variants=())
+    monkeypatch.setattr("modelexport.api.spec.ARCHITECTURES", {"YOLOv8": row})
 
 
 def with_parameters(**parameters: Any) -> Parameters:
@@ -231,7 +239,7 @@ def with_parameters(**parameters: Any) -> Parameters:
 
 @pytest.mark.usefixtures("detector")
 @pytest.mark.parametrize(("text", "number"), [("0", 0.0), ("0.05", 0.05), ("1", 1.0), ("1.0", 1.0)])
-def test_thresholds_and_epsilons_are_decimals_as_text(text: str, number: float) -> None:
+def test_thresholds_and_epsilons_are_decimal_strings(text: str, number: float) -> None:
     assert with_parameters(scoreThreshold=text, nmsThreshold=text, normEpsilon=text) == Parameters(
         score_threshold=number, nms_threshold=number, norm_epsilon=number
     )
@@ -240,7 +248,7 @@ def test_thresholds_and_epsilons_are_decimals_as_text(text: str, number: float) 
 @pytest.mark.usefixtures("detector")
 @pytest.mark.parametrize("value", [0.5, 1, True, "", "1.5", "-0.1", ".5", "1.", "5e-1", "0.5\n", "nan"])
 @pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
-def test_what_is_no_decimal_from_0_to_1_is_refused_with_an_example(parameter: str, value: object) -> None:
+def test_value_outside_0_to_1_is_refused_with_example(parameter: str, value: object) -> None:
     with pytest.raises(InvalidSpec) as caught:
         with_parameters(**{parameter: value})
     message = f'{value!r} is not a decimal from 0 to 1; write it as text, for example "0.5"'
@@ -272,7 +280,9 @@ STATED = [
 
 
 @pytest.mark.parametrize(("architecture", "given", "expected"), STATED)
-def test_what_no_weights_tell_can_be_stated(architecture: str, given: dict[str, Any], expected: Parameters) -> None:
+def test_parameters_absent_from_weights_can_be_given(
+    architecture: str, given: dict[str, Any], expected: Parameters
+) -> None:
     assert stated(architecture, **given) == expected
 
 
@@ -311,7 +321,7 @@ MISSTATED = [
 
 
 @pytest.mark.parametrize(("architecture", "name", "value", "message"), MISSTATED)
-def test_a_wrong_statement_is_refused_by_its_field(architecture: str, name: str, value: Any, message: str) -> None:
+def test_invalid_parameter_is_refused_by_field(architecture: str, name: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         stated(architecture, **{name: value})
     assert str(caught.value).startswith(f"spec.model.parameters.{name}: ")
@@ -319,13 +329,13 @@ def test_a_wrong_statement_is_refused_by_its_field(architecture: str, name: str,
 
 
 @pytest.mark.usefixtures("detector")
-def test_a_variant_is_refused_where_there_are_none() -> None:
+def test_variant_is_refused_for_architecture_without_variants() -> None:
     with pytest.raises(InvalidSpec, match=r"^spec.model.parameters.variant: is not a parameter of YOLOv8; remove it$"):
         with_parameters(variant="n")
 
 
 @pytest.mark.parametrize("parameter", ["scoreThreshold", "nmsThreshold", "normEpsilon"])
-def test_a_threshold_or_an_epsilon_is_refused_where_it_would_change_nothing(parameter: str) -> None:
+def test_unused_threshold_or_epsilon_is_refused(parameter: str) -> None:
     with pytest.raises(InvalidSpec, match=rf"^spec.model.parameters.{parameter}: is not a parameter of YOLOv8; remove"):
         with_parameters(**{parameter: "0.5"})
 
@@ -345,11 +355,11 @@ def test_a_threshold_or_an_epsilon_is_refused_where_it_would_change_nothing(para
         ("spec.ttlSecondsAfterFinished", 0),
     ],
 )
-def test_a_value_at_its_limit_is_accepted(path: str, value: Any) -> None:
+def test_boundary_value_is_accepted(path: str, value: Any) -> None:
     parse_export(changed(full_export(), path, value))
 
 
-def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
+def test_sample_count_defaults_to_64() -> None:
     found = parse_export(changed(full_export(), "spec.calibration.samples", None)).calibration
     assert found is not None
     assert found.samples == 64
@@ -362,7 +372,12 @@ def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
         ("spec.storage.endpoint", "http://minio:9000\n", "is not an S3 endpoint"),
         ("spec.jobs.deadlineSeconds", 604_801, "604801 is not a whole number from 1 to 604800"),
         ("spec.storage.endpoint", "minio:9000", "spec.storage.endpoint: 'minio:9000' is not an S3 endpoint"),
-        ("spec.storage.bucket", "", "spec.storage.bucket: '' is not a text"),
+        ("spec.storage.bucket", "", "spec.storage.bucket: '' is not a string"),
+        ("spec.storage.bucket", "a/../b", "spec.storage.bucket: 'a/../b' is not the name of an S3 bucket"),
+        ("spec.storage.bucket", "a\u200bb", "is not the name of an S3 bucket"),
+        ("spec.converter.imagePullPolicy", "Never!", "imagePullPolicy: 'Never!' is not known; use one of Always, If"),
+        ("spec.converter.nodeSelector", ["gpu"], "spec.converter.nodeSelector: ['gpu'] is not an object"),
+        ("spec.converter.nodeSelector", {"gpu": True}, "nodeSelector.gpu: True is not a string; quote the value"),
         ("spec.converter.image", None, "spec.converter.image: is missing"),
         ("spec.converter.imagePullSecrets", "registry", "imagePullSecrets: 'registry' is not a list"),
         ("spec.converter.imagePullSecrets", ["registry"], "imagePullSecrets[0]: 'registry' is not a reference to a"),
@@ -370,13 +385,18 @@ def test_pictures_are_read_up_to_the_default_when_no_number_is_given() -> None:
         ("spec.jobs.retries", 11, "spec.jobs.retries: 11 is not a whole number from 0 to 10"),
         ("spec.jobs", [], "spec.jobs: [] is not an object"),
         ("spec.jobs.parallelism", 0, "spec.jobs.parallelism: 0 is not a whole number from 1 to 100000"),
-        ("spec.jobs.queueName", 3, "spec.jobs.queueName: 3 is not a text"),
+        ("spec.jobs.queueName", 3, "spec.jobs.queueName: 3 is not a string"),
+        (
+            "spec.jobs.queueName",
+            None,
+            "spec.jobs.workloadPriorityClassName: a WorkloadPriorityClass needs a Kueue queue",
+        ),
         ("spec.nodePools", "gpu", "spec.nodePools: 'gpu' is not a list"),
         ("spec.nodePools", [{"name": "a"}, {"name": "a"}], "spec.nodePools[1].name: 'a' is the name of two pools"),
         *(("spec.nodePools", [pool], f"spec.nodePools[0]{message}") for pool, message in REFUSED_POOLS),
     ],
 )
-def test_a_class_that_cannot_be_accepted_is_refused_by_its_field(path: str, value: Any, message: str) -> None:
+def test_invalid_class_value_is_refused_by_field(path: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_class(changed(full_class(), path, value))
     assert message in str(caught.value)
@@ -390,10 +410,11 @@ def paths_of(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
 
 
 @pytest.mark.parametrize("parse", [parse_export, parse_class])
-def test_no_type_in_any_place_leads_to_another_exception(parse: Any) -> None:
+def test_wrong_type_anywhere_raises_only_invalid_spec(parse: Any) -> None:
     body = full_export() if parse is parse_export else full_class()
+    values: list[Any] = [None, 1, -1, 1.5, "", "x", [], [1], [[]], {}, {"a": 1}, {1: 2}, True]
     for path in paths_of(body):
-        for value in (None, 1, -1, 1.5, "", "x", [], [1], [[]], {}, {"a": 1}, {1: 2}, True):
+        for value in values:
             holder = {"body": copy.deepcopy(body)}
             target: Any = holder
             for key in ("body", *path)[:-1]:
@@ -403,7 +424,30 @@ def test_no_type_in_any_place_leads_to_another_exception(parse: Any) -> None:
                 parse(holder["body"])
 
 
-def test_a_class_keeps_its_folders_and_an_export_its_policy() -> None:
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "value", [nested(100_000), 10**5000, [{}] * 100_000, "\x1b" * 100_000], ids=["deep", "digits", "items", "escapes"]
+)
+@pytest.mark.parametrize("parse", [parse_export, parse_class])
+def test_no_value_is_too_large_to_be_refused(parse: Any, value: Any) -> None:
+    body = full_export() if parse is parse_export else full_class()
+    for *parents, last in [*paths_of(body)][1:]:
+        copied = copy.deepcopy(body)
+        holder: Any = copied
+        for key in parents:
+            holder = holder[key]
+        holder[last] = value
+        with contextlib.suppress(InvalidSpec):
+            parse(copied)
+
+
+def test_class_keeps_folders_and_export_keeps_policy() -> None:
     body = changed(full_class(), "spec.sources", ["s3://checkpoints/{namespace}/", "https://models.example/"])
     found = parse_class(changed(body, "spec.storage.prefix", "/teams/{namespace}/"))
     assert found.sources == ("s3://checkpoints/{namespace}/", "https://models.example/")
@@ -416,19 +460,19 @@ def test_a_class_keeps_its_folders_and_an_export_its_policy() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("spec.storage.prefix", "team/{name}", "no other braces than {namespace}"),
+        ("spec.storage.prefix", "team/{name}", "no braces except {namespace}"),
         ("spec.storage.prefix", "a/../b", "write it without '..'"),
         ("spec.storage.prefix", "a/%2e%2e", "write it without '..'"),
         ("spec.sources", [], "is not a list of 1 to 32 folders"),
         ("spec.sources", "s3://a/", "is not a list of 1 to 32 folders"),
-        ("spec.sources", ["s3://checkpoints/{namespace}"], "it ends with a slash"),
-        ("spec.sources", ["s3://checkpoints/../other/"], "it ends with a slash"),
-        ("spec.sources", ["s3://checkpoints//"], "it ends with a slash"),
-        ("spec.sources", ["file:///data/"], "is not a folder, for example s3://checkpoints/{namespace}/"),
+        ("spec.sources", ["s3://checkpoints/{namespace}"], "ends with a slash"),
+        ("spec.sources", ["s3://checkpoints/../other/"], "ends with a slash"),
+        ("spec.sources", ["s3://checkpoints//"], "ends with a slash"),
+        ("spec.sources", ["file:///data/"], "is not a folder; use a URI that ends with a slash"),
         ("spec.sources", [7], "is not a folder"),
     ],
 )
-def test_a_folder_that_is_none_is_refused(path: str, value: Any, words: str) -> None:
+def test_invalid_folder_is_refused(path: str, value: Any, words: str) -> None:
     with pytest.raises(InvalidSpec) as refusal:
         parse_class(changed(full_class(), path, value))
     assert words in str(refusal.value)

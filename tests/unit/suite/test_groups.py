@@ -1,4 +1,4 @@
-"""What the longer suites build on: tests that share what is made once per process run in one process."""
+"""The longer suites rely on groups: tests that share a fixture per process run in one process."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def test_something(index):
 """
 
 
-def test_a_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
+def test_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

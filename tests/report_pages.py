@@ -1,0 +1,58 @@
+"""A report as a conversion publishes it, for the tests of the page."""
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+OUTPUT = "s3://exports/default/shapes/onnx-int8-0123456789/"
+HOSTILE = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>"
+"""A class name of a checkpoint that wants to be markup."""
+
+
+def make_report(*samples: dict[str, Any], names: tuple[str, ...] = ("circle", "square", HOSTILE)) -> dict[str, Any]:
+    return {
+        "request": {
+            "target": {"format": "ONNX", "precision": "INT8"},
+            "model": {"architecture": "YOLOv8", "checkpoint": {"uri": "s3://checkpoints/a.pt"}},
+        },
+        "scheme": "static_wi8_ai8",
+        "versions": {"modelexport": "0.1.0", "torch": "2.14.1"},
+        "sources": {"checkpoint": "ab" * 32, "calibration": "cd" * 32},
+        "artifact": {"uri": f"{OUTPUT}shapes-int8.onnx", "sha256": "ef" * 32, "sizeBytes": 3 << 20},
+        "verification": {
+            "metric": "agreement",
+            "value": "0.981559",
+            "threshold": "0.85",
+            "reference": "Checkpoint",
+            "fidelity": {"metric": "boxes", "value": "0.9412", "threshold": "0.9", "images": 64, "kept": 96},
+        },
+        "model": {"classNames": list(names), "weights": "ema"},
+        "seconds": {"total": 50.2},
+        "peakMemoryMiB": 844,
+        "samples": list(samples),
+    }
+
+
+def make_sample(*model: dict[str, Any], file: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((160, 120)).save(buffer, "JPEG")
+    return {
+        "image": base64.b64encode(buffer.getvalue()).decode(),
+        "size": [120, 160],
+        "difference": 0.5,
+        "model": list(model),
+        "file": list(file),
+    }
+
+
+def make_answer(label: int, *box: float, same: bool = True, **parts: Any) -> dict[str, Any]:
+    return {"label": label, "score": 0.91, "same": same, "box": list(box), "keypoints": [], "runs": [], **parts}
+
+
+def detections() -> dict[str, Any]:
+    """A sample with one detection that both sides have, one that the file misses, and one that it invents."""
+    both = make_answer(0, 10, 20, 60, 70, keypoints=[20, 30, 40, 50])
+    missed = make_answer(2, 70, 20, 110, 80, same=False, runs=[12, 30, 10, 13, 30, 12])
+    return make_sample(both, missed, file=(both, make_answer(1, 100, 60, 150, 110, same=False)))

@@ -1,0 +1,170 @@
+"""The page of an export: what it shows, and that nothing in a report becomes markup."""
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelexport.api.result import Accuracy, read_artifact, read_verification
+from modelexport.cli import main
+from modelexport.cli.report_page import Target, read_target, render
+from modelexport.client.published import Published
+from report_pages import HOSTILE, OUTPUT, detections, make_answer, make_report, make_sample
+
+
+class Page(HTMLParser):
+    """The tags, attributes and texts of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.style = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "style" and not self.style:
+            self.style = data
+        else:
+            self.texts.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def target_of(report: dict[str, Any]) -> Target:
+    artifact = read_artifact(report["artifact"], size="sizeBytes")
+    proof = read_verification(report["verification"])
+    return read_target(Published("ONNX/INT8", "Succeeded", "", "static_wi8_ai8", artifact, proof), report)
+
+
+def page_of(*reports: dict[str, Any], name: str = "shapes") -> Page:
+    return Page(render(name, [target_of(report) for report in reports]))
+
+
+def test_page_shows_numbers_and_answers_of_both_sides() -> None:
+    page = page_of(make_report(detections()))
+    text = "".join(page.texts)
+    for part in ("boxes 0.9412", "0.981559 ≥ 0.85", "3.00", "50.2", "844", "ef" * 32, "ab" * 32, "torch", "2.14.1"):
+        assert part in text
+    captions = [str(svg["aria-label"]) for svg in page.of("svg")][-2:]
+    assert captions == [
+        f"original: circle 0.91, missed {HOSTILE[:59]}… 0.91",
+        "ONNX/INT8: circle 0.91, invented square 0.91",
+    ]
+    assert [box["class"] for box in page.of("rect")][-4:] == [
+        "box hue0",
+        "box hue2 alone",
+        "box hue0",
+        "box hue1 alone",
+    ]
+    assert len(page.of("circle")) == 4
+    assert [path["d"] for path in page.of("path")] == ["M75.0 22.5h25.0v1.9h-25.0z M75.0 24.4h30.0v1.9h-30.0z"]
+
+
+def test_names_and_texts_never_become_markup() -> None:
+    report = make_report(detections())
+    report["versions"][HOSTILE[:200]] = report["model"]["weights"] = HOSTILE
+    report["request"]["model"]["checkpoint"]["uri"] = f"s3://a/{HOSTILE}"
+    page = page_of(report, name=HOSTILE)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img", "iframe", "a", "link", "object"})
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert HOSTILE in "".join(page.texts)
+
+
+def test_policy_allows_only_own_style_and_embedded_images() -> None:
+    page = page_of(make_report(detections()))
+    (policy,) = (meta["content"] for meta in page.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    assert "style" not in {name for _, attributes in page.tags for name in attributes}
+    links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("href", "src")]
+    assert links
+    assert all(str(link).startswith("data:image/jpeg;base64,") for link in links)
+    assert not re.search(r"url\(|@import", page.style)
+
+
+def test_classes_and_pixels_are_named_on_image() -> None:
+    classified = make_sample(make_answer(0), make_answer(1, same=False), file=(make_answer(0),))
+    divided = make_sample(make_answer(1, runs=[3, 0, 64]), file=(make_answer(7, runs=[3, 0, 64], same=False),))
+    marks = [text for text in page_of(make_report(classified, divided)).texts if text.startswith(("✗", "circle", "sq"))]
+    assert marks == ["circle 0.91", "✗ square 0.91", "circle 0.91", "square", "✗ class 7"]
+
+
+def test_report_of_earlier_version_is_shown_without_answers() -> None:
+    report = make_report()
+    for key in ("samples", "peakMemoryMiB", "seconds", "model", "versions", "sources"):
+        del report[key]
+    del report["verification"]["fidelity"]
+    assert "Fidelity not in this report." in page_of(report).texts
+
+
+def test_accuracy_and_float_layers_are_shown_if_reported() -> None:
+    without = "".join(page_of(make_report()).texts)
+    assert "Accuracy" not in without
+    assert "not quantised" not in without
+    target = target_of(make_report() | {"floatLayers": ["model.22.cv3", HOSTILE]})
+    accuracy = Accuracy("mAP50-95", "0.6100", "0.6000", "0.0100", "0.02", 64, ("0.0050", "0.0150"))
+    target = replace(target, published=replace(target.published, accuracy=accuracy))
+    texts = Page(render("shapes", [target])).texts
+    assert f"Accuracy {accuracy.describe()}." in texts
+    assert f"Layers that are not quantised: model.22.cv3, {HOSTILE}." in texts
+
+
+def test_target_that_lost_accuracy_is_shown_with_numbers() -> None:
+    proof = read_verification(make_report()["verification"])
+    failed = Published("ONNX/INT8", "AccuracyLost", "it lost too much", verification=proof)
+    texts = Page(render("shapes", [Target(failed)])).texts
+    assert "AccuracyLost it lost too much" in texts
+    assert f"Fidelity {proof.fidelity}." in texts
+
+
+def test_failed_target_is_shown_with_its_message() -> None:
+    page = Page(render("shapes", [Target(Published("ONNX/INT8", "Failed (VerificationFailed)", "no <b>"))]))
+    assert "Failed (VerificationFailed) no <b>" in page.texts
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "image with markup": {"image": '"><script>'},
+    "image of any length": {"image": "A" * (1 << 18)},
+    "size as text": {"size": ["1", "1"]},
+    "three sizes": {"size": [1, 1, 1]},
+    "answers as an object": {"model": {}},
+    "label as text": {"model": [make_answer(0) | {"label": "<b>"}]},
+    "box at infinity": {"model": [make_answer(0, 0, 0, 1, float("inf"))]},
+    "runs outside of the grid": {"model": [make_answer(0, runs=[65, 0, 1])]},
+    "endless runs": {"model": [make_answer(0, runs=[1] * 20_000)]},
+    "endless answers": {"model": [make_answer(0)] * 65},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_invalid_sample_is_refused(case: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        target_of(make_report(detections() | WRONG[case]))
+
+
+def test_report_of_local_run_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "store" / OUTPUT.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(make_report(detections())), encoding="utf-8")
+    written = tmp_path / "page.html"
+    arguments = ["report", "shapes", "--store", str(tmp_path / "store"), "--output", str(written)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.strip() == str(written)
+    assert "boxes 0.9412" in written.read_text(encoding="utf-8")
+    assert main([*arguments[:-1], str(tmp_path / "missing/page.html")]) == 2
+    (folder / "report.json").write_text(json.dumps(make_report() | {"samples": 3}), encoding="utf-8")
+    assert main(arguments) == 2
+    assert "samples is not a list of at most 6 items; run the export again" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""The real kopf, with an API server within the test's event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fake_api import FakeApi, serve
+from integration.control_plane import write_kubeconfig
+from modelexport_operator.kube.client import Cluster
+from modelexport_operator.kube.resources import CLASSES, EXPORTS
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.controller import Controller
+from modelexport_operator.runtime.kopf_watches import build_registry, watch_forever
+from unit.operator.objects import Body, make_class, make_export
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "kubeconfig"
+    for library in ("kubernetes", "kubernetes.aio"):
+        monkeypatch.setattr(f"{library}.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    return path
+
+
+@asynccontextmanager
+async def watching(api: FakeApi, kubeconfig: Path) -> AsyncIterator[Controller]:
+    async with serve(api) as address:
+        write_kubeconfig(kubeconfig, address)
+        async with Cluster.connect() as cluster:
+            controller, stop = Controller(cluster, Metrics()), asyncio.Event()
+            watch = asyncio.create_task(watch_forever(build_registry(controller), (), stop))
+            try:
+                yield controller
+            finally:
+                stop.set()
+                await asyncio.wait_for(watch, 60)
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+def with_metadata(export: Body, **metadata: object) -> Body:
+    return {**export, "metadata": {**export["metadata"], **metadata}}
+
+
+async def test_the_controller_hears_what_users_write(kubeconfig: Path) -> None:
+    api = FakeApi(run_seconds=0)
+    api.put("exportclasses", make_class())
+    async with watching(api, kubeconfig) as controller:
+        await until(lambda: controller.cache[CLASSES].values() and api.is_watched("modelexports"))
+        export = api.put("modelexports", make_export())
+        await until(controller.cache[EXPORTS].values)
+        api.delete("modelexports", export)
+        await until(lambda: not controller.cache[EXPORTS].values())
+
+
+async def test_a_broken_annotation_of_kopf_keeps_no_export_out(kubeconfig: Path) -> None:
+    api = FakeApi(run_seconds=0)
+    annotations = {"kopf.zalando.org/last-handled-configuration": "{"}
+    api.put("modelexports", with_metadata(make_export(), annotations=annotations))
+    async with watching(api, kubeconfig) as controller:
+        await until(controller.cache[EXPORTS].values)
+
+
+async def test_the_finalizer_of_another_kopf_operator_stays(kubeconfig: Path) -> None:
+    api = FakeApi(run_seconds=0)
+    api.put("modelexports", with_metadata(make_export(), finalizers=["kopf.zalando.org/KopfFinalizerMarker"]))
+    async with watching(api, kubeconfig) as controller:
+        await until(controller.cache[EXPORTS].values)
+        await asyncio.sleep(0.5)
+    assert {asked.split()[0] for asked in api.requests} == {"GET", "WATCH"}
