@@ -1,4 +1,4 @@
-"""Turns the masks of a Mask R-CNN file, each as seen within its box, into masks of the whole picture.
+"""Pastes the masks of a Mask R-CNN file, each relative to its box, into masks of the whole image.
 
 Copy it into your own code: it needs numpy alone.
 """
@@ -10,11 +10,16 @@ Array = npt.NDArray[np.float32]
 
 
 def paste_masks(masks: Array, boxes: Array, size: tuple[int, int]) -> Array:
-    """Masks (n, 28, 28) of boxes (n, 4), as one picture's filled slots hold them, to (n, height, width).
+    """Paste masks (n, 28, 28) of boxes (n, 4), from one image's filled slots, to (n, H, W).
 
-    Boxes are left, top, right, bottom, divided by the picture's width and height; ``size`` is its (height, width) in
-    pixels. The answer holds probabilities as torchvision's ``paste_masks_in_image`` gives them: above 0.5 a pixel
-    belongs to the object. As there, a border of one empty cell lets a mask fade out around its box.
+    Args:
+        masks: probabilities relative to the boxes.
+        boxes: left, top, right, bottom, divided by the image's width and height.
+        size: (H, W) of the image in pixels.
+
+    Returns:
+        Probabilities as from torchvision's ``paste_masks_in_image``: above 0.5 a pixel belongs to the object. As there,
+            a border of one empty cell lets a mask fade out around its box.
     """
     height, width = size
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
@@ -31,7 +36,7 @@ def paste_masks(masks: Array, boxes: Array, size: tuple[int, int]) -> Array:
 
 
 def _weights(low: int, high: int, pixels: int, cells: int) -> Array:
-    """Linear interpolation from the cells of a mask to the pixels of the picture along one axis: (pixels, cells)."""
+    """Return the linear interpolation from mask cells to image pixels along one axis: (pixels, cells)."""
     length = max(high - low + 1, 1)
     inside = np.arange(pixels) - low
     place = ((inside + 0.5) * cells / length - 0.5).clip(0, cells - 1)
