@@ -1,7 +1,6 @@
 """A plain client of the API server for the tests: bodies in and out, and errors with the server's message."""
 
 import json
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from http.client import HTTPResponse
 from typing import Any
 
 from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
+from integration.tls import trusting
 
 Body = dict[str, Any]
 EXPORTS = "/apis/modelexport.dev/v1alpha1/namespaces/{0}/modelexports"
@@ -35,7 +35,7 @@ class Api:
         self.namespace = namespace
         self._address = plane.address
         self._token = plane.token
-        self._trust = ssl.create_default_context(cafile=plane.certificate)
+        self._trust = trusting(plane.certificate)
 
     def call(self, method: str, path: str, body: Body | None = None, content_type: str = "application/json") -> Body:
         with self._open(method, path, body, content_type) as response:

@@ -5,7 +5,6 @@ The tests simulate the kubelet: they write the status of Pods. Everything listen
 
 import os
 import signal
-import ssl
 import subprocess
 import time
 import urllib.error
@@ -20,6 +19,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from integration.tls import trusting
 from ports import free_port
 from testcluster.layout import tool
 from testcluster.tools import install
@@ -258,7 +258,7 @@ def _is_ready(plane: ControlPlane) -> bool:
         return False
     request = urllib.request.Request(f"{plane.address}/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
     try:
-        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=plane.certificate), timeout=30):
+        with urllib.request.urlopen(request, context=trusting(plane.certificate), timeout=30):
             return True
     except (urllib.error.URLError, OSError):
         return False
