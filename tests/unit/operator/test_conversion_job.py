@@ -75,8 +75,9 @@ def test_store_and_request_are_read_back_from_job() -> None:
 def test_foreign_job_has_no_store_and_no_request() -> None:
     moved = Storage("https://new", "c")
     for spec in ({}, {"template": {"spec": {"containers": [{"name": "converter"}, {"name": "proxy", "env": [{}]}]}}}):
-        assert storage_of({"spec": spec}, moved) == moved
-        assert request_of({"spec": spec}) is None
+        job: Body = {"spec": spec}
+        assert storage_of(job, moved) == moved
+        assert request_of(job) is None
 
 
 def test_converter_parses_request_from_environment() -> None:

@@ -240,8 +240,11 @@ async def test_cached_objects_are_counted_and_excess_is_reported(
     watch_check = make_watch_check(cluster, controller, metrics, monkeypatch)
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2, ("other", "c"): 3}
     for (namespace, name), version in cluster.listed[JOBS].items():
-        metadata = {"namespace": namespace, "name": name, "resourceVersion": str(version)}
-        controller.handle_event(JOBS, "ADDED", {"metadata": metadata, "spec": {}})
+        job: Body = {
+            "metadata": {"namespace": namespace, "name": name, "resourceVersion": str(version)},
+            "spec": {},
+        }
+        controller.handle_event(JOBS, "ADDED", job)
     monkeypatch.setattr("modelexport_operator.runtime.watch_check.CROWDED_NAMESPACE", 1)
     await check_all(watch_check)
     assert 'modelexport_kept_objects{resource="jobs"} 3.0' in metrics.render().decode()
