@@ -18,7 +18,7 @@ from modelexport.matrix.support import ARCHITECTURES, TARGETS
 from modelexport.untrusted import moment
 from modelexport_operator.jobs.state import State, TargetState
 from modelexport_operator.kube.clock import now
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import ModelExportObject
 from modelexport_operator.metrics import definitions
 from modelexport_operator.metrics.definitions import Kind, Metric
 from modelexport_operator.metrics.open_targets import NEW, OpenTarget, open_targets
@@ -103,7 +103,7 @@ class Metrics:
         """Expose how many keys wait."""
         self._build(definitions.QUEUE_DEPTH).set_function(depth)
 
-    def watch_exports(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
+    def watch_exports(self, exports: Callable[[], list[ModelExportObject]], clock: Callable[[], datetime]) -> None:
         """Expose how many exports are in each state, and their open targets."""
         self._registry.register(_ExportCollector(exports, clock))
 
@@ -155,7 +155,7 @@ class Metrics:
 class _ExportCollector(Collector):
     """Counts exports on every scrape, so no number can drift."""
 
-    def __init__(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
+    def __init__(self, exports: Callable[[], list[ModelExportObject]], clock: Callable[[], datetime]) -> None:
         self._exports = exports
         self._clock = clock
 
