@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
@@ -25,6 +25,7 @@ VOLATILE_FIELDS = ("percentage", "estimatedRemainingSeconds", "lastUpdatedTime")
 PLAIN_REASONS = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
 """Reasons of plain progress; any other reason of an open target is shown in the message of the export."""
 V = TypeVar("V")
+P = ParamSpec("P")
 W = TypeVar("W", ModelExportStatus, TargetStatus)
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
@@ -292,9 +293,11 @@ def _recorded(entry: JsonObject) -> TargetState | None:
         return None
 
 
-def _optional(read: Callable[..., V], entry: JsonObject, key: str, *limits: object) -> V | None:
+def _optional(
+    read: Callable[Concatenate[object, str, P], V], entry: JsonObject, key: str, *limits: P.args, **named: P.kwargs
+) -> V | None:
     value = entry.get(key)
-    return None if value is None else read(value, key, *limits)
+    return None if value is None else read(value, key, *limits, **named)
 
 
 def _mappings(value: object) -> list[JsonObject]:
