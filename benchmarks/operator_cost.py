@@ -40,7 +40,7 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
     api.put("nodes", make_node())
     with tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder:
         async with serve(api) as address:
-            operator = Operator(address, Path(folder), PYTHONPATH=sources, MODELEXPORT_AUDIT_SECONDS="60")
+            operator = Operator(address, Path(folder), PYTHONPATH=sources, MODELEXPORT_WATCH_CHECK_SECONDS="60")
             running = operator.running()
             await asyncio.to_thread(running.__enter__)
             try:

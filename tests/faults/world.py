@@ -39,7 +39,7 @@ HURRY = 10
 LOOK_SECONDS = 0.5
 EVENT_SECONDS = 20.0
 """From a status to its events, on a machine five times slower than usual."""
-WATCHFUL = {"MODELEXPORT_AUDIT_SECONDS": "5", "MODELEXPORT_PATIENCE_SECONDS": "8"}
+WATCHFUL = {"MODELEXPORT_WATCH_CHECK_SECONDS": "5", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "8"}
 """Watches are checked more often than by default, so that a silent one is noticed within a test."""
 
 

@@ -131,7 +131,7 @@ def test_convert_container_knows_only_its_request() -> None:
 def test_containers_wait_for_store_within_deadline(deadline: int, fetch: str, publish: str) -> None:
     export_class = make_class(jobs={"deadlineSeconds": deadline})
     job = build_all(make_export("ONNX/FP32"), export_class)["ONNX/FP32"]
-    found = {step: environment_of(job, step).get(names.PATIENCE_ENV) for step in STEPS}
+    found = {step: environment_of(job, step).get(names.STORE_TIMEOUT_ENV) for step in STEPS}
     assert found == {names.FETCH: fetch, names.CONVERT: None, names.PUBLISH: publish}
 
 

@@ -106,7 +106,7 @@ async def test_check_is_recorded_when_api_server_has_answered(
     server.now = datetime.fromtimestamp(300, UTC)
     cluster.is_down = True
     await check_all(watch_check)
-    recorded = "modelexport_last_audit_timestamp_seconds 300.0"
+    recorded = "modelexport_last_watch_check_timestamp_seconds 300.0"
     assert recorded not in metrics.render().decode()
     cluster.is_down = False
     await check_all(watch_check)

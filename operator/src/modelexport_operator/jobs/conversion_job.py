@@ -198,7 +198,7 @@ def _pod(
         sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     owner = {names.EXPORT_UID_ENV: export.uid}
     longest = export_class.limits.deadline_seconds // 4
-    waiting = {step: {names.PATIENCE_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
+    waiting = {step: {names.STORE_TIMEOUT_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
     fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING_RESOURCES)
     convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
     publish = _build_step(

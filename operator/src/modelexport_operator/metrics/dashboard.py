@@ -198,7 +198,7 @@ ROWS = (
                 "Time since",
                 (
                     (f"time() - max(modelexport_last_sync_timestamp_seconds{HERE})", "last sync"),
-                    (f"time() - max(modelexport_last_audit_timestamp_seconds{HERE})", "last watch check"),
+                    (f"time() - max(modelexport_last_watch_check_timestamp_seconds{HERE})", "last watch check"),
                 ),
                 "s",
             ),

@@ -75,8 +75,8 @@ class Metrics:
         self._accuracy_drop = self._build(definitions.ACCURACY_DROP)
         self._lag = self._build(definitions.WATCH_LAG)
         self._kept = self._build(definitions.KEPT_OBJECTS)
-        self._last_audit = self._build(definitions.LAST_AUDIT)
-        self._last_audit.set(self._clock().timestamp())
+        self._last_watch_check = self._build(definitions.LAST_WATCH_CHECK)
+        self._last_watch_check.set(self._clock().timestamp())
         # For Prometheus a series that begins at 1 has not increased, so every counter exists before it counts.
         faults = [reason for reason in Reason if reason.policy.fault is not Fault.NONE]
         for target, reason in product(TARGETS, [Reason.SUCCEEDED, *faults]):
@@ -121,7 +121,7 @@ class Metrics:
 
     def record_watch_check(self) -> None:
         """Record that the cache was compared with a list."""
-        self._last_audit.set(self._clock().timestamp())
+        self._last_watch_check.set(self._clock().timestamp())
 
     def record_lag(self, resource: str, objects: int) -> None:
         """Record how far a watch is behind."""
