@@ -19,7 +19,7 @@ from faults.judge import Order, Reported, find_unreported, is_all_reported
 from faults.line import Line, open_line
 from faults.witness import TROUBLE, Witness
 from integration.api import EVENTS, EXPORTS, Api, ApiError, Body
-from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
+from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
 from integration.kubelet import Kubelet, meanwhile, refuse, succeed
 from integration.process import Operator
 from integration.proxy import Proxy
@@ -273,7 +273,7 @@ def leads(kept: Kept) -> bool:
 
 def wait_for_leader(world: World) -> Kept:
     """Wait until an operator leads."""
-    wait_until("a leader", lambda: any(leads(kept) for kept in world.operators), PATIENCE_SECONDS)
+    wait_until("a leader", lambda: any(leads(kept) for kept in world.operators), TIMEOUT_SECONDS)
     return next(kept for kept in world.operators if leads(kept))
 
 

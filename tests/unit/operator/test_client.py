@@ -146,8 +146,8 @@ async def test_write_is_cancelled_at_lease_expiry_but_not_reads() -> None:
         assert await cluster.write_lease(LEASE) == await cluster.read_lease("system", "operator") == LEASE
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-async def test_frozen_write_is_not_sent_after_waking(turns: int) -> None:
+@pytest.mark.parametrize("iterations", [1, 2])
+async def test_frozen_write_is_not_sent_after_waking(iterations: int) -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -157,7 +157,7 @@ async def test_frozen_write_is_not_sent_after_waking(turns: int) -> None:
     async with serve(answer) as cluster:
         cluster.seconds_to_write = lambda: 0.05
         write = asyncio.create_task(cluster.create_event(EVENT))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         time.sleep(0.1)  # blocks the whole process, as SIGSTOP does
         with pytest.raises(UnavailableError, match="no answer within"):
