@@ -13,7 +13,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from converter.cells import TRAINED, ask, load, load_model, run_model
-from converter.refusals import refusal
+from converter.refusals import refuse
 from converter.semantic_cells import CLASSES
 from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.unet import UNet
@@ -45,10 +45,6 @@ def warmed(network: nn.Module) -> nn.Module:
     with torch.inference_mode():
         network(torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(1)))
     return network.eval()
-
-
-def refuse(tensors: Tensors, architecture: str, **parameters: Any) -> str:
-    return refusal(Checkpoint(tensors), architecture, **parameters)
 
 
 def check_equal(architecture: str, network: nn.Module, tensors: Tensors | None = None) -> None:
