@@ -83,7 +83,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=hack $(BIN)/lint-imports
 	$(BIN)/python hack/check_words.py
 	$(BIN)/python -m modelexport.crds.render --check
 	$(BIN)/python -m modelexport_operator.metrics.render --check

@@ -23,7 +23,7 @@ from modelexport_converter import stores
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
-from modelexport_converter.stores import open_store
+from modelexport_converter.stores.opening import open_store
 
 WEIGHTS = {"a.weight": torch.rand(3, 4), "a.bias": torch.rand(3)}
 
