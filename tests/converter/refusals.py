@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from converter.cells import ask, load
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import ask, load
 
 
 def failure_of(action: Callable[..., object], *arguments: Any, **named: Any) -> Failure:

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import TRAINED, ask, load, load_model
 from converter.refusals import failure_of
-from converter.trained import MODELS
 from modelexport.api.result import WARNING_LENGTH, Reference
 from modelexport.api.spec import Model
 from modelexport.matrix.support import ARCHITECTURES
@@ -24,6 +22,8 @@ from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.norm_statistics import ENOUGH_IMAGES, SUSPECT_MEAN, SUSPECT_SPREAD, Fit, measure
 from modelexport_converter.verification.architecture_check import alternatives, check_network
+from trained.cells import TRAINED, ask, load, load_model
+from trained.model import MODELS
 
 Change = Callable[[Array], Array]
 

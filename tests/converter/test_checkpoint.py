@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from converter.refusals import refuse_file
-from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints import archive
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.yolov8_cells import CLASSES, WEIGHTS
 
 
 class Payload:

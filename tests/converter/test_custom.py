@@ -10,12 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
 from converter.made_up import make_up
 from converter.refusals import refuse
 from converter.test_litert_int8_limits import Attention
 from converter.test_verification import quantise_joined
-from converter.trained import MODELS
 from modelexport.api.reasons import Reason
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
 from modelexport_converter.architectures.custom import load
@@ -26,6 +24,8 @@ from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import check, compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
+from trained.model import MODELS
 
 SIZE = (48, 64)
 

@@ -12,8 +12,6 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
-from converter.cells import TRAINED, ask, load
-from converter.detector_cells import drawn, untrained
 from converter.made_up import make_up
 from converter.refusals import refuse
 from converter.test_segmentation import Plain, warmed
@@ -30,6 +28,8 @@ from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkp
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
+from trained.cells import TRAINED, ask, load
+from trained.detector_cells import drawn, untrained
 
 SIZE = (64, 96)
 TORCHS = {

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from converter.cells import ask, load
 from converter.refusals import refuse
-from converter.trained import MODELS
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel
+from trained.cells import ask, load
+from trained.model import MODELS
 
 SIZE = (64, 64)
 

@@ -12,13 +12,13 @@ from torchvision.models import mobilenetv3, segmentation
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
-from converter.cells import TRAINED, ask, load, load_model, run_model
 from converter.refusals import refuse
-from converter.semantic_cells import CLASSES
 from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, load, load_model, run_model
+from trained.semantic_cells import CLASSES
 
 SEMANTIC = ("DeepLabV3", "FCN", "UNet")
 SIZE = (64, 96)

@@ -16,8 +16,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.stores import retry
 from modelexport_converter.stores.opening import open_store
 from modelexport_converter.stores.retry import FIRST_DELAY, LONGEST_DELAY, RetryPolicy, read_retry_policy
-from ports import free_port
 from s3_servers import PROGRAMS, S3Server, serve
+from testcluster.ports import free_port
 from throttle import Throttle, Way
 
 LIMIT = 1 << 30

@@ -13,8 +13,8 @@ from modelexport.api.reasons import Reason
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge, s3
 from modelexport_converter.stores.opening import open_store
-from ports import free_port
 from s3_servers import PROGRAMS, Program, S3Server, serve
+from testcluster.ports import free_port
 
 LIMIT = 1 << 30
 

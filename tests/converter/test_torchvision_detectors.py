@@ -15,8 +15,6 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from converter.cells import ask
-from converter.detector_cells import TRAINED, build, drawn, enliven, torchvisions_own, untrained
 from converter.refusals import refuse
 from modelexport_converter.architectures import torchvision_boxes, torchvision_rois
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, Candidates, fill_slots, suppress
@@ -30,6 +28,8 @@ from modelexport_converter.backends.onnx import OPSET
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.model import LoadedModel
 from models import train_torchvision
+from trained.cells import ask
+from trained.detector_cells import TRAINED, build, drawn, enliven, torchvisions_own, untrained
 
 SIZE = (96, 128)
 IMAGES = 20

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask
 from converter.made_up import make_up
 from converter.refusals import refuse
 from modelexport_converter.architectures.layers import decoder_buffers
 from modelexport_converter.architectures.yolov4 import load
 from modelexport_converter.architectures.yolov4_network import Network, Tiny
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from trained.cells import TRAINED, ask
 
 SIZE = (64, 96)
 NETWORKS: Mapping[str, type[Network]] = {"full": Network, "tiny": Tiny}

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from converter.cells import ask, eval_inputs, load_model, run_model
 from converter.refusals import refuse
-from converter.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.architectures.yolov8_network import Classifier, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from trained.cells import ask, eval_inputs, load_model, run_model
+from trained.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
 
 
 def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:

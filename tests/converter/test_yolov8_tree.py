@@ -10,13 +10,13 @@ import torch
 import yaml
 from torch import nn
 
-from converter.cells import ask
 from converter.refusals import refuse
 from modelexport.api.result import Reference
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
+from trained.cells import ask
 
 SIZE = (64, 128)
 KINDS = {"": "YOLOv8", "-seg": "YOLOv8-SEG", "-cls": "YOLOv8-CLS", "-pose": "YOLOv8-Pose"}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask, produce
 from converter.made_up import make_up
 from converter.refusals import refuse
 from modelexport.matrix.support import Format, Recipe
@@ -17,6 +16,7 @@ from modelexport_converter.architectures.yolox import load
 from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, Decoder, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, produce
 
 STEM = "backbone.backbone.stem.conv.conv.weight"
 SIZE = (64, 96)

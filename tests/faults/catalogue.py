@@ -25,13 +25,13 @@ from faults.judge import Order
 from faults.line import FILE_BYTES
 from faults.load import busy_loop
 from faults.world import ALL_TARGETS, REFUSED, Kept, World, leads, wait_for_leader
-from integration.api import Api, ApiError
-from integration.control_plane import wait_until
 from integration.proxy import WRITES
 from modelexport import names
 from testcluster.chart import NAMESPACE
 from testcluster.layout import REPOSITORY
 from testcluster.tools import FAKETIME
+from testplane.api import Api, ApiError
+from testplane.control_plane import wait_until
 from throttle import Way
 
 READS = ("GET",)

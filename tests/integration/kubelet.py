@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from integration.api import PODS, Api, ApiError, Body
 from modelexport import names
 from modelexport_operator.jobs.conversion_job import STEPS, output_of
 from modelexport_operator.kube.clock import format_time, now
-from unit.operator.objects import ended, publish_into, result_text
+from testplane.api import PODS, Api, ApiError, Body
+from testplane.objects import ended, publish_into, result_text
 
 End = Callable[[Api, Body], None]
 

@@ -16,7 +16,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetch import CHECKPOINT, DATASET, fetch
 from modelexport_converter.stores.addresses import is_allowed, parse_networks
 from modelexport_converter.stores.opening import open_store
-from unit.operator.objects import make_class
+from testplane.objects import make_class
 
 CREDENTIALS = "contains credentials, which would be public"
 AUTHORITY = "has an invalid host or port"
