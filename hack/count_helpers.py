@@ -19,7 +19,7 @@ SOURCES = {
     "modelexport_converter": ROOT / "converter-image/src/modelexport_converter",
 }
 LONGEST = 60
-"""Lines of a function, docstring included."""
+"""Lines of the body of a function, without its docstring."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def functions_of(source: str) -> Iterator[Function]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             private = node.name.startswith("_") and not node.name.startswith("__")
             once = private and not node.decorator_list and named[node.name] == 1 == called[node.name]
-            yield Function(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1, once)
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            yield Function(node.name, node.lineno, lines, once)
 
 
 def functions_below(folder: Path) -> list[tuple[Path, Function]]:
