@@ -61,6 +61,14 @@ def class_schema() -> Schema:
     problem = "not a folder; use a URI that ends with a slash, for example s3://checkpoints/{namespace}/"
     folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", problem)
     name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
+    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
+    networks = text_set(
+        "Networks that https:// URIs and their redirects may reach in addition to public addresses. Private, loopback "
+        "and link-local addresses outside these networks are refused.",
+        text("A network in CIDR notation.", 43, network),
+        0,
+        NETWORKS_LIMIT,
+    )
     return record(
         "Platform settings for exports: store, converter and limits. Annotate one class as the default.",
         {
@@ -84,7 +92,7 @@ def class_schema() -> Schema:
                         1,
                         SOURCES_LIMIT,
                     ),
-                    "https": _https(),
+                    "https": record("Limits for https:// sources.", {"allowedNetworks": networks}),
                     "converter": _converter(),
                     "nodePools": _pools(),
                     "jobs": _jobs(),
@@ -123,18 +131,6 @@ def _storage() -> Schema:
         },
         required=("endpoint", "bucket"),
     )
-
-
-def _https() -> Schema:
-    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
-    networks = text_set(
-        "Networks that https:// URIs and their redirects may reach in addition to public addresses. Private, loopback "
-        "and link-local addresses outside these networks are refused.",
-        text("A network in CIDR notation.", 43, network),
-        0,
-        NETWORKS_LIMIT,
-    )
-    return record("Limits for https:// sources.", {"allowedNetworks": networks})
 
 
 def _converter() -> Schema:
