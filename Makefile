@@ -7,7 +7,7 @@ stamp = .venv/$(1)-$(shell cat requirements/$(1).txt pyproject.toml | git hash-o
 ALL := $(call stamp,dev)
 UNIT := $(call stamp,unit)
 PYTEST := $(BIN)/python -m pytest -q
-CLUSTER := PYTHONPATH=tests:hack $(BIN)/python -m testcluster
+CLUSTER := PYTHONPATH=hack $(BIN)/python -m testcluster
 
 export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
@@ -83,7 +83,7 @@ lint: install ## Check style, types, layers and generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=hack:testdata $(BIN)/lint-imports
 	$(BIN)/python hack/check_words.py
 	$(BIN)/python -m modelexport.crds.render --check
 	$(BIN)/python -m modelexport_operator.metrics.render --check
@@ -133,13 +133,13 @@ cluster-down: install ## End the test cluster and leave nothing behind
 	$(CLUSTER) down
 
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
-	PYTHONPATH=tests:hack $(BIN)/python -m benchmarks.run
+	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.run
 
 matrix: install ## Measure every cell (or ONLY="YOLOv8 ONNX"): accuracy, size, seconds, memory, latency
-	PYTHONPATH=tests:hack:testdata:examples $(BIN)/python -m benchmarks.matrix $(if $(ONLY),--only "$(ONLY)")
+	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.matrix $(if $(ONLY),--only "$(ONLY)")
 
 checkpoints: install ## Train with 21 releases of ultralytics (or ONLY="8.2.48") and write testdata/models/releases
-	PYTHONPATH=tests:testdata $(BIN)/python -m models.make_checkpoints $(ONLY)
+	PYTHONPATH=testdata:examples $(BIN)/python -m models.make_checkpoints $(ONLY)
 
 clean: ## Remove what make made in this checkout
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache modelexport-store build

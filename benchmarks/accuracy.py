@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from converter.cells import TRAINED, ask, load
-from converter.trained import MODELS, Trained, run_eagerly
-from converter.yolov8_cells import measure_top1
 from modelexport.matrix.support import Format
 from modelexport_converter.backends import Run, load_backend
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
+from trained.cells import TRAINED, ask, load
+from trained.model import MODELS, Trained, run_eagerly
+from trained.yolov8_cells import measure_top1
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from integration.control_plane import TOKEN, ControlPlane
 from modelexport_operator.kube.encoding import decode
+from testplane.control_plane import TOKEN, ControlPlane
 
 Body = Mapping[str, Any]
 AT_ONCE = 16

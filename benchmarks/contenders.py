@@ -11,12 +11,12 @@ from typing import Any
 
 from benchmarks.jobset import JOBSETS, run_jobset
 from benchmarks.scale_plane import NAMESPACE, wait_until_served
-from integration.api import CLASSES, EXPORTS, JOBS, Api
-from integration.control_plane import ControlPlane
-from integration.installation import install_definitions
-from integration.process import Operator
 from modelexport.matrix.support import TARGETS
-from unit.operator.objects import build_all, make_class, make_export
+from testplane.api import CLASSES, EXPORTS, JOBS, Api
+from testplane.control_plane import ControlPlane
+from testplane.installation import install_definitions
+from testplane.objects import build_all, make_class, make_export
+from testplane.process import Operator
 
 JOBS_EACH = len(TARGETS)
 JOBS_PATH = JOBS.format(NAMESPACE)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from command_line import model_export
 from modelexport.matrix.support import Target
 
 
@@ -11,5 +10,14 @@ def build_export(
     name: str, targets: Iterable[Target], model: Mapping[str, Any], images: str, samples: int, **spec: Any
 ) -> dict[str, Any]:
     """Return a ModelExport whose calibration images are an archive of the bucket ``datasets``."""
-    calibration = {"dataset": {"uri": f"s3://datasets/{images}"}, "samples": samples}
-    return model_export(name, *map(str, targets), model=model, calibration=calibration, **spec)
+    return {
+        "apiVersion": "modelexport.dev/v1alpha1",
+        "kind": "ModelExport",
+        "metadata": {"name": name},
+        "spec": {
+            "model": model,
+            "targets": [{"format": str(target.format), "precision": str(target.precision)} for target in targets],
+            "calibration": {"dataset": {"uri": f"s3://datasets/{images}"}, "samples": samples},
+            **spec,
+        },
+    }

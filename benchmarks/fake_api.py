@@ -20,7 +20,7 @@ from modelexport import names
 from modelexport_operator.jobs.conversion_job import output_of
 from modelexport_operator.kube.encoding import encode
 from modelexport_operator.kube.types import POD_JOB_LABEL
-from unit.operator.objects import complete, ended, publish_into, result_text
+from testplane.objects import complete, ended, publish_into, result_text
 
 Body = Any
 """An object as plain data, as JSON has it."""

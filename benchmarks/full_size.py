@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from benchmarks.accuracy import trained_model
 from benchmarks.images import GREY, Fit, write_mosaics
-from converter.cells import ask, load, load_model
-from converter.trained import MODELS
 from modelexport.matrix.support import ARCHITECTURES
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT
 from models import untrained, widen
+from trained.cells import ask, load, load_model
+from trained.model import MODELS
 
 SOURCE = "YOLOv8-CLS"
 """The trained model that represents ``Custom``, whose models come as programs without source."""

@@ -20,10 +20,10 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks.client import is_answering
 from benchmarks.scale_plane import NAMESPACE, wait_until_served
-from integration.control_plane import ControlPlane, run_process, wait_until
-from ports import free_port
 from testcluster.layout import CACHE, digest_of
+from testcluster.ports import free_port
 from testcluster.shell import run, say
+from testplane.control_plane import ControlPlane, run_process, wait_until
 
 MODULE = Path(__file__).parent / "jobset"
 JOBSETS = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets"

@@ -1,6 +1,6 @@
 """Measures every cell of the support matrix: writes measured.json, which the package reads, and docs/support-matrix.md.
 
-    PYTHONPATH=tests:hack:testdata:examples \\
+    PYTHONPATH=hack:testdata:examples \\
         .venv/bin/python -m benchmarks.matrix [--only TEXT] [--again] [--cores N]
 
 Each cell is converted by two separate ``modelexport run`` calls. The first converts the small trained model at its

@@ -1,6 +1,6 @@
 """Measures the operator's cost per Job, compared with other versions: processor time, memory, requests.
 
-    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
 
 Each of the SOURCES is the PYTHONPATH of an operator of some commit (``sdk/src:operator/src``). The runs are interleaved
 against a fake API server, so the ratios hold on a busy machine. Each run prints a line of JSON.
@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.fake_api import FakeApi, serve
 from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
-from integration.process import SOURCES, Operator
 from modelexport.matrix.support import TARGETS
-from unit.operator.objects import make_class, make_export, make_node
+from testplane.objects import make_class, make_export, make_node
+from testplane.process import SOURCES, Operator
 
 TIME_LIMIT_SECONDS = 900
 

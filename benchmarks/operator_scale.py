@@ -23,7 +23,7 @@ from benchmarks.jobset import install_jobset, jobset_version
 from benchmarks.machine import describe_load
 from benchmarks.processes import cpu_seconds, cpu_seconds_of_children, peak_mib
 from benchmarks.scale_plane import start_scale_plane
-from integration.control_plane import ControlPlane
+from testplane.control_plane import ControlPlane
 
 TIME_LIMIT_SECONDS = 600
 

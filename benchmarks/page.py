@@ -16,8 +16,8 @@ INTRODUCTION = """# Benchmarks
 
 Written by `make bench` from [cells.json](benchmarks/cells.json), [operator.json](benchmarks/operator.json),
 [scale.json](benchmarks/scale.json) and [watches.json](benchmarks/watches.json); not by hand.
-`PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.run cells` (or `operator`, `scale`, `kopf`) measures one part
-again, `cells --only "YOLOv8-CLS ONNX"` some cells; the other parts keep their results.
+`PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run cells` (or `operator`, `scale`, `kopf`) measures
+one part again, `cells --only "YOLOv8-CLS ONNX"` some cells; the other parts keep their results.
 
 Missed targets are shown as missed. If the *load* average before a measurement is well above the number of cores for the
 operator, or above zero for conversions, other work on the machine has slowed it: compare within a row."""

@@ -1,6 +1,6 @@
 """Measures the cost of conversions and of the operator, and writes docs/benchmarks.md.
 
-    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.run [cells|operator|scale|kopf|page|all]
+    PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run [cells|operator|scale|kopf|page|all]
 
 Parts that are not measured again keep their last results; ``page`` only writes the page.
 """

@@ -23,11 +23,11 @@ from benchmarks.machine import describe_load
 from benchmarks.operator_scale import EventTimes
 from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
 from benchmarks.scale_plane import NAMESPACE, start_scale_plane
-from integration.api import CLASSES, JOBS, PODS, Api
-from integration.control_plane import ControlPlane, wait_until
-from integration.installation import install_definitions
-from integration.process import Operator
-from unit.operator.objects import make_class
+from testplane.api import CLASSES, JOBS, PODS, Api
+from testplane.control_plane import ControlPlane, wait_until
+from testplane.installation import install_definitions
+from testplane.objects import make_class
+from testplane.process import Operator
 
 STEPS = (100, 300, 1000, 3000, 5000)
 AT_ONCE = 1000

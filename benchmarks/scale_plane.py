@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.client import is_answering
-from integration.control_plane import ControlPlane, run_process, start_control_plane, wait_until
 from testcluster.layout import tool
+from testplane.control_plane import ControlPlane, run_process, start_control_plane, wait_until
 
 HERE = Path(__file__).parent
 NODES = 10

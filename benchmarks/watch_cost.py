@@ -22,11 +22,11 @@ from benchmarks.fake_api import Body, FakeApi, pod_of, serve
 from benchmarks.machine import describe_load
 from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
 from benchmarks.watch_page import WAYS
-from integration.control_plane import write_kubeconfig
 from modelexport import names
 from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.conversion_job import output_of
-from unit.operator.objects import build_all, complete, ended, make_class, make_export, publish_into, result_text
+from testplane.control_plane import write_kubeconfig
+from testplane.objects import build_all, complete, ended, make_class, make_export, publish_into, result_text
 
 JOBS = (1000, 9000)
 KINDS = ("jobs", "pods")

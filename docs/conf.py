@@ -27,7 +27,7 @@ NAVIGATION = {
     "Use": "getting-started cli sdk install checkpoints reading-files artifacts verification evaluation",
     "Operate": "operator gitops faults threat-model",
     "Reference": "api support-matrix reasons metrics benchmarks",
-    "Develop": "architecture glossary adr/README /CONTRIBUTING /RELEASING /CHANGELOG /SECURITY",
+    "Develop": "architecture where glossary adr/README /CONTRIBUTING /RELEASING /CHANGELOG /SECURITY",
 }
 """The groups of the side bar, with pages of ``docs/`` or, after a slash, of the root."""
 CHILDREN = {"docs/operator": "runbooks/*", "docs/adr/README": "[0-9]*"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from minio import Minio
 
-from integration.control_plane import Restartable, start_process
-from ports import free_port
 from testcluster.bootstrap import is_healthy
 from testcluster.layout import module_dir, tool
+from testcluster.ports import free_port
+from testplane.control_plane import Restartable, start_process
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
 START_SECONDS = 120

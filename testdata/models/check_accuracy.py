@@ -1,6 +1,6 @@
 """Measures the committed checkpoints in FP32 with accuracy.py and with ultralytics' own validation, and compares both.
 
-    PYTHONPATH=tests:testdata python -m models.check_accuracy [--workspace DIRECTORY]
+    PYTHONPATH=testdata:examples python -m models.check_accuracy [--workspace DIRECTORY]
 
 Exits with 1 if a pair differs by more than 0.01. Keypoints are compared with ultralytics' object areas, 0.53 of the
 box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with

@@ -1,6 +1,6 @@
 """Writes `releases/`: checkpoints of narrow YOLOv8 networks, as releases of ultralytics write them.
 
-    PYTHONPATH=tests:testdata python -m models.make_checkpoints [RELEASE ...]      # all releases, one after the other
+    PYTHONPATH=testdata:examples python -m models.make_checkpoints [RELEASE ...]    # all releases, one after the other
 
 Each release is installed, by the hash in `releases.txt`, into its own folder with today's torch. `releases-aside.txt`
 lists the other packages that older releases need. `train_release.py` runs in this environment.

@@ -1,6 +1,6 @@
 """Writes the evaluation and calibration images of the tests into testdata/models/data.
 
-PYTHONPATH=tests:testdata python -m models.make_data
+PYTHONPATH=testdata:examples python -m models.make_data
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trains the four nano models of the tests on synthetic shapes; writes them as stripped FP16 ultralytics checkpoints.
 
-    PYTHONPATH=tests:testdata python -m models.train [detect|segment|pose|classify|all] [--workspace DIRECTORY]
+    PYTHONPATH=testdata:examples python -m models.train [detect|segment|pose|classify|all] [--workspace DIRECTORY]
 
 Segmenter and classifier start with the detector's weights, the others with random ones. One thread, no accelerator.
 """

@@ -1,6 +1,6 @@
 """Trains the test detectors that no package trains, on synthetic shapes; writes their weights in FP16.
 
-    PYTHONPATH=tests:testdata python -m models.train_detectors [yolox|yolov4]
+    PYTHONPATH=testdata:examples python -m models.train_detectors [yolox|yolov4]
 
 YOLOX nano uses the layer names of Megvii, a YOLOv4-tiny of half the width those of pytorch-YOLOv4's Darknet. Both are
 trained by the assignment and the loss of YOLOX, https://arxiv.org/abs/2107.08430. One thread, no accelerator.

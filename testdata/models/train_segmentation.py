@@ -1,6 +1,6 @@
 """Trains the networks for semantic segmentation on synthetic shapes; writes FP16 state dicts.
 
-    PYTHONPATH=tests:testdata python -m models.train_segmentation [unet|deeplabv3|fcn|all]
+    PYTHONPATH=testdata:examples python -m models.train_segmentation [unet|deeplabv3|fcn|all]
 
 All start with random weights. One thread, no accelerator.
 """

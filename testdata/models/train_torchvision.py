@@ -1,6 +1,6 @@
 """Trains torchvision's detectors on the synthetic shapes; writes their weights in FP16, as its own scripts do.
 
-    PYTHONPATH=tests:testdata:examples python -m models.train_torchvision NETWORK [--output FILE]
+    PYTHONPATH=testdata:examples python -m models.train_torchvision NETWORK [--output FILE]
 
 One thread, random initial weights. Classes are those of ``shapes``, after torchvision's background, class 0, for the
 networks that count one.

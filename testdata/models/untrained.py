@@ -1,6 +1,6 @@
 """Makes networks of published architectures with synthetic weights, where no network trained on our images exists.
 
-    PYTHONPATH=tests:testdata:examples python -m models.untrained ARCHITECTURE SOURCE OUTPUT
+    PYTHONPATH=testdata:examples python -m models.untrained ARCHITECTURE SOURCE OUTPUT
 
 YOLOv4 has no wider form of its tiny network, and FCN and DeepLabV3 are published on other backbones than the small one
 that trains in minutes. Weights are drawn at random from one seed. Each batch normalisation takes the statistics of its
@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torchvision.models import resnet
 
-from converter.cells import inputs
 from modelexport_converter.architectures import torchvision_segmenters, yolov4_network
 from modelexport_converter.backends import Array
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.state_dict import trained_size
 from models.widen import run_command
+from trained.cells import inputs
 
 SHIFT, SHARE = 3.0, 0.2
 """Of the normalised values before an activation, and of the output of a residual branch, in standard deviations."""

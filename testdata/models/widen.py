@@ -1,6 +1,6 @@
 """Widens the trained models to their published widths, without changing their outputs.
 
-    PYTHONPATH=tests:testdata:examples python -m models.widen ARCHITECTURE SOURCE OUTPUT
+    PYTHONPATH=testdata:examples python -m models.widen ARCHITECTURE SOURCE OUTPUT
 
 Net2WiderNet, Chen et al., 2016, https://arxiv.org/abs/1511.05641: channels are repeated, and the layers that read them
 divide their weights by the number of copies. Copies of a channel are adjacent, so that joined, split or added maps

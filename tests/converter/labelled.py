@@ -12,7 +12,6 @@ import yaml
 from PIL import Image
 from pycocotools import mask as rle
 
-from converter.trained import MODELS, truth
 from modelexport.api.spec import DataRef, Evaluation, LabelKind
 from modelexport.matrix.support import Task
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
@@ -20,6 +19,7 @@ from modelexport_converter.inputs.dataset import FetchedImages
 from modelexport_converter.inputs.labelled_data import ARCHIVE
 from models import shapes
 from models.masks import label_map
+from trained.model import MODELS, truth
 
 Files = Mapping[str, bytes]
 Change = Callable[[dict[str, bytes]], object]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from converter.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, recall, reference
-from converter.trained import Outputs
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
 from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.verification.agreement import check, compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, recall, reference
+from trained.model import Outputs
 
 MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02}
 

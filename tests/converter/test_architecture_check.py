@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import TRAINED, ask, load, load_model
-from converter.trained import MODELS
-from modelexport.api.reasons import Reason
+from converter.refusals import failure_of
 from modelexport.api.result import WARNING_LENGTH, Reference
 from modelexport.api.spec import Model
 from modelexport.matrix.support import ARCHITECTURES
@@ -24,6 +22,8 @@ from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.norm_statistics import ENOUGH_IMAGES, SUSPECT_MEAN, SUSPECT_SPREAD, Fit, measure
 from modelexport_converter.verification.architecture_check import alternatives, check_network
+from trained.cells import TRAINED, ask, load, load_model
+from trained.model import MODELS
 
 Change = Callable[[Array], Array]
 
@@ -70,13 +70,6 @@ def check(
     return check_network(
         replace(load(found, model), reference=reference), model, lambda asked: load(found, asked), prepare, own=True
     )
-
-
-def refuse(*arguments: Any, **more: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        check(*arguments, **more)
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
 
 
 def fit_of(model: LoadedModel) -> Fit:
@@ -137,7 +130,7 @@ def test_grey_images_may_be_cause_of_deviation() -> None:
     def grey(image: Array) -> Array:
         return np.broadcast_to(image.mean(1, keepdims=True), image.shape).copy()
 
-    message = refuse(checkpoint_of("YOLOv8"), "YOLOv8", change=grey)
+    message = str(failure_of(check, checkpoint_of("YOLOv8"), "YOLOv8", change=grey))
     assert message.startswith("the network or the images are others than in training: on 8 images its means are")
     assert "give images like those of the training" in message
 
@@ -162,14 +155,14 @@ def test_fitting_parameter_is_suggested() -> None:
     found = checkpoint_of("YOLOX")
     stem = "backbone.backbone.stem.conv.conv.weight"
     legacy = replace(found, tensors={**found.tensors, stem: found.tensors[stem] * 255})
-    message = refuse(legacy, "YOLOX")
+    message = str(failure_of(check, legacy, "YOLOX"))
     assert "; set pixelRange: 0-1 in spec.model.parameters, with which its means are off by 0.0" in message
     assert check(legacy, "YOLOX", pixel_range="0-1").warnings == ()
 
 
 def test_right_activation_is_suggested() -> None:
     found = with_statistics_of("YOLOv8-CLS", "ReLU")
-    message = refuse(found, "YOLOv8-CLS")
+    message = str(failure_of(check, found, "YOLOv8-CLS"))
     assert "; set activation: ReLU in spec.model.parameters, with which its means are off by 0.0" in message
     assert check(found, "YOLOv8-CLS", activation="ReLU").warnings == ()
     # A user who overrides the check is warned, and so is one who brings the network itself.

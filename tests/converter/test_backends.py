@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import ask, eval_inputs, load_model, open_cell, produce
-from converter.yolov8_cells import CLASSES, WEIGHTS
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.backends import Array, Backend, load_backend
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.model import LoadedModel
+from trained.cells import ask, eval_inputs, load_model, open_cell, produce
+from trained.yolov8_cells import CLASSES, WEIGHTS
 
 DETECTOR = "YOLOv8"
 FORMATS = [pytest.param(fmt, marks=pytest.mark.xdist_group(f"{DETECTOR}-{fmt}")) for fmt in Format]

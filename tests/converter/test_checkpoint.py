@@ -12,17 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converter.yolov8_cells import CLASSES, WEIGHTS
+from converter.refusals import refuse_file
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints import archive
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
-
-
-def refuse(path: Path) -> Failure:
-    with pytest.raises(Failure) as caught:
-        read_checkpoint(path)
-    return caught.value
+from trained.yolov8_cells import CLASSES, WEIGHTS
 
 
 class Payload:
@@ -115,14 +110,14 @@ def test_format_is_detected_by_content_not_name(tmp_path: Path) -> None:
 
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    failure = refuse(tmp_path / "none.pt")
+    failure = refuse_file(tmp_path / "none.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "No such file" in str(failure)
 
 
 def test_empty_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").touch()
-    failure = refuse(tmp_path / "x.pt")
+    failure = refuse_file(tmp_path / "x.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "(0 bytes)" in str(failure)
 
@@ -135,7 +130,7 @@ def test_truncated_checkpoint_error_gives_size(tmp_path: Path, suffix: str, shar
     size = int(whole.stat().st_size * share)
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[:size])
-    failure = refuse(cut)
+    failure = refuse_file(cut)
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert f"({size} bytes)" in str(failure)
 
@@ -157,25 +152,25 @@ def _write_pt2(path: Path) -> None:
 )
 def test_non_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
-    assert refuse(tmp_path / "x.pt").reason is Reason.CHECKPOINT_UNREADABLE
+    assert refuse_file(tmp_path / "x.pt").reason is Reason.CHECKPOINT_UNREADABLE
 
 
 def test_unrelated_zip_file_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/readme.txt", "hello")
-    assert "neither torch.save nor torch.export.save wrote it" in str(refuse(tmp_path / "x.pt"))
+    assert "neither torch.save nor torch.export.save wrote it" in str(refuse_file(tmp_path / "x.pt"))
 
 
 def test_program_of_older_torch_is_refused_with_remedy(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
-    assert "export the model again with torch 2.8 or newer" in str(refuse(tmp_path / "x.pt2"))
+    assert "export the model again with torch 2.8 or newer" in str(refuse_file(tmp_path / "x.pt2"))
 
 
 def test_torchscript_archive_is_refused_with_remedy(tmp_path: Path) -> None:
     with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "x.pt")
-    failure = refuse(tmp_path / "x.pt")
+    failure = refuse_file(tmp_path / "x.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "torch.export.save" in str(failure)
 
@@ -201,13 +196,13 @@ def test_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in ("archive/data.pkl", "archive/version"):
             bomb.writestr(name, bytes(1 << 20))
-    failure = refuse(tmp_path / "bomb.pt")
+    failure = refuse_file(tmp_path / "bomb.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "it unpacks to 2,097,152 bytes, the limit is 1,048,576" in str(failure)
 
 
 def test_expanded_tensor_without_bound_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "flat.pt")
-    failure = refuse(tmp_path / "flat.pt")
+    failure = refuse_file(tmp_path / "flat.pt")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "its tensors come to more than" in str(failure)

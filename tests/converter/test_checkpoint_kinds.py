@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from converter.refusals import refuse_file
 from modelexport.api.reasons import Reason
 from modelexport.api.spec import DataRef
 from modelexport_converter import stores
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
-from modelexport_converter.stores import open_store
+from modelexport_converter.stores.opening import open_store
 
 WEIGHTS = {"a.weight": torch.rand(3, 4), "a.bias": torch.rand(3)}
 
@@ -123,19 +124,14 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
 }
 
 
-def refuse(path: Path) -> str:
-    with pytest.raises(Failure) as caught:
-        read_checkpoint(path)
-    assert caught.value.reason is Reason.CHECKPOINT_UNREADABLE
-    return str(caught.value)
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_non_checkpoint_error_names_detected_format(kind: str, tmp_path: Path) -> None:
     make, what, way_out = KINDS[kind]
     (tmp_path / "best.pt").write_bytes(make(tmp_path))
-    message = refuse(tmp_path / "best.pt")
+    failure = refuse_file(tmp_path / "best.pt")
+    assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+    message = str(failure)
     assert what in message
     assert way_out in message
 
@@ -158,7 +154,9 @@ def test_distributed_checkpoint_becomes_one_file(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.CHECKPOINT_NOT_FOUND
     assert way_out in str(caught.value)
     for name in (".metadata", "__0_0.distcp"):
-        assert way_out in refuse(folder / name)
+        failure = refuse_file(folder / name)
+        assert failure.reason is Reason.CHECKPOINT_UNREADABLE
+        assert way_out in str(failure)
     format_utils.dcp_to_torch_save(folder, tmp_path / "model.pt")
     found = read_checkpoint(tmp_path / "model.pt")
     assert found.tensors.keys() == WEIGHTS.keys()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from converter.test_checkpoint import Payload, refuse
+from converter.refusals import refuse_file
+from converter.test_checkpoint import Payload
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.programs.module import ProgramModule
@@ -124,7 +125,7 @@ def test_malicious_program_never_runs(tmp_path: Path, edit: Edit, named: str) ->
     write_program(tmp_path / "good.pt2")
     payload = Payload(tmp_path / "it-ran")
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda name, content: edit(name, content, payload))
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert not payload.proof.exists()
     assert failure.reason is Reason.CHECKPOINT_UNSAFE, failure
     assert named in str(failure)
@@ -143,7 +144,7 @@ def test_program_holding_more_than_tensors_is_refused(tmp_path: Path, record: st
     write_program(tmp_path / "good.pt2")
     more = {record: pickle.dumps(Payload(tmp_path / "it-ran"))}
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", lambda _, content: content, more)
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_UNSAFE
     assert record in str(failure)
 
@@ -152,7 +153,7 @@ def test_dynamic_program_is_refused_with_remedy(tmp_path: Path) -> None:
     shapes = ({0: torch.export.Dim("batch", min=1, max=8)},)
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2, 3),), dynamic_shapes=shapes)
     torch.export.save(program, tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "static shapes, without dynamic_shapes" in str(failure)
 
@@ -166,7 +167,7 @@ def test_program_on_gpu_is_refused_with_remedy(tmp_path: Path, record: str) -> N
         tmp_path / "x.pt2",
         lambda name, content: content.replace(*on_device) if name == record else content,
     )
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "was exported on cuda; move the model and its example input to the CPU" in str(failure)
 
@@ -185,7 +186,7 @@ def test_old_program_layout_never_reaches_unpickler(tmp_path: Path) -> None:
         archive.writestr("serialized_exported_program.json", b"{}")
         for name in ("state_dict", "constants", "example_inputs"):
             archive.writestr(f"serialized_{name}.pt", _saved(payload))
-    assert refuse(tmp_path / "x.pt2").reason in {Reason.CHECKPOINT_UNREADABLE, Reason.CHECKPOINT_UNSAFE}
+    assert refuse_file(tmp_path / "x.pt2").reason in {Reason.CHECKPOINT_UNREADABLE, Reason.CHECKPOINT_UNSAFE}
     assert not payload.proof.exists()
 
 
@@ -218,7 +219,7 @@ def test_expanded_tensor_in_program_is_refused(tmp_path: Path, persistent: bool,
         return edit_json(content, change) if name == f"data/{folder}/model_{folder}_config.json" else content
 
     rewrite(tmp_path / "good.pt2", tmp_path / "x.pt2", stretch)
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_UNREADABLE
     assert "its tensors come to 4,398,046,511,112 bytes, the limit is 4,294,967,296" in str(failure)
 
@@ -230,7 +231,7 @@ def test_mask_may_be_infinite_but_not_nan(tmp_path: Path, persistent: bool) -> N
     assert read_checkpoint(tmp_path / "x.pt2").tensors["mask"].tolist() == [-torch.inf, 0]
     module.get_buffer("mask")[0] = torch.nan
     write_masked(tmp_path / "x.pt2", module)
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.WEIGHTS_NOT_FINITE
     assert "1 of 2 values of mask" in str(failure)
 
@@ -239,4 +240,4 @@ def test_program_weight_may_not_be_infinite(tmp_path: Path) -> None:
     module = Masked(persistent=True)
     torch.nn.init.constant_(module.weight, torch.inf)
     write_masked(tmp_path / "x.pt2", module)
-    assert "2 of 2 values of weight" in str(refuse(tmp_path / "x.pt2"))
+    assert "2 of 2 values of weight" in str(refuse_file(tmp_path / "x.pt2"))

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from command_line import SOURCES, CommandLine
-from modelexport_converter.stores import open_store
+from modelexport_converter.stores.opening import open_store
 from report_pages import detections, make_report
 from s3_servers import ACCESS_KEY, SECRET_KEY, S3Server
-from unit.operator.objects import make_class, make_export, make_job
+from testplane.objects import make_class, make_export, make_job
 
 CONTENT = os.urandom(3 << 20)
 KEY = "team-a/team/shapes/onnx-fp16-1/shapes-fp16.onnx"

@@ -10,12 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
-from converter.refusals import refusal
+from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from converter.test_litert_int8_limits import Attention
 from converter.test_verification import quantise_joined
-from converter.trained import MODELS
 from modelexport.api.reasons import Reason
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
 from modelexport_converter.architectures.custom import load
@@ -26,6 +24,8 @@ from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import check, compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
+from trained.model import MODELS
 
 SIZE = (48, 64)
 
@@ -57,10 +57,6 @@ def load_network() -> LoadedModel:
     network = Network()
     network.load_state_dict(make_weights(network.state_dict()))
     return load(read_checkpoint(save(network, Path(scratch().name) / "network.pt2")), ask("Custom"))
-
-
-def refuse(path: Path, **parameters: Any) -> str:
-    return refusal(path, "Custom", **parameters)
 
 
 def cells() -> Iterator[Any]:
@@ -200,13 +196,13 @@ def test_attention_with_infinite_mask_converts(tmp_path: Path) -> None:
 
 
 def test_checkpoint_without_network_is_refused_with_remedy() -> None:
-    assert "save the model with torch.export.save" in refuse(TRAINED["YOLOv8"].weights)
+    assert "save the model with torch.export.save" in refuse(TRAINED["YOLOv8"].weights, "Custom")
 
 
 def test_unknown_parameters_are_refused(tmp_path: Path) -> None:
     path = save(Network(), tmp_path / "x.pt2")
-    assert "number of classes 3, the checkpoint has none that can be told" in refuse(path, num_classes=3)
-    assert "input size (64, 64), the checkpoint has (48, 64)" in refuse(path, input_size=(64, 64))
+    assert "number of classes 3, the checkpoint has none that can be told" in refuse(path, "Custom", num_classes=3)
+    assert "input size (64, 64), the checkpoint has (48, 64)" in refuse(path, "Custom", input_size=(64, 64))
 
 
 def test_program_with_two_inputs_is_refused(tmp_path: Path) -> None:
@@ -215,7 +211,7 @@ def test_program_with_two_inputs_is_refused(tmp_path: Path) -> None:
             return one + two
 
     path = save(Sum(), tmp_path / "x.pt2", torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(path)
+    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(path, "Custom")
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16])
@@ -225,7 +221,7 @@ def test_program_of_other_dtype_is_refused(tmp_path: Path, dtype: torch.dtype) -
             return image / 255
 
     path = save(Scale(), tmp_path / "x.pt2", torch.ones(1, 3, 8, 8, dtype=dtype))
-    assert f"it takes {dtype}, expected an image of torch.float32 in 0 to 1" in refuse(path)
+    assert f"it takes {dtype}, expected an image of torch.float32 in 0 to 1" in refuse(path, "Custom")
 
 
 def test_scalar_output_is_refused(tmp_path: Path) -> None:
@@ -233,4 +229,4 @@ def test_scalar_output_is_refused(tmp_path: Path) -> None:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image.mean()
 
-    assert "of one axis at least" in refuse(save(Mean(), tmp_path / "x.pt2"))
+    assert "of one axis at least" in refuse(save(Mean(), tmp_path / "x.pt2"), "Custom")

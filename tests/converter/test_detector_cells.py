@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.cells import eval_inputs, load_model, produce, recall, run_model
-from converter.detector_cells import TRAINED
-from converter.trained import Outputs
 from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Recipe
 from modelexport_converter.backends import Array, Run, load_backend
 from modelexport_converter.verification.agreement import compare
+from trained.cells import eval_inputs, load_model, produce, recall, run_model
+from trained.detector_cells import TRAINED
+from trained.model import Outputs
 
 
 def made_with(fmt: Format) -> list[Any]:

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import eval_inputs, load_model, run_model
-from converter.trained import Outputs
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Fidelity
 from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Target, lookup
@@ -24,6 +22,8 @@ from modelexport_converter.verification import agreement
 from modelexport_converter.verification.agreement import NO_IMAGES, NO_MEANING, UNKNOWN, check, compare
 from modelexport_converter.verification.answers import read_detections
 from modelexport_converter.verification.fidelity import FEWEST, FidelitySums, start_fidelity
+from trained.cells import eval_inputs, load_model, run_model
+from trained.model import Outputs
 
 SIZE = (100, 200)
 Box = tuple[float, float, float, float, float, int]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask, load, load_model, produce
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.backends import load_backend
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.model import LoadedModel
+from trained.cells import TRAINED, ask, load, load_model, produce
 
 DETECTORS = ("YOLOv8", "YOLOv8-SEG", "YOLOv8-Pose", "YOLOX", "YOLOv4")
 CELLS = [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask, eval_inputs, load, load_model
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from models import untrained, widen
+from trained.cells import TRAINED, ask, eval_inputs, load, load_model
 
 
 @pytest.mark.parametrize("architecture", widen.NETWORKS)

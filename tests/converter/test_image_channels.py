@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from converter.cells import ask, load
 from converter.test_images import encoded, image_file
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
 from modelexport_converter.architectures import yolox_network
@@ -25,6 +24,7 @@ from modelexport_converter.model import COLOURS, LoadedModel, Preprocessing
 from modelexport_converter.pipeline import remarks
 from modelexport_converter.verification.agreement import check, compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import ask, load
 
 SIZE = (32, 48)
 CHANNELS = (1, 2, 3, 4)
@@ -142,7 +142,7 @@ def test_program_is_normalised_per_channel(architecture: str, tmp_path: Path) ->
 
 
 def test_detector_refuses_two_channel_normalisation() -> None:
-    from converter.cells import TRAINED
+    from trained.cells import TRAINED
 
     checkpoint = read_checkpoint(TRAINED["MobileNet"].weights)
     with pytest.raises(Failure, match=r"imageStd is given for 2 channels, and the images have 3 \(RGB\)"):

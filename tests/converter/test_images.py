@@ -30,7 +30,8 @@ from modelexport_converter.inputs.images import (
     stretch,
 )
 from modelexport_converter.model import Preprocessing
-from modelexport_converter.stores import Store, open_store
+from modelexport_converter.stores import Store
+from modelexport_converter.stores.opening import open_store
 
 URI = "s3://datasets/images.zip"
 

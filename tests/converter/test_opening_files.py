@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.cells import produce
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.publishing.packing import pack
+from trained.cells import produce
 
 PAGE = (Path(__file__).parents[2] / "docs/reading-files.md").read_text(encoding="utf-8")
 ALONE = "import sys; assert not any('modelexport' in name for name in sys.modules)"

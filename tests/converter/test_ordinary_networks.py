@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from converter.cells import ask
 from converter.ordinary_networks import SIZE, build_networks
 from modelexport.api.reasons import Reason
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
@@ -26,6 +25,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import check, compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import ask
 
 LESS_PRECISE = ("constant_pad", "lstm", "mixer", "norms", "refining", "shared_head", "transformer", "windows")
 """Those that are also converted to FP16 and INT8: weights of every kind, and what each quantiser needs care for."""

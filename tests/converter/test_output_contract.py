@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import ask, load
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import compare
+from trained.cells import ask, load
 
 Ending = Callable[[torch.Tensor], torch.Tensor]
 ANCHORS = 84  # of strides 8, 16 and 32 in an image of 64 x 64

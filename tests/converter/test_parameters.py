@@ -12,14 +12,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
-from converter.cells import TRAINED, ask, load
-from converter.detector_cells import drawn, untrained
+from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from converter.test_segmentation import Plain, warmed
 from converter.test_torchvision_detectors import answer
 from converter.test_yolov4 import weights as yolov4_weights
 from converter.test_yolox import weights as yolox_weights
-from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
 from modelexport.api.spec import Parameters
 from modelexport.matrix.support import ARCHITECTURES
@@ -30,6 +28,8 @@ from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkp
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
+from trained.cells import TRAINED, ask, load
+from trained.detector_cells import drawn, untrained
 
 SIZE = (64, 96)
 TORCHS = {
@@ -53,13 +53,6 @@ def run(model: LoadedModel, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def load_weights(architecture: str, tensors: Mapping[str, torch.Tensor], **parameters: Any) -> LoadedModel:
     return load(Checkpoint(tensors), ask(architecture, input_size=SIZE, **parameters))
-
-
-def refuse(architecture: str, tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load_weights(architecture, tensors, **parameters)
-    assert caught.value.reason is Reason.CHECKPOINT_MISMATCH
-    return str(caught.value)
 
 
 def of_ultralytics(kind: type[nn.Module], head: list[Any], activation: str) -> nn.Module:
@@ -204,7 +197,7 @@ def test_yolov4_boxes_scale_with_anchors(variant: str, count: int) -> None:
 
 
 def test_wrong_yolov4_anchor_count_is_refused_with_both_counts() -> None:
-    message = refuse("YOLOv4", yolov4_weights("tiny"), anchors=tuple(range(1, 19)))
+    message = refuse(yolov4_weights("tiny"), "YOLOv4", input_size=SIZE, anchors=tuple(range(1, 19)))
     assert "numbers of anchors 18, the checkpoint has 12" in message
 
 
@@ -221,7 +214,7 @@ def test_unet_aligns_corners_as_in_training(aligned: bool | None) -> None:
 
 
 def test_align_corners_is_refused_for_learned_upsampling() -> None:
-    message = refuse("UNet", UNet((4, 8, 16, 32, 64), 3).state_dict(), align_corners=False)
+    message = refuse(UNet((4, 8, 16, 32, 64), 3).state_dict(), "UNet", input_size=SIZE, align_corners=False)
     assert message == "alignCorners is for bilinear upsampling, the checkpoint has transposed convolutions; remove it"
 
 
@@ -289,11 +282,11 @@ def test_wrong_anchor_count_is_refused_with_remedy(
     name: str, architecture: str, request: pytest.FixtureRequest
 ) -> None:
     tensors = request.getfixturevalue(name).state_dict()
-    message = refuse(architecture, tensors)
+    message = refuse(tensors, architecture, input_size=SIZE)
     assert "the weights are for 2 anchors at each place, sizes and ratios give " in message
     assert "set spec.model.parameters.anchorSizes and aspectRatios" in message
     assert "anchorSizes has 2 levels, the network has 5 feature maps" in refuse(
-        architecture, tensors, anchor_sizes=((8,), (16,)), aspect_ratios=(1.0, 2.0)
+        tensors, architecture, input_size=SIZE, anchor_sizes=((8,), (16,)), aspect_ratios=(1.0, 2.0)
     )
 
 
@@ -319,5 +312,5 @@ def test_activation_contradicting_pickle_is_refused(architecture: str) -> None:
 
 def test_grey_images_refuse_three_channel_mean() -> None:
     weights = UNet((4, 8, 16, 32, 64), 3, channels=1).state_dict()
-    message = refuse("UNet", weights, image_mean=(0.1, 0.2, 0.3))
+    message = refuse(weights, "UNet", input_size=SIZE, image_mean=(0.1, 0.2, 0.3))
     assert message == "imageMean is given for 3 channels, and the images have 1 (grey); give a number for each"

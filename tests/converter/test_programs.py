@@ -13,7 +13,7 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
-from converter.test_checkpoint import refuse
+from converter.refusals import refuse_file
 from modelexport.api.reasons import Reason
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -234,7 +234,7 @@ def test_recurrent_program_in_training_mode_is_refused(tmp_path: Path) -> None:
 
 def refuse_trained(exported: torch.export.ExportedProgram, tmp_path: Path) -> None:
     torch.export.save(exported, tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "in training mode" in str(failure)
     assert "call model.eval() before torch.export.export" in str(failure)
@@ -246,7 +246,7 @@ def test_unknown_operator_is_reported_with_its_line(tmp_path: Path) -> None:
             return torch.fft.fft2(x).abs()
 
     torch.export.save(torch.export.export(Waves().eval(), (IMAGE,)), tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "aten.fft_fft2.default (test_programs.py, line" in str(failure)
     assert "in forward: return torch.fft.fft2(x).abs()) is an operator that" in str(failure)
@@ -258,7 +258,7 @@ def test_operator_location_skips_generated_code(tmp_path: Path) -> None:
             return torch.cond(x.mean() > 0, lambda x: x * 2, lambda x: x + 1, (x,))
 
     torch.export.save(torch.export.export(Branching().eval(), (IMAGE,)), tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert "test_programs.py, line" in str(failure)
     assert "in forward: return torch.cond(" in str(failure)
 
@@ -269,7 +269,7 @@ def test_stateful_program_is_refused(tmp_path: Path) -> None:
         return layers.conv(x) + layers.steps[:, None, None]
 
     torch.export.save(torch.export.export(Layers(counting).eval(), (IMAGE,)), tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "it changes steps at every call" in str(failure)
 
@@ -280,6 +280,6 @@ def test_autocast_program_is_refused(tmp_path: Path) -> None:
             return layers.conv(x)
 
     torch.export.save(torch.export.export(Layers(automatic).eval(), (IMAGE,)), tmp_path / "x.pt2")
-    failure = refuse(tmp_path / "x.pt2")
+    failure = refuse_file(tmp_path / "x.pt2")
     assert failure.reason is Reason.CHECKPOINT_MISMATCH
     assert "export it without autocast" in str(failure)

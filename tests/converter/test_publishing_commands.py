@@ -14,7 +14,8 @@ import urllib3
 from command_line import SOURCES
 from modelexport.api.result import ConversionResult
 from modelexport_converter.__main__ import main
-from modelexport_converter.stores import open_store, s3
+from modelexport_converter.stores import s3
+from modelexport_converter.stores.opening import open_store
 from s3_servers import MINIO, S3Server
 
 FILE, REPORT = "s3://exports/team/shapes/onnx-fp16-1/shapes.onnx", "s3://exports/team/shapes/onnx-fp16-1/report.json"
@@ -164,8 +165,9 @@ UPLOAD = """
 import os, signal, sys, time
 from pathlib import Path
 from minio import Minio
-from modelexport_converter import __main__, stores
+from modelexport_converter import __main__
 from modelexport_converter.stores import s3
+from modelexport_converter.stores.opening import open_store
 s3.PART_SIZE = 5 << 20
 signal.signal(signal.SIGTERM, __main__._terminate)
 send = Minio._upload_part
@@ -177,7 +179,7 @@ def send_one(*arguments):
         time.sleep(0.1)
 
 Minio._upload_part = send_one
-stores.open_store(os.environ).upload(Path(sys.argv[1]), sys.argv[2], {})
+open_store(os.environ).upload(Path(sys.argv[1]), sys.argv[2], {})
 """
 
 

@@ -1,27 +1,21 @@
 """Following the way out that a refusal names leads to a correct model."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from converter.cells import ask, load
-from converter.trained import MODELS
+from converter.refusals import refuse
+from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
-from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel
+from trained.cells import ask, load
+from trained.model import MODELS
 
 SIZE = (64, 64)
-
-
-def refuse(path: Path, architecture: str, **parameters: Any) -> str:
-    with pytest.raises(Failure) as caught:
-        load(read_checkpoint(path), ask(architecture, **parameters))
-    return str(caught.value)
 
 
 def follow(network: nn.Module, folder: Path, architecture: str, channels: int = 3) -> tuple[LoadedModel, torch.Tensor]:
@@ -111,7 +105,8 @@ def test_unet_of_other_library_exports_as_program(tmp_path: Path) -> None:
 def test_old_file_loads_after_saving_again(tmp_path: Path) -> None:
     content = {"state_dict": torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"]}
     torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert "load and save it again with a newer torch" in refuse(tmp_path / "old.pt", "UNet")
+    message = refuse(tmp_path / "old.pt", "UNet", reason=Reason.CHECKPOINT_UNREADABLE)
+    assert "load and save it again with a newer torch" in message
     torch.save(torch.load(tmp_path / "old.pt", weights_only=True), tmp_path / "new.pt")
     assert load(read_checkpoint(tmp_path / "new.pt"), ask("UNet")).outputs[0].name == "probabilities"
 
@@ -121,7 +116,8 @@ def test_state_dict_replaces_unsafe_pickle(tmp_path: Path) -> None:
 
     weights = torch.load(MODELS / "weights/unet.pt", weights_only=True)["state_dict"]
     torch.save({"model": weights, "commit": subprocess.CompletedProcess(["git"], 0)}, tmp_path / "x.pt")
-    assert "save only the model's state_dict" in refuse(tmp_path / "x.pt", "UNet")
+    message = refuse(tmp_path / "x.pt", "UNet", reason=Reason.CHECKPOINT_UNSAFE)
+    assert "save only the model's state_dict" in message
     torch.save(weights, tmp_path / "alone.pt")
     assert load(read_checkpoint(tmp_path / "alone.pt"), ask("UNet")).outputs[0].name == "probabilities"
 

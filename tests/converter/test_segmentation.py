@@ -12,13 +12,13 @@ from torchvision.models import mobilenetv3, segmentation
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
-from converter.cells import TRAINED, ask, load, load_model, run_model
-from converter.refusals import refusal
-from converter.semantic_cells import CLASSES
+from converter.refusals import refuse
 from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, load, load_model, run_model
+from trained.semantic_cells import CLASSES
 
 SEMANTIC = ("DeepLabV3", "FCN", "UNet")
 SIZE = (64, 96)
@@ -45,10 +45,6 @@ def warmed(network: nn.Module) -> nn.Module:
     with torch.inference_mode():
         network(torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(1)))
     return network.eval()
-
-
-def refuse(tensors: Tensors, architecture: str, **parameters: Any) -> str:
-    return refusal(Checkpoint(tensors), architecture, **parameters)
 
 
 def check_equal(architecture: str, network: nn.Module, tensors: Tensors | None = None) -> None:

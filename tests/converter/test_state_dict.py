@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask, load, load_model
-from converter.yolov8_cells import UNTOLD
 from modelexport.api.reasons import Reason
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.checkpoints.state_dict import own_weights
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, load, load_model
+from trained.yolov8_cells import UNTOLD
 
 PREFIXES = ("model.", "net.", "detector.model.")
 

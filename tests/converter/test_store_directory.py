@@ -13,7 +13,8 @@ from modelexport.api.reasons import Reason
 from modelexport.api.sources import public_uri
 from modelexport_converter import stores
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, TooMany, open_store
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, TooMany
+from modelexport_converter.stores.opening import open_store
 
 LIMIT = 1 << 20
 

@@ -17,7 +17,8 @@ from modelexport.api.spec import Calibration, DataRef
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.dataset import fetch_dataset
 from modelexport_converter.inputs.fetch import CHECKPOINT, fetch
-from modelexport_converter.stores import ObjectMissing, TooLarge, https, open_store, retry
+from modelexport_converter.stores import ObjectMissing, TooLarge, https, retry
+from modelexport_converter.stores.opening import open_store
 
 CONTENT = b"a checkpoint"
 REDIRECTS = {

@@ -13,10 +13,11 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport_converter import local as local_run
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import open_store, retry
+from modelexport_converter.stores import retry
+from modelexport_converter.stores.opening import open_store
 from modelexport_converter.stores.retry import FIRST_DELAY, LONGEST_DELAY, RetryPolicy, read_retry_policy
-from ports import free_port
 from s3_servers import PROGRAMS, S3Server, serve
+from testcluster.ports import free_port
 from throttle import Throttle, Way
 
 LIMIT = 1 << 30

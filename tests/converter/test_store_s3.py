@@ -11,9 +11,10 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from modelexport.api.reasons import Reason
 from modelexport_converter.failures import Failure
-from modelexport_converter.stores import ObjectMissing, Store, TooLarge, open_store, s3
-from ports import free_port
+from modelexport_converter.stores import ObjectMissing, Store, TooLarge, s3
+from modelexport_converter.stores.opening import open_store
 from s3_servers import PROGRAMS, Program, S3Server, serve
+from testcluster.ports import free_port
 
 LIMIT = 1 << 30
 

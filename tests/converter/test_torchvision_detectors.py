@@ -15,9 +15,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from converter.cells import ask
-from converter.detector_cells import TRAINED, build, drawn, enliven, torchvisions_own, untrained
-from converter.refusals import refusal
+from converter.refusals import refuse
 from modelexport_converter.architectures import torchvision_boxes, torchvision_rois
 from modelexport_converter.architectures.torchvision_boxes import ROUNDS, Candidates, fill_slots, suppress
 from modelexport_converter.architectures.torchvision_detectors import (
@@ -30,6 +28,8 @@ from modelexport_converter.backends.onnx import OPSET
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.model import LoadedModel
 from models import train_torchvision
+from trained.cells import ask
+from trained.detector_cells import TRAINED, build, drawn, enliven, torchvisions_own, untrained
 
 SIZE = (96, 128)
 IMAGES = 20
@@ -59,10 +59,6 @@ def as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load_untrained(network: Any, architecture: str, size: tuple[int, int], **parameters: Any) -> LoadedModel:
     return load(Checkpoint(network.state_dict()), ask(architecture, input_size=size, **parameters))
-
-
-def refuse(found: Checkpoint, architecture: str = "MobileNet", **parameters: Any) -> str:
-    return refusal(found, architecture, **parameters)
 
 
 def answer(model: LoadedModel, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -190,7 +186,7 @@ def test_user_thresholds_override_torchvision_defaults(ssdlite: Any) -> None:
 
 
 def test_wrong_class_count_is_refused_with_both_numbers(ssdlite: Any) -> None:
-    message = refuse(Checkpoint(ssdlite.state_dict()), num_classes=91)
+    message = refuse(Checkpoint(ssdlite.state_dict()), "MobileNet", num_classes=91)
     assert "does, 91, the checkpoint has 3" in message
 
 
@@ -198,7 +194,7 @@ def test_other_architecture_is_refused_with_both_names(ssdlite: Any) -> None:
     assert "architecture RetinaResNet, the checkpoint has MobileNet" in refuse(
         Checkpoint(ssdlite.state_dict()), "RetinaResNet"
     )
-    assert "none of torchvision's detectors" in refuse(Checkpoint({"w": torch.ones(1)}))
+    assert "none of torchvision's detectors" in refuse(Checkpoint({"w": torch.ones(1)}), "MobileNet")
 
 
 def test_changed_network_is_refused_by_mismatched_weight(retinanet: Any) -> None:

@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch import nn
 
-from converter.cells import TRAINED, ask, load, load_model
 from modelexport.api.reasons import Reason
 from modelexport_converter.architectures import unet as unet_code
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, load, load_model
 
 Weights = dict[str, torch.Tensor]
 _FOREIGN: dict[str, type] = {}

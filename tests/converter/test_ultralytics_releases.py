@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from converter.cells import ask
 from modelexport.api.result import Reference
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from models.train_release import CLASSES, training_image
+from trained.cells import ask
 
 RELEASES = Path(__file__).parents[2] / "testdata/models/releases"
 FILES = sorted(path.name for path in RELEASES.glob("*.pt"))

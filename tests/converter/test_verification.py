@@ -10,8 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from converter.cells import TRAINED, eval_inputs, inputs, load_model, run_model
-from converter.trained import Outputs
 from modelexport.api.reasons import Reason
 from modelexport.matrix.support import ARCHITECTURES, Precision, Recipe, Threshold
 from modelexport_converter.backends import Array, FileContents
@@ -20,6 +18,8 @@ from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.verification.agreement import METRIC, UNKNOWN, check, compare, require_informative
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import TRAINED, eval_inputs, inputs, load_model, run_model
+from trained.model import Outputs
 
 IMAGES = [np.full((1, 3, 2, 2), value, np.float32) for value in (0.0, 1.0, 2.0)]
 Change = Callable[[str, Array], Outputs]

@@ -5,18 +5,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask
-from converter.refusals import refusal
+from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from modelexport_converter.architectures.layers import decoder_buffers
 from modelexport_converter.architectures.yolov4 import load
 from modelexport_converter.architectures.yolov4_network import Network, Tiny
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from trained.cells import TRAINED, ask
 
 SIZE = (64, 96)
 NETWORKS: Mapping[str, type[Network]] = {"full": Network, "tiny": Tiny}
@@ -57,10 +56,6 @@ def _published(name: str, numbers: Mapping[str, int]) -> str:
     if name.startswith("models."):
         return re.sub(r"^(models\.\d+\.)(conv|bn)", lambda found: f"{found[0]}{numbers[found[1]]}", name)
     return re.sub(r"\.(conv|bn)\.(\w+)$", lambda found: f".conv.{int(found[1] == 'bn')}.{found[2]}", name)
-
-
-def refuse(tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
-    return refusal(Checkpoint(tensors), "YOLOv4", **parameters)
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)
@@ -129,28 +124,28 @@ def test_mish_stays_float_between_convolutions() -> None:
 
 
 def test_other_variant_is_refused_with_both_names() -> None:
-    assert "variant full, the checkpoint has tiny" in refuse(weights("tiny"), variant="full")
+    assert "variant full, the checkpoint has tiny" in refuse(weights("tiny"), "YOLOv4", variant="full")
 
 
 def test_wrong_class_count_is_refused_with_both_numbers() -> None:
-    assert "number of classes 80, the checkpoint has 3" in refuse(weights("tiny"), num_classes=80)
+    assert "number of classes 80, the checkpoint has 3" in refuse(weights("tiny"), "YOLOv4", num_classes=80)
 
 
 @pytest.mark.parametrize("channels", [15, 25])
 def test_fractional_class_count_is_refused(channels: int) -> None:
     last = "models.29.conv18.weight"
     assert last in weights("tiny")
-    assert "not one of pytorch-YOLOv4" in refuse({**weights("tiny"), last: torch.ones(channels, 64, 1, 1)})
+    assert "not one of pytorch-YOLOv4" in refuse({**weights("tiny"), last: torch.ones(channels, 64, 1, 1)}, "YOLOv4")
 
 
 def test_unrelated_weights_are_refused_with_missing_names() -> None:
-    message = refuse({"w": torch.ones(1)})
+    message = refuse({"w": torch.ones(1)}, "YOLOv4")
     assert "down1.conv1.conv" in message
     assert "models.29.conv" in message
 
 
 def test_changed_network_is_refused_by_mismatched_weight() -> None:
-    assert "neck.conv4" in refuse({**weights("full"), "neck.conv4.conv.1.bias": torch.ones(7)})
+    assert "neck.conv4" in refuse({**weights("full"), "neck.conv4.conv.1.bias": torch.ones(7)}, "YOLOv4")
 
 
 def test_program_is_used_unchanged(tmp_path: Path) -> None:

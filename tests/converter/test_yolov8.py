@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from converter.cells import ask, eval_inputs, load_model, run_model
-from converter.refusals import refusal
-from converter.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
+from converter.refusals import refuse
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.architectures.yolov8_network import Classifier, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from trained.cells import ask, eval_inputs, load_model, run_model
+from trained.yolov8_cells import CLASSES, UNTOLD, WEIGHTS
 
 
 def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
@@ -23,10 +23,6 @@ def checkpoint(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
 def bare(architecture: str = "YOLOv8", **facts: Any) -> Checkpoint:
     """Weights alone, from which the published network is rebuilt."""
     return replace(checkpoint(architecture, **facts), module=None)
-
-
-def refuse(found: Checkpoint, architecture: str = "YOLOv8", **parameters: Any) -> str:
-    return refusal(found, architecture, **parameters)
 
 
 def run_ultralytics(architecture: str, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -123,7 +119,7 @@ def test_other_architecture_is_refused_with_both_names() -> None:
 def test_other_ultralytics_networks_are_refused(other: str) -> None:
     from ultralytics import YOLO
 
-    message = refuse(Checkpoint(YOLO(f"{other}.yaml").model.state_dict()))
+    message = refuse(Checkpoint(YOLO(f"{other}.yaml").model.state_dict()), "YOLOv8")
     assert "another ultralytics network" in message or "YOLOv8-OBB" in message
 
 
@@ -133,33 +129,33 @@ def test_fused_weights_are_reported_as_such() -> None:
         for name, value in bare().tensors.items()
         if ".bn." not in name or name.endswith("bn.bias")
     }
-    message = refuse(Checkpoint(fused))
+    message = refuse(Checkpoint(fused), "YOLOv8")
     assert "of a fused network" in message
     assert "give ultralytics' .pt, fused or not" in message
 
 
 def test_unrelated_weights_are_refused() -> None:
-    assert "no network of ultralytics" in refuse(Checkpoint({"w": torch.ones(1)}))
+    assert "no network of ultralytics" in refuse(Checkpoint({"w": torch.ones(1)}), "YOLOv8")
 
 
 def test_wrong_class_count_is_refused_with_both_numbers() -> None:
-    assert "number of classes 80, the checkpoint has 3" in refuse(checkpoint(), num_classes=80)
+    assert "number of classes 80, the checkpoint has 3" in refuse(checkpoint(), "YOLOv8", num_classes=80)
 
 
 def test_other_variant_is_refused_with_both_names() -> None:
-    assert "variant s, the checkpoint has n" in refuse(checkpoint(), variant="s")
+    assert "variant s, the checkpoint has n" in refuse(checkpoint(), "YOLOv8", variant="s")
 
 
 def test_changed_network_is_refused_by_mismatched_weight() -> None:
     found = bare()
     tensors = {**found.tensors, "model.4.cv1.conv.weight": torch.ones(64, 32, 1, 1)}
-    assert "model.4.cv1.conv.weight" in refuse(replace(found, tensors=tensors))
+    assert "model.4.cv1.conv.weight" in refuse(replace(found, tensors=tensors), "YOLOv8")
 
 
 def test_unknown_width_is_refused() -> None:
     found = bare()
     tensors = {**found.tensors, "model.0.conv.weight": torch.ones(24, 3, 3, 3)}
-    assert "24 channels" in refuse(replace(found, tensors=tensors))
+    assert "24 channels" in refuse(replace(found, tensors=tensors), "YOLOv8")
 
 
 def test_keypoints_without_visibility_have_two_values() -> None:
@@ -175,7 +171,7 @@ def test_keypoints_without_visibility_have_two_values() -> None:
 
 def test_ambiguous_keypoint_weights_are_refused() -> None:
     found = Checkpoint(Network("n", 1, (64, 64), keypoints=(6, 2)).state_dict(), {})
-    problem = refuse(found, architecture="YOLOv8-Pose")
+    problem = refuse(found, "YOLOv8-Pose")
     assert "12 channels are 4 keypoints of x, y and visibility or 6 of x and y" in problem
     model = load(replace(found, facts={"kpt_shape": [6, 2]}), ask("YOLOv8-Pose"))
     assert model.outputs[2].name == "keypoints"
@@ -231,7 +227,9 @@ def test_program_may_return_bare_tensor(tmp_path: Path) -> None:
 
 
 def test_program_of_other_size_is_refused(program: Path) -> None:
-    assert "input size (64, 64), the checkpoint has (64, 96)" in refuse(read_checkpoint(program), input_size=(64, 64))
+    assert "input size (64, 64), the checkpoint has (64, 96)" in refuse(
+        read_checkpoint(program), "YOLOv8", input_size=(64, 64)
+    )
 
 
 def test_program_with_other_outputs_is_refused_with_expectation(program: Path) -> None:
@@ -256,4 +254,6 @@ def test_program_output_with_too_few_axes_is_refused(
 
 def test_program_without_image_input_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3),)), tmp_path / "x.pt2")
-    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(read_checkpoint(tmp_path / "x.pt2"))
+    assert "expected one image (1, channels, height, width) of 1 (grey)" in refuse(
+        read_checkpoint(tmp_path / "x.pt2"), "YOLOv8"
+    )

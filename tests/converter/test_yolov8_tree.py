@@ -10,13 +10,13 @@ import torch
 import yaml
 from torch import nn
 
-from converter.cells import ask
-from converter.refusals import refusal
+from converter.refusals import refuse
 from modelexport.api.result import Reference
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
+from trained.cells import ask
 
 SIZE = (64, 128)
 KINDS = {"": "YOLOv8", "-seg": "YOLOv8-SEG", "-cls": "YOLOv8-CLS", "-pose": "YOLOv8-Pose"}
@@ -85,10 +85,6 @@ def check_same(model: Any, folder: Path, architecture: str = "YOLOv8", size: tup
     assert loaded.reference is Reference.CHECKPOINT
     assert loaded.assumptions == ()
     return loaded
-
-
-def refuse(model: Any, folder: Path, architecture: str = "YOLOv8") -> str:
-    return refusal(save(model, folder), architecture, input_size=SIZE)
 
 
 def without_shortcuts(found: Config) -> None:
@@ -250,7 +246,7 @@ def test_third_party_networks_are_named(name: str, family: str, tmp_path: Path) 
     kind = {"world": "World", "rtdetr": "RTDETRDetection", "obb": "OBB", "seg": "Segmentation"}
     suffix = name.rpartition("-")[2].removesuffix(".yaml")
     model = getattr(tasks, f"{kind.get(suffix, 'Detection')}Model")(config(name, nc=80), ch=3, verbose=False)
-    message = refuse(model, tmp_path)
+    message = refuse(save(model, tmp_path), "YOLOv8", input_size=SIZE)
     assert family in message
     assert "architecture Custom" in message
 
@@ -328,11 +324,13 @@ def changed_attribute(model: Any) -> None:
 def test_unknown_layer_is_refused_by_name(change: Callable[[nn.Module], None], problem: str, tmp_path: Path) -> None:
     model = network(config())
     change(model)
-    assert problem in refuse(model, tmp_path)
+    assert problem in refuse(save(model, tmp_path), "YOLOv8", input_size=SIZE)
 
 
 def test_impossible_channel_count_is_refused(tmp_path: Path) -> None:
-    assert "images of 5 channels; images have 1 (grey)" in refuse(network(config(), 5), tmp_path)
+    assert "images of 5 channels; images have 1 (grey)" in refuse(
+        save(network(config(), 5), tmp_path), "YOLOv8", input_size=SIZE
+    )
 
 
 def test_size_not_divisible_by_strides_is_refused(tmp_path: Path) -> None:
@@ -342,4 +340,6 @@ def test_size_not_divisible_by_strides_is_refused(tmp_path: Path) -> None:
 
 
 def test_pickled_network_of_other_package_is_named(tmp_path: Path) -> None:
-    assert "torch.nn.modules.container.Sequential" in refuse(nn.Sequential(nn.Conv2d(3, 3, 3)), tmp_path)
+    assert "torch.nn.modules.container.Sequential" in refuse(
+        save(nn.Sequential(nn.Conv2d(3, 3, 3)), tmp_path), "YOLOv8", input_size=SIZE
+    )

@@ -2,16 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from converter.cells import TRAINED, ask, produce
-from converter.refusals import refusal
+from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from modelexport.matrix.support import Format, Recipe
 from modelexport_converter.architectures.layers import decoder_buffers, fuse
@@ -19,6 +16,7 @@ from modelexport_converter.architectures.yolox import load
 from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, Decoder, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
+from trained.cells import TRAINED, ask, produce
 
 STEM = "backbone.backbone.stem.conv.conv.weight"
 SIZE = (64, 96)
@@ -58,10 +56,6 @@ def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
     )
     return {**made, STEM: made[STEM] / 255}
-
-
-def refuse(tensors: Mapping[str, torch.Tensor], **parameters: Any) -> str:
-    return refusal(Checkpoint(tensors), "YOLOX", **parameters)
 
 
 @pytest.mark.parametrize("variant", SCALES)
@@ -127,23 +121,27 @@ def test_accuracy_in_megvii_checkpoint_is_not_unsafe(tmp_path: Path) -> None:
 
 
 def test_other_variant_is_refused_with_both_names() -> None:
-    assert "variant s, the checkpoint has nano" in refuse(weights(), variant="s")
+    assert "variant s, the checkpoint has nano" in refuse(weights(), "YOLOX", variant="s")
 
 
 def test_wrong_class_count_is_refused_with_both_numbers() -> None:
-    assert "number of classes 80, the checkpoint has 3" in refuse(weights(), num_classes=80)
+    assert "number of classes 80, the checkpoint has 3" in refuse(weights(), "YOLOX", num_classes=80)
 
 
 def test_unrelated_weights_are_refused_with_missing_names() -> None:
-    assert STEM in refuse({"w": torch.ones(1)})
+    assert STEM in refuse({"w": torch.ones(1)}, "YOLOX")
 
 
 def test_unknown_width_is_refused() -> None:
-    assert "has 20 channels, which no variant" in refuse({**weights(), STEM: torch.ones(20, 12, 3, 3)}, variant=None)
+    assert "has 20 channels, which no variant" in refuse(
+        {**weights(), STEM: torch.ones(20, 12, 3, 3)}, "YOLOX", variant=None
+    )
 
 
 def test_changed_network_is_refused_by_mismatched_weight() -> None:
-    assert "backbone.C3_p3.conv1.bn.bias" in refuse({**weights(), "backbone.C3_p3.conv1.bn.bias": torch.ones(7)})
+    assert "backbone.C3_p3.conv1.bn.bias" in refuse(
+        {**weights(), "backbone.C3_p3.conv1.bn.bias": torch.ones(7)}, "YOLOX"
+    )
 
 
 def test_depthwise_convolutions_make_nano_sensitive() -> None:

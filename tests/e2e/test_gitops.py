@@ -9,10 +9,10 @@ from minio import Minio
 
 from e2e.support import CLASSIFIER, RESULTS, SECONDS, Workspace, build_class, build_export
 from integration.argocd import NAMESPACE, Application, State, in_wave, start_argocd
-from integration.control_plane import ControlPlane, write_kubeconfig
 from testcluster.bootstrap import kubectl
 from testcluster.credentials import CA_FILE
 from testcluster.layout import API_SERVER
+from testplane.control_plane import ControlPlane, write_kubeconfig
 
 pytestmark = pytest.mark.own_cluster("the certificates of the test cluster")
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from e2e.support import Body, Workspace, build_export
-from integration.control_plane import wait_until
 from integration.prometheus import start_prometheus
 from testcluster.bootstrap import kubectl
 from testcluster.credentials import CA_FILE, PKI
 from testcluster.installation import SYSTEM_NAMESPACE
 from testcluster.layout import API_SERVER, REPOSITORY
+from testplane.control_plane import wait_until
 
 pytestmark = pytest.mark.own_cluster("the certificates of the test cluster")
 

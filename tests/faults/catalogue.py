@@ -25,13 +25,13 @@ from faults.judge import Order
 from faults.line import FILE_BYTES
 from faults.load import busy_loop
 from faults.world import ALL_TARGETS, REFUSED, Kept, World, leads, wait_for_leader
-from integration.api import Api, ApiError
-from integration.control_plane import wait_until
 from integration.proxy import WRITES
 from modelexport import names
 from testcluster.chart import NAMESPACE
 from testcluster.layout import REPOSITORY
 from testcluster.tools import FAKETIME
+from testplane.api import Api, ApiError
+from testplane.control_plane import wait_until
 from throttle import Way
 
 READS = ("GET",)
@@ -345,9 +345,9 @@ DOWN, DEAF, LEADER, NOTHING, SYSTEM = (
 )
 CLOCK = {"LD_PRELOAD": FAKETIME, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 OFTEN = {"MODELEXPORT_RESYNC_SECONDS": "5"}
-"""Every export is looked at again while a test lasts; what is only wrong at a later look shows."""
+"""Each export is reconciled several times within a test, so that faults of a later reconcile show."""
 NOBODY = "Nothing; look at the API server."
-GIVEN_UP = "The same; a request that is not answered is given up within a minute."
+GIVEN_UP = "The same; an unanswered request is given up within a minute."
 FETCHING = {
     "killed": "Says `Retrying` where a Pod gave up: `fetch` tries again for 2 minutes, then the Job makes another Pod.",
     "frozen": GIVEN_UP,
@@ -370,7 +370,7 @@ FAULTS = (
         "answers to writes are lost",
         by_rules(lost_answers),
         bound=90,
-        does="Finds what it wrote already written, and counts and tells it once.",
+        does="Finds its writes already done, and counts and reports each once.",
         advice=NOBODY,
         share=1.0,
     ),
@@ -378,7 +378,7 @@ FAULTS = (
         "every request takes a second",
         by_rules(lambda: [Rule(delay(1.0), (*WRITES, *READS))]),
         bound=90,
-        does="Works on, more slowly.",
+        does="Keeps working, more slowly.",
         advice=NOBODY,
         share=0.5,
     ),
@@ -386,7 +386,7 @@ FAULTS = (
         "requests are never answered",
         by_rules(lambda: [Rule(stay_silent, (*WRITES, *READS), share=0.5)]),
         bound=120,
-        does="Gives a request up after 30 s and tries again.",
+        does="Gives up a request after 30 s and tries again.",
         advice=f"{NOBODY} If it lasts: {NOTHING}.",
         seconds=45.0,
         only_long=True,
@@ -395,15 +395,15 @@ FAULTS = (
         "watches speak garbage",
         by_rules(garbage, cut=True),
         bound=120,
-        does="Drops the watch and opens it anew; the process goes on.",
-        advice="Look at what lies between: a proxy or load balancer that changes streams.",
+        does="Drops the watch and opens a new one; the process keeps running.",
+        advice="Look for a proxy or load balancer in between that alters streams.",
         share=0.5,
     ),
     Fault(
         "watches are cut",
         cut_watches,
         bound=60,
-        does="Opens them again where they were.",
+        does="Reopens each at the version that it had reached.",
         advice="Nothing.",
         share=0.5,
     ),
@@ -411,8 +411,8 @@ FAULTS = (
         "watches end in their first burst",
         burst_end,
         bound=60,
-        does="Takes nothing for known that was not listed whole.",
-        advice="Look at what lies between: a proxy or load balancer that ends streams.",
+        does="Trusts no list that did not arrive whole.",
+        advice="Look for a proxy or load balancer in between that ends streams.",
         is_hurried=False,
     ),
     *(
@@ -420,8 +420,8 @@ FAULTS = (
             f"the watch of {plural} falls silent",
             silence_of(plural),
             bound=150,
-            does="Notices it by listing, fails `/healthz` and is started again; ends nothing by what it did not hear.",
-            advice=f"Nothing; if it comes again: {DEAF}.",
+            does="Notices it by listing, fails `/healthz` and is restarted; a missing event alone ends no target.",
+            advice=f"Nothing; if it happens again: {DEAF}.",
             only_long=plural != "jobs",
         )
         for plural in ("modelexports", "jobs", "nodes")
@@ -431,7 +431,7 @@ FAULTS = (
         silence_of("pods"),
         bound=300,
         does="The same; by default it is noticed within 75 s.",
-        advice=f"Nothing; if it comes again: {DEAF}.",
+        advice=f"Nothing; if it happens again: {DEAF}.",
         seconds=60.0,
         is_hurried=False,
         only_long=True,
@@ -440,22 +440,22 @@ FAULTS = (
         "the watch of pods falls silent, the clock is ahead",
         silence_of("pods"),
         bound=150,
-        does="The same: no local clock is a proof that a Pod is gone.",
-        advice=f"Nothing; if it comes again: {DEAF}.",
+        does="The same: a local clock is no proof that a Pod is gone.",
+        advice=f"Nothing; if it happens again: {DEAF}.",
         settings={**CLOCK, "FAKETIME": "+600s"},
     ),
     Fault(
         "the operator is killed",
         operator_kills,
         bound=90,
-        does="Starts, lists, and goes on where it was; nothing is kept in it.",
+        does="Restarts, lists, and continues where it was; it keeps no state of its own.",
         advice=f"Nothing. If it does not come back: {DOWN}.",
     ),
     Fault(
         "the API server is killed",
         server_kill("kube-apiserver"),
         bound=120,
-        does="Waits and connects again; it is not ready meanwhile.",
+        does="Waits and reconnects; meanwhile it is not ready.",
         advice=f"Restore the API server; while it is away: {DEAF}.",
     ),
     Fault(
@@ -469,7 +469,7 @@ FAULTS = (
         "API server and etcd are killed",
         server_kill("kube-apiserver", "etcd"),
         bound=150,
-        does="Waits and connects again.",
+        does="Waits and reconnects.",
         advice="Restore both.",
         only_long=True,
     ),
@@ -477,8 +477,8 @@ FAULTS = (
         "two operators without election",
         as_it_is,
         bound=90,
-        does="Each conflict is looked at again; nothing is made twice, since names follow from what is asked for. Each "
-        "operator counts every conversion, so that sums over both are doubled.",
+        does="Reconciles again after each conflict; nothing is created twice, since names follow from the spec. Each "
+        "operator counts every conversion, so sums over both are doubled.",
         advice="Switch leader election on (`replicas: 2` of the chart).",
         operators=2,
     ),
@@ -486,7 +486,7 @@ FAULTS = (
         "the leader is frozen",
         frozen_leader,
         bound=120,
-        does="Another one leads when the Lease has run out; the frozen one writes nothing and leaves.",
+        does="Another one leads as soon as the Lease expires; the frozen one writes nothing more and exits.",
         advice=f"Nothing. If nobody leads: {LEADER}.",
         operators=2,
         exits=(EXIT_DEPOSED,),
@@ -496,7 +496,7 @@ FAULTS = (
         "the leader loses its Lease",
         lease_losses,
         bound=120,
-        does="Leaves with exit code 75 within seconds, whatever its tasks do, and comes back as a follower.",
+        does="Exits with code 75 within seconds, whatever its tasks do, and comes back as a follower.",
         advice=f"Nothing. If nobody leads: {LEADER}.",
         exits=(EXIT_DEPOSED,),
         is_elected=True,
@@ -507,7 +507,7 @@ FAULTS = (
             as_it_is,
             bound=90,
             does="Counts durations on a monotonic clock or between two times of the server.",
-            advice="Set the clock of the node right (NTP).",
+            advice="Correct the clock of the node (NTP).",
             settings={**CLOCK, **OFTEN, "FAKETIME": offset},
             deletes=True,
         )
@@ -518,7 +518,7 @@ FAULTS = (
         clock_jump,
         bound=90,
         does="The same.",
-        advice="Set the clock of the node right (NTP).",
+        advice="Correct the clock of the node (NTP).",
         settings={**CLOCK, **OFTEN, "FAKETIME_TIMESTAMP_FILE": "{folder}/clock", "FAKETIME_NO_CACHE": "1"},
         deletes=True,
     ),
@@ -526,7 +526,7 @@ FAULTS = (
         "a namespace is deleted",
         deleted_namespace,
         bound=90,
-        does="Lets the exports of that namespace go; the others go on.",
+        does="Forgets the exports of that namespace; the others continue.",
         advice="Nothing.",
         settings={"MODELEXPORT_NAMESPACES": ""},
     ),
@@ -534,7 +534,7 @@ FAULTS = (
         "our definition is changed",
         changed_definition,
         bound=90,
-        does="Opens the watch again that the API server ends.",
+        does="Reopens the watch, which the API server ends.",
         advice="Nothing.",
     ),
     *(

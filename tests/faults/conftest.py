@@ -8,10 +8,10 @@ from faults.page import write_page
 from faults.runner import Row, build_table
 from faults.world import LONG, SHORT, Stage
 from integration import fixtures
-from integration.api import Api
-from integration.control_plane import ControlPlane
 from integration.proxy import Proxy
 from testcluster.chart import NAMESPACE
+from testplane.api import Api
+from testplane.control_plane import ControlPlane
 
 plane, proxy, api = fixtures.plane, fixtures.proxy, fixtures.api
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import SOURCES
-from integration.api import Api, Body
-from integration.control_plane import start_process
 from integration.kubelet import fail, refuse, run, succeed, terminate
 from modelexport import names
 from modelexport.api.request import ConversionRequest
@@ -27,8 +25,10 @@ from modelexport_converter.local import make_places
 from modelexport_converter.publishing.converted_output import DRAFT_FILE
 from s3_servers import VERSITYGW, S3Server, serve
 from security.test_hostile_outputs import good_draft
+from testplane.api import Api, Body
+from testplane.control_plane import start_process
+from testplane.objects import make_export
 from throttle import Throttle
-from unit.operator.objects import make_export
 
 FILE_BYTES = 4 << 20
 """Of each checkpoint and each artifact: more than a frozen server takes before it is asked for more."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from integration.process import Operator
+from testplane.process import Operator
 
 ASKERS = 24
 """A turn of the event loop renders the metrics so often: some tenths of a second."""

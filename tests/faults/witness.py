@@ -8,7 +8,7 @@ from http.client import HTTPException
 
 from faults import history
 from faults.history import Sight
-from integration.api import EXPORTS, JOBS, PODS, Api, ApiError, Body
+from testplane.api import EXPORTS, JOBS, PODS, Api, ApiError, Body
 
 PATHS = {history.EXPORTS: EXPORTS, history.JOBS: JOBS, history.PODS: PODS}
 RETRY_SECONDS = 0.2

@@ -18,14 +18,14 @@ from faults.injection import Injector
 from faults.judge import Order, Reported, find_unreported, is_all_reported
 from faults.line import Line, open_line
 from faults.witness import TROUBLE, Witness
-from integration.api import EVENTS, EXPORTS, Api, ApiError, Body
-from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
 from integration.kubelet import Kubelet, meanwhile, refuse, succeed
-from integration.process import Operator
 from integration.proxy import Proxy
 from modelexport import names
 from modelexport.matrix.support import TARGETS
-from unit.operator.objects import make_export, result_text
+from testplane.api import EVENTS, EXPORTS, Api, ApiError, Body
+from testplane.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
+from testplane.objects import make_export, result_text
+from testplane.process import Operator
 
 REFUSED, REFUSAL = "ONNX/FP16", "VerificationFailed"
 """The target of every second export that is not verified, and how it ends."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from converter.cells import ask
 from fuzz.mutators import Mutator, json_tree, opcodes, spliced
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
@@ -32,6 +31,7 @@ from modelexport_converter.publishing import converted_output
 from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, WatchEndedError, parse_event
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
+from trained.cells import ask
 
 CORPUS = Path(__file__).parent / "corpus"
 RELEASE = Path(__file__).parents[2] / "testdata/models/releases/8.3.0-classify-finished.pt"

@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from health_cases import ARGOCD
-from integration.api import Api, Body
-from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, run_process, wait_until
-from ports import free_port
 from testcluster.layout import module_dir
+from testcluster.ports import free_port
 from testcluster.tools import install_gitops
+from testplane.api import Api, Body
+from testplane.control_plane import TIMEOUT_SECONDS, ControlPlane, run_process, wait_until
 
 NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"

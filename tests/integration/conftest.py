@@ -3,8 +3,8 @@ from collections.abc import Iterator
 import pytest
 
 from integration import fixtures
-from integration.control_plane import ControlPlane
-from integration.process import Operator
+from testplane.control_plane import ControlPlane
+from testplane.process import Operator
 
 plane, proxy, api = fixtures.plane, fixtures.proxy, fixtures.api
 

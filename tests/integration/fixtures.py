@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.api import CLASSES, Api
-from integration.control_plane import ControlPlane, start_control_plane
-from integration.installation import install_definitions
 from integration.proxy import Proxy, start_proxy
-from unit.operator.objects import make_class
+from testplane.api import CLASSES, Api
+from testplane.control_plane import ControlPlane, start_control_plane
+from testplane.installation import install_definitions
+from testplane.objects import make_class
 
 
 @pytest.fixture(scope="session")

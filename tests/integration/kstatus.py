@@ -3,9 +3,9 @@
 import json
 import subprocess
 
-from integration.api import Body
 from testcluster.layout import module_dir
 from testcluster.tools import install_gitops
+from testplane.api import Body
 
 
 def ask_kstatus(*bodies: Body) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from integration.api import PODS, Api, ApiError, Body
 from modelexport import names
 from modelexport_operator.jobs.conversion_job import STEPS, output_of
 from modelexport_operator.kube.clock import format_time, now
-from unit.operator.objects import ended, publish_into, result_text
+from testplane.api import PODS, Api, ApiError, Body
+from testplane.objects import ended, publish_into, result_text
 
 End = Callable[[Api, Body], None]
 

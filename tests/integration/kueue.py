@@ -9,12 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from integration.api import Api, Body
-from integration.control_plane import ControlPlane, run_process, wait_until
-from ports import free_port
 from testcluster.chart import helm, load
 from testcluster.layout import module_dir
+from testcluster.ports import free_port
 from testcluster.tools import install_kueue
+from testplane.api import Api, Body
+from testplane.control_plane import ControlPlane, run_process, wait_until
 
 NAMESPACE = "kueue-system"
 GROUP_VERSION = "kueue.x-k8s.io/v1beta2"

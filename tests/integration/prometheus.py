@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from integration.control_plane import run_process, wait_until
-from ports import free_port
+from testcluster.ports import free_port
+from testplane.control_plane import run_process, wait_until
 
 PROGRAM = "/usr/bin/prometheus"
 NAMESPACE = "modelexport-system"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 
-from integration.control_plane import ControlPlane
-from ports import free_port
+from testcluster.ports import free_port
+from testplane.control_plane import ControlPlane
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 HOP_HEADERS = ("Host", "Transfer-Encoding", "Connection", "Content-Length", "Content-Encoding")

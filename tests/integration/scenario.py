@@ -1,8 +1,8 @@
 """One scenario for all faults: one target is published, one fails for good. Undisturbed, it takes some 14 writes."""
 
-from integration.api import EXPORTS, JOBS, PODS, Api, Body
 from integration.kubelet import End, play_kubelet, refuse, succeed
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, JOBS, PODS, Api, Body
+from testplane.objects import make_export
 
 STEPS = range(1, 17)
 """The writes at which a fault can strike, and two beyond the last one."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, Api, ApiError, Body
-from integration.control_plane import ControlPlane
 from testcluster.chart import load, render
-from unit.operator.objects import make_class, make_export
+from testplane.api import CLASSES, EXPORTS, Api, ApiError, Body
+from testplane.control_plane import ControlPlane
+from testplane.objects import make_class, make_export
 
 SHA = "ab" * 32
 STORAGE = {"endpoint": "http://minio:9000", "bucket": "exports"}

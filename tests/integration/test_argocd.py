@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from health_cases import UNSEEN_MESSAGE
-from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
 from integration.argocd import Application, State, in_wave, start_argocd
-from integration.control_plane import ControlPlane, start_control_plane
-from integration.installation import render_rights
 from integration.kubelet import play_kubelet, refuse, run
-from integration.process import Operator
 from testcluster.chart import NAMESPACE, load
 from testcluster.layout import REPOSITORY
-from unit.operator.objects import make_class, make_export
+from testplane.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
+from testplane.control_plane import ControlPlane, start_control_plane
+from testplane.installation import render_rights
+from testplane.objects import make_class, make_export
+from testplane.process import Operator
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CONFIG_MAPS = "/api/v1/namespaces/{0}/configmaps"

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 import modelexport
-from integration.api import EXPORTS, PODS, Api, Body
-from integration.control_plane import OPERATOR_TOKEN, ControlPlane, write_kubeconfig
 from integration.kubelet import End, play_kubelet, refuse, run, succeed
 from modelexport import names
 from modelexport.client import client as module
@@ -22,7 +20,9 @@ from modelexport.client.kubernetes_api import KubernetesApi
 from modelexport_operator.jobs.conversion_job import output_of
 from s3_servers import ACCESS_KEY, MINIO, SECRET_KEY, S3Server, serve
 from testcluster.layout import tool
-from unit.operator.objects import result_text
+from testplane.api import EXPORTS, PODS, Api, Body
+from testplane.control_plane import OPERATOR_TOKEN, ControlPlane, write_kubeconfig
+from testplane.objects import result_text
 
 pytestmark = pytest.mark.usefixtures("operator")
 

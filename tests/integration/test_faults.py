@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.api import EVENTS, EXPORTS, JOBS, Api
-from integration.control_plane import ControlPlane
-from integration.process import Operator
 from integration.proxy import Fault, Proxy
 from integration.scenario import STEPS, begin_scenario, check_the_end, run_scenario
+from testplane.api import EVENTS, EXPORTS, JOBS, Api
+from testplane.control_plane import ControlPlane
+from testplane.process import Operator
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from health_cases import ARGOCD, Body, argo_message_of, fixtures, golden_bodies, verdict_of
-from integration.api import EXPORTS, Api
 from integration.argocd import run_argocd
 from integration.kstatus import ask_kstatus
 from testcluster.tools import install_gitops
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, Api
+from testplane.objects import make_export
 
 BODIES = {**fixtures(), **golden_bodies()}
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import EXPORTS, Api
-from integration.control_plane import write_kubeconfig
 from integration.kubelet import play_kubelet
-from integration.process import SOURCES, Operator
 from integration.proxy import Proxy
-from ports import free_port
-from unit.operator.objects import make_export
+from testcluster.ports import free_port
+from testplane.api import EXPORTS, Api
+from testplane.control_plane import write_kubeconfig
+from testplane.objects import make_export
+from testplane.process import SOURCES, Operator
 
 OFTEN = {"MODELEXPORT_WATCH_CHECK_SECONDS": "0.5", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "1"}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import EXPORTS, JOBS, PODS, Api, ApiError, Body
 from integration.kubelet import play_kubelet
-from integration.process import Operator
 from modelexport import names
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, JOBS, PODS, Api, ApiError, Body
+from testplane.objects import make_export
+from testplane.process import Operator
 
 OURS = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
 SAFE = {

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import Api
 from integration.kubelet import play_kubelet
-from integration.process import Operator
 from integration.proxy import Fault, Proxy
 from integration.scenario import ENDS, STEPS, begin_scenario, check_the_end
+from testplane.api import Api
+from testplane.process import Operator
 
 
 @pytest.mark.parametrize("step", [pytest.param(step, marks=pytest.mark.xdist_group(f"step-{step}")) for step in STEPS])

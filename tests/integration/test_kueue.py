@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
-from integration.control_plane import ControlPlane, start_control_plane
-from integration.installation import install_definitions
 from integration.kubelet import play_kubelet, run
 from integration.kueue import CHECKS, LOCAL_QUEUES, PRIORITIES, WORKLOADS, Queue, create, start_kueue
 from integration.test_deletion import CLEAN, is_gone, removed, story
-from unit.operator.objects import make_class, make_export
+from testplane.api import CLASSES, EXPORTS, JOBS, PODS, Api, Body
+from testplane.control_plane import ControlPlane, start_control_plane
+from testplane.installation import install_definitions
+from testplane.objects import make_class, make_export
 
 pytestmark = pytest.mark.usefixtures("operator")
 

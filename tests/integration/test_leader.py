@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import EXPORTS, JOBS, PODS, Api, Body
-from integration.control_plane import TIMEOUT_SECONDS, ControlPlane
 from integration.kubelet import play_kubelet, succeed
-from integration.process import Operator
 from integration.proxy import Proxy
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, JOBS, PODS, Api, Body
+from testplane.control_plane import TIMEOUT_SECONDS, ControlPlane
+from testplane.objects import make_export
+from testplane.process import Operator
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/modelexport-system/leases"
 LEASE_NAME = "modelexport-operator"

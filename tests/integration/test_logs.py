@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from integration.api import EVENTS, JOBS, Api
-from integration.control_plane import ControlPlane
-from integration.process import Operator
 from integration.scenario import run_scenario
+from testplane.api import EVENTS, JOBS, Api
+from testplane.control_plane import ControlPlane
+from testplane.process import Operator
 
 
 def log_of(operator: Operator) -> list[dict[str, str]]:

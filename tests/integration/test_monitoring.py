@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from integration.api import EXPORTS, Api
-from integration.control_plane import ControlPlane, wait_until
 from integration.kubelet import End, fail, find_no_node, play_kubelet, refuse, run, succeed
-from integration.process import Operator
 from integration.prometheus import NAMESPACE, Prometheus, scrape_port, start_prometheus
 from modelexport.api.result import Accuracy
 from testcluster.layout import REPOSITORY
-from unit.operator.objects import make_export, result_text
+from testplane.api import EXPORTS, Api
+from testplane.control_plane import ControlPlane, wait_until
+from testplane.objects import make_export, result_text
+from testplane.process import Operator
 
 FILES = REPOSITORY / "helm/modelexport-operator/files"
 SHORTER = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, JOBS, PODS, Api, ApiError, Body
-from integration.control_plane import ControlPlane
 from integration.kubelet import End, fail, find_no_node, play_kubelet, refuse, run, succeed
-from integration.process import Operator
-from unit.operator.objects import make_class, make_export, result_text
+from testplane.api import CLASSES, EXPORTS, JOBS, PODS, Api, ApiError, Body
+from testplane.control_plane import ControlPlane
+from testplane.objects import make_class, make_export, result_text
+from testplane.process import Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
 

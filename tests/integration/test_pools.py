@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
-from integration.control_plane import ControlPlane
 from integration.kubelet import meanwhile, play_kubelet, run, succeed
-from integration.process import Operator
 from integration.test_deletion import CLEAN, is_gone, removed, story
-from unit.operator.objects import make_class, make_export, make_node
+from testplane.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
+from testplane.control_plane import ControlPlane
+from testplane.objects import make_class, make_export, make_node
+from testplane.process import Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
 

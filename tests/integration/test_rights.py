@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from integration.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
-from integration.control_plane import OPERATOR_USER, ControlPlane
-from integration.installation import rights_of_the_operator
 from integration.kubelet import play_kubelet, run, succeed
-from integration.process import Operator
-from unit.operator.objects import make_class, make_export, make_node
+from testplane.api import CLASSES, EXPORTS, JOBS, NODES, PODS, Api, Body
+from testplane.control_plane import OPERATOR_USER, ControlPlane
+from testplane.installation import rights_of_the_operator
+from testplane.objects import make_class, make_export, make_node
+from testplane.process import Operator
 
 ROLES = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.api import EXPORTS, PODS, Api, Body
 from integration.kubelet import play_kubelet, succeed
-from integration.process import Operator
 from integration.proxy import Proxy
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, PODS, Api, Body
+from testplane.objects import make_export
+from testplane.process import Operator
 
 
 @pytest.fixture(scope="module")

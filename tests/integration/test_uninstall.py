@@ -5,11 +5,11 @@ import shlex
 
 import pytest
 
-from integration.api import EXPORTS, Api, ApiError
-from integration.control_plane import ControlPlane
 from modelexport.names import FINALIZER
 from testcluster.layout import REPOSITORY
-from unit.operator.objects import make_export
+from testplane.api import EXPORTS, Api, ApiError
+from testplane.control_plane import ControlPlane
+from testplane.objects import make_export
 
 
 def commands(api: Api) -> list[list[str]]:

@@ -17,7 +17,7 @@ from modelexport_converter.stores.addresses import is_allowed
 from testcluster.chart import CHART, NAMESPACE, RELEASE, Body, helm, load, render
 from testcluster.layout import REPOSITORY, tool
 from testcluster.tools import install
-from unit.operator.objects import build_all, make_class, make_export
+from testplane.objects import build_all, make_class, make_export
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [path.name.removesuffix(".values.yaml") for path in sorted(GOLDEN.glob("*.values.yaml"))]

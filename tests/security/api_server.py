@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from integration.process import Operator
+from testplane.process import Operator
 
 Body = dict[str, Any]
 GROUPS = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from integration.process import Operator
 from security.api_server import ApiServer, served, wait_for
+from testplane.process import Operator
 
 
 def error(**fields: Any) -> bytes:

@@ -38,7 +38,7 @@ from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.event_recorder import build_event
 from modelexport_operator.status.conditions import recorded_targets
 from modelexport_operator.status.events import Event
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converter.cells import ask
 from modelexport.api.reasons import Reason
 from modelexport_converter.architectures.yolov8 import load
 from modelexport_converter.checkpoints.archive import TorchArchive
@@ -41,6 +40,7 @@ from security.hostile_pickles import (
     two_tables,
     ways_to_call,
 )
+from trained.cells import ask
 
 OUTCOMES = {
     Reason.CHECKPOINT_UNSAFE,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from converter.cells import ask
 from modelexport.api.reasons import Reason
 from modelexport.text import is_clean
 from modelexport_converter.architectures.custom import load
@@ -46,6 +45,7 @@ from security.hostile_programs import (
     wrapped,
     write,
 )
+from trained.cells import ask
 
 UNSAFE, MISMATCH, UNREADABLE = Reason.CHECKPOINT_UNSAFE, Reason.CHECKPOINT_MISMATCH, Reason.CHECKPOINT_UNREADABLE
 OUTCOMES = {UNSAFE, MISMATCH, UNREADABLE, Reason.WEIGHTS_NOT_FINITE}

@@ -14,9 +14,9 @@ from modelexport.api.spec import DataRef, parse_class, parse_export
 from modelexport.cli import main
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetch import CHECKPOINT, DATASET, fetch
-from modelexport_converter.stores import open_store
 from modelexport_converter.stores.addresses import is_allowed, parse_networks
-from unit.operator.objects import make_class
+from modelexport_converter.stores.opening import open_store
+from testplane.objects import make_class
 
 CREDENTIALS = "contains credentials, which would be public"
 AUTHORITY = "has an invalid host or port"

@@ -79,7 +79,13 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
     try:
         code = child.wait()
     finally:
-        _end(child)
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
     if not code:
         return None
     try:
@@ -87,13 +93,3 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
             return ConversionResult.from_json(file.read(names.TERMINATION_MESSAGE_LIMIT).decode(), exit_code=code)
     except (OSError, ValueError):
         raise ChildDied(code) from None
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()

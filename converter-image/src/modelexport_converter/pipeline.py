@@ -194,19 +194,15 @@ def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
         backend.convert(model, base, path)
 
     with library_errors("convert the model"), name_unsupported_operator(model, write, f"part{_suffix(work.request)}"):
-        path, made = work.cache.provide(_key(work), partial(write, model))
+        request = work.request
+        key = f"{_digest(work, format=request.target.format, scheme=_base(request))}{_suffix(request)}"
+        path, made = work.cache.provide(key, partial(write, model))
     announce("converted file", scheme=base, made=made)
     return path
 
 
 def _base(request: ConversionRequest) -> Recipe:
     return BACKENDS[request.target.format].base(request.recipe)
-
-
-def _key(work: Conversion) -> str:
-    """Return the cache key of the converted file: a digest of everything that it is made from."""
-    request = work.request
-    return f"{_digest(work, format=request.target.format, scheme=_base(request))}{_suffix(request)}"
 
 
 def _digest(work: Conversion, **more: object) -> str:

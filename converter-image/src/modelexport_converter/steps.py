@@ -24,7 +24,7 @@ from modelexport_converter.runtime.artifact_cache import ArtifactCache
 from modelexport_converter.runtime.outcome import explain
 from modelexport_converter.runtime.progress import Stages
 from modelexport_converter.runtime.threads import limit_threads
-from modelexport_converter.stores import open_store
+from modelexport_converter.stores.opening import open_store
 
 Step = Callable[[Mapping[str, str], ConversionRequest, Stages], ConversionResult | None]
 

@@ -69,7 +69,11 @@ def presign(
     text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
     request = "\n".join((method, path, text, f"host:{_host(endpoint)}", "", "host", "UNSIGNED-PAYLOAD"))
     signed = "\n".join((ALGORITHM, at, scope, hashlib.sha256(request.encode()).hexdigest()))
-    signature = hmac.new(_key(credentials, day), signed.encode(), hashlib.sha256).hexdigest()
+    # The key that signs on this day, in this region, for this service.
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in (day, credentials.region, "s3", "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    signature = hmac.new(key, signed.encode(), hashlib.sha256).hexdigest()
     return f"{object_url(endpoint, uri)}?{text}&X-Amz-Signature={signature}"
 
 
@@ -87,10 +91,3 @@ def _host(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     usual = {"http": 80, "https": 443}[parts.scheme]
     return parts.netloc.removesuffix(f":{usual}")
-
-
-def _key(credentials: Credentials, day: str) -> bytes:
-    key = f"AWS4{credentials.secret_key}".encode()
-    for part in (day, credentials.region, "s3", "aws4_request"):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    return key

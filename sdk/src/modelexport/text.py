@@ -77,7 +77,12 @@ def is_clean(text: str) -> bool:
 def _clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
-    return _limit_marks("".join(map(_show, _BREAK.sub(" ", _SEQUENCE.sub("", text)))))
+    kept, marks = [], 0
+    for character in "".join(map(_show, _BREAK.sub(" ", _SEQUENCE.sub("", text)))):
+        marks = marks + 1 if unicodedata.category(character) in _MARKS else 0
+        if marks <= MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 @lru_cache(maxsize=4096)
@@ -90,15 +95,6 @@ def _show(character: str) -> str:
     if category in _REPLACED:
         return REPLACEMENT
     return " " if category in _SPACES else character
-
-
-def _limit_marks(text: str) -> str:
-    kept, marks = [], 0
-    for character in text:
-        marks = marks + 1 if unicodedata.category(character) in _MARKS else 0
-        if marks <= MOST_MARKS:
-            kept.append(character)
-    return "".join(kept)
 
 
 class _Quote(reprlib.Repr):

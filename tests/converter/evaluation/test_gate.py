@@ -12,8 +12,6 @@ import pytest
 
 from command_line import CommandLine, model_export
 from converter import labelled
-from converter.cells import load_model, run_model
-from converter.trained import MODELS
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Accuracy, Verification
 from modelexport.api.spec import DataRef, DropType, Evaluation, OnDrop
@@ -26,6 +24,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.model import LoadedModel
 from models import accuracy
+from trained.cells import load_model, run_model
+from trained.model import MODELS
 
 COUNT = 8
 

@@ -10,7 +10,7 @@ import pytest
 from modelexport.client.downloads import file_name
 from modelexport.client.links import Signer, is_job_of, signing_pod
 from modelexport.errors import BadInput
-from unit.operator.objects import build_all, make_class, make_export
+from testplane.objects import build_all, make_class, make_export
 
 ENDPOINT = "http://minio.storage.svc:9000"
 URI = "s3://exports/team/shapes/a b.onnx"

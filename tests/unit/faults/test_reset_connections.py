@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from integration.tls import trusting
+from testplane.tls import trusting
 
 
 def test_socket_is_closed_after_early_reset() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from modelexport_operator.kube.client import ClusterError
 from modelexport_operator.kube.resources import JOBS, WORKLOADS, Resource, Scope
 from modelexport_operator.kube.watch_stream import Page
-from unit.operator.objects import Body
+from testplane.objects import Body
 
 
 class FakeCluster:

@@ -11,8 +11,8 @@ from modelexport_operator.kube.clock import now
 from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime.controller import COOLDOWN_SECONDS, END_SECONDS, LONGEST_STEP_SECONDS, Controller
+from testplane.objects import Body, complete, ended, make_class, make_export, make_job, make_pod, result_text
 from unit.operator.fakes import FakeCluster, at
-from unit.operator.objects import Body, complete, ended, make_class, make_export, make_job, make_pod, result_text
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

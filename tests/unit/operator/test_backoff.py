@@ -8,7 +8,7 @@ from modelexport_operator.kube.client import UnavailableError
 from modelexport_operator.kube.resources import JOBS, Scope
 from modelexport_operator.runtime.informer import STEADY_SECONDS, listen_forever
 from modelexport_operator.settings import Settings
-from unit.operator.objects import Body
+from testplane.objects import Body
 
 
 @pytest.mark.parametrize(("roll", "stretch"), [(0.0, 1.0), (1.0, 1 + JITTER)])

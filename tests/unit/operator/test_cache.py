@@ -9,7 +9,7 @@ from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, P
 from modelexport_operator.kube.types import key_of
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.status.conditions import READY, find_condition
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,

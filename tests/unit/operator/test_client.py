@@ -22,7 +22,7 @@ from modelexport_operator.kube.client import (
 )
 from modelexport_operator.kube.resources import CLASSES, JOBS, Scope, scopes_of
 from modelexport_operator.kube.watch_stream import OBJECT_LIMIT
-from unit.operator.objects import Body, build_all, make_class, make_export
+from testplane.objects import Body, build_all, make_class, make_export
 from unit.operator.serving import Answer, serve
 
 JOB = build_all(make_export("ONNX/FP16"), make_class())["ONNX/FP16"]

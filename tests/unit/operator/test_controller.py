@@ -26,8 +26,7 @@ from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.runtime.event_recorder import build_event
 from modelexport_operator.runtime.kueue_admissions import FIRST_SECONDS
 from modelexport_operator.status.events import Event
-from unit.operator.fakes import FakeCluster, at
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,
@@ -41,6 +40,7 @@ from unit.operator.objects import (
     make_workload,
     result_text,
 )
+from unit.operator.fakes import FakeCluster, at
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

@@ -12,7 +12,7 @@ from modelexport.environment import escape, unescape
 from modelexport.matrix.measured import FullSize, Measured, Numbers
 from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.conversion_job import request_of, storage_of
-from unit.operator.objects import Body, build_all, make_class, make_export
+from testplane.objects import Body, build_all, make_class, make_export
 
 STEPS = ("fetch", "convert", "publish")
 TOKEN = "X-Amz-Signature=0123456789abcdef"

@@ -4,7 +4,7 @@ from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, Resource
 from modelexport_operator.kube.types import key_of
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.demand_index import DemandIndex
-from unit.operator.objects import Body, complete, make_class, make_export, make_job
+from testplane.objects import Body, complete, make_class, make_export, make_job
 
 VERSIONS = iter(range(1, 10_000))
 WAITING = {"format": "ONNX", "precision": "FP32", "state": "Pending", "reason": "LimitReached"}

@@ -6,7 +6,7 @@ import pytest
 from modelexport_operator.kube.client import ClusterError, ConflictError, NotFoundError, RejectedError, UnavailableError
 from modelexport_operator.leadership.election import Election, LeaseLostError, NoElection
 from modelexport_operator.settings import Settings
-from unit.operator.objects import Body
+from testplane.objects import Body
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

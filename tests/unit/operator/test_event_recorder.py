@@ -9,8 +9,8 @@ from modelexport_operator.kube.clock import now
 from modelexport_operator.runtime import event_recorder as module
 from modelexport_operator.runtime.event_recorder import EventRecorder
 from modelexport_operator.status.events import Event
+from testplane.objects import Body, make_export
 from unit.operator.fakes import at
-from unit.operator.objects import Body, make_export
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

@@ -4,7 +4,7 @@ import pytest
 
 from modelexport_operator.status.conditions import RecordedStatus, recorded_targets
 from modelexport_operator.status.events import compare_statuses, finished_targets
-from unit.operator.objects import Body
+from testplane.objects import Body
 
 
 def entry(state: str, reason: str, **more: Any) -> Body:

@@ -5,7 +5,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.spec import ExportClass, parse_class, parse_export
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.reconcile.export_class import find_class
-from unit.operator.objects import make_class, make_export
+from testplane.objects import make_class, make_export
 
 
 @pytest.mark.parametrize("order", [1, -1])

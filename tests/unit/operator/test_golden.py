@@ -24,8 +24,8 @@ from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.scheduling.fair_share import Demand
 from modelexport_operator.status.conditions import RecordedStatus, status_of
 from modelexport_operator.status.events import compare_statuses
+from testplane.objects import Body, make_class, make_clean_job, make_job, make_node, make_pod
 from unit.operator.golden import CASES, GOLDEN, check, read
-from unit.operator.objects import Body, make_class, make_clean_job, make_job, make_node, make_pod
 
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Evaluation", "Storage"))),

@@ -6,7 +6,7 @@ import pytest
 from modelexport_operator.leadership.election import NoElection
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime.health import serve_http
-from ports import free_port
+from testcluster.ports import free_port
 
 
 @pytest.mark.parametrize(("is_lost", "status"), [(False, 200), (True, 503)])

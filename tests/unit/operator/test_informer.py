@@ -13,7 +13,7 @@ from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime import informer
 from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.runtime.informer import listen_forever
-from unit.operator.objects import Body
+from testplane.objects import Body
 from unit.operator.serving import serve
 
 EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}

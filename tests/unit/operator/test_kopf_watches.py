@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fake_api import FakeApi, serve
-from integration.control_plane import write_kubeconfig
 from modelexport_operator.kube.client import Cluster
 from modelexport_operator.kube.resources import CLASSES, EXPORTS
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.runtime.kopf_watches import build_registry, watch_forever
-from unit.operator.objects import Body, make_class, make_export
+from testplane.control_plane import write_kubeconfig
+from testplane.objects import Body, make_class, make_export
 
 
 @pytest.fixture

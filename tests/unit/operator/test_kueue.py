@@ -6,7 +6,7 @@ from modelexport.api.reasons import Reason
 from modelexport.names import WORKLOAD_PRIORITY_LABEL
 from modelexport_operator.jobs.kueue import explain_kueue, waits_for_kueue
 from modelexport_operator.kube.pruning import prune_workload
-from unit.operator.objects import Body, complete, make_condition, make_export, make_job, make_workload
+from testplane.objects import Body, complete, make_condition, make_export, make_job, make_workload
 
 JOB = make_job(make_export("ONNX/FP16"), "ONNX/FP16", suspend=True, queue="team")
 NO_FIT = "couldn't assign flavors to pod set main: "

@@ -14,8 +14,8 @@ from modelexport_operator.runtime.kueue_admissions import (
     REFUSED_SECONDS,
     KueueAdmissions,
 )
+from testplane.objects import Body, make_condition, make_export, make_job, make_workload
 from unit.operator.fakes import FakeCluster
-from unit.operator.objects import Body, make_condition, make_export, make_job, make_workload
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

@@ -12,7 +12,7 @@ from modelexport_operator.leadership.lease import (
     owner_of_token,
     released,
 )
-from unit.operator.objects import Body
+from testplane.objects import Body
 
 LATER = "2026-01-02T03:04:05.000000Z"
 

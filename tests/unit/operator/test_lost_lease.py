@@ -18,7 +18,7 @@ from modelexport_operator.leadership.election import Election, LeaseLostError
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.settings import Settings
-from unit.operator.objects import Body, make_class, make_export
+from testplane.objects import Body, make_class, make_export
 
 LOSSES = 20
 TURN_SECONDS = 0.25

@@ -12,8 +12,8 @@ from modelexport_operator.kube.client import AlreadyExistsError, ConflictError, 
 from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime.controller import Controller
+from testplane.objects import Body, build_all, complete, ended, make_class, make_export, make_pod, result_text
 from unit.operator.fakes import FakeCluster, at
-from unit.operator.objects import Body, build_all, complete, ended, make_class, make_export, make_pod, result_text
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 

@@ -11,7 +11,7 @@ from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.state import State, TargetState
 from modelexport_operator.metrics.definitions import LABELS, METRICS, OPERATOR, Kind
 from modelexport_operator.metrics.metrics import Metrics
-from unit.operator.objects import Body, make_export, make_target
+from testplane.objects import Body, make_export, make_target
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
 TIMES: dict[str, Any] = {"start_time": "2026-01-02T03:00:00Z", "completion_time": "2026-01-02T03:02:00Z"}

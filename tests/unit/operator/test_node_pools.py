@@ -6,7 +6,7 @@ from modelexport.api.node_pools import NodePool
 from modelexport.api.spec import parse_class, parse_export
 from modelexport.planning.plan import plan_export
 from modelexport_operator.scheduling.node_pools import choose_pool
-from unit.operator.objects import Body, make_class, make_export, make_node
+from testplane.objects import Body, make_class, make_export, make_node
 
 IMAGES = {"dataset": {"uri": "s3://datasets/shapes/calibration.zip"}}
 CALIBRATION = {**IMAGES, "samples": 512}

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from modelexport_operator.jobs.pod_failures import explain_pod_failure, explain_waiting, is_retried, is_running, tail
-from unit.operator.objects import Body, ended, make_export, make_job, make_pod, result_text, waiting
+from testplane.objects import Body, ended, make_export, make_job, make_pod, result_text, waiting
 
 DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}]
 NOT_DRAINED = [{**DRAINED[0], "status": "False"}]

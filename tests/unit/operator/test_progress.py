@@ -14,8 +14,7 @@ from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.reconcile.reconcile import Decision, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.runtime.controller import Controller
-from unit.operator.fakes import FakeCluster, at
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,
@@ -26,6 +25,7 @@ from unit.operator.objects import (
     make_pod,
     result_text,
 )
+from unit.operator.fakes import FakeCluster, at
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ACTIVE = {"startTime": "2026-01-02T03:04:00Z", "active": 1}

@@ -9,7 +9,7 @@ from modelexport_operator.jobs.pod_failures import IMAGE_PULL_REASONS, START_REA
 from modelexport_operator.kube.clock import format_time
 from modelexport_operator.reconcile.reconcile import sync
 from modelexport_operator.reconcile.snapshot import Snapshot
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,

@@ -5,7 +5,7 @@ import pytest
 from modelexport.api.reasons import Reason
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import TargetState, lacks_pod, observe_target, shorten
-from unit.operator.objects import (
+from testplane.objects import (
     Body,
     complete,
     ended,

@@ -16,7 +16,7 @@ from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime import watch_check as module
 from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.runtime.watch_check import WatchCheck
-from unit.operator.objects import Body, make_export
+from testplane.objects import Body, make_export
 
 KEY = ("team", "shapes")
 

@@ -8,7 +8,7 @@ from modelexport.api.spec import STATED_PARAMETERS
 from modelexport.crds import crd
 from modelexport.matrix import support
 from modelexport.matrix.support import TARGETS, Format, Target
-from unit.operator.objects import make_target
+from testplane.objects import make_target
 
 
 def schema_of(definition: dict[str, Any]) -> dict[str, Any]:

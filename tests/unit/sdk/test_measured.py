@@ -6,7 +6,7 @@ from modelexport.crds.reference import render_matrix
 from modelexport.matrix.measured import Measured, parse
 from modelexport.matrix.support import Resources, lookup
 from modelexport.planning.estimates import explain_failures, explain_images, explain_run, record, texts
-from unit.operator.objects import make_target
+from testplane.objects import make_target
 
 FULL = {
     "scheme": "static_wi8_ai8",

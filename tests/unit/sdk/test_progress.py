@@ -8,7 +8,7 @@ from modelexport.api.spec import parse_export
 from modelexport.matrix.measured import parse
 from modelexport.planning.plan import plan_export
 from modelexport.planning.progress import STAGES, Progress, estimate, expect_stages, expect_steps, read_progress
-from unit.operator.objects import make_export
+from testplane.objects import make_export
 
 SECONDS = dict(zip(STAGES, (1.0, 2.0, 3.0, 4.0, 8.0, 0.5, 6.0, 0.0, 0.5), strict=True))
 FULL = {

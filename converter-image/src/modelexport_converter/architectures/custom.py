@@ -31,17 +31,15 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     return LoadedModel(
         module=_FloatOutputs(checkpoint.program),
         input_size=size,
-        outputs=tuple(_describe(index, shape) for index, shape in enumerate(shapes)),
+        outputs=tuple(
+            Output(f"output_{index}", (UNKNOWN,) * len(shape), f"What the program returns at position {index}.")
+            for index, shape in enumerate(shapes)
+        ),
         class_names=(),
         preprocessing=Preprocessing("letterbox").taking(program_channels(checkpoint.program)),
         metadata={"architecture": model.architecture},
         reference=Reference.PROGRAM,
     )
-
-
-def _describe(index: int, shape: tuple[int, ...]) -> Output:
-    """Return the output at a position, whose axes are unknown."""
-    return Output(f"output_{index}", (UNKNOWN,) * len(shape), f"What the program returns at position {index}.")
 
 
 class _FloatOutputs(ProgramModule):

@@ -97,7 +97,10 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     check_asked("number of classes, counted as torchvision does,", parameters.num_classes, classes)
     detector = kind.build(tensors, variant, classes, parameters).eval()
     _state(detector, tensors, parameters)
-    _set_epsilon(detector, parameters.norm_epsilon)
+    # torchvision sets 0 when it loads ``COCO_V1`` weights of a ResNet-50 that is not a v2.
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d) and parameters.norm_epsilon is not None:
+            module.eps = parameters.norm_epsilon
     fill(detector, tensors, f"{what} with {classes} classes", TORCHVISION_REMEDY, knows_earlier_names=True)
     assumptions = _assumptions(detector, parameters)  # before its normalisation is folded
     default = _SMALL.get(variant or "", ARCHITECTURES[model.architecture].default_input_size)
@@ -196,16 +199,6 @@ def _anchor_count(tensors: Tensors) -> int:
     """Return the number of anchors at each place of a map; the box layer has four rows per anchor."""
     name = next((name for name in _DELTAS if name in tensors), _DELTAS[0])
     return max(1, len(tensors[name]) // 4)
-
-
-def _set_epsilon(detector: nn.Module, epsilon: float | None) -> None:
-    """Set the epsilon of batch norm.
-
-    torchvision sets 0 when it loads ``COCO_V1`` weights of a ResNet-50 that is not a v2.
-    """
-    for module in detector.modules():
-        if isinstance(module, nn.BatchNorm2d) and epsilon is not None:
-            module.eps = epsilon
 
 
 def _architecture_of(tensors: Tensors) -> str:

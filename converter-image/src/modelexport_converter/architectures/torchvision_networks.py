@@ -4,7 +4,7 @@ Each takes a detector of ``torchvision.models.detection`` in eval mode and follo
 of candidates and detections. Preprocessing normalises and resizes the image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -47,7 +47,9 @@ class _Anchored(nn.Module):
         super().__init__()
         self.size = size
         self.backbone = model.backbone
-        self.map_sizes = _map_sizes(model.backbone, size)
+        # Computed on the meta device, which has sizes and no values.
+        shapes = deepcopy(model.backbone).to("meta")(torch.zeros(1, 3, *size, device="meta"))
+        self.map_sizes = {name: (int(x.shape[2]), int(x.shape[3])) for name, x in shapes.items()}
         per_cell = generator.num_anchors_per_location()  # type: ignore[operator]
         sizes = self.map_sizes.values()
         self.counts = [count * height * width for count, (height, width) in zip(per_cell, sizes, strict=True)]
@@ -58,12 +60,6 @@ class _Anchored(nn.Module):
     def features(self, image: Tensor) -> list[Tensor]:
         """(1, C, H, W) to feature maps (1, C, h, w), finest first."""
         return list(self.backbone(image).values())
-
-
-def _map_sizes(backbone: nn.Module, size: Size) -> Mapping[str, Size]:
-    """Return the height and width of each feature map for an input size, computed on the meta device."""
-    shapes = deepcopy(backbone).to("meta")(torch.zeros(1, 3, *size, device="meta"))
-    return {name: (int(x.shape[2]), int(x.shape[3])) for name, x in shapes.items()}
 
 
 class _OneStage(_Anchored):

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import mobilenetv3, resnet
 from torchvision.models._utils import IntermediateLayerGetter
 
-from modelexport.api.spec import Model, Parameters
+from modelexport.api.spec import Model
 from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.segmentation import (
     RecognisedNetwork,
@@ -56,19 +56,16 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
         head = deeplab_head(channels, len(tensors[_PYRAMID]), found.classes)
     network = fill(Segmenter(backbone, head), tensors, f"{found.architecture} with {found.variant}")
     described = describe_segmenter(freeze(network), found, checkpoint, model, _PREPROCESSING)
-    return replace(described, assumptions=_assumptions(found, model.parameters))
-
-
-def _assumptions(found: RecognisedNetwork, parameters: Parameters) -> tuple[str, ...]:
     stride, activation = (8, "ReLU") if str(found.variant).startswith("resnet") else (16, "those of MobileNetV3")
     pyramid = (f"pyramid rates {', '.join(map(str, RATES))}",) if found.architecture == "DeepLabV3" else ()
-    return (
+    assumptions = (
         f"activation {activation}",
         f"output stride {stride}",
         *pyramid,
         "normalisation epsilon 1e-05",
-        *assumed_normalisation(_PREPROCESSING, parameters),
+        *assumed_normalisation(_PREPROCESSING, model.parameters),
     )
+    return replace(described, assumptions=assumptions)
 
 
 def _recognise(tensors: Tensors) -> RecognisedNetwork:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from modelexport.api.spec import Model, Parameters
+from modelexport.api.spec import Model
 from modelexport_converter.architectures.folding import freeze
 from modelexport_converter.architectures.segmentation import (
     RecognisedNetwork,
@@ -21,7 +21,7 @@ from modelexport_converter.architectures.segmentation import (
     load_segmenter_program,
 )
 from modelexport_converter.checkpoints.checkpoint import Checkpoint
-from modelexport_converter.checkpoints.state_dict import Tensors, check_channels, fill, mismatch, own_weights
+from modelexport_converter.checkpoints.state_dict import check_channels, fill, mismatch, own_weights
 from modelexport_converter.model import LoadedModel, Preprocessing
 
 DEPTH = 4
@@ -41,44 +41,6 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     if checkpoint.program is not None:
         return load_segmenter_program(checkpoint, model, _PREPROCESSING)
     tensors = own_weights(checkpoint.tensors, _LAST)
-    found = _recognise(tensors)
-    check_recognised(found, model)
-    images = _PREPROCESSING.taking(check_channels(tensors[_FIRST].shape[1]))
-    widths = [len(tensors[name]) for name in _LEVELS]
-    bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
-    kept = "mask_values" in tensors  # the pixel values of the classes in the training masks
-    weights = {name: tensors[name] for name in tensors if name != "mask_values"} if kept else tensors
-    aligned = _aligns_corners(bilinear, model.parameters)
-    network = UNet(widths, found.classes, bilinear, bias, channels=images.channels, aligned=aligned)
-    fill(network, weights, f"a U-Net of widths {widths}")
-    described = describe_segmenter(freeze(network), found, checkpoint, model, images)
-    return replace(described, assumptions=_assumptions(bilinear, images, model.parameters))
-
-
-def _aligns_corners(bilinear: bool, parameters: Parameters) -> bool:
-    """Return whether upsampling aligns corners: as in PyTorch-UNet, unless the export says otherwise.
-
-    Raises:
-        Failure: with reason ``CheckpointMismatch``: the export sets it for a network with transposed convolutions.
-    """
-    if not bilinear and parameters.align_corners is not None:
-        raise mismatch("alignCorners is for bilinear upsampling, the checkpoint has transposed convolutions; remove it")
-    return parameters.align_corners is not False
-
-
-def _assumptions(bilinear: bool, images: Preprocessing, parameters: Parameters) -> tuple[str, ...]:
-    assumed = bilinear and parameters.align_corners is None
-    return (
-        "activation ReLU",
-        "maximum pooling 2x2",
-        *(("bilinear upsampling, align_corners",) if assumed else ()),
-        "normalisation epsilon 1e-05",
-        *assumed_normalisation(images, parameters),
-    )
-
-
-def _recognise(tensors: Tensors) -> RecognisedNetwork:
-    """Return the recognised network, or refuse weights with other names."""
     if not {*_LEVELS, _LAST} <= set(tensors):
         whose = "are those of segmentation_models_pytorch" if _OF_ANOTHER in tensors else "have other names"
         raise mismatch(
@@ -86,7 +48,29 @@ def _recognise(tensors: Tensors) -> RecognisedNetwork:
             "model, with a softmax or sigmoid as its last layer, with torch.export.save as .pt2, for the same "
             "architecture"
         )
-    return RecognisedNetwork("UNet", len(tensors[_LAST]))
+    found = RecognisedNetwork("UNet", len(tensors[_LAST]))
+    check_recognised(found, model)
+    images = _PREPROCESSING.taking(check_channels(tensors[_FIRST].shape[1]))
+    widths = [len(tensors[name]) for name in _LEVELS]
+    bilinear, bias = "up1.up.weight" not in tensors, "inc.double_conv.0.bias" in tensors
+    kept = "mask_values" in tensors  # the pixel values of the classes in the training masks
+    weights = {name: tensors[name] for name in tensors if name != "mask_values"} if kept else tensors
+    # Upsampling aligns corners as in PyTorch-UNet, unless the export says otherwise.
+    if not bilinear and model.parameters.align_corners is not None:
+        raise mismatch("alignCorners is for bilinear upsampling, the checkpoint has transposed convolutions; remove it")
+    aligned = model.parameters.align_corners is not False
+    network = UNet(widths, found.classes, bilinear, bias, channels=images.channels, aligned=aligned)
+    fill(network, weights, f"a U-Net of widths {widths}")
+    described = describe_segmenter(freeze(network), found, checkpoint, model, images)
+    assumed = bilinear and model.parameters.align_corners is None
+    assumptions = (
+        "activation ReLU",
+        "maximum pooling 2x2",
+        *(("bilinear upsampling, align_corners",) if assumed else ()),
+        "normalisation epsilon 1e-05",
+        *assumed_normalisation(images, model.parameters),
+    )
+    return replace(described, assumptions=assumptions)
 
 
 class DoubleConv(nn.Module):

@@ -97,7 +97,8 @@ def _load_tree(checkpoint: Checkpoint, tree: LayerTree, model: Model) -> LoadedM
     stride = math.ceil(max(tree.strides, default=STRIDES[-1]))
     size = _size(checkpoint.facts, model, stride)
     network = build(tree, size)
-    check_asked("activation", model.parameters.activation, _activations_of(network))
+    found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
+    check_asked("activation", model.parameters.activation, " and ".join(sorted(found)) or "none")
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, tree.classes))
     return replace(
         described,
@@ -105,12 +106,6 @@ def _load_tree(checkpoint: Checkpoint, tree: LayerTree, model: Model) -> LoadedM
         metadata={**described.metadata, "stride": str(stride)},
         reference=Reference.CHECKPOINT,
     )
-
-
-def _activations_of(network: torch.nn.Module) -> str:
-    """Return the activations of a network by torch's names; usually a single one."""
-    found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
-    return " and ".join(sorted(found)) or "none"
 
 
 def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:

@@ -34,15 +34,6 @@ def _c2f(inputs: int, outputs: int, depth: int, shortcut: bool = False) -> C2f:
     return C2f(Conv(inputs, 2 * hidden), Conv((2 + depth) * hidden, outputs), blocks, hidden)
 
 
-def _sppf(channels: int) -> SPPF:
-    return SPPF(Conv(channels, channels // 2), Conv(channels * 2, channels), nn.MaxPool2d(5, 1, 2))
-
-
-def _prototypes(inputs: int, hidden: int) -> Prototypes:
-    widened = nn.ConvTranspose2d(hidden, hidden, 2, 2)
-    return Prototypes(Conv(inputs, hidden, 3), widened, Conv(hidden, hidden, 3), Conv(hidden, MASKS))
-
-
 def _head(channels: Sequence[int], classes: int, extras: int) -> Head:
     """Return the head of the published networks, with ``extras`` more channels per anchor."""
     first = channels[0]
@@ -83,11 +74,13 @@ class Network(nn.Module):
         extras = MASKS if masks else keypoints[0] * keypoints[1] if keypoints else 0
         head = _head((c3, c4, c5), classes, extras)
         if masks:
-            head.proto = _prototypes(c3, _channels(256, width, most))
+            hidden = _channels(256, width, most)
+            widened = nn.ConvTranspose2d(hidden, hidden, 2, 2)
+            head.proto = Prototypes(Conv(c3, hidden, 3), widened, Conv(hidden, hidden, 3), Conv(hidden, MASKS))
         # Numbers are the layers of the published table; those without parameters (upsampling, joining) are in forward.
         layers = {
             **_backbone((channels, c1, c2, c3, c4, c5), short, long),
-            "9": _sppf(c5),
+            "9": SPPF(Conv(c5, c5 // 2), Conv(c5 * 2, c5), nn.MaxPool2d(5, 1, 2)),
             "12": _c2f(c4 + c5, c4, short),
             "15": _c2f(c3 + c4, c3, short),
             "16": Conv(c3, c3, 3, 2),

@@ -172,7 +172,13 @@ def _read_object(row: Mapping[str, Any], label: int, task: Task, where: str, siz
     if task in (Task.INSTANCE_SEGMENTATION, Task.SEMANTIC_SEGMENTATION):
         mask = _read_mask(row.get("segmentation"), size, where)
     if task is Task.KEYPOINTS:
-        keypoints = _read_keypoints(row.get("keypoints"), where)
+        value = row.get("keypoints")
+        if value is None:
+            raise invalid(f"{where} has no keypoints; give labels with keypoints, which this model is measured by")
+        found = np.array(numbers(value, f"keypoints of {where}", 3, 3 * KEYPOINTS_LIMIT))
+        if len(found) % 3:
+            raise invalid(f"keypoints of {where} are {len(found)} numbers, not x, y and visibility of each")
+        keypoints = found.reshape(-1, 3)
     own = float(rle.area(mask)) if mask is not None else (box[2] - box[0]) * (box[3] - box[1])
     stated = row.get("area")
     area = float(stated) if is_finite(stated) and stated > 0 else own
@@ -186,12 +192,3 @@ def _read_mask(value: Any, size: Size, where: str) -> Any:
         raise invalid(f"{where} has no segmentation; give labels with masks, which this model is measured by")
     outlines = [numbers(outline, f"segmentation of {where}", 6, 1 << 20) for outline in value]
     return outline_mask(outlines, size, where)
-
-
-def _read_keypoints(value: Any, where: str) -> Any:
-    if value is None:
-        raise invalid(f"{where} has no keypoints; give labels with keypoints, which this model is measured by")
-    found = np.array(numbers(value, f"keypoints of {where}", 3, 3 * KEYPOINTS_LIMIT))
-    if len(found) % 3:
-        raise invalid(f"keypoints of {where} are {len(found)} numbers, not x, y and visibility of each")
-    return found.reshape(-1, 3)

@@ -74,7 +74,7 @@ class DetectionScorer:
         """Compare detections with the objects of the image."""
         image, counted = len(self.truths), np.zeros(len(self.model.class_names), np.int64)
         for one in truth:
-            counted[one.label] += not _is_ignored(one, self.compared)
+            counted[one.label] += not (one.crowd or (self.compared == KEYPOINTS and not _count_labelled(one)))
         self.truths.append(counted)
         results = list(_results(found, self.compared))
         if not results:
@@ -89,10 +89,6 @@ class DetectionScorer:
         nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), *[np.zeros((0, len(OVERLAPS)), bool)] * 2
         image, label, score, matched, ignored = map(np.concatenate, zip(nothing, *self.parts, strict=True))
         return Matches(image, label, score, matched, ignored, np.array(self.truths))
-
-
-def _is_ignored(one: LabelledObject, compared: str) -> bool:
-    return one.crowd or (compared == KEYPOINTS and not _count_labelled(one))
 
 
 def _count_labelled(one: LabelledObject) -> int:

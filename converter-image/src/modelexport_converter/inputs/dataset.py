@@ -76,7 +76,13 @@ def fetch_dataset(
     if not reference.uri.endswith("/"):
         return FetchedImages(fetch(store, environ, reference, DATASET, folder / ARCHIVE))
     check_source(environ, reference.uri, DATASET)
-    return _fetch_folder(store, reference.uri, count_candidates(calibration, calibrates=calibrates), folder)
+    uri = reference.uri
+    needed = count_candidates(calibration, calibrates=calibrates)
+    names = list_folder(store, uri, DATASET)
+    chosen = sorted(filter(is_image, names), key=sort_key)
+    require_images(chosen, names, uri)
+    kept = tuple(chosen[:needed])
+    return FetchedImages(fetch_files(store, uri, kept, folder, DATASET), kept, len(chosen))
 
 
 def count_candidates(calibration: Calibration, *, calibrates: bool) -> int:
@@ -112,14 +118,6 @@ def require_images(chosen: Sequence[object], names: Sequence[str], uri: str, rol
 def list_names(names: Sequence[str], most: int = 5) -> str:
     """Return the first names of a dataset for a message."""
     return ", ".join(clean(name, SHOWN) for name in names[:most]) + (", ..." if len(names) > most else "") or "nothing"
-
-
-def _fetch_folder(store: Store, uri: str, needed: int, folder: Path) -> FetchedImages:
-    names = list_folder(store, uri, DATASET)
-    chosen = sorted(filter(is_image, names), key=sort_key)
-    require_images(chosen, names, uri)
-    kept = tuple(chosen[:needed])
-    return FetchedImages(fetch_files(store, uri, kept, folder, DATASET), kept, len(chosen))
 
 
 def list_folder(store: Store, uri: str, role: Role) -> list[str]:

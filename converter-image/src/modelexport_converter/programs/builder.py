@@ -22,6 +22,7 @@ from modelexport_converter.programs.errors import STATISTICS, shown, trained, un
 from modelexport_converter.programs.graph import Node, Program, Ref, Shape, refs, substitute
 from modelexport_converter.programs.module import call_of, flat, last_uses
 from modelexport_converter.programs.operators import resolve
+from modelexport_converter.programs.view_writes import written
 
 NODES_LIMIT = 6_000
 """Nodes of a graph, after in-place changes are rewritten; a Swin v2 has 2,000. Each takes about a millisecond to check,
@@ -307,8 +308,6 @@ class Builder:
 
     def _write_view(self, view: _View, source: Ref, new: Ref) -> Ref:
         """Return the value of ``source`` after ``new`` was written into a view of it."""
-        from modelexport_converter.programs.view_writes import written
-
         old = self.line
         result = written(self, view.node, view.position, source, new)
         self.line = old

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from modelexport_converter.programs.graph import Node, Ref
-
-if TYPE_CHECKING:
-    from modelexport_converter.programs.builder import Builder
+from modelexport_converter.programs.graph import Node, Ref, Shape
 
 _RESHAPES = """
 view.default view_as.default reshape.default reshape_as.default flatten.using_ints unflatten.int squeeze.default
@@ -35,7 +32,17 @@ _SCATTERS = {
 """The operator that writes into a view, and the arguments of the view that it needs."""
 
 
-def written(builder: "Builder", node: Node, position: int, source: Ref, new: Ref) -> Ref | None:
+class Emitter(Protocol):
+    """The part of ``Builder`` that adds nodes to a graph."""
+
+    def shape(self, ref: Ref) -> Shape:
+        """Return the sizes and the dtype of a value."""
+
+    def emit(self, operator: str, /, **arguments: Any) -> Ref:
+        """Add a node with one result."""
+
+
+def written(builder: Emitter, node: Node, position: int, source: Ref, new: Ref) -> Ref | None:
     """Return the value of ``source`` with ``new`` in place of the view that ``node`` made of it at ``position``.
 
     Returns ``None`` if writes into views of this operator are not supported.

@@ -160,30 +160,27 @@ def take_output(folder: Path, request: ConversionRequest, checkpoint_bytes: int,
         Failure: ``OutputRefused``, it is not the output of a conversion.
     """
     try:
-        return _take(folder, request, min(LARGEST, GROWTH * checkpoint_bytes + ALLOWANCE), scratch)
+        limit = min(LARGEST, GROWTH * checkpoint_bytes + ALLOWANCE)
+        name = request.artifact_name
+        _check_names(folder, {name, DRAFT_FILE})
+        with _opened(folder, DRAFT_FILE, DRAFT_LIMIT) as file:
+            content = untrusted.load(file.read(DRAFT_LIMIT).decode(), DRAFT_LIMIT)
+        (_check_evaluated_draft if request.evaluation else _check_draft)(content, "draft")
+        draft = dict(content)
+        verification = read_verification(draft.pop("verification"))
+        _check_verification(verification, request)
+        accuracy = read_accuracy(draft.pop("accuracy")) if request.evaluation else None
+        if accuracy:
+            _check_accuracy(accuracy, request)
+        effort = Effort(**draft.pop("effort"))
+        with _opened(folder, name, limit) as source, (scratch / "artifact").open("xb") as copy:
+            sha256, size = _copy(source, copy, limit)
+        if not size:
+            raise ValueError(f"{name} is empty")
+        return ConvertedOutput(scratch / "artifact", sha256, size, verification, accuracy, effort, draft)
     except ValueError as error:
         message = f"the output of the conversion is refused: {clean(str(error), 300)}; nothing is published"
         raise Failure(Reason.OUTPUT_REFUSED, message) from error
-
-
-def _take(folder: Path, request: ConversionRequest, limit: int, scratch: Path) -> ConvertedOutput:
-    name = request.artifact_name
-    _check_names(folder, {name, DRAFT_FILE})
-    with _opened(folder, DRAFT_FILE, DRAFT_LIMIT) as file:
-        content = untrusted.load(file.read(DRAFT_LIMIT).decode(), DRAFT_LIMIT)
-    (_check_evaluated_draft if request.evaluation else _check_draft)(content, "draft")
-    draft = dict(content)
-    verification = read_verification(draft.pop("verification"))
-    _check_verification(verification, request)
-    accuracy = read_accuracy(draft.pop("accuracy")) if request.evaluation else None
-    if accuracy:
-        _check_accuracy(accuracy, request)
-    effort = Effort(**draft.pop("effort"))
-    with _opened(folder, name, limit) as source, (scratch / "artifact").open("xb") as copy:
-        sha256, size = _copy(source, copy, limit)
-    if not size:
-        raise ValueError(f"{name} is empty")
-    return ConvertedOutput(scratch / "artifact", sha256, size, verification, accuracy, effort, draft)
 
 
 def _check_names(folder: Path, expected: set[str]) -> None:
@@ -206,21 +203,18 @@ def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
     except OSError as error:
         raise ValueError(f"{name} cannot be opened as a file: {error.strerror}") from error
     try:
-        _check_file(os.fstat(descriptor), name, limit)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{name} is not a regular file")
+        if status.st_nlink != 1:
+            raise ValueError(f"{name} is a hard link")
+        if status.st_size > limit:
+            raise ValueError(f"{name} has {status.st_size:,} bytes, at most {limit:,} are taken")
     except ValueError:
         os.close(descriptor)
         raise
     with os.fdopen(descriptor, "rb") as file:
         yield file
-
-
-def _check_file(status: os.stat_result, name: str, limit: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{name} is not a regular file")
-    if status.st_nlink != 1:
-        raise ValueError(f"{name} is a hard link")
-    if status.st_size > limit:
-        raise ValueError(f"{name} has {status.st_size:,} bytes, at most {limit:,} are taken")
 
 
 def _check_verification(found: Verification, request: ConversionRequest) -> None:

@@ -23,14 +23,10 @@ class ArtifactCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
                 return path, False
-            _remove(partial)
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            else:
+                partial.unlink(missing_ok=True)
             build(partial)
             partial.rename(path)
         return path, True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.sources import public_uri
 from modelexport_converter.failures import Failure
@@ -79,25 +78,6 @@ def bounded(names: Iterable[str]) -> Iterator[str]:
         if length > NAME_BYTES_LIMIT:
             raise TooMany(f"holds names of more than {NAME_BYTES_LIMIT >> 20} MiB")
         yield name
-
-
-def open_store(environ: Mapping[str, str]) -> Store:
-    """Open the store that the environment names; see ``modelexport.names``.
-
-    Raises:
-        Failure: ``ClassInvalid`` if the environment names none, ``StorageUnavailable`` for a missing directory.
-    """
-    address = environ.get(names.STORE_ENV, "")
-    if address.startswith(("http://", "https://")):
-        # Importing the S3 client takes a quarter of a second, which a local run can save.
-        from modelexport_converter.stores.s3 import S3Store
-
-        return S3Store.connect(environ)
-    if not address:
-        raise Failure(Reason.CLASS_INVALID, f"{names.STORE_ENV} is not set; name an S3 endpoint or a directory")
-    from modelexport_converter.stores.directory import DirectoryStore
-
-    return DirectoryStore(Path(address))
 
 
 def split_uri(uri: str) -> tuple[str, str]:

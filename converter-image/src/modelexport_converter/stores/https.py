@@ -102,7 +102,21 @@ class _Pool(urllib3.HTTPSConnectionPool):
 def _download(rules: _Rules, uri: str, path: Path, limit: int) -> None:
     try:
         with contextlib.ExitStack() as stack:
-            _write(_follow(rules, uri, stack), path, limit)
+            response = _follow(rules, uri, stack)
+            if response.status in GONE:
+                raise ObjectMissing(f"the server answered {response.status}")
+            if response.status != 200:
+                raise urllib3.exceptions.HTTPError(f"status {response.status}")
+            written, end = 0, time.monotonic() + TOTAL_SECONDS
+            with path.open("wb") as writer:
+                while chunk := response.read1(CHUNK, decode_content=False):
+                    written += writer.write(chunk)
+                    if written > limit:
+                        raise TooLarge(written, limit)
+                    if time.monotonic() > end:
+                        raise urllib3.exceptions.HTTPError(
+                            f"{written:,} bytes came in {TOTAL_SECONDS:.0f} s; that is too slow"
+                        )
     except urllib3.exceptions.HTTPError as error:
         problem = clean(str(error), SHOWN_LIMIT)
         raise Failure(Reason.STORAGE_UNAVAILABLE, f"{public_uri(uri)} cannot be read: {problem}") from error
@@ -111,7 +125,12 @@ def _download(rules: _Rules, uri: str, path: Path, limit: int) -> None:
 def _follow(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.BaseHTTPResponse:
     """Follow redirects and return the final response; ``stack`` closes its connections."""
     for _ in range(REDIRECT_LIMIT + 1):
-        response = stack.enter_context(_request(rules, uri, stack))
+        url = urllib3.util.parse_url(uri)
+        # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
+        pool = stack.enter_context(
+            _Pool(url.host or "", url.port, timeout=TIMEOUT, retries=False, networks=rules.networks, **rules.trust)
+        )
+        response = stack.enter_context(pool.urlopen("GET", url.request_uri, preload_content=False, redirect=False))
         if response.status not in REDIRECTS:
             return response
         response.close()
@@ -119,15 +138,6 @@ def _follow(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.Bas
     raise Failure(
         Reason.INVALID_SPEC, f"{_shown(uri)} redirects more than {REDIRECT_LIMIT} times; name the last address"
     )
-
-
-def _request(rules: _Rules, uri: str, stack: contextlib.ExitStack) -> urllib3.BaseHTTPResponse:
-    url = urllib3.util.parse_url(uri)
-    # Without urllib3's own retries: its log would show the query of a URI, and with it a user's secret.
-    pool = stack.enter_context(
-        _Pool(url.host or "", url.port, timeout=TIMEOUT, retries=False, networks=rules.networks, **rules.trust)
-    )
-    return pool.urlopen("GET", url.request_uri, preload_content=False, redirect=False)
 
 
 def _next_of(rules: _Rules, uri: str, location: str) -> str:
@@ -152,18 +162,3 @@ def _next_of(rules: _Rules, uri: str, location: str) -> str:
 
 def _shown(uri: str) -> str:
     return clean(public_uri(uri), SHOWN_LIMIT)
-
-
-def _write(response: urllib3.BaseHTTPResponse, path: Path, limit: int) -> None:
-    if response.status in GONE:
-        raise ObjectMissing(f"the server answered {response.status}")
-    if response.status != 200:
-        raise urllib3.exceptions.HTTPError(f"status {response.status}")
-    written, end = 0, time.monotonic() + TOTAL_SECONDS
-    with path.open("wb") as writer:
-        while chunk := response.read1(CHUNK, decode_content=False):
-            written += writer.write(chunk)
-            if written > limit:
-                raise TooLarge(written, limit)
-            if time.monotonic() > end:
-                raise urllib3.exceptions.HTTPError(f"{written:,} bytes came in {TOTAL_SECONDS:.0f} s; that is too slow")

@@ -66,8 +66,15 @@ class Samples:
         if len(self.kept) == MOST and difference.amount <= self.kept[-1][0]:
             return
         model, file = difference.describe()
+        mean, std = (np.array(values)[:, None, None] for values in (self.preprocessing.mean, self.preprocessing.std))
+        pixels = ((image[0] * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
+        colours = pixels[: 3 if len(pixels) > 2 else 1]  # grey may have alpha
+        drawn = Image.fromarray(np.moveaxis(colours, 0, -1) if len(colours) > 1 else colours[0])
+        drawn.thumbnail((_LONGEST, _LONGEST))
+        buffer = io.BytesIO()
+        drawn.save(buffer, "JPEG", quality=_QUALITY)
         sample = {
-            "image": self._encode(image),
+            "image": base64.b64encode(buffer.getvalue()).decode(),
             "size": [int(side) for side in image.shape[2:]],
             "difference": round(difference.amount, 4),
             "model": [asdict(answer) for answer in model[:MOST_ANSWERS]],
@@ -78,17 +85,6 @@ class Samples:
     def to_list(self) -> list[Mapping[str, Any]]:
         """Return the samples as plain data."""
         return [sample for _, sample in self.kept]
-
-    def _encode(self, image: Array) -> str:
-        """Return a JPEG in base64, without the normalisation and without alpha."""
-        mean, std = (np.array(values)[:, None, None] for values in (self.preprocessing.mean, self.preprocessing.std))
-        pixels = ((image[0] * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
-        colours = pixels[: 3 if len(pixels) > 2 else 1]  # grey may have alpha
-        drawn = Image.fromarray(np.moveaxis(colours, 0, -1) if len(colours) > 1 else colours[0])
-        drawn.thumbnail((_LONGEST, _LONGEST))
-        buffer = io.BytesIO()
-        drawn.save(buffer, "JPEG", quality=_QUALITY)
-        return base64.b64encode(buffer.getvalue()).decode()
 
 
 def runs_of(mask: npt.NDArray[np.bool_]) -> list[int]:

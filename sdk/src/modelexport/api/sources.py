@@ -60,7 +60,21 @@ def explain_unreadable(uri: str) -> str | None:
     if not is_clean(uri):
         return "contains an invisible character; retype it"
     if uri.startswith("https://"):
-        return _explain_web(uri)
+        authority = re.split(r"[/?#\\]", uri.removeprefix("https://"), maxsplit=1)[0]
+        problems = {
+            "contains credentials, which would be public; use s3://bucket/key, or a signed link": ("@" in authority),
+            "has a host with letters beyond ASCII; write it as DNS does (xn--…)": not authority.isascii(),
+            "has an invalid host or port; correct it, for example https://models.example:8443/best.pt": (
+                not _is_authority(authority)
+            ),
+            "has a malformed IP address; write four decimal numbers, or a host name": not _is_host(authority),
+            "contains a space or a backslash; write %20, or a slash": bool(re.search(r"[\s\\]", uri)),
+            "has a fragment, which clients do not send; remove it, or write %23 for a # in the name": "#" in uri,
+            "has a '.', a '..' or a control character in its path, or an encoding of one; write the path without": (
+                bool({".", ".."} & _parts(uri))
+            ),
+        }
+        return next((problem for problem, found in problems.items() if found), None)
     bucket = uri.removeprefix("s3://").partition("/")[0] if uri.startswith("s3://") else ""
     if ".." in bucket or ".-" in bucket or "-." in bucket or _NUMERIC.fullmatch(bucket):
         return "has an invalid S3 bucket; correct the part after s3://"
@@ -69,24 +83,6 @@ def explain_unreadable(uri: str) -> str | None:
     if {".", ".."} & {*path.split("/"), *(unquote(path).split("/") if uri.startswith("file://") else ())}:
         return "has a '.' or a '..' in its path; write the path without"
     return None
-
-
-def _explain_web(uri: str) -> str | None:
-    authority = re.split(r"[/?#\\]", uri.removeprefix("https://"), maxsplit=1)[0]
-    problems = {
-        "contains credentials, which would be public; use s3://bucket/key, or a signed link": ("@" in authority),
-        "has a host with letters beyond ASCII; write it as DNS does (xn--…)": not authority.isascii(),
-        "has an invalid host or port; correct it, for example https://models.example:8443/best.pt": (
-            not _is_authority(authority)
-        ),
-        "has a malformed IP address; write four decimal numbers, or a host name": not _is_host(authority),
-        "contains a space or a backslash; write %20, or a slash": bool(re.search(r"[\s\\]", uri)),
-        "has a fragment, which clients do not send; remove it, or write %23 for a # in the name": "#" in uri,
-        "has a '.', a '..' or a control character in its path, or an encoding of one; write the path without": (
-            bool({".", ".."} & _parts(uri))
-        ),
-    }
-    return next((problem for problem, found in problems.items() if found), None)
 
 
 def _is_authority(authority: str) -> bool:

@@ -58,4 +58,5 @@ def build_parser(prog: str = PROGRAM) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (convert, init, run, get, download, report, validate, matrix, completion):
         module.add_parser(commands)
+    parser.set_defaults(build_parser=build_parser)  # for the command that describes all commands
     return parser

@@ -30,10 +30,8 @@ def add_parser(commands: Any) -> None:
 
 
 def print_completion(options: argparse.Namespace) -> int:
-    """Print the completion script."""
-    from modelexport.cli import build_parser  # noqa: PLC0415 - the parser of all commands, this one included
-
-    parser = build_parser()
+    """Print the completion script of the parser that ``options.build_parser`` builds."""
+    parser = options.build_parser()
     _describe_values(parser)
     preamble = f"{_function(_TARGETS)}\n{_function(_ARCHITECTURES)}" if options.shell == "bash" else ""
     print(shtab.complete(parser, options.shell, preamble=preamble))

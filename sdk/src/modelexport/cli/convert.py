@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from modelexport.cli.report import PAGE_FILE, write_run_page
 from modelexport.cli.run import finish
 from modelexport.console import open_console
 from modelexport.errors import BadInput
-from modelexport.local.convert import Converted, ConvertRun, plan, start
-from modelexport.local.draft import Draft
+from modelexport.local.convert import Converted, plan, start
 from modelexport.local.manifest import write_manifest
 from modelexport.local.run import DEFAULT_STORE
 
@@ -71,36 +70,27 @@ def convert(options: argparse.Namespace) -> int:
         chosen = ", ".join(map(str, drafted.export.targets))
         print(f"no --to: converting to {chosen}; modelexport matrix lists what else there is", file=sys.stderr)
     if options.dry_run:
-        return _show_plan(drafted, options.format)
+        requests = plan(drafted)
+        if options.format == "yaml":
+            print(write_manifest(drafted), end="")
+        elif options.format == "json":
+            print(json.dumps(export_body(drafted.export), indent=2))
+        else:
+            for request in requests:
+                print(f"{request.target!s:<14} {request.recipe:<22} {request.artifact_name}")
+        return 0
     run = start(drafted, options.output, options.store, options.jobs)
     completed = run.execute(console)
     converted = run.collect()
     if options.format == "json":
-        print(_as_json(run, converted))
+        files: Mapping[str, Converted] = {str(one.target): one for one in converted}
+        records = summary.records(run.conversions)
+        for record in records:
+            one = files.get(str(record["target"]))
+            record["file"] = str(one.file) if one and one.file else None
+            record["report"] = str(one.report) if one and one.report else None
+        print(json.dumps(records, indent=2, ensure_ascii=False))
     else:
         summary.show(console, run.conversions, run.place_of)
     write_run_page(console, run.output / PAGE_FILE, run.conversions, Path(run.store))
     return finish(console, run.conversions, run.logs, completed=completed)
-
-
-def _show_plan(drafted: Draft, form: str) -> int:
-    requests = plan(drafted)
-    if form == "yaml":
-        print(write_manifest(drafted), end="")
-    elif form == "json":
-        print(json.dumps(export_body(drafted.export), indent=2))
-    else:
-        for request in requests:
-            print(f"{request.target!s:<14} {request.recipe:<22} {request.artifact_name}")
-    return 0
-
-
-def _as_json(run: ConvertRun, converted: Sequence[Converted]) -> str:
-    """Return the records of ``modelexport run``, each with the paths of file and report."""
-    files: Mapping[str, Converted] = {str(one.target): one for one in converted}
-    records = summary.records(run.conversions)
-    for record in records:
-        one = files.get(str(record["target"]))
-        record["file"] = str(one.file) if one and one.file else None
-        record["report"] = str(one.report) if one and one.report else None
-    return json.dumps(records, indent=2, ensure_ascii=False)

@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modelexport import names
 from modelexport.cli.selection import add_arguments, add_store_arguments, open_store, read_local
-from modelexport.client.downloads import Download, downloads, uris_of
+from modelexport.client.downloads import downloads, uris_of
 from modelexport.client.published import choose, of_cluster, path_of
 from modelexport.client.transfer import open_file
 from modelexport.console import open_console
@@ -54,7 +53,13 @@ def download(options: argparse.Namespace) -> int:
     Raises:
         BadInput: the export, the target or an option is invalid.
     """
-    chosen = _find_local(options) if options.store else _find(options)
+    if options.store:
+        targets = choose(read_local(options), options.target)
+        chosen = downloads(targets, {uri: open_file(path_of(options.store, uri)) for uri in uris_of(targets)})
+    else:
+        export, openers = open_store(options)
+        targets = choose(of_cluster(export), options.target)
+        chosen = downloads(targets, openers(uris_of(targets)))
     console, failed = open_console(error_stream=True), False
     for one in chosen:
         path = one.path_in(options.output)
@@ -67,14 +72,3 @@ def download(options: argparse.Namespace) -> int:
         except OSError as error:
             raise BadInput(f"--output: {options.output}: {error.strerror}; use another folder") from error
     return FAILED if failed else 0
-
-
-def _find_local(options: argparse.Namespace) -> Sequence[Download]:
-    chosen = choose(read_local(options), options.target)
-    return downloads(chosen, {uri: open_file(path_of(options.store, uri)) for uri in uris_of(chosen)})
-
-
-def _find(options: argparse.Namespace) -> Sequence[Download]:
-    export, openers = open_store(options)
-    chosen = choose(of_cluster(export), options.target)
-    return downloads(chosen, openers(uris_of(chosen)))

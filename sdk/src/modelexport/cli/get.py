@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ from rich.text import Text
 from modelexport.cli.selection import add_arguments, read_targets
 from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin
 from modelexport.client.display import describe
-from modelexport.client.published import Published
 from modelexport.console import open_console
 
 EPILOG = """examples:
@@ -47,30 +45,26 @@ def get(options: argparse.Namespace) -> int:
     if options.output == "json":
         print(json.dumps([target.to_dict() for target in found], indent=2, ensure_ascii=False))
     else:
-        _show(found)
+        console = open_console(error_stream=False)
+        columns = ("Target", "State", "Recipe", "MiB", "SHA-256", "Verification", "Fidelity", "Reference")
+        table = Table(*columns, box=None, pad_edge=False)
+        now = datetime.now(UTC)
+        for one in found:
+            state = one.state if one.progress is None else f"{one.state} ({describe(one.progress, now)})"
+            artifact = one.artifact
+            cells = (
+                one.target,
+                state,
+                one.recipe,
+                f"{artifact.size_bytes / MIB:.2f}" if artifact else "",
+                artifact.sha256[:12] if artifact else "",
+                *describe_verification(one.verification),
+            )
+            table.add_row(*map(Text, cells))
+        console.print(table)
+        for one in found:
+            if one.artifact:
+                console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
+        show_origin(console, [(one.target, one.verification) for one in found])
+        show_accuracy(console, [(one.target, one.accuracy) for one in found])
     return 0
-
-
-def _show(found: Sequence[Published]) -> None:
-    console = open_console(error_stream=False)
-    columns = ("Target", "State", "Recipe", "MiB", "SHA-256", "Verification", "Fidelity", "Reference")
-    table = Table(*columns, box=None, pad_edge=False)
-    now = datetime.now(UTC)
-    for one in found:
-        state = one.state if one.progress is None else f"{one.state} ({describe(one.progress, now)})"
-        table.add_row(*map(Text, (one.target, state, one.recipe, *_cells(one))))
-    console.print(table)
-    for one in found:
-        if one.artifact:
-            console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
-    show_origin(console, [(one.target, one.verification) for one in found])
-    show_accuracy(console, [(one.target, one.accuracy) for one in found])
-
-
-def _cells(one: Published) -> tuple[str, ...]:
-    artifact = one.artifact
-    return (
-        f"{artifact.size_bytes / MIB:.2f}" if artifact else "",
-        artifact.sha256[:12] if artifact else "",
-        *describe_verification(one.verification),
-    )

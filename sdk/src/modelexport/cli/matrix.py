@@ -58,23 +58,19 @@ def show(options: argparse.Namespace) -> int:
     elif name:
         _write_numbers(cells)
     else:
-        _write_levels()
+        table = Table("Architecture", "Task", "Format", *Precision, title="Support level by format and precision")
+        for row in ARCHITECTURES.values():
+            for fmt in Format:
+                levels = (lookup(row.name, Target(fmt, precision)).level for precision in Precision)
+                table.add_row(row.name, row.task, fmt, *levels, end_section=fmt is list(Format)[-1])
+        console = open_console(error_stream=False)
+        console.print(table)
+        for backend in BACKENDS.values():
+            recipes = f"{backend.data_free} without calibration images, {backend.calibrated} with"
+            cpus = " or ".join(backend.cpu_architectures)
+            console.print(f"{backend.format} INT8 is {recipes}; converts on {cpus}", highlight=False, soft_wrap=True)
+        console.print("Numbers of one architecture: modelexport matrix NAME", highlight=False, soft_wrap=True)
     return 0
-
-
-def _write_levels() -> None:
-    table = Table("Architecture", "Task", "Format", *Precision, title="Support level by format and precision")
-    for row in ARCHITECTURES.values():
-        for fmt in Format:
-            levels = (lookup(row.name, Target(fmt, precision)).level for precision in Precision)
-            table.add_row(row.name, row.task, fmt, *levels, end_section=fmt is list(Format)[-1])
-    console = open_console(error_stream=False)
-    console.print(table)
-    for backend in BACKENDS.values():
-        recipes = f"{backend.data_free} without calibration images, {backend.calibrated} with"
-        cpus = " or ".join(backend.cpu_architectures)
-        console.print(f"{backend.format} INT8 is {recipes}; converts on {cpus}", highlight=False, soft_wrap=True)
-    console.print("Numbers of one architecture: modelexport matrix NAME", highlight=False, soft_wrap=True)
 
 
 def _write_numbers(cells: Sequence[Cell]) -> None:

@@ -90,7 +90,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         summary.show(console, conversions, lambda artifact: summary.place_of(artifact.uri, store))
     if "://" not in store:
-        _write_pages(console, conversions, Path(store))
+        # The page of every export lies in its folder of the directory store.
+        by_export: dict[str, list[Conversion]] = {}
+        for conversion in conversions:
+            by_export.setdefault(conversion.request.export, []).append(conversion)
+        for own in by_export.values():
+            folder = path_of(Path(store), own[0].request.output).parent
+            write_run_page(console, folder / PAGE_FILE, own, Path(store))
     return finish(console, conversions, logs, completed=completed)
 
 
@@ -104,15 +110,6 @@ def finish(console: Console, conversions: Sequence[Conversion], logs: Path, *, c
         return FAILED
     summary.show_interrupted(console, conversions)
     return INTERRUPTED
-
-
-def _write_pages(console: Console, conversions: Sequence[Conversion], store: Path) -> None:
-    """Write the page of every export into its folder of a directory store."""
-    exports: dict[str, list[Conversion]] = {}
-    for conversion in conversions:
-        exports.setdefault(conversion.request.export, []).append(conversion)
-    for own in exports.values():
-        write_run_page(console, path_of(store, own[0].request.output).parent / PAGE_FILE, own, store)
 
 
 def _plan(options: argparse.Namespace, export: ModelExport) -> Sequence[ConversionRequest]:

@@ -99,20 +99,18 @@ def as_json(conversions: Sequence[Conversion]) -> str:
 def records(conversions: Sequence[Conversion]) -> list[dict[str, object]]:
     """Return the results of every target as plain data."""
     sizes = full_sizes(conversions)
-    return [_record(conversion, sizes) for conversion in conversions]
-
-
-def _record(conversion: Conversion, sizes: Mapping[tuple[str, Format], int]) -> dict[str, object]:
-    result = conversion.result.to_dict() if conversion.result else {}
-    return {
-        "export": conversion.request.export,
-        "target": str(conversion.request.target),
-        "state": conversion.phase,
-        "attempts": conversion.attempts,
-        **result,
-        "seconds": round(conversion.seconds, 3),
-        "ratio": ratio(conversion, sizes),
-    }
+    return [
+        {
+            "export": conversion.request.export,
+            "target": str(conversion.request.target),
+            "state": conversion.phase,
+            "attempts": conversion.attempts,
+            **(conversion.result.to_dict() if conversion.result else {}),
+            "seconds": round(conversion.seconds, 3),
+            "ratio": ratio(conversion, sizes),
+        }
+        for conversion in conversions
+    ]
 
 
 def show_failures(console: Console, conversions: Sequence[Conversion]) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from modelexport.api.fields import InvalidSpec
-from modelexport.api.spec import ModelExport
 from modelexport.cli.documents import (
     Document,
     check_class,
@@ -57,12 +56,7 @@ def _check(document: Document) -> str:
     except InvalidSpec as error:
         raise BadInput.from_spec(error, document.where) from error
     name, count = f"{EXPORT_KIND} {export.namespace}/{export.name}", f"{len(export.targets)} targets"
-    if _is_local(export):
+    datasets = [images.dataset for images in (export.calibration, export.evaluation) if images]
+    if any(reference.uri.startswith("file://") for reference in (export.model.checkpoint, *datasets)):
         return f"{name} is valid for modelexport run, {count}; a cluster takes s3:// and https:// only"
     return f"{name} is valid, {count}"
-
-
-def _is_local(export: ModelExport) -> bool:
-    """Return whether an export reads ``file://`` URIs, which the CRD rejects."""
-    datasets = [images.dataset for images in (export.calibration, export.evaluation) if images]
-    return any(reference.uri.startswith("file://") for reference in (export.model.checkpoint, *datasets))

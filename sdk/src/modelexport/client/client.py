@@ -112,7 +112,10 @@ class Client:
             metadata = export.get("metadata")
             named = {"namespace": self.namespace, **metadata} if isinstance(metadata, Mapping) else metadata
             body = {**export, "metadata": named}
-            wanted = _strict(body)
+            try:
+                wanted = check_export(read_export(body))
+            except InvalidSpec as error:
+                raise BadInput.from_spec(error) from error
         else:
             namespace = export.namespace if export.namespace != "default" else self.namespace
             wanted = check_export(replace(export, namespace=namespace))
@@ -206,13 +209,6 @@ def _has_spec_of(found: Body, wanted: ModelExport) -> bool:
         return bool(export_body(parse_export(found))["spec"] == export_body(wanted)["spec"])
     except InvalidSpec:
         return False  # of another version
-
-
-def _strict(body: Mapping[str, Any]) -> ModelExport:
-    try:
-        return check_export(read_export(body))
-    except InvalidSpec as error:
-        raise BadInput.from_spec(error) from error
 
 
 def _name_of(export: Export) -> str:

@@ -42,7 +42,9 @@ class KubernetesApi:
                 found = NAMESPACE_FILE.read_text(encoding="ascii").strip()
             else:
                 config.load_kube_config(kubeconfig, context, client_configuration=configuration)
-                found = _namespace_of(kubeconfig, context)
+                contexts, active = config.list_kube_config_contexts(kubeconfig)
+                chosen = next((one for one in contexts if one["name"] == context), active) if context else active
+                found = str(chosen["context"].get("namespace") or "default")
         except config.ConfigException as error:
             way_out = "set KUBECONFIG or kubeconfig= to a file, and context= to one of its contexts"
             raise BadInput(f"no cluster is configured: {error}; {way_out}") from error
@@ -130,13 +132,6 @@ class KubernetesApi:
 def _items(listing: Body) -> list[Body]:
     items: list[Body] = listing["items"]
     return items
-
-
-def _namespace_of(kubeconfig: str | None, context: str | None) -> str:
-    """Return the namespace of a context, by default ``default``, as kubectl does."""
-    contexts, active = config.list_kube_config_contexts(kubeconfig)
-    chosen = next((one for one in contexts if one["name"] == context), active) if context else active
-    return str(chosen["context"].get("namespace") or "default")
 
 
 def _refusal(status: int, content: bytes) -> ClusterError:

@@ -85,7 +85,15 @@ class Signer:
         name = pod["metadata"]["name"]
         self.cluster.create_pod(pod)
         try:
-            self._wait(name)
+            end = time.monotonic() + POD_TIMEOUT_SECONDS
+            while (status := self.cluster.read_pod(name).get("status", {})).get("phase") != "Succeeded":
+                if status.get("phase") == "Failed":
+                    raise BadInput(f"Pod {name} could not sign links: {_explain_status(status)}")
+                if time.monotonic() > end:
+                    raise BadInput(
+                        f"Pod {name} did not finish within {POD_TIMEOUT_SECONDS} s: {_explain_status(status)}"
+                    )
+                time.sleep(POLL_SECONDS)
             lines = self.cluster.read_log(name, LOG_LIMIT).encode().splitlines()
         finally:
             self.cluster.delete_pod(name)
@@ -97,15 +105,6 @@ class Signer:
                 f"Pod {name} signed no link for {', '.join(sorted(missing))}; check the version of its image"
             )
         return links
-
-    def _wait(self, name: str) -> None:
-        end = time.monotonic() + POD_TIMEOUT_SECONDS
-        while (status := self.cluster.read_pod(name).get("status", {})).get("phase") != "Succeeded":
-            if status.get("phase") == "Failed":
-                raise BadInput(f"Pod {name} could not sign links: {_explain_status(status)}")
-            if time.monotonic() > end:
-                raise BadInput(f"Pod {name} did not finish within {POD_TIMEOUT_SECONDS} s: {_explain_status(status)}")
-            time.sleep(POLL_SECONDS)
 
 
 def is_job_of(job: Body, export: Body) -> bool:

@@ -119,7 +119,12 @@ def _fill(part: Path, size: int, opener: Opener, report: Callable[[int], None]) 
     idle, problem = 0, "the store ended the file too early"
     while (have := _size(part)) < size:
         try:
-            _append(part, size, opener, report)
+            stream, begin = opener(_size(part))
+            with stream, part.open("r+b" if begin else "wb") as writer:
+                writer.seek(begin)
+                while (left := size - writer.tell()) > 0 and (chunk := stream.read(min(CHUNK, left))):
+                    writer.write(chunk)
+                    report(writer.tell())
         except PASSING as error:
             problem = str(error)
         idle = 0 if _size(part) > have else idle + 1
@@ -128,12 +133,3 @@ def _fill(part: Path, size: int, opener: Opener, report: Callable[[int], None]) 
                 f"{problem} ({have:,} of {size:,} bytes received; run the same command again to resume)"
             )
         time.sleep(DELAY_SECONDS * idle)
-
-
-def _append(part: Path, size: int, opener: Opener, report: Callable[[int], None]) -> None:
-    stream, begin = opener(_size(part))
-    with stream, part.open("r+b" if begin else "wb") as writer:
-        writer.seek(begin)
-        while (left := size - writer.tell()) > 0 and (chunk := stream.read(min(CHUNK, left))):
-            writer.write(chunk)
-            report(writer.tell())

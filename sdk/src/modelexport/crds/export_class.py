@@ -58,6 +58,17 @@ QUANTITY_LIMIT = 32
 
 def class_schema() -> Schema:
     """Return the schema of the whole object."""
+    problem = "not a folder; use a URI that ends with a slash, for example s3://checkpoints/{namespace}/"
+    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", problem)
+    name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
+    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
+    networks = text_set(
+        "Networks that https:// URIs and their redirects may reach in addition to public addresses. Private, loopback "
+        "and link-local addresses outside these networks are refused.",
+        text("A network in CIDR notation.", 43, network),
+        0,
+        NETWORKS_LIMIT,
+    )
     return record(
         "Platform settings for exports: store, converter and limits. Annotate one class as the default.",
         {
@@ -67,10 +78,21 @@ def class_schema() -> Schema:
             "spec": record(
                 "Namespaces, store, sources, converter, nodes and limits.",
                 {
-                    "allowedNamespaces": _namespaces(),
+                    "allowedNamespaces": text_set(
+                        "Namespaces whose ModelExports may use this class. If unset, all namespaces.",
+                        text("The name of a namespace.", LABEL_LIMIT, name),
+                        1,
+                        NAMESPACES_LIMIT,
+                    ),
                     "storage": _storage(),
-                    "sources": _sources(),
-                    "https": _https(),
+                    "sources": text_set(
+                        "Folders from which ModelExports may read checkpoints and images; {namespace} stands for the "
+                        "namespace of the export. If unset, every source is allowed.",
+                        visible("A URI that ends with a slash.", URI_LIMIT, folder),
+                        1,
+                        SOURCES_LIMIT,
+                    ),
+                    "https": record("Limits for https:// sources.", {"allowedNetworks": networks}),
                     "converter": _converter(),
                     "nodePools": _pools(),
                     "jobs": _jobs(),
@@ -111,40 +133,6 @@ def _storage() -> Schema:
     )
 
 
-def _sources() -> Schema:
-    problem = "not a folder; use a URI that ends with a slash, for example s3://checkpoints/{namespace}/"
-    folder = rule(f"self.matches(r'{SOURCE_PATTERN}')", problem)
-    return text_set(
-        "Folders from which ModelExports may read checkpoints and images; {namespace} stands for the namespace of the "
-        "export. If unset, every source is allowed.",
-        visible("A URI that ends with a slash.", URI_LIMIT, folder),
-        1,
-        SOURCES_LIMIT,
-    )
-
-
-def _namespaces() -> Schema:
-    name = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not the name of a namespace")
-    return text_set(
-        "Namespaces whose ModelExports may use this class. If unset, all namespaces.",
-        text("The name of a namespace.", LABEL_LIMIT, name),
-        1,
-        NAMESPACES_LIMIT,
-    )
-
-
-def _https() -> Schema:
-    network = rule(f"self.matches('{NETWORK_PATTERN}')", "not a network, for example 10.0.0.0/8")
-    networks = text_set(
-        "Networks that https:// URIs and their redirects may reach in addition to public addresses. Private, loopback "
-        "and link-local addresses outside these networks are refused.",
-        text("A network in CIDR notation.", 43, network),
-        0,
-        NETWORKS_LIMIT,
-    )
-    return record("Limits for https:// sources.", {"allowedNetworks": networks})
-
-
 def _converter() -> Schema:
     return record(
         "The converter that the Jobs run.",
@@ -175,41 +163,37 @@ def _selector(description: str) -> Schema:
 
 
 def _pools() -> Schema:
+    label = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not a name; use lower-case letters, digits and -")
     return keyed_list(
         "Groups of similar nodes, in order of preference. A conversion goes to the first pool that accepts it and has "
         "a suitable node. Large calibrations try pools with devices first, all other work tries pools without devices "
         "first. Without pools, the scheduler alone decides.",
         ("name",),
-        _pool(),
+        record(
+            "A node pool.",
+            {
+                "name": text("Name of the pool, which becomes a label of its Jobs.", LABEL_LIMIT, label),
+                "nodeSelector": _selector("Labels of the nodes."),
+                "tolerations": plain_list("Tolerations of the Pods in the pool.", _toleration(), TOLERATIONS_LIMIT),
+                "resources": _resources(),
+                "formats": word_set("Formats that the pool accepts. If unset, all.", list(Format)),
+                "precisions": word_set("Precisions that the pool accepts. If unset, all.", list(Precision)),
+                "work": word_set(
+                    "Kinds of work that the pool accepts: Calibration is INT8 with activation ranges measured on "
+                    "images, Conversion is the rest. If unset, both.",
+                    list(Work),
+                ),
+                "provisioned": words(
+                    "Static if the nodes exist, OnDemand if they are added for pending Pods; the operator does not "
+                    "look for OnDemand nodes first.",
+                    list(Provisioned),
+                    default=str(Provisioned.STATIC),
+                ),
+            },
+            required=("name",),
+        ),
         0,
         POOLS_LIMIT,
-    )
-
-
-def _pool() -> Schema:
-    label = rule("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "not a name; use lower-case letters, digits and -")
-    return record(
-        "A node pool.",
-        {
-            "name": text("Name of the pool, which becomes a label of its Jobs.", LABEL_LIMIT, label),
-            "nodeSelector": _selector("Labels of the nodes."),
-            "tolerations": plain_list("Tolerations of the Pods in the pool.", _toleration(), TOLERATIONS_LIMIT),
-            "resources": _resources(),
-            "formats": word_set("Formats that the pool accepts. If unset, all.", list(Format)),
-            "precisions": word_set("Precisions that the pool accepts. If unset, all.", list(Precision)),
-            "work": word_set(
-                "Kinds of work that the pool accepts: Calibration is INT8 with activation ranges measured on images, "
-                "Conversion is the rest. If unset, both.",
-                list(Work),
-            ),
-            "provisioned": words(
-                "Static if the nodes exist, OnDemand if they are added for pending Pods; the operator does not look "
-                "for OnDemand nodes first.",
-                list(Provisioned),
-                default=str(Provisioned.STATIC),
-            ),
-        },
-        required=("name",),
     )
 
 

@@ -40,7 +40,9 @@ def render_api() -> str:
             if part in schema["properties"]:
                 fields = schema["properties"][part]
                 parts.append(table(("field", "type", "meaning"), _fields(part, fields)))
-                parts += _rules(fields)
+                messages = [f"- {text}" for text in dict.fromkeys(_messages(fields))]
+                if messages:
+                    parts += ["The API server rejects invalid objects with these messages:", "\n".join(messages)]
     return page(parts)
 
 
@@ -61,8 +63,19 @@ def render_reasons() -> str:
 
 def render_matrix() -> str:
     """Return the page of the support matrix: levels, recipes, and the measurements of every cell."""
-    parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, _overview()]
-    parts += ["## Precisions", _RECIPES_INTRODUCTION, _recipes()]
+    levels, recipes = [], []
+    for row in ARCHITECTURES.values():
+        marks = (_MARKS[lookup(row.name, target).level] for target in TARGETS)
+        levels.append((f"[{row.name}](#{row.name.lower()})", row.task, *marks))
+    for target in TARGETS:
+        backend, precision = BACKENDS[target.format], target.precision
+        plain, calibrated = (backend.recipe(precision, calibrated=known) for known in (False, True))
+        hardware, cpus = backend.recommended_hardware[precision], ", ".join(backend.cpu_architectures)
+        recipes.append((str(target), f"`{plain}`", f"`{calibrated}`", hardware, cpus))
+    titles = ("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS))
+    parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, table(titles, levels)]
+    titles = ("target", "recipe", "with calibration images", "suits", "converts on")
+    parts += ["## Precisions", _RECIPES_INTRODUCTION, table(titles, recipes)]
     parts += ["## Measured", EXPLANATION, _run()]
     for row in ARCHITECTURES.values():
         lines = [texts(lookup(row.name, target)) for target in TARGETS]
@@ -78,28 +91,6 @@ _OVERVIEW_INTRODUCTION = (
     "its answers reach the thresholds, which are listed below ([Verification](verification.md))."
 )
 _RECIPES_INTRODUCTION = "INT8 is calibrated if the export has calibration images, else it is data-free."
-
-
-def _overview() -> str:
-    rows = [
-        (
-            f"[{row.name}](#{row.name.lower()})",
-            row.task,
-            *(_MARKS[lookup(row.name, target).level] for target in TARGETS),
-        )
-        for row in ARCHITECTURES.values()
-    ]
-    return table(("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS)), rows)
-
-
-def _recipes() -> str:
-    rows = []
-    for target in TARGETS:
-        backend, precision = BACKENDS[target.format], target.precision
-        plain, calibrated = (backend.recipe(precision, calibrated=known) for known in (False, True))
-        hardware, cpus = backend.recommended_hardware[precision], ", ".join(backend.cpu_architectures)
-        rows.append((str(target), f"`{plain}`", f"`{calibrated}`", hardware, cpus))
-    return table(("target", "recipe", "with calibration images", "suits", "converts on"), rows)
 
 
 def _run() -> str:
@@ -167,11 +158,6 @@ def _type(field: Schema) -> str:
 def _default(field: Schema) -> str:
     value = field.get("default")
     return "" if value is None else f", default `{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def _rules(schema: Schema) -> list[str]:
-    messages = [f"- {text}" for text in dict.fromkeys(_messages(schema))]
-    return ["The API server rejects invalid objects with these messages:", "\n".join(messages)] if messages else []
 
 
 def _messages(schema: Any) -> Iterator[str]:

@@ -161,7 +161,11 @@ class ConvertRun:
         file = self.output / conversion.request.artifact_name
         report = self.output / f"{conversion.request.artifact_name}.{names.REPORT_FILE}"
         for uri, path in ((result.artifact.uri, file), (result.report_uri, report)):
-            _copy(Path(self.store) / uri.removeprefix("s3://"), path)
+            source = Path(self.store) / uri.removeprefix("s3://")
+            # The file appears complete or not at all.
+            partial = path.with_name(f".{path.name}.partial")
+            shutil.copyfile(source, partial)
+            os.replace(partial, path)  # noqa: PTH105 - as short
         return Converted(target, result, file, report)
 
 
@@ -201,10 +205,3 @@ def require_folder(output: Path | None) -> None:
     """
     if output is not None and output.exists() and not output.is_dir():
         raise BadInput(f"--output: {output} is a file; name a folder")
-
-
-def _copy(source: Path, path: Path) -> None:
-    """Copy a file so that it appears complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, path)  # noqa: PTH105 - as short

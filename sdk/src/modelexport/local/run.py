@@ -50,13 +50,10 @@ def choose_jobs(requested: int | None, requests: Sequence[ConversionRequest]) ->
         return requested
     cells = (lookup(request.model.architecture, request.target) for request in requests)
     needed = max((cell.resources.memory_mib for cell in cells), default=1)
-    return max(1, min(usable_cpus(), _free_memory_mib() // needed))
-
-
-def _free_memory_mib() -> int:
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     found = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(found.split()[1]) // 1024
+    free_mib = int(found.split()[1]) // 1024
+    return max(1, min(usable_cpus(), free_mib // needed))
 
 
 def make_conversions(requests: Sequence[ConversionRequest], logs: Path) -> list[Conversion]:

@@ -86,7 +86,10 @@ class Runner:
             try:
                 async for line in read_lines(cast(asyncio.StreamReader, child.stdout)):
                     log.write(line)
-                    self._follow(conversion, line)
+                    event = parse_event(line)
+                    if event.get("event") == "stage" and event.get("state") == "started":
+                        conversion.enter(str(event.get("stage")))
+                        self.changed(conversion)
                 code = await child.wait()
             finally:
                 await end(child)
@@ -103,12 +106,6 @@ class Runner:
             names.TERMINATION_LOG_ENV: str(message),
             names.THREADS_ENV: str(max(1, usable_cpus() // self.jobs)),
         }
-
-    def _follow(self, conversion: Conversion, line: bytes) -> None:
-        event = parse_event(line)
-        if event.get("event") == "stage" and event.get("state") == "started":
-            conversion.enter(str(event.get("stage")))
-            self.changed(conversion)
 
 
 async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -174,12 +171,8 @@ def read_result(message: Path, code: int, log: Path, output: str | None = None) 
             text = file.read(names.TERMINATION_MESSAGE_LIMIT + 1)
         return ConversionResult.from_json(text, output=output, exit_code=code)
     except (OSError, ValueError):
-        return _explain_end(code, log)
-
-
-def _explain_end(code: int, log: Path) -> ConversionResult:
-    if code == -signal.SIGKILL:
-        message = "the converter was killed, probably because memory ran out; use --jobs 1 or a larger machine"
-        return ConversionResult(Reason.OOM_KILLED, message)
-    ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return ConversionResult(Reason.INTERNAL_ERROR, f"the converter ended {ended} without a result; see {log}")
+        if code == -signal.SIGKILL:
+            explanation = "the converter was killed, probably because memory ran out; use --jobs 1 or a larger machine"
+            return ConversionResult(Reason.OOM_KILLED, explanation)
+        ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return ConversionResult(Reason.INTERNAL_ERROR, f"the converter ended {ended} without a result; see {log}")

@@ -45,16 +45,12 @@ _GRIDS: dict[str, Grid] = {
 def _bilinear(x: Tensor, height: int, width: int, sampling_mode: str) -> Tensor:
     grid = one_of(_GRIDS, sampling_mode, "sampling_mode")
     for dim, target in ((x.dim() - 2, height), (x.dim() - 1, width)):
-        x = _interpolate(x, dim, grid(x.shape[dim], target).clamp(min=0))
+        positions = grid(x.shape[dim], target).clamp(min=0)
+        lower = positions.floor().long()
+        upper = (lower + 1).clamp(max=x.shape[dim] - 1)
+        weight = (positions - lower).reshape(-1, *[1] * (x.dim() - 1 - dim))
+        x = torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), weight)
     return x
-
-
-def _interpolate(x: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """Interpolate linearly along one dimension."""
-    lower = positions.floor().long()
-    upper = (lower + 1).clamp(max=x.shape[dim] - 1)
-    weight = (positions - lower).reshape(-1, *[1] * (x.dim() - 1 - dim))
-    return torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), weight)
 
 
 def _nearest(x: Tensor, height: int, width: int) -> Tensor:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.model import LoadedModel
 from models.masks import Classes, ConfusionMatrix, label_map
+from trained.model import MODELS, Outputs, Trained, truth
 
 CLASSES = ("background", "circle", "square", "triangle")
 

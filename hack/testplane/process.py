@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from integration.control_plane import OPERATOR_TOKEN, Restartable, start_process, wait_until, write_kubeconfig
-from ports import free_port
+from testcluster.ports import free_port
+from testplane.control_plane import OPERATOR_TOKEN, Restartable, start_process, wait_until, write_kubeconfig
 
 ROOT = Path(__file__).parents[2]
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in ("sdk/src", "operator/src"))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from typing import Any
 
-from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
-from integration.tls import trusting
+from testplane.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
+from testplane.tls import trusting
 
 Body = dict[str, Any]
 EXPORTS = "/apis/modelexport.dev/v1alpha1/namespaces/{0}/modelexports"

@@ -19,10 +19,10 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from integration.tls import trusting
-from ports import free_port
 from testcluster.layout import tool
+from testcluster.ports import free_port
 from testcluster.tools import install
+from testplane.tls import trusting
 
 TOKEN = "integration-admin"
 OPERATOR_TOKEN = "integration-operator"

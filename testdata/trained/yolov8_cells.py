@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.evaluation.detections import Letterbox, find
 from modelexport_converter.model import LoadedModel
 from models import accuracy
+from trained.model import MODELS, Outputs, Trained, truth
 
 CLASSES = ("circle", "square", "triangle")
 

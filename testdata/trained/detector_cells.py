@@ -15,13 +15,13 @@ from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from converter.trained import MODELS, Outputs, Trained, truth
 from modelexport_converter.backends import Array
 from modelexport_converter.evaluation.detections import ImageDetections
 from modelexport_converter.inputs.images import prepare
 from modelexport_converter.model import LoadedModel, Preprocessing
 from models import accuracy, shapes, train_torchvision
 from paste_masks import paste_masks
+from trained.model import MODELS, Outputs, Trained, truth
 
 
 def measure(model: LoadedModel, answers: Sequence[Outputs]) -> dict[str, float]:

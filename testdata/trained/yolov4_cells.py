@@ -1,6 +1,6 @@
 """The trained YOLOv4."""
 
-from converter.trained import MODELS, Trained
-from converter.yolov8_cells import measure_boxes
+from trained.model import MODELS, Trained
+from trained.yolov8_cells import measure_boxes
 
 TRAINED = {"YOLOv4": Trained(MODELS / "weights/yolov4_tiny.pth", measure_boxes())}

@@ -12,7 +12,7 @@ import torch
 from modelexport_converter.backends import Array
 from modelexport_converter.model import LoadedModel
 
-MODELS = Path(__file__).parents[2] / "testdata/models"
+MODELS = Path(__file__).parents[1] / "models"
 Outputs = tuple[Array, ...]
 
 

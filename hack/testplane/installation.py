@@ -1,8 +1,8 @@
 """The custom resource definitions, and the operator's rights from the chart."""
 
-from integration.control_plane import ControlPlane, wait_until
 from testcluster.chart import NAMESPACE, Body, load, render
 from testcluster.layout import REPOSITORY
+from testplane.control_plane import ControlPlane, wait_until
 
 RIGHTS = "templates/rbac.yaml"
 
