@@ -16,6 +16,7 @@ from modelexport_operator.kube.client import (
     ClusterError,
     ConflictError,
     ExpiredError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
     UnavailableError,
@@ -210,6 +211,30 @@ async def test_rejection_shows_server_message_and_errors_show_request() -> None:
         async with serve(always(status)) as cluster:
             with pytest.raises(ClusterError, match=words):
                 await cluster.create_job(JOB)
+
+
+OPERATOR = 'User "system:serviceaccount:modelexport-system:modelexport-operator"'
+LATEST = 'jobs.batch "shapes" is forbidden'
+
+
+@pytest.mark.parametrize(
+    ("words", "is_for_want_of_right"),
+    [
+        (f'jobs.batch is forbidden: {OPERATOR} cannot create resource "jobs" in API group "batch"', True),
+        (f'forbidden: {OPERATOR} cannot get path "/apis"', True),
+        (f"{LATEST}: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set", True),
+        (f"{LATEST}: not yet ready to handle request", True),
+        (f"{LATEST}: exceeded quota: jobs, requested: count/jobs.batch=1", False),
+        ('admission webhook "jobs.example.com" denied the request: no', False),
+        (f"{LATEST}: unable to create new content in namespace team because it is being terminated", False),
+    ],
+)
+async def test_missing_right_differs_from_refused_object(words: str, is_for_want_of_right: bool) -> None:
+    async with serve(always(403, {"message": words, "reason": "Forbidden"})) as cluster:
+        with pytest.raises(RejectedError) as caught:
+            await cluster.create_job(JOB)
+    assert str(caught.value) == words
+    assert isinstance(caught.value, ForbiddenError) is is_for_want_of_right
 
 
 @pytest.mark.parametrize("body", [[1], {"kind": "Status"}, "text"])

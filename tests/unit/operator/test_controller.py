@@ -12,6 +12,7 @@ from modelexport_operator.kube.client import (
     AlreadyExistsError,
     ClusterError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
     UnavailableError,
@@ -59,6 +60,10 @@ def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Con
     controller.handle_event(CLASSES, "ADDED", at(make_class(), 1))
     controller.handle_event(EXPORTS, "ADDED", at(export, 2))
     return controller, cluster
+
+
+def elapsed(began: float) -> float:
+    return asyncio.get_running_loop().time() - began
 
 
 async def work(controller: Controller) -> None:
@@ -259,6 +264,47 @@ async def test_rejected_jobs_are_reported_in_same_status() -> None:
     assert "exceeded quota" in cluster.status["targets"][0]["message"]
 
 
+async def test_export_outlives_api_server_without_roles() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
+    began = asyncio.get_running_loop().time()
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what and elapsed(began) < 10 else None
+    await work(controller)
+    assert [target["state"] for target in cluster.status["targets"]] == ["Pending", "Pending"]
+    assert {target["reason"] for target in cluster.status["targets"]} == {"Retrying"}
+    assert "cannot create" in cluster.status["targets"][0]["message"]
+    while not cluster.created:
+        await controller.work_once()
+    assert elapsed(began) < 30
+    assert [target["reason"] for target in cluster.status["targets"]] == ["Queued", "Queued"]
+    assert not [call for call in cluster.calls if "JobRefused" in call]
+
+
+async def test_right_that_stays_missing_becomes_final() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", ttlSecondsAfterFinished=1))
+    began = asyncio.get_running_loop().time()
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what else None
+    while not cluster.status or cluster.status["targets"][0]["reason"] != "JobRefused":
+        await controller.work_once()
+    assert 120 <= elapsed(began) < 240
+    assert "cannot create" in cluster.status["targets"][0]["message"]
+    await asyncio.sleep(600)
+    await controller.work_once()
+    assert cluster.status["targets"][0]["reason"] == "JobRefused"
+    assert "delete" not in cluster.calls
+
+
+async def test_denials_far_apart_are_not_lasting() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what else None
+    await work(controller)
+    controller.handle_deletion(EXPORTS, KEY, 100)
+    await asyncio.sleep(1000)
+    controller.handle_event(EXPORTS, "ADDED", at(make_export("ONNX/FP16"), 200))
+    while cluster.calls.count("status") < 2:
+        await controller.work_once()
+    assert cluster.status["targets"][0]["reason"] == "Retrying"
+
+
 async def test_foreign_job_with_our_name_is_reported() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete(), ownerReferences=[])
@@ -364,6 +410,14 @@ async def test_export_deleted_during_sync_is_no_error(caplog: pytest.LogCaptureF
         await work(controller)
     assert caplog.text == ""
     assert len(controller.queue) == 0
+
+
+async def test_export_is_synced_again_after_wrong_404() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: NotFoundError("404") if cluster.calls == ["create FP16"] else None
+    await work(controller)
+    await asyncio.wait_for(controller.work_once(), 61)
+    assert cluster.calls == ["create FP16", "create FP16", "status"]
 
 
 async def test_internal_error_of_one_object_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -786,7 +840,7 @@ async def test_every_sync_is_timed_and_errors_are_counted(error: Any, name: str 
     told = [line for line in text.splitlines() if line.startswith("modelexport_sync_errors_total")]
     counted = [line for line in told if not line.endswith(" 0.0")]
     assert counted == ([f'modelexport_sync_errors_total{{error="{name}"}} 1.0'] if name else [])
-    assert len(told) == 4
+    assert len(told) == 5
 
 
 def test_event_references_export_and_fits_size_limits() -> None:

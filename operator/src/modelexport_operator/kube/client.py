@@ -9,11 +9,13 @@ Errors are one of four classes, by what can be done about them::
         AlreadyExistsError  an object of that name exists
       NotFoundError         the object, its namespace or its kind does not exist
       RejectedError         the server understood the request and refuses it (400, 403, 413, 422)
+        ForbiddenError      the operator may not send it, or not yet: an API server that has just started says so, too
 """
 
 import asyncio
 import logging
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -64,6 +66,13 @@ WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 """Kueue's label for the Job of a Workload (kueue, pkg/controller/constants/constants.go)."""
 POD_NOT_MADE = "FailedCreate"
 """The reason of the Job controller's events."""
+NOT_AUTHORIZED = re.compile(
+    r"User .* cannot \S+ (resource|path) |cannot set blockOwnerDeletion|not yet ready to handle request"
+)
+"""The messages of a 403 that depend on the roles and caches that the API server has loaded: of its authorizer, of the
+admission of owner references, and of any admission plugin that still waits for its caches (kubernetes,
+staging/src/k8s.io/apiserver: pkg/endpoints/handlers/responsewriters/errors.go and pkg/admission; and
+plugin/pkg/admission/gc/gc_admission.go)."""
 TOO_NEW = "Too large resource version"
 """The message of an API server that does not know a version yet, or never will after a restore from a backup
 (kubernetes, staging/src/k8s.io/apiserver/pkg/storage/errors.go); client-go matches it, too."""
@@ -110,6 +119,14 @@ class NotFoundError(ClusterError):
 
 class RejectedError(ClusterError):
     """The server refuses the request, and the message says why."""
+
+
+class ForbiddenError(RejectedError):
+    """The server denies the operator the right to send the request.
+
+    A server that has just started denies everything until it has loaded its roles. So only a denial that lasts means
+    that the right is missing. A quota or an admission policy that refuses an object is a ``RejectedError``.
+    """
 
 
 ERRORS: Mapping[int, type[ClusterError]] = {
@@ -538,8 +555,10 @@ def _map_error(what: str, status: int, headers: Mapping[str, str], content: byte
         words, reason = clean(content[:EXCERPT_LIMIT].decode(errors="replace")), ""
     message = f"{what}: {status}: {words}"
     kind = AlreadyExistsError if reason == ALREADY_EXISTS else ExpiredError if TOO_NEW in words else ERRORS.get(status)
+    if status == 403 and NOT_AUTHORIZED.search(words):
+        kind = ForbiddenError
     if kind is not None:
-        return kind(words if kind is RejectedError else message)
+        return kind(words if issubclass(kind, RejectedError) else message)
     return UnavailableError(message, _seconds(headers.get("Retry-After")))
 
 

@@ -21,6 +21,7 @@ from modelexport_operator.kube.client import (
     Cluster,
     ClusterError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
 )
@@ -32,6 +33,7 @@ from modelexport_operator.reconcile.reconcile import Decision, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.demand_index import DemandIndex
+from modelexport_operator.runtime.denials import Denials
 from modelexport_operator.runtime.event_recorder import SENDERS, EventRecorder
 from modelexport_operator.runtime.kueue_admissions import KueueAdmissions
 from modelexport_operator.runtime.work_queue import Priority, WorkQueue
@@ -54,6 +56,8 @@ POSITION_SECONDS = 10.0
 """Delay before the queue positions of waiting exports are updated."""
 RESENT_EVENTS = timedelta(minutes=5)
 """A new leader sends the last event of exports again that ended within this time."""
+NOT_FOUND_SECONDS = 60.0
+"""Delay after a 404, unless the watch reports sooner that the object is gone: a 404 can be wrong, too."""
 COOLDOWN_SECONDS = 0.5
 """Pause between two syncs of one export."""
 
@@ -67,6 +71,7 @@ class Controller:
         self.queue: WorkQueue[Key] = WorkQueue(COOLDOWN_SECONDS, flow=itemgetter(0))
         self.events = EventRecorder(cluster, clock)
         self._admissions = KueueAdmissions(cluster, clock)
+        self._denials = Denials()
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
@@ -253,14 +258,20 @@ class Controller:
         self.demands.reserve(key, _starting_jobs(decision))
         try:
             refused = await self._create_jobs(decision.create)
+            denied = self._select_denied(key, refused)
             if refused:
-                decision = sync(replace(snapshot, refused=refused), self._clock())
+                final = {name: str(error) for name, error in refused.items() if name not in denied}
+                words = {name: str(error) for name, error in denied.items()}
+                decision = sync(replace(snapshot, refused=final, denied=words), self._clock())
                 self.demands.reserve(key, _starting_jobs(decision))
             await self._apply(snapshot.parent, decision)
             self._requeue_waiting(EXPORTS, key)
             self.cache.compress(key)
+            for error in denied.values():
+                raise error  # The status says so; the queue tries again, soon at first.
         except NotFoundError as error:
             logger.info("%s; the watch will report it", error, extra=_log_fields(key))
+            return NOT_FOUND_SECONDS
         again = None if decision.requeue_after is None else decision.requeue_after.total_seconds()
         return min((seconds for seconds in (again, ask_again) if seconds is not None), default=None)
 
@@ -316,20 +327,26 @@ class Controller:
             self.handle_event(JOBS, "ADDED", job)
         return [job for job in select_jobs(known.parent, jobs) if target_of(job)]
 
-    async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
+    async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, RejectedError]:
         """Create Jobs, and return why the API server refused some of them, by name."""
         outcomes = await asyncio.gather(*map(self._create_job, jobs), return_exceptions=True)
         refused = {}
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, RejectedError):
-                refused[job["metadata"]["name"]] = str(outcome)
+                refused[job["metadata"]["name"]] = outcome
             elif outcome is not None:
                 raise outcome
             else:
                 metadata = job["metadata"]
+                self._denials.end(metadata["namespace"])
                 export = _format_key((metadata["namespace"], metadata["labels"][names.EXPORT_LABEL]))
                 announce("job created", export=export, target=target_of(job), job=metadata["name"])
         return refused
+
+    def _select_denied(self, key: Key, refused: Mapping[str, RejectedError]) -> dict[str, ForbiddenError]:
+        """Return the refusals for want of a right that may only not be loaded yet: none of them is final."""
+        denied = {name: error for name, error in refused.items() if isinstance(error, ForbiddenError)}
+        return denied if denied and not self._denials.is_lasting(key[0]) else {}
 
     async def _create_job(self, job: Manifest) -> None:
         existing = self.cache[JOBS].get(key_of(job))

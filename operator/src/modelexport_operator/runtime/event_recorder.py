@@ -18,7 +18,14 @@ from typing import Any
 from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
-from modelexport_operator.kube.client import AlreadyExistsError, Cluster, ClusterError, ConflictError, UnavailableError
+from modelexport_operator.kube.client import (
+    AlreadyExistsError,
+    Cluster,
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    UnavailableError,
+)
 from modelexport_operator.kube.clock import format_time
 from modelexport_operator.kube.types import Key, Object, key_of
 from modelexport_operator.runtime.work_queue import WorkQueue
@@ -80,10 +87,10 @@ class EventRecorder:
         while key in self._pending:
             try:
                 await self._create(self._pending[key][0])
-            except (UnavailableError, ConflictError) as error:
+            except (UnavailableError, ConflictError, ForbiddenError) as error:
                 self._tries[key] += 1
                 if self._tries[key] < MOST_TRIES:
-                    self._queue.retry(key, error.retry_after if isinstance(error, UnavailableError) else 0.0)
+                    self._queue.retry(key, error.retry_after)
                     return
                 _log_lost(self._pending[key][0], str(error))
             except Exception as error:
