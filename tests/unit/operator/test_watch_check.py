@@ -265,7 +265,7 @@ async def test_check_is_blind_after_three_unanswered_attempts(
     watch_check: WatchCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=time.monotonic() + 100)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, process_time=time.process_time))
     assert watch_check.is_stale
     await check_all(watch_check)
     assert not watch_check.is_stale
@@ -352,11 +352,18 @@ async def test_watch_catching_up_late_is_no_longer_stale(
     assert patient.lagging == {}
 
 
-@pytest.mark.parametrize(("seconds", "pause"), [(0.1, 60), (1.0, 300), (9.0, 600)])
-async def test_slow_list_is_requested_seldom(
-    patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, seconds: float, pause: float
+@pytest.mark.parametrize(("cost", "pause"), [(0.1, 60), (0.5, 150), (9.0, 180)])
+@pytest.mark.parametrize("seconds", [0.5, 9.0])
+async def test_costly_list_is_requested_seldom_but_slow_one_is_not(
+    patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, cost: float, seconds: float, pause: int
 ) -> None:
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time))
+    def spent() -> float:
+        """The processor time: every list costs the same, and all scopes are listed at once."""
+        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
+
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent)
+    )
     cluster.seconds = seconds
     await asyncio.sleep(2300)
     times = [at for resource, at in cluster.asked if resource is JOBS]
