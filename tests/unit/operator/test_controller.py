@@ -17,7 +17,7 @@ from modelexport_operator.kube.client import (
     RejectedError,
     UnavailableError,
 )
-from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS, WORKLOADS, Resource
+from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, WORKLOADS, Resource
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.reconcile.deletion import GIVE_UP_TIME
 from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE
@@ -37,6 +37,7 @@ from unit.operator.objects import (
     make_condition,
     make_export,
     make_job,
+    make_node,
     make_pod,
     make_target,
     make_workload,
@@ -641,6 +642,56 @@ async def test_job_deleted_during_creation_is_retried() -> None:
     await work(controller)
     assert cluster.status["targets"][0]["reason"] == "Queued"
     assert created(cluster) == 2
+
+
+def make_pooled(*names: str) -> tuple[Controller, FakeCluster]:
+    """A controller whose class has one node pool, and which knows no node."""
+    controller, cluster = make(make_export("ONNX/FP16"))
+    pooled = make_class(nodePools=[{"name": "cpu"}])
+    controller.handle_event(CLASSES, "MODIFIED", at(pooled, 5))
+    for name in names:
+        controller.handle_event(EXPORTS, "ADDED", at(make_export("ONNX/FP16", name=name, uid=name), 6))
+    return controller, cluster
+
+
+async def test_node_missed_by_watch_is_not_missing() -> None:
+    controller, cluster = make_pooled()
+    cluster.there[NODES] = [at(make_node(), 9)]
+    await work(controller)
+    assert cluster.asked == ["list nodes"]
+    assert [target["reason"] for target in cluster.status["targets"]] == ["Queued"]
+
+
+async def test_missing_node_is_looked_up_once_for_all_exports() -> None:
+    controller, cluster = make_pooled("second", "third")
+    for _ in range(3):
+        await work(controller)
+        assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
+    controller.queue.add(KEY)
+    await work(controller)
+    assert cluster.asked == ["list nodes"]
+
+
+async def test_shortage_is_not_recorded_while_nodes_cannot_be_listed() -> None:
+    controller, cluster = make_pooled()
+    cluster.fail = lambda what: UnavailableError("busy") if what == "list nodes" else None
+    await work(controller)
+    assert cluster.calls == []
+
+
+async def test_node_that_appears_during_status_write_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
+    controller, cluster = make_pooled()
+
+    def appear(what: str) -> None:
+        if what == "status" and not cluster.created:
+            controller.handle_event(NODES, "ADDED", at(make_node(), 9))
+
+    cluster.fail = appear
+    await work(controller)
+    assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
+    await asyncio.wait_for(controller.work_once(), 30)
+    assert cluster.status["targets"][0]["reason"] == "Queued"
 
 
 async def test_class_missed_by_watch_is_not_missing() -> None:

@@ -361,9 +361,7 @@ async def test_costly_list_is_requested_seldom_but_slow_one_is_not(
         """The processor time: every list costs the same, and all scopes are listed at once."""
         return cost * sum(resource is JOBS for resource, _ in cluster.asked)
 
-    monkeypatch.setattr(
-        module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent)
-    )
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
     cluster.seconds = seconds
     await asyncio.sleep(2300)
     times = [at for resource, at in cluster.asked if resource is JOBS]

@@ -58,6 +58,7 @@ from modelexport_operator.status.conditions import (
     has_changed,
     status_of,
     summarise,
+    target_entries,
 )
 from modelexport_operator.status.events import Event, finished_targets
 from modelexport_operator.status.progress import observe_progress
@@ -131,6 +132,19 @@ def sync(snapshot: Snapshot, now: datetime) -> Decision:
         problem = Diagnosis(error.reason, str(error))
         return _record(snapshot, tuple(snapshot.recorded.values()), summarise((), problem=problem), now)
     return _sync_targets(ReconcileContext(snapshot, export, found, now), requests)
+
+
+def lacks_node(snapshot: Snapshot, now: datetime) -> bool:
+    """Return whether a decision would be the first to say that no node suits a target: the nodes must be listed."""
+    if snapshot.is_deleted or not any((body.get("spec") or {}).get("nodePools") for body in snapshot.classes):
+        return False
+    known = {(str(target), state.reason) for target, state in snapshot.recorded.items()}
+    targets = target_entries(sync(snapshot, now).status or {})
+    return any(
+        entry["reason"] == Reason.NO_SUITABLE_NODE
+        and (f"{entry['format']}/{entry['precision']}", entry["reason"]) not in known
+        for entry in targets
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Everything that the cache knows of one export at one moment: the input of ``sync``. Pure.
 
-An object that is only missing in the snapshot proves nothing, since a watch may be late. ``unsettled_jobs`` and
-``lacks_class`` name what has to be listed before anything final may follow from the absence.
+An object that is only missing in the snapshot proves nothing, since a watch may be late. ``unsettled_jobs``,
+``lacks_class`` and ``reconcile.lacks_node`` name what has to be listed before anything follows from the absence.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -185,6 +185,8 @@ class Cache:
             )
             for resource, prune in _PRUNERS.items()
         }
+        self.short_of_nodes: set[Key] = set()
+        """Exports whose last sync found no suitable node. Their recorded status may not say so yet."""
 
     def __getitem__(self, resource: Resource) -> ObjectCache:
         return self._caches[resource]
@@ -222,6 +224,16 @@ class Cache:
             jobs.compressed_uid(job) is not None for job in jobs.keys_labelled_with(key[0], uid)
         )
 
+    def note_shortage(self, key: Key, status: Object | None) -> None:
+        """Take note of an export whose new status will say that no node suits a target, and of its end.
+
+        Without it, a node that appears while the status is written would be missed until the next resync.
+        """
+        if status is not None and _lacks_node(status):
+            self.short_of_nodes.add(key)
+        else:
+            self.short_of_nodes.discard(key)
+
     def affected_exports(self, resource: Resource, body: Object) -> Iterable[Key]:
         """Return the exports that a change of an object affects."""
         if resource is EXPORTS:
@@ -229,15 +241,15 @@ class Cache:
         if resource is CLASSES:
             return self[EXPORTS]
         if resource is NODES:
-            waiting = []
-            for key, export in self[EXPORTS].uncompressed_items():
-                reasons = [entry.get("reason") for entry in target_entries(status_of(export))]
-                if Reason.NO_SUITABLE_NODE in reasons:
-                    waiting.append(key)
-            return waiting
+            recorded = (key for key, body in self[EXPORTS].uncompressed_items() if _lacks_node(status_of(body)))
+            return {*recorded, *self.short_of_nodes}
         metadata = body["metadata"]
         name = (metadata.get("labels") or {}).get(names.EXPORT_LABEL)
         return ((metadata["namespace"], name),) if name else ()
+
+
+def _lacks_node(status: Object) -> bool:
+    return any(entry.get("reason") == Reason.NO_SUITABLE_NODE for entry in target_entries(status))
 
 
 def _decompress(kept: dict[str, Any] | _Compressed | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from modelexport_operator.kube.clock import now
 from modelexport_operator.kube.resources import BUILTIN, CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
 from modelexport_operator.kube.types import Key, Object, controller_of, key_of, version_of
 from modelexport_operator.metrics.metrics import Metrics
-from modelexport_operator.reconcile.reconcile import Decision, sync
+from modelexport_operator.reconcile.reconcile import Decision, lacks_node, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.demand_index import DemandIndex
@@ -56,6 +57,8 @@ POSITION_SECONDS = 10.0
 """Delay before the queue positions of waiting exports are updated."""
 RESENT_EVENTS = timedelta(minutes=5)
 """A new leader sends the last event of exports again that ended within this time."""
+NODE_LIST_SECONDS = 10.0
+"""How old a list of all nodes may be: a thousand exports that find no suitable node at once share one."""
 NOT_FOUND_SECONDS = 60.0
 """Delay after a 404, unless the watch reports sooner that the object is gone: a 404 can be wrong, too."""
 COOLDOWN_SECONDS = 0.5
@@ -72,6 +75,9 @@ class Controller:
         self.events = EventRecorder(cluster, clock)
         self._admissions = KueueAdmissions(cluster, clock)
         self._denials = Denials()
+        self._node_list = asyncio.Lock()
+        self._nodes_listed = -math.inf
+        """When the nodes were last listed for a sync, on the loop's monotonic clock."""
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
@@ -237,6 +243,7 @@ class Controller:
         known = self.cache.snapshot(key)
         if known is None:
             self._admissions.forget(key)
+            self.cache.short_of_nodes.discard(key)
             return None
         admissions, ask_again = await self._admissions.explain(key, known.jobs)
         pods_refused = await self._find_pod_refusals(key, known.overdue_jobs(self._clock()))
@@ -256,6 +263,7 @@ class Controller:
         )
         decision = sync(snapshot, self._clock())
         self.demands.reserve(key, _starting_jobs(decision))
+        self.cache.note_shortage(key, decision.status)
         try:
             refused = await self._create_jobs(decision.create)
             denied = self._select_denied(key, refused)
@@ -312,7 +320,17 @@ class Controller:
             ended = [job for job in self.cache.jobs_of(parent) if is_finished(job)]
         if ended or known.removes_files:
             await self.relist(Scope(PODS, namespace), parent)
+        if lacks_node(known, self._clock()):
+            await self._relist_nodes()
         return frozenset(job["metadata"]["name"] for job in ended)
+
+    async def _relist_nodes(self) -> None:
+        """List the nodes, unless another sync has just done so."""
+        async with self._node_list:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._nodes_listed >= NODE_LIST_SECONDS:
+                await self.relist(Scope(NODES))
+                self._nodes_listed = loop.time()
 
     async def _read_conversions(self, known: Snapshot) -> list[Object]:
         """Return the unpruned conversion Jobs of an export that is deleted together with its files.
