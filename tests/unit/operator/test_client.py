@@ -435,16 +435,16 @@ async def test_concurrent_creations_do_not_block_other_writes() -> None:
     assert under_way == MOST_CREATIONS + 9
 
 
-async def test_list_permission_is_probed_with_one_page() -> None:
+async def test_list_permission_is_probed_with_one_object() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append(request.query.get("continue"))
+        asked.append(dict(request.query))
         return web.json_response({"metadata": {"resourceVersion": "40", "continue": "next"}, "items": []})
 
     async with serve(answer) as cluster:
         await cluster.try_list(Scope(JOBS))
-    assert asked == [None]
+    assert asked == [{"labelSelector": JOBS.selector, "limit": "1"}]
     async with serve(always(403, {"message": "jobs is forbidden"})) as cluster:
         with pytest.raises(RejectedError):
             await cluster.try_list(Scope(JOBS))

@@ -50,8 +50,9 @@ MOST_CREATIONS = 32
 limits all other writes, which do not wait for these."""
 RECONNECT_SECONDS = 1.0
 """Pause before a watch reconnects whose connection ended without an event."""
-PAGE, WHOLE_PAGE = 500, 100
-"""Objects per page, as metadata or whole: a Job or a Pod has 8 KB, ten times that as Python objects."""
+PAGE, WHOLE_PAGE = 200, 50
+"""Objects per page, as metadata or whole: a Job or a Pod has 8 KB, ten times that as Python objects, and the memory of
+the largest pages that were read at once stays with the process."""
 PAGE_BYTES = 8 << 20
 """Bytes of a page. Users control labels and annotations, up to 1.5 MiB per object (etcd's limit)."""
 MOST_JOBS = 30
@@ -294,15 +295,14 @@ class Cluster:
         return await self._request("PUT", path, lease, is_lease_write=True)
 
     async def try_list(self, scope: Scope) -> None:
-        """Request the first page of a list.
+        """Request the first object of a list.
 
         Raises:
             NotFoundError: its kind is not installed.
             RejectedError: it may not be listed.
             ClusterError: it cannot be listed now.
         """
-        async with aclosing(self.list_objects(scope, accept=METADATA_ONLY)) as pages:
-            await anext(pages)
+        await self._request("GET", scope.path, query={**_selection(scope), "limit": "1"}, accept=METADATA_ONLY)
 
     async def list_versions(self, scope: Scope) -> Listing:
         """List the objects of a scope with their versions; nothing else of them is read."""
@@ -313,6 +313,7 @@ class Cluster:
             for item in (*page.items, *([page.skipped] if page.skipped else [])):
                 metadata = item["metadata"]
                 objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
+            del page
         return Listing(version, objects)
 
     async def list_objects(self, scope: Scope, labels: str = "", accept: str = JSON) -> AsyncGenerator[Page]:
@@ -330,8 +331,7 @@ class Cluster:
             ExpiredError: the list took so long that its version has expired.
             ClusterError: the objects cannot be listed.
         """
-        selectors = ",".join(filter(None, (scope.resource.selector, labels)))
-        async for page in self._pages(scope.path, {"labelSelector": selectors} if selectors else {}, accept):
+        async for page in self._pages(scope.path, _selection(scope, labels), accept):
             if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
@@ -364,9 +364,7 @@ class Cluster:
 
     async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
         """Yield the events of one connection of a watch, including bookmarks."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
-        if scope.resource.selector:
-            query["labelSelector"] = scope.resource.selector
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **_selection(scope)}
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
                 async for line in watch_stream.read_lines(response.content.iter_any()):
@@ -407,6 +405,7 @@ class Cluster:
                 raise UnavailableError(f"GET {path}: {error}") from error
             yield page
             size, token = min(2 * size, largest), page.token
+            del page  # Otherwise it stays in memory while the next one is read.
             if not token:
                 return
 
@@ -520,6 +519,12 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
     if not isinstance(answer, Mapping):
         raise UnavailableError(f"{what}: the response is not an object")
     return answer
+
+
+def _selection(scope: Scope, labels: str = "") -> dict[str, str]:
+    """Return the query that selects the objects of a scope."""
+    selectors = ",".join(filter(None, (scope.resource.selector, labels)))
+    return {"labelSelector": selectors} if selectors else {}
 
 
 def _name_of(stub: Object) -> str:

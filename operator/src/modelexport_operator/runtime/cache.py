@@ -66,6 +66,8 @@ class ObjectCache:
         self._objects: dict[Key, dict[str, Any] | _Compressed] = {}
         self._by_owner: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._tombstones: dict[Key, int] = {}
+        self.changes = 0
+        """How many bodies were stored or removed so far."""
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -131,6 +133,7 @@ class ObjectCache:
         if known is not None:
             self._unlink(key, known)
         kept = self._objects[key] = self._prune(body)
+        self.changes += 1
         if owner := _owner_of(kept):
             self._by_owner[owner].add(key)
         if known is None:
@@ -155,6 +158,7 @@ class ObjectCache:
             return False
         self._unlink(key, known)
         del self._objects[key]
+        self.changes += 1
         return True
 
     def drop_tombstones(self, scope: Scope, listed: Collection[Key], version: int) -> None:
@@ -191,6 +195,11 @@ class Cache:
     def __getitem__(self, resource: Resource) -> ObjectCache:
         return self._caches[resource]
 
+    @property
+    def changes(self) -> int:
+        """How many bodies were stored or removed so far: while the number stays, snapshots stay the same."""
+        return sum(objects.changes for objects in self._caches.values())
+
     def snapshot(self, key: Key) -> Snapshot | None:
         """Return everything that is known of an export, or ``None`` if it does not exist."""
         parent = self[EXPORTS].get(key)
@@ -204,10 +213,13 @@ class Cache:
         """Return the Jobs that belong to an export."""
         return select_jobs(export, self[JOBS].labelled_with(export))
 
-    def job_of(self, pod: Object) -> Object | None:
-        """Return the Job of a Pod, if it is known."""
-        name = (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL)
-        return self[JOBS].get((pod["metadata"]["namespace"], name)) if name else None
+    def is_job_ended(self, pod: Object) -> bool:
+        """Return whether the Job of a Pod is known and has ended."""
+        key = pod["metadata"]["namespace"], (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL, "")
+        if self[JOBS].compressed_uid(key) is not None:
+            return True
+        job = self[JOBS].get(key)
+        return job is not None and is_finished(job)
 
     def compress(self, key: Key) -> None:
         """Compress an export whose targets have all ended, and its ended Jobs and Pods."""

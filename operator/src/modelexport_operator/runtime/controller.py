@@ -137,8 +137,7 @@ class Controller:
             return Priority.NEW, 0.0
         if resource is PODS and is_in_trouble(body):
             return Priority.END, 0.0
-        job = body if resource is JOBS else self.cache.job_of(body)
-        if job and is_finished(job):
+        if is_finished(body) if resource is JOBS else resource is PODS and self.cache.is_job_ended(body):
             seconds = self.queue.count_delayed(Priority.END) / ENDS_PER_SECOND
             return Priority.END, _clamp(seconds, END_SECONDS, LONGEST_END_SECONDS)
         seconds = self.queue.count_delayed(Priority.STEP, Priority.END) / STEPS_PER_SECOND
@@ -181,6 +180,7 @@ class Controller:
             if page.skipped is not None:
                 listed.add(key_of(page.skipped))
                 self.handle_event(scope.resource, "DELETED", page.skipped)
+            del page  # Otherwise it stays in memory while the next one is read.
         known = (
             map(key_of, objects.labelled_with(export)) if export else (key for key in objects if scope.contains(key[0]))
         )
@@ -240,7 +240,7 @@ class Controller:
 
     async def _sync(self, key: Key) -> float | None:
         """Sync one export, and return in how many seconds it has to be synced again."""
-        known = self.cache.snapshot(key)
+        known, changes = self.cache.snapshot(key), self.cache.changes
         if known is None:
             self._admissions.forget(key)
             self.cache.short_of_nodes.discard(key)
@@ -249,7 +249,7 @@ class Controller:
         pods_refused = await self._find_pod_refusals(key, known.overdue_jobs(self._clock()))
         conversions = await self._read_conversions(known)
         pods_listed = await self._relist_missing(known)
-        snapshot = self._take_snapshot(key)
+        snapshot = self._add_demands(key, known if self.cache.changes == changes else self.cache.snapshot(key))
         if snapshot is None:
             return None
         if snapshot.removes_files is not known.removes_files:
@@ -283,9 +283,8 @@ class Controller:
         again = None if decision.requeue_after is None else decision.requeue_after.total_seconds()
         return min((seconds for seconds in (again, ask_again) if seconds is not None), default=None)
 
-    def _take_snapshot(self, key: Key) -> Snapshot | None:
-        """Read an export and the demands. No await may come between this call and the reservation of places."""
-        known = self.cache.snapshot(key)
+    def _add_demands(self, key: Key, known: Snapshot | None) -> Snapshot | None:
+        """Add the demands to a snapshot. No await may come between this call and the reservation of places."""
         if known is None:
             return None
         deleted_for, now = timedelta(0), asyncio.get_running_loop().time()
