@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.client import (
     MOST_CREATIONS,
     MOST_JOBS,
@@ -22,7 +24,9 @@ from modelexport_operator.kube.client import (
     UnavailableError,
 )
 from modelexport_operator.kube.resources import CLASSES, JOBS, Scope, scopes_of
-from modelexport_operator.kube.watch_stream import OBJECT_LIMIT
+from modelexport_operator.kube.watch_stream import OBJECT_LIMIT, Page
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.controller import Controller
 from unit.operator.objects import Body, build_all, make_class, make_export
 from unit.operator.serving import Answer, serve
 
@@ -405,8 +409,36 @@ async def test_list_follows_pages_and_requests_own_metadata_only() -> None:
         listing = await cluster.list_versions(Scope(JOBS))
     assert listing.version == 40
     assert listing.objects == {("team", "job-first"): 10, ("team", "job-next"): 11}
-    assert {limit for *_, limit in asked} == {"500"}
+    assert {limit for *_, limit in asked} == {"200"}
     assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label, _ in asked)
+
+
+class Items(list[Body]):
+    """Objects to which a weak reference is possible."""
+
+
+async def test_page_leaves_memory_before_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[weakref.ref[Items]] = []
+    alive: list[bool] = []
+
+    def parse(answer: Body) -> Page:
+        items = Items(answer["items"])
+        pages.append(weakref.ref(items))
+        return Page("40", items, answer["metadata"]["continue"])
+
+    async def answer(request: web.Request) -> web.Response:
+        alive.extend(page() is not None for page in pages)
+        item = {"metadata": {"name": f"job-{len(alive)}", "namespace": "team", "resourceVersion": "10"}}
+        return web.json_response({"metadata": {"continue": "next" if len(pages) < 2 else ""}, "items": [item]})
+
+    monkeypatch.setattr(watch_stream, "parse_page", parse)
+    async with serve(answer) as cluster:
+        controller = Controller(cluster, Metrics())
+        for read in (cluster.list_versions, controller.relist):
+            pages.clear()
+            await read(Scope(JOBS))
+            assert len(pages) == 3
+    assert not any(alive)
 
 
 async def test_concurrent_creations_do_not_block_other_writes() -> None:
@@ -594,7 +626,7 @@ async def test_page_of_large_objects_is_read_in_smaller_pages() -> None:
     async with serve(answer) as cluster:
         listing = await cluster.list_versions(Scope(JOBS))
     assert len(listing.objects) == 40
-    assert asked[:4] == [500, 62, 7, 14]
+    assert asked[:4] == [200, 25, 3, 6]
     assert len(asked) < 12  # Not one request for each object, and never far beyond the bound.
 
 

@@ -254,7 +254,8 @@ class S3Store:
                 raise ObjectMissing(f"the store {self.endpoint} has no object of this name") from error
             reason = REASONS.get(error.code or "", Reason.INTERNAL_ERROR)
             way_out = MAKE_ROOM if error.code in OCCUPIED else None
-            raise self._failure(reason, uri, f"answered {error.code}: {error.message.rstrip('.')}", way_out) from error
+            words = (error.message or "").rstrip(".")
+            raise self._failure(reason, uri, f"answered {error.code}: {words}", way_out) from error
         except urllib3.exceptions.SSLError as error:
             way_out = "Give its certificate authority (spec.storage.caSecretName of the ExportClass)."
             raise self._failure(

@@ -335,6 +335,7 @@ class Cluster:
             if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
+            del page
 
     async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
