@@ -89,6 +89,8 @@ class EventRecorder:
                 await self._create(self._pending[key][0])
             except (UnavailableError, ConflictError, ForbiddenError) as error:
                 self._tries[key] += 1
+                if isinstance(error, ForbiddenError) and self._tries[key] == 1:
+                    logger.warning("an event is tried again: %s", error, extra=with_fields(export="/".join(key)))
                 if self._tries[key] < MOST_TRIES:
                     self._queue.retry(key, error.retry_after)
                     return
