@@ -49,7 +49,7 @@ test-security: install ## Try hostile programs, pickles, archives, images, URIs,
 
 fuzz: install ## Fuzz the readers of what strangers write, for SECONDS (60) in total; KEEP=1 writes the corpus anew
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --only-binary :all: --require-hashes -r requirements/fuzz.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=tests:examples $(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep) $(ONLY)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:hack:testdata:examples $(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(if $(KEEP),--keep) $(ONLY)
 
 tools: install ## Build Kubernetes, etcd, MinIO, versitygw and what else the tests run on, once
 	@$(CLUSTER) tools

@@ -1,7 +1,9 @@
 """Measures the operator's cost per Job, compared with other versions: processor time, memory, requests.
 
-    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost --exports 0 --finished 1000 [SOURCES ...]
 
+The second form measures the start of a process that finds so many finished exports of nine targets.
 Each of the SOURCES is the PYTHONPATH of an operator of some commit (``sdk/src:operator/src``). The runs are interleaved
 against a fake API server, so the ratios hold on a busy machine. Each run prints a line of JSON.
 """
@@ -12,16 +14,31 @@ import json
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fake_api import FakeApi, serve
+from benchmarks.fake_api import FakeApi, pod_of, serve
 from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
 from modelexport.matrix.support import TARGETS
-from testplane.objects import make_class, make_export, make_node
+from modelexport_operator.jobs.conversion_job import output_of
+from modelexport_operator.reconcile.reconcile import sync
+from modelexport_operator.reconcile.snapshot import Snapshot
+from testplane.objects import (
+    build_all,
+    complete,
+    ended,
+    make_class,
+    make_export,
+    make_node,
+    publish_into,
+    result_text,
+)
 from testplane.process import SOURCES, Operator
 
 TIME_LIMIT_SECONDS = 900
+NINE = [str(target) for target in TARGETS if target.format in ("LiteRT", "ONNX", "CoreML")]
+LONG_AGO = "2026-01-02T03:04:05Z"
 
 
 def main() -> None:
@@ -38,14 +55,17 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
     jobs: dict[str, Any] = {"parallelism": options.parallelism} if options.parallelism else {}
     api.put("exportclasses", make_class(jobs=jobs))
     api.put("nodes", make_node())
+    for index in range(options.finished):
+        put_finished(api, index)
     with tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder:
         async with serve(api) as address:
             operator = Operator(address, Path(folder), PYTHONPATH=sources, MODELEXPORT_WATCH_CHECK_SECONDS="60")
-            running = operator.running()
+            running, begin = operator.running(), time.monotonic()
             await asyncio.to_thread(running.__enter__)
+            ready = round(time.monotonic() - begin, 1)
             try:
                 assert operator.process is not None
-                return {"sources": sources, **await _run(api, operator.process.pid, options)}
+                return {"sources": sources, "ready_seconds": ready, **await _run(api, operator.process.pid, options)}
             finally:
                 await asyncio.to_thread(running.__exit__, *sys.exc_info())
 
@@ -60,14 +80,19 @@ async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str,
     seconds = time.monotonic() - begin
     await asyncio.sleep(2)  # the last events
     jobs = options.exports * len(TARGETS)
-    return {
+    found = {
         "finished": _finished(api),
         "seconds": round(seconds, 1),
-        "cpu_ms_per_job": round(1000 * (cpu_seconds(pid) - before) / jobs, 2),
         "cpu_at_start": round(before, 2),
         "mib_at_start": round(rss, 1),
-        "kib_per_job": round(1024 * (rss_mib(pid) - rss) / jobs, 1),
+        "mib": round(rss_mib(pid), 1),
         "peak_mib": round(peak_mib(pid), 1),
+    }
+    if not jobs:
+        return found
+    return found | {
+        "cpu_ms_per_job": round(1000 * (cpu_seconds(pid) - before) / jobs, 2),
+        "kib_per_job": round(1024 * (rss_mib(pid) - rss) / jobs, 1),
         "writes_per_export": {
             asked: round(count / options.exports, 2)
             for asked, count in sorted(api.requests.items())
@@ -76,14 +101,33 @@ async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str,
     }
 
 
+def put_finished(api: FakeApi, index: int) -> None:
+    """Store an export of nine targets that has ended, with its Jobs and Pods."""
+    export = api.put("modelexports", make_export(*NINE, name=f"finished-{index}", uid=f"uid-of-finished-{index}"))
+    jobs = [api.put("jobs", {**job, "status": complete(LONG_AGO)}) for job in build_all(export, make_class()).values()]
+    pods = [api.put("pods", _end(pod_of(job), job)) for job in jobs]
+    status = sync(Snapshot(export, jobs, pods, [make_class()]), datetime.fromisoformat(LONG_AGO)).status
+    api.put("modelexports", {**export, "status": status})
+
+
+def _end(pod: dict[str, Any], job: Any) -> dict[str, Any]:
+    statuses = ended(0, publish_into(output_of(job), result_text()), "Completed")
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": LONG_AGO}]
+    status = {**pod["status"], "phase": "Succeeded", "conditions": conditions, "containerStatuses": statuses}
+    return {**pod, "spec": {**pod["spec"], "nodeName": "node-1"}, "status": status}
+
+
 def _finished(api: FakeApi) -> int:
-    return sum("completionTime" in body.get("status", {}) for body in api.objects("modelexports"))
+    """Return how many of the exports that were created after the start have finished."""
+    new = (body for body in api.objects("modelexports") if body["metadata"]["name"].startswith("export-"))
+    return sum("completionTime" in body.get("status", {}) for body in new)
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="folders of the operator's packages; default: this tree's")
     parser.add_argument("--exports", type=int, default=100)
+    parser.add_argument("--finished", type=int, default=0, help="exports that have ended before the start")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--run-seconds", type=float, default=3.0, help="how long each Pod runs")
     parser.add_argument("--spread", type=float, default=0.0, help="by how many seconds more, at random")

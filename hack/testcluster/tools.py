@@ -43,8 +43,9 @@ def install() -> None:
         ClusterError: there is no room for the build, or apt-get or go failed.
     """
     install_packages()
-    if not tools_dir().is_dir():
-        build_tools(tools_dir())
+    with exclusive("go"):  # Another process that builds them has its scratch folder.
+        if not tools_dir().is_dir():
+            build_tools(tools_dir())
     install_module("versitygw", build_versitygw)
 
 

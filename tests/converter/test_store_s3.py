@@ -188,10 +188,26 @@ def test_every_error_code_maps_to_external_reason(code: str) -> None:
         "InsufficientStorage",
         "QuotaExceeded",
         "XMinioInvalidObjectName",
+        "ObjectParentIsFile",
+        "ExistingObjectIsDirectory",
     ],
 )
 def test_common_error_codes_are_listed(code: str) -> None:
     assert code in s3.REASONS
+
+
+@pytest.mark.parametrize("taken", ["s3://exports/parent", "s3://exports/child/model.onnx/part"])
+def test_name_of_folder_is_refused_with_way_out(store: Store, server: S3Server, local: Path, taken: str) -> None:
+    store.upload(local, taken, {})
+    refused = ""
+    try:
+        store.upload(local, f"{'/'.join(taken.split('/')[:4])}/model.onnx", {})
+    except Failure as failure:
+        refused = f"{failure.reason}: {failure}"
+    # S3 has no folders, so an object and a folder may share a name; servers that keep files cannot do that.
+    assert bool(refused) is (server.program.name == "versitygw")
+    assert not refused or (refused.startswith("InvalidSpec") and "spec.storage.prefix" in refused)
+    assert store.size_of(taken) == 7
 
 
 @pytest.mark.parametrize(

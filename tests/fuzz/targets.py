@@ -22,6 +22,7 @@ from modelexport.api.result import ConversionResult
 from modelexport.bounded_yaml import NotPlain, load_documents
 from modelexport.cli.documents import read_documents, read_exports
 from modelexport.errors import BadInput
+from modelexport.planning.progress import Progress, read_progress
 from modelexport.text import clean, is_clean
 from modelexport.untrusted import load as load_json
 from modelexport_converter.architectures import custom, yolov8
@@ -36,6 +37,7 @@ from trained.cells import ask
 CORPUS = Path(__file__).parent / "corpus"
 RELEASE = Path(__file__).parents[2] / "testdata/models/releases/8.3.0-classify-finished.pt"
 OUTPUT = "s3://exports/default/tiny/"
+PROGRESS = Progress("convert", "2026-01-02T03:04:05Z", "2026-01-02T03:04:00Z", 25, 15)
 SMALL = 4096
 """Bytes of a hostile input that is still a seed."""
 REFUSALS = {
@@ -217,6 +219,13 @@ def read_request(data: bytes) -> None:
     assert ConversionRequest.from_json(request.to_json()) == request
 
 
+def read_status_progress(data: bytes) -> None:
+    """The progress in the status of a ModelExport, which anyone with write access to statuses can have written."""
+    with refusing(ValueError):
+        progress = read_progress(load_json(data.decode("utf-8", "replace"), SMALL))
+        assert read_progress(progress.to_dict()) == progress
+
+
 def read_draft(data: bytes) -> None:
     """The draft report that a conversion left. The reader opens files, so no canary listens."""
     outputs, scratch = folder() / "outputs", folder() / "scratch"
@@ -362,6 +371,7 @@ TARGETS: Mapping[str, Target] = {
     "safetensors": Target(read_safetensors, _headers, json_tree),
     "messages": Target(read_message, _messages, json_tree),
     "requests": Target(read_request, lambda: [test_hostile_outputs.REQUEST.to_json().encode()], json_tree),
+    "progress": Target(read_status_progress, lambda: [json.dumps(PROGRESS.to_dict()).encode()], json_tree, 1 << 12),
     "drafts": Target(read_draft, lambda: [json.dumps(test_hostile_outputs.good_draft()).encode()], json_tree),
     "texts": Target(clean_text, lambda: ["né\x1b[1m".encode()], spliced(tuple(word.encode() for word in TEXT_WORDS))),
     "streams": Target(read_stream, _events, spliced((b"\n", b'{"type":"', b"[" * 2000, b'"metadata":', b"1" * 5000))),

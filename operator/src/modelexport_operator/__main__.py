@@ -120,7 +120,10 @@ async def run(settings: Settings) -> None:
         ):
             watching = group.create_task(watch_forever(build_registry(controller), settings.namespaces, stop))
             busy = scopes_of(BUILTIN, settings.namespaces)
-            tasks = [group.create_task(listen_forever(cluster, controller, scope)) for scope in busy]
+            tasks = [
+                group.create_task(listen_forever(cluster, controller, scope, watch_check.await_list(scope)))
+                for scope in busy
+            ]
             tasks.append(group.create_task(watch_check.run_forever()))
             tasks.append(group.create_task(_lead(leadership, controller, watch_check, settings)))
             watching.add_done_callback(lambda _: [task.cancel() for task in tasks])

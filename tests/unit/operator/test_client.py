@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.client import (
     MOST_CREATIONS,
     MOST_JOBS,
@@ -16,12 +18,15 @@ from modelexport_operator.kube.client import (
     ClusterError,
     ConflictError,
     ExpiredError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
     UnavailableError,
 )
 from modelexport_operator.kube.resources import CLASSES, JOBS, Scope, scopes_of
-from modelexport_operator.kube.watch_stream import OBJECT_LIMIT
+from modelexport_operator.kube.watch_stream import OBJECT_LIMIT, Page
+from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime.controller import Controller
 from testplane.objects import Body, build_all, make_class, make_export
 from unit.operator.serving import Answer, serve
 
@@ -221,6 +226,30 @@ async def test_rejection_shows_server_message_and_errors_show_request() -> None:
                 await cluster.create_job(JOB)
 
 
+OPERATOR = 'User "system:serviceaccount:modelexport-system:modelexport-operator"'
+LATEST = 'jobs.batch "shapes" is forbidden'
+
+
+@pytest.mark.parametrize(
+    ("words", "is_for_want_of_right"),
+    [
+        (f'jobs.batch is forbidden: {OPERATOR} cannot create resource "jobs" in API group "batch"', True),
+        (f'forbidden: {OPERATOR} cannot get path "/apis"', True),
+        (f"{LATEST}: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set", True),
+        (f"{LATEST}: not yet ready to handle request", True),
+        (f"{LATEST}: exceeded quota: jobs, requested: count/jobs.batch=1", False),
+        ('admission webhook "jobs.example.com" denied the request: no', False),
+        (f"{LATEST}: unable to create new content in namespace team because it is being terminated", False),
+    ],
+)
+async def test_missing_right_differs_from_refused_object(words: str, is_for_want_of_right: bool) -> None:
+    async with serve(always(403, {"message": words, "reason": "Forbidden"})) as cluster:
+        with pytest.raises(RejectedError) as caught:
+            await cluster.create_job(JOB)
+    assert str(caught.value) == words
+    assert isinstance(caught.value, ForbiddenError) is is_for_want_of_right
+
+
 @pytest.mark.parametrize("body", [[1], {"kind": "Status"}, "text"])
 async def test_response_without_message_is_shown_verbatim(body: Any) -> None:
     async with serve(always(500, body)) as cluster:
@@ -389,8 +418,36 @@ async def test_list_follows_pages_and_requests_own_metadata_only() -> None:
         listing = await cluster.list_versions(Scope(JOBS))
     assert listing.version == 40
     assert listing.objects == {("team", "job-first"): 10, ("team", "job-next"): 11}
-    assert {limit for *_, limit in asked} == {"500"}
+    assert {limit for *_, limit in asked} == {"200"}
     assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label, _ in asked)
+
+
+class Items(list[Body]):
+    """Objects to which a weak reference is possible."""
+
+
+async def test_page_leaves_memory_before_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[weakref.ref[Items]] = []
+    alive: list[bool] = []
+
+    def parse(answer: Body) -> Page:
+        items = Items(answer["items"])
+        pages.append(weakref.ref(items))
+        return Page("40", items, answer["metadata"]["continue"])
+
+    async def answer(request: web.Request) -> web.Response:
+        alive.extend(page() is not None for page in pages)
+        item = {"metadata": {"name": f"job-{len(alive)}", "namespace": "team", "resourceVersion": "10"}}
+        return web.json_response({"metadata": {"continue": "next" if len(pages) < 2 else ""}, "items": [item]})
+
+    monkeypatch.setattr(watch_stream, "parse_page", parse)
+    async with serve(answer) as cluster:
+        controller = Controller(cluster, Metrics())
+        for read in (cluster.list_versions, controller.relist):
+            pages.clear()
+            await read(Scope(JOBS))
+            assert len(pages) == 3
+    assert not any(alive)
 
 
 async def test_concurrent_creations_do_not_block_other_writes() -> None:
@@ -419,16 +476,16 @@ async def test_concurrent_creations_do_not_block_other_writes() -> None:
     assert under_way == MOST_CREATIONS + 9
 
 
-async def test_list_permission_is_probed_with_one_page() -> None:
+async def test_list_permission_is_probed_with_one_object() -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append(request.query.get("continue"))
+        asked.append(dict(request.query))
         return web.json_response({"metadata": {"resourceVersion": "40", "continue": "next"}, "items": []})
 
     async with serve(answer) as cluster:
         await cluster.try_list(Scope(JOBS))
-    assert asked == [None]
+    assert asked == [{"labelSelector": JOBS.selector, "limit": "1"}]
     async with serve(always(403, {"message": "jobs is forbidden"})) as cluster:
         with pytest.raises(RejectedError):
             await cluster.try_list(Scope(JOBS))
@@ -578,7 +635,7 @@ async def test_page_of_large_objects_is_read_in_smaller_pages() -> None:
     async with serve(answer) as cluster:
         listing = await cluster.list_versions(Scope(JOBS))
     assert len(listing.objects) == 40
-    assert asked[:4] == [500, 62, 7, 14]
+    assert asked[:4] == [200, 25, 3, 6]
     assert len(asked) < 12  # Not one request for each object, and never far beyond the bound.
 
 

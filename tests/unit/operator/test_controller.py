@@ -12,11 +12,12 @@ from modelexport_operator.kube.client import (
     AlreadyExistsError,
     ClusterError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
     UnavailableError,
 )
-from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS, WORKLOADS, Resource
+from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, WORKLOADS, Resource
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.reconcile.deletion import GIVE_UP_TIME
 from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE
@@ -35,6 +36,7 @@ from testplane.objects import (
     make_condition,
     make_export,
     make_job,
+    make_node,
     make_pod,
     make_target,
     make_workload,
@@ -59,6 +61,10 @@ def make(export: Body, clock: Callable[[], datetime] = lambda: NOW) -> tuple[Con
     controller.handle_event(CLASSES, "ADDED", at(make_class(), 1))
     controller.handle_event(EXPORTS, "ADDED", at(export, 2))
     return controller, cluster
+
+
+def elapsed(began: float) -> float:
+    return asyncio.get_running_loop().time() - began
 
 
 async def work(controller: Controller) -> None:
@@ -259,6 +265,47 @@ async def test_rejected_jobs_are_reported_in_same_status() -> None:
     assert "exceeded quota" in cluster.status["targets"][0]["message"]
 
 
+async def test_export_outlives_api_server_without_roles() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", "ONNX/FP32"))
+    began = asyncio.get_running_loop().time()
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what and elapsed(began) < 10 else None
+    await work(controller)
+    assert [target["state"] for target in cluster.status["targets"]] == ["Pending", "Pending"]
+    assert {target["reason"] for target in cluster.status["targets"]} == {"Retrying"}
+    assert "cannot create" in cluster.status["targets"][0]["message"]
+    while not cluster.created:
+        await controller.work_once()
+    assert elapsed(began) < 30
+    assert [target["reason"] for target in cluster.status["targets"]] == ["Queued", "Queued"]
+    assert not [call for call in cluster.calls if "JobRefused" in call]
+
+
+async def test_right_that_stays_missing_becomes_final() -> None:
+    controller, cluster = make(make_export("ONNX/FP16", ttlSecondsAfterFinished=1))
+    began = asyncio.get_running_loop().time()
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what else None
+    while not cluster.status or cluster.status["targets"][0]["reason"] != "JobRefused":
+        await controller.work_once()
+    assert 120 <= elapsed(began) < 240
+    assert "cannot create" in cluster.status["targets"][0]["message"]
+    await asyncio.sleep(600)
+    await controller.work_once()
+    assert cluster.status["targets"][0]["reason"] == "JobRefused"
+    assert "delete" not in cluster.calls
+
+
+async def test_denials_far_apart_are_not_lasting() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: ForbiddenError("cannot create") if "create" in what else None
+    await work(controller)
+    controller.handle_deletion(EXPORTS, KEY, 100)
+    await asyncio.sleep(1000)
+    controller.handle_event(EXPORTS, "ADDED", at(make_export("ONNX/FP16"), 200))
+    while cluster.calls.count("status") < 2:
+        await controller.work_once()
+    assert cluster.status["targets"][0]["reason"] == "Retrying"
+
+
 async def test_foreign_job_with_our_name_is_reported() -> None:
     controller, cluster = make(make_export("ONNX/FP16"))
     job = make_job(make_export("ONNX/FP16"), "ONNX/FP16", status=complete(), ownerReferences=[])
@@ -364,6 +411,14 @@ async def test_export_deleted_during_sync_is_no_error(caplog: pytest.LogCaptureF
         await work(controller)
     assert caplog.text == ""
     assert len(controller.queue) == 0
+
+
+async def test_export_is_synced_again_after_wrong_404() -> None:
+    controller, cluster = make(make_export("ONNX/FP16"))
+    cluster.fail = lambda what: NotFoundError("404") if cluster.calls == ["create FP16"] else None
+    await work(controller)
+    await asyncio.wait_for(controller.work_once(), 61)
+    assert cluster.calls == ["create FP16", "create FP16", "status"]
 
 
 async def test_internal_error_of_one_object_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -590,6 +645,56 @@ async def test_job_deleted_during_creation_is_retried() -> None:
     assert created(cluster) == 2
 
 
+def make_pooled(*names: str) -> tuple[Controller, FakeCluster]:
+    """A controller whose class has one node pool, and which knows no node."""
+    controller, cluster = make(make_export("ONNX/FP16"))
+    pooled = make_class(nodePools=[{"name": "cpu"}])
+    controller.handle_event(CLASSES, "MODIFIED", at(pooled, 5))
+    for name in names:
+        controller.handle_event(EXPORTS, "ADDED", at(make_export("ONNX/FP16", name=name, uid=name), 6))
+    return controller, cluster
+
+
+async def test_node_missed_by_watch_is_not_missing() -> None:
+    controller, cluster = make_pooled()
+    cluster.there[NODES] = [at(make_node(), 9)]
+    await work(controller)
+    assert cluster.asked == ["list nodes"]
+    assert [target["reason"] for target in cluster.status["targets"]] == ["Queued"]
+
+
+async def test_missing_node_is_looked_up_once_for_all_exports() -> None:
+    controller, cluster = make_pooled("second", "third")
+    for _ in range(3):
+        await work(controller)
+        assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
+    controller.queue.add(KEY)
+    await work(controller)
+    assert cluster.asked == ["list nodes"]
+
+
+async def test_shortage_is_not_recorded_while_nodes_cannot_be_listed() -> None:
+    controller, cluster = make_pooled()
+    cluster.fail = lambda what: UnavailableError("busy") if what == "list nodes" else None
+    await work(controller)
+    assert cluster.calls == []
+
+
+async def test_node_that_appears_during_status_write_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
+    controller, cluster = make_pooled()
+
+    def appear(what: str) -> None:
+        if what == "status" and not cluster.created:
+            controller.handle_event(NODES, "ADDED", at(make_node(), 9))
+
+    cluster.fail = appear
+    await work(controller)
+    assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
+    await asyncio.wait_for(controller.work_once(), 30)
+    assert cluster.status["targets"][0]["reason"] == "Queued"
+
+
 async def test_class_missed_by_watch_is_not_missing() -> None:
     controller, cluster = make(make_export("ONNX/FP16", className="other"))
     cluster.there[CLASSES] = [at(make_class(), 1), at(make_class("other", default=False), 1)]
@@ -787,7 +892,7 @@ async def test_every_sync_is_timed_and_errors_are_counted(error: Any, name: str 
     told = [line for line in text.splitlines() if line.startswith("modelexport_sync_errors_total")]
     counted = [line for line in told if not line.endswith(" 0.0")]
     assert counted == ([f'modelexport_sync_errors_total{{error="{name}"}} 1.0'] if name else [])
-    assert len(told) == 4
+    assert len(told) == 5
 
 
 def test_event_references_export_and_fits_size_limits() -> None:

@@ -4,7 +4,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from modelexport_operator.kube.client import AlreadyExistsError, ClusterError, RejectedError, UnavailableError
+from modelexport_operator.kube.client import (
+    AlreadyExistsError,
+    ClusterError,
+    ForbiddenError,
+    RejectedError,
+    UnavailableError,
+)
 from modelexport_operator.kube.clock import now
 from modelexport_operator.runtime import event_recorder as module
 from modelexport_operator.runtime.event_recorder import EventRecorder
@@ -72,6 +78,16 @@ async def test_event_is_retried_then_dropped_with_log(caplog: pytest.LogCaptureF
         await asyncio.sleep(600)
     assert (sink.tried.count("1"), sink.taken) == (module.MOST_TRIES, ["2"])
     assert caplog.text.count("event Succeeded was not created: busy") == 1
+
+
+async def test_event_outlives_api_server_without_roles(caplog: pytest.LogCaptureFixture) -> None:
+    recorder, sink = make()
+    sink.fail = lambda _: ForbiddenError("cannot create") if len(sink.tried) < 3 else None
+    record(recorder, "1", "2")
+    async with sending(recorder):
+        await asyncio.sleep(10)
+    assert sink.taken == ["1", "2"]
+    assert caplog.text.count("an event is tried again: cannot create") == 1
 
 
 @pytest.mark.parametrize("error", [RejectedError("no"), KeyError("odd")])

@@ -60,6 +60,7 @@ def expand(parent: Body, observed: dict[str, Any]) -> Snapshot:
         others=[Demand(**{**other, "key": tuple(other["key"])}) for other in observed.get("others", [])],
         reserved=observed.get("reserved", []),
         refused=observed.get("refused", {}),
+        denied=observed.get("denied", {}),
         pods_refused=observed.get("podsRefused", {}),
         admissions={
             name: Diagnosis(Reason(said["reason"]), said["message"])
@@ -128,6 +129,7 @@ def test_cached_objects_give_same_decision(case: str) -> None:
         "reserved",
         "admissions",
         "refused",
+        "denied",
         "pods_refused",
         "pods_listed",
     )

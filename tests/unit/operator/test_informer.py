@@ -124,6 +124,22 @@ async def test_interrupted_initial_list_loses_nothing() -> None:
         assert known(controller) == {"a": 30, "b": 20, "c": 10}
 
 
+async def test_complete_list_is_reported() -> None:
+    server = Server(make("a", 30), make("b", 20), make("c", 10))
+    server.refuse = lambda request: web.Response(status=500) if len(server.asked) == 2 else None
+    known_then: list[int] = []
+    async with serve(server.answer) as cluster:
+        controller = Controller(cluster, Metrics())
+        jobs = controller.cache[JOBS]
+        task = asyncio.create_task(
+            listen_forever(cluster, controller, Scope(JOBS), lambda: known_then.append(len(jobs)))
+        )
+        await until(lambda: bool(known_then))
+        task.cancel()
+    assert known_then == [3]
+    assert server.asked[:4] == ["list", "list", "list", "list"]
+
+
 async def test_watch_starts_at_list_version() -> None:
     server = Server(make("a", 30), make("b", 20), make("c", 10))
     async with listening(server) as controller:

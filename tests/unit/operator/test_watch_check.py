@@ -268,7 +268,7 @@ async def test_check_is_blind_after_three_unanswered_attempts(
     watch_check: WatchCheck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=time.monotonic() + 100)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now, process_time=time.process_time))
     assert watch_check.is_stale
     await check_all(watch_check)
     assert not watch_check.is_stale
@@ -321,6 +321,23 @@ async def patient(cluster: FakeCluster, controller: Controller, virtual_time: No
     audits.cancel()
 
 
+async def test_list_of_informer_counts_as_first_check(cluster: FakeCluster, virtual_time: None) -> None:
+    scopes, controller = scopes_of(WATCHED, ()), Controller(cluster, Metrics())  # type: ignore[arg-type]
+    watch_check = WatchCheck(cluster, controller, Metrics(), scopes, interval=60, lag_tolerance=15)  # type: ignore[arg-type]
+    cluster.listed[JOBS] = {KEY: 50}
+    tell = watch_check.await_list(Scope(JOBS))
+    checks = asyncio.create_task(watch_check.run_forever())
+    await asyncio.sleep(30)
+    assert not watch_check.synced.is_set()
+    tell()
+    await asyncio.sleep(1)
+    assert watch_check.synced.is_set()
+    assert JOBS not in {resource for resource, _ in cluster.asked}
+    await asyncio.sleep(80)
+    assert watch_check.lagging == {JOBS: 1}
+    checks.cancel()
+
+
 async def test_unlistable_scope_is_retried_alone(patient: WatchCheck, cluster: FakeCluster) -> None:
     await asyncio.sleep(50)
     cluster.down = {JOBS}
@@ -355,11 +372,17 @@ async def test_watch_catching_up_late_is_no_longer_stale(
     assert patient.lagging == {}
 
 
-@pytest.mark.parametrize(("seconds", "pause"), [(0.1, 60), (1.0, 300), (9.0, 600)])
-async def test_slow_list_is_requested_seldom(
-    patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, seconds: float, pause: float
+@pytest.mark.parametrize("figures", [(0.1, 0.5, 60), (0.1, 9.0, 60), (0.5, 9.0, 150), (9.0, 9.0, 180)])
+async def test_costly_list_is_requested_seldom_but_slow_one_is_not(
+    patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, figures: tuple[float, float, int]
 ) -> None:
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time))
+    cost, seconds, pause = figures
+
+    def spent() -> float:
+        """The processor time: every list costs the same, and all scopes are listed at once."""
+        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
     cluster.seconds = seconds
     await asyncio.sleep(2300)
     times = [at for resource, at in cluster.asked if resource is JOBS]

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from modelexport_operator.kube.backoff import jitter
 from modelexport_operator.runtime import work_queue as module
 from modelexport_operator.runtime.work_queue import Priority, WorkQueue
 
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("virtual_time")
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(module, "LAST_DELAY", 0.04)
+    monkeypatch.setattr(module, "jitter", float)
 
 
 async def take(queue: WorkQueue[str], within: float = 1.0) -> str:
@@ -70,6 +72,15 @@ async def test_failing_key_backs_off_up_to_limit() -> None:
 async def test_long_failing_key_is_retried_at_maximum_delay() -> None:
     queue: WorkQueue[str] = WorkQueue()
     assert [queue.retry("a") for _ in range(2000)][-1] == 0.04
+
+
+async def test_keys_that_failed_together_return_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "jitter", jitter)
+    queue: WorkQueue[int] = WorkQueue()
+    delays = [queue.retry(key, at_least=10) for key in range(100)]
+    assert min(delays) >= 10
+    assert max(delays) <= 15
+    assert max(delays) - min(delays) > 2.5
 
 
 async def test_success_resets_backoff() -> None:

@@ -29,6 +29,18 @@ OWNER = "export-uid"
 """Object metadata: the uid of the export that published it."""
 
 MISSING = ("NoSuchKey", "NoSuchVersion")
+OCCUPIED = (
+    "DirectoryObjectContainsData",
+    "ExistingObjectIsDirectory",
+    "ObjectParentIsFile",
+    "XMinioObjectExistsAsDirectory",
+)
+"""Codes of servers that keep objects as files: there, an object cannot have the name of a folder (versitygw,
+s3err/s3err.go; MinIO, cmd/api-errors.go)."""
+MAKE_ROOM = (
+    "Remove the object that has the name of this folder, or the folder that has the name of this object, or name the"
+    " ModelExport or spec.storage.prefix of the ExportClass differently."
+)
 REASONS: Mapping[str, Reason] = {
     **dict.fromkeys(("NoSuchBucket", "InvalidBucketName"), Reason.BUCKET_NOT_FOUND),
     **dict.fromkeys(
@@ -49,7 +61,7 @@ REASONS: Mapping[str, Reason] = {
         Reason.STORAGE_DENIED,
     ),
     **dict.fromkeys(
-        ("KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName"), Reason.INVALID_SPEC
+        ("KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName", *OCCUPIED), Reason.INVALID_SPEC
     ),  # about the name at the start of the message
     **dict.fromkeys(
         (
@@ -241,7 +253,9 @@ class S3Store:
             if error.code in MISSING:
                 raise ObjectMissing(f"the store {self.endpoint} has no object of this name") from error
             reason = REASONS.get(error.code or "", Reason.INTERNAL_ERROR)
-            raise self._failure(reason, uri, f"answered {error.code}: {error.message}") from error
+            way_out = MAKE_ROOM if error.code in OCCUPIED else None
+            words = (error.message or "").rstrip(".")
+            raise self._failure(reason, uri, f"answered {error.code}: {words}", way_out) from error
         except urllib3.exceptions.SSLError as error:
             way_out = "Give its certificate authority (spec.storage.caSecretName of the ExportClass)."
             raise self._failure(

@@ -9,11 +9,13 @@ Errors are one of four classes, by what can be done about them::
         AlreadyExistsError  an object of that name exists
       NotFoundError         the object, its namespace or its kind does not exist
       RejectedError         the server understood the request and refuses it (400, 403, 413, 422)
+        ForbiddenError      the operator may not send it, or not yet: an API server that has just started says so, too
 """
 
 import asyncio
 import logging
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -58,8 +60,9 @@ MOST_CREATIONS = 32
 limits all other writes, which do not wait for these."""
 RECONNECT_SECONDS = 1.0
 """Pause before a watch reconnects whose connection ended without an event."""
-PAGE, WHOLE_PAGE = 500, 100
-"""Objects per page, as metadata or whole: a Job or a Pod has 8 KB, ten times that as Python objects."""
+PAGE, WHOLE_PAGE = 200, 50
+"""Objects per page, as metadata or whole: a Job or a Pod has 8 KB, ten times that as Python objects, and the memory of
+the largest pages that were read at once stays with the process."""
 PAGE_BYTES = 8 << 20
 """Bytes of a page. Users control labels and annotations, up to 1.5 MiB per object (etcd's limit)."""
 MOST_JOBS = 30
@@ -74,6 +77,13 @@ WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 """Kueue's label for the Job of a Workload (kueue, pkg/controller/constants/constants.go)."""
 POD_NOT_MADE = "FailedCreate"
 """The reason of the Job controller's events."""
+NOT_AUTHORIZED = re.compile(
+    r"User .* cannot \S+ (resource|path) |cannot set blockOwnerDeletion|not yet ready to handle request"
+)
+"""The messages of a 403 that depend on the roles and caches that the API server has loaded: of its authorizer, of the
+admission of owner references, and of any admission plugin that still waits for its caches (kubernetes,
+staging/src/k8s.io/apiserver: pkg/endpoints/handlers/responsewriters/errors.go and pkg/admission; and
+plugin/pkg/admission/gc/gc_admission.go)."""
 TOO_NEW = "Too large resource version"
 """The message of an API server that does not know a version yet, or never will after a restore from a backup
 (kubernetes, staging/src/k8s.io/apiserver/pkg/storage/errors.go); client-go matches it, too."""
@@ -120,6 +130,14 @@ class NotFoundError(ClusterError):
 
 class RejectedError(ClusterError):
     """The server refuses the request, and the message says why."""
+
+
+class ForbiddenError(RejectedError):
+    """The server denies the operator the right to send the request.
+
+    A server that has just started denies everything until it has loaded its roles. So only a denial that lasts means
+    that the right is missing. A quota or an admission policy that refuses an object is a ``RejectedError``.
+    """
 
 
 ERRORS: Mapping[int, type[ClusterError]] = {
@@ -289,15 +307,14 @@ class Cluster:
         return _checked(LEASES, await self._request("PUT", path, lease, is_lease_write=True))
 
     async def try_list(self, scope: Scope) -> None:
-        """Request the first page of a list.
+        """Request the first object of a list.
 
         Raises:
             NotFoundError: its kind is not installed.
             RejectedError: it may not be listed.
             ClusterError: it cannot be listed now.
         """
-        async with aclosing(self.list_objects(scope, accept=METADATA_ONLY)) as pages:
-            await anext(pages)
+        await self._request("GET", scope.path, query={**_selection(scope), "limit": "1"}, accept=METADATA_ONLY)
 
     async def list_versions(self, scope: Scope) -> Listing:
         """List the objects of a scope with their versions; nothing else of them is read."""
@@ -308,6 +325,7 @@ class Cluster:
             for item in (*page.items, *([page.skipped] if page.skipped else [])):
                 metadata = item["metadata"]
                 objects[metadata.get("namespace", ""), metadata["name"]] = int(metadata["resourceVersion"])
+            del page
         return Listing(version, objects)
 
     async def list_objects(self, scope: Scope, labels: str = "", accept: str = JSON) -> AsyncGenerator[Page]:
@@ -325,11 +343,11 @@ class Cluster:
             ExpiredError: the list took so long that its version has expired.
             ClusterError: the objects cannot be listed.
         """
-        selectors = ",".join(filter(None, (scope.resource.selector, labels)))
-        async for page in self._pages(scope.path, {"labelSelector": selectors} if selectors else {}, accept):
+        async for page in self._pages(scope.path, _selection(scope, labels), accept):
             if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
+            del page
 
     async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, KubeObject]]:
         """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
@@ -359,9 +377,7 @@ class Cluster:
 
     async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, KubeObject]]:
         """Yield the events of one connection of a watch, including bookmarks."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
-        if scope.resource.selector:
-            query["labelSelector"] = scope.resource.selector
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **_selection(scope)}
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
                 async for line in watch_stream.read_lines(response.content.iter_any()):
@@ -402,6 +418,7 @@ class Cluster:
                 raise UnavailableError(f"GET {path}: {error}") from error
             yield page
             size, token = min(2 * size, largest), page.token
+            del page  # Otherwise it stays in memory while the next one is read.
             if not token:
                 return
 
@@ -528,6 +545,12 @@ def _checked(kind: Kind[T_co], answer: JsonObject) -> T_co:
     return kind.typed(answer)
 
 
+def _selection(scope: Scope, labels: str = "") -> dict[str, str]:
+    """Return the query that selects the objects of a scope."""
+    selectors = ",".join(filter(None, (scope.resource.selector, labels)))
+    return {"labelSelector": selectors} if selectors else {}
+
+
 def _name_of(stub: KubeObject) -> str:
     return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
 
@@ -561,8 +584,10 @@ def _map_error(what: str, status: int, headers: Mapping[str, str], content: byte
         words, reason = clean(content[:EXCERPT_LIMIT].decode(errors="replace")), ""
     message = f"{what}: {status}: {words}"
     kind = AlreadyExistsError if reason == ALREADY_EXISTS else ExpiredError if TOO_NEW in words else ERRORS.get(status)
+    if status == 403 and NOT_AUTHORIZED.search(words):
+        kind = ForbiddenError
     if kind is not None:
-        return kind(words if kind is RejectedError else message)
+        return kind(words if issubclass(kind, RejectedError) else message)
     return UnavailableError(message, _seconds(headers.get("Retry-After")))
 
 

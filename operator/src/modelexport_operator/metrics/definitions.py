@@ -33,7 +33,10 @@ class Metric:
 
 LABELS: Mapping[str, str] = {
     "architecture": "architecture of the model: a row of the support matrix, or `Other`",
-    "error": "`UnavailableError`, `ConflictError` or `RejectedError` of the API server, or `Defect` of the operator",
+    "error": (
+        "`UnavailableError`, `ConflictError`, `ForbiddenError` or `RejectedError` of the API server, or `Defect` of the"
+        " operator"
+    ),
     "fault": "who has to act, by the reason: `None`, `User` or `System`",
     "format": "`LiteRT`, `ONNX`, `CoreML`, `PyTorch` or `TensorFlow`",
     "outcome": "`Succeeded` or `Failed`",

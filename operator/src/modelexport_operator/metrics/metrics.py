@@ -83,7 +83,7 @@ class Metrics:
             outcome = State.SUCCEEDED if reason is Reason.SUCCEEDED else State.FAILED
             if reason not in _ENDS_NO_TARGET:
                 self._conversions_of(TargetState(target, outcome, reason, ""))
-        for error in ("UnavailableError", "ConflictError", "RejectedError", "Defect"):
+        for error in ("UnavailableError", "ConflictError", "ForbiddenError", "RejectedError", "Defect"):
             self._sync_errors.labels(error)
 
     def _build(self, metric: Metric) -> Any:

@@ -57,12 +57,14 @@ from modelexport_operator.status.conditions import (
     has_changed,
     status_of,
     summarise,
+    target_entries,
 )
 from modelexport_operator.status.events import Event, finished_targets
 from modelexport_operator.status.progress import observe_progress
 
 REFUSAL_RETRY = timedelta(seconds=60)
 """Pause before a Job that the API server refused is created again: quotas and policies change over time."""
+DENIED = "The API server does not let the operator create the Job, which is tried again"
 REPEATS = "The conversion ended well, but its Pod was gone before its result was read; it is repeated once"
 
 
@@ -129,6 +131,19 @@ def sync(snapshot: Snapshot, now: datetime) -> Decision:
         problem = Diagnosis(error.reason, str(error))
         return _record(snapshot, tuple(snapshot.recorded.values()), summarise((), problem=problem), now)
     return _sync_targets(ReconcileContext(snapshot, export, found, now), requests)
+
+
+def lacks_node(snapshot: Snapshot, now: datetime) -> bool:
+    """Return whether a decision would be the first to say that no node suits a target: the nodes must be listed."""
+    if snapshot.is_deleted or not any((body.get("spec") or {}).get("nodePools") for body in snapshot.classes):
+        return False
+    known = {(str(target), state.reason) for target, state in snapshot.recorded.items()}
+    targets = target_entries(sync(snapshot, now).status or {})
+    return any(
+        entry["reason"] == Reason.NO_SUITABLE_NODE
+        and (f"{entry['format']}/{entry['precision']}", entry["reason"]) not in known
+        for entry in targets
+    )
 
 
 @dataclass(frozen=True)
@@ -260,17 +275,8 @@ def _expect(context: ReconcileContext, request: ConversionRequest, admission: Ad
     """Return the state of a target without a Job, as it will be once this decision is written."""
     snapshot, found, name = context.snapshot, context.found, context.job_name(request.target)
     state = TargetState(request.target, State.PENDING, Reason.PENDING, "Not started", recipe=str(request.recipe))
-    if name in snapshot.refused:
-        record = snapshot.recorded.get(request.target)
-        known = record.completion_time if record is not None and record.reason is Reason.JOB_REFUSED else None
-        return replace(
-            state,
-            state=State.FAILED,
-            reason=Reason.JOB_REFUSED,
-            message=shorten(f"The API server refused the Job: {snapshot.refused[name]}"),
-            job_name=name,
-            completion_time=known or format_time(context.now),
-        )
+    if name in snapshot.refused or name in snapshot.denied:
+        return _refuse(context, replace(state, job_name=name))
     if isinstance(found, Diagnosis):
         return replace(state, reason=found.reason, message=shorten(found.message))
     if context.export.suspend:
@@ -281,6 +287,24 @@ def _expect(context: ReconcileContext, request: ConversionRequest, admission: Ad
         return replace(state, state=State.QUEUED, reason=Reason.RETRYING, message=REPEATS, job_name=name)
     message = describe_start(found.sharing.queue_name)
     return replace(state, state=State.QUEUED, reason=Reason.QUEUED, message=message, job_name=name)
+
+
+def _refuse(context: ReconcileContext, state: TargetState) -> TargetState:
+    """Return the state of a target whose Job the API server has just refused, or denied for want of a right."""
+    snapshot, name = context.snapshot, str(state.job_name)
+    record = snapshot.recorded.get(state.target)
+    before = record if record is not None and record.reason is Reason.JOB_REFUSED else None
+    if name in snapshot.denied:
+        # A denial adds nothing to an earlier refusal: the next try tells whether that still holds.
+        words = shorten(f"{DENIED}: {snapshot.denied[name]}")
+        return before or replace(state, reason=Reason.RETRYING, message=words)
+    return replace(
+        state,
+        state=State.FAILED,
+        reason=Reason.JOB_REFUSED,
+        message=shorten(f"The API server refused the Job: {snapshot.refused[name]}"),
+        completion_time=(before and before.completion_time) or format_time(context.now),
+    )
 
 
 def _jobs_to_create(
@@ -299,7 +323,8 @@ def _jobs_to_create(
         for request in missing
         if request.target in admission.pools
     )
-    return tuple(job for job in jobs if job["metadata"]["name"] not in context.snapshot.refused)
+    unwanted = context.snapshot.refused.keys() | context.snapshot.denied.keys()
+    return tuple(job for job in jobs if job["metadata"]["name"] not in unwanted)
 
 
 def _is_withdrawn(export: ModelExport, job: Job) -> bool:
@@ -332,7 +357,8 @@ def _expire(context: ReconcileContext, decision: Decision, summary: Summary) -> 
     """Delete an export when its TTL is over; never before its last status was written."""
     ttl = context.export.ttl_seconds_after_finished
     ended = moment(status_of(context.snapshot.parent).get("completionTime"))
-    if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED) or context.snapshot.refused:
+    is_refused = context.snapshot.refused or context.snapshot.denied
+    if ttl is None or summary.phase not in (Phase.SUCCEEDED, Phase.FAILED) or is_refused:
         return decision  # Refused Jobs are created again later, so the export has not ended.
     if decision.status is not None or ended is None:
         return replace(decision, requeue_after=timedelta(seconds=ttl))

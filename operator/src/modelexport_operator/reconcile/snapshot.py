@@ -1,7 +1,7 @@
 """Everything that the cache knows of one export at one moment: the input of ``sync``. Pure.
 
-An object that is only missing in the snapshot proves nothing, since a watch may be late. ``unsettled_jobs`` and
-``lacks_class`` name what has to be listed before anything final may follow from the absence.
+An object that is only missing in the snapshot proves nothing, since a watch may be late. ``unsettled_jobs``,
+``lacks_class`` and ``reconcile.lacks_node`` name what has to be listed before anything follows from the absence.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -47,6 +47,7 @@ class Snapshot:
         others: the demands of all other exports, of any class.
         reserved: names of the Jobs that got a place in the last sync; the watch may not have reported them yet.
         refused: Job name -> the API server's message, for Jobs that it has just refused to create.
+        denied: Job name -> the API server's message, for Jobs that the operator may not create yet, or not at all.
         pods_refused: Job name -> the API server's message, for Jobs whose Pods it refuses to create.
         admissions: Job name -> why Kueue lets the Job wait, where that is known.
         pods_listed: names of the Jobs that had already ended when their Pods were listed: ``pods`` has all of them.
@@ -62,6 +63,7 @@ class Snapshot:
     others: Iterable[Demand] = ()
     reserved: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    denied: Mapping[str, str] = field(default_factory=dict)
     pods_refused: Mapping[str, str] = field(default_factory=dict)
     admissions: Mapping[str, Diagnosis] = field(default_factory=dict)
     pods_listed: Collection[str] = ()

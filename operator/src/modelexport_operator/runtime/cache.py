@@ -13,7 +13,7 @@ from modelexport_operator.jobs.conversion_job import prune_conversion_job
 from modelexport_operator.jobs.ownership import select_jobs, select_pods
 from modelexport_operator.jobs.state import is_finished
 from modelexport_operator.kube.encoding import decode, encode
-from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject
+from modelexport_operator.kube.objects import Job, JsonObject, KubeObject, ModelExportObject, ModelExportStatus
 from modelexport_operator.kube.pruning import prune_class, prune_export, prune_node, prune_pod
 from modelexport_operator.kube.resources import (
     BUILTIN,
@@ -79,6 +79,8 @@ class ObjectCache(Generic[T]):
         self._objects: dict[Key, T | _Compressed[T]] = {}
         self._by_owner: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._tombstones: dict[Key, int] = {}
+        self.changes = 0
+        """How many bodies were stored or removed so far."""
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -144,6 +146,7 @@ class ObjectCache(Generic[T]):
         if known is not None:
             self._unlink(key, known)
         kept = self._objects[key] = self._prune(body)
+        self.changes += 1
         if owner := _owner_of(kept):
             self._by_owner[owner].add(key)
         if known is None:
@@ -168,6 +171,7 @@ class ObjectCache(Generic[T]):
             return False
         self._unlink(key, known)
         del self._objects[key]
+        self.changes += 1
         return True
 
     def drop_tombstones(self, scope: Scope, listed: Collection[Key], version: int) -> None:
@@ -198,6 +202,8 @@ class Cache:
             )
             for resource, prune in _PRUNERS.items()
         }
+        self.short_of_nodes: set[Key] = set()
+        """Exports whose last sync found no suitable node. Their recorded status may not say so yet."""
 
     @overload
     def __getitem__(self, resource: Kind[T]) -> ObjectCache[T]: ...
@@ -207,6 +213,11 @@ class Cache:
 
     def __getitem__(self, resource: Resource) -> ObjectCache[Any]:
         return self._caches[resource]
+
+    @property
+    def changes(self) -> int:
+        """How many bodies were stored or removed so far: while the number stays, snapshots stay the same."""
+        return sum(objects.changes for objects in self._caches.values())
 
     def snapshot(self, key: Key) -> Snapshot | None:
         """Return everything that is known of an export, or ``None`` if it does not exist."""
@@ -221,10 +232,13 @@ class Cache:
         """Return the Jobs that belong to an export."""
         return select_jobs(export, self[JOBS].labelled_with(export))
 
-    def job_of(self, pod: KubeObject) -> Job | None:
-        """Return the Job of a Pod, if it is known."""
-        name = (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL)
-        return self[JOBS].get((pod["metadata"]["namespace"], name)) if name else None
+    def is_job_ended(self, pod: KubeObject) -> bool:
+        """Return whether the Job of a Pod is known and has ended."""
+        key = pod["metadata"]["namespace"], (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL, "")
+        if self[JOBS].compressed_uid(key) is not None:
+            return True
+        job = self[JOBS].get(key)
+        return job is not None and is_finished(job)
 
     def compress(self, key: Key) -> None:
         """Compress an export whose targets have all ended, and its ended Jobs and Pods."""
@@ -241,6 +255,16 @@ class Cache:
             jobs.compressed_uid(job) is not None for job in jobs.keys_labelled_with(key[0], uid)
         )
 
+    def note_shortage(self, key: Key, status: ModelExportStatus | None) -> None:
+        """Take note of an export whose new status will say that no node suits a target, and of its end.
+
+        Without it, a node that appears while the status is written would be missed until the next resync.
+        """
+        if status is not None and _lacks_node(status):
+            self.short_of_nodes.add(key)
+        else:
+            self.short_of_nodes.discard(key)
+
     def affected_exports(self, resource: Resource, body: KubeObject) -> Iterable[Key]:
         """Return the exports that a change of an object affects."""
         if resource is EXPORTS:
@@ -248,15 +272,15 @@ class Cache:
         if resource is CLASSES:
             return self[EXPORTS]
         if resource is NODES:
-            waiting = []
-            for key, export in self[EXPORTS].uncompressed_items():
-                reasons = [entry.get("reason") for entry in target_entries(status_of(export))]
-                if Reason.NO_SUITABLE_NODE in reasons:
-                    waiting.append(key)
-            return waiting
+            recorded = (key for key, body in self[EXPORTS].uncompressed_items() if _lacks_node(status_of(body)))
+            return {*recorded, *self.short_of_nodes}
         metadata = body["metadata"]
         name = (metadata.get("labels") or {}).get(names.EXPORT_LABEL)
         return ((metadata["namespace"], name),) if name else ()
+
+
+def _lacks_node(status: JsonObject) -> bool:
+    return any(entry.get("reason") == Reason.NO_SUITABLE_NODE for entry in target_entries(status))
 
 
 def _decompress(kept: T | _Compressed[T] | None) -> T | None:

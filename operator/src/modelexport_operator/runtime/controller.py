@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from modelexport_operator.kube.client import (
     Cluster,
     ClusterError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     RejectedError,
 )
@@ -28,10 +30,11 @@ from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject
 from modelexport_operator.kube.resources import BUILTIN, CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
 from modelexport_operator.kube.types import Key, controller_of, key_of, version_of
 from modelexport_operator.metrics.metrics import Metrics
-from modelexport_operator.reconcile.reconcile import Decision, sync
+from modelexport_operator.reconcile.reconcile import Decision, lacks_node, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.demand_index import DemandIndex
+from modelexport_operator.runtime.denials import Denials
 from modelexport_operator.runtime.event_recorder import SENDERS, EventRecorder
 from modelexport_operator.runtime.kueue_admissions import KueueAdmissions
 from modelexport_operator.runtime.work_queue import Priority, WorkQueue
@@ -54,6 +57,10 @@ POSITION_SECONDS = 10.0
 """Delay before the queue positions of waiting exports are updated."""
 RESENT_EVENTS = timedelta(minutes=5)
 """A new leader sends the last event of exports again that ended within this time."""
+NODE_LIST_SECONDS = 10.0
+"""How old a list of all nodes may be: a thousand exports that find no suitable node at once share one."""
+NOT_FOUND_SECONDS = 60.0
+"""Delay after a 404, unless the watch reports sooner that the object is gone: a 404 can be wrong, too."""
 COOLDOWN_SECONDS = 0.5
 """Pause between two syncs of one export."""
 
@@ -67,6 +74,10 @@ class Controller:
         self.queue: WorkQueue[Key] = WorkQueue(COOLDOWN_SECONDS, flow=itemgetter(0))
         self.events = EventRecorder(cluster, clock)
         self._admissions = KueueAdmissions(cluster, clock)
+        self._denials = Denials()
+        self._node_list = asyncio.Lock()
+        self._nodes_listed = -math.inf
+        """When the nodes were last listed for a sync, on the loop's monotonic clock."""
         self._cluster = cluster
         self._metrics = metrics
         self._clock = clock
@@ -126,8 +137,8 @@ class Controller:
             return Priority.NEW, 0.0
         if resource is PODS and is_in_trouble(PODS.typed(body)):
             return Priority.END, 0.0
-        job = JOBS.typed(body) if resource is JOBS else self.cache.job_of(body)
-        if job and is_finished(job):
+        is_pod_of_ended_job = resource is PODS and self.cache.is_job_ended(body)
+        if is_pod_of_ended_job or (resource is JOBS and is_finished(JOBS.typed(body))):
             seconds = self.queue.count_delayed(Priority.END) / ENDS_PER_SECOND
             return Priority.END, _clamp(seconds, END_SECONDS, LONGEST_END_SECONDS)
         seconds = self.queue.count_delayed(Priority.STEP, Priority.END) / STEPS_PER_SECOND
@@ -170,6 +181,7 @@ class Controller:
             if page.skipped is not None:
                 listed.add(key_of(page.skipped))
                 self.handle_event(scope.resource, "DELETED", page.skipped)
+            del page  # Otherwise it stays in memory while the next one is read.
         known = (
             map(key_of, objects.labelled_with(export)) if export else (key for key in objects if scope.contains(key[0]))
         )
@@ -229,15 +241,16 @@ class Controller:
 
     async def _sync(self, key: Key) -> float | None:
         """Sync one export, and return in how many seconds it has to be synced again."""
-        known = self.cache.snapshot(key)
+        known, changes = self.cache.snapshot(key), self.cache.changes
         if known is None:
             self._admissions.forget(key)
+            self.cache.short_of_nodes.discard(key)
             return None
         admissions, ask_again = await self._admissions.explain(key, known.jobs)
         pods_refused = await self._find_pod_refusals(key, known.overdue_jobs(self._clock()))
         conversions = await self._read_conversions(known)
         pods_listed = await self._relist_missing(known)
-        snapshot = self._take_snapshot(key)
+        snapshot = self._add_demands(key, known if self.cache.changes == changes else self.cache.snapshot(key))
         if snapshot is None:
             return None
         if snapshot.removes_files is not known.removes_files:
@@ -251,22 +264,28 @@ class Controller:
         )
         decision = sync(snapshot, self._clock())
         self.demands.reserve(key, _starting_jobs(decision))
+        self.cache.note_shortage(key, decision.status)
         try:
             refused = await self._create_jobs(decision.create)
+            denied = self._select_denied(key, refused)
             if refused:
-                decision = sync(replace(snapshot, refused=refused), self._clock())
+                final = {name: str(error) for name, error in refused.items() if name not in denied}
+                words = {name: str(error) for name, error in denied.items()}
+                decision = sync(replace(snapshot, refused=final, denied=words), self._clock())
                 self.demands.reserve(key, _starting_jobs(decision))
             await self._apply(snapshot.parent, decision)
             self._requeue_waiting(EXPORTS, key)
             self.cache.compress(key)
+            for error in denied.values():
+                raise error  # The status says so; the queue tries again, soon at first.
         except NotFoundError as error:
             logger.info("%s; the watch will report it", error, extra=_log_fields(key))
+            return NOT_FOUND_SECONDS
         again = None if decision.requeue_after is None else decision.requeue_after.total_seconds()
         return min((seconds for seconds in (again, ask_again) if seconds is not None), default=None)
 
-    def _take_snapshot(self, key: Key) -> Snapshot | None:
-        """Read an export and the demands. No await may come between this call and the reservation of places."""
-        known = self.cache.snapshot(key)
+    def _add_demands(self, key: Key, known: Snapshot | None) -> Snapshot | None:
+        """Add the demands to a snapshot. No await may come between this call and the reservation of places."""
         if known is None:
             return None
         deleted_for, now = timedelta(0), asyncio.get_running_loop().time()
@@ -301,7 +320,17 @@ class Controller:
             ended = [job for job in self.cache.jobs_of(parent) if is_finished(job)]
         if ended or known.removes_files:
             await self.relist(Scope(PODS, namespace), parent)
+        if lacks_node(known, self._clock()):
+            await self._relist_nodes()
         return frozenset(job["metadata"]["name"] for job in ended)
+
+    async def _relist_nodes(self) -> None:
+        """List the nodes, unless another sync has just done so."""
+        async with self._node_list:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._nodes_listed >= NODE_LIST_SECONDS:
+                await self.relist(Scope(NODES))
+                self._nodes_listed = loop.time()
 
     async def _read_conversions(self, known: Snapshot) -> list[Job]:
         """Return the unpruned conversion Jobs of an export that is deleted together with its files.
@@ -316,20 +345,26 @@ class Controller:
             self.handle_event(JOBS, "ADDED", job)
         return [job for job in select_jobs(known.parent, jobs) if target_of(job)]
 
-    async def _create_jobs(self, jobs: tuple[Job, ...]) -> dict[str, str]:
+    async def _create_jobs(self, jobs: tuple[Job, ...]) -> dict[str, RejectedError]:
         """Create Jobs, and return why the API server refused some of them, by name."""
         outcomes = await asyncio.gather(*map(self._create_job, jobs), return_exceptions=True)
         refused = {}
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, RejectedError):
-                refused[job["metadata"]["name"]] = str(outcome)
+                refused[job["metadata"]["name"]] = outcome
             elif outcome is not None:
                 raise outcome
             else:
                 metadata = job["metadata"]
+                self._denials.end(metadata["namespace"])
                 export = _format_key((metadata["namespace"], metadata["labels"][names.EXPORT_LABEL]))
                 announce("job created", export=export, target=target_of(job), job=metadata["name"])
         return refused
+
+    def _select_denied(self, key: Key, refused: Mapping[str, RejectedError]) -> dict[str, ForbiddenError]:
+        """Return the refusals for want of a right that may only not be loaded yet: none of them is final."""
+        denied = {name: error for name, error in refused.items() if isinstance(error, ForbiddenError)}
+        return denied if denied and not self._denials.is_lasting(key[0]) else {}
 
     async def _create_job(self, job: Job) -> None:
         existing = self.cache[JOBS].get(key_of(job))

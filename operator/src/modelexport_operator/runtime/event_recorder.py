@@ -17,7 +17,14 @@ from operator import itemgetter
 from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
-from modelexport_operator.kube.client import AlreadyExistsError, Cluster, ClusterError, ConflictError, UnavailableError
+from modelexport_operator.kube.client import (
+    AlreadyExistsError,
+    Cluster,
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    UnavailableError,
+)
 from modelexport_operator.kube.clock import format_time
 from modelexport_operator.kube.objects import EventObject, ModelExportObject
 from modelexport_operator.kube.types import Key, key_of
@@ -80,10 +87,12 @@ class EventRecorder:
         while key in self._pending:
             try:
                 await self._create(self._pending[key][0])
-            except (UnavailableError, ConflictError) as error:
+            except (UnavailableError, ConflictError, ForbiddenError) as error:
                 self._tries[key] += 1
+                if isinstance(error, ForbiddenError) and self._tries[key] == 1:
+                    logger.warning("an event is tried again: %s", error, extra=with_fields(export="/".join(key)))
                 if self._tries[key] < MOST_TRIES:
-                    self._queue.retry(key, error.retry_after if isinstance(error, UnavailableError) else 0.0)
+                    self._queue.retry(key, error.retry_after)
                     return
                 _log_lost(self._pending[key][0], str(error))
             except Exception as error:

@@ -10,6 +10,7 @@ this module (docs/adr/0004-kopf.md).
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from modelexport_operator.kube.backoff import Backoff
 from modelexport_operator.kube.client import Cluster, ClusterError, ExpiredError, UnavailableError
@@ -44,13 +45,24 @@ async def wait_for_list(cluster: Cluster, scope: Scope) -> None:
             return
 
 
-async def listen_forever(cluster: Cluster, controller: Controller, scope: Scope) -> None:
-    """Pass all objects of a scope and their changes to the controller; reconnect after every failure."""
+async def listen_forever(
+    cluster: Cluster, controller: Controller, scope: Scope, on_list: Callable[[], None] = lambda: None
+) -> None:
+    """Pass all objects of a scope and their changes to the controller; reconnect after every failure.
+
+    Args:
+        cluster: the API server.
+        controller: owns the cache.
+        scope: which objects.
+        on_list: called whenever the controller knows every object of a list.
+    """
     version, backoff, loop = "", Backoff(PAUSE_SECONDS), asyncio.get_running_loop()
     while True:
         began = loop.time()
         try:
-            version = version or await controller.relist(scope)
+            if not version:
+                version = await controller.relist(scope)
+                on_list()
             async for change, body in cluster.watch(scope, version):
                 version = body["metadata"]["resourceVersion"]
                 if change != BOOKMARK:

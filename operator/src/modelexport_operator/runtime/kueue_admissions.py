@@ -29,7 +29,8 @@ LONGEST_SECONDS = 120.0
 QUERIES_PER_SECOND = 5
 """With many exports in queues each is queried less often, so that the total stays below this rate."""
 REFUSED_SECONDS = 600.0
-"""Pause after the API server has refused to list Workloads."""
+"""The longest pause after the API server has refused to list Workloads; the first is ``FIRST_SECONDS``, since a server
+that has just started refuses everything, and each is twice the one before."""
 NOT_SERVED = "The API server serves no Workloads of kueue.x-k8s.io/v1beta2: is Kueue 0.15 or later installed?"
 
 
@@ -55,6 +56,7 @@ class KueueAdmissions:
         self._clock = clock
         self._answers: dict[Key, _Answer] = {}
         self._refused_until = 0.0
+        self._refused_pause = FIRST_SECONDS
 
     async def explain(self, key: Key, jobs: Sequence[Job]) -> tuple[Mapping[str, Diagnosis], float | None]:
         """Return why Kueue lets Jobs of an export wait, as far as that is known.
@@ -94,10 +96,12 @@ class KueueAdmissions:
             return {uid: Diagnosis(Reason.QUEUED, f"{words}. {NOT_SERVED}") for uid, words in waits.items()}
         except ClusterError as error:
             if isinstance(error, RejectedError):
-                self._refused_until = asyncio.get_running_loop().time() + REFUSED_SECONDS
+                self._refused_until = asyncio.get_running_loop().time() + self._refused_pause
+                self._refused_pause = min(2 * self._refused_pause, REFUSED_SECONDS)
             about = with_fields(export="/".join(key))
             logger.warning("cannot read why Jobs wait for Kueue: %s", error, extra=about)
             return {uid: before.get(uid) for uid in by_uid}
+        self._refused_pause = FIRST_SECONDS
         return {
             uid: explain_kueue(job, [one for one in workloads if controller_of(one) == uid])
             for uid, job in by_uid.items()

@@ -3,7 +3,8 @@
 A watch can fall silent without an error, and a process with a silent watch still looks healthy. So all objects are
 listed periodically (their metadata only), and the watches get some time to catch up. Then every listed object must be
 known in that version or a newer one, and every known object must be listed or be newer than the list. The cache counts
-as synced after the first check that passes. Objects that are no longer listed are removed from the cache.
+as synced after the first check that passes, or for an informer after its first list, which is the same without a second
+list. Objects that are no longer listed are removed from the cache.
 
 Each object is compared separately, because the progress of a watch on one object proves nothing about others. A listed
 object that the cache lacks was either never reported or deleted after the list; the cache keeps tombstones to tell the
@@ -14,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelexport_operator.kube.backoff import Backoff
@@ -33,10 +34,13 @@ COMPARISONS_PER_SECOND = 10_000
 LATE_SECONDS = 1.0
 """How often a watch that was behind is checked for having caught up."""
 LIST_COST_FACTOR = 300
-"""The pause between checks is at least this many times the duration of the list: with very many objects checks use no
-more CPU, but are rarer."""
-LONGEST_PAUSE = 600.0
-"""Seconds between two checks at most. The alert ModelExportOperatorDeaf allows for that."""
+"""The pause between checks is at least this many times the processor time of the list: with very many objects checks
+use no more of it, but are rarer. How long the list takes by the clock does not count: a slow API server or a busy
+machine makes a list slow, not expensive, and is when watches fail."""
+LONGEST_PAUSE = 180.0
+"""Seconds between two checks at most, however large the cluster: a silent watch delays every end until it is noticed. A
+check with its tolerance for lag then stays below the 300 s after which the alert ModelExportOperatorDeaf counts it as
+missing, and after which a watch connects again by itself (``WATCH_SECONDS``). 60,000 objects cost 1 % of a core."""
 CROWDED_NAMESPACE = 5000
 """Objects of one kind in one namespace: nine targets each of more than five hundred exports."""
 
@@ -91,6 +95,7 @@ class WatchCheck:
         self._last_listing = dict.fromkeys(scopes, time.monotonic())
         self._pauses = dict.fromkeys(scopes, interval)
         self._unsynced = set(scopes)
+        self._first_lists: dict[Scope, asyncio.Event] = {}
         self._pending = set(scopes)
         """Scopes that have not been compared since the last complete check was recorded."""
 
@@ -110,6 +115,11 @@ class WatchCheck:
             now - at > 3 * (self._pauses[scope] + self._lag_tolerance) for scope, at in self._last_listing.items()
         )
 
+    def await_list(self, scope: Scope) -> Callable[[], None]:
+        """Let the first list of an informer be the first check of its scope; it calls what is returned."""
+        self._first_lists[scope] = asyncio.Event()
+        return self._first_lists[scope].set
+
     async def run_forever(self) -> None:
         """Check every scope periodically and separately: a scope that cannot be listed does not delay others."""
         async with asyncio.TaskGroup() as group:
@@ -119,6 +129,11 @@ class WatchCheck:
     async def _check_forever(self, scope: Scope) -> None:
         """Check a scope at once, retry soon until it has passed, and then check periodically."""
         backoff = Backoff()
+        if listed := self._first_lists.get(scope):
+            await listed.wait()
+            self._last_listing[scope] = time.monotonic()
+            self._finish(scope, [])
+            await self._wait_for_next_check(scope, [])
         while True:
             try:
                 missed = await self.check(scope)
@@ -137,24 +152,17 @@ class WatchCheck:
         Raises:
             ClusterError: the objects cannot be listed.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.process_time()
         listing = await self._cluster.list_versions(scope)
         self._last_listing[scope] = time.monotonic()
-        self._pauses[scope] = max(self._interval, min(LIST_COST_FACTOR * (loop.time() - began), LONGEST_PAUSE))
+        cost = time.process_time() - began
+        self._pauses[scope] = max(self._interval, min(LIST_COST_FACTOR * cost, LONGEST_PAUSE))
         missed = await self._wait_for_watch(scope, listing)
-        self._record(scope, len(missed))
         for difference in missed:
             if not difference.is_listed:
                 self._controller.handle_deletion(difference.resource, difference.key, difference.version)
         self._controller.cache[scope.resource].drop_tombstones(scope, listing.objects, listing.version)
-        self._record_kept(scope)
-        if missed:
-            logger.error("the watch of %s is behind by %d objects", scope.resource.plural, len(missed))
-        else:
-            self._unsynced.discard(scope)
-        if not self._unsynced:
-            self.synced.set()
+        self._finish(scope, missed)
         return missed
 
     async def _wait_for_watch(self, scope: Scope, listing: Listing) -> list[Difference]:
@@ -178,12 +186,20 @@ class WatchCheck:
             self._set_lag(scope, len(missed))
         await asyncio.sleep(max(0.0, end - loop.time()))
 
-    def _record(self, scope: Scope, behind: int) -> None:
-        self._set_lag(scope, behind)
+    def _finish(self, scope: Scope, missed: Sequence[Difference]) -> None:
+        """Record the result of a check."""
+        self._set_lag(scope, len(missed))
         self._pending.discard(scope)
         if not self._pending:
             self._metrics.record_watch_check()
             self._pending.update(self._scopes)
+        self._record_kept(scope)
+        if missed:
+            logger.error("the watch of %s is behind by %d objects", scope.resource.plural, len(missed))
+        else:
+            self._unsynced.discard(scope)
+        if not self._unsynced:
+            self.synced.set()
 
     def _set_lag(self, scope: Scope, count: int) -> None:
         self._behind[scope] = count

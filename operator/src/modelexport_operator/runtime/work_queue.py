@@ -14,10 +14,12 @@ from collections.abc import Callable, Hashable
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from modelexport_operator.kube.backoff import jitter
+
 K = TypeVar("K", bound=Hashable)
 
 FIRST_DELAY = 0.2
-"""Seconds before a key is retried after its first failure; doubles with every failure."""
+"""Seconds before a key is retried after its first failure; doubles with every failure, before its jitter."""
 LAST_DELAY = 60.0
 SHARE = 4
 """While keys of all priorities are ready, one in so many turns goes to the lower priorities."""
@@ -97,9 +99,11 @@ class WorkQueue(Generic[K]):
         """Finish a failed sync of a key, and return in how many seconds it is retried.
 
         A change in the meantime does not shorten the delay: otherwise a busy object would overload a failing server.
+        The delay has a jitter: a server that fails for a moment fails for hundreds of keys at once, which would
+        otherwise come back at once, too.
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay: float = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20)))
+        delay = jitter(max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20))))
         asyncio.get_running_loop().call_later(delay, self._end_backoff, key)
         return delay
 
