@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
+from modelexport.api.rungs import read_quantization
 from modelexport.matrix.support import Format, Precision, Target
 from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.diagnosis import Diagnosis
@@ -235,6 +236,7 @@ def _target_entry(state: TargetState) -> dict[str, Any]:
             "reportURI": result and result.report_uri,
             "verification": result and result.verification and result.verification.to_dict(),
             "accuracy": result and result.accuracy and result.accuracy.to_dict(),
+            "quantization": result and result.quantization and result.quantization.to_dict(),
         }
     )
 
@@ -267,7 +269,7 @@ def _recorded(entry: Object) -> TargetState | None:
     try:
         reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
         result = None
-        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy")):
+        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy", "quantization")):
             result = ConversionResult(
                 reason=reason,
                 message=message,
@@ -276,6 +278,7 @@ def _recorded(entry: Object) -> TargetState | None:
                 report_uri=_optional(uri, entry, "reportURI"),
                 verification=_optional(read_verification, entry, "verification"),
                 accuracy=_optional(read_accuracy, entry, "accuracy"),
+                quantization=_optional(read_quantization, entry, "quantization"),
             )
         return TargetState(
             target=Target(Format(entry["format"]), Precision(entry["precision"])),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelexport.cli.selection import add_arguments, read_targets
-from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin
+from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin, show_quantization
 from modelexport.client.display import describe
 from modelexport.client.published import Published
 from modelexport.console import open_console
@@ -65,6 +65,7 @@ def _show(found: Sequence[Published]) -> None:
             console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
     show_origin(console, [(one.target, one.verification) for one in found])
     show_accuracy(console, [(one.target, one.accuracy) for one in found])
+    show_quantization(console, [(one.target, one.quantization) for one in found])
 
 
 def _cells(one: Published) -> tuple[str, ...]:

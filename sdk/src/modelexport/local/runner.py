@@ -109,6 +109,14 @@ class Runner:
         if event.get("event") == "stage" and event.get("state") == "started":
             conversion.enter(str(event.get("stage")))
             self.changed(conversion)
+        elif event.get("event") == "rung":
+            conversion.rung = describe_rung(event)
+
+
+def describe_rung(event: Mapping[str, object]) -> str:
+    """Return the rung of an event of the converter as a phrase; empty for the first one, which all files have."""
+    layers = event.get("floatLayers")
+    return f"{event.get('rung')}, {layers} layers in float" if layers else ""
 
 
 async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
