@@ -185,7 +185,8 @@ def test_file_that_loses_too_much_is_recovered(bench: Bench) -> None:
     answer = bench(STATIC, backend)
     assert answer.result is not None
     assert answer.result.quantization is not None
-    assert (answer.code, answer.result.message) == (0, "verified and published")
+    assert answer.code == 0
+    assert answer.result.message.startswith("verified and published; 8 layers stay in float; if the hardware")
     found = bench.report()
     assert found["quantization"] == answer.result.quantization.to_dict()
     made = found["quantization"]

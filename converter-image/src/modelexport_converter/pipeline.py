@@ -55,6 +55,10 @@ from modelexport_converter.verification.architecture_check import check_network
 from modelexport_converter.verification.inspection import check_facts
 from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 
+FLOAT_LAYERS = (
+    "{} layers stay in float; if the hardware computes in 8 bits only, set spec.quantization.maxFloatLayers: 0"
+)
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -121,11 +125,11 @@ def run(work: Conversion) -> None:
     verification = measured.require_kept(request.evaluation, quantization)
     pack(found.candidate.path, work.outputs / request.artifact_name)
     comparison, evaluated = measured.comparison, measured.evaluated
-    layers = {clean(name, LAYER_LIMIT): round(share, 6) for name, share in found.candidate.float_layers.items()}
+    layers = found.candidate.float_layers
     findings: dict[str, Any] = {
         "agreements": dict(comparison.agreements),
-        "floatLayers": list(layers),
-        "floatLayerShares": list(layers.values()),
+        "floatLayers": [clean(name, LAYER_LIMIT) for name in layers],
+        "floatLayerShares": [round(share, 6) for share in layers.values()],
         "images": {
             **work.dataset.describe(),
             "verified": comparison.images,
@@ -134,6 +138,7 @@ def run(work: Conversion) -> None:
         "remarks": tuple(
             clean(remark, REMARK_LIMIT)
             for remark in (
+                *([FLOAT_LAYERS.format(len(layers))] if layers else []),
                 *(evaluated.remarks(quantization) if evaluated else ()),
                 *remarks(work.dataset, model, comparison),
             )

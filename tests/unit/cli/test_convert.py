@@ -112,7 +112,7 @@ def test_effort_of_quantization_is_written(command_line: CommandLine, checkpoint
     as_comment = command_line("init", checkpoint, *wanted, "--output", "-").stdout
     assert parse_export(yaml.safe_load(as_comment)).quantization is None
     start = as_comment.index("  # quantization:")
-    uncommented = as_comment[:start] + as_comment[start:].replace("  # ", "  ")
+    uncommented = as_comment[:start] + re.sub("(?m)^  # ", "  ", as_comment[start:])
     assert parse_export(yaml.safe_load(uncommented)).quantization == Quantization()
 
 
