@@ -1,6 +1,6 @@
 """A model of a few weights and a backend that just writes them: a conversion in milliseconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends.activation_ranges import Budget, CalibrationMemo
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 SIZE = (32, 32)
@@ -30,13 +31,19 @@ def tiny_model() -> LoadedModel:
 
 
 class TinyBackend:
-    """Writes the weights one after the other; ``calls`` records the calls, ``convert`` raises ``error``."""
+    """Writes the weights one after the other; ``calls`` records the calls, ``convert`` raises ``error``.
 
-    def __init__(self, error: BaseException | None = None, noise: float = 0.0) -> None:
+    The outputs of a file have the noise of ``recovers``, by its layers in float, or else ``noise``.
+    """
+
+    def __init__(
+        self, error: BaseException | None = None, noise: float = 0.0, recovers: Mapping[int, float] | None = None
+    ) -> None:
         self.calls: list[str] = []
         self.samples = 0
         self._error = error
         self._noise = noise
+        self._recovers = recovers or {}
 
     def convert(self, model: LoadedModel, base: Recipe, path: Path) -> None:
         self.calls.append("convert")
@@ -54,12 +61,20 @@ class TinyBackend:
         path: Path,
         *,
         max_float_layers: int = 0,
-    ) -> tuple[str, ...]:
+        memo: CalibrationMemo | None = None,
+    ) -> Mapping[str, float]:
         self.calls.append(f"quantise {recipe}")
-        self.samples = sum(sample.shape == (1, 3, *SIZE) for sample in samples)
+        if memo and recipe.needs_calibration:
+            memo.recall(lambda: self._calibrate(samples))
         weights = np.frombuffer(source.read_bytes(), np.float32)
         path.write_bytes(weights.astype(np.float16 if recipe is Recipe.FP16 else np.int8).tobytes())
-        return ("conv",)[:max_float_layers]
+        self._noise = self._recovers.get(max_float_layers, self._noise)
+        return {f"conv{index}": 0.1 for index in range(max_float_layers)}
+
+    def _calibrate(self, samples: Sequence[Array]) -> Budget:
+        self.calls.append("calibrate")
+        self.samples = sum(sample.shape == (1, 3, *SIZE) for sample in samples)
+        return Budget({}, {})
 
     def inspect(self, path: Path) -> FileContents:
         count = _weights(tiny_model()).size

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from modelexport import names
+from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
@@ -179,9 +180,76 @@ def test_report_describes_file_usage(bench: Bench) -> None:
     assert {"modelexport", "torch"} <= set(found["versions"])
 
 
-def test_report_names_layers_that_stay_in_float(bench: Bench) -> None:
-    bench(replace(STATIC, max_float_layers=4))
-    assert bench.report()["floatLayers"] == ["conv"]
+def test_file_that_loses_too_much_is_recovered(bench: Bench) -> None:
+    backend = TinyBackend(recovers={0: 0.5, 4: 0.4, 8: 0.0})
+    answer = bench(STATIC, backend)
+    assert answer.result is not None
+    assert answer.result.quantization is not None
+    assert answer.code == 0
+    assert answer.result.message.startswith("verified and published; 8 layers stay in float; if the hardware")
+    found = bench.report()
+    assert found["quantization"] == answer.result.quantization.to_dict()
+    made = found["quantization"]
+    assert (made["effort"], made["floatLayers"], made["sizeRatio"]) == ("MixedPrecision", 8, "0.2500")
+    assert [(rung["rung"], rung["floatLayers"]) for rung in made["rungs"]] == [
+        ("Ranges", 0),
+        ("MixedPrecision", 4),
+        ("MixedPrecision", 8),
+    ]
+    assert float(made["rungs"][0]["agreement"]) < float(made["rungs"][1]["agreement"]) < 1
+    assert found["floatLayers"] == [f"conv{index}" for index in range(8)]
+    assert found["floatLayerShares"] == [0.1] * 8
+    assert backend.calls.count("convert") == backend.calls.count("calibrate") == 1
+    again = bench(STATIC).result
+    assert again is not None
+    assert (again.reused, again.quantization) == (True, answer.result.quantization)
+
+
+def test_rungs_share_answers_of_original(bench: Bench) -> None:
+    model, runs = tiny_model(), list[int]()
+    model.module.register_forward_hook(lambda *_: runs.append(1))
+    bench.monkeypatch.setattr(pipeline, "check_model", lambda work, *_: model)
+    bench(replace(STATIC, quantization=Quantization(Effort.RANGES)), TinyBackend(recovers={0: 0.5}))
+    once, images = len(runs), 5
+    bench(STATIC, TinyBackend(recovers={0: 0.5, 4: 0.5, 8: 0.5, 16: 0.5}))
+    assert len(runs) - once == once + 3 * images  # those of the files, which TinyBackend runs by the module
+
+
+def test_first_rung_is_logged_and_no_other_follows(bench: Bench) -> None:
+    backend = TinyBackend()
+    answer = bench(STATIC, backend)
+    assert [event["rung"] for event in answer.events if event["event"] == "rung"] == ["Ranges"]
+    assert backend.calls.count("quantise static_wi8_ai8") == 1
+    assert bench.report()["quantization"]["rungs"][0]["agreement"] == "1.000000"
+
+
+def test_failure_says_what_was_tried(bench: Bench) -> None:
+    noises = {0: 0.5, 4: 0.45, 8: 0.4, 16: 0.42}
+    answer = bench(STATIC, TinyBackend(recovers=noises))
+    assert answer.result is not None
+    assert answer.result.reason is Reason.VERIFICATION_FAILED
+    message = answer.result.message
+    assert "; tried Ranges (fidelity " in message or "; tried Ranges (agreement " in message
+    assert message.endswith("maxFloatLayers is 16")
+    assert answer.result.quantization is not None
+    assert answer.result.quantization.float_layers == 8
+    assert len(answer.result.quantization.rungs) == 4
+    assert bench.published() == []
+
+
+def test_deadline_ends_recovery(bench: Bench) -> None:
+    backend = TinyBackend(recovers={0: 0.5, 4: 0.0})
+    answer = bench(STATIC, backend, **{names.DEADLINE_ENV: "0"})
+    assert answer.result is not None
+    assert answer.result.message.endswith("the deadline of the Job leaves no time for another rung")
+    assert bench(STATIC, backend, **{names.DEADLINE_ENV: "3600"}).code == 0
+
+
+def test_other_recipes_have_no_rungs(bench: Bench) -> None:
+    answer = bench()
+    assert answer.result is not None
+    assert answer.result.quantization is None
+    assert "quantization" not in bench.report()
 
 
 def test_report_gives_origin_of_reference(bench: Bench) -> None:
@@ -349,7 +417,7 @@ def test_fp32_file_is_shared_by_conversions_of_format(bench: Bench, tmp_path: Pa
     shared, full, static = str(tmp_path / "shared"), TinyBackend(), TinyBackend()
     bench(REQUEST, full, **{names.SHARED_DIR_ENV: shared})
     bench(STATIC, static, **{names.SHARED_DIR_ENV: shared})
-    assert (full.calls, static.calls) == (["convert"], ["quantise static_wi8_ai8"])
+    assert (full.calls, static.calls) == (["convert"], ["quantise static_wi8_ai8", "calibrate"])
     change_checkpoint(bench)
     other = TinyBackend()
     bench(STATIC, other, **{names.SHARED_DIR_ENV: shared})

@@ -159,3 +159,25 @@ def test_masks_have_no_weights() -> None:
 
 def test_no_tensors_have_no_ranges() -> None:
     assert plan_ranges(model_of(Network().eval()), IMAGES, {}).ranges == {}
+
+
+class Halves(Network):
+    """Reads the first half of what its convolution computes, which has the extremes of the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution.weight.data[:2] *= 10
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 2)."""
+        read, _ = self.convolution(image).chunk(2, 1)
+        return (functional.silu(read).mean((2, 3)),)
+
+    def tensors(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Both halves."""
+        return dict(zip(("read", "unread"), self.convolution(image).chunk(2, 1), strict=True))
+
+
+def test_part_that_nothing_reads_has_no_weights() -> None:
+    network = Halves().eval()
+    assert set(measure_weights(model_of(network), IMAGES, extremes(network))) == {"read"}

@@ -10,6 +10,7 @@ import torch
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array
 from modelexport_converter.backends import onnx as backend
+from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 IMAGES = [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(3)]
@@ -68,3 +69,18 @@ def test_onnx_keeps_as_many_layers_in_float_as_asked(tmp_path: Path) -> None:
     floats = {tensor.name for tensor in content.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     assert sum(weight in floats for weight in layers) == 1
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_rungs_share_one_calibration_and_change_no_byte_of_first(tmp_path: Path) -> None:
+    write(Residual(0, 6), tmp_path)
+    outputs = (Output("values", ("batch", "class", "row", "column"), ""),)
+    network = Residual(0, 6).eval().requires_grad_(False)
+    model, memo = LoadedModel(network, (16, 16), outputs, (), Preprocessing("stretch")), CalibrationMemo()
+    first, mixed = tmp_path / "first.onnx", tmp_path / "mixed.onnx"
+    full, recipe = tmp_path / "full.onnx", Recipe.STATIC_WI8_AI8
+    assert backend.quantise(model, full, recipe, IMAGES, first, memo=memo) == {}
+    assert first.read_bytes() == (tmp_path / "small.onnx").read_bytes()
+    layers = backend.quantise(model, full, recipe, (), mixed, max_float_layers=1, memo=memo)  # no image is needed
+    assert len(layers) == 1
+    assert 0.5 < sum(layers.values()) < 1
+    assert len(onnx.load(mixed).graph.node) < len(onnx.load(first).graph.node)

@@ -71,14 +71,20 @@ def test_rare_value_of_great_effect_sets_range() -> None:
 def test_noisiest_layers_stay_in_float() -> None:
     noise = {"a": 1.0, "b": 5.0, "c": 2.0}
     layers = {"first": ["a"], "second": ["b"], "third": ["c"]}
-    assert pick_float_layers(noise, layers, 2) == ["second", "third"]
-    assert pick_float_layers(noise, layers, 0) == []
+    assert list(pick_float_layers(noise, layers, 2)) == ["second", "third"]
+    assert pick_float_layers(noise, layers, 0) == {}
 
 
 def test_neighbour_of_float_layer_bears_rest_of_noise() -> None:
     layers = {"first": ["a", "b"], "second": ["b"], "third": ["c"]}
-    assert pick_float_layers({"a": 1.0, "b": 2.0, "c": 1.4}, layers, 2) == ["first", "second"]
+    assert list(pick_float_layers({"a": 1.0, "b": 2.0, "c": 1.4}, layers, 2)) == ["first", "second"]
 
 
 def test_layer_without_noise_stays_in_8_bits() -> None:
-    assert pick_float_layers({"a": 1.0}, {"first": ["a"], "second": ["unknown"]}, 2) == ["first"]
+    assert pick_float_layers({"a": 1.0}, {"first": ["a"], "second": ["unknown"]}, 2) == {"first": 1.0}
+
+
+def test_shares_of_all_layers_add_up_to_one() -> None:
+    layers = {"first": ["a", "b"], "second": ["b", "c"], "third": ["c"]}
+    shares = pick_float_layers({"a": 1.0, "b": 2.0, "c": 4.0, "elsewhere": 8.0}, layers, 3)
+    assert shares == pytest.approx({"second": 3 / 7, "third": 2 / 7, "first": 2 / 7})

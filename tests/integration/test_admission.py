@@ -13,6 +13,7 @@ from testplane.objects import make_class, make_export
 SHA = "ab" * 32
 STORAGE = {"endpoint": "http://minio:9000", "bucket": "exports"}
 CHECKPOINT = {"uri": "s3://checkpoints/shapes/yolov8n.pt"}
+CALIBRATION = {"dataset": {"uri": "s3://datasets/shapes/calib.zip"}}
 
 
 def model(**changes: Any) -> dict[str, Any]:
@@ -49,6 +50,12 @@ ACCEPTED = {
         "suspend": True,
         "ttlSecondsAfterFinished": 86400,
     },
+    "how far to go for INT8": {
+        **targets("ONNX/FP16", "ONNX/INT8"),
+        "calibration": CALIBRATION,
+        "quantization": {"effort": "MixedPrecision", "maxFloatLayers": 1024, "maxSizeRatio": "1.0"},
+    },
+    "INT8 by defaults": {**targets("LiteRT/INT8"), "calibration": CALIBRATION, "quantization": {}},
     "a backbone": model(
         architecture="DeepLabV3", parameters={"variant": "mobilenet_v3_large", "inputSize": [520, 776]}
     ),
@@ -79,7 +86,27 @@ ACCEPTED = {
     "the longest URI": model(checkpoint={"uri": "s3://checkpoints/" + "x" * 1007}),
 }
 
+
+def quantized(**fields: Any) -> dict[str, Any]:
+    return {**targets("LiteRT/INT8"), "calibration": CALIBRATION, "quantization": fields}
+
+
 REFUSED = {
+    "an unknown effort": (quantized(effort="Training"), 'supported values: "Auto", "Ranges", "MixedPrecision"'),
+    "an effort without layers": (
+        quantized(effort="MixedPrecision", maxFloatLayers=0),
+        "0 leaves effort MixedPrecision nothing to do; use 1 or more, or effort: Ranges",
+    ),
+    "too many layers in float": (quantized(maxFloatLayers=1025), "should be less than or equal to 1024"),
+    "a size above FP32": (quantized(maxSizeRatio="1.01"), "not a decimal above 0 and up to 1; write it as text"),
+    "an effort without a target for it": (
+        {**quantized(), **targets("CoreML/INT8", "ONNX/FP16")},
+        "quantization applies to none of the targets: only LiteRT/INT8 and ONNX/INT8 can keep layers in float",
+    ),
+    "an effort without images": (
+        {**targets("ONNX/INT8"), "quantization": {}},
+        "layers are measured on images; set spec.calibration, or remove spec.quantization",
+    ),
     "no targets": (targets(), "spec.targets: Invalid value: 0: spec.targets in body should have at least 1 items"),
     "a target twice": (targets("ONNX/FP16", "ONNX/FP16"), 'Duplicate value: {"format":"ONNX","precision":"FP16"}'),
     "an unknown format": (

@@ -59,7 +59,9 @@ def good_draft() -> dict[str, Any]:
             },
         },
         "agreements": {"scores": 0.99},
-        "floatLayers": ["model.0.conv"],
+        "floatLayers": [],
+        "floatLayerShares": [],
+        "quantization": None,
         "images": {
             "source": "built-in",
             "calibrated": 0,

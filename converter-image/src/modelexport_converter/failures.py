@@ -2,6 +2,7 @@
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Accuracy, Verification
+from modelexport.api.rungs import QuantizationResult
 from modelexport.text import clean
 
 
@@ -18,8 +19,10 @@ class Failure(Exception):  # noqa: N818 - the word of the design, used everywher
         message: str,
         verification: Verification | None = None,
         accuracy: Accuracy | None = None,
+        quantization: QuantizationResult | None = None,
     ) -> None:
         super().__init__(clean(message))
         self.reason = reason
         self.verification = verification
         self.accuracy = accuracy
+        self.quantization = quantization

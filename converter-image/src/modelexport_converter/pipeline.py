@@ -6,20 +6,24 @@
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
-from modelexport.api.result import Accuracy, Verification
-from modelexport.api.spec import Model
+from modelexport.api.result import Verification
+from modelexport.api.rungs import QuantizationResult
+from modelexport.api.spec import Evaluation, Model
 from modelexport.logs import announce
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Recipe, Task, lookup
 from modelexport.text import clean
-from modelexport_converter.backends import Backend, FileContents, Run, load_backend
+from modelexport_converter.backends import Array, Backend, FileContents, Run, load_backend
+from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.unsupported_operators import name_unsupported_operator
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
@@ -27,6 +31,7 @@ from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
 from modelexport_converter.evaluation.records import Records, load_records
+from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
@@ -41,6 +46,7 @@ from modelexport_converter.publishing.report import (
     describe_model,
     tool_versions,
 )
+from modelexport_converter.recovery import Candidate, Recovered, climb
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
 from modelexport_converter.runtime.outcome import library_errors
 from modelexport_converter.runtime.progress import Stages
@@ -49,13 +55,17 @@ from modelexport_converter.verification.architecture_check import check_network
 from modelexport_converter.verification.inspection import check_facts
 from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 
+FLOAT_LAYERS = (
+    "{} layers stay in float; if the hardware computes in 8 bits only, set spec.quantization.maxFloatLayers: 0"
+)
+
 
 @dataclass(frozen=True)
 class Conversion:
     """One conversion: its request, its inputs, and the folders that it may write to.
 
     ``folder`` is private scratch space, ``outputs`` receives the files to publish, and ``cache`` holds converted files
-    that several targets of an export start from.
+    that several targets of an export start from. ``deadline`` is in seconds from the start of its first step.
     """
 
     request: ConversionRequest
@@ -66,6 +76,7 @@ class Conversion:
     outputs: Path
     cache: ArtifactCache
     stages: Stages
+    deadline: float = math.inf
 
     @property
     def task(self) -> Task:
@@ -108,22 +119,17 @@ def run(work: Conversion) -> None:
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
         converted = convert(work, backend, model)
-    with stage("quantise"):
-        produced, float_layers = quantise(work, backend, model, converted)
-    with stage("inspect"):
-        facts = inspect(work, backend, model, produced)
-    with stage("verify"):
-        comparison = run_both(work, backend, model, produced, outputs)
-        if work.dataset.is_own:
-            require_informative(comparison)
-        verification = check(comparison, request.threshold)
-    evaluated = None
-    if matched:
-        evaluated = evaluate(work, model, backend.open_file(model, produced), matched, verification)
-    pack(produced, work.outputs / request.artifact_name)
+    cell = _Cell(work, backend, model, converted, outputs, matched)
+    found = cell.recover()
+    measured, quantization = found.measured, found.result if cell.recovers else None
+    verification = measured.require_kept(request.evaluation, quantization)
+    pack(found.candidate.path, work.outputs / request.artifact_name)
+    comparison, evaluated = measured.comparison, measured.evaluated
+    layers = found.candidate.float_layers
     findings: dict[str, Any] = {
         "agreements": dict(comparison.agreements),
-        "floatLayers": tuple(clean(name, LAYER_LIMIT) for name in float_layers),
+        "floatLayers": [clean(name, LAYER_LIMIT) for name in layers],
+        "floatLayerShares": [round(share, 6) for share in layers.values()],
         "images": {
             **work.dataset.describe(),
             "verified": comparison.images,
@@ -131,14 +137,18 @@ def run(work: Conversion) -> None:
         },
         "remarks": tuple(
             clean(remark, REMARK_LIMIT)
-            for remark in (*(evaluated.remarks if evaluated else ()), *remarks(work.dataset, model, comparison))
+            for remark in (
+                *([FLOAT_LAYERS.format(len(layers))] if layers else []),
+                *(evaluated.remarks(quantization) if evaluated else ()),
+                *remarks(work.dataset, model, comparison),
+            )
         )[:REMARKS],
-        "model": describe_model(model, facts),
+        "model": describe_model(model, measured.facts),
         **({"evaluation": evaluated.section} if evaluated else {}),
         "samples": comparison.samples,
     }
-    accuracy = evaluated.accuracy if evaluated else None
-    write_draft(work.outputs, verification, accuracy, work.stages.effort(), findings)
+    accuracy = evaluated.judgement.accuracy if evaluated else None
+    write_draft(work.outputs, verification, accuracy, work.stages.effort(), findings, quantization=quantization)
 
 
 def remarks(dataset: Dataset, model: LoadedModel, comparison: Comparison) -> Iterator[str]:
@@ -222,38 +232,159 @@ def _suffix(request: ConversionRequest) -> str:
     return BACKENDS[request.target.format].suffix.removesuffix(".zip")
 
 
-def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the file in the requested recipe, and the names of the layers that noise keeps in float.
+@dataclass(frozen=True)
+class Evaluated:
+    """The accuracy of a file on labelled images, with what the report and the user need to know of it."""
 
-    The file is the converted one if that is its recipe.
+    judgement: gate.Judgement
+    section: Mapping[str, Any]
+    labelled: EvaluationSet
+    matched: MatchedImages
+    model: LoadedModel
+
+    def remarks(self, quantization: QuantizationResult | None) -> Sequence[str]:
+        """Return remarks for the user."""
+        notes = gate.remarks(self.judgement.accuracy, self.matched.matched_by, self.model, quantization)
+        return (*notes, *self.labelled.remarks())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a produced file.
+
+    ``verification`` is the failure of a file that does not reach the agreement or the fidelity of its cell; such a file
+    is not evaluated.
     """
-    recipe, dataset = work.request.recipe, work.dataset
-    if recipe is _base(work.request):
-        return converted, ()
-    produced = work.folder / f"produced{_suffix(work.request)}"
-    with library_errors(f"quantise the model by {recipe}"):
-        float_layers = backend.quantise(
-            model,
-            converted,
-            recipe,
-            PreparedImages(dataset.calibration, model.preprocessing, model.input_size),
-            produced,
-            max_float_layers=work.request.max_float_layers,
-        )
-    return produced, float_layers
+
+    facts: FileContents
+    comparison: Comparison
+    verification: Verification | Failure
+    evaluated: Evaluated | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the file reaches its thresholds and keeps its accuracy."""
+        kept = self.evaluated is None or self.evaluated.judgement.accuracy.kept
+        return kept and not isinstance(self.verification, Failure)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Verified files before others; then by the drop, by fidelity or by agreement."""
+        fidelity = self.comparison.fidelity
+        if self.evaluated:
+            return True, -float(self.evaluated.judgement.accuracy.drop)
+        value = float(fidelity.value) if fidelity and fidelity.threshold else self.comparison.value
+        return not isinstance(self.verification, Failure), value
+
+    @property
+    def reached(self) -> Mapping[str, str]:
+        """Agreement, fidelity and drop, as far as they are known."""
+        fidelity, evaluated = self.comparison.fidelity, self.evaluated
+        return {
+            "agreement": f"{self.comparison.value:.6f}",
+            **({"fidelity": fidelity.value} if fidelity else {}),
+            **({"drop": evaluated.judgement.accuracy.drop} if evaluated else {}),
+        }
+
+    def require_kept(self, asked: Evaluation | None, quantization: QuantizationResult | None) -> Verification:
+        """Return the verification of a file that may be published.
+
+        Raises:
+            Failure: ``VerificationFailed`` or ``AccuracyLost``, with what was tried.
+        """
+        if isinstance(self.verification, Failure):
+            failed = self.verification
+            tried = f"; {quantization.describe()}" if quantization else ""
+            raise Failure(failed.reason, f"{failed}{tried}", failed.verification, quantization=quantization)
+        if asked and self.evaluated:
+            gate.require_kept(asked, self.evaluated.judgement.accuracy, self.verification, quantization)
+        return self.verification
 
 
-def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> FileContents:
+@dataclass(frozen=True)
+class _Cell:
+    """The last stages of a conversion, which are repeated for each rung; ``memo`` holds what all rungs share."""
+
+    work: Conversion
+    backend: Backend
+    model: LoadedModel
+    converted: Path
+    outputs: ReferenceOutputs
+    matched: MatchedImages | None
+    memo: CalibrationMemo = field(default_factory=CalibrationMemo)
+
+    @property
+    def recovers(self) -> bool:
+        """Whether layers of the file may stay in float."""
+        return self.work.request.recipe.needs_calibration
+
+    def recover(self) -> Recovered[Measured]:
+        """Return the file, after as many rungs as it takes; a recipe without layers in float has one."""
+        work = self.work
+        asked = work.request.quantization if self.recovers else Quantization(Effort.RANGES)
+        return climb(asked, self.quantise, self.measure, lambda: work.deadline - work.stages.effort().total)
+
+    def quantise(self, max_float_layers: int) -> Candidate:
+        """Return the file in the requested recipe; it is the converted one if that is its recipe."""
+        work, recipe = self.work, self.work.request.recipe
+        produced = work.folder / f"produced-{max_float_layers}{_suffix(work.request)}"
+        images = PreparedImages(work.dataset.calibration, self.model.preprocessing, self.model.input_size)
+        with work.stages.stage("quantise"):
+            if recipe is _base(work.request):
+                return Candidate(self.converted, {}, 1.0)
+            with library_errors(f"quantise the model by {recipe}"):
+                layers = self.backend.quantise(
+                    self.model,
+                    self.converted,
+                    recipe,
+                    images,
+                    produced,
+                    max_float_layers=max_float_layers,
+                    memo=self.memo,
+                )
+        return Candidate(produced, layers, _bytes(produced) / _bytes(self.converted))
+
+    def measure(self, candidate: Candidate) -> Measured:
+        """Inspect, verify and evaluate a file.
+
+        Raises:
+            Failure: it is not what was requested, or cannot be run.
+        """
+        work, stage, produced = self.work, self.work.stages.stage, candidate.path
+        with stage("inspect"):
+            facts = inspect(work, self.backend, self.model, candidate)
+        with stage("verify"):
+            comparison = run_both(work, self.backend, self.model, produced, self._original)
+            if work.dataset.is_own:
+                require_informative(comparison)
+            try:
+                verification = check(comparison, work.request.threshold)
+            except Failure as failure:
+                return Measured(facts, comparison, failure, None)
+        if self.matched is None:
+            return Measured(facts, comparison, verification, None)
+        with stage("evaluate"):
+            evaluated = evaluate(work, self.model, self.backend.open_file(self.model, produced), self.matched)
+        return Measured(facts, comparison, verification, evaluated)
+
+    def _original(self, image: Array) -> tuple[Array, ...]:
+        return self.outputs.of(self.model, image, again=self.recovers)
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, or of the files in a folder."""
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def inspect(work: Conversion, backend: Backend, model: LoadedModel, candidate: Candidate) -> FileContents:
     """Read back the contents of the produced file, and refuse it if they do not match the request."""
     with library_errors("read the produced file", Reason.INSPECTION_FAILED):
-        facts = backend.inspect(produced)
-    check_facts(facts, model, work.request.recipe)
+        facts = backend.inspect(candidate.path)
+    check_facts(facts, model, work.request.recipe, float_layers=bool(candidate.float_layers))
     return facts
 
 
-def run_both(
-    work: Conversion, backend: Backend, model: LoadedModel, produced: Path, outputs: ReferenceOutputs
-) -> Comparison:
+def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path, original: Run) -> Comparison:
     """Run the produced file and the original model on the same images and compare their outputs."""
     images = PreparedImages(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
@@ -263,42 +394,24 @@ def run_both(
             model,
             run_file,
             images,
-            original=partial(outputs.of, model),
+            original=original,
             first=VERIFICATION_COUNT,
             enough=work.request.threshold.minimum,
             least_fidelity=(cell.fidelity or 0.0) if work.dataset.is_own else None,
         )
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """The accuracy of a file, the section of its report about it, and remarks for the user."""
-
-    accuracy: Accuracy
-    section: Mapping[str, Any]
-    remarks: tuple[str, ...]
-
-
-def evaluate(
-    work: Conversion, model: LoadedModel, run_file: Run, matched: MatchedImages, verification: Verification
-) -> Evaluated:
-    """Measure the original and the produced file on the labelled images.
-
-    Raises:
-        Failure: ``AccuracyLost``: the file lost more than is allowed.
-    """
+def evaluate(work: Conversion, model: LoadedModel, run_file: Run, matched: MatchedImages) -> Evaluated:
+    """Measure the original and the produced file on the labelled images."""
     asked, labelled = work.request.evaluation, work.labelled
     assert asked is not None
     assert labelled is not None
-    with work.stages.stage("evaluate"):
-        original = _measure_original(work, model, matched)
-        with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
-            file = gate.measure(model, run_file, matched, work.task)
-        judgement = gate.judge(asked, work.task, original, file)
-    gate.require_kept(asked, judgement.accuracy, verification)
+    original = _measure_original(work, model, matched)
+    with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
+        file = gate.measure(model, run_file, matched, work.task)
+    judgement = gate.judge(asked, work.task, original, file)
     section = gate.describe(asked, labelled, matched, judgement, model)
-    notes = gate.remarks(judgement.accuracy, matched.matched_by, model)
-    return Evaluated(judgement.accuracy, section, (*notes, *labelled.remarks()))
+    return Evaluated(judgement, section, labelled, matched, model)
 
 
 def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImages) -> Records:

@@ -74,7 +74,9 @@ def convert(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
     with _scratch(environ) as folder:
         cache = ArtifactCache(Path(environ.get(names.SHARED_DIR_ENV, folder / "cache")))
         outputs = Path(environ[names.OUTPUTS_ENV])
-        pipeline.run(pipeline.Conversion(request, inputs, dataset, labelled, folder, outputs, cache, stages))
+        deadline = float(environ.get(names.DEADLINE_ENV, "inf"))
+        work = pipeline.Conversion(request, inputs, dataset, labelled, folder, outputs, cache, stages, deadline)
+        pipeline.run(work)
 
 
 def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stages) -> ConversionResult:
@@ -96,7 +98,14 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         stages.follow(output.effort)
         effort = stages.effort()
         report = {
-            **build_report(request, inputs.sources, artifact, output.verification, output.accuracy),
+            **build_report(
+                request,
+                inputs.sources,
+                artifact,
+                output.verification,
+                output.accuracy,
+                quantization=output.quantization,
+            ),
             **output.findings,
             "seconds": {**effort.seconds, "total": effort.total},
             "peakMemoryMiB": effort.peak_memory_mib,
@@ -110,6 +119,7 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         report_uri=report_uri,
         verification=output.verification,
         accuracy=output.accuracy,
+        quantization=output.quantization,
     )
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelexport.api.quantization import Effort, Quantization
     from modelexport.api.reasons import Reason
     from modelexport.api.result import Artifact, ConversionResult, Verification
     from modelexport.api.spec import Calibration, DataRef, DeletionPolicy, Evaluation, Model, ModelExport, Parameters
@@ -34,6 +35,7 @@ __all__ = [
     "Converted",
     "DataRef",
     "DeletionPolicy",
+    "Effort",
     "Evaluation",
     "ExportFailed",
     "ExportStatus",
@@ -45,6 +47,7 @@ __all__ = [
     "Parameters",
     "Precision",
     "Published",
+    "Quantization",
     "Reason",
     "Target",
     "TransferError",
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "api.quantization": ("Effort", "Quantization"),
     "api.reasons": ("Reason",),
     "api.result": ("Artifact", "ConversionResult", "Verification"),
     "api.spec": ("Calibration", "DataRef", "DeletionPolicy", "Evaluation", "Model", "ModelExport", "Parameters"),

@@ -50,6 +50,8 @@ HTTPS_NETWORKS_ENV = "MODELEXPORT_HTTPS_NETWORKS"
 STORE_TIMEOUT_ENV = "MODELEXPORT_STORE_TIMEOUT_SECONDS"
 """Optional: seconds to wait for a store that does not answer, per operation."""
 MOST_STORE_TIMEOUT_SECONDS = 7 * 24 * 3600
+DEADLINE_ENV = "MODELEXPORT_DEADLINE"
+"""Optional: seconds that a conversion may take; towards their end it tries nothing further."""
 EXPORT_UID_ENV = "MODELEXPORT_EXPORT_UID"
 """UID of the export, stored with every published file; only files with this UID are deleted with the export."""
 FILES_ENV = "MODELEXPORT_FILES"

@@ -192,7 +192,7 @@ def test_exports_fail_or_publish_on_lost_accuracy(tmp_path: Path) -> None:
     bodies = []
     for name, on_drop in (("strict", "Fail"), ("lenient", "Publish")):
         spec = {"model": model, "calibration": calibration, "evaluation": {**evaluation, "onDrop": on_drop}}
-        bodies.append(model_export(name, "LiteRT/INT8", **spec))
+        bodies.append(model_export(name, "LiteRT/INT8", **spec, quantization={"effort": "Ranges"}))
     command_line = CommandLine(tmp_path, fake=False)
     command_line.write(*bodies)
     ended = command_line("run", "export.yaml", "-o", "json", "--jobs", 2)
@@ -204,6 +204,8 @@ def test_exports_fail_or_publish_on_lost_accuracy(tmp_path: Path) -> None:
     assert strict["accuracy"] == lenient["accuracy"]
     assert strict["accuracy"]["images"] == 64
     assert 0 < float(lenient["accuracy"]["drop"]) < 0.03
+    assert "tried Ranges (drop " in strict["message"]
+    assert strict["quantization"]["stopped"] == "effort Ranges keeps no layers in float"
     (report,) = (json.loads(path.read_text()) for path in store.rglob("report.json"))
     assert report["accuracy"] == lenient["accuracy"]
     assert report["evaluation"]["matchedBy"] == "name"
@@ -211,3 +213,33 @@ def test_exports_fail_or_publish_on_lost_accuracy(tmp_path: Path) -> None:
     shown = command_line("get", "lenient", "--store", "modelexport-store").stdout
     assert "mAP50-95" in shown
     assert lenient["accuracy"]["interval"][0] in shown
+
+
+def test_lost_accuracy_is_recovered_by_layers_in_float(tmp_path: Path) -> None:
+    store = tmp_path / "modelexport-store"
+    (store / "checkpoints").mkdir(parents=True)
+    shutil.copy(MODELS / "weights/yolox_nano.pth", store / "checkpoints/a.pth")
+    labelled.write(store / "datasets/val.zip", labelled.coco(64))
+    shutil.copy(MODELS / "data/calibration.zip", store / "datasets/calibration.zip")
+    bodies = []
+    for name, effort, drop in (("climbed", "Auto", "0"), ("kept", "Auto", "1")):
+        evaluation = {"dataset": {"uri": "s3://datasets/val.zip"}, "maxDrop": drop, "onDrop": "Publish"}
+        model: dict[str, Any] = {"architecture": "YOLOX", "checkpoint": {"uri": "s3://checkpoints/a.pth"}}
+        calibration: dict[str, Any] = {"dataset": {"uri": "s3://datasets/calibration.zip"}, "samples": 8}
+        spec: dict[str, Any] = {"model": model, "calibration": calibration, "evaluation": evaluation}
+        bodies.append(model_export(name, "ONNX/INT8", **spec, quantization={"effort": effort, "maxSizeRatio": "0.5"}))
+    command_line = CommandLine(tmp_path, fake=False)
+    command_line.write(*bodies)
+    ended = command_line("run", "export.yaml", "-o", "json", "--jobs", 2)
+    climbed, kept = json.loads(ended.stdout)
+    assert ended.returncode == 0, ended.stderr
+    assert [rung["floatLayers"] for rung in kept["quantization"]["rungs"]] == [0]
+    made = climbed["quantization"]
+    drops = [float(rung["drop"]) for rung in made["rungs"]]
+    assert drops[0] > 0
+    assert made["effort"] == "MixedPrecision"
+    assert float(climbed["accuracy"]["drop"]) == min(drops) < drops[0]
+    report = next(json.loads(path.read_text()) for path in store.rglob("climbed/*/report.json"))
+    assert len(report["floatLayers"]) == made["floatLayers"] > 0
+    assert 0 < sum(report["floatLayerShares"]) < 1
+    assert "MixedPrecision" in command_line("get", "climbed", "--store", "modelexport-store").stdout

@@ -9,12 +9,14 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Artifact, ConversionResult, Fidelity, Reference, Verification
+from modelexport.api.rungs import QuantizationResult, Rung
 from modelexport.matrix.support import Precision
 
 
@@ -44,6 +46,10 @@ def main() -> int:
     tempfile.mkdtemp(prefix="left-by-a-library-")
     for stage in ("fetch", "load", "convert"):
         print(json.dumps({"event": "stage", "stage": stage, "state": "started"}), flush=True)
+    if behaviour.get("recovers"):
+        for rung, layers in (("Ranges", 0), ("MixedPrecision", 4)):
+            print(json.dumps({"event": "rung", "rung": rung, "floatLayers": layers}))
+            print(json.dumps({"event": "stage", "stage": "quantise", "state": "started"}), flush=True)
     if "tell" in behaviour:
         (plan.parent / f"{request.target.slug}.told").write_text(os.environ[behaviour["tell"]], encoding="utf-8")
     if behaviour.get("hang"):
@@ -57,6 +63,8 @@ def main() -> int:
     if attempt >= behaviour.get("succeeds_at", sys.maxsize):
         reason = Reason.SUCCEEDED
     result = succeed(request) if reason is Reason.SUCCEEDED else ConversionResult(reason, f"{reason} on purpose")
+    if behaviour.get("recovers"):
+        result = replace(result, quantization=RECOVERED)
     Path(os.environ[names.TERMINATION_LOG_ENV]).write_text(result.to_json(), encoding="utf-8")
     return reason.exit_code
 
@@ -67,6 +75,11 @@ def count(path: Path) -> int:
     return attempt
 
 
+RUNGS = (
+    Rung("Ranges", 0, "0.2500", 21, "0.951100", "0.9400", "0.011700"),
+    Rung("MixedPrecision", 4, "0.2610", 9, "0.960000", None, "0.004000"),
+)
+RECOVERED = QuantizationResult("MixedPrecision", 4, "0.2610", RUNGS, "maxFloatLayers is 4")
 FIDELITY = Fidelity("boxes", "0.9700", 64, "0.9", 97, 2, 1)
 
 

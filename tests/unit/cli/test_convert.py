@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from command_line import CommandLine
+from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.spec import parse_export
 from modelexport.cli import main
 
@@ -102,6 +103,35 @@ def test_labelled_images_are_evaluated_on(command_line: CommandLine, checkpoint:
     assert (evaluation.dataset.uri, evaluation.max_drop) == (f"file://{labelled}/", 0.002)
 
 
+def test_effort_of_quantization_is_written(command_line: CommandLine, checkpoint: Path) -> None:
+    (command_line.folder / "photos").mkdir()
+    wanted = ("--to", "ONNX/INT8", "--calibration", "photos")
+    chosen = ("--effort", "MixedPrecision", "--max-float-layers", 8)
+    ended = command_line("convert", checkpoint, *wanted, *chosen, "--dry-run", "-o", "yaml")
+    assert parse_export(yaml.safe_load(ended.stdout)).quantization == Quantization(Effort.MIXED_PRECISION, 8)
+    as_comment = command_line("init", checkpoint, *wanted, "--output", "-").stdout
+    assert parse_export(yaml.safe_load(as_comment)).quantization is None
+    start = as_comment.index("  # quantization:")
+    uncommented = as_comment[:start] + re.sub("(?m)^  # ", "  ", as_comment[start:])
+    assert parse_export(yaml.safe_load(uncommented)).quantization == Quantization()
+
+
+def test_rungs_are_shown_while_tried_and_afterwards(command_line: CommandLine, checkpoint: Path) -> None:
+    (command_line.folder / "photos").mkdir()
+    command_line.behaviours["ONNX/INT8"] = {"recovers": True}
+    wanted = ("convert", checkpoint, "--to", "ONNX/INT8", "--calibration", "photos")
+    ended = command_line(*wanted)
+    assert ended.returncode == 0, ended.stderr
+    phases = [line.split(maxsplit=3)[3] for line in ended.stdout.splitlines() if " s  ONNX/INT8" in line]
+    assert phases[3:5] == ["quantise", "quantise (MixedPrecision, 4 layers in float)"]
+    rows = [line.split() for line in ended.stdout.splitlines()]
+    assert ["ONNX/INT8", "Ranges", "0", "0.011700", "0.9400", "0.951100", "0.2500", "21"] in rows
+    assert ["ONNX/INT8", "MixedPrecision", "4", "0.004000", "-", "0.960000", "0.2610", "9"] in rows
+    assert "ONNX/INT8: maxFloatLayers is 4" in ended.stdout
+    (record,) = json.loads(command_line(*wanted, "-o", "json").stdout)
+    assert record["quantization"]["rungs"][1]["floatLayers"] == 4
+
+
 def test_converter_reads_the_checkpoint_without_credentials(
     command_line: CommandLine, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +165,15 @@ def test_converter_reads_the_checkpoint_without_credentials(
             "--max-drop: no labelled images measure it; name them by --evaluate",
         ),
         (["--evaluate", "images", "--max-drop", "2"], "spec.evaluation.maxDrop: '2.0' is not a decimal from 0 to 1"),
+        (
+            ["--effort", "Training"],
+            "--effort (effort=): 'Training' is not known; use one of Auto, Ranges, MixedPrecision",
+        ),
+        (
+            ["--to", "ONNX/FP16", "--effort", "Ranges"],
+            "spec.quantization.effort: Ranges applies to none of the targets: only LiteRT/INT8 and ONNX/INT8 can keep",
+        ),
+        (["--max-float-layers", "-1"], "spec.quantization.maxFloatLayers: -1 is not a whole number from 0 to 1024"),
         (["--jobs", "0"], "--jobs: 0 is less than one; use 1 or more"),
         (["-o", "yaml"], "-o yaml: prints the ModelExport and converts nothing; add --dry-run, or use -o json"),
     ],

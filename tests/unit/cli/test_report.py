@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelexport.api.result import Accuracy, read_artifact, read_verification
+from modelexport.api.rungs import QuantizationResult, Rung
 from modelexport.cli import main
 from modelexport.cli.report_page import Target, read_target, render
 from modelexport.client.published import Published
@@ -113,13 +114,19 @@ def test_report_of_earlier_version_is_shown_without_answers() -> None:
 def test_accuracy_and_float_layers_are_shown_if_reported() -> None:
     without = "".join(page_of(make_report()).texts)
     assert "Accuracy" not in without
-    assert "not quantised" not in without
-    target = target_of(make_report() | {"floatLayers": ["model.22.cv3", HOSTILE]})
+    assert "stay in float" not in without
+    layers = {"floatLayers": ["model.22.cv3", HOSTILE], "floatLayerShares": [0.25, 0.105]}
+    target = target_of(make_report() | layers)
     accuracy = Accuracy("mAP50-95", "0.6100", "0.6000", "0.0100", "0.02", 64, ("0.0050", "0.0150"))
-    target = replace(target, published=replace(target.published, accuracy=accuracy))
+    rungs = (Rung("Ranges", 0, "0.3880", 20, "0.95", None, "0.03"), Rung("MixedPrecision", 4, "0.3890", 9))
+    made = QuantizationResult("MixedPrecision", 4, "0.3890", rungs, "maxFloatLayers is 4")
+    target = replace(target, published=replace(target.published, accuracy=accuracy, quantization=made))
     texts = Page(render("shapes", [target])).texts
     assert f"Accuracy {accuracy.describe()}." in texts
-    assert f"Layers that are not quantised: model.22.cv3, {HOSTILE}." in texts
+    start = texts.index("Layer")
+    assert texts[start : start + 6] == ["Layer", "Share of the noise", "model.22.cv3", "25.0%", HOSTILE, "10.5%"]
+    start = texts.index("Files that were tried, in their order; maxFloatLayers is 4:")
+    assert texts[start + 8 : start + 15] == ["Ranges", "0", "0.03", "-", "0.95", "0.3880", "20"]
 
 
 def test_target_that_lost_accuracy_is_shown_with_numbers() -> None:

@@ -111,6 +111,7 @@ def test_convert_container_knows_only_its_request() -> None:
     assert set(environment_of(job, "convert")) == {
         names.REQUEST_ENV,
         names.JOB_ENV,
+        names.DEADLINE_ENV,
         names.INPUTS_ENV,
         names.OUTPUTS_ENV,
         names.WORK_DIR_ENV,

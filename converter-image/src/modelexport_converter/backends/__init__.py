@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelexport.matrix.support import BACKENDS, Format, Recipe
+from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.model import LoadedModel
 
 Array = npt.NDArray[np.float32]
@@ -51,11 +52,13 @@ class Backend(Protocol):
         path: Path,
         *,
         max_float_layers: int = 0,
-    ) -> tuple[str, ...]:
+        memo: CalibrationMemo | None = None,
+    ) -> Mapping[str, float]:
         """Write the file ``source``, in the base recipe of ``recipe``, to ``path`` by ``recipe``.
 
         ``samples`` are calibration inputs (1, C, H, W); empty if the recipe needs none. With 8-bit activations, up to
-        ``max_float_layers`` layers whose rounding costs the outputs most stay in float; their names are returned.
+        ``max_float_layers`` layers whose rounding costs the outputs most stay in float; they are returned with their
+        shares of the noise of all layers. ``memo`` spares a second file of the same source the calibration.
         """
 
     def inspect(self, path: Path) -> FileContents:

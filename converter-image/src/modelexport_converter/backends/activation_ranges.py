@@ -1,7 +1,7 @@
 """Shared by the calibrating backends: 8-bit ranges of tensors, and the layers and tensors that stay in float."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,6 +12,28 @@ Tensor = TypeVar("Tensor", int, str)
 Numbers = npt.NDArray[np.float64]
 Extremes = Sequence[tuple[float, float]]
 """Minimum and maximum of a tensor on each calibration image."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The range of each tensor of a file, and the squared error of the outputs that its rounding causes, if known."""
+
+    ranges: Mapping[str, tuple[float, float]]
+    noise: Mapping[str, float]
+
+
+@dataclass
+class CalibrationMemo:
+    """Remembers the budget of a file: several files are quantised from it after one calibration."""
+
+    budget: Budget | None = None
+
+    def recall(self, measure: Callable[[], Budget]) -> Budget:
+        """Return the budget, measured the first time."""
+        if self.budget is None:
+            self.budget = measure()
+        return self.budget
+
 
 BINS = 1024
 _POWER = 4
@@ -45,8 +67,10 @@ class Weights:
         return np.asarray(below[:, None] + above + steps**2 / 12 * self.squares.sum())
 
 
-def pick_float_layers(noise: Mapping[str, float], layers: Mapping[str, Collection[str]], count: int) -> list[str]:
-    """Return the names of the layers that cause most noise, at most ``count``.
+def pick_float_layers(
+    noise: Mapping[str, float], layers: Mapping[str, Collection[str]], count: int
+) -> dict[str, float]:
+    """Return the layers that cause most noise, at most ``count``, and the share of each in the noise of all layers.
 
     A tensor is in 8 bits as long as one of its layers is, so its noise is shared among these.
 
@@ -55,16 +79,22 @@ def pick_float_layers(noise: Mapping[str, float], layers: Mapping[str, Collectio
         layers: the tensors that are in 8 bits because of each layer alone or together with other layers.
         count: how many layers may stay in float.
     """
-    remaining, chosen = dict(layers), list[str]()
+    remaining, chosen, whole = dict(layers), dict[str, float](), _share_noise(noise, layers)
+    total = sum(whole.values())
     while remaining and len(chosen) < count:
-        holders = Counter(tensor for tensors in remaining.values() for tensor in tensors)
-        shares = {name: sum(noise.get(t, 0.0) / holders[t] for t in tensors) for name, tensors in remaining.items()}
+        shares = _share_noise(noise, remaining)
         worst = max(shares, key=shares.__getitem__)
         if not shares[worst]:
             break
-        chosen.append(worst)
+        chosen[worst] = whole[worst] / total
         del remaining[worst]
     return chosen
+
+
+def _share_noise(noise: Mapping[str, float], layers: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """Return the noise of each layer: that of its tensors, each of which is shared among its layers."""
+    holders = Counter(tensor for tensors in layers.values() for tensor in tensors)
+    return {name: sum(noise.get(t, 0.0) / holders[t] for t in tensors) for name, tensors in layers.items()}
 
 
 def activation_range(extremes: Sequence[tuple[float, float]], int8_sensitive: bool) -> tuple[float, float]:

@@ -4,7 +4,7 @@ Mac.
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from modelexport import __version__
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
-from modelexport_converter.backends.activation_ranges import trace_to_weights
+from modelexport_converter.backends.activation_ranges import CalibrationMemo, trace_to_weights
 from modelexport_converter.backends.decompositions import DecompositionMode, multiplies_vector
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.quiet import no_progress_bars
@@ -99,7 +99,8 @@ def quantise(
     path: Path,
     *,
     max_float_layers: int = 0,
-) -> tuple[str, ...]:
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
     """Write the FP16 package ``source`` to ``path``, a folder, with 8-bit weights; all values between stay in FP16."""
     # By operator type: a global rule would also quantise the constants of the decoding.
     eight_bits = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
@@ -107,7 +108,7 @@ def quantise(
     with _quiet(), no_progress_bars():
         half = ct.models.MLModel(str(source), skip_model_load=True)
         _save(optimize.linear_quantize_weights(half, rules), model, path)
-    return ()
+    return {}
 
 
 def _fp16_precision(model: LoadedModel) -> Any:

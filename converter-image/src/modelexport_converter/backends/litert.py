@@ -22,11 +22,16 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
-from modelexport_converter.backends.activation_ranges import pick_float_layers, trace_to_weights
+from modelexport_converter.backends.activation_ranges import (
+    Budget,
+    CalibrationMemo,
+    pick_float_layers,
+    trace_to_weights,
+)
 from modelexport_converter.backends.conv_splitting import split_large_convolutions
 from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
-from modelexport_converter.backends.noise_budget import Budget, plan_ranges
+from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.model import LoadedModel
 
@@ -89,9 +94,10 @@ def quantise(
     path: Path,
     *,
     max_float_layers: int = 0,
-) -> tuple[str, ...]:
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
     """Write the FP32 file ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
-    quantizer, statistics, float_layers = Quantizer(str(source)), None, list[str]()
+    quantizer, statistics, float_layers = Quantizer(str(source)), None, dict[str, float]()
     if recipe is Recipe.FP16:
         weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         fp16 = qtyping.OpQuantizationConfig(
@@ -99,7 +105,7 @@ def quantise(
         )
         quantizer.update_quantization_recipe(".*", _ALL, fp16, AlgorithmName.FLOAT_CASTING)
     elif recipe is Recipe.STATIC_WI8_AI8:
-        budget = _calibrate(model, source, samples)
+        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, source, samples))
         flat = flatbuffer_utils.read_model(str(source))
         float_layers = _plan_static(quantizer, flat, model, budget, max_float_layers)
         limits = budget.ranges.items()
@@ -111,7 +117,7 @@ def quantise(
         warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
         result = quantizer.quantize(statistics, enable_progress_report=False)
     _write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
-    return tuple(float_layers)
+    return float_layers
 
 
 def inspect(path: Path) -> FileContents:
@@ -164,11 +170,11 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Bu
 
 def _plan_static(
     quantizer: Quantizer, flat: Any, model: LoadedModel, budget: Budget, max_float_layers: int
-) -> list[str]:
+) -> dict[str, float]:
     """Quantise everything except input, outputs, masks, and the decoding, whose values need more than 256 steps.
 
     Returns:
-        The names of the layers that stay in float because their noise is the largest.
+        The layers that stay in float because their noise is the largest, with their shares of it.
     """
     quantizer.load_quantization_recipe(aeq_recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):

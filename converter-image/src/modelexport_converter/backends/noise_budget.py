@@ -12,7 +12,6 @@ scores, pass no gradient to these. Such tensors have no weights.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from modelexport.logs import announce
 from modelexport_converter.backends import Array
-from modelexport_converter.backends.activation_ranges import BINS, Extremes, Weights, activation_range
+from modelexport_converter.backends.activation_ranges import BINS, Budget, Extremes, Weights, activation_range
 from modelexport_converter.model import LoadedModel, Output
 
 IMAGES = 64
@@ -39,14 +38,6 @@ _TOLERANCE = 1e-4
 """Difference between the extremes of a tensor in torch and in another runtime, as a part of the larger one."""
 _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The range of each tensor of a file, and the squared error of the outputs that its rounding causes, if known."""
-
-    ranges: Mapping[str, tuple[float, float]]
-    noise: Mapping[str, float]
 
 
 def plan_ranges(model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes]) -> Budget:
@@ -175,9 +166,12 @@ class _Values:
         if self._is_current():
             self._settled = self._bins()
 
-    def add_squares(self, gradient: Tensor) -> None:
-        """Add squared gradients to the bins of the values; nothing if a ReLU has overwritten these."""
-        if self._settled is None and not self._is_current():
+    def add_squares(self, gradient: Tensor | None) -> None:
+        """Add squared gradients to the bins of the values; nothing if a ReLU has overwritten these.
+
+        torch passes no gradient for a part of a tensor that nothing reads, while another part is read.
+        """
+        if gradient is None or (self._settled is None and not self._is_current()):
             return
         bins = self._bins() if self._settled is None else self._settled
         sums = torch.bincount(bins.int(), gradient.flatten().square(), minlength=BINS + 1)

@@ -24,10 +24,15 @@ from onnxscript import optimizer
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
-from modelexport_converter.backends.activation_ranges import pick_float_layers, trace_to_weights
+from modelexport_converter.backends.activation_ranges import (
+    Budget,
+    CalibrationMemo,
+    pick_float_layers,
+    trace_to_weights,
+)
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
-from modelexport_converter.backends.noise_budget import Budget, plan_ranges
+from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
@@ -111,16 +116,18 @@ def quantise(
     path: Path,
     *,
     max_float_layers: int = 0,
-) -> tuple[str, ...]:
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
     """Write the FP32 file ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
     if recipe is Recipe.FP16:
         _finish(_to_fp16(onnx.load(source), model), model, path)
-        return ()
-    float_layers: list[str] = []
+        return {}
+    float_layers: Mapping[str, float] = {}
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
     if recipe is Recipe.STATIC_WI8_AI8:
-        float_layers = _quantise_static(model, prepared, samples, path, max_float_layers)
+        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, prepared, samples))
+        float_layers = _quantise_static(model, prepared, budget, path, max_float_layers)
     else:
         outside = _outside_body(onnx.load(prepared).graph, model)
         quantization.quantize_dynamic(
@@ -130,7 +137,7 @@ def quantise(
     content = onnx.load(path)
     _quantise_remaining_weights(content.graph)
     _finish(content, model, path)
-    return tuple(float_layers)
+    return float_layers
 
 
 def inspect(path: Path) -> FileContents:
@@ -203,17 +210,16 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantise_static(
-    model: LoadedModel, source: Path, samples: Sequence[Array], path: Path, max_float_layers: int
-) -> list[str]:
+    model: LoadedModel, source: Path, budget: Budget, path: Path, max_float_layers: int
+) -> Mapping[str, float]:
     """Quantise the operators with weights; all others, the decoding above all, stay in float.
 
     ONNX Runtime's documentation recommends unsigned activations with signed weights per channel for CPUs.
 
     Returns:
-        The names of the layers that stay in float because their noise is the largest.
+        The layers that stay in float because their noise is the largest, with their shares of it.
     """
     ranges, graph = path.with_suffix(".ranges.json"), onnx.load(source).graph
-    budget = _calibrate(model, source, samples)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in budget.ranges.items()}
     quantization.save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, data), ranges)
     outside = {

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.exported_program import export_program, store_weights
 from modelexport_converter.backends.file_metadata import file_metadata_of
 from modelexport_converter.model import LoadedModel
@@ -33,12 +34,13 @@ def quantise(
     path: Path,
     *,
     max_float_layers: int = 0,
-) -> tuple[str, ...]:
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
     """Write the FP32 file ``source`` to ``path`` by another recipe."""
     program = torch.export.load(source)
     store_weights(program, recipe)
     _save(program, model, path)
-    return ()
+    return {}
 
 
 def inspect(path: Path) -> FileContents:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends import tensorflow_runner as runner
+from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.exported_program import export_program
 from modelexport_converter.backends.file_metadata import file_metadata_of
@@ -102,7 +103,8 @@ def quantise(
     path: Path,
     *,
     max_float_layers: int = 0,
-) -> tuple[str, ...]:
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
     """Refuse: every recipe is written by ``convert``."""
     raise NotImplementedError(f"no SavedModel is quantised by {recipe}")
 

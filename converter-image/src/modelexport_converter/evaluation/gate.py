@@ -9,6 +9,7 @@ import numpy as np
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Accuracy, Verification
+from modelexport.api.rungs import QuantizationResult
 from modelexport.api.spec import DropType, Evaluation, OnDrop
 from modelexport.logs import announce
 from modelexport.matrix.support import Task
@@ -106,7 +107,12 @@ def judge(evaluation: Evaluation, task: Task, original: Records, file: Records) 
     return Judgement(accuracy, {label: (own, second.get(label, 0.0)) for label, own in first.items()})
 
 
-def require_kept(evaluation: Evaluation, accuracy: Accuracy, verification: Verification) -> None:
+def require_kept(
+    evaluation: Evaluation,
+    accuracy: Accuracy,
+    verification: Verification,
+    quantization: QuantizationResult | None = None,
+) -> None:
     """Refuse a file that lost more than is allowed, unless the export wants it published all the same.
 
     Raises:
@@ -115,18 +121,25 @@ def require_kept(evaluation: Evaluation, accuracy: Accuracy, verification: Verif
     if accuracy.kept or evaluation.on_drop is OnDrop.PUBLISH:
         return
     message = (
-        f"the file loses more accuracy than is allowed: {accuracy.describe()}; choose a higher precision or better "
-        "calibration images, raise maxDrop, or set spec.evaluation.onDrop: Publish"
+        f"the file loses more accuracy than is allowed: {accuracy.describe()}; {_tried(quantization)}choose a higher "
+        "precision or better calibration images, raise maxDrop, or set spec.evaluation.onDrop: Publish"
     )
-    raise Failure(Reason.ACCURACY_LOST, message, verification, accuracy)
+    raise Failure(Reason.ACCURACY_LOST, message, verification, accuracy, quantization)
 
 
-def remarks(accuracy: Accuracy, matched_by: str, model: LoadedModel) -> Iterator[str]:
+def _tried(quantization: QuantizationResult | None) -> str:
+    return f"{quantization.describe()}; " if quantization else ""
+
+
+def remarks(
+    accuracy: Accuracy, matched_by: str, model: LoadedModel, quantization: QuantizationResult | None = None
+) -> Iterator[str]:
     """Yield the warnings and remarks about the measurement for the user."""
     trained = recorded_accuracy(model, accuracy.metric)
     low, high = map(float, accuracy.interval)
     if not accuracy.kept:
-        yield f"warning: the accuracy is not kept: {accuracy.describe()}"
+        tried = f"; {quantization.describe()}" if quantization else ""
+        yield f"warning: the accuracy is not kept: {accuracy.describe()}{tried}"
     elif low <= float(accuracy.max_drop) < high:
         yield (
             f"warning: {accuracy.images} images do not tell whether the drop is above or below {accuracy.max_drop} "

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from modelexport import untrusted
+from modelexport.api.quantization import MOST_FLOAT_LAYERS
 from modelexport.api.reasons import Reason
-from modelexport.api.request import MOST_FLOAT_LAYERS, ConversionRequest
+from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Accuracy, Fidelity, Verification, read_accuracy, read_verification
+from modelexport.api.rungs import QuantizationResult, read_quantization
 from modelexport.api.spec import DropType, OnDrop
 from modelexport.matrix.support import ARCHITECTURES, lookup
 from modelexport.text import clean
@@ -66,6 +68,8 @@ _DRAFT: Mapping[str, Check] = dict(  # noqa: C408 - as the calls of record
     verification=read_verification,
     agreements=mapping(number(1), 1024),
     floatLayers=each(text(LAYER_LIMIT), MOST_FLOAT_LAYERS),
+    floatLayerShares=each(number(1), MOST_FLOAT_LAYERS),
+    quantization=optional(read_quantization),
     images=record(
         source=text(64),
         calibrated=whole(1 << 20),
@@ -127,6 +131,7 @@ class ConvertedOutput:
     size_bytes: int
     verification: Verification
     accuracy: Accuracy | None
+    quantization: QuantizationResult | None
     effort: Effort
     findings: Mapping[str, Any]
 
@@ -137,9 +142,12 @@ def write_draft(
     accuracy: Accuracy | None,
     effort: Effort,
     findings: Mapping[str, Any],
+    *,
+    quantization: QuantizationResult | None = None,
 ) -> None:
     """Write the draft of a report beside the converted file; names from the model are cleaned."""
     draft = {"verification": verification.to_dict(), "effort": asdict(effort), **findings}
+    draft["quantization"] = quantization and quantization.to_dict()
     if accuracy:
         draft["accuracy"] = accuracy.to_dict()
     (folder / DRAFT_FILE).write_text(json.dumps(_cleaned(draft), ensure_ascii=False), encoding="utf-8")
@@ -172,12 +180,13 @@ def take_output(folder: Path, request: ConversionRequest, checkpoint_bytes: int,
         accuracy = read_accuracy(draft.pop("accuracy")) if request.evaluation else None
         if accuracy:
             _check_accuracy(accuracy, request)
+        quantization = _take_quantization(draft, request)
         effort = Effort(**draft.pop("effort"))
         with _opened(folder, name, limit) as source, (scratch / "artifact").open("xb") as copy:
             sha256, size = _copy(source, copy, limit)
         if not size:
             raise ValueError(f"{name} is empty")
-        return ConvertedOutput(scratch / "artifact", sha256, size, verification, accuracy, effort, draft)
+        return ConvertedOutput(scratch / "artifact", sha256, size, verification, accuracy, quantization, effort, draft)
     except ValueError as error:
         message = f"the output of the conversion is refused: {clean(str(error), 300)}; nothing is published"
         raise Failure(Reason.OUTPUT_REFUSED, message) from error
@@ -254,6 +263,23 @@ def _check_accuracy(found: Accuracy, request: ConversionRequest) -> None:
         raise ValueError(f"draft.accuracy.drop is {found.drop}, not {(before - after) / unit:.6f}")
     if asked.on_drop is OnDrop.FAIL and not found.kept:
         raise ValueError(f"draft.accuracy.drop is {found.drop}, at most {found.max_drop} is allowed")
+
+
+def _take_quantization(draft: dict[str, Any], request: ConversionRequest) -> QuantizationResult | None:
+    """Take how the file was made out of the draft, and check that it meets the request."""
+    written, layers = draft.pop("quantization"), draft["floatLayers"]
+    if (written is not None) != request.recipe.needs_calibration:
+        raise ValueError(f"draft.quantization is {'missing' if written is None else 'not of this recipe'}")
+    found = None if written is None else read_quantization(written)
+    expected = found.float_layers if found else 0
+    if not len(layers) == len(draft["floatLayerShares"]) == expected:
+        raise ValueError(f"draft.floatLayers has {len(layers)} layers, not {expected}")
+    asked = request.quantization
+    if found and found.float_layers > asked.max_float_layers:
+        raise ValueError(f"draft.quantization has {expected} layers in float, more than {asked.max_float_layers}")
+    if found and expected and float(found.size_ratio) > asked.max_size_ratio:
+        raise ValueError(f"draft.quantization.sizeRatio is {found.size_ratio}, more than {asked.max_size_ratio:g}")
+    return found
 
 
 def _copy(source: BinaryIO, copy: BinaryIO, limit: int) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from modelexport.api.result import (
     read_artifact,
     read_verification,
 )
+from modelexport.api.rungs import QuantizationResult, read_quantization
 from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # these import torch, which a reused conversion never needs
@@ -92,6 +93,8 @@ def build_report(
     artifact: Artifact,
     verification: Verification,
     accuracy: Accuracy | None = None,
+    *,
+    quantization: QuantizationResult | None = None,
 ) -> dict[str, Any]:
     """Return the section of a report by which an equal conversion recognises its work."""
     return {
@@ -104,6 +107,7 @@ def build_report(
         "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
         "verification": verification.to_dict(),
         **({"accuracy": accuracy.to_dict()} if accuracy else {}),
+        **({"quantization": quantization.to_dict()} if quantization else {}),
     }
 
 
@@ -176,6 +180,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
             report_uri=report_uri(request),
             verification=verification,
             accuracy=read_accuracy(report["accuracy"]) if request.evaluation else None,
+            quantization=read_quantization(report["quantization"]) if request.recipe.needs_calibration else None,
             reused=True,
         )
     except (KeyError, ValueError):

@@ -46,7 +46,13 @@ def explain(error: Exception) -> ConversionResult:
     level("failure", exc_info=error, extra=with_fields(reason=reason, message=message))
     if not isinstance(error, Failure):
         return ConversionResult(reason, message)
-    return ConversionResult(reason, message, verification=error.verification, accuracy=error.accuracy)
+    return ConversionResult(
+        reason,
+        message,
+        verification=error.verification,
+        accuracy=error.accuracy,
+        quantization=error.quantization,
+    )
 
 
 def _reason_of(error: Exception) -> tuple[Reason, str]:

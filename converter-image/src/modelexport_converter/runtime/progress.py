@@ -52,12 +52,13 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce the start of a stage, and its seconds at the end."""
+        """Announce the start of a stage, and its seconds at the end; those of a repeated stage add up."""
         announce("stage", stage=name, state="started")
         start = time.monotonic()
         yield
-        self._seconds[name] = round(time.monotonic() - start, 3)
-        announce("stage", stage=name, state="finished", seconds=self._seconds[name])
+        seconds = round(time.monotonic() - start, 3)
+        self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 3)
+        announce("stage", stage=name, state="finished", seconds=seconds)
 
     def follow(self, effort: Effort) -> None:
         """Add the effort of the previous steps."""

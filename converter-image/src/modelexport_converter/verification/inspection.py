@@ -16,6 +16,9 @@ LEAST_SHARE = 0.98
 """The least share of the model's weights in the requested precision. All weights are, except those that a format's
 quantiser cannot handle, such as those of a transposed convolution: below 1 % of a network.
 """
+LEAST_SHARE_BESIDE_FLOAT = 0.5
+"""The same for a file with layers in float, whose size spec.quantization bounds; those that cost most have few weights.
+"""
 
 _STORED: Mapping[Recipe, tuple[str, ...]] = {
     Recipe.FP32: ("float32",),
@@ -28,13 +31,15 @@ _STORED: Mapping[Recipe, tuple[str, ...]] = {
 _ACTIVATION_OPERATORS = {"QUANTIZE", "QuantizeLinear", "quantize"}
 
 
-def check_facts(facts: FileContents, model: LoadedModel, recipe: Recipe) -> None:
+def check_facts(facts: FileContents, model: LoadedModel, recipe: Recipe, *, float_layers: bool = False) -> None:
     """Refuse a file whose weights, input or outputs do not match the recipe and the model.
+
+    ``float_layers``: layers of the file stay in float on purpose.
 
     Raises:
         Failure: ``InspectionFailed``, with a list of all differences.
     """
-    interface, precision = list(_interface(facts, model)), list(_precision(facts, model, recipe))
+    interface, precision = list(_interface(facts, model)), list(_precision(facts, model, recipe, float_layers))
     if problems := [*interface, *precision]:
         way_out = "report this message" if interface else "choose a higher precision, and report this message"
         message = f"the produced file does not match the request: {'; '.join(problems)}; {way_out}"
@@ -55,11 +60,11 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
             yield f"its output {output.name} has the shape {shape} for the axes {', '.join(output.axes)}"
 
 
-def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe) -> Iterator[str]:
+def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe, float_layers: bool) -> Iterator[str]:
     kinds = _STORED[recipe]
     weights = _count_weights(model.module)
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
-    if stored < LEAST_SHARE * weights:
+    if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else LEAST_SHARE) * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
     if recipe is Recipe.STATIC_WI8_AI8 and not _ACTIVATION_OPERATORS & set(facts.op_types):
         yield f"its activations are not quantised; its operators are {', '.join(sorted(facts.op_types))}"

@@ -39,11 +39,17 @@ class ReferenceOutputs:
             self._folder.mkdir(exist_ok=True)
             np.savez(self._path(image), *(output.numpy() for output in outputs))
 
-    def of(self, model: LoadedModel, image: Array) -> tuple[Array, ...]:
-        """Return the model's outputs for an input of shape (1, channels, height, width)."""
+    def of(self, model: LoadedModel, image: Array, *, again: bool = False) -> tuple[Array, ...]:
+        """Return the model's outputs for an input of shape (1, channels, height, width).
+
+        ``again``: keep them, because they will be needed again.
+        """
         path = self._path(image)
         if not path.exists():
-            return run_model(model, image)
+            outputs = run_model(model, image)
+            if again:
+                self.keep(image, [torch.from_numpy(output) for output in outputs])
+            return outputs
         with np.load(path) as kept:
             return tuple(kept.values())
 

@@ -200,7 +200,8 @@ def _pod(
     longest = export_class.limits.deadline_seconds // 4
     waiting = {step: {names.STORE_TIMEOUT_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
     fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING_RESOURCES)
-    convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
+    deadline = {names.DEADLINE_ENV: str(export_class.limits.deadline_seconds)}
+    convert = _build_step(export_class, names.CONVERT, {**public, **deadline}, cell.resources, pool)
     publish = _build_step(
         export_class, names.PUBLISH, {**public, **owner, **waiting[names.PUBLISH]}, STREAMING_RESOURCES
     )

@@ -482,6 +482,7 @@ class TargetStatus(TypedDict, total=False):
     reportURI: str | None
     verification: JsonObject | None
     accuracy: JsonObject | None
+    quantization: JsonObject | None
 
 
 class ModelExportStatus(TypedDict, total=False):

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
+from modelexport.api.rungs import read_quantization
 from modelexport.matrix.support import Format, Precision, Target
 from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.diagnosis import Diagnosis
@@ -234,6 +235,7 @@ def _target_entry(state: TargetState) -> TargetStatus:
         "reportURI": result.report_uri if result else None,
         "verification": result.verification.to_dict() if result and result.verification else None,
         "accuracy": result.accuracy.to_dict() if result and result.accuracy else None,
+        "quantization": result.quantization.to_dict() if result and result.quantization else None,
     }
     return _without_empty(entry)
 
@@ -266,7 +268,7 @@ def _recorded(entry: JsonObject) -> TargetState | None:
     try:
         reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
         result = None
-        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy")):
+        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy", "quantization")):
             result = ConversionResult(
                 reason=reason,
                 message=message,
@@ -275,6 +277,7 @@ def _recorded(entry: JsonObject) -> TargetState | None:
                 report_uri=_optional(uri, entry, "reportURI"),
                 verification=_optional(read_verification, entry, "verification"),
                 accuracy=_optional(read_accuracy, entry, "accuracy"),
+                quantization=_optional(read_quantization, entry, "quantization"),
             )
         return TargetState(
             target=Target(Format(str(entry["format"])), Precision(str(entry["precision"]))),

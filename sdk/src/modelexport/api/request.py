@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Self
 
+from modelexport.api.quantization import MOST_FLOAT_LAYERS, Effort, Quantization
 from modelexport.api.sources import public_uri
 from modelexport.api.spec import Calibration, DataRef, DropType, Evaluation, LabelKind, Model, OnDrop, Parameters
 from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 
 SCHEMA_VERSION = 1
 TEXTS = ("export", "artifact_name", "output", "spec_hash")
-MOST_FLOAT_LAYERS = 1024
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class ConversionRequest:
 
     ``output`` is the URI of the folder for artifact and report, with a trailing slash.
     ``spec_hash`` identifies the content of the request: equal hashes request equal files. ``evaluation`` holds the
-    allowed loss of this target.
-    ``max_float_layers``: as many layers as this, at most, may stay in float in a file with 8-bit activations.
+    allowed loss of this target. ``quantization`` concerns files with 8-bit activations only.
     """
 
     export: str
@@ -35,7 +34,7 @@ class ConversionRequest:
     spec_hash: str
     calibration: Calibration | None = None
     evaluation: Evaluation | None = None
-    max_float_layers: int = 0
+    quantization: Quantization = field(default_factory=Quantization)
 
     def to_json(self) -> str:
         """Return the request as one line of JSON with sorted keys; equal requests give equal text."""
@@ -49,7 +48,7 @@ class ConversionRequest:
             "calibration": self.calibration and asdict(self.calibration),
             # Left out by default, so that a converter of an earlier version can read the rest.
             **({"evaluation": asdict(self.evaluation)} if self.evaluation else {}),
-            **({"maxFloatLayers": self.max_float_layers} if self.max_float_layers else {}),
+            **({"quantization": asdict(self.quantization)} if self.quantization != Quantization() else {}),
         }
         return json.dumps(content, sort_keys=True)
 
@@ -74,10 +73,7 @@ class ConversionRequest:
                 raise ValueError(f"request has schemaVersion {version}, this converter reads {SCHEMA_VERSION}")
             if not all(isinstance(data[name], str) for name in TEXTS):
                 raise ValueError(f"{', '.join(TEXTS)} must be strings")
-            layers = data.pop("maxFloatLayers", 0)
-            if type(layers) is not int or not 0 <= layers <= MOST_FLOAT_LAYERS:
-                raise ValueError(f"maxFloatLayers must be a whole number from 0 to {MOST_FLOAT_LAYERS}")
-            typed = {**_typed(data), "max_float_layers": layers}
+            typed = _typed(data)
             return cls(**{**data, **typed})
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a conversion request: {error!r}") from error
@@ -107,6 +103,7 @@ def _typed(data: dict[str, Any]) -> dict[str, Any]:
         "threshold": Threshold(**data["threshold"]),
         "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
         "evaluation": evaluation and _evaluation(evaluation),
+        "quantization": _quantization(data.get("quantization", {})),
     }
 
 
@@ -114,6 +111,16 @@ def _evaluation(data: dict[str, Any]) -> Evaluation:
     enums = {"labels": LabelKind, "drop_type": DropType, "on_drop": OnDrop}
     typed = {name: kind(data[name]) for name, kind in enums.items()}
     return Evaluation(**{**data, **typed, "dataset": DataRef(**data["dataset"])})
+
+
+def _quantization(data: dict[str, Any]) -> Quantization:
+    found = Quantization(**{**data, **({"effort": Effort(data["effort"])} if "effort" in data else {})})
+    layers, ratio = found.max_float_layers, found.max_size_ratio
+    if type(layers) is not int or not 0 <= layers <= MOST_FLOAT_LAYERS:
+        raise ValueError(f"quantization.max_float_layers must be a whole number from 0 to {MOST_FLOAT_LAYERS}")
+    if type(ratio) is not float or not 0 < ratio <= 1:
+        raise ValueError("quantization.max_size_ratio must be a number above 0, up to 1")
+    return found
 
 
 def _model(data: dict[str, Any]) -> Model:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from modelexport import untrusted
 from modelexport.api.reasons import Fault, Reason
+from modelexport.api.rungs import QuantizationResult, read_quantization
 from modelexport.api.sources import is_plain
 from modelexport.names import TERMINATION_MESSAGE_LIMIT
 from modelexport.text import clean
@@ -212,6 +213,7 @@ class ConversionResult:
     report_uri: str | None = None
     verification: Verification | None = None
     accuracy: Accuracy | None = None
+    quantization: QuantizationResult | None = None
     seconds: float | None = None
     peak_memory_mib: int | None = None
     reused: bool = False
@@ -224,7 +226,8 @@ class ConversionResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
-        return {**plain, "accuracy": self.accuracy and self.accuracy.to_dict()}
+        parts = {"accuracy": self.accuracy, "quantization": self.quantization}
+        return {**plain, **{name: part and part.to_dict() for name, part in parts.items()}}
 
     def to_json(self) -> str:
         """Return the result as JSON of at most 4096 bytes; a message that is too long ends in an ellipsis."""
@@ -238,8 +241,9 @@ class ConversionResult:
     def _dump(self, message: str) -> str:
         verification = self.verification and self.verification.to_dict()
         content = {"schemaVersion": SCHEMA_VERSION, **self.to_dict(), "message": message, "verification": verification}
-        if self.accuracy is None:
-            del content["accuracy"]  # an operator of an earlier version does not know it
+        for name in ("accuracy", "quantization"):
+            if content[name] is None:
+                del content[name]  # an operator of an earlier version does not know it
         return json.dumps(content, ensure_ascii=False)
 
     @classmethod
@@ -388,6 +392,7 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "report_uri": _optional(untrusted.uri),
     "verification": _optional(read_verification),
     "accuracy": _optional(read_accuracy),
+    "quantization": _optional(read_quantization),
     "seconds": _optional(lambda value, name: untrusted.number(value, name, MOST_SECONDS)),
     "peak_memory_mib": _optional(lambda value, name: untrusted.whole(value, name, MOST_MEMORY_MIB)),
     "reused": untrusted.flag,

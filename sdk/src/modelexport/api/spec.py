@@ -14,6 +14,7 @@ from typing import Any
 from modelexport.api import fields
 from modelexport.api.fields import Body, InvalidSpec
 from modelexport.api.node_pools import NodePool, parse_pools, parse_selector
+from modelexport.api.quantization import Quantization, parse_quantization
 from modelexport.api.sources import PLACEHOLDER, explain_unreadable, is_plain, public_uri
 from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target, Task
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
@@ -212,6 +213,7 @@ class ModelExport:
     support_level: SupportLevel = SupportLevel.STABLE
     calibration: Calibration | None = None
     evaluation: Evaluation | None = None
+    quantization: Quantization | None = None
     max_drops: Mapping[Target, float] = field(default_factory=dict)
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     suspend: bool = False
@@ -292,6 +294,7 @@ def parse_export(body: Body) -> ModelExport:
     fields.check_kind(body, EXPORT_KIND)
     metadata, spec = fields.mapping(body, "metadata"), fields.mapping(body, "spec")
     model, targets = _parse_model(fields.mapping(spec, "spec.model")), _parse_targets(spec.get("targets"))
+    calibration = _parse_calibration(fields.optional_mapping(spec, "spec.calibration"))
     evaluation = _parse_evaluation(fields.optional_mapping(spec, "spec.evaluation"), model.architecture)
     return ModelExport(
         name=fields.name(metadata, "metadata.name"),
@@ -302,8 +305,11 @@ def parse_export(body: Body) -> ModelExport:
         model=model,
         support_level=fields.enum(SupportLevel, spec.get("supportLevel", SupportLevel.STABLE), "spec.supportLevel"),
         targets=targets,
-        calibration=_parse_calibration(fields.optional_mapping(spec, "spec.calibration")),
+        calibration=calibration,
         evaluation=evaluation,
+        quantization=parse_quantization(
+            fields.optional_mapping(spec, "spec.quantization"), targets, calibrated=calibration is not None
+        ),
         max_drops=_parse_max_drops(spec["targets"], targets, evaluation),
         deletion_policy=fields.enum(
             DeletionPolicy, spec.get("deletionPolicy", DeletionPolicy.RETAIN), "spec.deletionPolicy"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rich.text import Text
 
+from modelexport.api.quantization import DEFAULT_FLOAT_LAYERS, Effort
 from modelexport.api.spec import DEFAULT_DROP, DEFAULT_SAMPLES
 from modelexport.console import open_console
 from modelexport.errors import BadInput
+from modelexport.local.convert import choose_quantization
 from modelexport.local.draft import Draft, draft_export
 from modelexport.text import clean
 
@@ -50,6 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DROP",
         help=f"accuracy that a file may lose on them, 0 to 1; default: {DEFAULT_DROP}",
     )
+    parser.add_argument(
+        "--effort",
+        metavar="EFFORT",
+        help=f"how far to go for an INT8 file that loses too much: {', '.join(Effort)}; default: {Effort.AUTO}",
+    )
+    parser.add_argument(
+        "--max-float-layers",
+        type=int,
+        metavar="N",
+        help=f"layers of it that may stay in float; default: {DEFAULT_FLOAT_LAYERS}",
+    )
     parser.add_argument("--architecture", metavar="NAME", help="default: found in the checkpoint")
     parser.add_argument("--input-size", metavar="HxW", help="pixels; default: that of the training")
     parser.add_argument("--name", metavar="NAME", help="name of the export and its files; default: that of FILE")
@@ -74,6 +87,7 @@ def draft(options: argparse.Namespace) -> Draft:
             samples=options.samples,
             evaluate=options.evaluate,
             max_drop=float(DEFAULT_DROP) if options.max_drop is None else options.max_drop,
+            quantization=choose_quantization(options.effort, options.max_float_layers),
             input_size=size,
             name=options.name,
             extended=options.extended,

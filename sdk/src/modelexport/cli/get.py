@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelexport.cli.selection import add_arguments, read_targets
-from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin
+from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin, show_quantization
 from modelexport.client.display import describe
 from modelexport.console import open_console
 
@@ -67,4 +67,5 @@ def get(options: argparse.Namespace) -> int:
                 console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
         show_origin(console, [(one.target, one.verification) for one in found])
         show_accuracy(console, [(one.target, one.accuracy) for one in found])
+        show_quantization(console, [(one.target, one.quantization) for one in found])
     return 0

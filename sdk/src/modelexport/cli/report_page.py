@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from modelexport import __version__, untrusted
-from modelexport.api.request import MOST_FLOAT_LAYERS
+from modelexport.api.quantization import MOST_FLOAT_LAYERS
 from modelexport.cli.summary import MIB
 from modelexport.client.published import Published
 
@@ -59,6 +59,7 @@ class Target:
     versions: Mapping[str, str] | None = None
     facts: Mapping[str, str] | None = None
     float_layers: Sequence[str] = ()
+    float_layer_shares: Sequence[float] = ()
 
 
 def read_target(published: Published, report: Mapping[str, Any]) -> Target:
@@ -90,6 +91,10 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
         versions={_text(name): _text(value) for name, value in list(versions.items())[:64]},
         facts={name: _text(value) for name, value in facts.items() if value is not None},
         float_layers=untrusted.texts(report.get("floatLayers", []), "floatLayers", MOST_FLOAT_LAYERS, LAYER_LIMIT),
+        float_layer_shares=[
+            untrusted.number(share, "floatLayerShares", 1)
+            for share in _list(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
+        ],
     )
 
 
@@ -245,8 +250,7 @@ def _add_target(parent: Element, target: Target) -> None:
     _add(section, "p", f"Fidelity {proof.fidelity or absent}.")
     if one.accuracy:
         _add(section, "p", f"Accuracy {one.accuracy.describe()}.")
-    if target.float_layers:
-        _add(section, "p", f"Layers that are not quantised: {', '.join(target.float_layers)}.")
+    _add_quantization(section, target)
     for line in (*(f"Assumed: {phrase}." for phrase in proof.assumptions), *(f"Warning: {w}." for w in proof.warnings)):
         _add(section, "p", line)
     if target.samples:
@@ -258,6 +262,43 @@ def _add_target(parent: Element, target: Target) -> None:
         _add_side(pair, sample, (one.target, "invented", sample.file), target.class_names)
     if one.artifact:
         _add(section, "p", f"{one.artifact.uri} (SHA-256 {one.artifact.sha256})", class_="file")
+
+
+def _add_quantization(parent: Element, target: Target) -> None:
+    """Add the rungs that were tried, and the layers in float with what each would cost in 8 bits."""
+    made = target.published.quantization
+    if made and not made.is_plain:
+        titles = ("Rung", "Layers in float", "Drop", "Fidelity", "Agreement", "Size / FP32", "Seconds")
+        rows = [
+            (
+                rung.rung,
+                str(rung.float_layers),
+                *(found or "-" for found in (rung.drop, rung.fidelity, rung.agreement)),
+                rung.size_ratio,
+                str(rung.seconds),
+            )
+            for rung in made.rungs
+        ]
+        _add(parent, "p", f"Files that were tried, in their order{made.stopped and f'; {made.stopped}'}:")
+        _add_rows(parent, titles, rows)
+    if target.float_layers:
+        _add(parent, "p", "Layers that stay in float, because they cause most of the noise of 8-bit rounding:")
+        shares = [f"{share:.1%}" for share in target.float_layer_shares] or ["-"] * len(target.float_layers)
+        _add_rows(parent, ("Layer", "Share of the noise"), list(zip(target.float_layers, shares, strict=False)))
+
+
+def _add_rows(parent: Element, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Add a table whose first column names the row."""
+    table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
+    head = SubElement(SubElement(table, "thead"), "tr")
+    for title in titles:
+        _add(head, "th", title, scope="col")
+    body = SubElement(table, "tbody")
+    for name, *cells in rows:
+        row = SubElement(body, "tr")
+        _add(row, "th", name, scope="row")
+        for cell in cells:
+            _add(row, "td", cell)
 
 
 def _add_side(parent: Element, sample: Sample, side: tuple[str, str, Sequence[Answer]], names: Sequence[str]) -> None:

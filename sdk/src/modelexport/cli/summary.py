@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelexport.api.result import Accuracy, Artifact, Verification
+from modelexport.api.rungs import QuantizationResult
 from modelexport.local.conversions import Conversion
 from modelexport.local.display import STYLES
 from modelexport.matrix.support import Format, Precision
@@ -38,6 +39,7 @@ def show(console: Console, conversions: Sequence[Conversion], place: Callable[[A
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     show_origin(console, [(c.label, c.result.verification) for c in conversions if c.succeeded and c.result])
     show_accuracy(console, [(c.label, c.result.accuracy) for c in conversions if c.result])
+    show_quantization(console, [(c.label, c.result.quantization) for c in conversions if c.result])
 
 
 def show_origin(console: Console, verified: Iterable[tuple[str, Verification | None]]) -> None:
@@ -72,6 +74,26 @@ def show_accuracy(console: Console, measured: Iterable[tuple[str, Accuracy | Non
         style = "" if one.kept else "bold red"
         table.add_row(*map(Text, (label, one.metric)), *(Text(number, style) for number in numbers))
     console.print(table)
+
+
+def show_quantization(console: Console, made: Iterable[tuple[str, QuantizationResult | None]]) -> None:
+    """Print the rungs that were tried for each target that took more than the first, as a table."""
+    rows = [(label, result) for label, result in made if result and not result.is_plain]
+    if not rows:
+        return
+    table = Table("Quantization", "Rung", box=None, pad_edge=False)
+    for name in ("Layers in float", "Drop", "Fidelity", "Agreement", "Ratio", "Seconds"):
+        table.add_column(name, justify="right")
+    for label, result in rows:
+        for rung in result.rungs:
+            measured = (found or "-" for found in (rung.drop, rung.fidelity, rung.agreement))
+            cells = (label, rung.rung, str(rung.float_layers), *measured, rung.size_ratio, str(rung.seconds))
+            made_here = (rung.rung, rung.float_layers) == (result.effort, result.float_layers)
+            table.add_row(*(Text(cell, "bold" if made_here else "") for cell in cells))
+    console.print(table)
+    for label, result in rows:
+        if result.stopped:
+            console.print(f"{label}: {result.stopped}", highlight=False, markup=False, soft_wrap=True)
 
 
 def describe_verification(verification: Verification | None) -> tuple[str, str, str]:

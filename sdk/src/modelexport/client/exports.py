@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from modelexport.api.quantization import Quantization
 from modelexport.api.spec import (
     DEFAULT_SAMPLES,
     Calibration,
@@ -25,6 +26,7 @@ def export(
     calibration: str | DataRef | None = None,
     samples: int = DEFAULT_SAMPLES,
     evaluation: str | DataRef | Evaluation | None = None,
+    quantization: Quantization | None = None,
     parameters: Parameters | None = None,
     namespace: str = "default",
     class_name: str | None = None,
@@ -42,6 +44,7 @@ def export(
         calibration: URI of a folder of images (with a slash at its end), a zip archive of images, or an image.
         samples: the number of images to calibrate on.
         evaluation: labelled images, by their URI or with the allowed loss of accuracy in an ``Evaluation``.
+        quantization: how far to go for an INT8 file that loses too much.
         parameters: facts about the model that the checkpoint does not contain.
         namespace: the namespace.
         class_name: the ExportClass; by default the default class.
@@ -63,6 +66,7 @@ def export(
             support_level=SupportLevel.EXTENDED if extended else SupportLevel.STABLE,
             calibration=images,
             evaluation=_evaluation(evaluation),
+            quantization=quantization,
             deletion_policy=deletion_policy,
             ttl_seconds_after_finished=ttl_seconds_after_finished,
         )

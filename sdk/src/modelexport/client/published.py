@@ -15,6 +15,7 @@ from modelexport.api.result import (
     read_artifact,
     read_verification,
 )
+from modelexport.api.rungs import QuantizationResult, read_quantization
 from modelexport.client.cluster import Body
 from modelexport.errors import BadInput
 from modelexport.planning.plan import export_folder
@@ -41,11 +42,13 @@ class Published:
     progress: Progress | None = None
     reason: str = ""
     report_uri: str | None = None
+    quantization: QuantizationResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
-        return {**plain, "accuracy": self.accuracy and self.accuracy.to_dict()}
+        parts = {"accuracy": self.accuracy, "quantization": self.quantization}
+        return {**plain, **{name: part and part.to_dict() for name, part in parts.items()}}
 
 
 Reports = tuple[tuple[Published, Mapping[str, Any]], ...]
@@ -82,7 +85,12 @@ def _from_status(entry: Any) -> Published:
         progress=None if progress is None else read_progress(progress),
         reason=reason,
         report_uri=untrusted.uri(fields["reportURI"], "reportURI") if fields.get("reportURI") else None,
+        quantization=_quantization(fields),
     )
+
+
+def _quantization(fields: Mapping[str, Any]) -> QuantizationResult | None:
+    return None if fields.get("quantization") is None else read_quantization(fields["quantization"])
 
 
 def _word(fields: Mapping[str, Any], key: str) -> str:
@@ -139,6 +147,7 @@ def read_report_file(path: Path, folder: str) -> tuple[Published, Mapping[str, A
             verification=read_verification(report.get("verification")),
             accuracy=read_accuracy(report["accuracy"]) if "accuracy" in report else None,
             report_uri=f"{folder}{names.REPORT_FILE}",
+            quantization=_quantization(report),
         )
         return published, report
     except (OSError, ValueError) as error:

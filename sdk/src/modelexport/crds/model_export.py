@@ -41,6 +41,7 @@ from modelexport.api.spec import (
     LabelKind,
     OnDrop,
 )
+from modelexport.crds import quantization
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -66,7 +67,7 @@ EXACT_LIMIT = 2**53 - 1
 MESSAGE_LIMIT = 2048
 NOTHING_OBSERVED = -1
 """Observed generation of an export that the operator has not seen yet; no real generation equals it."""
-IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibration", "evaluation")
+IMMUTABLE_FIELDS = ("className", "model", "supportLevel", "targets", "calibration", "evaluation", "quantization")
 
 
 def export_schema() -> Schema:
@@ -118,6 +119,7 @@ def _spec() -> Schema:
             ),
             "calibration": _calibration(),
             "evaluation": _evaluation(),
+            "quantization": quantization.quantization(),
             "deletionPolicy": words(
                 "Whether to keep or delete the published files when this object is deleted.",
                 list(DeletionPolicy),
@@ -134,6 +136,7 @@ def _spec() -> Schema:
         *_immutable_rules(),
         *(_support_rule(row) for row in ARCHITECTURES.values() if row.extended),
         *_evaluation_rules(),
+        *quantization.rules(),
         required=("model", "targets"),
     )
 
@@ -590,6 +593,7 @@ def _target_status() -> Schema:
                 required=("metric", "value", "threshold"),
             ),
             "accuracy": _accuracy(),
+            "quantization": quantization.result(),
         },
         required=("format", "precision", "state"),
     )

@@ -16,13 +16,15 @@ WAITING, RETRYING, SUCCEEDED, REUSED, FAILED = "waiting", "waiting to retry", "s
 class Conversion:
     """The conversion of one target in a local run.
 
-    ``label`` is the name that users see; ``phase`` is a stage of the converter while it runs.
+    ``label`` is the name that users see; ``phase`` is a stage of the converter while it runs, and ``rung`` says how far
+    recovery is, if a first file lost too much.
     """
 
     request: ConversionRequest
     label: str
     log: Path
     phase: str = WAITING
+    rung: str = ""
     phase_started: float = 0.0
     attempts: int = 0
     started: float | None = None
@@ -46,6 +48,12 @@ class Conversion:
         return self.seconds if self.started is None else time.monotonic() - self.started
 
     @property
+    def shown(self) -> str:
+        """The phase, with the rung of a conversion that runs."""
+        running = self.rung and self.started is not None and self.phase not in (WAITING, RETRYING)
+        return f"{self.phase} ({self.rung})" if running else self.phase
+
+    @property
     def estimate(self) -> Estimate | None:
         """Estimated progress; ``None`` while no stage runs, or if nothing comparable was measured."""
         return estimate(expect_stages(self.request), self.phase, time.monotonic() - self.phase_started)
@@ -57,6 +65,7 @@ class Conversion:
     def begin(self) -> None:
         """Record the start of an attempt."""
         self.attempts += 1
+        self.rung = ""
         if self.started is None:
             self.started = time.monotonic()
 

@@ -4,13 +4,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from modelexport import names
 from modelexport.api.fields import InvalidSpec
+from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Artifact, ConversionResult
 from modelexport.api.spec import DEFAULT_DROP, DEFAULT_SAMPLES
@@ -66,6 +67,8 @@ def convert(
     samples: int = DEFAULT_SAMPLES,
     evaluate: str | Path | None = None,
     max_drop: float = float(DEFAULT_DROP),
+    effort: str | Effort | None = None,
+    max_float_layers: int | None = None,
     architecture: str | None = None,
     input_size: tuple[int, int] | None = None,
     name: str | None = None,
@@ -85,6 +88,8 @@ def convert(
         samples: the number of images to calibrate on.
         evaluate: labelled images as a folder or zip archive; a file that loses more than ``max_drop`` on them fails.
         max_drop: the accuracy that a file may lose, 0 to 1.
+        effort: how far to go for an INT8 file that loses too much: ``Auto``, ``Ranges`` or ``MixedPrecision``.
+        max_float_layers: as many layers of it as this may stay in float; by default 16.
         architecture: a row of the support matrix; by default it is found in the checkpoint.
         input_size: (height, width) in pixels; by default that of the training.
         name: name of the export and its files; by default that of the checkpoint.
@@ -109,6 +114,7 @@ def convert(
         samples=samples,
         evaluate=None if evaluate is None else Path(evaluate),
         max_drop=max_drop,
+        quantization=choose_quantization(effort, max_float_layers),
         input_size=input_size,
         name=name,
         extended=extended,
@@ -121,6 +127,22 @@ def convert(
     if all(one.succeeded for one in converted):
         shutil.rmtree(run.logs)
     return converted
+
+
+def choose_quantization(effort: str | Effort | None, max_float_layers: int | None) -> Quantization | None:
+    """Return what was chosen of ``spec.quantization``; ``None`` if nothing was.
+
+    Raises:
+        BadInput: the effort is not known.
+    """
+    if effort is None and max_float_layers is None:
+        return None
+    try:
+        chosen = Quantization(Effort(effort or Effort.AUTO))
+    except ValueError as error:
+        known = ", ".join(Effort)
+        raise BadInput(f"--effort (effort=): {effort!r} is not known; use one of {known}") from error
+    return chosen if max_float_layers is None else replace(chosen, max_float_layers=max_float_layers)
 
 
 @dataclass(frozen=True)

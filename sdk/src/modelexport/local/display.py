@@ -11,7 +11,7 @@ from modelexport.console import is_live
 from modelexport.local.conversions import FAILED, REUSED, SUCCEEDED, WAITING, Conversion
 from modelexport.text import clean
 
-PHASE_LIMIT = 40
+PHASE_LIMIT = 60
 """Maximum characters of a phase, which comes from the converter and may depend on untrusted input."""
 STYLES = {WAITING: "dim", SUCCEEDED: "green", REUSED: "green", FAILED: "bold red"}
 
@@ -37,14 +37,14 @@ class Display:
         if is_live(self._console):
             return
         seconds = f"{conversion.elapsed:6.1f} s"
-        line = f"{seconds}  {conversion.label:<14} {clean(conversion.phase, PHASE_LIMIT)}"
+        line = f"{seconds}  {conversion.label:<14} {clean(conversion.shown, PHASE_LIMIT)}"
         self._console.print(line, highlight=False, markup=False)
 
     def _table(self) -> Table:
         table = Table("Target", "Stage", "Seconds", "Done", "Left", box=None, pad_edge=False)
         for conversion in self._conversions:
             seconds = "" if conversion.phase == WAITING else f"{conversion.elapsed:.0f}"
-            phase = Text(clean(conversion.phase, PHASE_LIMIT), STYLES.get(conversion.phase, "cyan"))
+            phase = Text(clean(conversion.shown, PHASE_LIMIT), STYLES.get(conversion.phase, "cyan"))
             estimate = conversion.estimate
             done = f"{estimate.percentage}%" if estimate else ""
             left = f"{estimate.remaining_seconds} s" if estimate else ""

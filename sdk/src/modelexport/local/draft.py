@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelexport.api.quantization import Quantization
 from modelexport.api.reasons import Reason
 from modelexport.api.spec import (
     DEFAULT_DROP,
@@ -60,6 +61,7 @@ def draft_export(
     samples: int = DEFAULT_SAMPLES,
     evaluate: Path | None = None,
     max_drop: float = float(DEFAULT_DROP),
+    quantization: Quantization | None = None,
     input_size: tuple[int, int] | None = None,
     name: str | None = None,
     extended: bool = False,
@@ -74,6 +76,7 @@ def draft_export(
         samples: the number of images on which activation ranges are measured.
         evaluate: labelled images as a folder or zip archive; the original and every file are measured on them.
         max_drop: the accuracy that a file may lose on them, 0 to 1.
+        quantization: how far to go for an INT8 file that loses too much.
         input_size: (height, width) in pixels; by default that of the training, else the architecture's.
         name: name of the export; by default that of the file.
         extended: whether to ask for the support level Extended.
@@ -97,6 +100,7 @@ def draft_export(
         support_level=SupportLevel.EXTENDED if extended else SupportLevel.STABLE,
         calibration=images,
         evaluation=labelled,
+        quantization=quantization,
     )
     try:
         return Draft(check_export(export), identified, bool(wanted))

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from modelexport.api.body import export_body
+from modelexport.api.quantization import FLOAT_LAYER_TARGETS, Effort, Quantization
 from modelexport.local.draft import Draft
 from modelexport.matrix.support import ARCHITECTURES, Target, lookup
 
@@ -38,6 +39,7 @@ def write_manifest(draft: Draft) -> str:
         ),
         *_calibration(spec.get("calibration")),
         *_evaluation(spec.get("evaluation")),
+        *_quantization(draft, spec.get("quantization")),
     ]
     return "\n".join(lines) + "\n"
 
@@ -89,6 +91,19 @@ def _evaluation(evaluation: dict[str, Any] | None) -> Iterator[str]:
     yield from _reference("dataset", evaluation["dataset"], 4)
     if "maxDrop" in evaluation:
         yield f'    maxDrop: "{evaluation["maxDrop"]}"'
+
+
+def _quantization(draft: Draft, quantization: dict[str, Any] | None) -> Iterator[str]:
+    """Yield how far to go for INT8, as comments if nothing was chosen; nothing if no target is such a file."""
+    export = draft.export
+    if export.calibration is None or not any(target in FLOAT_LAYER_TARGETS for target in export.targets):
+        return
+    mark = "# " if quantization is None else ""
+    chosen = export.quantization or Quantization()
+    yield f"  {mark}quantization:  # for INT8 that loses too much"
+    yield f"  {mark}  effort: {chosen.effort}  # {', '.join(Effort)}"
+    yield f"  {mark}  maxFloatLayers: {chosen.max_float_layers}  # layers that may stay in float"
+    yield f'  {mark}  maxSizeRatio: "{chosen.max_size_ratio:g}"  # size of such a file, relative to FP32'
 
 
 def _flow(value: Any) -> str:

@@ -90,6 +90,8 @@ class Runner:
                     if event.get("event") == "stage" and event.get("state") == "started":
                         conversion.enter(str(event.get("stage")))
                         self.changed(conversion)
+                    elif event.get("event") == "rung":
+                        conversion.rung = describe_rung(event)
                 code = await child.wait()
             finally:
                 await end(child)
@@ -106,6 +108,12 @@ class Runner:
             names.TERMINATION_LOG_ENV: str(message),
             names.THREADS_ENV: str(max(1, usable_cpus() // self.jobs)),
         }
+
+
+def describe_rung(event: Mapping[str, object]) -> str:
+    """Return the rung of an event of the converter as a phrase; empty for the first one, which all files have."""
+    layers = event.get("floatLayers")
+    return f"{event.get('rung')}, {layers} layers in float" if layers else ""
 
 
 async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from modelexport.api.fields import InvalidSpec
+from modelexport.api.quantization import Quantization, takes_float_layers
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
@@ -86,6 +87,7 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
         spec_hash=digest,
         calibration=export.calibration,
         evaluation=_evaluation_of(export, target),
+        quantization=_quantization_of(export, target),
     )
 
 
@@ -95,14 +97,20 @@ def _evaluation_of(export: ModelExport, target: Target) -> Evaluation | None:
     return evaluation and replace(evaluation, max_drop=export.max_drops.get(target, evaluation.max_drop))
 
 
+def _quantization_of(export: ModelExport, target: Target) -> Quantization:
+    """Return how far the conversion of a target goes; the default for files that it does not concern."""
+    concerned = takes_float_layers(target, calibrated=export.calibration is not None)
+    return export.quantization if concerned and export.quantization else Quantization()
+
+
 def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Return the hash of a conversion: equal model, target, recipe, threshold, images and evaluation give equal hashes.
+    """Return the hash of a conversion: equal model, target, recipe, threshold and settings give equal hashes.
 
     Unset fields are left out, so a later version can add parameters without changing existing hashes.
     """
     recipe = cell.recipe(calibrated=export.calibration is not None)
-    images = export.calibration, _evaluation_of(export, cell.target)
-    return _spec_hash(export.model, cell.target, recipe, cell.threshold, images)
+    parts = export.calibration, _evaluation_of(export, cell.target), _quantization_of(export, cell.target)
+    return _spec_hash(export.model, cell.target, recipe, cell.threshold, parts)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -111,10 +119,10 @@ def _spec_hash(
     target: Target,
     recipe: Recipe,
     threshold: Threshold,
-    images: tuple[Calibration | None, Evaluation | None],
+    parts: tuple[Calibration | None, Evaluation | None, Quantization],
 ) -> str:
     """Return the hash, cached: every reconciliation of an export needs it."""
-    calibration, evaluation = images
+    calibration, evaluation, quantization = parts
     content = {
         "model": _given(model),
         "target": str(target),
@@ -122,6 +130,7 @@ def _spec_hash(
         "threshold": asdict(threshold),
         "calibration": calibration and _given(calibration),
         **({"evaluation": _given(evaluation)} if evaluation else {}),
+        **({"quantization": asdict(quantization)} if quantization != Quantization() else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 
