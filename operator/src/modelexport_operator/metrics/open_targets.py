@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelexport.api.reasons import Fault, Reason
-from modelexport.matrix.support import Format, Precision, Target
+from modelexport.matrix.support import Target
 from modelexport.untrusted import moment
+from modelexport_operator.jobs.asked_targets import asked_targets
 from modelexport_operator.kube.types import Object
 from modelexport_operator.status.conditions import (
     READY,
@@ -55,11 +56,7 @@ def open_targets(exports: Iterable[Object], now: datetime) -> Iterator[OpenTarge
 def _new_targets(export: Object, now: datetime) -> Iterator[OpenTarget]:
     """Yield the targets of an export without a status: if that lasts, its syncs fail."""
     age = _age(export["metadata"].get("creationTimestamp"), now)
-    for asked in export["spec"]["targets"]:
-        try:
-            target = Target(Format(asked["format"]), Precision(asked["precision"]))
-        except ValueError:
-            continue  # A value of another version; the sync of this export reports it.
+    for target in asked_targets(export):
         yield OpenTarget(target, NEW, Reason.PENDING, age)
 
 

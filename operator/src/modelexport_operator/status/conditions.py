@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
-from modelexport.matrix.support import Format, Precision, Target
+from modelexport.matrix.support import Target
 from modelexport.untrusted import moment, text, time, uri, whole, word
+from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
 from modelexport_operator.kube.types import Object
@@ -213,8 +214,7 @@ def _target_entry(state: TargetState) -> dict[str, Any]:
     result = state.result
     return _without_empty(
         {
-            "format": str(state.target.format),
-            "precision": str(state.target.precision),
+            **state.target.to_dict(),
             "state": str(state.state),
             "reason": str(state.reason),
             "message": state.message,
@@ -278,7 +278,7 @@ def _recorded(entry: Object) -> TargetState | None:
                 accuracy=_optional(read_accuracy, entry, "accuracy"),
             )
         return TargetState(
-            target=Target(Format(entry["format"]), Precision(entry["precision"])),
+            target=read_target(entry),
             state=State(entry["state"]),
             reason=reason,
             message=message,

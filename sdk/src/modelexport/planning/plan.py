@@ -12,6 +12,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
+from modelexport.matrix.options import NO_OPTIONS, Options
 from modelexport.matrix.support import ARCHITECTURES, Cell, Recipe, SupportLevel, Target, Threshold, lookup
 
 HASH_DIGITS = 10
@@ -42,8 +43,8 @@ def check_support(export: ModelExport) -> None:
         return
     row = ARCHITECTURES[export.model.architecture]
     for index, target in enumerate(export.targets):
-        if target in row.extended:
-            asked = [other for other in export.targets if other in row.extended]
+        if row.is_extended(target):
+            asked = [other for other in export.targets if row.is_extended(other)]
             raise InvalidSpec(f"spec.targets[{index}]", row.refusal(asked), Reason.UNSUPPORTED_TARGET)
 
 
@@ -74,18 +75,20 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
     cell = lookup(export.model.architecture, target)
     recipe = cell.recipe(calibrated=export.calibration is not None)
     # Every target keeps the images: recipes without calibration still use them for verification.
-    digest = spec_hash(export, cell)
+    digest = spec_hash(export, cell, target.name)
+    name = "-".join(filter(None, (export.name, target.precision.lower(), target.name)))
     return ConversionRequest(
         export=f"{export.namespace}/{export.name}",
         model=export.model,
         target=target,
         recipe=recipe,
         threshold=cell.threshold,
-        artifact_name=f"{export.name}-{target.precision.lower()}{cell.backend.suffix}",
+        artifact_name=f"{name}{cell.backend.suffix}",
         output=f"{export_folder(output, export.namespace, export.name)}{target.slug}-{digest}/",
         spec_hash=digest,
         calibration=export.calibration,
         evaluation=_evaluation_of(export, target),
+        options=export.options.get(target, NO_OPTIONS),
     )
 
 
@@ -95,26 +98,30 @@ def _evaluation_of(export: ModelExport, target: Target) -> Evaluation | None:
     return evaluation and replace(evaluation, max_drop=export.max_drops.get(target, evaluation.max_drop))
 
 
-def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Return the hash of a conversion: equal model, target, recipe, threshold, images and evaluation give equal hashes.
+def spec_hash(export: ModelExport, cell: Cell, name: str = "") -> str:
+    """Return the hash of a conversion: equal hashes ask for equal files.
+
+    It covers model, target, options, recipe, threshold, images and evaluation.
 
     Unset fields are left out, so a later version can add parameters without changing existing hashes.
     """
+    target = replace(cell.target, name=name)
     recipe = cell.recipe(calibrated=export.calibration is not None)
-    images = export.calibration, _evaluation_of(export, cell.target)
-    return _spec_hash(export.model, cell.target, recipe, cell.threshold, images)
+    images = export.calibration, _evaluation_of(export, target)
+    options = export.options.get(target, NO_OPTIONS)
+    return _spec_hash(export.model, (target, options), recipe, cell.threshold, images)
 
 
 @lru_cache(maxsize=1 << 14)
 def _spec_hash(
     model: Model,
-    target: Target,
+    asked: tuple[Target, Options],
     recipe: Recipe,
     threshold: Threshold,
     images: tuple[Calibration | None, Evaluation | None],
 ) -> str:
     """Return the hash, cached: every reconciliation of an export needs it."""
-    calibration, evaluation = images
+    (target, options), (calibration, evaluation) = asked, images
     content = {
         "model": _given(model),
         "target": str(target),
@@ -122,6 +129,7 @@ def _spec_hash(
         "threshold": asdict(threshold),
         "calibration": calibration and _given(calibration),
         **({"evaluation": _given(evaluation)} if evaluation else {}),
+        **({"options": options.to_dict()} if options else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 
