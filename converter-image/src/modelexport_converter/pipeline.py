@@ -19,7 +19,8 @@ from modelexport.api.spec import Model
 from modelexport.logs import announce
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Recipe, Task, lookup
 from modelexport.text import clean
-from modelexport_converter.backends import Backend, FileContents, Run, load_backend
+from modelexport_converter.architectures.suppression import suppress_boxes
+from modelexport_converter.backends import Backend, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.backends.unsupported_operators import name_unsupported_operator
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
@@ -27,6 +28,7 @@ from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
 from modelexport_converter.evaluation.records import Records, load_records
+from modelexport_converter.file_input import check_options
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
@@ -105,11 +107,16 @@ def run(work: Conversion) -> None:
     with stage("load"):
         outputs = ReferenceOutputs(work.folder / "reference-outputs")
         backend, model = load_backend(request.target.format), check_model(work, load_model(work), outputs)
+        if request.options.nms:
+            model, outputs = suppress_boxes(model), ReferenceOutputs(work.folder / "suppressed-outputs")
+        network = replace(model, options=request.options.of_network)
+        check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
-        converted = convert(work, backend, model)
+        converted = convert(work, backend, network)
     with stage("quantise"):
-        produced, float_layers = quantise(work, backend, model, converted)
+        produced, float_layers = quantise(work, backend, network, converted)
+        produced = adapt_input(work, model, produced)
     with stage("inspect"):
         facts = inspect(work, backend, model, produced)
     with stage("verify"):
@@ -206,7 +213,9 @@ def _base(request: ConversionRequest) -> Recipe:
 def _key(work: Conversion) -> str:
     """Return the cache key of the converted file: a digest of everything that it is made from."""
     request = work.request
-    return f"{_digest(work, format=request.target.format, scheme=_base(request))}{_suffix(request)}"
+    options = request.options.of_network
+    more = {"options": options.to_dict()} if options else {}
+    return f"{_digest(work, format=request.target.format, scheme=_base(request), **more)}{_suffix(request)}"
 
 
 def _digest(work: Conversion, **more: object) -> str:
@@ -245,6 +254,16 @@ def quantise(work: Conversion, backend: Backend, model: LoadedModel, converted: 
             max_float_layers=work.request.max_float_layers,
         )
     return produced, float_layers
+
+
+def adapt_input(work: Conversion, model: LoadedModel, produced: Path) -> Path:
+    """Return the file with the input that the options ask for; the values inside it stay the same."""
+    if model.options == model.options.of_network:
+        return produced
+    path = work.folder / f"adapted{_suffix(work.request)}"
+    with library_errors("change the input of the file"):
+        load_input_adapter(work.request.target.format)(model, produced, path)
+    return path
 
 
 def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Path) -> FileContents:
@@ -311,7 +330,9 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     def write(path: Path) -> None:
         gate.measure(model, partial(run_model, model), matched, work.task).save(path)
 
-    key = _digest(work, labelled=work.inputs.sources.evaluation, images=matched.digest, weights=model.weights)
+    suppressed = {"nms": True} if work.request.options.nms else {}
+    evaluation = work.inputs.sources.evaluation
+    key = _digest(work, labelled=evaluation, images=matched.digest, weights=model.weights, **suppressed)
     path, made = work.cache.provide(f"{key}.npz", write)
     announce("evaluated original", made=made)
     return load_records(path)
