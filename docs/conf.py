@@ -24,7 +24,7 @@ html_show_sphinx = False
 html_use_index = False
 
 NAVIGATION = {
-    "Use": "getting-started cli sdk install checkpoints reading-files artifacts verification evaluation",
+    "Use": "getting-started cli sdk install checkpoints options reading-files artifacts verification evaluation",
     "Operate": "operator gitops faults threat-model",
     "Reference": "api support-matrix reasons metrics benchmarks",
     "Develop": "architecture where glossary adr/README /CONTRIBUTING /RELEASING /CHANGELOG /SECURITY",

@@ -22,8 +22,10 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.api.spec import Calibration, DataRef, Model
+from modelexport.matrix.options import InputType, Layout, Options
 from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 from modelexport_converter import __main__, pipeline, steps
+from modelexport_converter.backends import Backend, load_backend
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.local import make_places
@@ -76,9 +78,7 @@ class Bench:
     def store(self) -> Path:
         return self.root / "store"
 
-    def __call__(
-        self, request: ConversionRequest = REQUEST, backend: TinyBackend | None = None, **environ: str
-    ) -> Answer:
+    def __call__(self, request: ConversionRequest = REQUEST, backend: Backend | None = None, **environ: str) -> Answer:
         self.monkeypatch.setattr(pipeline, "load_backend", lambda fmt: backend or TinyBackend())
         self.monkeypatch.setattr(pipeline, "load_model", lambda work: tiny_model())
         message, stream, code = self.root / "message.json", io.StringIO(), 0
@@ -170,7 +170,13 @@ def test_report_describes_file_usage(bench: Bench) -> None:
     assert found["model"]["classNames"] == ["a", "b", "c", "d"]
     assert found["model"]["weights"] == "the whole checkpoint"
     assert found["model"]["outputs"] == [
-        {"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probability of each class."}
+        {
+            "name": "scores",
+            "shape": [1, 4],
+            "type": "float32",
+            "axes": ["batch", "class"],
+            "meaning": "Probability of each class.",
+        }
     ]
     assert found["model"]["preprocessing"]["resize"] == "letterbox"
     assert found["model"]["weightTypes"] == {"int8": 112}
@@ -250,6 +256,20 @@ def test_other_recipes_have_no_rungs(bench: Bench) -> None:
     assert answer.result is not None
     assert answer.result.quantization is None
     assert "quantization" not in bench.report()
+
+
+def test_options_go_through_the_whole_conversion(bench: Bench) -> None:
+    options = Options(dynamic_batch=True, layout=Layout.NHWC, input_type=InputType.UINT8)
+    own = Calibration(DataRef("s3://datasets/five.zip"), 5)
+    answer = bench(replace(REQUEST, options=options, calibration=own), load_backend(Format.ONNX))
+    assert answer.code == 0, answer.result
+    found = bench.report()
+    assert found["request"]["options"] == {"dynamicBatch": True, "layout": "NHWC", "inputType": "uint8"}
+    axes = ["batch", "height", "width", "RGB"]
+    assert found["model"]["input"] == {"name": "image", "shape": [None, 32, 32, 3], "type": "uint8", "axes": axes}
+    assert found["model"]["outputs"][0]["shape"] == [None, 4]
+    assert found["model"]["preprocessing"] == {"resize": "letterbox", "channels": 3, "pixelRange": "0-255"}
+    assert found["agreements"]["scores"] > 0.9999
 
 
 def test_report_gives_origin_of_reference(bench: Bench) -> None:

@@ -3,10 +3,14 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from converter.test_options import CHANNELS_LAST, PIXELS, produce_detector
+from converter.test_options import produce as produce_with_options
+from modelexport.matrix.options import InputKind, Options, PreprocessingPlace
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.publishing.packing import pack
 from trained.cells import produce
@@ -19,27 +23,57 @@ CLASSIFIER = "YOLOv8-CLS"
 def programs() -> dict[str, str]:
     """The blocks of code by the last words in bold that begin a paragraph before them."""
     parts = PAGE.split("```python\n")
-    names = [re.findall(r"^\*\*(\w+)\*\*", part, re.MULTILINE)[-1] for part in parts[:-1]]
+    names = [re.findall(r"^\*\*([\w-]+)\*\*", part, re.MULTILINE)[-1] for part in parts[:-1]]
     return {name: part.partition("```")[0] for name, part in zip(names, parts[1:], strict=True)}
 
 
 PROGRAMS = programs()
 
 
-def run_program(fmt: Format, recipe: Recipe, folder: Path) -> str:
-    pack(produce(CLASSIFIER, fmt, recipe), folder / f"shapes-fp32{BACKENDS[fmt].suffix}")
-    command = [sys.executable, "-I", "-W", "error::UserWarning", "-c", f"{PROGRAMS[fmt]}{ALONE}"]
+def run_program(name: str, fmt: Format, file: Path, folder: Path) -> str:
+    pack(file, folder / f"shapes-fp32{BACKENDS[fmt].suffix}")
+    command = [sys.executable, "-I", "-W", "error::UserWarning", "-c", f"{PROGRAMS[name]}{ALONE}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def test_every_format_except_core_ml_has_a_program() -> None:
-    assert set(PROGRAMS) == set(Format) - {Format.COREML}
+def test_every_format_has_a_program() -> None:
+    assert {name for name in PROGRAMS if "-" not in name} == set(Format)
 
 
 @pytest.mark.parametrize(
-    "fmt", [pytest.param(fmt, marks=pytest.mark.xdist_group(f"{CLASSIFIER}-{fmt}")) for fmt in sorted(PROGRAMS)]
+    "fmt",
+    [pytest.param(fmt, marks=pytest.mark.xdist_group(f"{CLASSIFIER}-{fmt}")) for fmt in Format if fmt != Format.COREML],
 )
 def test_program_of_page_opens_a_file(fmt: Format, tmp_path: Path) -> None:
-    assert run_program(fmt, Recipe.FP32, tmp_path) == "probabilities (1, 3)\n"
+    file = produce(CLASSIFIER, fmt, Recipe.FP32)
+    assert run_program(str(fmt), fmt, file, tmp_path) == "probabilities (1, 3)\n"
+
+
+OPTIONS: dict[str, tuple[Options, str]] = {
+    "ONNX-uint8": (PIXELS, "probabilities (1, 4)\n"),
+    "ONNX-batch": (Options(dynamic_batch=True), "probabilities (5, 4)\n"),
+    "ONNX-opset": (Options(opset=13), "13\nprobabilities (1, 4)\n"),
+    "LiteRT-uint8": (PIXELS, "probabilities (1, 4)\n"),
+    "LiteRT-float": (replace(CHANNELS_LAST, preprocessing=PreprocessingPlace.INSIDE), "probabilities (1, 4)\n"),
+    "CoreML": (Options(input=InputKind.IMAGE), "24 16 RGB\n"),
+}
+
+
+def test_every_program_with_options_is_run() -> None:
+    assert {name for name in PROGRAMS if "-" in name} == {*OPTIONS, "ONNX-nms"} - set(Format)
+
+
+def test_program_of_page_reads_boxes(tmp_path: Path) -> None:
+    printed = run_program("ONNX-nms", Format.ONNX, produce_detector(tmp_path), tmp_path)
+    assert printed.endswith("(1, 300, 4) (1, 300) (1, 300)\n")
+    assert len(printed.splitlines()) > 1
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_program_of_page_opens_a_file_with_options(name: str, tmp_path: Path) -> None:
+    options, printed = OPTIONS[name]
+    fmt = Format(name.partition("-")[0])
+    _, file = produce_with_options(fmt, Recipe.FP32, options, tmp_path)
+    assert run_program(name, fmt, file, tmp_path).endswith(printed)

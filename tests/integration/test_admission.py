@@ -30,6 +30,14 @@ def targets(*pairs: str) -> dict[str, Any]:
     return {"targets": [dict(zip(("format", "precision"), pair.split("/"), strict=True)) for pair in pairs]}
 
 
+def named(*names: str) -> dict[str, Any]:
+    return {"targets": [{"format": "ONNX", "precision": "FP16", "name": name} for name in names]}
+
+
+def optional(pair: str, **options: Any) -> dict[str, Any]:
+    return {"targets": [{**target, "options": options} for target in targets(pair)["targets"]]}
+
+
 def pools(*entries: Body) -> Body:
     return {"nodePools": list(entries)}
 
@@ -41,6 +49,9 @@ ALL = [f"{fmt}/{precision}" for fmt in FORMATS for precision in ("FP32", "FP16",
 ACCEPTED = {
     "the smallest": {},
     "all targets": targets(*ALL),
+    "a target by two names": named("camera", "server"),
+    "options": optional("ONNX/FP32", dynamicBatch=True, opset=13, layout="NHWC", inputType="uint8"),
+    "an image of Core ML": optional("CoreML/FP16", input="Image"),
     "every field": {
         **model(parameters={"variant": "n", "numClasses": 3, "inputSize": [640, 320]}),
         "className": "standard",
@@ -108,7 +119,30 @@ REFUSED = {
         "layers are measured on images; set spec.calibration, or remove spec.quantization",
     ),
     "no targets": (targets(), "spec.targets: Invalid value: 0: spec.targets in body should have at least 1 items"),
-    "a target twice": (targets("ONNX/FP16", "ONNX/FP16"), 'Duplicate value: {"format":"ONNX","precision":"FP16"}'),
+    "a target twice": (targets("ONNX/FP16", "ONNX/FP16"), "a target is listed twice; give one of them another name"),
+    "a name twice": (named("camera", "camera"), "a target is listed twice; give one of them another name"),
+    "a name that is none": (named("Camera"), "spec.targets[0].name in body should match"),
+    "an option of another format": (
+        optional("LiteRT/FP32", opset=17),
+        "opset is an option of ONNX only; remove it, or choose that format",
+    ),
+    "an unknown opset": (optional("ONNX/FP32", opset=22), "should be less than or equal to 21"),
+    "a batch of two kinds": (
+        optional("ONNX/FP32", batch=2, dynamicBatch=True),
+        "batch and dynamicBatch exclude each other; remove one",
+    ),
+    "normalised bytes": (
+        optional("ONNX/FP32", inputType="uint8", preprocessing="Outside"),
+        "inputType uint8 needs preprocessing Inside",
+    ),
+    "boxes of a classifier": (
+        {**optional("ONNX/FP32", nms=True), **model(architecture="YOLOv8-CLS")},
+        "the option nms is not possible for FasterRCNN, RetinaResNet, MobileNet, YOLOv8-SEG",
+    ),
+    "a batch of a detector with suppression": (
+        {**optional("ONNX/FP32", dynamicBatch=True), **model(architecture="FasterRCNN")},
+        "the option dynamicBatch is not possible for FasterRCNN",
+    ),
     "an unknown format": (
         targets("TensorRT/FP16"),
         SUPPORTED_FORMATS,

@@ -84,9 +84,22 @@ def good_draft() -> dict[str, Any]:
             }
         ],
         "model": {
-            "input": {"name": "image", "shape": [1, 3, 32, 32], "axes": ["batch", "RGB", "height", "width"]},
+            "input": {
+                "name": "image",
+                "shape": [None, 3, 32, 32],
+                "type": "float32",
+                "axes": ["batch", "RGB", "height", "width"],
+            },
             "preprocessing": {"resize": "letterbox", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
-            "outputs": [{"name": "scores", "shape": [1, 4], "axes": ["batch", "class"], "meaning": "Probabilities."}],
+            "outputs": [
+                {
+                    "name": "scores",
+                    "shape": [None, 4],
+                    "type": "float32",
+                    "axes": ["batch", "class"],
+                    "meaning": "Probabilities.",
+                }
+            ],
             "classNames": ["cat", "dog"],
             "weights": "ema",
             "metadata": {"stride": "32"},

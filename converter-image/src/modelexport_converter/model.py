@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import torch
 
 from modelexport.api.result import Reference
+from modelexport.matrix.options import NO_OPTIONS, InputKind, InputType, Options
 from modelexport_converter.norm_statistics import Fit
 
 COLOURS: Mapping[int, str] = {1: "grey", 2: "grey, alpha", 3: "RGB", 4: "RGBA"}
@@ -78,6 +79,7 @@ class LoadedModel:
         fit: how well the network fits its normalisation statistics, if it has any and was compared.
         weights: the part of the checkpoint that holds the weights, e.g. ``ema``; empty for the whole checkpoint.
         recorded: the metrics that the checkpoint records of its own validation, by the names of its trainer.
+        options: how the file takes images, and what it contains besides the network; the module is the same.
     """
 
     module: torch.nn.Module
@@ -95,6 +97,7 @@ class LoadedModel:
     fit: Fit | None = None
     weights: str = ""
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = NO_OPTIONS
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -102,11 +105,25 @@ class LoadedModel:
         return (1, self.preprocessing.channels, *self.input_size)
 
     def shape_in_file(self, *, channels_last: bool) -> tuple[int, int, int, int]:
-        """Return the shape of the image that a file takes: with channels last or, as the module, first."""
-        batch, channels, height, width = self.input_shape
-        return (batch, height, width, channels) if channels_last else self.input_shape
+        """Return the shape of the image that a file takes: with channels last or, as the module, first.
 
-    def example_input(self) -> torch.Tensor:
-        """Return a tensor of ``input_shape`` with values in 0..1 from a fixed seed."""
+        A batch of any size is 0, as in the files.
+        """
+        _, channels, height, width = self.input_shape
+        batch = 0 if self.options.dynamic_batch else self.options.batch or 1
+        return (batch, height, width, channels) if channels_last else (batch, channels, height, width)
+
+    @property
+    def type_in_file(self) -> str:
+        """Return the type of the image that a file takes, by its name in numpy."""
+        return str(self.options.input_type or InputType.FLOAT32)
+
+    @property
+    def kind_in_file(self) -> str:
+        """Return the type of the image in words for the user of the file: Core ML has images besides numbers."""
+        return "image" if self.options.input is InputKind.IMAGE else self.type_in_file
+
+    def example_input(self, batch: int = 1) -> torch.Tensor:
+        """Return a tensor of ``input_shape``, or of several images, with values in 0..1 from a fixed seed."""
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(self.input_shape, generator=generator)
+        return torch.rand((batch, *self.input_shape[1:]), generator=generator)

@@ -22,7 +22,8 @@ from modelexport.api.spec import Evaluation, Model
 from modelexport.logs import announce
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Recipe, Task, lookup
 from modelexport.text import clean
-from modelexport_converter.backends import Array, Backend, FileContents, Run, load_backend
+from modelexport_converter.architectures.suppression import suppress_boxes
+from modelexport_converter.backends import Array, Backend, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.unsupported_operators import name_unsupported_operator
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -32,6 +33,7 @@ from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
 from modelexport_converter.evaluation.records import Records, load_records
 from modelexport_converter.failures import Failure
+from modelexport_converter.file_input import check_options
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
@@ -116,9 +118,12 @@ def run(work: Conversion) -> None:
     with stage("load"):
         outputs = ReferenceOutputs(work.folder / "reference-outputs")
         backend, model = load_backend(request.target.format), check_model(work, load_model(work), outputs)
+        if request.options.nms:
+            model, outputs = suppress_boxes(model), ReferenceOutputs(work.folder / "suppressed-outputs")
+        check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
-        converted = convert(work, backend, model)
+        converted = convert(work, backend, network_of(model))
     cell = _Cell(work, backend, model, converted, outputs, matched)
     found = cell.recover()
     measured, quantization = found.measured, found.result if cell.recovers else None
@@ -204,8 +209,9 @@ def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
         backend.convert(model, base, path)
 
     with library_errors("convert the model"), name_unsupported_operator(model, write, f"part{_suffix(work.request)}"):
-        request = work.request
-        key = f"{_digest(work, format=request.target.format, scheme=_base(request))}{_suffix(request)}"
+        request, options = work.request, model.options
+        more = {"options": options.to_dict()} if options else {}
+        key = f"{_digest(work, format=request.target.format, scheme=_base(request), **more)}{_suffix(request)}"
         path, made = work.cache.provide(key, partial(write, model))
     announce("converted file", scheme=base, made=made)
     return path
@@ -331,10 +337,10 @@ class _Cell:
         images = PreparedImages(work.dataset.calibration, self.model.preprocessing, self.model.input_size)
         with work.stages.stage("quantise"):
             if recipe is _base(work.request):
-                return Candidate(self.converted, {}, 1.0)
+                return Candidate(adapt_input(work, self.model, self.converted), {}, 1.0)
             with library_errors(f"quantise the model by {recipe}"):
                 layers = self.backend.quantise(
-                    self.model,
+                    network_of(self.model),
                     self.converted,
                     recipe,
                     images,
@@ -342,7 +348,8 @@ class _Cell:
                     max_float_layers=max_float_layers,
                     memo=self.memo,
                 )
-        return Candidate(produced, layers, _bytes(produced) / _bytes(self.converted))
+            adapted = adapt_input(work, self.model, produced)
+        return Candidate(adapted, layers, _bytes(produced) / _bytes(self.converted))
 
     def measure(self, candidate: Candidate) -> Measured:
         """Inspect, verify and evaluate a file.
@@ -374,6 +381,21 @@ class _Cell:
 def _bytes(path: Path) -> int:
     """Return the size of a file, or of the files in a folder."""
     return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def network_of(model: LoadedModel) -> LoadedModel:
+    """Return the model with the options that concern the network; the others change the input of a finished file."""
+    return replace(model, options=model.options.of_network)
+
+
+def adapt_input(work: Conversion, model: LoadedModel, produced: Path) -> Path:
+    """Return the file with the input that the options ask for; the values inside it stay the same."""
+    if model.options == model.options.of_network:
+        return produced
+    path = work.folder / f"adapted-{produced.stem}{_suffix(work.request)}"
+    with library_errors("change the input of the file"):
+        load_input_adapter(work.request.target.format)(model, produced, path)
+    return path
 
 
 def inspect(work: Conversion, backend: Backend, model: LoadedModel, candidate: Candidate) -> FileContents:
@@ -420,7 +442,9 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     def write(path: Path) -> None:
         gate.measure(model, partial(run_model, model), matched, work.task).save(path)
 
-    key = _digest(work, labelled=work.inputs.sources.evaluation, images=matched.digest, weights=model.weights)
+    suppressed = {"nms": True} if work.request.options.nms else {}
+    evaluation = work.inputs.sources.evaluation
+    key = _digest(work, labelled=evaluation, images=matched.digest, weights=model.weights, **suppressed)
     path, made = work.cache.provide(f"{key}.npz", write)
     announce("evaluated original", made=made)
     return load_records(path)

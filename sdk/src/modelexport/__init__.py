@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelexport.errors import BadInput, ClusterError, ExportFailed, ModelExportError, TransferError
     from modelexport.local.convert import Converted, convert
     from modelexport.local.identification import Identified, identify
+    from modelexport.matrix.options import Options
     from modelexport.matrix.support import Format, Precision, Target
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "Model",
     "ModelExport",
     "ModelExportError",
+    "Options",
     "Parameters",
     "Precision",
     "Published",
@@ -70,6 +72,7 @@ _MODULES = {
     "errors": ("BadInput", "ClusterError", "ExportFailed", "ModelExportError", "TransferError"),
     "local.convert": ("Converted", "convert"),
     "local.identification": ("Identified", "identify"),
+    "matrix.options": ("Options",),
     "matrix.support": ("Format", "Precision", "Target"),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,5 +1,6 @@
 """Building blocks of the YOLO networks, with parameters named as in their published checkpoints."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -123,3 +124,13 @@ def concat_predictions(maps: Sequence[torch.Tensor], channels: int, counts: Sequ
     """Concatenate the maps of one kind of prediction, ``counts`` x ``channels`` values each, to (B, channels, N)."""
     # Sizes as numbers: flatten would leave operators in ONNX that compute them.
     return torch.cat([x.view(-1, channels, count) for x, count in zip(maps, counts, strict=True)], 2)
+
+
+def split_channels(x: torch.Tensor, *shape: int) -> torch.Tensor:
+    """(B, C, ...) to (B, *shape, N), where C is the product of ``shape`` and N that of the other sizes.
+
+    For one image the batch is the number 1, which every format stores shortest; for several it stays open in ONNX.
+    """
+    if x.shape[0] == 1:
+        return x.view(1, *shape, -1)
+    return x.view(-1, *shape, x[0].numel() // math.prod(shape))

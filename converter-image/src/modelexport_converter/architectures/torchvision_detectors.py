@@ -54,6 +54,8 @@ _COUNT = Output(
     f"stage of an R-CNN of many classes, more than {MOST_CANDIDATES} exceed the score's threshold: then there is no "
     "answer, and all else is 0. A higher scoreThreshold avoids both; a file in ONNX has neither limit.",
 )
+DETECTIONS = (_BOXES, _SCORES, _LABELS, _COUNT)
+"""The outputs of every detector that suppresses boxes itself."""
 _MASKS = Output(
     "masks",
     ("batch", "detection", "row", "column"),
@@ -109,7 +111,7 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     return LoadedModel(
         module=freeze(kind.wrapper(detector, size)),
         input_size=size,
-        outputs=(_BOXES, _SCORES, _LABELS, _COUNT, *((_MASKS,) if model.architecture == "MaskRCNN" else ())),
+        outputs=(*DETECTIONS, *((_MASKS,) if model.architecture == "MaskRCNN" else ())),
         class_names=_class_names(checkpoint.facts, classes, kind.background),
         preprocessing=normalised(Preprocessing("stretch", mean, std), model.parameters),
         metadata=_metadata(model, variant, detector),

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelexport_converter.architectures.layers import split_channels
+
 
 class Bottleneck(nn.Module):
     """Two layers, added to their input if ``shortcut`` is set."""
@@ -106,7 +108,7 @@ class Head(nn.Module):
         branches: tuple[Any, ...] = (self.cv2, self.cv3, self.cv4)
         # Sizes as numbers: flatten would leave operators in ONNX that compute them.
         return tuple(
-            torch.cat([layer(x).view(1, layer[-1].out_channels, -1) for layer, x in zip(branch, maps, strict=True)], 2)
+            torch.cat([split_channels(head(x), head[-1].out_channels) for head, x in zip(branch, maps, strict=True)], 2)
             for branch in branches
             if branch is not None
         )

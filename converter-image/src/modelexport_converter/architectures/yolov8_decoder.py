@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from modelexport_converter.architectures.layers import split_channels
+
 STRIDES = (8, 16, 32)
 BINS = 16
 """Bins of the distribution over the distance from an anchor to one side of its box, in cells."""
@@ -51,14 +53,14 @@ class Decoder(nn.Module):
     def boxes(self, raw: torch.Tensor) -> torch.Tensor:
         """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
         if self.bins is not None:
-            raw = (raw.view(1, 4, self.bins.shape[2], -1).softmax(2) * self.bins).sum(2)
+            raw = (split_channels(raw, 4, self.bins.shape[2]).softmax(2) * self.bins).sum(2)
         sides = raw * self.cells
         near, far = sides[:, :2], sides[:, 2:]
         return torch.cat([self.centres + (far - near) * (self.units / 2), (near + far) * self.units], 1)
 
     def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         """(1, K * D, N) to (1, K, D, N): x, y divided by the input's width, height and, if D is 3, visibility."""
-        points = raw.view(1, *shape, -1)
+        points = split_channels(raw, *shape)
         position = (points[:, :, :2] * 2 - 0.5) * self.cells * self.units + self.centres
         return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
 

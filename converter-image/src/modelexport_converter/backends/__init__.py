@@ -4,21 +4,17 @@ Each format's heavy libraries are imported by its own module only, so an ONNX co
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
+from modelexport_converter.file_input import Array, Run
 from modelexport_converter.model import LoadedModel
 
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array], tuple[Array, ...]]
-"""Runs a file on one input (1, C, H, W); returns the outputs in the order of ``LoadedModel.outputs``."""
+__all__ = ["Array", "Backend", "FileContents", "Run", "load_backend", "load_input_adapter"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,9 @@ class FileContents:
 
     ``weight_types`` counts the elements of constant tensors by type (``float32``, ``float16``, ``int8``), ``op_types``
     the operators. ``inputs`` and ``outputs`` map names to shapes. ``channels_last``: the image is (1, height, width,
-    channels) instead of (1, channels, height, width).
+    channels) instead of (1, channels, height, width). ``input_types`` and ``output_types`` have numpy's names,
+    where they are not float32. ``image_inputs`` are images of Apple's frameworks, each with its colours, ``RGB``. The
+    size of an axis that is open is 0.
     """
 
     weight_types: Mapping[str, int]
@@ -35,6 +33,9 @@ class FileContents:
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
     channels_last: bool = False
+    input_types: Mapping[str, str] = field(default_factory=dict)
+    output_types: Mapping[str, str] = field(default_factory=dict)
+    image_inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -68,6 +69,18 @@ class Backend(Protocol):
         """Load a file into its runtime (Core ML: into the MIL evaluator)."""
 
 
+class AdaptInput(Protocol):
+    """Changes the input of a finished file."""
+
+    def __call__(self, model: LoadedModel, source: Path, path: Path) -> None:
+        """Write the file ``source`` to ``path`` with the input that ``model.options`` ask for."""
+
+
 def load_backend(fmt: Format) -> Backend:
     """Import the module of a format."""
     return cast(Backend, importlib.import_module(BACKENDS[fmt].impl))
+
+
+def load_input_adapter(fmt: Format) -> AdaptInput:
+    """Import what changes the input of a finished file of a format that has such options."""
+    return cast(AdaptInput, importlib.import_module(f"{BACKENDS[fmt].impl}_input").adapt)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from modelexport import __version__
+from modelexport.matrix.options import InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import CalibrationMemo, trace_to_weights
@@ -21,6 +22,7 @@ from modelexport_converter.backends.decompositions import DecompositionMode, mul
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.coreml import load_program
+from modelexport_converter.file_input import IMAGE_COLOURS, feed, scale_and_bias
 from modelexport_converter.model import LoadedModel
 
 
@@ -44,6 +46,8 @@ with _quiet():
     from coremltools.converters.mil.mil.scope import ScopeSource
     from coremltools.optimize import coreml as optimize
 
+_WRAPPED = "module"
+"""The name of a model within a module that computes more."""
 _WEIGHTED = ("conv", "conv_transpose", "linear")
 _QUANTISED = (*_WEIGHTED, "einsum", "matmul")
 _MISTRANSLATED = frozenset(
@@ -85,9 +89,10 @@ def _chunk(context: Any, node: Any) -> None:
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, a folder, by ``fp32`` or ``fp16``."""
     precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(model)
-    converted = _translate(model, model.module, precision)
+    module = _Pixels(model) if model.options.takes_pixels else model.module
+    converted = _translate(model, module, precision)
     if {feature.name for feature in converted.get_spec().description.output} != {out.name for out in model.outputs}:
-        converted = _translate(model, _Distinct(model.module), precision)
+        converted = _translate(model, _Distinct(module), precision)
     _save(converted, model, path)
 
 
@@ -130,7 +135,7 @@ def _exact(model: LoadedModel, block: Any) -> set[int]:
 
 def _module(op: Any) -> str | None:
     """Return the child module of the model from which an operator comes."""
-    names = [name for name in op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME, ()) if name]
+    names = [name for name in op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME, ()) if name and name != _WRAPPED]
     return names[0] if names else None
 
 
@@ -141,6 +146,7 @@ def inspect(path: Path) -> FileContents:
         weight_types=program.weight_types(),
         op_types=program.op_types(),
         inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.inputs},
+        image_inputs=program.image_inputs,
         outputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.outputs},
     )
 
@@ -149,11 +155,29 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a package into the evaluator."""
     program = load_program(path)
 
-    def run(image: Array) -> tuple[Array, ...]:
+    def run(image: Any) -> tuple[Array, ...]:
         results = program.run({model.input_name: image})
         return tuple(results[output.name].astype(np.float32) for output in model.outputs)
 
-    return run
+    return feed(run, model)
+
+
+class _Pixels(torch.nn.Module):
+    """Computes a model from the pixels of an image, 0 to 255, which it scales and normalises."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__()
+        self.module = model.module
+        scale, bias = (torch.from_numpy(values).view(1, -1, 1, 1) for values in scale_and_bias(model))
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.scale: torch.Tensor
+        self.bias: torch.Tensor
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs for pixels (1, channels, height, width)."""
+        outputs: tuple[torch.Tensor, ...] = self.module(pixels * self.scale + self.bias)
+        return outputs
 
 
 class _Distinct(torch.nn.Module):
@@ -177,7 +201,7 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 module, model.example_input(), strict=False, check_trace=False
             )
-    image = ct.TensorType(name=model.input_name, shape=model.input_shape, dtype=np.float32)
+    image = _input_type(model)
     outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
     with _quiet(), no_progress_bars():
         return ct.convert(
@@ -189,6 +213,14 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
             compute_precision=precision,
             skip_model_load=True,
         )
+
+
+def _input_type(model: LoadedModel) -> Any:
+    """Return what the file takes: an image of Apple's frameworks in RGB or grey, or a tensor."""
+    if model.options.input is not InputKind.IMAGE:
+        return ct.TensorType(name=model.input_name, shape=model.input_shape, dtype=np.float32)
+    colours = getattr(ct.colorlayout, IMAGE_COLOURS[model.preprocessing.channels])
+    return ct.ImageType(name=model.input_name, shape=model.input_shape, color_layout=colours)
 
 
 def _is_translated(name: str) -> bool:

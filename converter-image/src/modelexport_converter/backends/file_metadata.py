@@ -1,7 +1,9 @@
 """The metadata that a user of a file needs, as the pairs of texts that every format can store."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from modelexport import __version__
 from modelexport_converter.model import LoadedModel
@@ -17,11 +19,12 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict
 
     ``channels_last``: the file takes images as (1, height, width, channels).
     """
+    channels_last = channels_last or model.options.channels_last
     outputs = [{"name": output.name, "axes": output.axes, "meaning": output.meaning} for output in model.outputs]
     image = {
         "name": model.input_name,
-        "shape": model.shape_in_file(channels_last=channels_last),
-        "type": "float32",
+        "shape": open_shape(model.shape_in_file(channels_last=channels_last)),
+        "type": model.kind_in_file,
         "channels": model.preprocessing.colours,
     }
     return {
@@ -29,6 +32,19 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict
         **model.metadata,
         "class_names": json.dumps(model.class_names, ensure_ascii=False),
         "input": json.dumps(image),
-        "preprocessing": json.dumps(asdict(model.preprocessing)),
+        "preprocessing": json.dumps(describe_preprocessing(model)),
         "outputs": json.dumps(outputs),
     }
+
+
+def describe_preprocessing(model: LoadedModel) -> Mapping[str, Any]:
+    """Return what the user of a file does to an image; a file that takes pixels scales and normalises them itself."""
+    steps = asdict(model.preprocessing)
+    if not model.options.takes_pixels:
+        return steps
+    return {"resize": steps["resize"], "channels": steps["channels"], "pixelRange": "0-255"}
+
+
+def open_shape(shape: Sequence[int]) -> Sequence[int | None]:
+    """Return a shape for JSON: an axis of any size is 0 in files, and null there."""
+    return tuple(size or None for size in shape)

@@ -33,6 +33,7 @@ from modelexport_converter.backends.decompositions import DecompositionMode, mix
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel
 
 METADATA = "modelexport"
@@ -80,10 +81,14 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     _pad_with_zeros(flat)
     _rename(flat, model)
     flat.description = DESCRIPTION
-    text = json.dumps(file_metadata_of(model), ensure_ascii=False).encode()
     flat.metadata = [*(flat.metadata or ()), schema.MetadataT(METADATA, len(flat.buffers))]
-    flat.buffers.append(schema.BufferT(np.frombuffer(text, np.uint8)))
-    _write(flat, path)
+    flat.buffers.append(schema.BufferT(metadata_bytes(model)))
+    write(flat, path)
+
+
+def metadata_bytes(model: LoadedModel) -> Any:
+    """Return the content of the metadata buffer."""
+    return np.frombuffer(json.dumps(file_metadata_of(model), ensure_ascii=False).encode(), np.uint8)
 
 
 def quantise(
@@ -116,7 +121,7 @@ def quantise(
         # To check the statistics, the quantiser opens the file with an option that LiteRT warns about.
         warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`", UserWarning)
         result = quantizer.quantize(statistics, enable_progress_report=False)
-    _write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
+    write(flatbuffer_utils.read_model_from_bytearray(result.quantized_model), path)
     return float_layers
 
 
@@ -130,9 +135,10 @@ def inspect(path: Path) -> FileContents:
             weights[_TYPES[tensor.type]] += int(np.prod(tensor.shape))
     return FileContents(
         weight_types=weights,
-        op_types=Counter(_operator(flat, op) for op in graph.operators),
-        inputs={_text(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
-        outputs={_text(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
+        op_types=Counter(operator_of(flat, op) for op in graph.operators),
+        inputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
+        outputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
+        input_types={text_of(entry.name): _TYPES[graph.tensors[entry.tensorIndex].type] for entry in signature.inputs},
     )
 
 
@@ -141,11 +147,11 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     interpreter = Interpreter(str(path), num_threads=1)
     runner = interpreter.get_signature_runner(_SIGNATURE)
 
-    def run(image: Array) -> tuple[Array, ...]:
+    def run(image: Any) -> tuple[Array, ...]:
         results = runner(**{model.input_name: image})
         return tuple(results[output.name] for output in model.outputs)
 
-    return run
+    return feed(run, model)
 
 
 def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
@@ -182,7 +188,7 @@ def _plan_static(
     kept = [*_float_tensors(flat, model), *_out_of_range(flat, budget.ranges)]
     layers = _layers(flat, kept)
     float_layers = pick_float_layers(budget.noise, _tensors_of(flat, layers, kept), max_float_layers)
-    kept += [_text(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in float_layers for op in layers[name]]
+    kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in float_layers for op in layers[name]]
     names = "|".join(map(re.escape, kept))
     quantizer.update_quantization_recipe(f"^({names});?$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE)
     return float_layers
@@ -194,11 +200,11 @@ def _layers(flat: Any, kept: Collection[str]) -> dict[str, list[Any]]:
     constants = {index for index, t in enumerate(graph.tensors) if flat.buffers[t.buffer].data is not None}
     layers = {}
     for op in graph.operators:
-        name = _text(graph.tensors[op.outputs[0]].name)
-        if _operator(flat, op) in _WEIGHTED and name not in kept:
+        name = text_of(graph.tensors[op.outputs[0]].name)
+        if operator_of(flat, op) in _WEIGHTED and name not in kept:
             members, inner = [op], {*constants, op.outputs[0]}
             for other in graph.operators:
-                if _operator(flat, other) in _ACTIVATIONS and inner.issuperset(other.inputs):
+                if operator_of(flat, other) in _ACTIVATIONS and inner.issuperset(other.inputs):
                     members.append(other)
                     inner.update(other.outputs)
             layers[name] = members
@@ -208,7 +214,7 @@ def _layers(flat: Any, kept: Collection[str]) -> dict[str, list[Any]]:
 def _tensors_of(flat: Any, layers: Mapping[str, Sequence[Any]], kept: Collection[str]) -> dict[str, set[str]]:
     """Return the tensors that are in 8 bits because of layers alone: those that a layer reads, and its results."""
     graph = flat.subgraphs[0]
-    names = [_text(tensor.name) for tensor in graph.tensors]
+    names = [text_of(tensor.name) for tensor in graph.tensors]
     inside = {op.outputs[0] for members in layers.values() for op in members}
     others = [op for op in graph.operators if op.outputs[0] not in inside and names[op.outputs[0]] not in kept]
     held = {names[index] for op in others for index in (*op.inputs, *op.outputs) if index >= 0}
@@ -228,21 +234,21 @@ def _float_tensors(flat: Any, model: LoadedModel) -> Iterator[str]:
     """
     graph = flat.subgraphs[0]
     sources = {index: op.inputs for op in graph.operators for index in op.outputs}
-    weighted = {index for op in graph.operators if _operator(flat, op) in _WEIGHTED for index in op.outputs}
+    weighted = {index for op in graph.operators if operator_of(flat, op) in _WEIGHTED for index in op.outputs}
     kept, last = trace_to_weights(graph.outputs, sources, weighted)
     if model.low_precision_modules:
         # litert-torch puts the module of a result into its name.
         inside = re.compile(rf"[^/]*/[^/]*_({'|'.join(model.low_precision_modules)})/")
-        kept = {i for i in sources if i not in weighted or not inside.match(_text(graph.tensors[i].name))}
-    yield from (_text(graph.tensors[index].name) for index in (kept | last if model.int8_sensitive else kept))
+        kept = {i for i in sources if i not in weighted or not inside.match(text_of(graph.tensors[i].name))}
+    yield from (text_of(graph.tensors[index].name) for index in (kept | last if model.int8_sensitive else kept))
     for inner in flat.subgraphs[1:]:
-        yield from (_text(inner.tensors[index].name) for op in inner.operators for index in op.outputs)
+        yield from (text_of(inner.tensors[index].name) for op in inner.operators for index in op.outputs)
 
 
 def _out_of_range(flat: Any, ranges: Mapping[str, tuple[float, float]]) -> Iterator[str]:
     """Yield the names of the results that exceed FP16, and of the results computed from them."""
     graph = flat.subgraphs[0]
-    names = [_text(tensor.name) for tensor in graph.tensors]
+    names = [text_of(tensor.name) for tensor in graph.tensors]
     far = {index for index, name in enumerate(names) if max(map(abs, ranges.get(name, (0,)))) > _FP16_MAX}
     for op in graph.operators:
         if far & {*op.inputs, *op.outputs}:
@@ -258,7 +264,7 @@ def _pad_with_zeros(flat: Any) -> None:
     producers = {index: op for op in graph.operators for index in op.outputs}
     for op in graph.operators:
         options = getattr(producers.get(op.inputs[0]), "builtinOptions", None)
-        if _operator(flat, op) == "PADV2" and getattr(options, "fusedActivationFunction", None) in _RECTIFIERS:
+        if operator_of(flat, op) == "PADV2" and getattr(options, "fusedActivationFunction", None) in _RECTIFIERS:
             zero = copy(graph.tensors[op.inputs[2]])
             zero.buffer = len(flat.buffers)
             flat.buffers.append(schema.BufferT(np.zeros(4, np.uint8)))
@@ -270,9 +276,9 @@ def _rename(flat: Any, model: LoadedModel) -> None:
     """Name input and outputs as in every format; shorten other names, which take a twentieth of an INT8 file."""
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
     for index, tensor in enumerate(graph.tensors):
-        parts = _text(tensor.name).partition(";")[0].split("/")
+        parts = text_of(tensor.name).partition(";")[0].split("/")
         tensor.name = f"{'/'.join(part.rpartition('.')[2] for part in parts)};{index}"
-    outputs = sorted(signature.outputs, key=lambda entry: int(_text(entry.name).rpartition("_")[2]))
+    outputs = sorted(signature.outputs, key=lambda entry: int(text_of(entry.name).rpartition("_")[2]))
     names = (model.input_name, *(output.name for output in model.outputs))
     for entry, name in zip((*signature.inputs, *outputs), names, strict=True):
         entry.name = graph.tensors[entry.tensorIndex].name = name
@@ -281,7 +287,7 @@ def _rename(flat: Any, model: LoadedModel) -> None:
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata that ``convert`` wrote into a file."""
     flat = flatbuffer_utils.read_model(str(path))
-    entry = next(entry for entry in flat.metadata if _text(entry.name) == METADATA)
+    entry = next(entry for entry in flat.metadata if text_of(entry.name) == METADATA)
     file_metadata: dict[str, str] = json.loads(bytes(flat.buffers[entry.buffer].data))
     return file_metadata
 
@@ -303,12 +309,14 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
-def _write(flat: Any, path: Path) -> None:
+def write(flat: Any, path: Path) -> None:
+    """Write a file with aligned buffers."""
     flat.buffers = [_AlignedBuffer(buffer.data) for buffer in flat.buffers]
     flatbuffer_utils.write_model(flat, str(path))
 
 
-def _operator(flat: Any, op: Any) -> str:
+def operator_of(flat: Any, op: Any) -> str:
+    """Return the name of an operator, such as ``CONV_2D``."""
     code = flat.operatorCodes[op.opcodeIndex]
     return str(_OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
@@ -317,5 +325,6 @@ def _shape(graph: Any, index: int) -> tuple[int, ...]:
     return tuple(int(size) for size in graph.tensors[index].shape)
 
 
-def _text(name: bytes | str) -> str:
+def text_of(name: bytes | str) -> str:
+    """Return a name, which is bytes in a file that was read."""
     return name.decode() if isinstance(name, bytes) else name

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx import version_converter
 from onnxruntime import quantization
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 from onnxruntime.quantization.calibrate import TensorsData
@@ -33,10 +34,15 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.noise_budget import plan_ranges
+from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel, Output
 
 OPSET = 17
 """Supported by ONNX Runtime since 1.12 (2022), and sufficient for convolutional networks."""
+_EXPORTED_OPSET = 20
+"""The newest opset of the exporter; ONNX's own converter does the rest."""
+_BATCH = "batch"
+"""Name of a batch of any size."""
 _EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISED = (*_WEIGHTED, "Clip", "Relu")
@@ -61,6 +67,8 @@ _WEIGHT_INPUTS: Mapping[str, Mapping[int, int]] = {
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, in FP32."""
     assert base is Recipe.FP32
+    opset = model.options.opset or OPSET
+    exported = min(opset, _EXPORTED_OPSET)
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but ten times as fast as the new one, and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
@@ -72,36 +80,50 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size", category=UserWarning)
         # The exporter warns that it keeps padding widths as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
-        with DecompositionMode(_has_symbolic), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
+        is_translated = partial(_has_symbolic, exported)
+        with DecompositionMode(is_translated), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
             # The exporter checks that this function exists, not its result, and then prints whole graphs.
             torch.onnx.export(
                 model.module,
-                (model.example_input(),),
+                (_example_input(model),),
                 path,
                 dynamo=False,
-                opset_version=OPSET,
+                opset_version=exported,
                 input_names=[model.input_name],
                 output_names=[output.name for output in model.outputs],
+                dynamic_axes=_open_axes(model),
             )
     content = onnx.load(path)
     # The exporter leaves widths of padding as nodes, and shapes after them unknown.
     optimizer.fold_constants(content, should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None)
     optimizer.remove_unused_nodes(content)
     _declare_outputs(content.graph, model)
-    _finish(content, model, path)
+    finish(content if opset == exported else version_converter.convert_version(content, opset), model, path)
 
 
-def _has_symbolic(name: str) -> bool:
-    """Return whether the exporter translates an operator, e.g. ``aten::relu``."""
-    for opset in range(9, OPSET + 1):
-        importlib.import_module(f"{_EXPORTER}.symbolic_opset{opset}")
-    return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, OPSET))
+def _example_input(model: LoadedModel) -> torch.Tensor:
+    """Return the input that is traced: for a batch of any size two images, as one would be broadcast."""
+    return model.example_input(2 if model.options.dynamic_batch else model.options.batch or 1)
+
+
+def _open_axes(model: LoadedModel) -> dict[str, dict[int, str]] | None:
+    names = (model.input_name, *(output.name for output in model.outputs))
+    return {name: {0: _BATCH} for name in names} if model.options.dynamic_batch else None
+
+
+def _has_symbolic(opset: int, name: str) -> bool:
+    """Return whether the exporter translates an operator, e.g. ``aten::relu``, to an opset."""
+    for older in range(9, opset + 1):
+        importlib.import_module(f"{_EXPORTER}.symbolic_opset{older}")
+    return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, opset))
 
 
 def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
     """Give every output its name and shape; the exporter does not name an output that is constant."""
     with torch.inference_mode():
-        shapes = [tuple(output.shape) for output in model.module(model.example_input())]
+        shapes: list[tuple[int | str, ...]] = [tuple(output.shape) for output in model.module(_example_input(model))]
+    if model.options.dynamic_batch:
+        shapes = [(_BATCH, *shape[1:]) for shape in shapes]
     for value, output, shape in zip(graph.output, model.outputs, shapes, strict=True):
         if value.name != output.name:
             graph.node.append(onnx.helper.make_node("Identity", [value.name], [output.name], f"/{output.name}"))
@@ -120,7 +142,7 @@ def quantise(
 ) -> Mapping[str, float]:
     """Write the FP32 file ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
     if recipe is Recipe.FP16:
-        _finish(_to_fp16(onnx.load(source), model), model, path)
+        finish(_to_fp16(onnx.load(source), model), model, path)
         return {}
     float_layers: Mapping[str, float] = {}
     prepared = path.with_suffix(".prepared.onnx")
@@ -136,7 +158,7 @@ def quantise(
     prepared.unlink()
     content = onnx.load(path)
     _quantise_remaining_weights(content.graph)
-    _finish(content, model, path)
+    finish(content, model, path)
     return float_layers
 
 
@@ -153,6 +175,8 @@ def inspect(path: Path) -> FileContents:
         op_types=Counter(node.op_type for node in graph.node if node.op_type != "Constant"),
         inputs={value.name: _shape(value) for value in graph.input},
         outputs={value.name: _shape(value) for value in graph.output},
+        input_types={value.name: _type(value) for value in graph.input},
+        output_types={value.name: _type(value) for value in graph.output},
     )
 
 
@@ -172,7 +196,7 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     except onnxruntime_errors.Fail:  # it cannot convert a weight twice (ONNX Runtime 1.32)
         session = open_session(_unshare_weights(onnx.load(path)).SerializeToString())
     names = [output.name for output in model.outputs]
-    return lambda image: tuple(session.run(names, {model.input_name: image}))
+    return feed(lambda image: tuple(session.run(names, {model.input_name: image})), model)
 
 
 def _unshare_weights(content: onnx.ModelProto) -> onnx.ModelProto:
@@ -280,7 +304,8 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Bu
         calibrator.infer_session = _open_calibration_session(measuring)
         for sample in samples:
             calibrator.calibrate_tensors_range = None  # else it would merge the ranges of all images
-            calibrator.collect_data(_Reader(model.input_name, [sample]))
+            images = np.repeat(sample, model.options.batch or 1, axis=0)
+            calibrator.collect_data(_Reader(model.input_name, [images]))
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
     return plan_ranges(model, samples, extremes)
@@ -374,7 +399,7 @@ def _quantise_weight(graph: onnx.GraphProto, weight: onnx.TensorProto, axis: int
     graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", [quantized, scale, zero], [name], axis=axis))
 
 
-def _finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:
+def finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:
     """Attach metadata, drop debug information, check and write the file."""
     for node in content.graph.node:
         node.ClearField("doc_string")
@@ -394,3 +419,7 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

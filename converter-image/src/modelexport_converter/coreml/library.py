@@ -42,7 +42,7 @@ def _dropper(phrases: tuple[str, ...]) -> logging.Filter:
 
 with _without_expected_warnings():
     import coremltools
-    from coremltools.proto import MIL_pb2, Model_pb2
+    from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-__all__ = ["DecodeError", "MIL_pb2", "Model_pb2", "coremltools"]
+__all__ = ["DecodeError", "FeatureTypes_pb2", "MIL_pb2", "Model_pb2", "coremltools"]

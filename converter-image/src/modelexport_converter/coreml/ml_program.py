@@ -30,8 +30,9 @@ class Feature:
 class MLProgram:
     """The `main` function of an ML program. The first run decompresses the weights and keeps them."""
 
-    def __init__(self, model: str, function: MilFunction) -> None:
+    def __init__(self, model: str, function: MilFunction, image_inputs: Mapping[str, str] | None = None) -> None:
         self.model = model
+        self.image_inputs: Mapping[str, str] = image_inputs or {}
         self._function = function
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}
         self._types |= {v.name: v.type for v in function.inputs}
@@ -66,6 +67,9 @@ class MLProgram:
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Evaluate the program for one set of inputs, by name; a pure function of them.
+
+        An input that is an image is its pixels, 0 to 255, as a float32 tensor (1, channels, height, width): this is how
+        Core ML gives it to the program.
 
         Raises:
             InputMismatch: names, shapes or kinds of number differ from `inputs` (a float input accepts any width of

@@ -3,10 +3,11 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from modelexport_converter.coreml.blobs import BlobFile
 from modelexport_converter.coreml.errors import ProgramError
-from modelexport_converter.coreml.library import DecodeError, Model_pb2
+from modelexport_converter.coreml.library import DecodeError, FeatureTypes_pb2, Model_pb2
 from modelexport_converter.coreml.ml_program import MLProgram
 from modelexport_converter.coreml.reader import read_function
 
@@ -31,7 +32,17 @@ def load_program(mlpackage: Path) -> MLProgram:
     def open_blobs(name: str) -> BlobFile:
         return BlobFile(_resolve_weights(specification.parent, name))
 
-    return MLProgram(mlpackage.name, read_function(model.mlProgram, open_blobs))
+    return MLProgram(mlpackage.name, read_function(model.mlProgram, open_blobs), _image_inputs(model))
+
+
+def _image_inputs(model: Any) -> dict[str, str]:
+    """Return the inputs that are images, each with its colours, such as ``RGB``."""
+    images = FeatureTypes_pb2.ImageFeatureType
+    return {
+        feature.name: images.ColorSpace.Name(feature.type.imageType.colorSpace)
+        for feature in model.description.input
+        if feature.type.WhichOneof("Type") == "imageType"
+    }
 
 
 def _locate_specification(mlpackage: Path) -> Path:

@@ -50,7 +50,7 @@ _COUNT = 1 << 53
 ROUNDING = 3e-6
 """Difference of numbers that are written with six digits."""
 _AXES = each(text(64), 16)
-_SHAPE = each(whole(1 << 31), 16)
+_SHAPE = each(optional(whole(1 << 31)), 16)
 
 _SIDE = each(
     record(
@@ -84,9 +84,9 @@ _DRAFT: Mapping[str, Check] = dict(  # noqa: C408 - as the calls of record
         record(image=text(1 << 17), size=each(whole(1 << 16), 2), difference=number(1), model=_SIDE, file=_SIDE), 6
     ),
     model=record(
-        input=record(name=text(256), shape=_SHAPE, axes=_AXES),
+        input=record(name=text(256), shape=_SHAPE, type=text(64), axes=_AXES),
         preprocessing=simple(3),
-        outputs=each(record(name=text(256), shape=optional(_SHAPE), axes=_AXES, meaning=text(4096)), 1024),
+        outputs=each(record(name=text(256), shape=_SHAPE, type=text(64), axes=_AXES, meaning=text(4096)), 1024),
         classNames=each(text(256), 100_000),
         weights=text(256),
         metadata=mapping(text(4096), 256),

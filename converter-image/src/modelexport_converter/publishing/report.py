@@ -113,19 +113,28 @@ def build_report(
 
 def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any]:
     """Return the facts that users of a file need: its input, outputs, classes and content."""
+    from modelexport_converter.backends.file_metadata import describe_preprocessing, open_shape
+
     outputs = [
-        {"name": output.name, "shape": facts.outputs.get(output.name), "axes": output.axes, "meaning": output.meaning}
+        {
+            "name": output.name,
+            "shape": open_shape(facts.outputs.get(output.name, ())),
+            "type": facts.output_types.get(output.name, "float32"),
+            "axes": output.axes,
+            "meaning": output.meaning,
+        }
         for output in model.outputs
     ]
-    colours = model.preprocessing.colours
-    axes = ("batch", "height", "width", colours) if facts.channels_last else ("batch", colours, "height", "width")
+    colours, last = model.preprocessing.colours, facts.channels_last or model.options.channels_last
+    axes = ("batch", "height", "width", colours) if last else ("batch", colours, "height", "width")
     return {
         "input": {
             "name": model.input_name,
-            "shape": model.shape_in_file(channels_last=facts.channels_last),
+            "shape": open_shape(model.shape_in_file(channels_last=last)),
+            "type": model.kind_in_file,
             "axes": axes,
         },
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": describe_preprocessing(model),
         "outputs": outputs,
         "classNames": model.class_names,
         "weights": model.weights or "the whole checkpoint",

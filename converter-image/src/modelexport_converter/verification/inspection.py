@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from modelexport.api.reasons import Reason
+from modelexport.matrix.options import InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import FileContents
 from modelexport_converter.failures import Failure
+from modelexport_converter.file_input import IMAGE_COLOURS
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.programs.weight_count import count_multiplied_weights
@@ -47,16 +49,27 @@ def check_facts(facts: FileContents, model: LoadedModel, recipe: Recipe, *, floa
 
 
 def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
-    wanted = {model.input_name: model.shape_in_file(channels_last=facts.channels_last)}
+    last = facts.channels_last or model.options.channels_last
+    wanted = {model.input_name: model.shape_in_file(channels_last=last)}
     if dict(facts.inputs) != wanted:
         yield f"its inputs are {dict(facts.inputs)} instead of {wanted}"
+    if (found := facts.input_types.get(model.input_name, "float32")) != model.type_in_file:
+        yield f"its input is of the type {found} instead of {model.type_in_file}"
+    images = (
+        {model.input_name: IMAGE_COLOURS[model.preprocessing.channels]}
+        if model.options.input is InputKind.IMAGE
+        else {}
+    )
+    if dict(facts.image_inputs) != images:
+        yield f"its inputs that are images are {dict(facts.image_inputs)} instead of {images}"
     names = [output.name for output in model.outputs]
     if sorted(facts.outputs) != sorted(names):
         yield f"its outputs are {', '.join(facts.outputs)} instead of {', '.join(names)}"
         return
     for output in model.outputs:
         shape = facts.outputs[output.name]
-        if len(shape) != len(output.axes) or not all(size > 0 for size in shape):
+        batch = model.options.dynamic_batch
+        if len(shape) != len(output.axes) or not all(size > 0 for size in shape[batch:]) or (batch and shape[0]):
             yield f"its output {output.name} has the shape {shape} for the axes {', '.join(output.axes)}"
 
 

@@ -91,9 +91,10 @@ def clean_up_name(name: str, uid: str) -> str:
     return _name_job(name, "clean", uid)
 
 
-def own_job_names(name: str, uid: str) -> frozenset[str]:
-    """Return the names of all Jobs that an export with this name and uid can have."""
-    conversions = (_name_conversion(name, uid, target, end) for target in TARGETS for end in ("", REPEAT))
+def own_job_names(name: str, uid: str, named: Iterable[Target] = ()) -> frozenset[str]:
+    """Return the names of all Jobs that an export with this name and uid can have; ``named`` are targets with names."""
+    targets = (*TARGETS, *named)
+    conversions = (_name_conversion(name, uid, target, end) for target in targets for end in ("", REPEAT))
     return frozenset((clean_up_name(name, uid), *conversions))
 
 
@@ -134,6 +135,8 @@ def build_job(
         "controller": True,
         "blockOwnerDeletion": True,
     }
+    if request.target.name:
+        labels[names.TARGET_NAME_LABEL] = request.target.name
     optional = {
         names.NODE_POOL_LABEL: pool.name if pool else None,
         names.QUEUE_LABEL: sharing.queue_name,
@@ -421,4 +424,5 @@ def _value_of(environment: Mapping[str, EnvVar], name: str, default: str = "") -
 def target_of(job: Job) -> Target | None:
     """Read the target of a Job from its labels; ``None`` if this version does not know them."""
     labels = job["metadata"].get("labels") or {}
-    return _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")
+    target = _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")
+    return target and replace(target, name=labels.get(names.TARGET_NAME_LABEL) or "")

@@ -10,6 +10,7 @@ owner of its other Jobs, and Pods may outlive their Job.
 
 from collections.abc import Iterable, Sequence
 
+from modelexport_operator.jobs.asked_targets import asked_targets
 from modelexport_operator.jobs.conversion_job import own_job_names
 from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject, Pod
 from modelexport_operator.kube.types import POD_JOB_LABEL, controller_of
@@ -44,4 +45,6 @@ def _in_same_namespace(export: ModelExportObject, body: KubeObject) -> bool:
 
 def _names_while_deleted(export: ModelExportObject) -> frozenset[str]:
     metadata = export["metadata"]
-    return own_job_names(metadata["name"], metadata["uid"]) if metadata.get("deletionTimestamp") else frozenset()
+    if not metadata.get("deletionTimestamp"):
+        return frozenset()
+    return own_job_names(metadata["name"], metadata["uid"], asked_targets(export))

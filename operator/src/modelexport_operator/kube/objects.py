@@ -468,6 +468,7 @@ class TargetStatus(TypedDict, total=False):
 
     format: str
     precision: str
+    name: str | None
     state: str
     reason: str
     message: str

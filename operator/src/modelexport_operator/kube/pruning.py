@@ -31,6 +31,7 @@ OUR_LABELS = (
     names.EXPORT_UID_LABEL,
     names.FORMAT_LABEL,
     names.PRECISION_LABEL,
+    names.TARGET_NAME_LABEL,
     names.SPEC_HASH_LABEL,
     names.NODE_POOL_LABEL,
     names.QUEUE_LABEL,

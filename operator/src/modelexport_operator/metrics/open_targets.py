@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelexport.api.reasons import Fault, Reason
-from modelexport.matrix.support import Format, Precision, Target
+from modelexport.matrix.support import Target
 from modelexport.untrusted import moment
+from modelexport_operator.jobs.asked_targets import asked_targets
 from modelexport_operator.kube.objects import ModelExportObject
 from modelexport_operator.status.conditions import (
     READY,
@@ -15,7 +16,6 @@ from modelexport_operator.status.conditions import (
     find_condition,
     recorded_targets,
     status_of,
-    target_entries,
 )
 
 NEW = "New"
@@ -56,11 +56,7 @@ def open_targets(exports: Iterable[ModelExportObject], now: datetime) -> Iterato
 def _new_targets(export: ModelExportObject, now: datetime) -> Iterator[OpenTarget]:
     """Yield the targets of an export without a status: if that lasts, its syncs fail."""
     age = _age(export["metadata"].get("creationTimestamp"), now)
-    for asked in target_entries(export.get("spec", {})):
-        try:
-            target = Target(Format(str(asked.get("format"))), Precision(str(asked.get("precision"))))
-        except ValueError:
-            continue  # A value of another version; the sync of this export reports it.
+    for target in asked_targets(export):
         yield OpenTarget(target, NEW, Reason.PENDING, age)
 
 

@@ -13,8 +13,9 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
 from modelexport.api.rungs import read_quantization
-from modelexport.matrix.support import Format, Precision, Target
+from modelexport.matrix.support import Target
 from modelexport.untrusted import moment, text, time, uri, whole, word
+from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
 from modelexport_operator.kube.objects import Condition, JsonObject, ModelExportObject, ModelExportStatus, TargetStatus
@@ -219,6 +220,7 @@ def _target_entry(state: TargetState) -> TargetStatus:
     entry: TargetStatus = {
         "format": str(state.target.format),
         "precision": str(state.target.precision),
+        "name": state.target.name or None,
         "state": str(state.state),
         "reason": str(state.reason),
         "message": state.message,
@@ -280,7 +282,7 @@ def _recorded(entry: JsonObject) -> TargetState | None:
                 quantization=_optional(read_quantization, entry, "quantization"),
             )
         return TargetState(
-            target=Target(Format(str(entry["format"])), Precision(str(entry["precision"]))),
+            target=read_target(entry),
             state=State(str(entry["state"])),
             reason=reason,
             message=message,

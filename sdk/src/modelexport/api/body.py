@@ -8,7 +8,7 @@ from typing import Any
 from modelexport.api.spec import ModelExport
 from modelexport.names import API_VERSION, EXPORT_KIND
 
-APART = ("name", "namespace", "uid", "generation", "max_drops")
+APART = ("name", "namespace", "uid", "generation", "max_drops", "options")
 """The fields that are written elsewhere than under their name in ``spec``."""
 
 
@@ -19,6 +19,8 @@ def export_body(export: ModelExport) -> dict[str, Any]:
     for target, entry in zip(export.targets, spec["targets"], strict=True):
         if target in export.max_drops:
             entry["maxDrop"] = _plain(export.max_drops[target])
+        if options := export.options.get(target):
+            entry["options"] = options.to_dict()
     return {"apiVersion": API_VERSION, "kind": EXPORT_KIND, "metadata": metadata, "spec": spec}
 
 

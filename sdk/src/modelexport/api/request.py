@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Self
 
+from modelexport.api.options import parse_name, read_options
 from modelexport.api.quantization import MOST_FLOAT_LAYERS, Effort, Quantization
 from modelexport.api.sources import public_uri
 from modelexport.api.spec import Calibration, DataRef, DropType, Evaluation, LabelKind, Model, OnDrop, Parameters
+from modelexport.matrix.options import NO_OPTIONS, Options
 from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 
 SCHEMA_VERSION = 1
@@ -21,7 +23,8 @@ class ConversionRequest:
 
     ``output`` is the URI of the folder for artifact and report, with a trailing slash.
     ``spec_hash`` identifies the content of the request: equal hashes request equal files. ``evaluation`` holds the
-    allowed loss of this target. ``quantization`` concerns files with 8-bit activations only.
+    allowed loss of this target. ``quantization`` concerns files with 8-bit activations only. ``options`` say how the
+    file takes images and what it contains besides the network.
     """
 
     export: str
@@ -35,6 +38,7 @@ class ConversionRequest:
     calibration: Calibration | None = None
     evaluation: Evaluation | None = None
     quantization: Quantization = field(default_factory=Quantization)
+    options: Options = NO_OPTIONS
 
     def to_json(self) -> str:
         """Return the request as one line of JSON with sorted keys; equal requests give equal text."""
@@ -43,12 +47,13 @@ class ConversionRequest:
             "scheme": self.recipe,
             "schemaVersion": SCHEMA_VERSION,
             "model": _plain_model(self.model),
-            "target": asdict(self.target),
+            "target": self.target.to_dict(),
             "threshold": asdict(self.threshold),
             "calibration": self.calibration and asdict(self.calibration),
             # Left out by default, so that a converter of an earlier version can read the rest.
             **({"evaluation": asdict(self.evaluation)} if self.evaluation else {}),
             **({"quantization": asdict(self.quantization)} if self.quantization != Quantization() else {}),
+            **({"options": self.options.to_dict()} if self.options else {}),
         }
         return json.dumps(content, sort_keys=True)
 
@@ -98,13 +103,18 @@ def _typed(data: dict[str, Any]) -> dict[str, Any]:
     calibration, evaluation = data["calibration"], data.get("evaluation")
     return {
         "model": _model(data["model"]),
-        "target": Target(Format(data["target"]["format"]), Precision(data["target"]["precision"])),
+        "target": _target(data["target"]),
+        "options": read_options(data.pop("options", {}), "options"),
         "recipe": Recipe(data.pop("scheme")),
         "threshold": Threshold(**data["threshold"]),
         "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
         "evaluation": evaluation and _evaluation(evaluation),
         "quantization": _quantization(data.get("quantization", {})),
     }
+
+
+def _target(data: dict[str, Any]) -> Target:
+    return Target(Format(data["format"]), Precision(data["precision"]), parse_name(data, "target"))
 
 
 def _evaluation(data: dict[str, Any]) -> Evaluation:

@@ -14,8 +14,10 @@ from typing import Any
 from modelexport.api import fields
 from modelexport.api.fields import Body, InvalidSpec
 from modelexport.api.node_pools import NodePool, parse_pools, parse_selector
+from modelexport.api.options import parse_name, parse_options
 from modelexport.api.quantization import Quantization, parse_quantization
 from modelexport.api.sources import PLACEHOLDER, explain_unreadable, is_plain, public_uri
+from modelexport.matrix.options import TARGETS_LIMIT, Options
 from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target, Task
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
 from modelexport.text import is_clean, quote
@@ -52,6 +54,7 @@ RETRIES_LIMIT = 10
 PARALLELISM_LIMIT = 100_000
 WITHOUT_EVALUATION = "needs labelled images; set spec.evaluation, or remove maxDrop"
 NOT_EVALUATED = "the outputs of {} have no known meaning; remove spec.evaluation, or name the architecture of the model"
+LISTED_TWICE = "is listed twice; give one of them another name (name: camera), or remove it"
 WITHOUT_QUEUE = "a WorkloadPriorityClass needs a Kueue queue; set queueName"
 DEFAULT_SAMPLES = 64
 DEFAULT_EVALUATED = 1000
@@ -201,7 +204,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ModelExport:
-    """A parsed ModelExport; ``max_drops`` are the allowed losses of targets that state their own."""
+    """A parsed ModelExport.
+
+    ``max_drops`` are the allowed losses of targets that state their own, ``options`` those of targets that have any.
+    """
 
     name: str
     namespace: str
@@ -215,6 +221,7 @@ class ModelExport:
     evaluation: Evaluation | None = None
     quantization: Quantization | None = None
     max_drops: Mapping[Target, float] = field(default_factory=dict)
+    options: Mapping[Target, Options] = field(default_factory=dict)
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     suspend: bool = False
     ttl_seconds_after_finished: int | None = None
@@ -311,6 +318,7 @@ def parse_export(body: Body) -> ModelExport:
             fields.optional_mapping(spec, "spec.quantization"), targets, calibrated=calibration is not None
         ),
         max_drops=_parse_max_drops(spec["targets"], targets, evaluation),
+        options=_parse_options(spec["targets"], targets, model.architecture),
         deletion_policy=fields.enum(
             DeletionPolicy, spec.get("deletionPolicy", DeletionPolicy.RETAIN), "spec.deletionPolicy"
         ),
@@ -489,10 +497,12 @@ def _parse_input_size(value: Any, stride: int, path: str) -> tuple[int, int] | N
 def _parse_targets(value: Any) -> tuple[Target, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise InvalidSpec("spec.targets", "add at least one target, for example {format: ONNX, precision: FP16}")
+    if len(value) > TARGETS_LIMIT:
+        raise InvalidSpec("spec.targets", f"has {len(value)} targets, the limit is {TARGETS_LIMIT}; use another export")
     targets = tuple(_parse_target(item, f"spec.targets[{index}]") for index, item in enumerate(value))
     for index, target in enumerate(targets):
         if target in targets[:index]:
-            raise InvalidSpec(f"spec.targets[{index}]", f"{target} is listed twice; remove one")
+            raise InvalidSpec(f"spec.targets[{index}]", f"{target} {LISTED_TWICE}")
     return targets
 
 
@@ -502,7 +512,16 @@ def _parse_target(value: Any, path: str) -> Target:
     return Target(
         fields.enum(Format, value.get("format"), f"{path}.format"),
         fields.enum(Precision, value.get("precision"), f"{path}.precision"),
+        parse_name(value, path),
     )
+
+
+def _parse_options(entries: Sequence[Body], targets: Sequence[Target], architecture: str) -> Mapping[Target, Options]:
+    parsed = {
+        target: parse_options(entry, architecture, target, f"spec.targets[{index}]")
+        for index, (entry, target) in enumerate(zip(entries, targets, strict=True))
+    }
+    return {target: options for target, options in parsed.items() if options}
 
 
 def _parse_calibration(value: Body | None) -> Calibration | None:

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FORMAT/PRECISION",
-        help="a target, such as LiteRT/INT8, or a format for all its precisions; repeat it for several",
+        help="a target, such as LiteRT/INT8, or a format for all its precisions; a name and options may follow: "
+        "ONNX/FP32/server:dynamicBatch=true,opset=18; repeat it for several",
     )
     parser.add_argument(
         "--calibration",

@@ -11,6 +11,7 @@ from modelexport.console import open_console
 from modelexport.crds.reference import table as markdown_table
 from modelexport.errors import BadInput
 from modelexport.matrix.measured import last_run
+from modelexport.matrix.options import OPTIONS, options_of
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
 from modelexport.planning.estimates import (
     EXPLANATION,
@@ -69,6 +70,9 @@ def show(options: argparse.Namespace) -> int:
             recipes = f"{backend.data_free} without calibration images, {backend.calibrated} with"
             cpus = " or ".join(backend.cpu_architectures)
             console.print(f"{backend.format} INT8 is {recipes}; converts on {cpus}", highlight=False, soft_wrap=True)
+        for fmt in Format:
+            if names := ", ".join(options_of(fmt)):
+                console.print(f"{fmt} has the options {names} (docs/options.md)", highlight=False, soft_wrap=True)
         console.print("Numbers of one architecture: modelexport matrix NAME", highlight=False, soft_wrap=True)
     return 0
 
@@ -81,6 +85,10 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         table.add_row(*texts(cell))
     console = open_console(error_stream=False)
     console.print(table)
+    for name, option in OPTIONS.items():
+        if not option.refuses(cells[0].architecture):
+            formats = ", ".join(option.formats)
+            console.print(f"option {name} of {formats}: {option.describe_values()}", highlight=False, soft_wrap=True)
     for cell in cells:
         hardware = cell.backend.recommended_hardware[cell.target.precision]
         console.print(f"{cell.target!s:<12} suits {hardware}", highlight=False, soft_wrap=True)

@@ -40,7 +40,8 @@ def export(
         name: its name.
         architecture: a row of the support matrix.
         checkpoint: ``s3://bucket/key``, or ``https://`` with its SHA-256 in a ``DataRef``.
-        to: targets such as ``LiteRT/INT8``; a format alone stands for all its precisions.
+        to: targets such as ``LiteRT/INT8``; a format alone stands for all its precisions. A name and options may
+            follow: ``ONNX/FP32/server:dynamicBatch=true``.
         calibration: URI of a folder of images (with a slash at its end), a zip archive of images, or an image.
         samples: the number of images to calibrate on.
         evaluation: labelled images, by their URI or with the allowed loss of accuracy in an ``Evaluation``.
@@ -55,13 +56,15 @@ def export(
     Raises:
         BadInput: the operator would refuse it; with the field and the way out.
     """
+    targets = read_targets(to)
     images = None if calibration is None else Calibration(_reference(calibration), samples)
     return check_export(
         ModelExport(
             name=name,
             namespace=namespace,
             model=Model(architecture, _reference(checkpoint), parameters or Parameters()),
-            targets=read_targets(to),
+            targets=tuple(targets),
+            options={target: options for target, options in targets.items() if options},
             class_name=class_name,
             support_level=SupportLevel.EXTENDED if extended else SupportLevel.STABLE,
             calibration=images,

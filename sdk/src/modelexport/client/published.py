@@ -75,7 +75,7 @@ def _from_status(entry: Any) -> Published:
     state, reason = (_word(fields, key) for key in ("state", "reason"))
     artifact, verification, accuracy, progress = map(fields.get, ("artifact", "verification", "accuracy", "progress"))
     return Published(
-        target=f"{_word(fields, 'format')}/{_word(fields, 'precision')}",
+        target=_name_target(fields),
         state=state if state == reason else f"{state} ({reason})",
         message=untrusted.text(fields.get("message", ""), "message", MESSAGE_LIMIT),
         recipe=_word(fields, "scheme") if "scheme" in fields else "",
@@ -91,6 +91,11 @@ def _from_status(entry: Any) -> Published:
 
 def _quantization(fields: Mapping[str, Any]) -> QuantizationResult | None:
     return None if fields.get("quantization") is None else read_quantization(fields["quantization"])
+
+
+def _name_target(fields: Mapping[str, Any]) -> str:
+    """Return a target as ``str(Target)`` writes it, of this version's formats or of another's."""
+    return "/".join(_word(fields, key) for key in ("format", "precision", "name") if key != "name" or fields.get(key))
 
 
 def _word(fields: Mapping[str, Any], key: str) -> str:
@@ -139,7 +144,7 @@ def read_report_file(path: Path, folder: str) -> tuple[Published, Mapping[str, A
         if not is_file_in(artifact.uri, folder):
             raise ValueError(f"{artifact.uri!r} is not in {folder}")
         published = Published(
-            target=f"{_word(target, 'format')}/{_word(target, 'precision')}",
+            target=_name_target(target),
             state=SUCCEEDED,
             reason=SUCCEEDED,
             recipe=_word(report, "scheme"),

@@ -42,6 +42,7 @@ from modelexport.api.spec import (
     OnDrop,
 )
 from modelexport.crds import quantization
+from modelexport.crds.options import architecture_rules, format_rules, name_schema, options_schema, unique_rule
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -56,6 +57,7 @@ from modelexport.crds.schema import (
     visible,
     words,
 )
+from modelexport.matrix.options import TARGETS_LIMIT
 from modelexport.matrix.support import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel, Task
 from modelexport.names import LABEL_LIMIT
 from modelexport.planning.progress import MOST_PERCENT, MOST_SECONDS
@@ -100,23 +102,7 @@ def _spec() -> Schema:
                 list(SupportLevel),
                 default=str(SupportLevel.STABLE),
             ),
-            "targets": keyed_list(
-                "The files to produce. Each combination of format and precision may appear once.",
-                ("format", "precision"),
-                record(
-                    "A file to produce.",
-                    {
-                        "format": words("File format.", list(Format)),
-                        "precision": words("Numeric precision of the weights.", list(Precision)),
-                        "maxDrop": _max_drop(
-                            "Allowed loss of accuracy of this target, in place of evaluation.maxDrop."
-                        ),
-                    },
-                    required=("format", "precision"),
-                ),
-                1,
-                len(TARGETS),
-            ),
+            "targets": _targets(),
             "calibration": _calibration(),
             "evaluation": _evaluation(),
             "quantization": quantization.quantization(),
@@ -137,8 +123,32 @@ def _spec() -> Schema:
         *(_support_rule(row) for row in ARCHITECTURES.values() if row.extended),
         *_evaluation_rules(),
         *quantization.rules(),
+        *architecture_rules(),
         required=("model", "targets"),
     )
+
+
+def _targets() -> Schema:
+    item = record(
+        "A file to produce.",
+        {
+            "format": words("File format.", list(Format)),
+            "precision": words("Numeric precision of the weights.", list(Precision)),
+            "name": name_schema(),
+            "options": options_schema(),
+            "maxDrop": _max_drop("Allowed loss of accuracy of this target, in place of evaluation.maxDrop."),
+        },
+        *format_rules(),
+        required=("format", "precision"),
+    )
+    description = "The files to produce. Each combination of format, precision and name may appear once."
+    # Not keyed by the name: a key needs a default, and a default in a list lets Argo CD see a difference for ever.
+    return {
+        "minItems": 1,
+        **plain_list(description, item, TARGETS_LIMIT),
+        "x-kubernetes-list-type": "atomic",
+        "x-kubernetes-validations": [unique_rule()],
+    }
 
 
 def _immutable_rules() -> list[Schema]:
@@ -472,9 +482,10 @@ def _status() -> Schema:
                 0,
                 8,
             ),
-            "targets": keyed_list(
-                "The state of every target.", ("format", "precision"), _target_status(), 0, len(TARGETS)
-            ),
+            "targets": {
+                **plain_list("The state of every target.", _target_status(), TARGETS_LIMIT),
+                "x-kubernetes-list-type": "atomic",
+            },
         },
         # kstatus treats an object without a status as done: Flux would report it ready before it is reconciled.
         default={"observedGeneration": NOTHING_OBSERVED},
@@ -541,6 +552,7 @@ def _target_status() -> Schema:
         {
             "format": text("File format.", 63),
             "precision": text("Numeric precision of the weights.", 63),
+            "name": text("Name of the target, if it has one.", 63),
             "state": text("Pending, Queued, Running, Succeeded or Failed.", 63),
             "reason": text("Machine-readable reason from a closed list (docs/reasons.md).", 63),
             "message": {

@@ -9,6 +9,7 @@ from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
 from modelexport.matrix.measured import FullSize, last_run
+from modelexport.matrix.options import CONFLICTS, OPTIONS, refused_by
 from modelexport.matrix.support import (
     ARCHITECTURES,
     BACKENDS,
@@ -123,8 +124,61 @@ def _full_size(known: FullSize) -> str:
     return f"Full-size at {known.input_size[0]} x {known.input_size[1]} pixels{variant}{random_weights}."
 
 
+def render_options() -> str:
+    """Return the page of the options of a target, from their table."""
+    rows = [
+        (
+            f"`{name}`",
+            ", ".join(option.formats),
+            option.describe_values(),
+            option.default,
+            option.meaning,
+            f"not {', '.join(refused)}" if (refused := refused_by(option)) else "all",
+        )
+        for name, option in OPTIONS.items()
+    ]
+    titles = ("option", "formats", "values", "default", "what it does", "architectures")
+    conflicts = "\n".join(f"- {message}" for _, _, message in CONFLICTS)
+    return page(
+        [NOTE, "# Options", _OPTIONS_INTRODUCTION, table(titles, rows), _OPTIONS_REFUSED, conflicts, _OPTIONS_USE]
+    )
+
+
+_OPTIONS_INTRODUCTION = """\
+`spec.targets[].options` say how a file takes images. A target without options is what it was before there were
+options: one image, (1, channels, height, width), float32, prepared as `preprocessing` in its metadata says. [ADR
+21](adr/0021-defaults-of-options.md) has the reasons.
+
+```yaml
+targets:
+  - {format: ONNX, precision: FP32}
+  - {format: ONNX, precision: FP32, name: server, options: {dynamicBatch: true}}
+  - {format: LiteRT, precision: INT8, name: camera, options: {layout: NHWC, inputType: uint8}}
+  - {format: CoreML, precision: FP16, name: vision, options: {input: Image}}
+```
+
+`name` tells targets of the same format and precision apart. It is part of the folder, the file, the Job and the
+status: `model-fp32-server.onnx`, target `ONNX/FP32/server`. Metrics count targets by format and precision, whatever
+their names. On the command line the same is `--to ONNX/FP32/server:dynamicBatch=true`; several options are separated
+by commas. Whole files are in [examples/options.yaml](../examples/options.yaml), programs that open them in [Reading a
+file](reading-files.md#files-with-options)."""
+_OPTIONS_REFUSED = "The API server, `modelexport validate` and `modelexport run` refuse options that cannot be:"
+_OPTIONS_USE = """\
+Every file is run with what its option says, and its answers are compared with those of the original model, as
+[Verification](verification.md) describes: a file that takes pixels gets the pixels of the images, a file of a dynamic
+batch runs alternately on one image and on three, each at another place among its predecessors, a file of a fixed
+batch on so many. A batch of 16 costs 16 times the time of verification.
+
+The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`. A
+file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place of `mean` and `std`: resize the image
+as `resize` says, and give its pixels as they are.
+
+A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
+batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only."""
+
 PAGES = {
     "api.md": render_api,
+    "options.md": render_options,
     "reasons.md": render_reasons,
     "support-matrix.md": render_matrix,
 }

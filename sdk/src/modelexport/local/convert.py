@@ -82,7 +82,8 @@ def convert(
 
     Args:
         checkpoint: a ``.pt``, ``.pth``, ``.safetensors`` or ``.pt2`` file.
-        to: targets such as ``LiteRT/INT8``; by default the usual one of each format.
+        to: targets such as ``LiteRT/INT8`` or, with a name and options, ``ONNX/FP32/server:dynamicBatch=true``; by
+            default the usual one of each format.
         calibration: a folder of images, a zip archive of images, or an image: they prove the files, and INT8 is
             calibrated on them.
         samples: the number of images to calibrate on.

@@ -70,7 +70,8 @@ def draft_export(
 
     Args:
         checkpoint: the file.
-        to: targets such as ``LiteRT/INT8``; by default the usual ones.
+        to: targets such as ``LiteRT/INT8`` or, with a name and options, ``ONNX/FP32/server:dynamicBatch=true``; by
+            default the usual ones.
         architecture: a row of the support matrix; by default it is found in the checkpoint.
         calibration: a folder of images, a zip archive of images, or an image.
         samples: the number of images on which activation ranges are measured.
@@ -96,7 +97,8 @@ def draft_export(
         name=named,
         namespace="default",
         model=Model(identified.architecture, refer_to_file(path), Parameters(input_size=input_size)),
-        targets=wanted or usual_targets(identified.architecture, calibrated=images is not None),
+        targets=tuple(wanted) or usual_targets(identified.architecture, calibrated=images is not None),
+        options={target: options for target, options in wanted.items() if options},
         support_level=SupportLevel.EXTENDED if extended else SupportLevel.STABLE,
         calibration=images,
         evaluation=labelled,
@@ -113,7 +115,7 @@ def draft_export(
 def usual_targets(architecture: str, *, calibrated: bool) -> tuple[Target, ...]:
     """Return the targets of an export that names none: the usual ones that are Stable for the architecture."""
     wanted = (*USUAL_TARGETS, *([USUAL_CALIBRATED] if calibrated else []))
-    return tuple(target for target in wanted if target not in ARCHITECTURES[architecture].extended)
+    return tuple(target for target in wanted if not ARCHITECTURES[architecture].is_extended(target))
 
 
 def name_of(path: Path) -> str:

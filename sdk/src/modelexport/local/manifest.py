@@ -1,6 +1,6 @@
 """Writes the ModelExport of a draft as YAML with comments, for ``modelexport init`` and for the cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -8,6 +8,7 @@ import yaml
 from modelexport.api.body import export_body
 from modelexport.api.quantization import FLOAT_LAYER_TARGETS, Effort, Quantization
 from modelexport.local.draft import Draft
+from modelexport.matrix.options import Options
 from modelexport.matrix.support import ARCHITECTURES, Target, lookup
 
 WIDTH = 1000
@@ -37,6 +38,7 @@ def write_manifest(draft: Draft) -> str:
             f"    - {_flow(entry)}{_about(draft, target)}"
             for entry, target in zip(spec["targets"], export.targets, strict=True)
         ),
+        *_options(export.options),
         *_calibration(spec.get("calibration")),
         *_evaluation(spec.get("evaluation")),
         *_quantization(draft, spec.get("quantization")),
@@ -70,6 +72,13 @@ def _parameters(draft: Draft, parameters: dict[str, Any]) -> Iterator[str]:
 def _about(draft: Draft, target: Target) -> str:
     cell = lookup(draft.identified.architecture, target)
     return f"  # {cell.recipe(calibrated=draft.export.calibration is not None)}"
+
+
+def _options(given: Mapping[Target, Options]) -> Iterator[str]:
+    """Yield what options look like, unless a target has some already."""
+    if not given:
+        target = "{format: ONNX, precision: FP32, name: camera, options: {layout: NHWC, inputType: uint8}}"
+        yield f"    # - {target}  # options say how a file takes images: docs/options.md"
 
 
 def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:

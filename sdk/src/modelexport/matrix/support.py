@@ -84,18 +84,32 @@ class Recipe(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """A format and a precision: one artifact that users can request."""
+    """A format and a precision: one artifact that users can request.
+
+    ``name`` tells targets of an export apart that have the same format and precision, with other options.
+    """
 
     format: Format
     precision: Precision
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.format}/{self.precision}"
+        return "/".join(filter(None, (self.format, self.precision, self.name)))
 
     @property
     def slug(self) -> str:
-        """The target for use in names and paths: ``litert-int8``."""
-        return f"{self.format}-{self.precision}".lower()
+        """The target for use in names and paths: ``litert-int8``, and with a name ``litert-int8-camera``."""
+        return "-".join(filter(None, (self.format, self.precision, self.name))).lower()
+
+    @property
+    def unnamed(self) -> "Target":
+        """The target without its name, as the matrix has it."""
+        return Target(self.format, self.precision)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain data, without an empty name, as the requests of earlier versions."""
+        named = {"name": self.name} if self.name else {}
+        return {"format": str(self.format), "precision": str(self.precision), **named}
 
 
 @dataclass(frozen=True)
@@ -202,9 +216,13 @@ class Architecture:
     fidelities: Mapping[Precision, float] = field(default_factory=dict)
     resources: Resources = Resources(memory_mib=3072)
 
+    def is_extended(self, target: Target) -> bool:
+        """Return whether a target, whatever its name, is at the level Extended."""
+        return target.unnamed in self.extended
+
     def refusal(self, asked: Collection[Target]) -> str:
         """Return the message for Extended targets that are requested at the level Stable."""
-        stable = name_targets(target for target in TARGETS if target not in self.extended)
+        stable = name_targets(target for target in TARGETS if not self.is_extended(target))
         names = name_targets(asked)
         verb = "are" if len(names) > 1 else "is"
         return (
@@ -500,7 +518,7 @@ TARGETS: tuple[Target, ...] = tuple(Target(fmt, precision) for fmt in Format for
 
 def name_targets(targets: Iterable[Target]) -> tuple[str, ...]:
     """Return the names of targets; a format alone stands for all of its precisions."""
-    asked = frozenset(targets)
+    asked = frozenset(target.unnamed for target in targets)
     named = []
     for fmt in Format:
         of_format = [target for target in TARGETS if target.format is fmt]
@@ -516,11 +534,11 @@ def lookup(architecture: str, target: Target) -> Cell:
         KeyError: the architecture is unknown.
     """
     row = ARCHITECTURES[architecture]
-    level = SupportLevel.EXTENDED if target in row.extended else SupportLevel.STABLE
+    level = SupportLevel.EXTENDED if row.is_extended(target) else SupportLevel.STABLE
     return Cell(
         row,
         BACKENDS[target.format],
-        target,
+        target.unnamed,
         level,
         row.thresholds[target.precision],
         row.fidelities.get(target.precision),

@@ -13,6 +13,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
+from modelexport.matrix.options import NO_OPTIONS, Options
 from modelexport.matrix.support import ARCHITECTURES, Cell, Recipe, SupportLevel, Target, Threshold, lookup
 
 HASH_DIGITS = 10
@@ -43,8 +44,8 @@ def check_support(export: ModelExport) -> None:
         return
     row = ARCHITECTURES[export.model.architecture]
     for index, target in enumerate(export.targets):
-        if target in row.extended:
-            asked = [other for other in export.targets if other in row.extended]
+        if row.is_extended(target):
+            asked = [other for other in export.targets if row.is_extended(other)]
             raise InvalidSpec(f"spec.targets[{index}]", row.refusal(asked), Reason.UNSUPPORTED_TARGET)
 
 
@@ -75,19 +76,21 @@ def _plan_target(export: ModelExport, target: Target, output: str) -> Conversion
     cell = lookup(export.model.architecture, target)
     recipe = cell.recipe(calibrated=export.calibration is not None)
     # Every target keeps the images: recipes without calibration still use them for verification.
-    digest = spec_hash(export, cell)
+    digest = spec_hash(export, cell, target.name)
+    name = "-".join(filter(None, (export.name, target.precision.lower(), target.name)))
     return ConversionRequest(
         export=f"{export.namespace}/{export.name}",
         model=export.model,
         target=target,
         recipe=recipe,
         threshold=cell.threshold,
-        artifact_name=f"{export.name}-{target.precision.lower()}{cell.backend.suffix}",
+        artifact_name=f"{name}{cell.backend.suffix}",
         output=f"{export_folder(output, export.namespace, export.name)}{target.slug}-{digest}/",
         spec_hash=digest,
         calibration=export.calibration,
         evaluation=_evaluation_of(export, target),
         quantization=_quantization_of(export, target),
+        options=export.options.get(target, NO_OPTIONS),
     )
 
 
@@ -103,26 +106,30 @@ def _quantization_of(export: ModelExport, target: Target) -> Quantization:
     return export.quantization if concerned and export.quantization else Quantization()
 
 
-def spec_hash(export: ModelExport, cell: Cell) -> str:
-    """Return the hash of a conversion: equal model, target, recipe, threshold and settings give equal hashes.
+def spec_hash(export: ModelExport, cell: Cell, name: str = "") -> str:
+    """Return the hash of a conversion: equal hashes ask for equal files.
+
+    It covers model, target, options, recipe, threshold, images, evaluation and quantization.
 
     Unset fields are left out, so a later version can add parameters without changing existing hashes.
     """
+    target = replace(cell.target, name=name)
     recipe = cell.recipe(calibrated=export.calibration is not None)
-    parts = export.calibration, _evaluation_of(export, cell.target), _quantization_of(export, cell.target)
-    return _spec_hash(export.model, cell.target, recipe, cell.threshold, parts)
+    parts = export.calibration, _evaluation_of(export, target), _quantization_of(export, target)
+    options = export.options.get(target, NO_OPTIONS)
+    return _spec_hash(export.model, (target, options), recipe, cell.threshold, parts)
 
 
 @lru_cache(maxsize=1 << 14)
 def _spec_hash(
     model: Model,
-    target: Target,
+    asked: tuple[Target, Options],
     recipe: Recipe,
     threshold: Threshold,
     parts: tuple[Calibration | None, Evaluation | None, Quantization],
 ) -> str:
     """Return the hash, cached: every reconciliation of an export needs it."""
-    calibration, evaluation, quantization = parts
+    (target, options), (calibration, evaluation, quantization) = asked, parts
     content = {
         "model": _given(model),
         "target": str(target),
@@ -131,6 +138,7 @@ def _spec_hash(
         "calibration": calibration and _given(calibration),
         **({"evaluation": _given(evaluation)} if evaluation else {}),
         **({"quantization": asdict(quantization)} if quantization != Quantization() else {}),
+        **({"options": options.to_dict()} if options else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
 

@@ -1,0 +1,55 @@
+"""Non-maximum suppression after a detector that answers for every anchor, inside the file.
+
+The outputs are those of torchvision's detectors, which suppress boxes themselves, so that everything that reads,
+verifies and evaluates these reads them.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from modelexport_converter.architectures.torchvision_boxes import Candidates, fill_slots, suppress, to_outputs
+from modelexport_converter.architectures.torchvision_detectors import DETECTIONS
+from modelexport_converter.model import LoadedModel
+
+SCORE, OVERLAP, SLOTS = 0.25, 0.7, 300
+"""Least score, largest IoU of two boxes of a class and number of detections: the defaults of ultralytics' predictor,
+https://docs.ultralytics.com/modes/predict/#inference-arguments."""
+CANDIDATES = 1000
+"""Boxes of the best scores that compete, as in the region proposals of torchvision's R-CNN at inference."""
+
+
+class Suppressed(nn.Module):
+    """Keeps the best boxes of a network (1, C, H, W) -> boxes (1, 4, N), scores (1, classes, N)."""
+
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+        height, width = size
+        self.register_buffer("pixels", torch.tensor([width, height, width, height]).float())
+        self.pixels: Tensor
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return boxes (1, D, 4), scores (1, D), labels (1, D) and count (1,), best first."""
+        boxes, scores = self.network(image)
+        classes = scores.shape[1]
+        best, labels = scores[0].max(0)
+        top, index = best.topk(min(CANDIDATES, best.shape[0]))
+        centred = boxes[0].transpose(0, 1)[index]
+        centres, halves = centred[:, :2], centred[:, 2:] / 2
+        corners = torch.cat([centres - halves, centres + halves], 1) * self.pixels
+        found = Candidates(corners, top, labels[index].float(), (top > SCORE).float())
+        boxes, valid, names = (values.unsqueeze(0) for values in (found.boxes, found.valid, found.labels))
+        keep, converged = suppress(boxes, valid, OVERLAP, names, classes)
+        return to_outputs(fill_slots(found, keep[0], SLOTS), converged, self.size)
+
+
+def suppress_boxes(model: LoadedModel) -> LoadedModel:
+    """Return a detector that answers for every anchor with suppression after it."""
+    module = Suppressed(model.module, model.input_size).eval().requires_grad_(False)
+    # Everything after the last weights stays in float32: positions, and the order of the scores.
+    boxes, scores, labels, count = (replace(output, keep_float32=True) for output in DETECTIONS)
+    outputs = (boxes, scores, labels, replace(count, meaning="How many slots are filled."))
+    metadata = {**model.metadata, "score_threshold": f"{SCORE:g}", "nms_threshold": f"{OVERLAP:g}"}
+    return replace(model, module=module, outputs=outputs, metadata=metadata)

@@ -1,0 +1,255 @@
+"""The options of a target: how its file takes images and what it contains besides the network.
+
+One table says which format has which option. The CRD, the parser, the command line and docs/options.md read it. A file
+without options is the same as before there were any.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+
+from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Target, Task
+
+BATCH_LIMIT = 64
+OPSETS = (13, 21)
+"""The lowest and highest version of ONNX's operators: per-channel INT8 needs 13, and 21 is what ONNX Runtime 1.20 to
+1.32 run without a warning (https://onnxruntime.ai/docs/reference/compatibility.html)."""
+TARGET_NAME_LIMIT = 20
+TARGET_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+TARGETS_LIMIT = 32
+"""Targets of an export: those of the matrix, and some of them again with other options."""
+
+
+class Layout(StrEnum):
+    """Order of the axes of the image that a file takes."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
+class InputType(StrEnum):
+    """Type of the numbers of the image that a file takes."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+
+class PreprocessingPlace(StrEnum):
+    """Whether the file scales and normalises pixels of 0 to 255, or takes values that are prepared outside of it."""
+
+    INSIDE = "Inside"
+    OUTSIDE = "Outside"
+
+
+class InputKind(StrEnum):
+    """What a Core ML file takes: an image of Apple's frameworks, or a tensor (``MLMultiArray``)."""
+
+    IMAGE = "Image"
+    TENSOR = "Tensor"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a target; what is not set is as in a file without options. ``OPTIONS`` describes them."""
+
+    batch: int | None = None
+    dynamic_batch: bool = False
+    opset: int | None = None
+    layout: Layout | None = None
+    input_type: InputType | None = None
+    preprocessing: PreprocessingPlace | None = None
+    input: InputKind | None = None
+    nms: bool = False
+
+    def __bool__(self) -> bool:
+        return self != NO_OPTIONS
+
+    def to_dict(self) -> dict[str, str | int | bool]:
+        """Return the options that are set, by the names of the API."""
+        names = {option.attribute: name for name, option in OPTIONS.items()}
+        found = {names[field.name]: getattr(self, field.name) for field in fields(self)}
+        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in found.items() if value}
+
+    def __str__(self) -> str:
+        """Return the options as the command line takes them: ``opset=17,inputType=uint8``."""
+        return ",".join(
+            f"{name}={str(value).lower() if value is True else value}" for name, value in self.to_dict().items()
+        )
+
+    @property
+    def of_network(self) -> "Options":
+        """The options of the network, without those that change its input after it was converted and quantised."""
+        return replace(self, layout=None, input_type=None, preprocessing=None)
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether the file takes several images at once."""
+        return self.dynamic_batch or self.batch is not None
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the file takes pixels of 0 to 255, and scales and normalises them itself."""
+        return (
+            self.input_type is InputType.UINT8
+            or self.preprocessing is PreprocessingPlace.INSIDE
+            or self.input is InputKind.IMAGE
+        )
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the channels are the last axis of the image."""
+        return self.layout is Layout.NHWC
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the table.
+
+    Attributes:
+        attribute: its field in ``Options``.
+        kind: ``bool``, an enum, or the lowest and highest whole number.
+        formats: the formats that have it.
+        meaning: what it does.
+        default: what a file without it has.
+        batched: whether it needs a network that takes several images at once.
+        anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
+    """
+
+    attribute: str
+    kind: type[bool] | type[StrEnum] | tuple[int, int]
+    formats: tuple[Format, ...]
+    meaning: str
+    default: str
+    batched: bool = False
+    anchored: bool = False
+
+    def describe_values(self) -> str:
+        """Return the values that it takes, as words."""
+        if self.kind is bool:
+            return "true"
+        if isinstance(self.kind, tuple):
+            return f"{self.kind[0]} to {self.kind[1]}"
+        return ", ".join(word for word in self.kind.__members__.values() if isinstance(word, str))
+
+    def refuses(self, row: Architecture) -> bool:
+        """Return whether the networks of an architecture cannot have it."""
+        leaves_boxes = row.task is Task.DETECTION and not row.has_nms
+        return (self.batched and not takes_batches(row)) or (self.anchored and not leaves_boxes)
+
+
+def takes_batches(row: Architecture) -> bool:
+    """Return whether the networks of an architecture take several images at once.
+
+    Networks that suppress boxes choose them from one image, and the program of a ``Custom`` model has a fixed batch.
+    """
+    return not row.has_nms and row.task is not Task.UNKNOWN
+
+
+OPTIONS: Mapping[str, Option] = {
+    "batch": Option(
+        "batch",
+        (1, BATCH_LIMIT),
+        (Format.ONNX,),
+        "Number of images that the file takes at once; outputs have as many rows.",
+        "1",
+        batched=True,
+    ),
+    "dynamicBatch": Option(
+        "dynamic_batch",
+        bool,
+        (Format.ONNX,),
+        "Whether the file takes any number of images at once: the first axis of input and outputs is open.",
+        "false",
+        batched=True,
+    ),
+    "opset": Option("opset", OPSETS, (Format.ONNX,), "Version of ONNX's operators, for older or newer runtimes.", "17"),
+    "layout": Option(
+        "layout",
+        Layout,
+        (Format.ONNX, Format.LITERT),
+        "Order of the axes of the image: NHWC is (batch, height, width, channels), as cameras and decoders give it.",
+        "NCHW",
+    ),
+    "inputType": Option(
+        "input_type",
+        InputType,
+        (Format.ONNX, Format.LITERT),
+        "Type of the image: uint8 takes pixels of 0 to 255, which the file scales and normalises.",
+        "float32",
+    ),
+    "preprocessing": Option(
+        "preprocessing",
+        PreprocessingPlace,
+        (Format.ONNX, Format.LITERT),
+        "Inside: the file takes pixels of 0 to 255, of the type inputType, and scales and normalises them.",
+        "Outside, with inputType uint8 Inside",
+    ),
+    "input": Option(
+        "input",
+        InputKind,
+        (Format.COREML,),
+        "Image: the file takes an image (CVPixelBuffer, CGImage) in RGB or grey, as Vision and Xcode's preview give "
+        "it, and scales and normalises its pixels.",
+        "Tensor",
+    ),
+    "nms": Option(
+        "nms",
+        bool,
+        (Format.ONNX,),
+        "Whether the file suppresses overlapping boxes itself and gives boxes, scores, labels and count, best first, "
+        "as files of torchvision's detectors do.",
+        "false",
+        anchored=True,
+    ),
+}
+"""The options by their names in the API."""
+
+_ONE_IMAGE = "{} and nms exclude each other: boxes are suppressed in one image; remove one"
+
+CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = (
+    ({"batch": None}, {"nms": True}, _ONE_IMAGE.format("batch")),
+    ({"dynamicBatch": True}, {"nms": True}, _ONE_IMAGE.format("dynamicBatch")),
+    ({"batch": None}, {"dynamicBatch": True}, "batch and dynamicBatch exclude each other; remove one"),
+    (
+        {"inputType": InputType.UINT8},
+        {"preprocessing": PreprocessingPlace.OUTSIDE},
+        "inputType uint8 needs preprocessing Inside: normalised values are no whole numbers; remove one",
+    ),
+)
+"""Pairs of options that exclude each other, each by value (``None``: any), and the message."""
+
+
+def problems(architecture: str, target: Target, options: Options) -> Iterator[tuple[str, str]]:
+    """Yield each option that a target cannot have, with the reason and the way out."""
+    row, given = ARCHITECTURES[architecture], options.to_dict()
+    for name, value in given.items():
+        option = OPTIONS[name]
+        if target.format not in option.formats:
+            yield name, describe_formats(name)
+        elif option.refuses(row):
+            yield name, f"{str(value).lower() if value is True else value} is not possible for {row.name}; remove it"
+    for first, second, message in CONFLICTS:
+        if _holds(first, given) and _holds(second, given):
+            yield next(iter(second)), message
+
+
+def describe_formats(name: str) -> str:
+    """Return the message about an option of another format."""
+    return f"is an option of {' and '.join(OPTIONS[name].formats)} only; remove it, or choose that format"
+
+
+def refused_by(option: Option) -> tuple[str, ...]:
+    """Return the architectures that cannot have an option."""
+    return tuple(row.name for row in ARCHITECTURES.values() if option.refuses(row))
+
+
+def options_of(fmt: Format) -> Mapping[str, Option]:
+    """Return the options of a format."""
+    return {name: option for name, option in OPTIONS.items() if fmt in option.formats}
+
+
+def _holds(wanted: Mapping[str, object], given: Mapping[str, object]) -> bool:
+    return all(name in given and value in (None, given[name]) for name, value in wanted.items())

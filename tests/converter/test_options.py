@@ -1,0 +1,303 @@
+"""The options of a target: each file is run, and answers as the model does."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from converter.test_backends import READERS
+from modelexport.api.result import Reference
+from modelexport.matrix.options import OPSETS, InputKind, InputType, Layout, Options, PreprocessingPlace
+from modelexport.matrix.support import BACKENDS, Format, Recipe
+from modelexport_converter.architectures.detection import BOXES, SCORES
+from modelexport_converter.architectures.suppression import suppress_boxes
+from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
+from modelexport_converter.failures import Failure
+from modelexport_converter.file_input import Batches, check_options, to_file_input
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.publishing.report import describe_model
+from modelexport_converter.verification.agreement import compare
+from modelexport_converter.verification.inspection import check_facts
+
+HEIGHT, WIDTH = 16, 24
+PIXELS = Options(layout=Layout.NHWC, input_type=InputType.UINT8)
+FLOAT_PIXELS = Options(preprocessing=PreprocessingPlace.INSIDE)
+BYTES_FIRST = Options(input_type=InputType.UINT8)
+CHANNELS_LAST = Options(layout=Layout.NHWC)
+
+
+class Net(torch.nn.Module):
+    """A network that reads its input in two ways, so that more than one operator depends on the layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 64, 3, stride=2)
+        self.linear = torch.nn.Linear(64, 4)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        pooled = torch.relu(self.conv(image)).mean((2, 3))
+        return (torch.softmax(self.linear(pooled) + image[:, :1].mean((2, 3)), 1),)
+
+
+def build(options: Options, **changes: Any) -> LoadedModel:
+    torch.manual_seed(0)
+    output = Output("probabilities", ("batch", "class"), "Probability of each class.")
+    how = Preprocessing("stretch", mean=(0.48, 0.45, 0.4), std=(0.22, 0.23, 0.25))
+    module = Net().eval().requires_grad_(False)
+    return replace(
+        LoadedModel(module, (HEIGHT, WIDTH), (output,), ("a", "b", "c", "d"), how, options=options), **changes
+    )
+
+
+def prepared_images(count: int = 6) -> list[Array]:
+    """Images of other brightness and colour each, as the pipeline prepares them."""
+    generator, how = np.random.default_rng(0), build(Options()).preprocessing
+    colours = generator.integers(0, 256, (count, 1, 1, 3))
+    raw = np.clip(colours + generator.integers(-40, 40, (count, HEIGHT, WIDTH, 3)), 0, 255)
+    mean, std = (np.asarray(values, np.float32) for values in (how.mean, how.std))
+    prepared = ((raw.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    return [np.ascontiguousarray(image[None]) for image in prepared]
+
+
+def produce(fmt: Format, recipe: Recipe, options: Options, folder: Path) -> tuple[LoadedModel, Path]:
+    """Convert as the pipeline does."""
+    model, network = build(options), build(options.of_network)
+    backend, suffix = load_backend(fmt), BACKENDS[fmt].suffix.removesuffix(".zip")
+    base = BACKENDS[fmt].base(recipe)
+    backend.convert(network, base, path := folder / f"base{suffix}")
+    if recipe is not base:
+        backend.quantise(network, path, recipe, prepared_images(), path := folder / f"quantised{suffix}")
+    if options != options.of_network:
+        load_input_adapter(fmt)(model, path, path := folder / f"adapted{suffix}")
+    return model, path
+
+
+def check_answers(model: LoadedModel, run: Run, tolerance: float) -> None:
+    for image in prepared_images():
+        with torch.inference_mode():
+            (expected,) = model.module(torch.from_numpy(image))
+        np.testing.assert_allclose(run(image)[0], expected.numpy(), atol=tolerance)
+
+
+def check_file(fmt: Format, recipe: Recipe, options: Options, folder: Path) -> tuple[LoadedModel, Path, FileContents]:
+    model, path = produce(fmt, recipe, options, folder)
+    facts = load_backend(fmt).inspect(path)
+    check_facts(facts, model, recipe)
+    check_answers(model, load_backend(fmt).open_file(model, path), 1e-5 if recipe is Recipe.FP32 else 0.02)
+    return model, path, facts
+
+
+INPUTS = [
+    pytest.param(fmt, recipe, options, id=f"{fmt}-{recipe}-{options}")
+    for fmt in (Format.ONNX, Format.LITERT)
+    for recipe, options in (
+        (Recipe.FP32, PIXELS),
+        (Recipe.FP32, FLOAT_PIXELS),
+        (Recipe.FP32, BYTES_FIRST),
+        (Recipe.FP32, CHANNELS_LAST),
+        (Recipe.FP16, PIXELS),
+        (Recipe.DYNAMIC_WI8_AFP32, PIXELS),
+        (Recipe.STATIC_WI8_AI8, PIXELS),
+    )
+]
+
+
+@pytest.mark.parametrize(("fmt", "recipe", "options"), INPUTS)
+def test_changed_input_gives_the_answers_of_the_model(
+    fmt: Format, recipe: Recipe, options: Options, tmp_path: Path
+) -> None:
+    model, path, facts = check_file(fmt, recipe, options, tmp_path)
+    last, whole = options.layout is Layout.NHWC, options.input_type is InputType.UINT8
+    shape = (1, HEIGHT, WIDTH, 3) if last else (1, 3, HEIGHT, WIDTH)
+    assert (facts.inputs, facts.input_types) == ({"image": shape}, {"image": "uint8" if whole else "float32"})
+    usage = READERS[fmt](path)
+    entry = json.loads(usage["input"])
+    assert (entry["shape"], entry["type"]) == (list(shape), "uint8" if whole else "float32")
+    steps = {"resize": "stretch", "channels": 3, "pixelRange": "0-255"}
+    assert (json.loads(usage["preprocessing"]) == steps) is model.options.takes_pixels
+    reported = describe_model(model, facts)
+    assert (reported["input"]["shape"], reported["input"]["type"]) == (shape, entry["type"])
+    assert reported["input"]["axes"] == (
+        ("batch", "height", "width", "RGB") if last else ("batch", "RGB", "height", "width")
+    )
+
+
+def test_litert_camera_frame_needs_no_transpose(tmp_path: Path) -> None:
+    def count(options: Options) -> int:
+        folder = tmp_path / str(options)
+        folder.mkdir()
+        return (
+            load_backend(Format.LITERT)
+            .inspect(produce(Format.LITERT, Recipe.FP32, options, folder)[1])
+            .op_types["TRANSPOSE"]
+        )
+
+    assert count(CHANNELS_LAST) <= count(BYTES_FIRST)
+
+
+def test_file_runs_for_its_user_with_plain_pixels(tmp_path: Path) -> None:
+    model, path = produce(Format.ONNX, Recipe.FP32, PIXELS, tmp_path)
+    (image, *_) = prepared_images()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    frame = to_file_input(model, image)
+    assert (frame.shape, str(frame.dtype)) == ((1, HEIGHT, WIDTH, 3), "uint8")
+    (found,) = session.run(None, {"image": frame})
+    np.testing.assert_allclose(found, model.module(torch.from_numpy(image))[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
+@pytest.mark.parametrize("options", [Options(dynamic_batch=True), Options(batch=2)], ids=str)
+def test_several_images_at_once_get_their_own_answers(recipe: Recipe, options: Options, tmp_path: Path) -> None:
+    model, _, facts = check_file(Format.ONNX, recipe, options, tmp_path)
+    size = options.batch or 0
+    assert facts.inputs == {"image": (size, 3, HEIGHT, WIDTH)}
+    assert facts.outputs == {"probabilities": (size, 4)}
+    assert describe_model(model, facts)["outputs"][0]["shape"] == (size or None, 4)
+
+
+def test_dynamic_batch_takes_pixels_too(tmp_path: Path) -> None:
+    _, _, facts = check_file(Format.ONNX, Recipe.FP32, replace(PIXELS, dynamic_batch=True), tmp_path)
+    assert facts.inputs == {"image": (0, HEIGHT, WIDTH, 3)}
+
+
+@pytest.mark.parametrize("opset", range(OPSETS[0], OPSETS[1] + 1))
+def test_every_opset_is_as_asked_and_runs(opset: int, tmp_path: Path) -> None:
+    _, path, _ = check_file(Format.ONNX, Recipe.FP32, Options(opset=opset), tmp_path)
+    content = onnx.load(path)
+    onnx.checker.check_model(content, full_check=True)
+    assert [entry.version for entry in content.opset_import if not entry.domain] == [opset]
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_int8_runs_at_the_oldest_and_newest_opset(opset: int, tmp_path: Path) -> None:
+    _, path, _ = check_file(Format.ONNX, Recipe.STATIC_WI8_AI8, Options(opset=opset), tmp_path)
+    assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [opset]
+
+
+@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16])
+def test_core_ml_takes_an_image(recipe: Recipe, tmp_path: Path) -> None:
+    _, path, facts = check_file(Format.COREML, recipe, Options(input=InputKind.IMAGE), tmp_path)
+    assert facts.image_inputs == {"image": "RGB"}
+    assert json.loads(READERS[Format.COREML](path)["input"])["type"] == "image"
+
+
+def test_core_ml_refuses_images_with_alpha() -> None:
+    check_options(build(Options(input=InputKind.IMAGE)))
+    model = build(Options(input=InputKind.IMAGE), preprocessing=Preprocessing("stretch").taking(4))
+    with pytest.raises(Failure, match=r"images of 4 channels .* remove the option input, or set it to Tensor"):
+        check_options(model)
+
+
+@pytest.mark.parametrize("options", [Options(dynamic_batch=True), Options(batch=2)], ids=str)
+def test_programs_refuse_several_images(options: Options) -> None:
+    check_options(build(options))
+    with pytest.raises(Failure, match=r"not possible for a \.pt2 program, which takes one image; remove it"):
+        check_options(build(options, reference=Reference.PROGRAM))
+
+
+class Detector(torch.nn.Module):
+    """A detector whose neighbouring anchors overlap, so that suppression has something to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 64, 3, padding=1)
+        self.head = torch.nn.Conv2d(64, 2 + 2, 1)
+        y, x = torch.meshgrid((torch.arange(HEIGHT) + 0.5) / HEIGHT, (torch.arange(WIDTH) + 0.5) / WIDTH, indexing="ij")
+        self.centres: torch.Tensor
+        self.register_buffer("centres", torch.stack([x.flatten(), y.flatten()])[None])
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = self.head(torch.relu(self.conv(image))).view(1, 4, HEIGHT * WIDTH)
+        boxes = torch.cat([self.centres, raw[:, :2].sigmoid() * 0.5 + 0.2], 1)
+        return boxes, (raw[:, 2:] * 4).sigmoid()
+
+
+def build_detector() -> LoadedModel:
+    torch.manual_seed(0)
+    module, names = Detector().eval().requires_grad_(False), ("a", "b")
+    how = build(Options()).preprocessing
+    return LoadedModel(module, (HEIGHT, WIDTH), (BOXES, SCORES), names, how, options=Options(nms=True))
+
+
+def suppress_in_numpy(boxes: Array, scores: Array) -> list[tuple[int, float, tuple[float, ...]]]:
+    """The detections of one image: class, score and corners, best first; written apart from the code that is tested."""
+    corners = np.concatenate([boxes[:2] - boxes[2:] / 2, boxes[:2] + boxes[2:] / 2]).T
+    labels, best = scores.argmax(0), scores.max(0)
+    kept: list[int] = []
+    for index in sorted(np.flatnonzero(best > 0.25), key=lambda place: -best[place]):
+        if all(labels[index] != labels[other] or iou(corners[index], corners[other]) <= 0.7 for other in kept):
+            kept.append(int(index))
+    return [(int(labels[index]), float(best[index]), tuple(corners[index])) for index in kept[:300]]
+
+
+def iou(one: Array, other: Array) -> float:
+    shared = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None).prod()
+    return float(shared / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - shared))
+
+
+def produce_detector(folder: Path) -> Path:
+    """The FP32 file of a detector that suppresses boxes."""
+    load_backend(Format.ONNX).convert(suppress_boxes(build_detector()), Recipe.FP32, path := folder / "detector.onnx")
+    return path
+
+
+@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
+def test_boxes_are_suppressed_in_the_file(recipe: Recipe, tmp_path: Path) -> None:
+    plain, model = build_detector(), suppress_boxes(build_detector())
+    backend, path = load_backend(Format.ONNX), tmp_path / "produced.onnx"
+    base = produce_detector(tmp_path)
+    if recipe is Recipe.FP32:
+        path = base
+    else:
+        backend.quantise(model, base, recipe, prepared_images(), path)
+    facts = backend.inspect(path)
+    check_facts(facts, model, recipe)
+    assert facts.op_types["NonMaxSuppression"] == 1
+    run = backend.open_file(model, path)
+    assert compare(model, run, prepared_images()).value > (0.9999 if recipe is Recipe.FP32 else 0.9)
+    for image in prepared_images() if recipe is Recipe.FP32 else ():
+        wanted = suppress_in_numpy(*(values[0].numpy() for values in plain.module(torch.from_numpy(image))))
+        boxes, scores, labels, count = run(image)
+        number = int(count[0])
+        assert number == len(wanted) > 0
+        assert labels[0, :number].astype(int).tolist() == [label for label, _, _ in wanted]
+        np.testing.assert_allclose(scores[0, :number], [score for _, score, _ in wanted], atol=1e-5)
+        np.testing.assert_allclose(boxes[0, :number], [corners for _, _, corners in wanted], atol=1e-4)
+        assert not scores[0, number:].any()
+
+
+def test_file_of_another_type_than_asked_is_refused(tmp_path: Path) -> None:
+    model, path = produce(Format.ONNX, Recipe.FP32, CHANNELS_LAST, tmp_path)
+    facts = load_backend(Format.ONNX).inspect(path)
+    with pytest.raises(Failure, match="its input is of the type float32 instead of uint8"):
+        check_facts(facts, replace(model, options=PIXELS), Recipe.FP32)
+
+
+def batch_run(change: Callable[[Array], Array]) -> Batches:
+    model = build(Options(dynamic_batch=True))
+
+    def run(images: Array) -> tuple[Array, ...]:
+        return (change(model.module(torch.from_numpy(images))[0].numpy()),)
+
+    return Batches(run, model)
+
+
+def test_batches_find_a_file_that_answers_for_the_first() -> None:
+    model = build(Options(dynamic_batch=True))
+    check_answers(model, batch_run(lambda answers: answers), 1e-6)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check_answers(model, batch_run(lambda answers: np.repeat(answers[:1], len(answers), 0)), 1e-3)
+    with pytest.raises(ValueError, match=r"an output of shape \(1, 4\) for 3 images"):
+        check_answers(model, batch_run(lambda answers: answers[:1]), 1e-3)
+
+
+def test_input_that_is_of_no_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match="not of pixels from 0 to 255"):
+        to_file_input(build(PIXELS), prepared_images()[0] + np.float32(0.01))
