@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from modelexport.api.result import read_artifact, read_verification
-from modelexport.cli.report_page import read_target, render
-from modelexport.client.published import Published
+from modelexport.published import Published
+from modelexport.report_page import read_target, render
 from report_pages import HOSTILE, detections, make_report
 
 CHROMIUM = "/usr/bin/chromium"

@@ -224,7 +224,11 @@ class ConversionResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
-        return {**plain, "accuracy": self.accuracy and self.accuracy.to_dict()}
+        return {
+            **plain,
+            "verification": self.verification and self.verification.to_dict(),
+            "accuracy": self.accuracy and self.accuracy.to_dict(),
+        }
 
     def to_json(self) -> str:
         """Return the result as JSON of at most 4096 bytes; a message that is too long ends in an ellipsis."""
@@ -236,8 +240,7 @@ class ConversionResult:
         return text
 
     def _dump(self, message: str) -> str:
-        verification = self.verification and self.verification.to_dict()
-        content = {"schemaVersion": SCHEMA_VERSION, **self.to_dict(), "message": message, "verification": verification}
+        content = {"schemaVersion": SCHEMA_VERSION, **self.to_dict(), "message": message}
         if self.accuracy is None:
             del content["accuracy"]  # an operator of an earlier version does not know it
         return json.dumps(content, ensure_ascii=False)

@@ -12,8 +12,8 @@ from rich.text import Text
 from modelexport.cli.selection import add_arguments, read_targets
 from modelexport.cli.summary import MIB, describe_verification, show_accuracy, show_origin
 from modelexport.client.display import describe
-from modelexport.client.published import Published
 from modelexport.console import open_console
+from modelexport.published import Published
 
 EPILOG = """examples:
   modelexport get shapes --namespace team
@@ -63,6 +63,8 @@ def _show(found: Sequence[Published]) -> None:
     for one in found:
         if one.artifact:
             console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
+    if page := next((one.page_uri for one in found if one.page_uri), None):
+        console.print(f"{'Page':<14} {page}", highlight=False, markup=False, soft_wrap=True)
     show_origin(console, [(one.target, one.verification) for one in found])
     show_accuracy(console, [(one.target, one.accuracy) for one in found])
 

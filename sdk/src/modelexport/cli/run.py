@@ -15,11 +15,11 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.spec import ModelExport
 from modelexport.cli import summary
 from modelexport.cli.documents import read_exports
-from modelexport.cli.report import PAGE_FILE, write_run_page
-from modelexport.client.published import path_of
+from modelexport.cli.report import show_page
 from modelexport.console import open_console
 from modelexport.errors import BadInput
 from modelexport.local.conversions import Conversion
+from modelexport.local.page import write_run_page
 from modelexport.local.run import (
     DEFAULT_OUTPUT,
     DEFAULT_STORE,
@@ -28,8 +28,9 @@ from modelexport.local.run import (
     prepare_store,
     run_all,
 )
-from modelexport.names import EXPORT_KIND
+from modelexport.names import EXPORT_KIND, PAGE_FILE
 from modelexport.planning.plan import plan_export
+from modelexport.published import path_of
 
 FAILED, INTERRUPTED = 1, 130
 OUTPUT_PATTERN = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/]+)*"
@@ -112,7 +113,9 @@ def _write_pages(console: Console, conversions: Sequence[Conversion], store: Pat
     for conversion in conversions:
         exports.setdefault(conversion.request.export, []).append(conversion)
     for own in exports.values():
-        write_run_page(console, path_of(store, own[0].request.output).parent / PAGE_FILE, own, store)
+        page = path_of(store, own[0].request.output).parent / PAGE_FILE
+        if write_run_page(page, own, store):
+            show_page(console, page)
 
 
 def _plan(options: argparse.Namespace, export: ModelExport) -> Sequence[ConversionRequest]:

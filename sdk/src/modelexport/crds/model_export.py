@@ -469,6 +469,9 @@ def _status() -> Schema:
                 0,
                 8,
             ),
+            "pageURI": text(
+                "URI of the page about all targets, report.html, once the first of them is published.", MESSAGE_LIMIT
+            ),
             "targets": keyed_list(
                 "The state of every target.", ("format", "precision"), _target_status(), 0, len(TARGETS)
             ),

@@ -13,6 +13,7 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
 from modelexport.matrix.support import ARCHITECTURES, Cell, Recipe, SupportLevel, Target, Threshold, lookup
+from modelexport.names import REPORT_FILE
 
 HASH_DIGITS = 10
 
@@ -68,6 +69,18 @@ def export_folder(output: str, namespace: str, name: str) -> str:
     """Return the URI of the folder of one export, with a trailing slash; ``output`` as for ``plan_export``."""
     folder = expand(output, namespace) if PLACEHOLDER in output else f"{output}/{namespace}"
     return f"{folder}/{name}/"
+
+
+def report_uris(export: ModelExport, output: str) -> Mapping[str, str]:
+    """Return the URI of the report of each target, published or not, by the name of the target.
+
+    Args:
+        export: the parsed ModelExport.
+        output: URI of the folder of one of its conversions, with a trailing slash.
+    """
+    folder = output.removesuffix("/").rpartition("/")[0]
+    hashes = ((target, spec_hash(export, lookup(export.model.architecture, target))) for target in export.targets)
+    return {str(target): f"{folder}/{target.slug}-{digest}/{REPORT_FILE}" for target, digest in hashes}
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
