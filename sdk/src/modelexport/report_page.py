@@ -218,7 +218,7 @@ _COLUMNS: Mapping[str, Callable[[Target], str | None]] = {
 
 
 def _show_accuracy(found: Accuracy | None) -> str | None:
-    return f"{found.metric} {found.value} (drop {found.drop})" if found else None
+    return f"{found.value} (drop {found.drop})" if found else None
 
 
 def _show_fidelity(found: Verification | None) -> str | None:

@@ -119,7 +119,7 @@ def test_accuracy_and_float_layers_are_shown_if_reported() -> None:
     target = replace(target, published=replace(target.published, accuracy=accuracy))
     texts = Page(render("shapes", [target])).texts
     assert f"Accuracy {accuracy.describe()}." in texts
-    assert "mAP50-95 0.6000 (drop 0.0100)" in texts
+    assert "0.6000 (drop 0.0100)" in texts
     assert "Accuracy (mAP50-95)" in texts
     assert f"Layers that are not quantised: model.22.cv3, {HOSTILE}." in texts
 
