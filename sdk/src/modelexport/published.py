@@ -50,7 +50,7 @@ class Published:
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
         return {
             **plain,
-            "verification": self.verification and self.verification.to_dict(),
+            "verification": self.verification and self.verification.to_record(),
             "accuracy": self.accuracy and self.accuracy.to_dict(),
         }
 

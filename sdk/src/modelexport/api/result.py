@@ -150,6 +150,11 @@ class Verification:
         }
         return {**numbers, **{name: value for name, value in origin.items() if value}}
 
+    def to_record(self) -> dict[str, Any]:
+        """Return plain data for JSON output: the fields of ``to_dict``, empty ones as ``None`` or empty lists."""
+        empty = {"reference": None, "assumptions": [], "warnings": [], "fidelity": None, "fidelityAbsent": None}
+        return {**empty, **self.to_dict()}
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -226,7 +231,7 @@ class ConversionResult:
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
         return {
             **plain,
-            "verification": self.verification and self.verification.to_dict(),
+            "verification": self.verification and self.verification.to_record(),
             "accuracy": self.accuracy and self.accuracy.to_dict(),
         }
 
@@ -240,7 +245,8 @@ class ConversionResult:
         return text
 
     def _dump(self, message: str) -> str:
-        content = {"schemaVersion": SCHEMA_VERSION, **self.to_dict(), "message": message}
+        verification = self.verification and self.verification.to_dict()
+        content = {"schemaVersion": SCHEMA_VERSION, **self.to_dict(), "message": message, "verification": verification}
         if self.accuracy is None:
             del content["accuracy"]  # an operator of an earlier version does not know it
         return json.dumps(content, ensure_ascii=False)
