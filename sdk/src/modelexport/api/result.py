@@ -152,7 +152,13 @@ class Verification:
 
     def to_record(self) -> dict[str, Any]:
         """Return plain data for JSON output: the fields of ``to_dict``, empty ones as ``None`` or empty lists."""
-        empty = {"reference": None, "assumptions": [], "warnings": [], "fidelity": None, "fidelityAbsent": None}
+        empty: dict[str, Any] = {
+            "reference": None,
+            "assumptions": [],
+            "warnings": [],
+            "fidelity": None,
+            "fidelityAbsent": None,
+        }
         return {**empty, **self.to_dict()}
 
 
