@@ -119,7 +119,7 @@ def run(work: Conversion) -> None:
     with stage("inspect"):
         facts = inspect(work, backend, model, produced)
     with stage("verify"):
-        comparison, latency = run_both(work, backend, model, produced, outputs)
+        comparison = run_both(work, backend, model, produced, outputs)
         if work.dataset.is_own:
             require_informative(comparison)
         verification = check(comparison, request.threshold)
@@ -141,7 +141,7 @@ def run(work: Conversion) -> None:
         )[:REMARKS],
         "model": describe_model(model, facts),
         **({"evaluation": evaluated.section} if evaluated else {}),
-        "latency": latency,
+        "latency": comparison.latency,
         "samples": comparison.samples,
     }
     accuracy = evaluated.accuracy if evaluated else None
@@ -264,13 +264,8 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, produced: Pa
 
 def run_both(
     work: Conversion, backend: Backend, model: LoadedModel, produced: Path, outputs: ReferenceOutputs
-) -> tuple[Comparison, Mapping[str, Any] | None]:
-    """Run the produced file and the original model on the same images and compare their outputs.
-
-    Returns:
-        The comparison, and the latency of the file: the median of seconds per image and the number of images.
-        ``None`` for files without a runtime here, and where a single image was compared.
-    """
+) -> Comparison:
+    """Run the produced file and the original model on the same images and compare their outputs."""
     images = PreparedImages(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = Stopwatch(backend.open_file(model, produced))
@@ -285,8 +280,8 @@ def run_both(
             least_fidelity=(cell.fidelity or 0.0) if work.dataset.is_own else None,
         )
     if not (cell.backend.has_runtime and run_file.counted):
-        return comparison, None
-    return comparison, {"seconds": round(run_file.median(), 6), "images": run_file.counted}
+        return comparison
+    return replace(comparison, latency={"seconds": round(run_file.median(), 6), "images": run_file.counted})
 
 
 @dataclass(frozen=True)

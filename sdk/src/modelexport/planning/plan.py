@@ -78,9 +78,15 @@ def report_uris(export: ModelExport, output: str) -> Mapping[str, str]:
         export: the parsed ModelExport.
         output: URI of the folder of one of its conversions, with a trailing slash.
     """
-    folder = output.removesuffix("/").rpartition("/")[0]
-    hashes = ((target, spec_hash(export, lookup(export.model.architecture, target))) for target in export.targets)
-    return {str(target): f"{folder}/{target.slug}-{digest}/{REPORT_FILE}" for target, digest in hashes}
+    folder = _split(output)[0]
+    planned = (_plan_target(export, target, folder) for target in export.targets)
+    return {str(one.target): f"{folder}/{_split(one.output)[1]}/{REPORT_FILE}" for one in planned}
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Return the folder above a folder, without a slash at its end, and the name of the folder."""
+    parent, _, name = uri.removesuffix("/").rpartition("/")
+    return parent, name
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
