@@ -13,7 +13,8 @@ import pytest
 
 from modelexport.api.result import Accuracy, read_artifact, read_verification
 from modelexport.cli import main
-from modelexport.published import Published
+from modelexport.errors import BadInput
+from modelexport.published import Published, of_cluster
 from modelexport.report_page import Target, read_target, render
 from report_pages import HOSTILE, OUTPUT, detections, make_answer, make_report, make_sample
 
@@ -200,6 +201,26 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_invalid_sample_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         target_of(make_report(detections() | WRONG[case]))
+
+
+def test_get_names_page_of_status_or_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / OUTPUT.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(make_report()), encoding="utf-8")
+    arguments = ["get", "shapes", "--store", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "Page" not in capsys.readouterr().out
+    (folder.parent / "report.html").write_text("page", encoding="utf-8")
+    assert main(arguments) == 0
+    assert "Page           s3://exports/default/shapes/report.html" in capsys.readouterr().out.splitlines()
+    assert main([*arguments, "-o", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["page_uri"] == "s3://exports/default/shapes/report.html"
+    entry = {"format": "ONNX", "precision": "INT8", "state": "Running", "reason": "Running"}
+    (listed,) = of_cluster({"status": {"pageURI": "s3://a/b/report.html", "targets": [entry]}})
+    assert listed.page_uri == "s3://a/b/report.html"
+    with pytest.raises(BadInput, match="pageURI"):
+        of_cluster({"status": {"pageURI": "javascript:alert(1)", "targets": [entry]}})
 
 
 def test_report_of_local_run_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
