@@ -89,7 +89,7 @@ class Client:
             async with self._session.get(path, params=parameters) as response:
                 assert response.status == 200, await response.text()
                 while line := await response.content.readline():
-                    event = decode(line)
+                    event: Any = decode(line)
                     if event["type"] == "ERROR":
                         version = ""
                         break

@@ -22,7 +22,8 @@ from modelexport_operator.kube.encoding import encode
 from modelexport_operator.kube.types import POD_JOB_LABEL
 from unit.operator.objects import complete, ended, publish_into, result_text
 
-Body = dict[str, Any]
+Body = Any
+"""An object as plain data, as JSON has it."""
 Key = tuple[str, str]
 
 GROUPS = {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 WARM_UPS, RUNS = 3, 15
-LEAST_RUNS, PATIENCE_SECONDS = 3, 15
+LEAST_RUNS, TIME_LIMIT_SECONDS = 3, 15
 """Slow files run less often, as their times vary less."""
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     run = next(open_ for end, open_ in OPENERS.items() if path.name.endswith(end))(path)
     first = _time(run)
-    most = max(LEAST_RUNS, int(PATIENCE_SECONDS * 1000 / first))
+    most = max(LEAST_RUNS, int(TIME_LIMIT_SECONDS * 1000 / first))
     for _ in range(min(WARM_UPS, most // LEAST_RUNS) - 1):
         run()
     times = sorted(_time(run) for _ in range(min(RUNS, most)))

@@ -21,7 +21,7 @@ from integration.process import SOURCES, Operator
 from modelexport.matrix.support import TARGETS
 from unit.operator.objects import make_class, make_export, make_node
 
-PATIENCE_SECONDS = 900
+TIME_LIMIT_SECONDS = 900
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
     api.put("nodes", make_node())
     with tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder:
         async with serve(api) as address:
-            operator = Operator(address, Path(folder), PYTHONPATH=sources, MODELEXPORT_AUDIT_SECONDS="60")
+            operator = Operator(address, Path(folder), PYTHONPATH=sources, MODELEXPORT_WATCH_CHECK_SECONDS="60")
             running = operator.running()
             await asyncio.to_thread(running.__enter__)
             try:
@@ -54,7 +54,7 @@ async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str,
     before, begin, rss = cpu_seconds(pid), time.monotonic(), rss_mib(pid)
     for index in range(options.exports):
         api.put("modelexports", make_export(*map(str, TARGETS), name=f"export-{index}", uid=f"uid-of-{index}"))
-    end = begin + PATIENCE_SECONDS
+    end = begin + TIME_LIMIT_SECONDS
     while _finished(api) < options.exports and time.monotonic() < end:
         await asyncio.sleep(0.2)
     seconds = time.monotonic() - begin

@@ -25,7 +25,7 @@ from benchmarks.processes import cpu_seconds, cpu_seconds_of_children, peak_mib
 from benchmarks.scale_plane import start_scale_plane
 from integration.control_plane import ControlPlane
 
-PATIENCE_SECONDS = 600
+TIME_LIMIT_SECONDS = 600
 
 
 @dataclass
@@ -125,7 +125,7 @@ def _measure(contender: Contender, objects: int) -> Measurement:
         contender.running(plane) as pid,
     ):
         times, start, before = EventTimes(), time.monotonic(), cpu_seconds_of_children()
-        asyncio.run(asyncio.wait_for(_run(contender, plane, times, objects), PATIENCE_SECONDS))
+        asyncio.run(asyncio.wait_for(_run(contender, plane, times, objects), TIME_LIMIT_SECONDS))
         spent = {name: seconds - before[name] for name, seconds in cpu_seconds_of_children().items()}
         measurement = _sum_up(contender, times, start, pid, spent)
     print(measurement, flush=True)

@@ -38,7 +38,7 @@ CHURNED = 530
 """Exports deleted at the end: with their Jobs and Pods 10,000 objects."""
 IDLE_SECONDS = 130.0
 """Slightly more than two checks of the watches."""
-PATIENCE_SECONDS = 3600
+TIME_LIMIT_SECONDS = 3600
 NEIGHBOURS = "neighbours"
 MODEL_EXPORTS = ModelExports()
 
@@ -96,7 +96,7 @@ def measure_scale(steps: Sequence[int] = STEPS) -> dict[str, Any]:
 
 async def _measure(plane: ControlPlane, operator: Operator, steps: Sequence[int]) -> dict[str, Any]:
     results: dict[str, list[Any]] = {"steps": [], "restarts": [], "churn": []}
-    async with Client(plane) as client, asyncio.timeout(PATIENCE_SECONDS):
+    async with Client(plane) as client, asyncio.timeout(TIME_LIMIT_SECONDS):
         await client.create_all(JOBS.format(NEIGHBOURS), map(_foreign_job, range(FOREIGN)))
         await client.create_all(PODS.format(NEIGHBOURS), map(_foreign_pod, range(FOREIGN)))
         with operator.started():

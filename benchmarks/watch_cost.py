@@ -32,7 +32,7 @@ JOBS = (1000, 9000)
 KINDS = ("jobs", "pods")
 LIVING = 500
 """Jobs that run at once. All take the same step; the next step starts when the process has handled the last one."""
-PATIENCE_SECONDS = 60.0
+TIME_LIMIT_SECONDS = 60.0
 """Processor time after which a start is given up."""
 FAULT_SECONDS = 60.0
 """Seconds after which a change that the process has not noticed counts as lost."""
@@ -64,7 +64,7 @@ def measure_watches(numbers: Sequence[int], rounds: int) -> dict[str, Any]:
     rows = [(way, jobs, jobs == numbers[0]) for jobs in numbers for _ in range(rounds) for way in WAYS]
     return {
         "living": LIVING,
-        "patience_seconds": PATIENCE_SECONDS,
+        "time_limit_seconds": TIME_LIMIT_SECONDS,
         "fault_seconds": FAULT_SECONDS,
         "changed": CHANGED,
         "measurements": [asyncio.run(_measure(*row)) for row in rows],
@@ -116,9 +116,9 @@ class WatcherProcess:
         """Wait until the process has handled ``count`` events.
 
         Raises:
-            TimeoutError: the process has used ``PATIENCE_SECONDS`` of processor time.
+            TimeoutError: the process has used ``TIME_LIMIT_SECONDS`` of processor time.
         """
-        end = cpu_seconds(self.pid) + PATIENCE_SECONDS
+        end = cpu_seconds(self.pid) + TIME_LIMIT_SECONDS
         while await self.ask("count") < count:
             if cpu_seconds(self.pid) > end:
                 raise TimeoutError

@@ -14,12 +14,12 @@ INTRODUCTION = """## Watches beside kopf's
 One process watches Jobs and Pods by the operator's own watch, one by kopf's `on.event` handlers in front of the same
 cache, and one keeps them in kopf's indices, all against a fake API server. A new process lists Jobs and Pods that have
 ended. Then {living} new Jobs run from creation to end, each with one Pod: eight events a Job. Rounds are interleaved;
-ratios compare processor time with our own watch. A dash: the start was given up after {patience:.0f} CPU s.
+ratios compare processor time with our own watch. A dash: the start was given up after {limit:.0f} CPU s.
 [ADR 4](adr/0004-kopf.md) draws the conclusion."""
 
 FAULTS = """While no watch was open, {changed} Jobs and {changed} Pods changed, and as many were deleted. The table
 shows the seconds until a process with {jobs:,} Jobs had noticed them all, or the changes that it had missed after
-{patience:.0f} s."""
+{limit:.0f} s."""
 
 COLUMNS = (
     *("", "Jobs", "ready s", "start CPU s", "ratio", "start peak MiB"),
@@ -32,12 +32,12 @@ def watch_page(results: Result) -> Iterator[str]:
     measurements = results["measurements"]
     cases = list(dict.fromkeys((found["jobs"], found["way"]) for found in measurements))
     rounds = {case: [m for m in measurements if (m["jobs"], m["way"]) == case] for case in cases}
-    yield INTRODUCTION.format(living=results["living"], patience=results["patience_seconds"])
+    yield INTRODUCTION.format(living=results["living"], limit=results["time_limit_seconds"])
     yield table(
         COLUMNS, [(WAYS[way], f"{jobs:,}", *_row(rounds[jobs, way], rounds[jobs, "own"])) for jobs, way in cases]
     )
     least = cases[0][0]
-    yield FAULTS.format(jobs=least, changed=results["changed"], patience=results["fault_seconds"])
+    yield FAULTS.format(jobs=least, changed=results["changed"], limit=results["fault_seconds"])
     yield table(
         ("how the watches ended", *WAYS.values()),
         [(fault, *(_fault(rounds[least, way], fault) for way in WAYS)) for fault in measurements[0]["faults"]],

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
@@ -31,7 +31,7 @@ from modelexport_operator.runtime.informer import listen_forever
 from modelexport_operator.runtime.work_queue import WorkQueue
 
 RESOURCES = (JOBS, PODS)
-PRUNES = {JOBS: prune_conversion_job, PODS: prune_pod}
+PRUNES: dict[Resource, Callable[[Any], Any]] = {JOBS: prune_conversion_job, PODS: prune_pod}
 
 
 class Watcher(ABC):

@@ -79,7 +79,8 @@ def verdict_of(body: Body) -> Verdict:
         return TERMINATING
     if status.get("observedGeneration") != metadata["generation"]:
         return PROGRESSING
-    ready, reconciling, stalled = (find_condition(status, kind)["status"] for kind in (READY, RECONCILING, STALLED))
+    kinds = (READY, RECONCILING, STALLED)
+    ready, reconciling, stalled = (str(find_condition(status, kind)["status"]) for kind in kinds)
     return BY_CONDITIONS[ready, reconciling, stalled]
 
 
@@ -90,8 +91,7 @@ def argo_message_of(body: Body) -> str:
         return DELETED_MESSAGE
     if status.get("observedGeneration") != body["metadata"]["generation"]:
         return UNSEEN_MESSAGE
-    message: str = find_condition(status, READY)["message"]
-    return message
+    return str(find_condition(status, READY)["message"])
 
 
 def golden_bodies() -> dict[str, Body]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from converter.cells import TRAINED, ask, eval_inputs, inputs, load_model, scratch
-from converter.made_up import make_up
 from converter.refusals import refusal
+from converter.synthetic_weights import make_weights
 from converter.test_litert_int8_limits import Attention
 from converter.test_verification import quantise_joined
 from converter.trained import MODELS
@@ -55,7 +55,7 @@ def save(network: nn.Module, path: Path, *inputs: torch.Tensor) -> Path:
 @cache
 def load_network() -> LoadedModel:
     network = Network()
-    network.load_state_dict(make_up(network.state_dict()))
+    network.load_state_dict(make_weights(network.state_dict()))
     return load(read_checkpoint(save(network, Path(scratch().name) / "network.pt2")), ask("Custom"))
 
 
@@ -164,7 +164,7 @@ def test_shared_scale_for_boxes_and_scores_fails_verification(tmp_path: Path) ->
 
 def test_outputs_match_program() -> None:
     model, network = load_network(), Network().eval()
-    network.load_state_dict(make_up(network.state_dict()))
+    network.load_state_dict(make_weights(network.state_dict()))
     image = model.example_input()
     assert model.input_size == SIZE
     assert [output.axes for output in model.outputs] == [("unknown",) * 4, ("unknown",) * 2]

@@ -30,13 +30,13 @@ def test_widened_model_has_published_width_and_same_outputs(architecture: str, t
 def test_untrained_published_model_gives_different_outputs(
     architecture: str, variant: str, millions: float, tmp_path: Path
 ) -> None:
-    untrained.write_untrained(architecture, TRAINED[architecture].weights, tmp_path / "made-up.pt")
-    made_up, trained = load(read_checkpoint(tmp_path / "made-up.pt"), ask(architecture)), load_model(architecture)
-    assert (made_up.metadata["variant"], made_up.class_names) == (variant, trained.class_names)
-    assert _parameters(made_up.module) / 1e6 == pytest.approx(millions, rel=0.01)
+    untrained.write_untrained(architecture, TRAINED[architecture].weights, tmp_path / "random.pt")
+    random, trained = load(read_checkpoint(tmp_path / "random.pt"), ask(architecture)), load_model(architecture)
+    assert (random.metadata["variant"], random.class_names) == (variant, trained.class_names)
+    assert _parameters(random.module) / 1e6 == pytest.approx(millions, rel=0.01)
     images = map(torch.from_numpy, eval_inputs(architecture)[:2])
     with torch.inference_mode():
-        *_, first, second = (made_up.module(image)[-1] for image in images)
+        *_, first, second = (random.module(image)[-1] for image in images)
     assert 0.01 < (first - second).abs().mean() < 0.5
     assert 0.05 < first.std() < 0.5
 

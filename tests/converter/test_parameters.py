@@ -14,7 +14,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from converter.cells import TRAINED, ask, load
 from converter.detector_cells import drawn, untrained
-from converter.made_up import make_up
+from converter.synthetic_weights import make_weights
 from converter.test_segmentation import Plain, warmed
 from converter.test_torchvision_detectors import answer
 from converter.test_yolov4 import weights as yolov4_weights
@@ -65,7 +65,7 @@ def refuse(architecture: str, tensors: Mapping[str, torch.Tensor], **parameters:
 def of_ultralytics(kind: type[nn.Module], head: list[Any], activation: str) -> nn.Module:
     """A network of ultralytics with a head of its own on the smallest backbone of YOLOv8."""
     network = kind({**head_and_backbone(head), "activation": f"torch.nn.{TORCHS[activation]}"}, verbose=False)
-    network.load_state_dict(make_up(network.state_dict()))
+    network.load_state_dict(make_weights(network.state_dict()))
     return network.eval()
 
 
@@ -96,7 +96,7 @@ def test_ultralytics_detector_uses_given_activation() -> None:
         if isinstance(getattr(module, "act", None), nn.SiLU):
             module.act = nn.LeakyReLU(0.1)
     bins = {name: value for name, value in network.state_dict().items() if ".dfl." in name}
-    network.load_state_dict({**make_up(network.state_dict()), **bins})
+    network.load_state_dict({**make_weights(network.state_dict()), **bins})
     model = load_weights("YOLOv8", network.state_dict(), activation="LeakyReLU")
     with torch.inference_mode():
         found = network.eval()(random_image())[0]
@@ -159,7 +159,7 @@ def test_yolox_scales_pixels_as_in_training(stated: dict[str, str], seen: Any) -
 
 def test_yolox_with_ordinary_convolutions_is_detected() -> None:
     network = Network("nano", 3, SIZE, False)
-    tensors = make_up(
+    tensors = make_weights(
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
     )
     model = load_weights("YOLOX", tensors)

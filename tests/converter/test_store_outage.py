@@ -31,7 +31,7 @@ class Clock:
         self.pauses: list[float] = []
         self._on_pause = on_pause
 
-    def patience(self, seconds: float) -> RetryPolicy:
+    def policy(self, seconds: float) -> RetryPolicy:
         return RetryPolicy(seconds, lambda: sum(self.pauses), self.sleep)
 
     def sleep(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ def longest_wait(pauses: int) -> float:
 
 def test_outage_of_minutes_is_survived() -> None:
     clock = Clock()
-    assert clock.patience(900).attempt(fail_times(20)) == "done"
+    assert clock.policy(900).attempt(fail_times(20)) == "done"
     assert len(clock.pauses) == 20
     assert longest_wait(20) / 2 <= sum(clock.pauses) <= longest_wait(20)
     assert longest_wait(20) / 2 > 180, "each pause is at least half of its bound: minutes, whatever chance says"
@@ -68,7 +68,7 @@ def test_permanent_outage_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(retry, "announce", lambda event, **fields: told.append({"event": event, **fields}))
     clock = Clock()
     with pytest.raises(Failure, match=r"Check it\. It was retried for \d\d\d s\.$") as caught:
-        clock.patience(300).attempt(fail_times(1000))
+        clock.policy(300).attempt(fail_times(1000))
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
     assert 300 - LONGEST_DELAY <= sum(clock.pauses) <= 300
     assert len(told) == len(clock.pauses), "each pause is a line in the log"
@@ -80,7 +80,7 @@ def test_retry_delays_grow_with_jitter() -> None:
     for seed in range(2):
         random.seed(seed)
         clock = Clock()
-        clock.patience(900).attempt(fail_times(12))
+        clock.policy(900).attempt(fail_times(12))
         whole = [min(FIRST_DELAY * 2**index, LONGEST_DELAY) for index in range(12)]
         assert all(most / 2 <= pause <= most for pause, most in zip(clock.pauses, whole, strict=True))
         seconds.append(clock.pauses)
@@ -90,7 +90,7 @@ def test_retry_delays_grow_with_jitter() -> None:
 def test_failure_is_reported_at_once_without_retry_time() -> None:
     clock = Clock()
     with pytest.raises(Failure, match=r"Check it\.$"):
-        clock.patience(0).attempt(fail_times(1))
+        clock.policy(0).attempt(fail_times(1))
     assert clock.pauses == []
 
 
@@ -101,21 +101,21 @@ def test_permanent_error_is_not_retried() -> None:
         raise denied
 
     with pytest.raises(Failure, match="no"):
-        clock.patience(900).attempt(operation)
+        clock.policy(900).attempt(operation)
     assert clock.pauses == []
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon", "1e9"])
 def test_retry_time_must_be_number(text: str) -> None:
-    with pytest.raises(Failure, match="MODELEXPORT_STORE_PATIENCE is not a number of seconds from 0") as caught:
-        read_retry_policy({names.PATIENCE_ENV: text})
+    with pytest.raises(Failure, match="MODELEXPORT_STORE_TIMEOUT_SECONDS is not a number of seconds from 0") as caught:
+        read_retry_policy({names.STORE_TIMEOUT_ENV: text})
     assert caught.value.reason is Reason.CLASS_INVALID
 
 
 def test_mistyped_endpoint_fails_fast() -> None:
     clock = Clock()
     store: Any = open_store({"MODELEXPORT_STORE": f"http://127.0.0.1:{free_port()}"})
-    store._retry_policy = clock.patience(store._retry_policy.seconds)
+    store._retry_policy = clock.policy(store._retry_policy.seconds)
     with pytest.raises(Failure, match="cannot be reached"):
         store.read_text("s3://exports/report.json")
     assert sum(clock.pauses) < 5
@@ -133,7 +133,7 @@ def test_local_run_retries_only_after_first_answer(tmp_path: Path, monkeypatch: 
     request: ConversionRequest = None  # type: ignore[assignment]
     assert local_run.run_here({names.WORK_DIR_ENV: str(tmp_path)}, request, None) == "published"  # type: ignore[arg-type, comparison-overlap]
     assert seen == {names.FETCH: retry.SHORT_SECONDS, names.PUBLISH: local_run.RETRY_SECONDS}
-    local_run.run_here({names.WORK_DIR_ENV: str(tmp_path), names.PATIENCE_ENV: "7"}, request, None)  # type: ignore[arg-type]
+    local_run.run_here({names.WORK_DIR_ENV: str(tmp_path), names.STORE_TIMEOUT_ENV: "7"}, request, None)  # type: ignore[arg-type]
     assert seen == {names.FETCH: 7, names.PUBLISH: 7}
 
 
@@ -149,7 +149,7 @@ class Outage:
         """The store as a conversion sees it, from now on."""
         self._throttle.arm(way, 4 << 20, self._die)
         store: Any = open_store({**self.server.environ, "MODELEXPORT_STORE": f"http://{self._throttle.address}"})
-        store._retry_policy = self.clock.patience(900)
+        store._retry_policy = self.clock.policy(900)
         return store
 
     def _die(self) -> None:

@@ -92,7 +92,7 @@ def test_wrong_credentials_are_denied_and_never_shown(server: S3Server, tmp_path
 def test_unreachable_store_is_unavailable(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    store = open_store({"MODELEXPORT_STORE": address, "MODELEXPORT_STORE_PATIENCE": "0", **keys})
+    store = open_store({"MODELEXPORT_STORE": address, "MODELEXPORT_STORE_TIMEOUT_SECONDS": "0", **keys})
     with pytest.raises(Failure, match=address) as caught:
         store.download("s3://exports/key", tmp_path / "copy", LIMIT)
     assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
@@ -111,7 +111,7 @@ def test_non_s3_server_is_reported(tmp_path: Path) -> None:
         urllib3.PoolManager(retries=urllib3.Retry(total=20, backoff_factor=0.05)).request(
             "GET", f"http://127.0.0.1:{port}/"
         )
-        store = open_store({"MODELEXPORT_STORE": f"http://127.0.0.1:{port}", "MODELEXPORT_STORE_PATIENCE": "0"})
+        store = open_store({"MODELEXPORT_STORE": f"http://127.0.0.1:{port}", "MODELEXPORT_STORE_TIMEOUT_SECONDS": "0"})
         with pytest.raises(Failure, match="does not answer as an S3 server") as caught:
             store.download("s3://exports/key", tmp_path / "copy", LIMIT)
         assert caught.value.reason is Reason.STORAGE_UNAVAILABLE

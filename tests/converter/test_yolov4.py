@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from converter.cells import TRAINED, ask
-from converter.made_up import make_up
 from converter.refusals import refusal
+from converter.synthetic_weights import make_weights
 from modelexport_converter.architectures.layers import decoder_buffers
 from modelexport_converter.architectures.yolov4 import load
 from modelexport_converter.architectures.yolov4_network import Network, Tiny
@@ -24,7 +24,7 @@ NETWORKS: Mapping[str, type[Network]] = {"full": Network, "tiny": Tiny}
 # Of the state dicts that the code of pytorch-YOLOv4 makes for three classes: their length, and the first digits of the
 # SHA-256 of the sorted lines "name shape". Parameters in millions are for 80 classes, as published.
 PUBLISHED = {"full": (648, "fa6a886a3ab5ecce", 64.4), "tiny": (118, "3a8bebc2f6007836", 6.06)}
-# The outputs of that code with the made-up weights for a random image of SIZE, at the given anchors in our order (the
+# The outputs of that code with the synthetic weights for a random image of SIZE, at the given anchors in our order (the
 # tiny network's coarse scale comes first there, last here): centre x, centre y, width, height and scores.
 ANSWERS = {
     "full": {
@@ -45,7 +45,7 @@ ANSWERS = {
 def weights(variant: str, width: int = 4, classes: int = 3) -> dict[str, torch.Tensor]:
     """Made-up weights under the names that pytorch-YOLOv4 gives them."""
     network = NETWORKS[variant](width, classes, (32, 32))
-    made = make_up(
+    made = make_weights(
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
     )
     layers = [name for name in made if name.endswith("conv.weight")]

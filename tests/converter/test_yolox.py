@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from converter.cells import TRAINED, ask, produce
-from converter.made_up import make_up
 from converter.refusals import refusal
+from converter.synthetic_weights import make_weights
 from modelexport.matrix.support import Format, Recipe
 from modelexport_converter.architectures.layers import decoder_buffers, fuse
 from modelexport_converter.architectures.yolox import load
@@ -33,7 +33,7 @@ PUBLISHED = {
     "l": (750, "51ced5da4d6556be", 54.2),
     "x": (894, "946f1400621891b7", 99.1),
 }
-# The outputs of Megvii's own code with the made-up weights of three classes for a random image of SIZE, at the given
+# The outputs of Megvii's own code with the synthetic weights of three classes for a random image of SIZE, at the given
 # anchors: centre x, centre y, width, height in pixels, probability of an object and of each class.
 ANSWERS = {
     "nano": {
@@ -54,7 +54,7 @@ ANSWERS = {
 def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
     """Made-up weights of a network for pixels in 0..255, as Megvii's are."""
     network = Network(variant, classes, (32, 32))
-    made = make_up(
+    made = make_weights(
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}
     )
     return {**made, STEM: made[STEM] / 255}

@@ -279,7 +279,7 @@ def changed_definition(world: World) -> Iterator[None]:
         world.plane.kubectl("replace", f"--filename={REPOSITORY}/crds/{names.EXPORT_PLURAL}.yaml")
 
 
-def store_outage(way: Way, *, freezes: bool) -> Strike:
+def store_outage(way: Way, *, is_frozen: bool) -> Strike:
     """Kill or freeze the store in the middle of uploads or of downloads."""
 
     @contextmanager
@@ -288,7 +288,7 @@ def store_outage(way: Way, *, freezes: bool) -> Strike:
         server, throttle, struck = world.line.server, world.line.throttle, threading.Event()
 
         def act() -> None:
-            if freezes:
+            if is_frozen:
                 server.signal(signal.SIGSTOP)
             else:
                 server.kill()
@@ -301,7 +301,7 @@ def store_outage(way: Way, *, freezes: bool) -> Strike:
         try:
             yield
         finally:
-            if freezes:
+            if is_frozen:
                 time.sleep(world.size.freeze_seconds)
                 server.signal(signal.SIGCONT)
             else:
@@ -540,7 +540,7 @@ FAULTS = (
     *(
         Fault(
             f"the store is {word} {where}",
-            store_outage(way, freezes=word == "frozen"),
+            store_outage(way, is_frozen=word == "frozen"),
             bound=120,
             does=does[word],
             advice=f"Restore the store: {SYSTEM}.",

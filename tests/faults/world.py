@@ -19,7 +19,7 @@ from faults.judge import Order, Reported, find_unreported, is_all_reported
 from faults.line import Line, open_line
 from faults.witness import TROUBLE, Witness
 from integration.api import EVENTS, EXPORTS, Api, ApiError, Body
-from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
+from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
 from integration.kubelet import Kubelet, meanwhile, refuse, succeed
 from integration.process import Operator
 from integration.proxy import Proxy
@@ -39,7 +39,7 @@ HURRY = 10
 LOOK_SECONDS = 0.5
 EVENT_SECONDS = 20.0
 """From a status to its events, on a machine five times slower than usual."""
-WATCHFUL = {"MODELEXPORT_AUDIT_SECONDS": "5", "MODELEXPORT_PATIENCE_SECONDS": "8"}
+WATCHFUL = {"MODELEXPORT_WATCH_CHECK_SECONDS": "5", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "8"}
 """Watches are checked more often than by default, so that a silent one is noticed within a test."""
 
 
@@ -273,7 +273,7 @@ def leads(kept: Kept) -> bool:
 
 def wait_for_leader(world: World) -> Kept:
     """Wait until an operator leads."""
-    wait_until("a leader", lambda: any(leads(kept) for kept in world.operators), PATIENCE_SECONDS)
+    wait_until("a leader", lambda: any(leads(kept) for kept in world.operators), TIMEOUT_SECONDS)
     return next(kept for kept in world.operators if leads(kept))
 
 

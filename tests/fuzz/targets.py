@@ -29,7 +29,7 @@ from modelexport_converter.architectures import custom, yolov8
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.publishing import converted_output
-from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, parse_event
+from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, WatchEndedError, parse_event
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
 
@@ -263,13 +263,11 @@ def read_stream(data: bytes) -> None:
 def _parse(line: Line) -> None:
     try:
         kind, body = parse_event(line)
-    except UnreadableError as error:
-        check_words(error)
-    except ValueError as error:
+    except (UnreadableError, WatchEndedError, ValueError) as error:
         check_words(error)
     else:
         assert isinstance(kind, str)
-        assert kind == "ERROR" or body["metadata"]["resourceVersion"].isdigit()
+        assert body["metadata"]["resourceVersion"].isdigit()
 
 
 def read_yaml(data: bytes) -> None:

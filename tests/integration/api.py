@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from typing import Any
 
-from integration.control_plane import PATIENCE_SECONDS, ControlPlane, wait_until
+from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, wait_until
 from integration.tls import trusting
 
 Body = dict[str, Any]
@@ -95,5 +95,5 @@ class Api:
         """The reasons in the events of the namespace."""
         return {event["reason"] for event in self.list(EVENTS)}
 
-    def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
         wait_until(what, is_true, seconds)

@@ -14,7 +14,7 @@ import yaml
 
 from health_cases import ARGOCD
 from integration.api import Api, Body
-from integration.control_plane import PATIENCE_SECONDS, ControlPlane, run_process, wait_until
+from integration.control_plane import TIMEOUT_SECONDS, ControlPlane, run_process, wait_until
 from ports import free_port
 from testcluster.layout import module_dir
 from testcluster.tools import install_gitops
@@ -161,7 +161,7 @@ class Application:
         state: dict[str, Any] = self.body().get("status", {}).get("operationState", {})
         return state
 
-    def wait_for(self, sync: str, health: str, seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_for(self, sync: str, health: str, seconds: float = TIMEOUT_SECONDS) -> None:
         """Wait for a state."""
         wanted = State(sync, health)
         try:

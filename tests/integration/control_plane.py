@@ -27,7 +27,7 @@ from testcluster.tools import install
 TOKEN = "integration-admin"
 OPERATOR_TOKEN = "integration-operator"
 OPERATOR_USER = "system:serviceaccount:modelexport-system:modelexport-operator"
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 """Longer than a busy machine takes for anything: what comes at last is not late."""
 
 
@@ -141,7 +141,7 @@ def write_kubeconfig(path: Path, address: str, certificate: Path | None = None, 
     path.write_text(yaml.safe_dump(config))
 
 
-def wait_until(what: str, is_true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+def wait_until(what: str, is_true: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until a condition holds.
 
     Raises:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from integration.api import PODS, Api, ApiError, Body
 from modelexport import names
@@ -32,7 +33,8 @@ def run(api: Api, pod: Body, container: str = names.CONVERT) -> None:
 
 def succeed(api: Api, pod: Body, answer: str = result_text()) -> None:
     """Let a Pod publish its file at the requested place, or succeed with another termination message."""
-    answer = publish_into(output_of({"spec": {"template": pod}}), answer)
+    job: Any = {"spec": {"template": pod}}
+    answer = publish_into(output_of(job), answer)
     set_status(api, pod, phase="Succeeded", **_statuses(pod, names.PUBLISH, _ended(0, answer, "Completed")))
 
 

@@ -20,7 +20,7 @@ def model(**changes: Any) -> dict[str, Any]:
 
 
 def export(**spec: Any) -> Body:
-    body = make_export("ONNX/FP16", **spec)
+    body: Body = make_export("ONNX/FP16", **spec)
     body["metadata"] = {"name": "shapes"}
     return body
 

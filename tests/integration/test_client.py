@@ -59,7 +59,8 @@ def publish(server: S3Server, digest: str = hashlib.sha256(CONTENT).hexdigest())
     """Let a Pod put its file and its report into the store; the file may be another than its digest says."""
 
     def end(api: Api, pod: Body) -> None:
-        folder = output_of({"spec": {"template": pod}})
+        job: Any = {"spec": {"template": pod}}
+        folder = output_of(job)
         artifact = {"uri": f"{folder}shapes-fp16.onnx", "sha256": digest, "size_bytes": len(CONTENT)}
         report = json.dumps({"artifact": {"sha256": digest}, "schemaVersion": 2}).encode()
         for name, content in (("shapes-fp16.onnx", CONTENT), (names.REPORT_FILE, report)):

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from integration.process import Operator
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Accuracy
 from modelexport_operator.jobs.conversion_job import request_of
+from modelexport_operator.kube.objects import Job
 from unit.operator.objects import make_export, result_text
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -90,7 +92,7 @@ def test_published_loss_is_condition_event_and_metric(api: Api, plane: ControlPl
 def test_jobs_get_evaluation_with_drop_of_their_target(api: Api) -> None:
     order(api, labels="COCO")
     api.wait_for("both Jobs", lambda: len(api.list(JOBS)) == 2)
-    requests: list[ConversionRequest] = [found for job in api.list(JOBS) if (found := request_of(job))]
+    requests: list[ConversionRequest] = [found for job in api.list(JOBS) if (found := request_of(cast(Job, job)))]
     asked = {str(one.target): one.evaluation for one in requests}
     drop = {target: evaluation and evaluation.max_drop for target, evaluation in asked.items()}
     assert drop == {"ONNX/FP16": 0.002, "ONNX/INT8": 0.01}

@@ -19,7 +19,7 @@ from integration.proxy import Proxy
 from ports import free_port
 from unit.operator.objects import make_export
 
-OFTEN = {"MODELEXPORT_AUDIT_SECONDS": "0.5", "MODELEXPORT_PATIENCE_SECONDS": "1"}
+OFTEN = {"MODELEXPORT_WATCH_CHECK_SECONDS": "0.5", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "1"}
 
 
 def begin_export(api: Api) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from integration.api import EXPORTS, JOBS, PODS, Api, Body
-from integration.control_plane import PATIENCE_SECONDS, ControlPlane
+from integration.control_plane import TIMEOUT_SECONDS, ControlPlane
 from integration.kubelet import play_kubelet, succeed
 from integration.process import Operator
 from integration.proxy import Proxy
@@ -128,7 +128,7 @@ def test_stopped_leader_releases_lease_and_is_replaced_at_once(
     with leader_and_follower(plane, proxy, tmp_path) as (leader, follower):
         assert leader.process is not None
         leader.process.send_signal(signal.SIGTERM)
-        assert leader.process.wait(PATIENCE_SECONDS) == 0
+        assert leader.process.wait(TIMEOUT_SECONDS) == 0
         wait_to_lead(api, follower)
 
 
@@ -155,7 +155,7 @@ def test_frozen_leader_writes_nothing_after_waking_and_exits(
             with play_kubelet(api, succeed):
                 api.wait_for_reason("Succeeded")
             os.kill(sleeper.process.pid, signal.SIGCONT)
-            assert sleeper.process.wait(PATIENCE_SECONDS) == 75
+            assert sleeper.process.wait(TIMEOUT_SECONDS) == 75
             assert proxy.writes == []
     assert "is no longer the leader" in sleeper.log.read_text()
     api.wait_for("the last event", lambda: "Succeeded" in api.reasons_of_events())

@@ -43,7 +43,7 @@ ENDING = ("ONNX/FP16", "LiteRT/INT8", "ONNX/FP32")
 @pytest.fixture(scope="module")
 def watched(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Operator:
     """A separate operator, so that stopping it disturbs no other test."""
-    often = {"MODELEXPORT_AUDIT_SECONDS": "1", "MODELEXPORT_PATIENCE_SECONDS": "5"}
+    often = {"MODELEXPORT_WATCH_CHECK_SECONDS": "1", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "5"}
     return Operator(plane.address, tmp_path_factory.mktemp("watched"), plane.certificate, **often)
 
 

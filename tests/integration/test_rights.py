@@ -22,7 +22,7 @@ ROLES = {
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}",
 }
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-OFTEN = {"MODELEXPORT_AUDIT_SECONDS": "0.5", "MODELEXPORT_PATIENCE_SECONDS": "1"}
+OFTEN = {"MODELEXPORT_WATCH_CHECK_SECONDS": "0.5", "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "1"}
 ELECTED = {"MODELEXPORT_LEADER_ELECTION": "true", **OFTEN}
 
 Right = tuple[str, str]

@@ -14,7 +14,7 @@ from unit.operator.objects import make_export
 @pytest.fixture(scope="module")
 def deaf(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """An operator whose watch of Pods is silent; it checks its watches every ten minutes."""
-    operator = Operator(proxy.address, tmp_path_factory.mktemp("deaf"), MODELEXPORT_AUDIT_SECONDS="600")
+    operator = Operator(proxy.address, tmp_path_factory.mktemp("deaf"), MODELEXPORT_WATCH_CHECK_SECONDS="600")
     proxy.deaf_to = "pods"
     with operator.running():
         yield operator

@@ -31,7 +31,7 @@ def closed_server() -> Iterator[HTTPServer]:
         yield server
 
 
-def ask(server: HTTPServer, patience: int = 60) -> "subprocess.Popen[str]":
+def ask(server: HTTPServer, attempts: int = 60) -> "subprocess.Popen[str]":
     """Run the part of the script that asks the operator; a server of the test plays it."""
     install()
     [pod] = [body for body in load(render()) if body["kind"] == "Pod" and body["metadata"]["name"] == f"{RELEASE}-test"]
@@ -39,7 +39,7 @@ def ask(server: HTTPServer, patience: int = 60) -> "subprocess.Popen[str]":
     kept = [line for line in script.splitlines() if not line.startswith(("kinds", "with", "    kinds", "trust"))]
     asking = "\n".join(kept[: 1 + next(at for at, line in enumerate(kept) if line.startswith('print("operator'))])
     asking = asking.replace(ADDRESS, f"http://127.0.0.1:{server.server_port}")
-    asking = asking.replace("patience=60", f"patience={patience}")
+    asking = asking.replace("attempts=60", f"attempts={attempts}")
     command = [sys.executable, "-u", "-c", asking]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -57,7 +57,7 @@ def test_service_not_yet_routable_is_retried() -> None:
 
 
 def test_silent_operator_fails_with_reason() -> None:
-    with closed_server() as server, ask(server, patience=2) as asking:
+    with closed_server() as server, ask(server, attempts=2) as asking:
         _, problems = asking.communicate()
     assert asking.returncode == 1
     assert "Connection refused" in problems

@@ -51,7 +51,7 @@ class Canary:
     memory_mib: int = 0
     singing: bool = False
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def record(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Record an event that no reader may cause, and every file except the allowed ones."""
         if not self.singing:
             return
@@ -76,7 +76,7 @@ _hooked: list[bool] = []
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     for canary in _cages:
-        canary.hear(event, arguments)
+        canary.record(event, arguments)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from modelexport_operator.runtime.event_recorder import build_event
 from modelexport_operator.status.conditions import recorded_targets
 from modelexport_operator.status.events import Event
 from unit.operator.objects import (
+    Body,
     complete,
     ended,
     failed,
@@ -190,7 +191,7 @@ def logging_record(text: str) -> logging.LogRecord:
     return record
 
 
-def versioned(body: dict[str, Any], version: int = 1) -> dict[str, Any]:
+def versioned(body: Body, version: int = 1) -> Body:
     return {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
 
 
@@ -359,7 +360,7 @@ def test_untrusted_message_is_shown_but_not_believed(text: str) -> None:
     assert " nan" not in metrics.render().decode().lower()
     decision = sync(Snapshot(EXPORT, [job], [pod], [make_class()]), NOW)
     assert decision.status is not None
-    assert "other/" not in json.dumps(decision.status.get("targets", [{}])[0].get("artifact", {}))
+    assert "other/" not in json.dumps([target.get("artifact") for target in decision.status["targets"]])
 
 
 def test_baseline_message_is_believed() -> None:
@@ -494,7 +495,7 @@ def test_forged_status_entry_is_ignored(change: dict[str, Any]) -> None:
     assert len(recorded_targets({"targets": [ENTRY]})) == 1
     hostile = {"targets": [{**ENTRY, **change}], "conditions": [{"type": "Ready", **change}], "completionTime": "no"}
     assert recorded_targets(hostile) == {}
-    parent = {**EXPORT, "status": hostile, "spec": {**EXPORT["spec"], "ttlSecondsAfterFinished": 5}}
+    parent: Body = {**EXPORT, "status": hostile, "spec": {**EXPORT["spec"], "ttlSecondsAfterFinished": 5}}
     job = make_job(EXPORT, "ONNX/FP16")
     assert sync(Snapshot(parent, [job], [], [make_class()]), NOW).status is not None
     metrics = Metrics()
@@ -506,7 +507,7 @@ def test_forged_status_entry_is_ignored(change: dict[str, Any]) -> None:
 def test_any_status_can_be_reconciled_and_measured(fields: dict[str, Any], more: dict[str, Any]) -> None:
     entry = {**ENTRY, **fields}
     conditions = [{**entry, "type": "Ready"}, {**entry, "type": "Stalled"}]
-    parent = {**EXPORT, "status": {"targets": [entry, fields], "conditions": conditions, **more}}
+    parent: Body = {**EXPORT, "status": {"targets": [entry, fields], "conditions": conditions, **more}}
     sync(Snapshot(parent, [make_job(EXPORT, "ONNX/FP16")], [], [make_class()]), NOW)
     metrics = Metrics()
     metrics.watch_exports(lambda: [parent], lambda: NOW)
@@ -561,12 +562,12 @@ def test_workload_message_is_cleaned(text: str) -> None:
 @example([{"type": "Evicted", "status": "True", "reason": 5, "message": None}])
 def test_any_workload_conditions_are_read(conditions: Any) -> None:
     job = make_job(EXPORT, "ONNX/FP16", suspend=True, queue="team")
-    workload = {"metadata": {"name": "any"}, "status": {"conditions": conditions, "admissionChecks": conditions}}
+    workload: Body = {"metadata": {"name": "any"}, "status": {"conditions": conditions, "admissionChecks": conditions}}
     explain_kueue(job, [prune_workload(workload)])
 
 
 def test_user_text_creates_no_metric_series() -> None:
-    exports: list[Mapping[str, Any]] = [
+    exports: list[Body] = [
         {**EXPORT, "status": {"conditions": [{"type": "Ready", "reason": f"mine-{i}"}]}} for i in range(50)
     ]
     metrics = Metrics()

@@ -46,7 +46,7 @@ def run_here(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
             return failed
         if failed := _convert(scrub(environ) | places, request, stream):
             return failed
-        patient = {names.PATIENCE_ENV: str(RETRY_SECONDS), **environ, **places}
+        patient = {names.STORE_TIMEOUT_ENV: str(RETRY_SECONDS), **environ, **places}
         published = run_step(names.PUBLISH, patient, request)
         assert published is not None
         return published

@@ -104,8 +104,8 @@ async def run(settings: Settings) -> None:
             controller,
             metrics,
             scopes,
-            interval=settings.audit_seconds,
-            lag_tolerance=settings.patience_seconds,
+            interval=settings.watch_check_seconds,
+            lag_tolerance=settings.watch_lag_tolerance_seconds,
         )
         metrics.watch_leadership(lambda: leadership.is_leading)
         # Only the leader counts, so that sums over replicas are right.

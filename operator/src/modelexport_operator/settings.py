@@ -26,9 +26,9 @@ class Settings:
     """Port of /healthz, /readyz and /metrics."""
     resync_seconds: float = 600.0
     """How often every export that has not ended is synced without a change."""
-    audit_seconds: float = 60.0
+    watch_check_seconds: float = 60.0
     """How often the watches are compared with a list."""
-    patience_seconds: float = 15.0
+    watch_lag_tolerance_seconds: float = 15.0
     """How long a watch may be behind a list."""
     log_level: str = "INFO"
     log_format: str = "json"
@@ -131,8 +131,8 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "http_host": str,
     "http_port": _whole(1, 65535),
     "resync_seconds": _seconds,
-    "audit_seconds": _seconds,
-    "patience_seconds": _seconds,
+    "watch_check_seconds": _seconds,
+    "watch_lag_tolerance_seconds": _seconds,
     "log_level": _one_of(LOG_LEVELS, str.upper),
     "log_format": _one_of(LOG_FORMATS),
     "namespaces": _names,

@@ -47,9 +47,9 @@ SOURCES_ENV = "MODELEXPORT_SOURCES"
 """Optional: folders from which a conversion may read, separated by spaces; URIs that end with a slash."""
 HTTPS_NETWORKS_ENV = "MODELEXPORT_HTTPS_NETWORKS"
 """Optional: networks that ``https://`` sources may reach besides public addresses, separated by spaces."""
-PATIENCE_ENV = "MODELEXPORT_STORE_PATIENCE"
+STORE_TIMEOUT_ENV = "MODELEXPORT_STORE_TIMEOUT_SECONDS"
 """Optional: seconds to wait for a store that does not answer, per operation."""
-MOST_PATIENCE = 7 * 24 * 3600
+MOST_STORE_TIMEOUT_SECONDS = 7 * 24 * 3600
 EXPORT_UID_ENV = "MODELEXPORT_EXPORT_UID"
 """UID of the export, stored with every published file; only files with this UID are deleted with the export."""
 FILES_ENV = "MODELEXPORT_FILES"

@@ -16,7 +16,8 @@ from modelexport_operator.reconcile.deletion import clean_up
 from modelexport_operator.reconcile.export_class import output_folder
 from modelexport_operator.reconcile.snapshot import Snapshot
 
-Body = dict[str, Any]
+Body = Any
+"""An object as plain data: tests also build what the API server would not send, and no type would allow it."""
 SOME_OUTPUT = "s3://exports/team-a/team/shapes/onnx-fp16/"
 """Stands in termination messages for the folder of the Job."""
 
@@ -103,7 +104,7 @@ def make_job(export: Body, target: str, export_class: Body | None = None, **chan
 
     ``changes`` are ``status``, ``suspend``, ``queue`` (of Kueue), ``name`` and other fields of the metadata.
     """
-    job = deepcopy(build_all(export, export_class or make_class())[target])
+    job: Body = deepcopy(build_all(export, export_class or make_class())[target])
     job["status"] = changes.pop("status", {})
     job["spec"]["suspend"] = changes.pop("suspend", False)
     if queue := changes.pop("queue", None):
@@ -132,7 +133,7 @@ def make_condition(kind: str, status: str, reason: str, message: str) -> Body:
 
 def make_clean_job(export: Body, **changes: Any) -> Body:
     """The clean-up Job of an export that is being deleted, as observed; ``changes`` as for ``make_job``."""
-    job = deepcopy(clean_up(Snapshot(export, classes=[make_class()])).create[0])
+    job: Body = deepcopy(clean_up(Snapshot(export, classes=[make_class()])).create[0])
     job["status"] = changes.pop("status", {})
     job["metadata"] |= {"uid": "uid-of-the-clean-up", "creationTimestamp": "2026-01-02T03:04:01Z", **changes}
     return job

@@ -21,7 +21,7 @@ def test_delays_double_up_to_maximum_with_jitter(roll: float, stretch: float, mo
 
 
 def test_no_delay_makes_watch_seem_stale() -> None:
-    assert Settings.patience_seconds > LAST_SECONDS * (1 + JITTER)
+    assert Settings.watch_lag_tolerance_seconds > LAST_SECONDS * (1 + JITTER)
 
 
 class FakeCluster:

@@ -59,11 +59,12 @@ async def test_every_response_maps_to_error_type(status: int, kind: type[Cluster
             await cluster.suspend_job("team", "job", suspend=True)
 
 
-EXPORT = {"metadata": {"namespace": "team", "name": "shapes", "uid": "uid-1", "resourceVersion": "7"}, "spec": {"a": 1}}
+METADATA = {"namespace": "team", "name": "shapes", "uid": "uid-1", "resourceVersion": "7"}
+EXPORT: Body = {"metadata": METADATA, "spec": {"a": 1}}
 KIND = {"apiVersion": "modelexport.dev/v1alpha1", "kind": "ModelExport"}
 EXPORT_PATH = "/apis/modelexport.dev/v1alpha1/namespaces/team/modelexports/shapes"
-EVENT = {"metadata": {"namespace": "team", "name": "shapes.1"}}
-LEASE = {"metadata": {"namespace": "system", "name": "operator", "resourceVersion": "7"}, "spec": {}}
+EVENT: Body = {"metadata": {"namespace": "team", "name": "shapes.1"}}
+LEASE: Body = {"metadata": {"namespace": "system", "name": "operator", "resourceVersion": "7"}, "spec": {}}
 LEASES_PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
 
 
@@ -101,7 +102,7 @@ async def test_every_write_targets_its_object_and_payload(
 
     async def answer(request: web.Request) -> web.Response:
         asked.append((f"{request.method} {request.path}", request.content_type, await request.json()))
-        return web.json_response({"answer": 1})
+        return web.json_response({"metadata": {"name": "a", "resourceVersion": "8"}})
 
     async with serve(answer) as cluster:
         await call(cluster)
@@ -113,7 +114,7 @@ async def test_standby_writes_nothing_but_lease() -> None:
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(request.method)
-        return web.json_response({"metadata": {"resourceVersion": "1"}})
+        return web.json_response(LEASE)
 
     async with serve(answer) as cluster:
         cluster.seconds_to_write = lambda: 0.0
@@ -136,27 +137,27 @@ async def test_standby_writes_nothing_but_lease() -> None:
 async def test_write_is_cancelled_at_lease_expiry_but_not_reads() -> None:
     async def answer(request: web.Request) -> web.Response:
         await asyncio.sleep(0.2)
-        return web.json_response({})
+        return web.json_response(LEASE)
 
     async with serve(answer) as cluster:
         cluster.seconds_to_write = lambda: 0.05
         with pytest.raises(UnavailableError, match="no answer within"):
             await cluster.create_event(EVENT)
-        assert await cluster.write_lease(LEASE) == await cluster.read_lease("system", "operator") == {}
+        assert await cluster.write_lease(LEASE) == await cluster.read_lease("system", "operator") == LEASE
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-async def test_frozen_write_is_not_sent_after_waking(turns: int) -> None:
+@pytest.mark.parametrize("iterations", [1, 2])
+async def test_frozen_write_is_not_sent_after_waking(iterations: int) -> None:
     asked = []
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(request.path)
-        return web.json_response({})
+        return web.json_response(LEASE)
 
     async with serve(answer) as cluster:
         cluster.seconds_to_write = lambda: 0.05
         write = asyncio.create_task(cluster.create_event(EVENT))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         time.sleep(0.1)  # blocks the whole process, as SIGSTOP does
         with pytest.raises(UnavailableError, match="no answer within"):
@@ -199,10 +200,18 @@ async def test_list_and_watch_are_limited_to_namespace() -> None:
 
 async def test_status_write_returns_new_body_and_sends_token() -> None:
     async def answer(request: web.Request) -> web.Response:
-        return web.json_response({"token": request.headers.get("Authorization")})
+        return web.json_response({**EXPORT, "status": {"ready": request.headers.get("Authorization")}})
 
     async with serve(answer, token="secret") as cluster:
-        assert await cluster.write_status(EXPORT, {}) == {"token": "Bearer secret"}
+        assert (await cluster.write_status(EXPORT, {}))["status"] == {"ready": "Bearer secret"}
+
+
+@pytest.mark.parametrize("answer", [{}, {"metadata": {"name": "a"}}, {"metadata": {"name": 1, "resourceVersion": "1"}}])
+async def test_response_without_name_or_version_is_an_error(answer: Body) -> None:
+    async with serve(always(200, answer)) as cluster:
+        for write in (cluster.write_status(EXPORT, {}), cluster.write_lease(LEASE), cluster.create_lease(LEASE)):
+            with pytest.raises(UnavailableError, match="the response has no name or no version"):
+                await write
 
 
 async def test_rejection_shows_server_message_and_errors_show_request() -> None:
@@ -228,7 +237,7 @@ async def test_latest_job_controller_event_explains_missing_pod() -> None:
         items = [{"metadata": {}, "lastTimestamp": at, "message": words} for at, words in told]
         return web.json_response({"items": items})
 
-    job = {"metadata": {"namespace": "team", "name": "job", "uid": "uid-2"}}
+    job: Body = {"metadata": {"namespace": "team", "name": "job", "uid": "uid-2"}}
     async with serve(answer) as cluster:
         assert await cluster.find_pod_refusal(job) == "quota"
     assert asked == [("/api/v1/namespaces/team/events", "involvedObject.uid=uid-2,reason=FailedCreate")]
@@ -323,7 +332,7 @@ async def test_netrc_and_proxy_environment_are_ignored(tmp_path: Path, monkeypat
 
     async def answer(request: web.Request) -> web.Response:
         seen.append(request.headers.get("Authorization"))
-        return web.json_response({"metadata": {}})
+        return web.json_response(LEASE)
 
     async with serve(answer) as cluster:
         address = cluster._api.configuration.host

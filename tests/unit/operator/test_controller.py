@@ -371,8 +371,8 @@ async def test_internal_error_of_one_object_does_not_affect_others(caplog: pytes
     broken = make_export("ONNX/FP16", name="broken", uid="uid-2")
     controller.handle_event(EXPORTS, "ADDED", at(broken, 3))
     job: Body = at(make_job(broken, "ONNX/FP16"), 4)
-    ended = {"failed": "many", "conditions": [{"type": "Failed", "status": "True"}]}
-    controller.handle_event(JOBS, "ADDED", {**job, "status": ended})
+    job = {**job, "status": {"failed": "many", "conditions": [{"type": "Failed", "status": "True"}]}}
+    controller.handle_event(JOBS, "ADDED", job)
     await work(controller)
     await work(controller)
     assert [vars(r)["fields"] for r in caplog.records if "a defect" in r.message] == [{"export": "team/broken"}]
@@ -546,7 +546,8 @@ async def test_result_lost_with_pod_is_recomputed_once() -> None:
     assert cluster.calls == ["create FP16", "status", "event Retrying", "event Progressing"]
     lost = {**job["metadata"], "name": again["metadata"]["name"], "uid": "uid-2", "resourceVersion": "20"}
     lost["creationTimestamp"] = "2026-01-02T03:03:00Z"
-    controller.handle_event(JOBS, "ADDED", {**job, "metadata": lost})
+    repeat: Body = {**job, "metadata": lost}
+    controller.handle_event(JOBS, "ADDED", repeat)
     controller.queue.add(KEY)
     await work(controller)
     assert len(cluster.created) == 1

@@ -75,8 +75,9 @@ def test_store_and_request_are_read_back_from_job() -> None:
 def test_foreign_job_has_no_store_and_no_request() -> None:
     moved = Storage("https://new", "c")
     for spec in ({}, {"template": {"spec": {"containers": [{"name": "converter"}, {"name": "proxy", "env": [{}]}]}}}):
-        assert storage_of({"spec": spec}, moved) == moved
-        assert request_of({"spec": spec}) is None
+        job: Body = {"spec": spec}
+        assert storage_of(job, moved) == moved
+        assert request_of(job) is None
 
 
 def test_only_publish_learns_of_reports_of_all_targets() -> None:
@@ -139,7 +140,7 @@ def test_convert_container_knows_only_its_request() -> None:
 def test_containers_wait_for_store_within_deadline(deadline: int, fetch: str, publish: str) -> None:
     export_class = make_class(jobs={"deadlineSeconds": deadline})
     job = build_all(make_export("ONNX/FP32"), export_class)["ONNX/FP32"]
-    found = {step: environment_of(job, step).get(names.PATIENCE_ENV) for step in STEPS}
+    found = {step: environment_of(job, step).get(names.STORE_TIMEOUT_ENV) for step in STEPS}
     assert found == {names.FETCH: fetch, names.CONVERT: None, names.PUBLISH: publish}
 
 

@@ -16,7 +16,7 @@ import pytest
 from modelexport.api.reasons import Reason
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import State
-from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS
+from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource
 from modelexport_operator.kube.types import key_of
 from modelexport_operator.reconcile.reconcile import Decision, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
@@ -25,7 +25,7 @@ from modelexport_operator.scheduling.fair_share import Demand
 from modelexport_operator.status.conditions import RecordedStatus, status_of
 from modelexport_operator.status.events import compare_statuses
 from unit.operator.golden import CASES, GOLDEN, check, read
-from unit.operator.objects import make_class, make_clean_job, make_job, make_node, make_pod
+from unit.operator.objects import Body, make_class, make_clean_job, make_job, make_node, make_pod
 
 CONVERTERS_WORDS = {
     *(reason for reason in Reason if reason.startswith(("Checkpoint", "Calibration", "Evaluation", "Storage"))),
@@ -39,7 +39,7 @@ CONVERTERS_WORDS = {
 """What only a converter says: the operator passes it on, as in the case results/verification-failed."""
 
 
-def expand(parent: dict[str, Any], observed: dict[str, Any]) -> Snapshot:
+def expand(parent: Body, observed: dict[str, Any]) -> Snapshot:
     classes = observed.get("classes", [make_class()])
     jobs, pods = [], []
     for target, entry in observed.get("targets", {}).items():
@@ -107,10 +107,17 @@ def test_observed_state_gives_expected_decision(case: str) -> None:
 def test_cached_objects_give_same_decision(case: str) -> None:
     parent, observed = read(GOLDEN / case / "modelexport.yaml"), read(GOLDEN / case / "observed.yaml")
     given, cache = expand(parent, observed), Cache()
-    known = {EXPORTS: [parent], JOBS: given.jobs, PODS: given.pods, CLASSES: given.classes, NODES: given.nodes}
+    known: dict[Resource, Any] = {
+        EXPORTS: [parent],
+        JOBS: given.jobs,
+        PODS: given.pods,
+        CLASSES: given.classes,
+        NODES: given.nodes,
+    }
     for resource, bodies in known.items():
         for body in bodies:  # An export that had ended when the cache received it is compressed.
-            cache[resource].put({**body, "metadata": {**body["metadata"], "resourceVersion": "1"}})
+            versioned: Body = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+            cache[resource].put(versioned)
     kept = cache.snapshot(key_of(parent))
     assert kept is not None
     now = datetime.fromisoformat(observed["now"])
@@ -135,7 +142,7 @@ def test_applied_decision_is_not_repeated(case: str) -> None:
     first = sync(expand(parent, observed), now)
     written = {} if first.finalizers is None else {"finalizers": list(first.finalizers)}
     status = {"status": first.status} if first.status else {}
-    after = {**parent, **status, "metadata": {**parent["metadata"], **written}}
+    after: Body = {**parent, **status, "metadata": {**parent["metadata"], **written}}
     second = sync(replace(expand(parent, observed), parent=after), now)
     assert second.finalizers is None
     if first.finalizers is None:

@@ -75,3 +75,14 @@ async def test_the_finalizer_of_another_kopf_operator_stays(kubeconfig: Path) ->
         await until(controller.cache[EXPORTS].values)
         await asyncio.sleep(0.5)
     assert {asked.split()[0] for asked in api.requests} == {"GET", "WATCH"}
+
+
+async def test_nameless_object_of_kopf_is_left_out(kubeconfig: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApi(run_seconds=0)
+    async with watching(api, kubeconfig) as controller:
+        await until(lambda: api.is_watched("modelexports"))
+        api.cut("modelexports", b'{"type":"ADDED","object":{"metadata":{"name":"shapes","namespace":"team"}}}\n')
+        await until(lambda: "an event of kopf has no name or no version" in caplog.text)
+        api.put("modelexports", make_export())
+        await until(controller.cache[EXPORTS].values)
+    assert "a defect" not in caplog.text

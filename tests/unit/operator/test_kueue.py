@@ -111,7 +111,8 @@ def test_unready_admission_checks_are_named() -> None:
 def test_missing_workload_is_reported() -> None:
     assert explain_kueue(JOB, []).message.endswith("Kueue has made no Workload for the Job: does Kueue run?")
     labels = {**JOB["metadata"]["labels"], WORKLOAD_PRIORITY_LABEL: "soon"}
-    words = explain_kueue({**JOB, "metadata": {**JOB["metadata"], "labels": labels}}, []).message
+    job: Body = {**JOB, "metadata": {**JOB["metadata"], "labels": labels}}
+    words = explain_kueue(job, []).message
     assert words.endswith("does Kueue run, and does the WorkloadPriorityClass soon exist?")
 
 

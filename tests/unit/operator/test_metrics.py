@@ -206,7 +206,7 @@ def test_only_successful_sync_updates_last_sync_time() -> None:
     metrics.record_watch_check()
     assert lines(metrics, "last_") == [
         "modelexport_last_sync_timestamp_seconds 200.0",
-        "modelexport_last_audit_timestamp_seconds 200.0",
+        "modelexport_last_watch_check_timestamp_seconds 200.0",
     ]
 
 

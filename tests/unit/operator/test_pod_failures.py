@@ -112,7 +112,8 @@ MESH = {"name": "mesh", "state": RUNNING["state"]}
     ],
 )
 def test_pod_is_active_from_first_container(status: Body, expected: bool) -> None:
-    assert is_running({**pod(), "status": status}) is expected
+    body: Body = {**pod(), "status": status}
+    assert is_running(body) is expected
 
 
 @pytest.mark.parametrize("container", ["fetch", "convert", "publish", "converter"])

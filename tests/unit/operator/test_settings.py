@@ -28,8 +28,8 @@ def test_every_setting_can_be_set() -> None:
         "MODELEXPORT_HTTP_HOST": "127.0.0.1",
         "MODELEXPORT_HTTP_PORT": "9000",
         "MODELEXPORT_RESYNC_SECONDS": "60",
-        "MODELEXPORT_AUDIT_SECONDS": "5.5",
-        "MODELEXPORT_PATIENCE_SECONDS": "2",
+        "MODELEXPORT_WATCH_CHECK_SECONDS": "5.5",
+        "MODELEXPORT_WATCH_LAG_TOLERANCE_SECONDS": "2",
         "MODELEXPORT_LOG_LEVEL": "debug",
         "MODELEXPORT_LOG_FORMAT": "text",
         "MODELEXPORT_NAMESPACES": "team-a, team-b,team-a",
@@ -48,7 +48,7 @@ def test_all_errors_are_reported_at_once() -> None:
     environ = {
         "MODELEXPORT_WORKERS": "0",
         "MODELEXPORT_HTTP_PORT": "http",
-        "MODELEXPORT_AUDIT_SECONDS": "nan",
+        "MODELEXPORT_WATCH_CHECK_SECONDS": "nan",
         "MODELEXPORT_LOG_LEVEL": "loud",
         "MODELEXPORT_LOG_FORMAT": "xml",
     }
@@ -57,7 +57,7 @@ def test_all_errors_are_reported_at_once() -> None:
     assert str(error.value).splitlines() == [
         "MODELEXPORT_WORKERS='0': must be a whole number from 1 to 256",
         "MODELEXPORT_HTTP_PORT='http': must be a whole number from 1 to 65535",
-        "MODELEXPORT_AUDIT_SECONDS='nan': must be a number of seconds greater than 0",
+        "MODELEXPORT_WATCH_CHECK_SECONDS='nan': must be a number of seconds greater than 0",
         "MODELEXPORT_LOG_LEVEL='loud': must be one of DEBUG, INFO, WARNING, ERROR",
         "MODELEXPORT_LOG_FORMAT='xml': must be one of json, text",
     ]

@@ -106,7 +106,7 @@ async def test_check_is_recorded_when_api_server_has_answered(
     server.now = datetime.fromtimestamp(300, UTC)
     cluster.is_down = True
     await check_all(watch_check)
-    recorded = "modelexport_last_audit_timestamp_seconds 300.0"
+    recorded = "modelexport_last_watch_check_timestamp_seconds 300.0"
     assert recorded not in metrics.render().decode()
     cluster.is_down = False
     await check_all(watch_check)
@@ -240,8 +240,11 @@ async def test_cached_objects_are_counted_and_excess_is_reported(
     watch_check = make_watch_check(cluster, controller, metrics, monkeypatch)
     cluster.listed[JOBS] = {("team", "a"): 1, ("team", "b"): 2, ("other", "c"): 3}
     for (namespace, name), version in cluster.listed[JOBS].items():
-        metadata = {"namespace": namespace, "name": name, "resourceVersion": str(version)}
-        controller.handle_event(JOBS, "ADDED", {"metadata": metadata, "spec": {}})
+        job: Body = {
+            "metadata": {"namespace": namespace, "name": name, "resourceVersion": str(version)},
+            "spec": {},
+        }
+        controller.handle_event(JOBS, "ADDED", job)
     monkeypatch.setattr("modelexport_operator.runtime.watch_check.CROWDED_NAMESPACE", 1)
     await check_all(watch_check)
     assert 'modelexport_kept_objects{resource="jobs"} 3.0' in metrics.render().decode()

@@ -99,7 +99,7 @@ def test_page_names_full_size_model_and_synthetic_weights(
     words = "Full-size at 512 x 512 pixels, variant resnet50, with random weights."
     assert words in render_matrix()
     told = record(lookup("FCN", make_target("ONNX/FP32")))
-    assert (told["variant"], told["madeUpWeights"]) == ("resnet50", True)
+    assert (told["variant"], told["randomWeights"]) == ("resnet50", True)
 
 
 @pytest.mark.usefixtures("run")

@@ -62,10 +62,10 @@ class RetryPolicy:
 def read_retry_policy(environ: Mapping[str, str]) -> RetryPolicy:
     """Return the retry policy of a process for its store; see ``modelexport.names``."""
     try:
-        seconds = float(environ.get(names.PATIENCE_ENV, SHORT_SECONDS))
-        if not 0 <= seconds <= names.MOST_PATIENCE:
+        seconds = float(environ.get(names.STORE_TIMEOUT_ENV, SHORT_SECONDS))
+        if not 0 <= seconds <= names.MOST_STORE_TIMEOUT_SECONDS:
             raise ValueError
     except ValueError as error:
-        problem = f"{names.PATIENCE_ENV} is not a number of seconds from 0 to {names.MOST_PATIENCE}"
+        problem = f"{names.STORE_TIMEOUT_ENV} is not a number of seconds from 0 to {names.MOST_STORE_TIMEOUT_SECONDS}"
         raise Failure(Reason.CLASS_INVALID, f"{problem}; correct it or leave it out") from error
     return RetryPolicy(seconds)

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any
 
 from modelexport import names
 from modelexport.api.node_pools import NodePool, is_extended
+from modelexport.api.node_pools import Toleration as PoolToleration
 from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import expand
 from modelexport.api.spec import ExportClass, ModelExport, Storage
@@ -23,7 +23,25 @@ from modelexport.matrix.support import TARGETS, Resources, Target, lookup
 from modelexport.planning.plan import report_uris
 from modelexport_operator.jobs.resource_requests import larger, node_selector, resource_requests
 from modelexport_operator.kube.encoding import decode
+from modelexport_operator.kube.objects import (
+    Container,
+    EnvVar,
+    Job,
+    KubeObject,
+    LocalObjectReference,
+    NodeSelector,
+    NodeSelectorRequirement,
+    OwnerReference,
+    Pod,
+    PodFailurePolicy,
+    PodFailureRule,
+    PodSpec,
+    Toleration,
+    Volume,
+    VolumeMount,
+)
 from modelexport_operator.kube.pruning import TEXT_LIMIT, prune_job
+from modelexport_operator.kube.resources import JOBS
 from modelexport_operator.kube.types import POD_JOB_LABEL
 
 CONTAINER = "converter"
@@ -47,15 +65,11 @@ NON_ROOT_ID = 65532
 HASH_DIGITS = 10
 REPEAT = "-2"
 """The suffix of the name of a Job that repeats a conversion."""
-OUTPUT_KEY = "output"
-"""The key under which the cache keeps the output folder of a Job."""
-
-Manifest = dict[str, Any]
 
 _TARGETS = {str(target): target for target in TARGETS}
 
 
-def pods_of(name: str, pods: Iterable[Mapping[str, Any]]) -> list[Any]:
+def pods_of(name: str, pods: Iterable[Pod]) -> list[Pod]:
     """Return the Pods that belong to the Job with a name."""
     return [pod for pod in pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
 
@@ -102,7 +116,7 @@ def build_job(
     pool: NodePool | None = None,
     *,
     name: str | None = None,
-) -> Manifest:
+) -> Job:
     """Build the Job of one target. Its Pod meets the restricted Pod Security level and needs no cluster access."""
     name = name or job_name(export, request.target)
     sharing = export_class.sharing
@@ -114,7 +128,7 @@ def build_job(
         names.PRECISION_LABEL: str(request.target.precision),
         names.SPEC_HASH_LABEL: request.spec_hash,
     }
-    owner = {
+    owner: OwnerReference = {
         "apiVersion": names.API_VERSION,
         "kind": names.EXPORT_KIND,
         "name": export.name,
@@ -149,12 +163,12 @@ def build_job(
     }
 
 
-def pod_failure_policy(*containers: str) -> Manifest:
+def pod_failure_policy(*containers: str) -> PodFailurePolicy:
     """Build the failure policy: the first matching rule decides; other failures count against the retries.
 
     A rule applies to the container with its name, including init containers.
     """
-    fatal = [
+    fatal: list[PodFailureRule] = [
         {
             "action": "FailJob",
             "onExitCodes": {
@@ -165,13 +179,16 @@ def pod_failure_policy(*containers: str) -> Manifest:
         }
         for container in containers
     ]
-    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    disrupted: PodFailureRule = {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
     return {"rules": [*fatal, disrupted]}
 
 
 def _pod(
     export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None, name: str
-) -> Manifest:
+) -> PodSpec:
     """Build the Pod of a conversion: the three steps run one after the other, over one volume."""
     cell = lookup(request.model.architecture, request.target)
     job = {names.JOB_ENV: name}
@@ -186,7 +203,7 @@ def _pod(
         names.REPORTS_ENV: json.dumps(report_uris(export, request.output), separators=(",", ":")),
     }
     longest = export_class.limits.deadline_seconds // 4
-    waiting = {step: {names.PATIENCE_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
+    waiting = {step: {names.STORE_TIMEOUT_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
     fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING_RESOURCES)
     convert = _build_step(export_class, names.CONVERT, public, cell.resources, pool)
     publish = _build_step(
@@ -198,21 +215,22 @@ def _pod(
 
 def build_pod(
     export_class: ExportClass,
-    containers: Sequence[Manifest],
+    containers: Sequence[Container],
     cpu_architectures: tuple[str, ...],
     pool: NodePool | None = None,
-) -> Manifest:
+) -> PodSpec:
     """Build a Pod of the restricted level from containers of ``build_container``, which run one after the other."""
     storage, priority = export_class.storage, export_class.sharing.priority_class_name
-    secrets = [{"name": secret} for secret in export_class.image_pull_secrets]
+    secrets: list[LocalObjectReference] = [{"name": secret} for secret in export_class.image_pull_secrets]
     *before, last = containers
-    tolerations = [
-        {name: str(word) for name in ("operator", "key", "value", "effect") if (word := getattr(toleration, name))}
-        for toleration in (pool.tolerations if pool else ())
-    ]
+    tolerations = [_build_toleration(toleration) for toleration in (pool.tolerations if pool else ())]
     # The CPUs that the converter's packages support; the class's selector can only narrow this.
-    cpus = {"key": "kubernetes.io/arch", "operator": "In", "values": list(cpu_architectures)}
-    node_terms = {"nodeSelectorTerms": [{"matchExpressions": [cpus]}]}
+    cpus: NodeSelectorRequirement = {
+        "key": "kubernetes.io/arch",
+        "operator": "In",
+        "values": list(cpu_architectures),
+    }
+    node_terms: NodeSelector = {"nodeSelectorTerms": [{"matchExpressions": [cpus]}]}
     scratch = reduce(larger, (container["resources"]["limits"]["ephemeral-storage"] for container in containers))
     return {
         **({"priorityClassName": priority} if priority else {}),
@@ -234,9 +252,21 @@ def build_pod(
         "containers": [last],
         "volumes": [
             {"name": "work", "emptyDir": {"sizeLimit": scratch}},
-            *([{"name": "ca", "secret": {"secretName": storage.ca_secret}}] if storage.ca_secret else []),
+            *([Volume(name="ca", secret={"secretName": storage.ca_secret})] if storage.ca_secret else []),
         ],
     }
+
+
+def _build_toleration(parsed: PoolToleration) -> Toleration:
+    """Build a toleration of a Pod without the fields that match everything."""
+    toleration: Toleration = {"operator": str(parsed.operator)}
+    if parsed.key:
+        toleration["key"] = parsed.key
+    if parsed.value:
+        toleration["value"] = parsed.value
+    if parsed.effect:
+        toleration["effect"] = str(parsed.effect)
+    return toleration
 
 
 def _build_step(
@@ -245,7 +275,7 @@ def _build_step(
     environment: Mapping[str, str],
     resources: Resources,
     pool: NodePool | None = None,
-) -> Manifest:
+) -> Container:
     """Build the container of a step. Each step has its own part of the volume and can write no other step's inputs.
 
     A home directory that another step can write could run code at the start of this one.
@@ -259,8 +289,11 @@ def _build_step(
     return {**container, "volumeMounts": [*shared, _mount(SCRATCH_DIR, f"scratch-{step}")]}
 
 
-def _mount(path: str, folder: str, *, read_only: bool = False) -> Manifest:
-    return {"name": "work", "mountPath": path, "subPath": folder, **({"readOnly": True} if read_only else {})}
+def _mount(path: str, folder: str, *, read_only: bool = False) -> VolumeMount:
+    mount: VolumeMount = {"name": "work", "mountPath": path, "subPath": folder}
+    if read_only:
+        mount["readOnly"] = True
+    return mount
 
 
 def build_container(
@@ -271,7 +304,7 @@ def build_container(
     pool: NodePool | None = None,
     *,
     home: str = WORK_DIR,
-) -> Manifest:
+) -> Container:
     """Build a container of the class's converter without access to the store.
 
     Args:
@@ -305,45 +338,50 @@ def build_container(
     }
 
 
-def with_store(container: Manifest, storage: Storage) -> Manifest:
+def with_store(container: Container, storage: Storage) -> Container:
     """Return a container of ``build_container`` with access to the store and its credentials."""
     plain = {
         names.STORE_ENV: storage.endpoint,
         names.REGION_ENV: storage.region,
         **({names.CA_FILE_ENV: f"{CA_DIR}/{CA_KEY}"} if storage.ca_secret else {}),
     }
-    secret = [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": storage.credentials_secret, "key": key}}}
-        for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)
-    ]
-    environment = [
+    secret: list[EnvVar] = []
+    if storage.credentials_secret:
+        secret = [
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": storage.credentials_secret, "key": key}}}
+            for key in (names.ACCESS_KEY_ENV, names.SECRET_KEY_ENV)
+        ]
+    environment: list[EnvVar] = [
         *container["env"],
-        *({"name": name, "value": escape(value)} for name, value in plain.items()),
-        *(secret if storage.credentials_secret else []),
+        *(EnvVar(name=name, value=escape(value)) for name, value in plain.items()),
+        *secret,
     ]
-    authority = [{"name": "ca", "mountPath": CA_DIR, "readOnly": True}] if storage.ca_secret else []
+    authority: list[VolumeMount] = []
+    if storage.ca_secret:
+        authority.append({"name": "ca", "mountPath": CA_DIR, "readOnly": True})
     return {**container, "env": environment, "volumeMounts": [*container["volumeMounts"], *authority]}
 
 
-def storage_of(job: Mapping[str, Any], default: Storage) -> Storage:
+def storage_of(job: Job, default: Storage) -> Storage:
     """Read the storage of a conversion from its Job; fields that the Job lacks come from ``default``."""
     pod = job["spec"].get("template", {}).get("spec", {})
     environment = _environment_of(job)
     if names.STORE_ENV not in environment:
         return default
-    credentials: Manifest = environment.get(names.ACCESS_KEY_ENV, {}).get("valueFrom", {}).get("secretKeyRef", {})
-    volumes: Iterable[Manifest] = pod.get("volumes") or ()
-    authority: Manifest = next((volume.get("secret", {}) for volume in volumes if volume.get("name") == "ca"), {})
+    access_key = environment.get(names.ACCESS_KEY_ENV)
+    credentials = access_key.get("valueFrom", {}).get("secretKeyRef") if access_key else None
+    volumes = pod.get("volumes") or ()
+    authority = next((volume.get("secret") for volume in volumes if volume.get("name") == "ca"), None)
     return replace(
         default,
         endpoint=_value_of(environment, names.STORE_ENV, default.endpoint),
         region=_value_of(environment, names.REGION_ENV, default.region),
-        credentials_secret=credentials.get("name"),
-        ca_secret=authority.get("secretName"),
+        credentials_secret=credentials.get("name") if credentials else None,
+        ca_secret=authority.get("secretName") if authority else None,
     )
 
 
-def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
+def request_of(job: Job) -> ConversionRequest | None:
     """Read the request of a conversion from its Job; ``None`` if this version cannot read it."""
     try:
         return ConversionRequest.from_json(_value_of(_environment_of(job), names.REQUEST_ENV))
@@ -351,38 +389,40 @@ def request_of(job: Mapping[str, Any]) -> ConversionRequest | None:
         return None
 
 
-def output_of(job: Mapping[str, Any]) -> str:
+def output_of(job: Job) -> str:
     """Return the folder into which a conversion publishes; empty if the Job does not name it.
 
-    The cache keeps only this field of a request, under ``OUTPUT_KEY``.
+    The cache keeps only this field of a request, as the key ``output`` of the Job.
     """
-    if OUTPUT_KEY in job:
-        return str(job[OUTPUT_KEY])
+    if "output" in job:
+        return str(job["output"])
     try:
-        output = decode(_value_of(_environment_of(job), names.REQUEST_ENV))["output"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        request = decode(_value_of(_environment_of(job), names.REQUEST_ENV))
+    except (ValueError, RecursionError):
         return ""
+    output = request.get("output") if isinstance(request, Mapping) else None
     return output if isinstance(output, str) else ""
 
 
-def prune_conversion_job(job: Mapping[str, Any]) -> dict[str, Any]:
+def prune_conversion_job(body: KubeObject) -> Job:
     """Return the fields of a Job that are read, and its output folder."""
-    return {**prune_job(job), OUTPUT_KEY: output_of(job)[:TEXT_LIMIT]}
+    return {**prune_job(body), "output": output_of(JOBS.typed(body))[:TEXT_LIMIT]}
 
 
-def _environment_of(job: Mapping[str, Any]) -> dict[str, Manifest]:
+def _environment_of(job: Job) -> dict[str, EnvVar]:
     """Return the environment of the container that publishes."""
     containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or ()
     entries = next((container.get("env") or () for container in containers if container.get("name") in CONTAINERS), ())
     return {entry["name"]: entry for entry in entries}
 
 
-def _value_of(environment: Mapping[str, Manifest], name: str, default: str = "") -> str:
-    value: str | None = environment.get(name, {}).get("value")
+def _value_of(environment: Mapping[str, EnvVar], name: str, default: str = "") -> str:
+    entry = environment.get(name)
+    value = entry.get("value") if entry else None
     return default if value is None else unescape(value)
 
 
-def target_of(job: Mapping[str, Any]) -> Target | None:
+def target_of(job: Job) -> Target | None:
     """Read the target of a Job from its labels; ``None`` if this version does not know them."""
     labels = job["metadata"].get("labels") or {}
     return _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")

@@ -11,7 +11,8 @@ from modelexport.api.reasons import Reason
 from modelexport.names import WORKLOAD_PRIORITY_LABEL
 from modelexport_operator.jobs.diagnosis import Diagnosis, advise
 from modelexport_operator.jobs.state import describe_start, is_finished, kueue_queue_of
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import Condition, Job, Workload
+from modelexport_operator.kube.types import created
 
 IN_USE = "insufficient unused quota"
 """Kueue's message if the quota suffices once other Jobs return their share."""
@@ -29,7 +30,7 @@ STOPPED = ("ClusterQueueStopped", "LocalQueueStopped", "Deactivated")
 """Reasons of an eviction after which an administrator has to act before the Job can run again."""
 
 
-def waits_for_kueue(job: Object) -> bool:
+def waits_for_kueue(job: Job) -> bool:
     """Return whether a Job is suspended and only Kueue can resume it."""
     is_leaving = job["metadata"].get("deletionTimestamp") is not None
     return (
@@ -37,7 +38,7 @@ def waits_for_kueue(job: Object) -> bool:
     )
 
 
-def explain_kueue(job: Object, workloads: Sequence[Object]) -> Diagnosis:
+def explain_kueue(job: Job, workloads: Sequence[Workload]) -> Diagnosis:
     """Return why Kueue lets a Job wait.
 
     Args:
@@ -59,7 +60,7 @@ def explain_kueue(job: Object, workloads: Sequence[Object]) -> Diagnosis:
     return Diagnosis(Reason.QUEUED, f"{waits}: {words}".rstrip(" :"))
 
 
-def _explain_inadmissible(workload: Object, queue: str) -> Diagnosis | None:
+def _explain_inadmissible(workload: Workload, queue: str) -> Diagnosis | None:
     """Explain what does not resolve itself: a missing or stopped queue, or a quota that can never fit the Job."""
     words = _words(_condition(workload, "QuotaReserved", "False", "Inadmissible"))
     words = words or _words(_condition(workload, "Evicted", "True", *STOPPED))
@@ -72,7 +73,7 @@ def _explain_inadmissible(workload: Object, queue: str) -> Diagnosis | None:
     return advise(Diagnosis(Reason.INADMISSIBLE, f"Kueue cannot admit it from the queue {queue}: {words}"))
 
 
-def _explain_evicted(workload: Object, queue: str) -> Diagnosis | None:
+def _explain_evicted(workload: Workload, queue: str) -> Diagnosis | None:
     """Explain that the Job ran and waits again; the condition stays until quota is reserved again."""
     evicted = _condition(workload, "Evicted", "True")
     if evicted is None:
@@ -83,7 +84,7 @@ def _explain_evicted(workload: Object, queue: str) -> Diagnosis | None:
     return Diagnosis(Reason.QUEUED, f"Kueue evicted it, {again}: {evicted.get('reason')}: {_words(evicted)}")
 
 
-def _explain_reserved(workload: Object, queue: str) -> Diagnosis | None:
+def _explain_reserved(workload: Workload, queue: str) -> Diagnosis | None:
     """Explain which admission checks are missing once quota is reserved."""
     checks = [check for check in workload["status"].get("admissionChecks") or () if check.get("state") != "Ready"]
     if not checks or _condition(workload, "QuotaReserved", "True") is None:
@@ -93,12 +94,12 @@ def _explain_reserved(workload: Object, queue: str) -> Diagnosis | None:
     return Diagnosis(Reason.QUEUED, f"Waits for the admission checks of the queue {queue}: {listed}")
 
 
-def _condition(workload: Object, kind: str, status: str, *reasons: str) -> Object | None:
+def _condition(workload: Workload, kind: str, status: str, *reasons: str) -> Condition | None:
     """Return the condition of a type with a status and, if given, one of these reasons."""
-    conditions: Sequence[Object] = workload["status"].get("conditions") or ()
+    conditions: Sequence[Condition] = workload["status"].get("conditions") or ()
     found = (c for c in conditions if (c.get("type"), c.get("status")) == (kind, status))
     return next((c for c in found if not reasons or c.get("reason") in reasons), None)
 
 
-def _words(condition: Object | None) -> str:
-    return str((condition or {}).get("message") or "")
+def _words(condition: Condition | None) -> str:
+    return str(condition.get("message") or "") if condition else ""

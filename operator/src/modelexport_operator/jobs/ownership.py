@@ -11,10 +11,11 @@ owner of its other Jobs, and Pods may outlive their Job.
 from collections.abc import Iterable, Sequence
 
 from modelexport_operator.jobs.conversion_job import own_job_names
-from modelexport_operator.kube.types import POD_JOB_LABEL, Object, controller_of
+from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject, Pod
+from modelexport_operator.kube.types import POD_JOB_LABEL, controller_of
 
 
-def select_jobs(export: Object, jobs: Iterable[Object]) -> list[Object]:
+def select_jobs(export: ModelExportObject, jobs: Iterable[Job]) -> list[Job]:
     """Return the Jobs that belong to an export."""
     uid, names, selected = export["metadata"]["uid"], _names_while_deleted(export), []
     for job in jobs:
@@ -25,7 +26,7 @@ def select_jobs(export: Object, jobs: Iterable[Object]) -> list[Object]:
     return selected
 
 
-def select_pods(export: Object, jobs: Sequence[Object], pods: Iterable[Object]) -> list[Object]:
+def select_pods(export: ModelExportObject, jobs: Sequence[Job], pods: Iterable[Pod]) -> list[Pod]:
     """Return the Pods that belong to an export with these ``jobs``."""
     controllers = {job["metadata"]["uid"] for job in jobs}
     names = _names_while_deleted(export) - {job["metadata"]["name"] for job in jobs}
@@ -37,10 +38,10 @@ def select_pods(export: Object, jobs: Sequence[Object], pods: Iterable[Object]) 
     ]
 
 
-def _in_same_namespace(export: Object, body: Object) -> bool:
+def _in_same_namespace(export: ModelExportObject, body: KubeObject) -> bool:
     return bool(body["metadata"]["namespace"] == export["metadata"]["namespace"])
 
 
-def _names_while_deleted(export: Object) -> frozenset[str]:
+def _names_while_deleted(export: ModelExportObject) -> frozenset[str]:
     metadata = export["metadata"]
     return own_job_names(metadata["name"], metadata["uid"]) if metadata.get("deletionTimestamp") else frozenset()

@@ -23,7 +23,8 @@ from modelexport_operator.jobs.pod_failures import (
     tail,
     terminated,
 )
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import Condition, Job, Pod
+from modelexport_operator.kube.types import created
 
 MESSAGE_LIMIT = 1024
 """Characters of a message in the status: nine targets stay far below the size limit of etcd."""
@@ -72,8 +73,8 @@ class TargetState:
 
 def observe_target(
     target: Target,
-    job: Object,
-    pods: Sequence[Object],
+    job: Job,
+    pods: Sequence[Pod],
     *,
     all_pods_listed: bool = False,
     previous: Diagnosis | None = None,
@@ -105,12 +106,12 @@ def observe_target(
     return replace(_target_state(target, job, ordered, state, diagnosis), completion_time=completion_time(job))
 
 
-def is_finished(job: Object) -> bool:
+def is_finished(job: Job) -> bool:
     """Return whether the Job controller is done with a Job."""
     return _final_condition(job) is not None
 
 
-def kueue_queue_of(job: Object) -> str | None:
+def kueue_queue_of(job: Job) -> str | None:
     """Return the Kueue queue of a Job, or ``None``; only Kueue starts and suspends a Job with a queue."""
     queue: str | None = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     return queue
@@ -121,36 +122,36 @@ def describe_start(queue: str | None) -> str:
     return f"Waits for Kueue to admit it from the queue {queue}" if queue else "The Job waits for its Pod"
 
 
-def is_suspended(job: Object) -> bool:
+def is_suspended(job: Job) -> bool:
     """Return whether a Job is suspended and only the operator can resume it."""
     is_leaving = job["metadata"].get("deletionTimestamp") is not None
     return bool(job["spec"].get("suspend")) and not kueue_queue_of(job) and not is_leaving and not is_finished(job)
 
 
-def is_active(job: Object) -> bool:
+def is_active(job: Job) -> bool:
     """Return whether a Job counts against the limits of its class: until it has ended, unless it is suspended."""
     return not is_finished(job) and not is_suspended(job)
 
 
-def lacks_pod(job: Object, pods: Sequence[Object]) -> bool:
+def lacks_pod(job: Job, pods: Sequence[Pod]) -> bool:
     """Return whether the Job controller has started a Job without creating one of its ``pods`` yet."""
     status = job.get("status", {})
     is_begun = "startTime" in status and not status.get("active") and not job["metadata"].get("deletionTimestamp")
     return is_begun and not pods and not job["spec"].get("suspend") and not is_finished(job)
 
 
-def is_failing(job: Object) -> bool:
+def is_failing(job: Job) -> bool:
     """Return whether the Job controller has given up a Job and only waits for its Pods to be removed."""
     return _condition(job, "FailureTarget") is not None and not is_finished(job)
 
 
-def is_past_deadline(job: Object) -> bool:
+def is_past_deadline(job: Job) -> bool:
     """Return whether the Job controller has given up a Job because of its deadline; its Pods may still exist."""
     condition = _condition(job, "FailureTarget", "Failed")
     return condition is not None and condition.get("reason") == DEADLINE_EXCEEDED
 
 
-def is_outcome_known(job: Object, pods: Sequence[Object]) -> bool:
+def is_outcome_known(job: Job, pods: Sequence[Pod]) -> bool:
     """Return whether a Job has ended and the known Pods show how.
 
     Jobs and Pods come from separate watches. If a Pod is missing, only a list shows whether it was deleted or has not
@@ -167,7 +168,7 @@ def is_outcome_known(job: Object, pods: Sequence[Object]) -> bool:
     return phases.count("Failed") >= max(1, job["status"].get("failed") or 0)
 
 
-def has_lost_result(job: Object, pods: Sequence[Object]) -> bool:
+def has_lost_result(job: Job, pods: Sequence[Pod]) -> bool:
     """Return whether a conversion succeeded but its result is lost, given that ``pods`` is complete.
 
     A Pod that is evicted at its end is removed once the Job controller has counted it. The files it published remain.
@@ -177,7 +178,7 @@ def has_lost_result(job: Object, pods: Sequence[Object]) -> bool:
     return is_complete and all(pod.get("status", {}).get("phase") != "Succeeded" for pod in pods)
 
 
-def completion_time(job: Object) -> str | None:
+def completion_time(job: Job) -> str | None:
     """Return when a Job ended, as RFC 3339 text, or ``None`` if it has not ended."""
     condition = _final_condition(job)
     if condition is None:
@@ -187,18 +188,18 @@ def completion_time(job: Object) -> str | None:
     return str(ended or job["metadata"].get("creationTimestamp"))
 
 
-def _final_condition(job: Object) -> Object | None:
+def _final_condition(job: Job) -> Condition | None:
     return _condition(job, "Complete", "Failed")
 
 
-def _condition(job: Object, *types: str) -> Object | None:
+def _condition(job: Job, *types: str) -> Condition | None:
     """Return the first true condition of these types; all types that report a failure carry the same reason."""
-    conditions: Sequence[Object] = job.get("status", {}).get("conditions") or ()
+    conditions: Sequence[Condition] = job.get("status", {}).get("conditions") or ()
     return next((c for c in conditions if c["type"] in types and c["status"] == "True"), None)
 
 
 def _observe_active(
-    target: Target, job: Object, pods: Sequence[Object], pod_refusal: str | None, admission: Diagnosis | None
+    target: Target, job: Job, pods: Sequence[Pod], pod_refusal: str | None, admission: Diagnosis | None
 ) -> TargetState:
     if job["metadata"].get("deletionTimestamp"):
         diagnosis = Diagnosis(Reason.PENDING, "Waits until the deleted Job is gone, then starts again")
@@ -227,7 +228,7 @@ def _observe_active(
     return _target_state(target, job, pods, State.QUEUED, diagnosis)
 
 
-def _will_retry(job: Object, pods: Sequence[Object]) -> bool:
+def _will_retry(job: Job, pods: Sequence[Pod]) -> bool:
     """Return whether the Job controller will start another Pod after the last one, by the policy of the Job."""
     if pods[-1].get("status", {}).get("phase") != "Failed" or is_failing(job):
         return False
@@ -235,7 +236,7 @@ def _will_retry(job: Object, pods: Sequence[Object]) -> bool:
     return is_retried(pods[-1]) and failures <= (job["spec"].get("backoffLimit") or 0)
 
 
-def _observe_complete(job: Object, pods: Sequence[Object]) -> tuple[State, Diagnosis]:
+def _observe_complete(job: Job, pods: Sequence[Pod]) -> tuple[State, Diagnosis]:
     pod = next((pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"), None)
     if pod is None:
         lost = "The conversion ended well twice, but each time its Pod was gone before its result was read"
@@ -249,7 +250,7 @@ def _observe_complete(job: Object, pods: Sequence[Object]) -> tuple[State, Diagn
     return State.SUCCEEDED, Diagnosis(Reason.SUCCEEDED, result.message, result)
 
 
-def _explain_failure(job: Object, condition: Object, pods: Sequence[Object], previous: Diagnosis | None) -> Diagnosis:
+def _explain_failure(job: Job, condition: Condition, pods: Sequence[Pod], previous: Diagnosis | None) -> Diagnosis:
     if condition.get("reason") == DEADLINE_EXCEEDED:
         seconds = job["spec"].get("activeDeadlineSeconds")
         if previous is not None and previous.reason in _WAITING_REASONS:
@@ -271,9 +272,7 @@ def _explain_failure(job: Object, condition: Object, pods: Sequence[Object], pre
 _WAITING_REASONS = (Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.POD_START_FAILED, Reason.POD_REFUSED)
 
 
-def _target_state(
-    target: Target, job: Object, pods: Sequence[Object], state: State, diagnosis: Diagnosis
-) -> TargetState:
+def _target_state(target: Target, job: Job, pods: Sequence[Pod], state: State, diagnosis: Diagnosis) -> TargetState:
     status = job.get("status", {})
     return TargetState(
         target=target,
@@ -289,9 +288,9 @@ def _target_state(
     )
 
 
-def _attempts(job: Object) -> int:
+def _attempts(job: Job) -> int:
     status = job.get("status", {})
-    return sum(status.get(key) or 0 for key in ("active", "succeeded", "failed"))
+    return (status.get("active") or 0) + (status.get("succeeded") or 0) + (status.get("failed") or 0)
 
 
 def shorten(text: str) -> str:

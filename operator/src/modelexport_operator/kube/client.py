@@ -28,9 +28,19 @@ from modelexport.text import clean
 from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.clock import ServerClock
 from modelexport_operator.kube.encoding import decode, encode
+from modelexport_operator.kube.objects import (
+    EventObject,
+    Job,
+    JsonObject,
+    KubeObject,
+    Lease,
+    ModelExportObject,
+    ModelExportStatus,
+    Workload,
+)
 from modelexport_operator.kube.pruning import prune_workload
-from modelexport_operator.kube.resources import EVENTS, EXPORTS, JOBS, LEASES, WORKLOADS, Scope
-from modelexport_operator.kube.types import Object, controller_of
+from modelexport_operator.kube.resources import EVENTS, EXPORTS, JOBS, LEASES, WORKLOADS, Kind, Scope, T_co
+from modelexport_operator.kube.types import controller_of
 from modelexport_operator.kube.watch_stream import Page
 
 logger = logging.getLogger(__name__)
@@ -167,7 +177,7 @@ class Cluster:
         async with client.ApiClient(configuration) as api:
             yield cls(api)
 
-    async def create_job(self, job: Object) -> None:
+    async def create_job(self, job: Job) -> None:
         """Create a Job; raise ``AlreadyExistsError`` if its name is taken.
 
         A concurrent change of a quota is a conflict, too, and then no Job was created.
@@ -175,29 +185,29 @@ class Cluster:
         async with self._creations:
             await self._request("POST", JOBS.path(job["metadata"]["namespace"]), job)
 
-    async def find_job(self, namespace: str, name: str) -> Object | None:
+    async def find_job(self, namespace: str, name: str) -> Job | None:
         """Return the Job with a name, or ``None``. It is listed, which needs no right beyond those of the watches."""
         async for page in self._pages(JOBS.path(namespace), {"fieldSelector": f"metadata.name={name}"}):
             for job in page.items:
-                return job
+                return JOBS.typed(job)
         return None
 
-    async def read_jobs(self, namespace: str, uid: str) -> list[Object]:
+    async def read_jobs(self, namespace: str, uid: str) -> list[Job]:
         """Return the unpruned Jobs that are labelled with an export.
 
         Jobs with another controller are skipped, and so are all beyond ``MOST_JOBS``: any user of the namespace can
         label a Job like this.
         """
         query = {"labelSelector": f"{JOBS.selector},{names.EXPORT_UID_LABEL}={uid}"}
-        found: list[Object] = []
+        found: list[Job] = []
         async for page in self._pages(JOBS.path(namespace), query):
-            found += (job for job in page.items if controller_of(job) in (None, uid))
+            found += (JOBS.typed(job) for job in page.items if controller_of(job) in (None, uid))
             if len(found) > MOST_JOBS:
                 logger.warning("more than %d Jobs in %s are labelled with one export", MOST_JOBS, namespace)
                 break
         return found[:MOST_JOBS]
 
-    async def read_workloads(self, namespace: str, uids: Iterable[str]) -> list[Object]:
+    async def read_workloads(self, namespace: str, uids: Iterable[str]) -> list[Workload]:
         """Return the pruned Workloads of these Jobs, at most ``MOST_JOBS``.
 
         Raises:
@@ -205,7 +215,7 @@ class Cluster:
             ClusterError: they cannot be listed.
         """
         query = {"labelSelector": f"{WORKLOAD_JOB_LABEL} in ({','.join(sorted(uids))})"}
-        found: list[Object] = []
+        found: list[Workload] = []
         async for page in self._pages(WORKLOADS.path(namespace), query):
             found += map(prune_workload, page.items[:MOST_JOBS])
             if len(found) >= MOST_JOBS:
@@ -220,39 +230,41 @@ class Cluster:
         """Delete a Job once its Pods are gone."""
         await self._request("DELETE", JOBS.path(namespace, name), {"propagationPolicy": "Foreground"})
 
-    async def write_status(self, export: Object, status: Object) -> Object:
+    async def write_status(self, export: ModelExportObject, status: ModelExportStatus) -> ModelExportObject:
         """Replace the status of an export and return its new body; ``ConflictError`` if it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"], "status")
         # The server keeps the other fields, so they are not sent.
         body = {"apiVersion": names.API_VERSION, "kind": names.EXPORT_KIND, "metadata": metadata, "status": status}
-        return await self._request("PUT", path, body)
+        return _checked(EXPORTS, await self._request("PUT", path, body))
 
-    async def write_finalizers(self, export: Object, finalizers: tuple[str, ...]) -> None:
+    async def write_finalizers(self, export: ModelExportObject, finalizers: tuple[str, ...]) -> None:
         """Replace the finalizers of this version of an export; ``ConflictError`` if it has changed."""
         metadata = export["metadata"]
         path = EXPORTS.path(metadata["namespace"], metadata["name"])
         change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(finalizers)}
         await self._request("PATCH", path, {"metadata": change})
 
-    async def delete_export(self, export: Object) -> None:
+    async def delete_export(self, export: ModelExportObject) -> None:
         """Delete this version of an export; its Jobs follow by their owner reference."""
         metadata = export["metadata"]
         version = {key: metadata[key] for key in ("uid", "resourceVersion")}
         body = {"preconditions": version, "propagationPolicy": "Background"}
         await self._request("DELETE", EXPORTS.path(metadata["namespace"], metadata["name"]), body)
 
-    async def create_event(self, event: Object) -> None:
+    async def create_event(self, event: EventObject) -> None:
         """Create an event, whose name is derived from its content."""
         await self._request("POST", EVENTS.path(event["metadata"]["namespace"]), event)
 
-    async def find_pod_refusal(self, job: Object) -> str | None:
+    async def find_pod_refusal(self, job: Job) -> str | None:
         """Return the Job controller's last message on why it could not create a Pod, or ``None``."""
         metadata = job["metadata"]
         query = {"fieldSelector": f"involvedObject.uid={metadata['uid']},reason={POD_NOT_MADE}"}
         found: list[tuple[str, str]] = []
         async for page in self._pages(EVENTS.path(metadata["namespace"]), query):
-            found += [(str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in page.items]
+            found += [
+                (str(e.get("lastTimestamp") or ""), str(e.get("message", ""))) for e in map(EVENTS.typed, page.items)
+            ]
             found = sorted(found, key=lambda pair: pair[0])[-1:]
         return clean(found[0][1].removeprefix("Error creating: "), API_MESSAGE_LIMIT) if found else None
 
@@ -261,20 +273,20 @@ class Cluster:
         """The bearer token of this process; empty if it authenticates otherwise."""
         return str(self._api.configuration.api_key.get("BearerToken", "")).removeprefix("Bearer ")
 
-    async def read_lease(self, namespace: str, name: str) -> Object:
+    async def read_lease(self, namespace: str, name: str) -> Lease:
         """Read a Lease."""
-        return await self._request("GET", LEASES.path(namespace, name))
+        return _checked(LEASES, await self._request("GET", LEASES.path(namespace, name)))
 
-    async def create_lease(self, lease: Object) -> Object:
+    async def create_lease(self, lease: Lease) -> Lease:
         """Create a Lease; raise ``AlreadyExistsError`` if it exists."""
         path = LEASES.path(lease["metadata"]["namespace"])
-        return await self._request("POST", path, lease, is_lease_write=True)
+        return _checked(LEASES, await self._request("POST", path, lease, is_lease_write=True))
 
-    async def write_lease(self, lease: Object) -> Object:
+    async def write_lease(self, lease: Lease) -> Lease:
         """Replace a Lease and return its new body; raise ``ConflictError`` if it has changed."""
         metadata = lease["metadata"]
         path = LEASES.path(metadata["namespace"], metadata["name"])
-        return await self._request("PUT", path, lease, is_lease_write=True)
+        return _checked(LEASES, await self._request("PUT", path, lease, is_lease_write=True))
 
     async def try_list(self, scope: Scope) -> None:
         """Request the first page of a list.
@@ -319,7 +331,7 @@ class Cluster:
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
 
-    async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, Object]]:
+    async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, KubeObject]]:
         """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
 
         A ``BOOKMARK`` is no change; it carries the version up to which the watch has come. When a connection ends, the
@@ -345,7 +357,7 @@ class Cluster:
             if is_new:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object]]:
+    async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, KubeObject]]:
         """Yield the events of one connection of a watch, including bookmarks."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         if scope.resource.selector:
@@ -397,13 +409,13 @@ class Cluster:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: JsonObject | None = None,
         *,
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
         most: int = watch_stream.OBJECT_LIMIT,
         is_lease_write: bool = False,
-    ) -> Object:
+    ) -> JsonObject:
         """Send a request and return its response within the time limit, an object of at most ``most`` bytes."""
         seconds = (
             REQUEST_SECONDS if method == "GET" or is_lease_write else min(REQUEST_SECONDS, self.seconds_to_write())
@@ -422,7 +434,7 @@ class Cluster:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: JsonObject | None = None,
         *,
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
@@ -478,7 +490,7 @@ class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
         return RESTResponse(response)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
+async def _read(response: aiohttp.ClientResponse, most: int) -> JsonObject:
     """Read a response, an object of at most so many bytes.
 
     Reading it to the end also frees its connection.
@@ -505,11 +517,22 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> Object:
     return answer
 
 
-def _name_of(stub: Object) -> str:
+def _checked(kind: Kind[T_co], answer: JsonObject) -> T_co:
+    """Return the body of one object with its type.
+
+    Raises:
+        UnavailableError: something between here and the API server has changed the response.
+    """
+    if not watch_stream.is_object(answer):
+        raise UnavailableError(f"{kind.plural}: the response has no name or no version")
+    return kind.typed(answer)
+
+
+def _name_of(stub: KubeObject) -> str:
     return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
 
 
-def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, Object] | None:
+def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, KubeObject] | None:
     """Parse a line as an event; ``None`` if its object cannot even be identified.
 
     Raises:
@@ -517,17 +540,17 @@ def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, Object] | None:
         ValueError: the line is not an event.
     """
     try:
-        change, body = watch_stream.parse_event(line)
+        return watch_stream.parse_event(line)
     except watch_stream.UnreadableError as error:
         name = _name_of(error.stub) if error.stub else "an object"
         logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)
         return ("DELETED", error.stub) if error.stub else None
-    if change == watch_stream.ERROR:
-        words = ": ".join(str(body[key]) for key in ("code", "reason", "message") if key in body)
+    except watch_stream.WatchEndedError as error:
+        status = error.status
+        words = ": ".join(str(status[key]) for key in ("code", "reason", "message") if key in status)
         raise ExpiredError(
             f"watch of {scope.resource.plural}: {clean(words, EXCERPT_LIMIT) or 'an error without a message'}"
-        )
-    return change, body
+        ) from error
 
 
 def _map_error(what: str, status: int, headers: Mapping[str, str], content: bytes) -> ClusterError:

@@ -5,12 +5,12 @@ nesting. Those are rare, and the standard library decides about them.
 """
 
 import json
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import orjson
 
 
-def decode(content: bytes | bytearray | str) -> Any:
+def decode(content: bytes | bytearray | str) -> object:
     """Parse a JSON text.
 
     Raises:
@@ -18,12 +18,13 @@ def decode(content: bytes | bytearray | str) -> Any:
         RecursionError: it is nested too deeply.
     """
     try:
-        return orjson.loads(content)
+        found: object = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return json.loads(content, parse_constant=_refuse)
+        found = json.loads(content, parse_constant=_refuse)
+    return found
 
 
-def encode(body: Any) -> bytes:
+def encode(body: object) -> bytes:
     """Write plain data as JSON."""
     return orjson.dumps(body)
 

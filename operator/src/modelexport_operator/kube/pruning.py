@@ -5,10 +5,21 @@ shape names the fields to keep, and everything else is dropped on arrival.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from modelexport import names
-from modelexport_operator.kube.types import POD_JOB_LABEL, Object, controller_of
+from modelexport_operator.kube.objects import (
+    ExportClassObject,
+    Job,
+    JsonObject,
+    KubeObject,
+    ModelExportObject,
+    Node,
+    Pod,
+    Workload,
+)
+from modelexport_operator.kube.resources import NODES
+from modelexport_operator.kube.types import POD_JOB_LABEL, controller_of
 
 TEXT_LIMIT = 1024
 """Characters of a text that are kept; our own status messages have no more."""
@@ -27,17 +38,17 @@ OUR_LABELS = (
     POD_JOB_LABEL,
 )
 
-Shape = Any
+Shape: TypeAlias = "int | Mapping[str, Shape] | list[Shape] | Callable[[object], Any] | None"
 """``None`` keeps a text, number or boolean; a number keeps a text of so many characters. A mapping keeps its keys, each
 in a shape; a list with one shape keeps a list of it. A function returns the part of a value to keep."""
-Keep = Callable[[Any], Any]
+Keep = Callable[[object], Any]
 
 
 def _keep_conditions(*types: str) -> Keep:
     """Keep only the condition types that are read; a Pod has five others."""
     keep = build_keep(dict.fromkeys(("type", "status", "reason", "message", "lastTransitionTime")))
 
-    def keep_conditions(value: Any) -> Any:
+    def keep_conditions(value: object) -> object:
         found = value if isinstance(value, list) else []
         return [keep(c) for c in found if isinstance(c, dict) and c.get("type") in types][:LIST_LIMIT]
 
@@ -50,11 +61,11 @@ def build_keep(shape: Shape) -> Keep:
     It runs for every step of every Pod; compiling the shape once costs a third of interpreting it each time.
     """
     if callable(shape):
-        return cast(Keep, shape)
+        return shape
     if isinstance(shape, Mapping):
         keeps = [(key, build_keep(inner)) for key, inner in shape.items()]
 
-        def keep_mapping(value: Any) -> Any:
+        def keep_mapping(value: object) -> object:
             found = value if isinstance(value, dict) else {}
             return {key: keep(part) for key, keep in keeps if (part := found.get(key)) is not None}
 
@@ -66,7 +77,7 @@ def build_keep(shape: Shape) -> Keep:
     return lambda value: value[:limit] if isinstance(value, str) else value if isinstance(value, int | float) else None
 
 
-_METADATA: Shape = {
+_METADATA: dict[str, Shape] = {
     **dict.fromkeys(("name", "namespace", "uid", "resourceVersion", "generation")),
     **dict.fromkeys(("creationTimestamp", "deletionTimestamp")),
     "labels": dict.fromkeys(OUR_LABELS),
@@ -115,44 +126,43 @@ _KEEP_EXPORT_METADATA, _KEEP_CLASS_METADATA = build_keep(_EXPORT_METADATA), buil
 _KEEP_JOB, _KEEP_POD, _KEEP_WORKLOAD = build_keep(_JOB), build_keep(_POD), build_keep(_WORKLOAD)
 
 
-def prune_export(body: Object) -> dict[str, Any]:
+def prune_export(body: KubeObject) -> ModelExportObject:
     """Keep spec and status of an export unpruned; the CRD limits both."""
     metadata = _KEEP_EXPORT_METADATA(body["metadata"])
-    return {**_kind_of(body), "metadata": metadata, **_whole(body, "spec", "status")}
+    return cast(ModelExportObject, {**_kind_of(body), "metadata": metadata, **_whole(body, "spec", "status")})
 
 
-def prune_class(body: Object) -> dict[str, Any]:
+def prune_class(body: KubeObject) -> ExportClassObject:
     """Keep the spec of a class unpruned; the CRD limits it."""
-    return {**_kind_of(body), "metadata": _KEEP_CLASS_METADATA(body["metadata"]), **_whole(body, "spec")}
+    metadata = _KEEP_CLASS_METADATA(body["metadata"])
+    return cast(ExportClassObject, {**_kind_of(body), "metadata": metadata, **_whole(body, "spec")})
 
 
-def prune_job(body: Object) -> dict[str, Any]:
+def prune_job(body: KubeObject) -> Job:
     """Keep the state and the owner of a Job."""
-    return _owned(body, _KEEP_JOB)
+    return cast(Job, _owned(body, _KEEP_JOB))
 
 
-def prune_pod(body: Object) -> dict[str, Any]:
+def prune_pod(body: KubeObject) -> Pod:
     """Keep the state and the owner of a Pod, and the messages of its containers."""
-    return _owned(body, _KEEP_POD)
+    return cast(Pod, _owned(body, _KEEP_POD))
 
 
-def prune_workload(body: Object) -> dict[str, Any]:
+def prune_workload(body: KubeObject) -> Workload:
     """Keep the owner of a Kueue Workload and why it waits."""
-    return _owned(body, _KEEP_WORKLOAD)
+    return cast(Workload, _owned(body, _KEEP_WORKLOAD))
 
 
-def prune_node(body: Object) -> dict[str, Any]:
+def prune_node(body: KubeObject) -> Node:
     """Keep what node pools select by: heartbeats, images and conditions are most of a node and change all the time."""
     metadata = {key: body["metadata"].get(key) for key in ("name", "labels", "resourceVersion")}
-    allocatable = body.get("status", {}).get("allocatable")
-    return {
-        "metadata": metadata,
-        "spec": {"taints": body.get("spec", {}).get("taints")},
-        "status": {"allocatable": allocatable},
-    }
+    node = NODES.typed(body)
+    allocatable = node.get("status", {}).get("allocatable")
+    spec = {"taints": node.get("spec", {}).get("taints")}
+    return cast(Node, {"metadata": metadata, "spec": spec, "status": {"allocatable": allocatable}})
 
 
-def _owned(body: Object, keep: Keep) -> dict[str, Any]:
+def _owned(body: KubeObject, keep: Keep) -> dict[str, Any]:
     """Prune a body; of its owners keep only the uid of the controller."""
     kept: dict[str, Any] = {"spec": {}, "status": {}, **keep(body)}
     if not kept["status"].get("conditions"):
@@ -162,9 +172,9 @@ def _owned(body: Object, keep: Keep) -> dict[str, Any]:
     return kept
 
 
-def _whole(body: Object, *parts: str) -> dict[str, Any]:
+def _whole(body: JsonObject, *parts: str) -> dict[str, object]:
     return {part: body[part] for part in parts if part in body}
 
 
-def _kind_of(body: Object) -> dict[str, Any]:
+def _kind_of(body: JsonObject) -> dict[str, object]:
     return {key: body[key] for key in ("apiVersion", "kind") if key in body}

@@ -2,8 +2,22 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 from modelexport import names
+from modelexport_operator.kube.objects import (
+    EventObject,
+    ExportClassObject,
+    Job,
+    KubeObject,
+    Lease,
+    ModelExportObject,
+    Node,
+    Pod,
+    Workload,
+)
+
+T_co = TypeVar("T_co", bound=KubeObject, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,19 @@ class Resource:
         scope = f"/namespaces/{namespace}" if namespace else ""
         tail = "".join(f"/{part}" for part in (name, subresource) if part)
         return f"{self.root}{scope}/{self.plural}{tail}"
+
+
+@dataclass(frozen=True)
+class Kind(Resource, Generic[T_co]):
+    """A kind whose objects have a type."""
+
+    def typed(self, body: KubeObject) -> T_co:
+        """Return an object of this kind with its type.
+
+        This is the only place where a body gets a type without a check of its fields: the API server has validated
+        them, and ``kube.objects`` says which it may omit.
+        """
+        return cast(T_co, body)
 
 
 @dataclass(frozen=True)
@@ -56,16 +83,16 @@ def scopes_of(resources: Iterable[Resource], namespaces: tuple[str, ...]) -> tup
 
 MANAGED_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 
-EXPORTS = Resource(names.GROUP, names.VERSION, names.EXPORT_PLURAL)
-CLASSES = Resource(names.GROUP, names.VERSION, names.CLASS_PLURAL, is_namespaced=False)
-JOBS = Resource("batch", "v1", "jobs", MANAGED_SELECTOR)
-PODS = Resource("", "v1", "pods", MANAGED_SELECTOR)
-NODES = Resource("", "v1", "nodes", is_namespaced=False)
-EVENTS = Resource("", "v1", "events")
-LEASES = Resource("coordination.k8s.io", "v1", "leases")
-WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads")
+EXPORTS = Kind[ModelExportObject](names.GROUP, names.VERSION, names.EXPORT_PLURAL)
+CLASSES = Kind[ExportClassObject](names.GROUP, names.VERSION, names.CLASS_PLURAL, is_namespaced=False)
+JOBS = Kind[Job]("batch", "v1", "jobs", MANAGED_SELECTOR)
+PODS = Kind[Pod]("", "v1", "pods", MANAGED_SELECTOR)
+NODES = Kind[Node]("", "v1", "nodes", is_namespaced=False)
+EVENTS = Kind[EventObject]("", "v1", "events")
+LEASES = Kind[Lease]("coordination.k8s.io", "v1", "leases")
+WORKLOADS = Kind[Workload]("kueue.x-k8s.io", "v1beta2", "workloads")
 """Kueue's; served in this version since Kueue 0.15."""
 
-CUSTOM = (EXPORTS, CLASSES)
-BUILTIN = (JOBS, PODS, NODES)
-WATCHED = (*CUSTOM, *BUILTIN)
+CUSTOM: tuple[Resource, ...] = (EXPORTS, CLASSES)
+BUILTIN: tuple[Resource, ...] = (JOBS, PODS, NODES)
+WATCHED: tuple[Resource, ...] = (*CUSTOM, *BUILTIN)

@@ -8,9 +8,10 @@ only its head is kept, which identifies the object. A page with one such object 
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from modelexport_operator.kube.encoding import decode
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import JsonObject, KubeObject
 
 OBJECT_LIMIT = 18 << 20
 """Bytes of a line that are kept. The API server accepts 3 MiB (MaxRequestBodyBytes of kubernetes,
@@ -81,17 +82,25 @@ class Page:
     """
 
     version: str
-    items: Sequence[Object] = ()
+    items: Sequence[KubeObject] = ()
     token: str = ""
-    skipped: Object | None = None
+    skipped: KubeObject | None = None
 
 
 class UnreadableError(Exception):
     """One object cannot be read, and the stream continues; ``stub`` identifies the object, if possible."""
 
-    def __init__(self, problem: str, stub: Object | None) -> None:
+    def __init__(self, problem: str, stub: KubeObject | None) -> None:
         super().__init__(problem)
         self.stub = stub
+
+
+class WatchEndedError(Exception):
+    """The server reports that the watch cannot go on; ``status`` is its explanation, unchecked."""
+
+    def __init__(self, status: JsonObject) -> None:
+        super().__init__("the server has ended the watch")
+        self.status = status
 
 
 async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) -> AsyncIterator[Line]:
@@ -102,11 +111,12 @@ async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) ->
             yield line
 
 
-def parse_event(line: Line) -> tuple[str, Object]:
+def parse_event(line: Line) -> tuple[str, KubeObject]:
     """Return the type and the object of a watch event; name, namespace and version of the object are valid.
 
     Raises:
         UnreadableError: the object is too large or too deeply nested.
+        WatchEndedError: the event is an error.
         ValueError: the line is not an event: something between here and the API server has changed the stream.
     """
     if not line.is_whole:
@@ -118,12 +128,14 @@ def parse_event(line: Line) -> tuple[str, Object]:
     kind, body = (event.get("type"), event.get("object")) if isinstance(event, Mapping) else (None, None)
     if not isinstance(body, Mapping) or kind not in (*CHANGES, BOOKMARK, ERROR):
         raise ValueError("a line is not a watch event")
-    if kind != ERROR and not is_object(body, is_named=kind != BOOKMARK):
+    if kind == ERROR:
+        raise WatchEndedError(body)
+    if not is_object(body, is_named=kind != BOOKMARK):
         raise ValueError(f"the object of an event {kind} has no name or no version")
     return str(kind), body
 
 
-def parse_page(answer: Object) -> Page:
+def parse_page(answer: JsonObject) -> Page:
     """Parse a response as a page of a list.
 
     Raises:
@@ -148,7 +160,7 @@ def skip_page(head: bytes) -> Page | None:
     return Page(found["listed"].decode(), token=(found["token"] or b"").decode(), skipped=_stub(found))
 
 
-def is_object(body: Object, *, is_named: bool = True) -> bool:
+def is_object(body: JsonObject, *, is_named: bool = True) -> TypeGuard[KubeObject]:
     """Return whether an object has a valid name, namespace and version."""
     metadata = body.get("metadata")
     if not isinstance(metadata, Mapping):
@@ -158,11 +170,11 @@ def is_object(body: Object, *, is_named: bool = True) -> bool:
     return is_versioned and (not is_named or all(isinstance(word, str) for word in words))
 
 
-def _stub_of(line: Line) -> Object | None:
+def _stub_of(line: Line) -> KubeObject | None:
     found = _EVENT_HEAD.match(line.content)
     return _stub(found) if found else None
 
 
-def _stub(found: re.Match[bytes]) -> Object:
+def _stub(found: re.Match[bytes]) -> KubeObject:
     name, namespace, version = (found[key].decode() if found[key] else "" for key in ("name", "namespace", "version"))
     return {"metadata": {"name": name, "namespace": namespace, "resourceVersion": version}}

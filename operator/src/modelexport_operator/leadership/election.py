@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from modelexport_operator.kube.backoff import jitter
 from modelexport_operator.kube.client import Cluster, ClusterError, ConflictError, NotFoundError
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Lease
 from modelexport_operator.leadership.lease import (
     ObservedLease,
     build_lease,
@@ -146,7 +146,7 @@ class Election:
             self._renewed = asked
         return self.is_leading
 
-    async def _read(self) -> Object:
+    async def _read(self) -> Lease:
         namespace, name = self._settings.lease_namespace, self._settings.lease_name
         try:
             return await self._cluster.read_lease(namespace, name)
@@ -154,7 +154,7 @@ class Election:
             owner = owner_of_token(self._cluster.token, namespace)
             return await self._cluster.create_lease(build_lease(namespace, name, owner))
 
-    def _observe(self, lease: Object) -> bool:
+    def _observe(self, lease: Lease) -> bool:
         """Record the Lease as it was read, and return whether this process may hold it."""
         before, now = self._observed, self._clock()
         self._observed = observe(before, lease, now)

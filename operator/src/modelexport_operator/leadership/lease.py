@@ -8,9 +8,8 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Lease, LeaseSpec, ObjectMeta, OwnerReference
 
 API_VERSION = "coordination.k8s.io/v1"
 KIND = "Lease"
@@ -20,7 +19,7 @@ KIND = "Lease"
 class ObservedLease:
     """A Lease, and since when this process has seen it unchanged."""
 
-    lease: Object
+    lease: Lease
     since: float
 
     @property
@@ -29,13 +28,13 @@ class ObservedLease:
         return spec_of(self.lease).get("holderIdentity") or ""
 
 
-def spec_of(lease: Object) -> Object:
+def spec_of(lease: Lease) -> LeaseSpec:
     """Return the spec of a Lease; empty before its first holder."""
-    spec: Object = lease.get("spec") or {}
+    spec: LeaseSpec = lease.get("spec") or {}
     return spec
 
 
-def observe(before: ObservedLease | None, lease: Object, now: float) -> ObservedLease:
+def observe(before: ObservedLease | None, lease: Lease, now: float) -> ObservedLease:
     """Record the current state of a Lease; each renewal restarts the wait for its expiry."""
     unchanged = before is not None and spec_of(before.lease) == spec_of(lease)
     return ObservedLease(lease, before.since if before is not None and unchanged else now)
@@ -47,15 +46,15 @@ def can_acquire(observed: ObservedLease, identity: str, now: float) -> bool:
     return observed.holder in ("", identity) or now > observed.since + duration
 
 
-def build_lease(namespace: str, name: str, owner: Object | None) -> dict[str, Any]:
+def build_lease(namespace: str, name: str, owner: OwnerReference | None) -> Lease:
     """Build a Lease without a holder, to be deleted with its owner."""
-    metadata: dict[str, Any] = {"namespace": namespace, "name": name}
+    metadata: ObjectMeta = {"namespace": namespace, "name": name}
     if owner is not None:
         metadata["ownerReferences"] = [owner]
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": {}}
 
 
-def claimed(lease: Object, identity: str, seconds: int, at: str) -> dict[str, Any]:
+def claimed(lease: Lease, identity: str, seconds: int, at: str) -> Lease:
     """Return the Lease as its holder writes it.
 
     Args:
@@ -64,7 +63,7 @@ def claimed(lease: Object, identity: str, seconds: int, at: str) -> dict[str, An
         seconds: within how many seconds it has to renew the Lease.
         at: the time as Kubernetes writes it, only for people.
     """
-    spec = dict(spec_of(lease))
+    spec: LeaseSpec = {**spec_of(lease)}
     if spec.get("holderIdentity") != identity:
         spec["acquireTime"] = at
         spec["leaseTransitions"] = spec.get("leaseTransitions", -1) + 1
@@ -72,12 +71,12 @@ def claimed(lease: Object, identity: str, seconds: int, at: str) -> dict[str, An
     return {**lease, "spec": spec}
 
 
-def released(lease: Object) -> dict[str, Any]:
+def released(lease: Lease) -> Lease:
     """Return the Lease without its holder, so that another candidate can acquire it at once."""
     return {**lease, "spec": {**spec_of(lease), "holderIdentity": ""}}
 
 
-def owner_of_token(token: str, namespace: str) -> dict[str, Any] | None:
+def owner_of_token(token: str, namespace: str) -> OwnerReference | None:
     """Return the service account of a token of a namespace, as an owner reference.
 
     An uninstaller removes the account, and with it the Lease, which no installer knows.
@@ -86,7 +85,12 @@ def owner_of_token(token: str, namespace: str) -> dict[str, Any] | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["kubernetes.io"]
         account = claims["serviceaccount"]
-        owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": account["name"], "uid": account["uid"]}
+        owner: OwnerReference = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "name": account["name"],
+            "uid": account["uid"],
+        }
         return owner if claims["namespace"] == namespace else None
     except (binascii.Error, IndexError, KeyError, TypeError, ValueError):
         return None

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 WIDTH = 24
 """Columns of Grafana's grid."""
@@ -199,7 +198,7 @@ ROWS = (
                 "Time since",
                 (
                     (f"time() - max(modelexport_last_sync_timestamp_seconds{HERE})", "last sync"),
-                    (f"time() - max(modelexport_last_audit_timestamp_seconds{HERE})", "last watch check"),
+                    (f"time() - max(modelexport_last_watch_check_timestamp_seconds{HERE})", "last watch check"),
                 ),
                 "s",
             ),
@@ -246,7 +245,7 @@ def render_dashboard() -> str:
     return json.dumps(dashboard, indent=1) + "\n"
 
 
-def _lay_out(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def _lay_out(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     """Place panels from left to right, and each row below the previous one."""
     number, top = 1, 0
     for row in rows:

@@ -136,8 +136,8 @@ KEPT_OBJECTS = Metric(
     "Objects in the cache; any user who may label a Pod or a Job as managed by the operator adds to them",
     ("resource",),
 )
-LAST_AUDIT = Metric(
-    "modelexport_last_audit_timestamp_seconds",
+LAST_WATCH_CHECK = Metric(
+    "modelexport_last_watch_check_timestamp_seconds",
     Kind.GAUGE,
     "seconds since 1970",
     "Time of the last watch check; before the first one, of the start of the operator",
@@ -158,7 +158,7 @@ OPERATOR = (
     QUEUE_DEPTH,
     WATCH_LAG,
     KEPT_OBJECTS,
-    LAST_AUDIT,
+    LAST_WATCH_CHECK,
 )
 PROCESS = (
     Metric("process_cpu_seconds_total", Kind.COUNTER, "seconds", "CPU time that the operator has used"),

@@ -18,7 +18,7 @@ from modelexport.matrix.support import ARCHITECTURES, TARGETS
 from modelexport.untrusted import moment
 from modelexport_operator.jobs.state import State, TargetState
 from modelexport_operator.kube.clock import now
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import ModelExportObject
 from modelexport_operator.metrics import definitions
 from modelexport_operator.metrics.definitions import Kind, Metric
 from modelexport_operator.metrics.open_targets import NEW, OpenTarget, open_targets
@@ -75,8 +75,8 @@ class Metrics:
         self._accuracy_drop = self._build(definitions.ACCURACY_DROP)
         self._lag = self._build(definitions.WATCH_LAG)
         self._kept = self._build(definitions.KEPT_OBJECTS)
-        self._last_audit = self._build(definitions.LAST_AUDIT)
-        self._last_audit.set(self._clock().timestamp())
+        self._last_watch_check = self._build(definitions.LAST_WATCH_CHECK)
+        self._last_watch_check.set(self._clock().timestamp())
         # For Prometheus a series that begins at 1 has not increased, so every counter exists before it counts.
         faults = [reason for reason in Reason if reason.policy.fault is not Fault.NONE]
         for target, reason in product(TARGETS, [Reason.SUCCEEDED, *faults]):
@@ -103,7 +103,7 @@ class Metrics:
         """Expose how many keys wait."""
         self._build(definitions.QUEUE_DEPTH).set_function(depth)
 
-    def watch_exports(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
+    def watch_exports(self, exports: Callable[[], list[ModelExportObject]], clock: Callable[[], datetime]) -> None:
         """Expose how many exports are in each state, and their open targets."""
         self._registry.register(_ExportCollector(exports, clock))
 
@@ -121,7 +121,7 @@ class Metrics:
 
     def record_watch_check(self) -> None:
         """Record that the cache was compared with a list."""
-        self._last_audit.set(self._clock().timestamp())
+        self._last_watch_check.set(self._clock().timestamp())
 
     def record_lag(self, resource: str, objects: int) -> None:
         """Record how far a watch is behind."""
@@ -155,7 +155,7 @@ class Metrics:
 class _ExportCollector(Collector):
     """Counts exports on every scrape, so no number can drift."""
 
-    def __init__(self, exports: Callable[[], list[Object]], clock: Callable[[], datetime]) -> None:
+    def __init__(self, exports: Callable[[], list[ModelExportObject]], clock: Callable[[], datetime]) -> None:
         self._exports = exports
         self._clock = clock
 

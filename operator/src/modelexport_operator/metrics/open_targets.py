@@ -7,7 +7,7 @@ from datetime import datetime
 from modelexport.api.reasons import Fault, Reason
 from modelexport.matrix.support import Format, Precision, Target
 from modelexport.untrusted import moment
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import ModelExportObject
 from modelexport_operator.status.conditions import (
     READY,
     RECONCILING,
@@ -15,6 +15,7 @@ from modelexport_operator.status.conditions import (
     find_condition,
     recorded_targets,
     status_of,
+    target_entries,
 )
 
 NEW = "New"
@@ -37,7 +38,7 @@ class OpenTarget:
     age_seconds: float
 
 
-def open_targets(exports: Iterable[Object], now: datetime) -> Iterator[OpenTarget]:
+def open_targets(exports: Iterable[ModelExportObject], now: datetime) -> Iterator[OpenTarget]:
     """Yield every target that has not ended, except those that only wait for a correction by their user."""
     for body in exports:
         status = status_of(body)
@@ -52,18 +53,18 @@ def open_targets(exports: Iterable[Object], now: datetime) -> Iterator[OpenTarge
                 yield OpenTarget(state.target, word, state.reason, _age(state.start_time or _last_change(body), now))
 
 
-def _new_targets(export: Object, now: datetime) -> Iterator[OpenTarget]:
+def _new_targets(export: ModelExportObject, now: datetime) -> Iterator[OpenTarget]:
     """Yield the targets of an export without a status: if that lasts, its syncs fail."""
     age = _age(export["metadata"].get("creationTimestamp"), now)
-    for asked in export["spec"]["targets"]:
+    for asked in target_entries(export.get("spec", {})):
         try:
-            target = Target(Format(asked["format"]), Precision(asked["precision"]))
+            target = Target(Format(str(asked.get("format"))), Precision(str(asked.get("precision"))))
         except ValueError:
             continue  # A value of another version; the sync of this export reports it.
         yield OpenTarget(target, NEW, Reason.PENDING, age)
 
 
-def _last_change(export: Object) -> str | None:
+def _last_change(export: ModelExportObject) -> str | None:
     """Return when an export last started to progress, to wait or to be suspended."""
     conditions = (find_condition(status_of(export), kind) for kind in (READY, RECONCILING))
     changes = [str(c["lastTransitionTime"]) for c in conditions if moment(c.get("lastTransitionTime"))]

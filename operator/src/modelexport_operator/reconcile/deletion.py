@@ -21,7 +21,6 @@ from modelexport.planning.plan import plan_export
 from modelexport_operator.jobs.conversion_job import (
     CONTAINER,
     STREAMING_RESOURCES,
-    Manifest,
     build_container,
     build_pod,
     clean_up_name,
@@ -46,7 +45,8 @@ from modelexport_operator.jobs.state import (
     is_past_deadline,
     kueue_queue_of,
 )
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import Job, Pod
+from modelexport_operator.kube.types import created
 from modelexport_operator.reconcile.export_class import choose_class, output_folder
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.status.events import Event
@@ -68,7 +68,7 @@ TERMINATING = "because it is being terminated"
 class DeletionStep:
     """What to write next: Jobs to create, suspend and delete, and the finalizers that remain (``None``: unchanged)."""
 
-    create: tuple[Manifest, ...] = ()
+    create: tuple[Job, ...] = ()
     stop: tuple[str, ...] = ()
     withdraw: tuple[str, ...] = ()
     finalizers: tuple[str, ...] | None = None
@@ -144,12 +144,12 @@ class _Deletion:
         return tuple(dict.fromkeys((*_recorded_files(self.snapshot), *planned, *shared)))
 
     @property
-    def job(self) -> Object | None:
+    def job(self) -> Job | None:
         """The clean-up Job."""
         return next((job for job in self.snapshot.jobs if job["metadata"]["name"] == self.name), None)
 
     @property
-    def job_pods(self) -> list[Object]:
+    def job_pods(self) -> list[Pod]:
         """The Pods of the clean-up Job, oldest first."""
         return sorted(pods_of(self.name, self.snapshot.pods), key=created)
 
@@ -176,7 +176,7 @@ class _Deletion:
         waiting = [pod for pod in self.job_pods if pod["status"].get("phase") == "Pending" and is_in_trouble(pod)]
         return f": {explain_waiting(waiting[-1]).message}" if waiting else ""
 
-    def _report_outcome(self, job: Object) -> DeletionStep:
+    def _report_outcome(self, job: Job) -> DeletionStep:
         ended = self.job_pods
         if job.get("status", {}).get("succeeded"):
             results = (parse_result(terminated(pod)) for pod in ended)
@@ -223,7 +223,7 @@ class _Deletion:
             return self._give_up(f"the API server refused the clean-up Job: {words}")
         return DeletionStep(requeue_after=REFUSAL_RETRY)
 
-    def _build(self) -> Manifest:
+    def _build(self) -> Job:
         """Build the clean-up Job. It has no owner: a foreground deletion would remove it before it has run."""
         first = self.requests[0]
         labels = {
@@ -260,7 +260,7 @@ class _Deletion:
 
 
 def _follow_conversions(
-    export_class: ExportClass, requests: Sequence[ConversionRequest], conversions: Sequence[Object]
+    export_class: ExportClass, requests: Sequence[ConversionRequest], conversions: Sequence[Job]
 ) -> tuple[ExportClass, Sequence[ConversionRequest]]:
     """Return the class with the store of the newest conversion, and the requests with their folders in it.
 

@@ -8,10 +8,11 @@ from modelexport.api.spec import ExportClass, ModelExport, parse_class
 from modelexport.names import DEFAULT_CLASS_ANNOTATION
 from modelexport.planning.plan import check_sources
 from modelexport_operator.jobs.diagnosis import Diagnosis
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import ExportClassObject
+from modelexport_operator.kube.types import created
 
 
-def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Diagnosis:
+def find_class(export: ModelExport, classes: Sequence[ExportClassObject]) -> ExportClass | Diagnosis:
     """Return the class that serves an export, or why no class exists or the class does not serve this export."""
     found = choose_class(export, classes)
     if isinstance(found, Diagnosis):
@@ -26,7 +27,7 @@ def find_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | 
     return found
 
 
-def choose_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass | Diagnosis:
+def choose_class(export: ModelExport, classes: Sequence[ExportClassObject]) -> ExportClass | Diagnosis:
     """Return the class that an export names, or the default class, or why there is none.
 
     If several classes are marked as default, the newest one is used, as with StorageClasses.
@@ -45,7 +46,7 @@ def choose_class(export: ModelExport, classes: Sequence[Object]) -> ExportClass 
         return Diagnosis(Reason.CLASS_INVALID, f"ExportClass {body['metadata']['name']}: {error}")
 
 
-def pick_class(name: str | None, classes: Sequence[Object]) -> Object | None:
+def pick_class(name: str | None, classes: Sequence[ExportClassObject]) -> ExportClassObject | None:
     """Return the class with a name, or without a name the default class; ``None`` if there is none."""
     if name:
         return next((body for body in classes if body["metadata"]["name"] == name), None)

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.reasons import Reason
@@ -28,7 +27,7 @@ from modelexport.api.spec import ExportClass, ModelExport, parse_export
 from modelexport.matrix.support import Target
 from modelexport.planning.plan import plan_export
 from modelexport.untrusted import moment
-from modelexport_operator.jobs.conversion_job import Manifest, build_job, job_name
+from modelexport_operator.jobs.conversion_job import build_job, job_name
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import (
     RELIST_DELAY,
@@ -45,7 +44,7 @@ from modelexport_operator.jobs.state import (
     shorten,
 )
 from modelexport_operator.kube.clock import format_time
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Job, ModelExportStatus
 from modelexport_operator.reconcile.deletion import clean_up, correct_finalizers
 from modelexport_operator.reconcile.export_class import find_class, output_folder, pick_class
 from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE, Snapshot, is_record_of
@@ -92,12 +91,12 @@ class Decision:
         requeue_after: when to sync again without a change.
     """
 
-    create: tuple[Manifest, ...] = ()
+    create: tuple[Job, ...] = ()
     suspend: tuple[Suspension, ...] = ()
     withdraw: tuple[str, ...] = ()
     finalizers: tuple[str, ...] | None = None
     delete: bool = False
-    status: dict[str, Any] | None = None
+    status: ModelExportStatus | None = None
     events: tuple[Event, ...] = ()
     finished: tuple[TargetState, ...] = ()
     requeue_after: timedelta | None = None
@@ -227,7 +226,7 @@ def _hold(state: TargetState, admission: Admission) -> TargetState:
     return replace(state, reason=held.reason, message=shorten(held.message)) if held else state
 
 
-def _observe(context: ReconcileContext, request: ConversionRequest, job: Object | None) -> TargetState | None:
+def _observe(context: ReconcileContext, request: ConversionRequest, job: Job | None) -> TargetState | None:
     """Return the state of a target, or ``None`` if it needs a Job."""
     snapshot = context.snapshot
     record = snapshot.recorded.get(request.target)
@@ -286,7 +285,7 @@ def _expect(context: ReconcileContext, request: ConversionRequest, admission: Ad
 
 def _jobs_to_create(
     context: ReconcileContext, missing: Sequence[ConversionRequest], admission: Admission
-) -> tuple[Manifest, ...]:
+) -> tuple[Job, ...]:
     if isinstance(context.found, Diagnosis):
         return ()
     jobs = (
@@ -303,7 +302,7 @@ def _jobs_to_create(
     return tuple(job for job in jobs if job["metadata"]["name"] not in context.snapshot.refused)
 
 
-def _is_withdrawn(export: ModelExport, job: Object) -> bool:
+def _is_withdrawn(export: ModelExport, job: Job) -> bool:
     """Return whether a Job has to be deleted because its export is suspended and Kueue would resume it."""
     return export.suspend and kueue_queue_of(job) is not None and not is_finished(job)
 

@@ -23,7 +23,8 @@ from modelexport_operator.jobs.state import (
     is_past_deadline,
     lacks_pod,
 )
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import ExportClassObject, Job, ModelExportObject, Node, Pod
+from modelexport_operator.kube.types import created
 from modelexport_operator.reconcile.export_class import pick_class
 from modelexport_operator.scheduling.fair_share import Demand
 from modelexport_operator.status.conditions import READY, find_condition, recorded_targets, status_of
@@ -52,12 +53,12 @@ class Snapshot:
         deleted_for: how long this operator has seen the export being deleted.
     """
 
-    parent: Object
-    jobs: Sequence[Object] = ()
-    pods: Sequence[Object] = ()
-    classes: Sequence[Object] = ()
-    nodes: Sequence[Object] = ()
-    conversions: Sequence[Object] = ()
+    parent: ModelExportObject
+    jobs: Sequence[Job] = ()
+    pods: Sequence[Pod] = ()
+    classes: Sequence[ExportClassObject] = ()
+    nodes: Sequence[Node] = ()
+    conversions: Sequence[Job] = ()
     others: Iterable[Demand] = ()
     reserved: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -87,20 +88,20 @@ class Snapshot:
         return recorded_targets(status_of(self.parent))
 
     @cached_property
-    def job_by_target(self) -> Mapping[Target, Object]:
+    def job_by_target(self) -> Mapping[Target, Job]:
         """The newest Job of each target; usually there is only one."""
         ordered = sorted(self.jobs, key=created)
         return {target: job for job in ordered if (target := target_of(job)) is not None}
 
-    def pods_of(self, job: Object) -> list[Object]:
+    def pods_of(self, job: Job) -> list[Pod]:
         """Return the Pods of a Job."""
         return pods_of(job["metadata"]["name"], self.pods)
 
-    def jobs_without_pod(self) -> list[Object]:
+    def jobs_without_pod(self) -> list[Job]:
         """Return the Jobs that should have a Pod and have none."""
         return [job for job in self.jobs if lacks_pod(job, self.pods_of(job))]
 
-    def overdue_jobs(self, now: datetime) -> list[Object]:
+    def overdue_jobs(self, now: datetime) -> list[Job]:
         """Return the Jobs that lack, or lacked until they failed, a Pod for longer than ``POD_CREATION_TOLERANCE``."""
         waiting = self.jobs_without_pod()
         given_up = (job for job in self.jobs if target_of(job) is None and is_past_deadline(job))
@@ -108,7 +109,7 @@ class Snapshot:
         starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
         return [job for job, start in starts if start and now - start >= POD_CREATION_TOLERANCE]
 
-    def unsettled_jobs(self) -> list[Object]:
+    def unsettled_jobs(self) -> list[Job]:
         """Return the ended Jobs whose outcome neither the status nor the known Pods show: their Pods must be listed."""
         if self.is_deleted:
             return []
@@ -123,7 +124,7 @@ class Snapshot:
         """Return whether a decision depends on a class that is not in the snapshot: the classes must be listed."""
         status, spec = status_of(self.parent), self.parent.get("spec")
         name = spec.get("className") if isinstance(spec, Mapping) else None
-        if pick_class(name, self.classes) is not None:
+        if pick_class(str(name) if name else None, self.classes) is not None:
             return False
         if self.is_deleted:
             return self.removes_files
@@ -131,7 +132,7 @@ class Snapshot:
         return not is_reported and "completionTime" not in status
 
 
-def is_record_of(record: TargetState | None, job: Object) -> bool:
+def is_record_of(record: TargetState | None, job: Job) -> bool:
     """Return whether a recorded state is the end of this run of a Job (a Job that was deleted may reuse its name)."""
     ended = completion_time(job)
     if record is None or ended is None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from modelexport import names
 from modelexport.api.reasons import Reason
@@ -13,35 +13,48 @@ from modelexport_operator.jobs.conversion_job import prune_conversion_job
 from modelexport_operator.jobs.ownership import select_jobs, select_pods
 from modelexport_operator.jobs.state import is_finished
 from modelexport_operator.kube.encoding import decode, encode
+from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject
 from modelexport_operator.kube.pruning import prune_class, prune_export, prune_node, prune_pod
-from modelexport_operator.kube.resources import BUILTIN, CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
-from modelexport_operator.kube.types import POD_JOB_LABEL, Key, Object, key_of, version_of
+from modelexport_operator.kube.resources import (
+    BUILTIN,
+    CLASSES,
+    EXPORTS,
+    JOBS,
+    NODES,
+    PODS,
+    Kind,
+    Resource,
+    Scope,
+)
+from modelexport_operator.kube.types import POD_JOB_LABEL, Key, key_of, version_of
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.status.conditions import READY, find_condition, status_of, target_entries
 
+T = TypeVar("T", bound=KubeObject)
+
 
 @dataclass(frozen=True, slots=True)
-class _Compressed:
+class _Compressed(Generic[T]):
     """A body as compressed JSON, a fifth of its size in memory, with the fields that are read without decompressing."""
 
     version: int
     uid: str
     content: bytes
-    summary: Object
+    summary: ModelExportObject
 
     @classmethod
-    def compress(cls, body: Object) -> Self:
+    def compress(cls, body: T) -> Self:
         """Compress a body."""
         content = zlib.compress(encode(body), level=1)
         reason = str(find_condition(status_of(body), READY).get("reason", ""))
         return cls(version_of(body), body["metadata"].get("uid", ""), content, _summarise(reason))
 
-    def decompress(self) -> dict[str, Any]:
+    def decompress(self) -> T:
         """Return the body."""
-        return cast(dict[str, Any], decode(zlib.decompress(self.content)))
+        return cast(T, decode(zlib.decompress(self.content)))
 
 
-class ObjectCache:
+class ObjectCache(Generic[T]):
     """The objects of one kind. Versions only grow: a late response never replaces a newer body.
 
     A deleted object leaves a tombstone with its version until the next watch check, which needs to know whether the
@@ -55,15 +68,15 @@ class ObjectCache:
 
     def __init__(
         self,
-        prune: Callable[[Object], dict[str, Any]],
+        prune: Callable[[KubeObject], T],
         *,
         is_noisy: bool = False,
-        has_ended: Callable[[Object], bool] = lambda _: False,
+        has_ended: Callable[[T], bool] = lambda _: False,
     ) -> None:
         self._prune = prune
         self._is_noisy = is_noisy
         self._has_ended = has_ended
-        self._objects: dict[Key, dict[str, Any] | _Compressed] = {}
+        self._objects: dict[Key, T | _Compressed[T]] = {}
         self._by_owner: defaultdict[tuple[str, str], set[Key]] = defaultdict(set)
         self._tombstones: dict[Key, int] = {}
 
@@ -73,7 +86,7 @@ class ObjectCache:
     def __iter__(self) -> Iterator[Key]:
         return iter(list(self._objects))
 
-    def get(self, key: Key) -> Object | None:
+    def get(self, key: Key) -> T | None:
         """Return the body of an object, or ``None``."""
         return _decompress(self._objects.get(key))
 
@@ -84,19 +97,19 @@ class ObjectCache:
             return None
         return kept.version if isinstance(kept, _Compressed) else version_of(kept)
 
-    def values(self) -> list[Object]:
+    def values(self) -> list[T]:
         """Return all bodies."""
         return [body for kept in self._objects.values() if (body := _decompress(kept))]
 
-    def summaries(self) -> list[Object]:
+    def summaries(self) -> list[T | ModelExportObject]:
         """Return all bodies; compressed ones as a summary: that they have ended, and the reason."""
         return [kept.summary if isinstance(kept, _Compressed) else kept for kept in self._objects.values()]
 
-    def uncompressed_items(self) -> list[tuple[Key, Object]]:
+    def uncompressed_items(self) -> list[tuple[Key, T]]:
         """Return the keys and bodies of all uncompressed objects, which include all that have not ended."""
         return [(key, kept) for key, kept in self._objects.items() if not isinstance(kept, _Compressed)]
 
-    def labelled_with(self, export: Object) -> list[Object]:
+    def labelled_with(self, export: ModelExportObject) -> list[T]:
         """Return the bodies that carry the label of an export in its namespace, whoever set the label."""
         keys = self.keys_labelled_with(export["metadata"]["namespace"], export["metadata"]["uid"])
         return [body for key in keys if (body := self.get(key))]
@@ -121,7 +134,7 @@ class ObjectCache:
         known = self.version(key)
         return self._tombstones.get(key, 0) if known is None else known
 
-    def put(self, body: Object) -> bool:
+    def put(self, body: KubeObject) -> bool:
         """Store a body; return ``False`` if it is not newer than the known one, or differs only in pruned fields."""
         key = key_of(body)
         if self.known_version(key) >= version_of(body):
@@ -140,7 +153,7 @@ class ObjectCache:
         before, after = ({**one, "metadata": {**one["metadata"], "resourceVersion": None}} for one in (known, kept))
         return before != after
 
-    def update(self, body: Object) -> None:
+    def update(self, body: KubeObject) -> None:
         """Store the response to a write, unless the object was deleted in the meantime."""
         if key_of(body) in self._objects:
             self.put(body)
@@ -168,7 +181,7 @@ class ObjectCache:
             if key in listed or gone > version or not scope.contains(key[0])
         }
 
-    def _unlink(self, key: Key, body: Object) -> None:
+    def _unlink(self, key: Key, body: KubeObject) -> None:
         if owner := _owner_of(body):
             self._by_owner[owner].discard(key)
             if not self._by_owner[owner]:
@@ -179,14 +192,20 @@ class Cache:
     """The caches of all watched kinds, and the queries that join them."""
 
     def __init__(self) -> None:
-        self._caches = {
+        self._caches: dict[Resource, ObjectCache[Any]] = {
             resource: ObjectCache(
                 prune, is_noisy=resource in BUILTIN, has_ended=_HAS_ENDED.get(resource, lambda _: False)
             )
             for resource, prune in _PRUNERS.items()
         }
 
-    def __getitem__(self, resource: Resource) -> ObjectCache:
+    @overload
+    def __getitem__(self, resource: Kind[T]) -> ObjectCache[T]: ...
+
+    @overload
+    def __getitem__(self, resource: Resource) -> ObjectCache[KubeObject]: ...
+
+    def __getitem__(self, resource: Resource) -> ObjectCache[Any]:
         return self._caches[resource]
 
     def snapshot(self, key: Key) -> Snapshot | None:
@@ -198,11 +217,11 @@ class Cache:
         pods = select_pods(parent, jobs, self[PODS].labelled_with(parent))
         return Snapshot(parent, jobs, pods, self[CLASSES].values(), self[NODES].values())
 
-    def jobs_of(self, export: Object) -> list[Object]:
+    def jobs_of(self, export: ModelExportObject) -> list[Job]:
         """Return the Jobs that belong to an export."""
         return select_jobs(export, self[JOBS].labelled_with(export))
 
-    def job_of(self, pod: Object) -> Object | None:
+    def job_of(self, pod: KubeObject) -> Job | None:
         """Return the Job of a Pod, if it is known."""
         name = (pod["metadata"].get("labels") or {}).get(POD_JOB_LABEL)
         return self[JOBS].get((pod["metadata"]["namespace"], name)) if name else None
@@ -222,7 +241,7 @@ class Cache:
             jobs.compressed_uid(job) is not None for job in jobs.keys_labelled_with(key[0], uid)
         )
 
-    def affected_exports(self, resource: Resource, body: Object) -> Iterable[Key]:
+    def affected_exports(self, resource: Resource, body: KubeObject) -> Iterable[Key]:
         """Return the exports that a change of an object affects."""
         if resource is EXPORTS:
             return (key_of(body),)
@@ -240,30 +259,30 @@ class Cache:
         return ((metadata["namespace"], name),) if name else ()
 
 
-def _decompress(kept: dict[str, Any] | _Compressed | None) -> dict[str, Any] | None:
+def _decompress(kept: T | _Compressed[T] | None) -> T | None:
     return kept.decompress() if isinstance(kept, _Compressed) else kept
 
 
 @lru_cache(maxsize=64)
-def _summarise(reason: str) -> Object:
+def _summarise(reason: str) -> ModelExportObject:
     """Return the countable part of an ended export; all exports with the same reason share one object."""
     return {"metadata": {}, "status": {"completionTime": "", "conditions": [{"type": READY, "reason": reason}]}}
 
 
-def _owner_of(body: Object) -> tuple[str, str] | None:
+def _owner_of(body: KubeObject) -> tuple[str, str] | None:
     """Return the namespace and uid of the export whose label an object carries."""
     uid = (body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL)
     return (body["metadata"].get("namespace", ""), uid) if uid else None
 
 
-_PRUNERS: Mapping[Resource, Callable[[Object], dict[str, Any]]] = {
+_PRUNERS: Mapping[Resource, Callable[[KubeObject], KubeObject]] = {
     EXPORTS: prune_export,
     CLASSES: prune_class,
     JOBS: prune_conversion_job,
     PODS: prune_pod,
     NODES: prune_node,
 }
-_HAS_ENDED: Mapping[Resource, Callable[[Object], bool]] = {
+_HAS_ENDED: Mapping[Resource, Callable[[Any], bool]] = {
     EXPORTS: lambda export: "completionTime" in status_of(export),
     JOBS: is_finished,
     PODS: lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"),

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.untrusted import moment
-from modelexport_operator.jobs.conversion_job import Manifest, target_of
+from modelexport_operator.jobs.conversion_job import target_of
 from modelexport_operator.jobs.ownership import select_jobs
 from modelexport_operator.jobs.pod_failures import is_in_trouble
 from modelexport_operator.jobs.state import TargetState, is_finished
@@ -25,8 +24,9 @@ from modelexport_operator.kube.client import (
     RejectedError,
 )
 from modelexport_operator.kube.clock import now
+from modelexport_operator.kube.objects import Job, KubeObject, ModelExportObject
 from modelexport_operator.kube.resources import BUILTIN, CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
-from modelexport_operator.kube.types import Key, Object, controller_of, key_of, version_of
+from modelexport_operator.kube.types import Key, controller_of, key_of, version_of
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.reconcile.reconcile import Decision, sync
 from modelexport_operator.reconcile.snapshot import Snapshot
@@ -75,7 +75,7 @@ class Controller:
         self._is_leading = False
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._ended: dict[Key, Sequence[TargetState]] = {}
-        self._releases: dict[Key, tuple[Object, tuple[Event, ...]]] = {}
+        self._releases: dict[Key, tuple[ModelExportObject, tuple[Event, ...]]] = {}
 
     def start_leading(self) -> None:
         """Start to send events and to measure deletion times.
@@ -86,19 +86,19 @@ class Controller:
         self._is_leading = True
         self._deletions.clear()
         for key in self.cache[EXPORTS]:
-            export = self.cache[EXPORTS].get(key) or {}
-            ended = moment(status_of(export).get("completionTime"))
-            if ended and self._clock() - ended < RESENT_EVENTS:
+            export = self.cache[EXPORTS].get(key)
+            ended = moment(status_of(export or {}).get("completionTime"))
+            if export and ended and self._clock() - ended < RESENT_EVENTS:
                 self.events.record(export, export_events({}, status_of(export)))
 
-    def handle_event(self, resource: Resource, change: str | None, body: Object) -> None:
+    def handle_event(self, resource: Resource, change: str | None, body: KubeObject) -> None:
         """Apply a watch event (``change`` as Kubernetes spells it) and queue the exports that it affects.
 
         If an object triggers a defect of ours, it is skipped, so that the watch continues with the others.
         """
         try:
             objects, key = self.cache[resource], key_of(body)
-            known = objects.get(key) if resource is EXPORTS else None
+            known = self.cache[EXPORTS].get(key) if resource is EXPORTS else None
             if change == "DELETED":
                 self.handle_deletion(resource, key, version_of(body))
             elif objects.put(body):
@@ -115,7 +115,7 @@ class Controller:
         except Exception:
             logger.exception("a defect: %s %s is skipped", resource.plural, body["metadata"].get("name"))
 
-    def _priority_of(self, resource: Resource, body: Object) -> tuple[Priority, float]:
+    def _priority_of(self, resource: Resource, body: KubeObject) -> tuple[Priority, float]:
         """Return the priority of a change, and for how many seconds it may wait for others.
 
         Actions of users never wait. Neither does trouble, which may be brief.
@@ -124,9 +124,9 @@ class Controller:
             return (Priority.STEP if find_condition(status_of(body), READY) else Priority.NEW), 0.0
         if resource is CLASSES:
             return Priority.NEW, 0.0
-        if resource is PODS and is_in_trouble(body):
+        if resource is PODS and is_in_trouble(PODS.typed(body)):
             return Priority.END, 0.0
-        job = body if resource is JOBS else self.cache.job_of(body)
+        job = JOBS.typed(body) if resource is JOBS else self.cache.job_of(body)
         if job and is_finished(job):
             seconds = self.queue.count_delayed(Priority.END) / ENDS_PER_SECOND
             return Priority.END, _clamp(seconds, END_SECONDS, LONGEST_END_SECONDS)
@@ -148,7 +148,7 @@ class Controller:
                 self.queue.add(export, priority=Priority.END if resource in BUILTIN else Priority.NEW)
                 self._requeue_waiting(resource, export)
 
-    async def relist(self, scope: Scope, export: Object | None = None) -> str:
+    async def relist(self, scope: Scope, export: ModelExportObject | None = None) -> str:
         """Apply what the API server lists, remove what it does not list, and return the version of the list.
 
         Args:
@@ -275,7 +275,7 @@ class Controller:
         others, reserved = self.demands.others(key), self.demands.reserved(key)
         return replace(known, others=others, reserved=reserved, deleted_for=deleted_for)
 
-    async def _find_pod_refusals(self, key: Key, jobs: Sequence[Object]) -> dict[str, str]:
+    async def _find_pod_refusals(self, key: Key, jobs: Sequence[Job]) -> dict[str, str]:
         """Return why Jobs have no Pod, by name, for those where the API server answers."""
         reasons: dict[str, str] = {}
         for job in jobs:
@@ -303,7 +303,7 @@ class Controller:
             await self.relist(Scope(PODS, namespace), parent)
         return frozenset(job["metadata"]["name"] for job in ended)
 
-    async def _read_conversions(self, known: Snapshot) -> list[Object]:
+    async def _read_conversions(self, known: Snapshot) -> list[Job]:
         """Return the unpruned conversion Jobs of an export that is deleted together with its files.
 
         All its Jobs are read, because the watch may be late, and a running conversion would publish its files again.
@@ -316,7 +316,7 @@ class Controller:
             self.handle_event(JOBS, "ADDED", job)
         return [job for job in select_jobs(known.parent, jobs) if target_of(job)]
 
-    async def _create_jobs(self, jobs: tuple[Manifest, ...]) -> dict[str, str]:
+    async def _create_jobs(self, jobs: tuple[Job, ...]) -> dict[str, str]:
         """Create Jobs, and return why the API server refused some of them, by name."""
         outcomes = await asyncio.gather(*map(self._create_job, jobs), return_exceptions=True)
         refused = {}
@@ -331,7 +331,7 @@ class Controller:
                 announce("job created", export=export, target=target_of(job), job=metadata["name"])
         return refused
 
-    async def _create_job(self, job: Manifest) -> None:
+    async def _create_job(self, job: Job) -> None:
         existing = self.cache[JOBS].get(key_of(job))
         if existing is not None:
             _check_ownership(existing, job)
@@ -345,7 +345,7 @@ class Controller:
                 self.handle_event(JOBS, "ADDED", existing)
             raise ConflictError(f"{error}; reading it first") from error
 
-    async def _apply(self, parent: Object, decision: Decision) -> None:
+    async def _apply(self, parent: ModelExportObject, decision: Decision) -> None:
         for suspension in decision.suspend:
             namespace = parent["metadata"]["namespace"]
             await self._cluster.suspend_job(namespace, suspension.job_name, suspend=suspension.suspend)
@@ -371,7 +371,7 @@ class Controller:
             self.cache[EXPORTS].update(written)
             self._report_status_change(key_of(parent), known)
 
-    def _report_status_change(self, key: Key, known: Object | None) -> None:
+    def _report_status_change(self, key: Key, known: ModelExportObject | None) -> None:
         """Record events and metrics for what the status of an export adds to the body known before.
 
         The new body may come from the watch or from the response to a write, so a lost response does no harm. Changes
@@ -390,7 +390,7 @@ class Controller:
         for state in finished_targets(before.targets, after.targets.values()):
             # For an end that this process has written, it knows more than the status.
             known_end = next((one for one in written if is_same_end(one, state)), state)
-            self._metrics.record_conversion(body["spec"]["model"]["architecture"], known_end)
+            self._metrics.record_conversion(_architecture_of(body), known_end)
         self.events.record(body, compare_statuses(before, after))
 
     def _report_release(self, key: Key) -> None:
@@ -399,11 +399,17 @@ class Controller:
             self.events.record(*release)
 
 
-def _check_ownership(existing: Object, job: Manifest) -> None:
+def _check_ownership(existing: Job, job: Job) -> None:
     """Raise ``RejectedError`` if the existing Job of a name is not the one to be created."""
     labels = [(body["metadata"].get("labels") or {}).get(names.EXPORT_UID_LABEL) for body in (existing, job)]
     if controller_of(existing) != controller_of(job) or labels[0] != labels[1]:
         raise RejectedError("a Job of that name exists and does not belong to this ModelExport; delete that Job")
+
+
+def _architecture_of(export: ModelExportObject) -> str:
+    """Return the architecture that a spec names; empty if it names none."""
+    model = export.get("spec", {}).get("model")
+    return str(model.get("architecture", "")) if isinstance(model, Mapping) else ""
 
 
 def _clamp(value: float, least: float, most: float) -> float:
@@ -414,7 +420,7 @@ def _format_key(key: Key) -> str:
     return "/".join(key)
 
 
-def _log_fields(key: Key) -> Mapping[str, Any]:
+def _log_fields(key: Key) -> Mapping[str, object]:
     return with_fields(export=_format_key(key))
 
 

@@ -13,8 +13,9 @@ from modelexport.api.fields import InvalidSpec
 from modelexport.api.reasons import Reason
 from modelexport.api.spec import Sharing, parse_class
 from modelexport_operator.jobs.state import is_active, is_finished
+from modelexport_operator.kube.objects import ExportClassObject, ModelExportObject
 from modelexport_operator.kube.resources import CLASSES, EXPORTS
-from modelexport_operator.kube.types import Key, Object
+from modelexport_operator.kube.types import Key
 from modelexport_operator.reconcile.export_class import pick_class
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.scheduling.fair_share import (
@@ -128,7 +129,7 @@ class DemandIndex:
         since = export["metadata"].get("creationTimestamp", "")
         return Demand(key, _class_name(export), since, running, waiting)
 
-    def _is_limited(self, export: Object) -> bool:
+    def _is_limited(self, export: ModelExportObject) -> bool:
         """Return whether the class of an export has limits; without limits no demand is kept."""
         body = pick_class(_class_name(export), self._cache[CLASSES].values())
         if body is None:
@@ -139,20 +140,20 @@ class DemandIndex:
             self._limits[version] = sharing is not None and is_limited(sharing)
         return self._limits[version]
 
-    def _count_running(self, export: Object, reserved: Collection[str]) -> int:
+    def _count_running(self, export: ModelExportObject, reserved: Collection[str]) -> int:
         jobs = {job["metadata"]["name"]: job for job in self._cache.jobs_of(export)}
         kept = sum(name not in jobs or not is_finished(jobs[name]) for name in reserved)
         return kept + sum(is_active(job) for name, job in jobs.items() if name not in reserved)
 
 
-def _sharing_of(body: Object | None) -> Sharing | None:
+def _sharing_of(body: ExportClassObject | None) -> Sharing | None:
     try:
         return parse_class(body or {}).sharing
     except InvalidSpec:
         return None  # Every sync of its exports reports it.
 
 
-def _count_waiting(export: Object) -> int:
+def _count_waiting(export: ModelExportObject) -> int:
     """Return how many targets of an export wait for a place.
 
     Targets of an invalid or suspended export do not wait. Neither do those of an export whose Jobs the API server
@@ -168,8 +169,9 @@ def _count_waiting(export: Object) -> int:
     return 0 if Reason.JOB_REFUSED in reasons else reasons.count(Reason.LIMIT_REACHED)
 
 
-def _class_name(export: Object) -> str | None:
-    return (export.get("spec") or {}).get("className") or None
+def _class_name(export: ModelExportObject) -> str | None:
+    name = (export.get("spec") or {}).get("className")
+    return str(name) if name else None
 
 
 def _size(demand: Demand | None) -> int:

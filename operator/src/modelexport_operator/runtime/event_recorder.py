@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
 
 from modelexport import names
 from modelexport.logs import announce, with_fields
 from modelexport.text import clean
 from modelexport_operator.kube.client import AlreadyExistsError, Cluster, ClusterError, ConflictError, UnavailableError
 from modelexport_operator.kube.clock import format_time
-from modelexport_operator.kube.types import Key, Object, key_of
+from modelexport_operator.kube.objects import EventObject, ModelExportObject
+from modelexport_operator.kube.types import Key, key_of
 from modelexport_operator.runtime.work_queue import WorkQueue
 from modelexport_operator.status.events import Event
 
@@ -42,14 +42,14 @@ class EventRecorder:
         self._cluster = cluster
         self._clock = clock
         self._queue: WorkQueue[Key] = WorkQueue(flow=itemgetter(0))
-        self._pending: defaultdict[Key, deque[dict[str, Any]]] = defaultdict(deque)
+        self._pending: defaultdict[Key, deque[EventObject]] = defaultdict(deque)
         self._waiting = 0
         self._tries: defaultdict[Key, int] = defaultdict(int)
 
     def __len__(self) -> int:
         return self._waiting
 
-    def record(self, body: Object, events: Sequence[Event]) -> None:
+    def record(self, body: ModelExportObject, events: Sequence[Event]) -> None:
         """Log events of an export and queue them for sending, in this order."""
         key = key_of(body)
         for event in events:
@@ -115,7 +115,7 @@ class EventRecorder:
                     _log_lost(self._pending[key][0], str(error))
                 self._remove_first(key)
 
-    async def _create(self, event: dict[str, Any]) -> None:
+    async def _create(self, event: EventObject) -> None:
         with suppress(AlreadyExistsError):
             await self._cluster.create_event(event)
 
@@ -127,7 +127,7 @@ class EventRecorder:
             del self._pending[key]
 
 
-def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
+def build_event(export: ModelExportObject, event: Event, at: str) -> EventObject:
     """Build an event of an export; the version of the export gives it a new name for every status."""
     metadata, message = export["metadata"], clean(event.message)
     identity = "/".join((metadata["uid"], metadata["resourceVersion"], event.reason, message))
@@ -158,7 +158,7 @@ def build_event(export: Object, event: Event, at: str) -> dict[str, Any]:
     }
 
 
-def _log_lost(event: dict[str, Any], why: str) -> None:
+def _log_lost(event: EventObject, why: str) -> None:
     about = event["involvedObject"]
     export = with_fields(export=f"{about['namespace']}/{about['name']}")
     logger.warning("event %s was not created: %s", event["reason"], why, extra=export)

@@ -20,7 +20,9 @@ import kopf
 from modelexport import names
 from modelexport.text import clean
 from modelexport_operator.kube.backoff import jitter
+from modelexport_operator.kube.objects import JsonObject
 from modelexport_operator.kube.resources import CUSTOM, Resource
+from modelexport_operator.kube.watch_stream import is_object
 from modelexport_operator.runtime.controller import Controller
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,11 @@ def build_registry(controller: Controller, resources: Iterable[Resource] = CUSTO
 def _watch(registry: kopf.OperatorRegistry, controller: Controller, resource: Resource) -> None:
     @kopf.on.event(resource.group, resource.version, resource.plural, id=f"watch-{resource.plural}", registry=registry)
     async def handle_event(event: kopf.RawEvent, **_: Any) -> None:
-        controller.handle_event(resource, event["type"], event["object"])
+        body: JsonObject = event["object"]
+        if is_object(body):
+            controller.handle_event(resource, event["type"], body)
+        else:
+            logger.error("%s: an event of kopf has no name or no version; it is left out", resource.plural)
 
 
 class NoDiffBase(kopf.DiffBaseStorage):

@@ -17,7 +17,8 @@ from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.kueue import explain_kueue, waits_for_kueue
 from modelexport_operator.jobs.state import describe_start, kueue_queue_of
 from modelexport_operator.kube.client import Cluster, ClusterError, NotFoundError, RejectedError
-from modelexport_operator.kube.types import Key, Object, controller_of
+from modelexport_operator.kube.objects import Job
+from modelexport_operator.kube.types import Key, controller_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class KueueAdmissions:
         self._answers: dict[Key, _Answer] = {}
         self._refused_until = 0.0
 
-    async def explain(self, key: Key, jobs: Sequence[Object]) -> tuple[Mapping[str, Diagnosis], float | None]:
+    async def explain(self, key: Key, jobs: Sequence[Job]) -> tuple[Mapping[str, Diagnosis], float | None]:
         """Return why Kueue lets Jobs of an export wait, as far as that is known.
 
         Returns:
@@ -82,7 +83,7 @@ class KueueAdmissions:
         return found, max(due, self._refused_until) - now
 
     async def _ask(
-        self, key: Key, jobs: Sequence[Object], before: Mapping[str, Diagnosis | None]
+        self, key: Key, jobs: Sequence[Job], before: Mapping[str, Diagnosis | None]
     ) -> Mapping[str, Diagnosis | None]:
         """Query why Jobs wait, by uid; keep the ``before`` value of a Job where there is no answer."""
         by_uid = {job["metadata"]["uid"]: job for job in jobs}
@@ -106,6 +107,6 @@ class KueueAdmissions:
         """Forget an export none of whose Jobs waits for Kueue."""
         self._answers.pop(key, None)
 
-    def _age(self, job: Object) -> float:
+    def _age(self, job: Job) -> float:
         since = moment(job["metadata"].get("creationTimestamp"))
         return (self._clock() - since).total_seconds() if since else 0.0

@@ -9,7 +9,7 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.spec import ExportClass
 from modelexport.matrix.support import Target
 from modelexport_operator.jobs.diagnosis import Diagnosis
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Node
 from modelexport_operator.scheduling.fair_share import Demand, allocate, describe_limit, describe_position, is_limited
 from modelexport_operator.scheduling.node_pools import choose_pool
 
@@ -45,7 +45,7 @@ class Admission:
 
 
 def admit(
-    candidates: Candidates, export_class: ExportClass, nodes: Sequence[Object], others: Sequence[Demand]
+    candidates: Candidates, export_class: ExportClass, nodes: Sequence[Node], others: Sequence[Demand]
 ) -> Admission:
     """Decide for each candidate: first whether a node could take it, then whether it gets a place.
 

@@ -11,7 +11,7 @@ from modelexport.api.spec import ExportClass
 from modelexport.matrix.support import ARCHITECTURES, Cell, lookup
 from modelexport_operator.jobs.diagnosis import Diagnosis, advise
 from modelexport_operator.jobs.resource_requests import node_selector, resource_requests
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Node, Taint
 
 ARCHITECTURE_LABEL = "kubernetes.io/arch"
 PASSING_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
@@ -25,7 +25,7 @@ LARGE_CALIBRATION = 512 * 640 * 640
 64 images of 640 x 640 take 6 to 12 s (docs/benchmarks.md, YOLOv8n). Less is not worth a device."""
 
 
-def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Object]) -> NodePool | Diagnosis:
+def choose_pool(request: ConversionRequest, export_class: ExportClass, nodes: Sequence[Node]) -> NodePool | Diagnosis:
     """Return the first pool that accepts a conversion and has a node for it, or what is missing.
 
     A large calibration tries pools with devices first, all other work pools without. A device is preferred, not
@@ -72,7 +72,7 @@ def _explain_refusal(pool: NodePool, cell: Cell, work: Work) -> str | None:
     return None
 
 
-def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: Iterable[Object]) -> str | None:
+def _find_missing(pool: NodePool, cell: Cell, export_class: ExportClass, nodes: Iterable[Node]) -> str | None:
     """Return what the best matching nodes lack for a conversion, or ``None`` if a node could take it."""
     selector, usable = node_selector(export_class, pool), cell.backend.cpu_architectures
     if pool.provisioned is Provisioned.ON_DEMAND:
@@ -113,7 +113,7 @@ def _compare(resource: str, needed: Fraction, largest: Fraction) -> str:
     return f"{_show(resource, needed)} of {resource}, its largest node has {_show(resource, largest)}"
 
 
-def _taints(node: Object, tolerations: Sequence[Toleration]) -> list[str]:
+def _taints(node: Node, tolerations: Sequence[Toleration]) -> list[str]:
     """Return the taints of a node that exclude Pods of a pool until an administrator acts, as kubectl shows them."""
     return [
         f"{taint['key']}{'=' if taint.get('value') else ''}{taint.get('value', '')}:{taint['effect']}"
@@ -124,7 +124,7 @@ def _taints(node: Object, tolerations: Sequence[Toleration]) -> list[str]:
     ]
 
 
-def _is_tolerated(taint: Object, toleration: Toleration) -> bool:
+def _is_tolerated(taint: Taint, toleration: Toleration) -> bool:
     """Return whether a toleration matches a taint, as the scheduler compares them.
 
     Source: kubernetes, staging/src/k8s.io/api/core/v1/toleration.go.
@@ -134,7 +134,7 @@ def _is_tolerated(taint: Object, toleration: Toleration) -> bool:
     return toleration.operator is TolerationOperator.EXISTS or toleration.value == taint.get("value", "")
 
 
-def _labels(node: Object) -> Mapping[str, str]:
+def _labels(node: Node) -> Mapping[str, str]:
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
     return labels
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
@@ -17,7 +17,7 @@ from modelexport.names import PAGE_FILE
 from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import Condition, JsonObject, ModelExportObject, ModelExportStatus, TargetStatus
 
 NAME_LIMIT = 253
 MOST_ATTEMPTS = 2**31 - 1
@@ -26,6 +26,8 @@ VOLATILE_FIELDS = ("percentage", "estimatedRemainingSeconds", "lastUpdatedTime")
 PLAIN_REASONS = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
 """Reasons of plain progress; any other reason of an open target is shown in the message of the export."""
 V = TypeVar("V")
+P = ParamSpec("P")
+W = TypeVar("W", ModelExportStatus, TargetStatus)
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
 ACCURACY_KEPT = "AccuracyKept"
@@ -104,7 +106,9 @@ def _list_states(states: Iterable[TargetState]) -> str:
     return "; ".join(f"{state.target} {state.reason}: {state.message}" for state in states)
 
 
-def build_status(parent: Object, states: Sequence[TargetState], summary: Summary, now: str) -> dict[str, Any]:
+def build_status(
+    parent: ModelExportObject, states: Sequence[TargetState], summary: Summary, now: str
+) -> ModelExportStatus:
     """Build the whole status of an export.
 
     Args:
@@ -120,11 +124,11 @@ def build_status(parent: Object, states: Sequence[TargetState], summary: Summary
     ended = max((state.completion_time for state in states if state.completion_time), default=None)
     kinds = zip((READY, RECONCILING, STALLED), CONDITIONS[summary.phase], strict=True)
     diagnosis = Diagnosis(summary.reason, summary.message)
-    conditions = []
+    conditions: list[Condition] = []
     for kind, status, about in (*((*pair, diagnosis) for pair in kinds), *_accuracy_condition(states)):
         before = find_condition(previous, kind)
         kept = _valid_time(before, "lastTransitionTime") if before.get("status") == status else None
-        condition = {
+        condition: Condition = {
             "type": kind,
             "status": status,
             "reason": str(about.reason),
@@ -133,18 +137,17 @@ def build_status(parent: Object, states: Sequence[TargetState], summary: Summary
             "lastTransitionTime": kept or now,
         }
         conditions.append(condition)
-    return _without_empty(
-        {
-            "observedGeneration": generation,
-            "ready": f"{succeeded}/{_count_targets(parent)}",
-            "progress": None if finished else _overall(states),
-            "startTime": started,
-            "completionTime": (ended or _valid_time(previous, "completionTime") or now) if finished else None,
-            "conditions": conditions,
-            "pageURI": _page_uri(states),
-            "targets": [_target_entry(state) for state in states],
-        }
-    )
+    written: ModelExportStatus = {
+        "observedGeneration": generation,
+        "ready": f"{succeeded}/{_count_targets(parent)}",
+        "progress": None if finished else _overall(states),
+        "startTime": started,
+        "completionTime": (ended or _valid_time(previous, "completionTime") or now) if finished else None,
+        "conditions": conditions,
+        "pageURI": _page_uri(states),
+        "targets": [_target_entry(state) for state in states],
+    }
+    return _without_empty(written)
 
 
 def _page_uri(states: Sequence[TargetState]) -> str | None:
@@ -162,7 +165,7 @@ def _overall(states: Sequence[TargetState]) -> str | None:
     return f"{(100 * sum(state.state.is_final for state in states) + running) // len(states)}%"
 
 
-def has_changed(status: Object, previous: Object) -> bool:
+def has_changed(status: JsonObject, previous: JsonObject) -> bool:
     """Return whether a status differs from the previous one in more than ``VOLATILE_FIELDS``.
 
     So a conversion that merely continues costs the API server no write.
@@ -170,7 +173,7 @@ def has_changed(status: Object, previous: Object) -> bool:
     return _without_volatile(status) != _without_volatile(previous)
 
 
-def _without_volatile(status: Object) -> Object:
+def _without_volatile(status: JsonObject) -> JsonObject:
     targets = status.get("targets")
     if not isinstance(targets, list):
         return status
@@ -185,13 +188,13 @@ def _without_volatile(status: Object) -> Object:
     return {**status, "progress": "progress" in status, "targets": entries}
 
 
-def status_of(parent: Object) -> Object:
+def status_of(parent: JsonObject) -> JsonObject:
     """Return the status of an export; empty if it has none."""
     status = parent.get("status")
     return status if isinstance(status, Mapping) else {}
 
 
-def _count_targets(parent: Object) -> int:
+def _count_targets(parent: JsonObject) -> int:
     """Return how many targets the spec names, readable or not."""
     spec = parent.get("spec")
     targets = spec.get("targets") if isinstance(spec, Mapping) else None
@@ -209,46 +212,42 @@ def _accuracy_condition(states: Sequence[TargetState]) -> Iterator[tuple[str, st
         yield ACCURACY_KEPT, "True", Diagnosis(Reason.SUCCEEDED, words)
 
 
-def find_condition(status: Object, kind: str) -> Object:
+def find_condition(status: JsonObject, kind: str) -> JsonObject:
     """Return a condition of a status; empty if it is missing."""
     return next((c for c in _mappings(status.get("conditions")) if c.get("type") == kind), {})
 
 
-def _valid_time(entry: Object, key: str) -> str | None:
+def _valid_time(entry: JsonObject, key: str) -> str | None:
     return str(entry[key]) if moment(entry.get(key)) else None
 
 
-def _target_entry(state: TargetState) -> dict[str, Any]:
+def _target_entry(state: TargetState) -> TargetStatus:
     result = state.result
-    return _without_empty(
-        {
-            "format": str(state.target.format),
-            "precision": str(state.target.precision),
-            "state": str(state.state),
-            "reason": str(state.reason),
-            "message": state.message,
-            "attempts": state.attempts,
-            "scheme": state.recipe,
-            "jobName": state.job_name,
-            "nodeName": state.node_name,
-            "startTime": state.start_time,
-            "completionTime": state.completion_time,
-            "progress": state.progress and state.progress.to_dict(),
-            "artifact": result
-            and result.artifact
-            and {
-                "uri": result.artifact.uri,
-                "sha256": result.artifact.sha256,
-                "sizeBytes": result.artifact.size_bytes,
-            },
-            "reportURI": result and result.report_uri,
-            "verification": result and result.verification and result.verification.to_dict(),
-            "accuracy": result and result.accuracy and result.accuracy.to_dict(),
-        }
-    )
+    artifact = result.artifact if result else None
+    entry: TargetStatus = {
+        "format": str(state.target.format),
+        "precision": str(state.target.precision),
+        "state": str(state.state),
+        "reason": str(state.reason),
+        "message": state.message,
+        "attempts": state.attempts,
+        "scheme": state.recipe,
+        "jobName": state.job_name,
+        "nodeName": state.node_name,
+        "startTime": state.start_time,
+        "completionTime": state.completion_time,
+        "progress": state.progress.to_dict() if state.progress else None,
+        "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes}
+        if artifact
+        else None,
+        "reportURI": result.report_uri if result else None,
+        "verification": result.verification.to_dict() if result and result.verification else None,
+        "accuracy": result.accuracy.to_dict() if result and result.accuracy else None,
+    }
+    return _without_empty(entry)
 
 
-def target_entries(status: Object) -> list[Object]:
+def target_entries(status: JsonObject) -> list[JsonObject]:
     """Return the raw target entries of a status."""
     return _mappings(status.get("targets"))
 
@@ -257,7 +256,7 @@ def target_entries(status: Object) -> list[Object]:
 class RecordedStatus:
     """The recorded status of an export, whose targets are parsed once."""
 
-    status: Object
+    status: JsonObject
 
     @cached_property
     def targets(self) -> Mapping[Target, TargetState]:
@@ -265,13 +264,13 @@ class RecordedStatus:
         return recorded_targets(self.status)
 
 
-def recorded_targets(status: Object) -> dict[Target, TargetState]:
+def recorded_targets(status: JsonObject) -> dict[Target, TargetState]:
     """Parse the targets of a status; unreadable entries of another version are skipped."""
     states = (_recorded(entry) for entry in target_entries(status))
     return {state.target: state for state in states if state is not None}
 
 
-def _recorded(entry: Object) -> TargetState | None:
+def _recorded(entry: JsonObject) -> TargetState | None:
     """Parse one entry as untrusted input: anyone with write access to statuses can have written it."""
     try:
         reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
@@ -287,8 +286,8 @@ def _recorded(entry: Object) -> TargetState | None:
                 accuracy=_optional(read_accuracy, entry, "accuracy"),
             )
         return TargetState(
-            target=Target(Format(entry["format"]), Precision(entry["precision"])),
-            state=State(entry["state"]),
+            target=Target(Format(str(entry["format"])), Precision(str(entry["precision"]))),
+            state=State(str(entry["state"])),
             reason=reason,
             message=message,
             attempts=whole(entry.get("attempts", 0), "attempts", MOST_ATTEMPTS),
@@ -303,14 +302,16 @@ def _recorded(entry: Object) -> TargetState | None:
         return None
 
 
-def _optional(read: Callable[..., V], entry: Object, key: str, *limits: Any) -> V | None:
+def _optional(
+    read: Callable[Concatenate[object, str, P], V], entry: JsonObject, key: str, *limits: P.args, **named: P.kwargs
+) -> V | None:
     value = entry.get(key)
-    return None if value is None else read(value, key, *limits)
+    return None if value is None else read(value, key, *limits, **named)
 
 
-def _mappings(value: Any) -> list[Object]:
+def _mappings(value: object) -> list[JsonObject]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
+def _without_empty(fields: W) -> W:
+    return cast(W, {key: value for key, value in fields.items() if value is not None})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from modelexport.api.reasons import Fault, Reason
 from modelexport.matrix.support import Target
 from modelexport_operator.jobs.state import State, TargetState
-from modelexport_operator.kube.types import Object
+from modelexport_operator.kube.objects import JsonObject
 from modelexport_operator.status.conditions import READY, RecordedStatus, find_condition
 
 
@@ -71,13 +71,13 @@ def _is_news(state: TargetState) -> bool:
     return state.state.is_final or state.reason is Reason.RETRYING or state.reason.policy.fault is not Fault.NONE
 
 
-def export_events(before: Object, after: Object) -> list[Event]:
+def export_events(before: JsonObject, after: JsonObject) -> list[Event]:
     """Return the event about the whole export, if its reason differs between two statuses."""
     old, new = find_condition(before, READY), find_condition(after, READY)
     if old.get("reason") == new.get("reason"):
         return []
     try:
-        return [_event(Reason(new["reason"]), str(new["message"]))]
+        return [_event(Reason(str(new["reason"])), str(new["message"]))]
     except (KeyError, ValueError):
         return []  # Untrusted: anyone with write access to statuses can have written it.
 

@@ -12,10 +12,11 @@ from modelexport.planning.progress import Progress, estimate, expect_steps
 from modelexport.untrusted import moment
 from modelexport_operator.jobs.pod_failures import latest_step
 from modelexport_operator.kube.clock import format_time
-from modelexport_operator.kube.types import Object, created
+from modelexport_operator.kube.objects import Pod
+from modelexport_operator.kube.types import created
 
 
-def observe_progress(request: ConversionRequest, pods: Sequence[Object], now: datetime) -> Progress | None:
+def observe_progress(request: ConversionRequest, pods: Sequence[Pod], now: datetime) -> Progress | None:
     """Return the progress of a conversion.
 
     Args:

@@ -29,7 +29,7 @@ from modelexport.errors import BadInput, ClusterError, ModelExportError
 from modelexport.published import choose
 
 POLL_SECONDS = 2.0
-PATIENCE_SECONDS = 120.0
+OUTAGE_TOLERANCE_SECONDS = 120.0
 """How long ``wait`` goes on while the API server does not answer."""
 Export = str | ModelExport | ExportStatus
 
@@ -251,11 +251,11 @@ class _Waiting:
         return None
 
     def _observe(self) -> ExportStatus | None:
-        """Read the status; ``None`` if the API server does not answer, up to the limit of patience."""
+        """Read the status; ``None`` if the API server does not answer, for at most ``OUTAGE_TOLERANCE_SECONDS``."""
         try:
             status = self._client.status(self._name)
         except ClusterError as error:
-            if error.can_pass and time.monotonic() - self._answered < PATIENCE_SECONDS:
+            if error.can_pass and time.monotonic() - self._answered < OUTAGE_TOLERANCE_SECONDS:
                 return None
             raise
         self._answered = time.monotonic()

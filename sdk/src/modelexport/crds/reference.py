@@ -128,8 +128,8 @@ def _describe(row: Architecture) -> str:
 
 def _full_size(known: FullSize) -> str:
     variant = f", variant {known.variant}" if known.variant else ""
-    made_up = ", with random weights" if known.made_up else ""
-    return f"Full-size at {known.input_size[0]} x {known.input_size[1]} pixels{variant}{made_up}."
+    random_weights = ", with random weights" if known.random_weights else ""
+    return f"Full-size at {known.input_size[0]} x {known.input_size[1]} pixels{variant}{random_weights}."
 
 
 PAGES = {

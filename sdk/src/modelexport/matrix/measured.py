@@ -44,7 +44,7 @@ class FullSize:
         latency_ms: median duration of one run of the file on one thread.
         cores: CPU cores of the process.
         variant: variant of the architecture.
-        made_up: the weights are random, so the agreement is that of an untrained model.
+        random_weights: the weights are random, so the agreement is that of an untrained model.
     """
 
     recipe: str
@@ -57,7 +57,7 @@ class FullSize:
     latency_ms: float
     cores: int
     variant: str | None = None
-    made_up: bool = False
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,5 +163,5 @@ def _full_size(part: Mapping[str, Any]) -> FullSize:
         latency_ms=part["latencyMs"],
         cores=part["cores"],
         variant=part.get("variant"),
-        made_up=part.get("madeUp", False),
+        random_weights=part.get("madeUp", False),
     )

@@ -62,7 +62,7 @@ def record(cell: Cell) -> dict[str, object]:
         "agreement": trained and trained.agreement,
         "fidelity": trained and trained.fidelity,
         "variant": full_size and full_size.variant,
-        "madeUpWeights": full_size and full_size.made_up,
+        "randomWeights": full_size and full_size.random_weights,
         "inputSize": full_size and full_size.input_size,
         "sizeBytes": full_size and full_size.size_bytes,
         "ratio": ratio(cell),

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 import torch
 
 
-def make_up(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def make_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict of the same names and shapes, random, scaled so that no layer dies or explodes.
 
     Statistics of batch normalisation are sane: variances from a half to one and a half.
     """
-    return {name: _make_up(name, value) for name, value in tensors.items()}
+    return {name: _make_weight(name, value) for name, value in tensors.items()}
 
 
-def _make_up(name: str, value: torch.Tensor) -> torch.Tensor:
+def _make_weight(name: str, value: torch.Tensor) -> torch.Tensor:
     if not value.is_floating_point():
         return value
     noise = torch.rand(value.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()))) * 2 - 1
