@@ -53,7 +53,7 @@ def test_trained_detector_is_exported_verified_and_reused(command_line: CommandL
     fidelity = found["verification"]["fidelity"]
     assert (fidelity["metric"], fidelity["threshold"]) == ("boxes", "0.9")
     assert VERIFICATION_COUNT <= fidelity["images"] <= 56  # fewer on a machine that is slow
-    assert report["verification"]["fidelity"]["scoreShift"] == fidelity["score_shift"]
+    assert report["verification"]["fidelity"]["scoreShift"] == fidelity["scoreShift"]
     assert len(report["samples"]) == 6
     page = next(command_line.folder.rglob("report.html")).read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 12

@@ -23,7 +23,7 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.api.spec import Calibration, DataRef, Model
 from modelexport.matrix.options import InputType, Layout, Options
-from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
+from modelexport.matrix.support import BACKENDS, Format, Precision, Recipe, Target, Threshold, lookup
 from modelexport_converter import __main__, pipeline, steps
 from modelexport_converter.backends import Backend, load_backend
 from modelexport_converter.failures import Failure
@@ -182,6 +182,8 @@ def test_report_describes_file_usage(bench: Bench) -> None:
     assert found["model"]["weightTypes"] == {"int8": 112}
     assert found["agreements"] == {"scores": 1.0}
     assert found["floatLayers"] == []
+    assert 0 < found["latency"]["seconds"] < 10
+    assert found["latency"]["images"] >= 1
     assert set(found["sources"]) == {"checkpoint", "calibration"}
     assert {"modelexport", "torch"} <= set(found["versions"])
 
@@ -270,6 +272,15 @@ def test_options_go_through_the_whole_conversion(bench: Bench) -> None:
     assert found["model"]["outputs"][0]["shape"] == [None, 4]
     assert found["model"]["preprocessing"] == {"resize": "letterbox", "channels": 3, "pixelRange": "0-255"}
     assert found["agreements"]["scores"] > 0.9999
+
+
+def test_time_of_our_evaluator_is_no_latency(bench: Bench) -> None:
+    cell = lookup(STATIC.model.architecture, STATIC.target)
+    evaluated = replace(cell, backend=replace(cell.backend, has_runtime=False))
+    bench.monkeypatch.setattr(pipeline, "lookup", lambda *_: evaluated)
+    bench(STATIC)
+    assert bench.report()["latency"] is None
+    assert [fmt for fmt, row in BACKENDS.items() if not row.has_runtime] == ["CoreML"]
 
 
 def test_report_gives_origin_of_reference(bench: Bench) -> None:

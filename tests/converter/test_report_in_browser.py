@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from modelexport.api.result import read_artifact, read_verification
-from modelexport.cli.report_page import read_target, render
-from modelexport.client.published import Published
+from modelexport.published import Published
+from modelexport.report_page import read_target, render
 from report_pages import HOSTILE, detections, make_report
 
 CHROMIUM = "/usr/bin/chromium"
@@ -18,7 +18,11 @@ LIGHT, DARK = (255, 255, 255), (15, 19, 24)
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    report = make_report(detections())
+    classes = {f"{label} {name}": {"original": 0.8, "value": 0.7} for label, name in enumerate(["circle", HOSTILE])}
+    report = make_report(detections()) | {
+        "latency": {"seconds": 0.0123, "images": 63},
+        "evaluation": {"classes": classes},
+    }
     artifact = read_artifact(report["artifact"], size="sizeBytes")
     published = Published(
         "ONNX/INT8", "Succeeded", "", "static_wi8_ai8", artifact, read_verification(report["verification"])
@@ -48,6 +52,26 @@ def test_hostile_class_name_stays_text_in_browser(page: Path) -> None:
     assert "<title>shapes: report</title>" in content
     assert HOSTILE[:20].replace("<", "&lt;").replace(">", "&gt;") in content
     assert not re.search(r"<(script|img)", content.partition("</style>")[2])
+
+
+FRAME = """<iframe src="{page}" width="360" height="600"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const root = frame.contentDocument.documentElement;
+  document.title = `${{root.scrollWidth}} of ${{root.clientWidth}}`;
+}};
+</script>"""
+"""Loads a page as wide as a phone and says how wide its content is; the page itself runs no script."""
+
+
+def test_page_fits_phone_without_scrolling_sideways(page: Path) -> None:
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME.format(page=page.as_uri()), encoding="utf-8")
+    content = browse(frame, "--dump-dom", "--allow-file-access-from-files")
+    found = re.search(r"<title>(\d+) of (\d+)</title>", content)
+    assert found, content[:300]
+    assert int(found[1]) <= int(found[2])
+    assert 300 < int(found[2]) <= 360
 
 
 @pytest.mark.parametrize(

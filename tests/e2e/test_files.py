@@ -38,7 +38,7 @@ def test_pod_signs_links_and_files_are_deleted_with_export(
     space: Workspace, minio: Minio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(space)
-    assert stored(minio, f"teams/{space.name}/model/") == {"model-fp32.onnx", "report.json"}
+    assert stored(minio, f"teams/{space.name}/model/") == {"model-fp32.onnx", "report.json", "report.html"}
     monkeypatch.setenv("PATH", f"{Path(tool('kubectl')).parent}{os.pathsep}{os.environ['PATH']}")
     scope = ("model", f"--namespace={space.name}", f"--kubeconfig={KUBECONFIG}")
     command = CommandLine(tmp_path)
@@ -50,7 +50,7 @@ def test_pod_signs_links_and_files_are_deleted_with_export(
     assert "modelexport-links-" not in space.kubectl("get", "pods", "--field-selector=status.phase=Running")
     space.kubectl("delete", "mx/model", "--timeout=300s")
     assert stored(minio, f"teams/{space.name}/") == set()
-    assert file_events(space) == [("Normal", "FilesRemoved", "2 files were removed")]
+    assert file_events(space) == [("Normal", "FilesRemoved", "3 files were removed")]
 
 
 def file_events(space: Workspace) -> list[tuple[str, str, str]]:
@@ -93,7 +93,7 @@ def test_missing_store_does_not_block_deletion(space: Workspace, minio: Minio) -
     publish(space, endpoint=open_store(space))
     space.kubectl("delete", "endpointslice/store")
     space.kubectl("delete", "mx/model", "--timeout=420s")  # after eight minutes the finalizer would be removed anyway
-    assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json"}
+    assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json", "report.html"}
     [(kind, reason, words)] = file_events(space)
     assert (kind, reason) == ("Warning", "FilesRemain")
     assert "cannot be reached" in words

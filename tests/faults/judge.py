@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from faults.history import FAILED, FINAL, RUNNING, SUCCEEDED, Body, Claim, Conversion, Sight, Story, claims_of, ready_of
+from modelexport import names
 
 ALL_DONE, SOME_FAILED = "Succeeded", "TargetsFailed"
 """Final reasons of an export."""
@@ -203,7 +204,7 @@ def _find_misplaced(story: Story, orders: Sequence[Order], stored: Mapping[str, 
         for claim in story.final_claims(order.name).values():
             if claim.artifact is not None:
                 uri, digest = claim.artifact["uri"], claim.artifact["sha256"]
-                promised |= {uri, claim.report}
+                promised |= {uri, claim.report, f"{claim.report.rsplit('/', 2)[0]}/{names.PAGE_FILE}"}
                 if (found := stored.get(uri)) != digest:
                     yield f"{order.name} {claim.target}: its file is {found or 'nothing'} in the store, not {digest}"
                 if claim.report not in stored:

@@ -69,9 +69,10 @@ def test_files_are_deleted_before_export(api: Api, cascade: str) -> None:
     container = job["spec"]["template"]["spec"]["containers"][0]
     files = json.loads(next(entry["value"] for entry in container["env"] if entry["name"] == "MODELEXPORT_FILES"))
     assert container["args"] == ["clean"]
-    folder = f"s3://exports/team-a/{api.namespace}/shapes/onnx-fp16-"
-    assert [uri.startswith(folder) for uri in files] == [True, True]
-    assert [uri.rpartition("/")[2] for uri in files] == ["shapes-fp16.onnx", "report.json"]
+    folder = f"s3://exports/team-a/{api.namespace}/shapes/"
+    assert [uri.startswith(f"{folder}onnx-fp16-") for uri in files] == [True, True, False]
+    assert [uri.rpartition("/")[2] for uri in files] == ["shapes-fp16.onnx", "report.json", "report.html"]
+    assert files[2] == f"{folder}report.html"
     api.wait_for("the end to be told", lambda: story(api))
     assert story(api) == {"FilesRemoved": "2 files were removed"}
 

@@ -25,6 +25,7 @@ from modelexport.matrix.support import Format, Precision, Recipe, Target, Thresh
 from modelexport_converter import __main__
 from modelexport_converter.local import make_places
 from modelexport_converter.publishing import converted_output
+from modelexport_converter.publishing.original import HANDED_OVER
 
 NAME = "tiny-fp32.onnx"
 REQUEST = ConversionRequest(
@@ -62,6 +63,7 @@ def good_draft() -> dict[str, Any]:
         "floatLayers": [],
         "floatLayerShares": [],
         "quantization": None,
+        "latency": {"seconds": 0.0123, "images": 3},
         "images": {
             "source": "built-in",
             "calibrated": 0,
@@ -305,6 +307,26 @@ def test_name_with_path_traversal_is_never_found(pod: Pod, name: str, monkeypatc
     expect_refused(pod)
 
 
+def test_evaluation_that_nobody_asked_for_is_refused(pod: Pod) -> None:
+    (pod.outputs / HANDED_OVER).write_bytes(b"records")
+    expect_refused(pod, f"its folder holds the unexpected file '{HANDED_OVER}'")
+
+
+@pytest.mark.parametrize("case", sorted(FILES.keys() - {"nothing", "empty"}))
+def test_shared_evaluation_is_copied_only_as_plain_bounded_file(pod: Pod, case: str) -> None:
+    path, scratch = pod.outputs / HANDED_OVER, pod.root / "scratch"
+    scratch.mkdir()
+    path.write_bytes(b"records")
+    taken = converted_output._take_original(pod.outputs, scratch)
+    assert taken is not None
+    assert taken.read_bytes() == b"records"
+    taken.unlink()
+    FILES[case](pod, path)
+    with pytest.raises(ValueError, match=HANDED_OVER):
+        converted_output._take_original(pod.outputs, scratch)
+    assert not taken.exists()
+
+
 def test_folder_of_million_names_is_not_listed(pod: Pod) -> None:
     for index in range(2000):
         (pod.outputs / f"{index}").touch()
@@ -329,6 +351,9 @@ def test_file_growing_while_read_is_refused(pod: Pod, monkeypatch: pytest.Monkey
 Change = Callable[[dict[str, Any]], Any]
 ESCAPE, TURN, HIDDEN = "\x1b]0;owned\x07", "\u202egnp.exe", "a\u200bb"
 DRAFTS: dict[str, Change] = {
+    "latency as a number": lambda d: d.update(latency=0.1),
+    "negative latency": lambda d: d["latency"].update(seconds=-1),
+    "more than a latency": lambda d: d["latency"].update(markup="<b>"),
     "negative images": lambda d: d["images"].update(verified=-1),
     "images as a number": lambda d: d.update(images=4),
     "escape in an unreadable image": lambda d: d["images"].update(unreadable=[ESCAPE]),

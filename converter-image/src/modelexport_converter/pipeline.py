@@ -7,12 +7,15 @@ import hashlib
 import importlib
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from modelexport import names
 from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
@@ -31,7 +34,8 @@ from modelexport_converter.checkpoints.state_dict import check_program_parameter
 from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
-from modelexport_converter.evaluation.records import Records, load_records
+from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
+from modelexport_converter.evaluation.records import Records
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import check_options
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
@@ -40,6 +44,7 @@ from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.norm_statistics import ENOUGH_IMAGES
 from modelexport_converter.publishing.converted_output import write_draft
+from modelexport_converter.publishing.original import FILE_LIMIT, HANDED_OVER
 from modelexport_converter.publishing.packing import pack
 from modelexport_converter.publishing.report import (
     LAYER_LIMIT,
@@ -52,6 +57,7 @@ from modelexport_converter.recovery import Candidate, Recovered, climb
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
 from modelexport_converter.runtime.outcome import library_errors
 from modelexport_converter.runtime.progress import Stages
+from modelexport_converter.runtime.stopwatch import Stopwatch
 from modelexport_converter.verification.agreement import Comparison, check, compare, require_informative, run_model
 from modelexport_converter.verification.architecture_check import check_network
 from modelexport_converter.verification.inspection import check_facts
@@ -150,6 +156,7 @@ def run(work: Conversion) -> None:
         )[:REMARKS],
         "model": describe_model(model, measured.facts),
         **({"evaluation": evaluated.section} if evaluated else {}),
+        "latency": comparison.latency,
         "samples": comparison.samples,
     }
     accuracy = evaluated.judgement.accuracy if evaluated else None
@@ -410,9 +417,9 @@ def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: P
     """Run the produced file and the original model on the same images and compare their outputs."""
     images = PreparedImages(work.dataset.verification, model.preprocessing, model.input_size)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
-        run_file = backend.open_file(model, produced)
+        run_file = Stopwatch(backend.open_file(model, produced))
         cell = lookup(work.request.model.architecture, work.request.target)
-        return compare(
+        comparison = compare(
             model,
             run_file,
             images,
@@ -421,6 +428,9 @@ def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: P
             enough=work.request.threshold.minimum,
             least_fidelity=(cell.fidelity or 0.0) if work.dataset.is_own else None,
         )
+    if not (cell.backend.has_runtime and run_file.counted):
+        return comparison
+    return replace(comparison, latency={"seconds": round(run_file.median(), 6), "images": run_file.counted})
 
 
 def evaluate(work: Conversion, model: LoadedModel, run_file: Run, matched: MatchedImages) -> Evaluated:
@@ -437,14 +447,48 @@ def evaluate(work: Conversion, model: LoadedModel, run_file: Run, matched: Match
 
 
 def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImages) -> Records:
-    """Return the records of the original, from the cache if another target of the export measured it already."""
+    """Return the records of the original: of another conversion of the export, through its store or this machine.
+
+    Whoever measured them hands them over to the step that publishes, if they are of all images: the others would
+    otherwise stop where the slowest machine ran out of time.
+    """
+    assert work.labelled is not None
+    kind, sigmas = str(work.labelled.labels.kind), matched.sigmas
+    about = {"labelled": work.inputs.sources.evaluation, "images": matched.digest, "labels": kind, "sigmas": sigmas}
+    about["measured by"] = version("pycocotools")
+    more = {"nms": True} if work.request.options.nms else {}
+    key = _digest(work, **about, **more, weights=model.weights)
+    expected = Expected(key, len(matched.images), len(model.class_names))
+    if (shared := _read_shared(work, expected)) is not None:
+        return shared
+    measured: list[Records] = []
 
     def write(path: Path) -> None:
-        gate.measure(model, partial(run_model, model), matched, work.task).save(path)
+        measured.append(gate.measure(model, partial(run_model, model), matched, work.task))
+        write_records(path, measured[0], expected.key)
 
-    suppressed = {"nms": True} if work.request.options.nms else {}
-    evaluation = work.inputs.sources.evaluation
-    key = _digest(work, labelled=evaluation, images=matched.digest, weights=model.weights, **suppressed)
-    path, made = work.cache.provide(f"{key}.npz", write)
+    path, made = work.cache.provide(f"{expected.key}.records", write)
     announce("evaluated original", made=made)
-    return load_records(path)
+    if not made:
+        return read_records(path, expected)
+    if measured[0].count == expected.images and path.stat().st_size <= FILE_LIMIT:
+        shutil.copyfile(path, work.outputs / HANDED_OVER)
+    return measured[0]
+
+
+def _read_shared(work: Conversion, expected: Expected) -> Records | None:
+    """Return the records in the export's store, unless they are of something else or invalid."""
+    for name in names.ORIGINAL_FILES:
+        path = work.inputs.folder / name
+        if not path.is_file():
+            continue
+        try:
+            found = read_records(path, expected)
+            if found.count != expected.images:
+                raise ValueError(f"it has {found.count} of {expected.images} images")
+        except ValueError as error:
+            announce("shared evaluation refused", name=name, message=clean(str(error), REMARK_LIMIT))
+        else:
+            announce("evaluated original", made=False, shared=name)
+            return found
+    return None

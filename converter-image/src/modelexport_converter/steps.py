@@ -16,14 +16,18 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
+from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs, fetch_inputs, find_earlier
-from modelexport_converter.publishing.converted_output import take_output
+from modelexport_converter.publishing.converted_output import ConvertedOutput, take_output
+from modelexport_converter.publishing.original import fetch_original, publish_original
+from modelexport_converter.publishing.page import publish_page
 from modelexport_converter.publishing.publish import publish_artifact, publish_report
 from modelexport_converter.publishing.report import build_report, describe_proof
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
 from modelexport_converter.runtime.outcome import explain
 from modelexport_converter.runtime.progress import Stages
 from modelexport_converter.runtime.threads import limit_threads
+from modelexport_converter.stores import Store
 from modelexport_converter.stores.opening import open_store
 
 Step = Callable[[Mapping[str, str], ConversionRequest, Stages], ConversionResult | None]
@@ -51,6 +55,8 @@ def fetch(environ: Mapping[str, str], request: ConversionRequest, stages: Stages
         digest, images, labelled = fetch_inputs(store, environ, request, folder)
         inputs = FetchedInputs(folder, digest, images, labelled, stages.effort())
         earlier = find_earlier(store, request, inputs.sources)
+        if earlier is None:
+            fetch_original(store, request, folder)
     replace(inputs, earlier=earlier, effort=stages.effort()).write()
 
 
@@ -87,9 +93,9 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
     """
     inputs = FetchedInputs.read(Path(environ[names.INPUTS_ENV]))
     stages.follow(inputs.effort)
-    if inputs.earlier:
-        return inputs.earlier
     store = open_store(environ)
+    if inputs.earlier:
+        return _with_page(store, environ, request, inputs.earlier)
     with _scratch(environ) as folder:
         with stages.stage("publish"):
             outputs = Path(environ[names.OUTPUTS_ENV])
@@ -111,9 +117,12 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
             "peakMemoryMiB": effort.peak_memory_mib,
         }
         report_uri = publish_report(store, request, report, folder)
-    return ConversionResult(
+        shared = _share_original(store, request, output)
+    result = ConversionResult(
         reason=Reason.SUCCEEDED,
-        message="; ".join((f"{describe_proof(output.verification)} and published", *output.findings["remarks"])),
+        message="; ".join(
+            (f"{describe_proof(output.verification)} and published", *output.findings["remarks"], *shared)
+        ),
         recipe=request.recipe,
         artifact=artifact,
         report_uri=report_uri,
@@ -121,6 +130,33 @@ def publish(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         accuracy=output.accuracy,
         quantization=output.quantization,
     )
+    return _with_page(store, environ, request, result)
+
+
+def _share_original(store: Store, request: ConversionRequest, output: ConvertedOutput) -> tuple[str, ...]:
+    """Publish the evaluation of the original for the other targets. Return a remark if that fails: they can measure."""
+    if output.original is None:
+        return ()
+    try:
+        publish_original(store, request, output.original, output.findings["evaluation"]["calibrating"])
+    except Failure as failure:
+        announce("shared evaluation failed", reason=str(failure.reason), message=str(failure))
+        return (f"the evaluation of the original could not be shared ({failure.reason})",)
+    return ()
+
+
+def _with_page(
+    store: Store, environ: Mapping[str, str], request: ConversionRequest, result: ConversionResult
+) -> ConversionResult:
+    """Write the page of the export anew. The file is published, so the result only tells if that fails."""
+    try:
+        with _scratch(environ) as folder:
+            publish_page(store, request, environ, folder)
+    except Failure as failure:
+        announce("page failed", reason=str(failure.reason), message=str(failure))
+        words = f"{names.PAGE_FILE} could not be written ({failure.reason}); use modelexport report"
+        return replace(result, message=f"{result.message}; {words}")
+    return result
 
 
 @contextmanager

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from modelexport.api.spec import Calibration, DataRef, DeletionPolicy, Evaluation, Model, ModelExport, Parameters
     from modelexport.client.client import AsyncClient, Client
     from modelexport.client.exports import export
-    from modelexport.client.published import Published
     from modelexport.client.status import ExportStatus
     from modelexport.errors import BadInput, ClusterError, ExportFailed, ModelExportError, TransferError
     from modelexport.local.convert import Converted, convert
     from modelexport.local.identification import Identified, identify
     from modelexport.matrix.options import Options
     from modelexport.matrix.support import Format, Precision, Target
+    from modelexport.published import Published
 
 __version__ = "0.1.0"
 
@@ -67,7 +67,7 @@ _MODULES = {
     "api.spec": ("Calibration", "DataRef", "DeletionPolicy", "Evaluation", "Model", "ModelExport", "Parameters"),
     "client.client": ("AsyncClient", "Client"),
     "client.exports": ("export",),
-    "client.published": ("Published",),
+    "published": ("Published",),
     "client.status": ("ExportStatus",),
     "errors": ("BadInput", "ClusterError", "ExportFailed", "ModelExportError", "TransferError"),
     "local.convert": ("Converted", "convert"),

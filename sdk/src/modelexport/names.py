@@ -60,6 +60,8 @@ FILES_ENV = "MODELEXPORT_FILES"
 """URIs for the converter's ``clean`` and ``presign`` commands, as a JSON list."""
 PUBLISHED_ENV = "MODELEXPORT_PUBLISHED"
 """URIs of files that were certainly published, as a JSON list; ``clean`` reports missing ones."""
+REPORTS_ENV = "MODELEXPORT_REPORTS"
+"""Optional: URIs of the reports of all targets of the export, by target, as a JSON object; the page shows them."""
 CHECKPOINT_ENV = "MODELEXPORT_CHECKPOINT"
 """Path of a local checkpoint, for the converter's ``identify`` command."""
 ARCHITECTURE_ENV = "MODELEXPORT_ARCHITECTURE"
@@ -80,6 +82,10 @@ TERMINATION_MESSAGE_LIMIT = 4096
 """Maximum bytes of a termination message that the kubelet keeps."""
 
 REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
+"""The page about all targets, in the folder of the export."""
+ORIGINAL_FILES = ("original.records", "original-calibrated.records")
+"""The evaluation of the original, in the folder of the export: on all images, and without those that calibrate."""
 
 FETCH, CONVERT, PUBLISH = "fetch", "convert", "publish"
 """The steps of a conversion, the converter's first argument; without an argument it runs all of them.

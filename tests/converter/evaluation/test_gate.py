@@ -1,6 +1,7 @@
 """Trained models on labelled images: their accuracy by every kind of labels, and what becomes of files that lose it."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import BY_NAME, BY_PLACE, MatchedImages, match_images
 from modelexport_converter.evaluation.detections import Letterbox, find
 from modelexport_converter.evaluation.records import Hits, Matches, Records, value
+from modelexport_converter.evaluation.truth import VOID
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.model import LoadedModel
@@ -71,6 +73,33 @@ def test_semantic_network_is_measured_by_masks_or_outlines(tmp_path: Path, kind:
     found = measure(tmp_path, "UNet", getattr(labelled, kind)(COUNT))
     assert value(found) == pytest.approx(0.92, abs=0.03)
     assert set(found.by_class()) == {0, 1, 2, 3}
+
+
+def painted_pixels(folder: Path, names: tuple[str, ...], content: Any = None) -> np.ndarray[Any, Any]:
+    """The classes of the pixels of all images, painted from outlines for a network with these classes."""
+    model = replace(load_model("UNet"), class_names=names)
+    images = match(folder, "UNet", labelled.coco(COUNT, content), model).images
+    truths = [image.truth for image in images]
+    return np.concatenate([truth().ravel() for truth in truths if callable(truth)])
+
+
+def test_pixels_without_outline_are_background_or_do_not_count(tmp_path: Path) -> None:
+    known = painted_pixels(tmp_path, ("background", *labelled.NAMES))
+    shares = np.bincount(known, minlength=256) / len(known)
+    assert shares[0] > 0.3
+    without = painted_pixels(tmp_path, tuple(labelled.NAMES))
+    assert np.allclose(np.bincount(without, minlength=256)[[0, 1, 2, VOID]] / len(without), shares[[1, 2, 3, 0]])
+    last = painted_pixels(tmp_path, (*labelled.NAMES, "_background_"))
+    assert np.allclose(np.bincount(last, minlength=256)[:4] / len(last), shares[[1, 2, 3, 0]])
+
+
+def test_background_of_labels_has_pixels_without_outline(tmp_path: Path) -> None:
+    content = labelled.coco_content(COUNT)
+    content["categories"] = [{"id": 9, "name": "Background"}, *content["categories"]]
+    content["categories"].sort(key=lambda row: row["id"])
+    found = painted_pixels(tmp_path, tuple(f"class_{index}" for index in range(4)), content)
+    assert set(found) == {0, 1, 2, 3}
+    assert np.bincount(found)[3] / len(found) > 0.3
 
 
 def test_listed_detections_are_measured_behind_background(tmp_path: Path) -> None:
@@ -243,3 +272,29 @@ def test_lost_accuracy_is_recovered_by_layers_in_float(tmp_path: Path) -> None:
     assert len(report["floatLayers"]) == made["floatLayers"] > 0
     assert 0 < sum(report["floatLayerShares"]) < 1
     assert "MixedPrecision" in command_line("get", "climbed", "--store", "modelexport-store").stdout
+
+
+def test_original_is_measured_once_for_all_conversions_of_an_export(tmp_path: Path) -> None:
+    store, folder = tmp_path / "modelexport-store", tmp_path / "modelexport-store/exports/default/shapes"
+    (store / "checkpoints").mkdir(parents=True)
+    shutil.copy(MODELS / "weights/yolox_nano.pth", store / "checkpoints/a.pth")
+    labelled.write(store / "datasets/val.zip", labelled.coco(COUNT))
+    model = {"architecture": "YOLOX", "checkpoint": {"uri": "s3://checkpoints/a.pth"}}
+    evaluation = {"dataset": {"uri": "s3://datasets/val.zip"}}
+    command_line = CommandLine(tmp_path, fake=False)
+
+    def export(target: str) -> dict[str, Any]:
+        command_line.write(model_export("shapes", target, model=model, evaluation=evaluation))
+        (found,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
+        assert found["state"] == "succeeded", found["message"]
+        return {key: found["accuracy"][key] for key in ("original", "images")}
+
+    first = export("ONNX/FP32")
+    shared = folder / "original.records"
+    content = shared.read_bytes()
+    os.utime(shared, ns=(1, 1))
+    assert export("ONNX/FP16") == first
+    assert shared.stat().st_mtime_ns == 1, "it is measured and written again"
+    shared.write_bytes(content[:-1] + b"\1")
+    assert export("LiteRT/FP32") == first
+    assert shared.read_bytes() == content, "what was refused is not measured again"

@@ -60,7 +60,7 @@ def test_masks_and_painted_outlines_give_same_classes(tmp_path: Path) -> None:
         image = outlined[name]
         assert isinstance(image.truth, tuple)
         behind_background = tuple(replace(one, label=one.label + 1) for one in image.truth)
-        assert (paint(behind_background, image.size) == mask()).mean() > 0.99
+        assert (paint(behind_background, image.size, 0) == mask()).mean() > 0.99
 
 
 def test_folders_are_classes_in_order_of_names(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Accuracies from what was matched before: equal to pycocotools' own, for a data set and for any selection of it."""
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from modelexport_converter.evaluation import records
 from modelexport_converter.evaluation.bootstrap import interval
 from modelexport_converter.evaluation.detections import ImageDetections
 from modelexport_converter.evaluation.opening import EvaluationSet
-from modelexport_converter.evaluation.records import Hits, Matches, Overlaps, Records, load_records, value
+from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
+from modelexport_converter.evaluation.records import Hits, Matches, Overlaps, Records, value
 from modelexport_converter.evaluation.scoring import BOXES, KEYPOINTS, MASKS, DetectionScorer
 from modelexport_converter.model import LoadedModel, Preprocessing
 from models import accuracy
@@ -127,20 +130,84 @@ def test_overlaps_equal_mean_iou_of_pixels() -> None:
     assert value(measured) == pytest.approx(confusion.mean_iou())
 
 
-def some_records() -> list[Records]:
+def some_matches() -> Matches:
     flags = np.ones((2, 10), bool)
-    matches = Matches(np.array([0, 1]), np.array([0, 0]), np.array([0.5, 0.9]), flags, ~flags, np.ones((3, 1), int))
+    return Matches(np.array([0, 1]), np.array([0, 0]), np.array([0.5, 0.9]), flags, ~flags, np.ones((3, 1), int))
+
+
+def some_records() -> list[Records]:
     counts = np.ones((3, 2), int)
-    return [matches, Overlaps(counts, counts * 3, counts * 2), Hits(np.arange(3), np.array([True, False, True]))]
+    return [some_matches(), Overlaps(counts, counts * 3, counts * 2), Hits(np.arange(3), np.array([True, False, True]))]
+
+
+KEY = "ab" * 32
+CLASSES: Mapping[type, int] = {Matches: 1, Overlaps: 2, Hits: 3}
 
 
 @pytest.mark.parametrize("found", some_records(), ids=lambda found: type(found).__name__)
 def test_records_survive_file_and_shrink_to_first(tmp_path: Path, found: Records) -> None:
-    found.save(tmp_path / "a.npz")
-    again = load_records(tmp_path / "a.npz")
+    write_records(tmp_path / "a", found, KEY)
+    again = read_records(tmp_path / "a", Expected(KEY, 3, CLASSES[type(found)]))
     assert type(again) is type(found)
     assert (value(again), again.count) == (value(found), 3)
     assert found.first(2).count == 2
+
+
+HOSTILE: dict[str, tuple[Records, str]] = {
+    "image": (replace(some_matches(), image=np.array([0, 3])), "image has numbers outside of 0 to 2"),
+    "class": (replace(some_matches(), label=np.array([-1, 0])), "label has numbers outside of 0 to 0"),
+    "score": (replace(some_matches(), score=np.array([0.5, np.nan])), "score has numbers outside of 0 to 1"),
+    "rows": (replace(some_matches(), score=np.zeros(3)), r"score is float64 \(3,\), not float64 \(2,\)"),
+    "type": (Hits(np.zeros(3, bool), np.zeros(3, bool)), "label is bool"),
+    "levels": (replace(some_matches(), matched=np.ones((2, 3), bool)), r"matched is bool \(2, 3\)"),
+    "objects": (replace(some_matches(), truths=np.full((3, 1), -1)), "truths has numbers outside"),
+    "pixels": (Overlaps(np.ones((3, 2), int), np.zeros((3, 2), int), np.ones((3, 2), int)), "more pixels than"),
+    "hits": (Hits(np.array([0, 0, 9]), np.ones(3, bool)), "label has numbers outside of 0 to 2"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_records_that_cannot_be_are_refused(tmp_path: Path, case: str) -> None:
+    found, message = HOSTILE[case]
+    write_records(tmp_path / "a", found, KEY)
+    with pytest.raises(ValueError, match=message):
+        read_records(tmp_path / "a", Expected(KEY, 3, CLASSES[type(found)]))
+
+
+def change(content: bytes, **fields: Any) -> bytes:
+    """Change the header of a file."""
+    head, _, rest = content.partition(b"\n")
+    return json.dumps({**json.loads(head), **fields}).encode() + b"\n" + rest
+
+
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "other key": lambda content: change(content, key="cd" * 32),
+    "changed bytes": lambda content: content[:-1] + b"\1",
+    "cut": lambda content: content[:-8],
+    "longer": lambda content: content + b"\0",
+    "no header": lambda content: content.partition(b"\n")[2],
+    "empty": lambda _: b"",
+    "other kind": lambda content: change(content, kind="Overlaps"),
+    "unknown kind": lambda content: change(content, kind="__class__"),
+    "endless array": lambda content: change(content, arrays={"label": ["int64", 1 << 40], "hit": ["bool", 3]}),
+    "product of sizes": lambda content: change(content, arrays={"label": ["int64", 1 << 25, 1 << 25]}),
+    "negative size": lambda content: change(content, arrays={"label": ["int64", -3], "hit": ["bool", 3]}),
+    "object array": lambda content: change(content, arrays={"label": ["object", 3], "hit": ["bool", 3]}),
+    "array left out": lambda content: change(content, arrays={"label": ["int64", 3]}),
+    "more images": lambda content: change(content, images=4),
+    "images as text": lambda content: change(content, images="3"),
+    "deep header": lambda _: b"[" * 60_000,
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_file_that_was_changed_is_refused(tmp_path: Path, case: str) -> None:
+    write_records(tmp_path / "a", Hits(np.arange(3), np.zeros(3, bool)), KEY)
+    expected = Expected(KEY, 3, 3)
+    assert read_records(tmp_path / "a", expected).count == 3
+    (tmp_path / "a").write_bytes(CHANGES[case]((tmp_path / "a").read_bytes()))
+    with pytest.raises(ValueError, match=r".+"):
+        read_records(tmp_path / "a", expected)
 
 
 def hits(count: int, share: float, seed: int = 0) -> Hits:

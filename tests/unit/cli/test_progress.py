@@ -15,12 +15,12 @@ from modelexport.api.spec import parse_export
 from modelexport.cli import main
 from modelexport.cli.kubectl import Kubectl
 from modelexport.client.display import describe
-from modelexport.client.published import of_cluster
 from modelexport.errors import BadInput
 from modelexport.local.conversions import Conversion
 from modelexport.local.display import Display
 from modelexport.planning.plan import plan_export
 from modelexport.planning.progress import Progress, expect_stages
+from modelexport.published import of_cluster
 
 UPDATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PROGRESS = {

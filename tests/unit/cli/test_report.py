@@ -14,8 +14,9 @@ import pytest
 from modelexport.api.result import Accuracy, read_artifact, read_verification
 from modelexport.api.rungs import QuantizationResult, Rung
 from modelexport.cli import main
-from modelexport.cli.report_page import Target, read_target, render
-from modelexport.client.published import Published
+from modelexport.errors import BadInput
+from modelexport.published import Published, of_cluster
+from modelexport.report_page import Target, read_target, render
 from report_pages import HOSTILE, OUTPUT, detections, make_answer, make_report, make_sample
 
 
@@ -127,6 +128,53 @@ def test_accuracy_and_float_layers_are_shown_if_reported() -> None:
     assert texts[start : start + 6] == ["Layer", "Share of the noise", "model.22.cv3", "25.0%", HOSTILE, "10.5%"]
     start = texts.index("Files that were tried, in their order; maxFloatLayers is 4:")
     assert texts[start + 8 : start + 15] == ["Ranges", "0", "0.03", "-", "0.95", "0.3880", "20"]
+    assert "0.6000 (drop 0.0100)" in texts
+    assert "Accuracy (mAP50-95)" in texts
+
+
+def measured(fmt: str, *drops: float, latency: float | None = 0.0123) -> Target:
+    """A target whose classes lose so much."""
+    classes = {f"{label} class-{label}": {"original": 0.9, "value": 0.9 - drop} for label, drop in enumerate(drops)}
+    report = make_report() | {"evaluation": {"classes": classes}}
+    if latency is not None:
+        report["latency"] = {"seconds": latency, "images": 63}
+    target = target_of(report)
+    return replace(target, published=replace(target.published, target=f"{fmt}/INT8"))
+
+
+def test_classes_that_lose_most_come_first_and_are_bounded() -> None:
+    targets = [measured("ONNX", *(0.001 * label for label in range(30))), measured("LiteRT", 0.5, -0.1)]
+    page = Page(render("shapes", targets))
+    texts = [text.strip() for text in page.texts]
+    rows = [text for text in texts if re.fullmatch(r"\d+ class-\d+", text)]
+    assert rows == ["0 class-0", *(f"{label} class-{label}" for label in range(29, 10, -1))]
+    first = texts.index("0 class-0")
+    assert texts[first + 1 : first + 4] == ["0.9000", "0.9000 (+0.0000)", "0.4000 (-0.5000)"]
+    assert any(text.endswith("The largest loss comes first. 10 others lose less.") for text in texts)
+
+
+def test_latency_is_plotted_except_that_of_our_evaluator() -> None:
+    page = Page(render("shapes", [measured("ONNX"), measured("CoreML", latency=None)]))
+    labels = [str(svg["aria-label"]) for svg in page.of("svg")]
+    assert "Milliseconds per image, to compare files of one format: ONNX/INT8 12.3" in labels
+    assert any("CoreML/INT8: no latency. We run these files in an evaluator of ours" in text for text in page.texts)
+    assert "no latency" not in "".join(page_of(make_report()).texts)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latency": {"seconds": "1"}},
+        {"latency": {"seconds": float("inf")}},
+        {"evaluation": {"classes": {"a": {"original": 2, "value": 1}}}},
+        {"evaluation": {"classes": {"a": [1, 1]}}},
+        {"evaluation": {"classes": {str(label): {"original": 1, "value": 1} for label in range(20_001)}}},
+    ],
+    ids=["text", "infinite", "above 1", "list", "endless"],
+)
+def test_invalid_measurements_of_report_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"latency|evaluation"):
+        target_of(make_report() | wrong)
 
 
 def test_target_that_lost_accuracy_is_shown_with_numbers() -> None:
@@ -160,6 +208,26 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_invalid_sample_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         target_of(make_report(detections() | WRONG[case]))
+
+
+def test_get_names_page_of_status_or_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / OUTPUT.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(make_report()), encoding="utf-8")
+    arguments = ["get", "shapes", "--store", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "Page" not in capsys.readouterr().out
+    (folder.parent / "report.html").write_text("page", encoding="utf-8")
+    assert main(arguments) == 0
+    assert "Page           s3://exports/default/shapes/report.html" in capsys.readouterr().out.splitlines()
+    assert main([*arguments, "-o", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["page_uri"] == "s3://exports/default/shapes/report.html"
+    entry = {"format": "ONNX", "precision": "INT8", "state": "Running", "reason": "Running"}
+    (listed,) = of_cluster({"status": {"pageURI": "s3://a/b/report.html", "targets": [entry]}})
+    assert listed.page_uri == "s3://a/b/report.html"
+    with pytest.raises(BadInput, match="pageURI"):
+        of_cluster({"status": {"pageURI": "javascript:alert(1)", "targets": [entry]}})
 
 
 def test_report_of_local_run_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

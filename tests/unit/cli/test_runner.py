@@ -15,6 +15,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
 from modelexport.api.spec import parse_export
 from modelexport.local.conversions import Conversion
+from modelexport.local.run import make_conversions
 from modelexport.local.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, pick, read_lines
 from modelexport.logs import parse_event
 from modelexport.planning.plan import plan_export
@@ -37,6 +38,19 @@ def run_one(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: Mapping[st
     runner = Runner(str(folder), folder, 1, lambda changed: None, backoff_seconds=0)
     asyncio.run(runner.run([conversion]))
     return conversion
+
+
+def test_converter_learns_of_all_reports_for_page_on_server(tmp_path: Path) -> None:
+    requests = plan_export(parse_export(model_export("shapes", "ONNX/FP32", "LiteRT/FP16")), "s3://exports")
+    first, _ = make_conversions(requests, tmp_path)
+
+    def reports(store: str) -> str | None:
+        runner = Runner(store, tmp_path, 1, lambda changed: None)
+        return runner._environment(first, tmp_path / "message").get(names.REPORTS_ENV)
+
+    expected = {str(request.target): f"{request.output}report.json" for request in requests}
+    assert json.loads(reports("http://127.0.0.1:9000") or "") == expected
+    assert reports(str(tmp_path)) is None
 
 
 def test_repeated_failure_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

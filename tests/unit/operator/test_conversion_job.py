@@ -80,6 +80,15 @@ def test_foreign_job_has_no_store_and_no_request() -> None:
         assert request_of(job) is None
 
 
+def test_only_publish_learns_of_reports_of_all_targets() -> None:
+    jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())
+    outputs = {target: request.output for target, job in jobs.items() if (request := request_of(job))}
+    job = jobs["ONNX/INT8"]
+    expected = {target: f"{output}report.json" for target, output in outputs.items()}
+    assert json.loads(environment_of(job, "publish")[names.REPORTS_ENV]) == expected
+    assert all(names.REPORTS_ENV not in environment_of(job, step) for step in ("fetch", "convert"))
+
+
 def test_converter_parses_request_from_environment() -> None:
     job = build_all(make_export("CoreML/INT8"), make_class())["CoreML/INT8"]
     for name in STEPS:

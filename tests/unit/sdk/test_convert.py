@@ -42,6 +42,9 @@ def test_outcomes_come_in_the_order_of_the_targets(folder: Path, capsys: pytest.
     assert (str(converted.target), converted.check()) == ("LiteRT/FP16", Path("out/a-fp16.tflite"))
     assert converted.report is not None
     assert converted.report.is_file()
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "VerificationFailed on purpose" in page
+    assert "LiteRT/FP16" in page
     assert (failed.succeeded, failed.file) == (False, None)
     assert failed.log is not None
     assert failed.log.is_file()

@@ -40,7 +40,8 @@ def match_images(found: EvaluationSet, model: LoadedModel, task: Task) -> Matche
         Failure: ``EvaluationInvalid``: the labels have other classes, or other keypoints.
     """
     places, matched_by = _match(found, model, task)
-    images = tuple(replace(image, truth=_translate(image, places, task)) for image in found.images)
+    elsewhere = _class_without_object(model.class_names, found.labels.classes, places)
+    images = tuple(replace(image, truth=_translate(image, places, task, elsewhere)) for image in found.images)
     sigmas = _check_keypoints(found, model) if task is Task.KEYPOINTS else ()
     return MatchedImages(images, matched_by, sigmas, found.digest)
 
@@ -111,13 +112,26 @@ def _show(names: Sequence[str]) -> str:
     return f"{shown}, ... ({len(names)})" if len(names) > SHOWN_CLASSES else shown
 
 
-def _translate(image: CheckedImage, places: Mapping[int, int], task: Task) -> Truth:
+def _class_without_object(names: Sequence[str], own: Sequence[str], places: Mapping[int, int]) -> int:
+    """Return the class of pixels that no outline covers: the background of the model, or of the labels.
+
+    A single class always has a background. Where there is none, every pixel is of some class, and what nobody outlined
+    is unlabelled and does not count.
+    """
+    if len(names) == 1:
+        return 0
+    of_model = [index for index, name in enumerate(names) if _plain(name) == BACKGROUND[0]]
+    of_labels = [places[index] for index, name in enumerate(own) if _plain(name) == BACKGROUND[0] and index in places]
+    return (*of_model, *of_labels, VOID)[0]
+
+
+def _translate(image: CheckedImage, places: Mapping[int, int], task: Task, elsewhere: int) -> Truth:
     truth = image.truth
     if isinstance(truth, int):
         return places[truth]
     if isinstance(truth, tuple):
         objects = tuple(replace(one, label=places[one.label]) for one in truth)
-        return partial(paint, objects, image.size) if task is Task.SEMANTIC_SEGMENTATION else objects
+        return partial(paint, objects, image.size, elsewhere) if task is Task.SEMANTIC_SEGMENTATION else objects
     table = np.full(256, VOID, np.uint8)
     for index, place in places.items():
         table[index] = place

@@ -4,9 +4,8 @@ A selection is a weight per image: 1 for each is the data set itself, whole numb
 repetition from it. ``values`` computes many selections at once, from what was matched before.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -40,9 +39,6 @@ class Records(Protocol):
     def first(self, count: int) -> Self:
         """Return the records of the first images."""
 
-    def save(self, path: Path) -> None:
-        """Write the records; ``load_records`` reads them."""
-
 
 def value(records: Records) -> float:
     """Return the accuracy on all images."""
@@ -50,18 +46,7 @@ def value(records: Records) -> float:
 
 
 @dataclass(frozen=True)
-class _Saved:
-    """Saves the arrays of a record class by their names."""
-
-    def save(self, path: Path) -> None:
-        """Write the arrays; ``load_records`` reads them."""
-        with path.open("wb") as file:
-            arrays = {one.name: getattr(self, one.name) for one in fields(self)}
-            np.savez(file, **arrays)
-
-
-@dataclass(frozen=True)
-class Matches(_Saved):
+class Matches:
     """Detections of all images and what they match, as pycocotools decided; for mAP50-95.
 
     Attributes:
@@ -147,7 +132,7 @@ class Matches(_Saved):
 
 
 @dataclass(frozen=True)
-class Overlaps(_Saved):
+class Overlaps:
     """Pixels of each image and class, (images, classes): in truth and answer, in the truth, in the answer; for mIoU."""
 
     shared: Whole
@@ -180,7 +165,7 @@ class Overlaps(_Saved):
 
 
 @dataclass(frozen=True)
-class Hits(_Saved):
+class Hits:
     """Class of each image, and whether it was the likeliest one in the answer; for top-1."""
 
     label: Whole
@@ -202,19 +187,3 @@ class Hits(_Saved):
     def first(self, count: int) -> "Hits":
         """Return the records of the first images."""
         return Hits(self.label[:count], self.hit[:count])
-
-
-_KINDS: Sequence[type[Matches] | type[Overlaps] | type[Hits]] = (Matches, Overlaps, Hits)
-
-
-def load_records(path: Path) -> Records:
-    """Read the records of ``save``.
-
-    Raises:
-        ValueError: they are not such records.
-    """
-    with np.load(path, allow_pickle=False) as found:
-        for kind in _KINDS:
-            if {one.name for one in fields(kind)} == set(found.files):
-                return kind(**{name: found[name] for name in found.files})
-    raise ValueError(f"{path.name} holds no records of an evaluation")

@@ -194,9 +194,12 @@ def _stretch(classes: ClassMap, size: Size) -> ClassMap:
     return np.asarray(Image.fromarray(classes).resize(size, Image.Resampling.NEAREST))
 
 
-def paint(objects: Objects, size: Size) -> ClassMap:
-    """Return the class of every pixel from masks of objects, later ones above earlier ones; 0 where there is none."""
-    painted = np.zeros(size[::-1], np.uint8)
+def paint(objects: Objects, size: Size, elsewhere: int) -> ClassMap:
+    """Return the class of every pixel from masks of objects, later ones above earlier ones.
+
+    ``elsewhere`` is the class of pixels without an object.
+    """
+    painted = np.full(size[::-1], elsewhere, np.uint8)
     for one in objects:
         if one.mask is not None:
             painted[mask_pixels(one.mask)] = VOID if one.crowd else one.label

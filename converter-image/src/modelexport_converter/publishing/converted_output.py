@@ -35,6 +35,7 @@ from modelexport_converter.publishing.json_checks import (
     text,
     whole,
 )
+from modelexport_converter.publishing.original import FILE_LIMIT, HANDED_OVER
 from modelexport_converter.publishing.report import LAYER_LIMIT, REMARK_LIMIT, REMARKS
 from modelexport_converter.runtime.progress import Effort
 from modelexport_converter.stores import CHUNK
@@ -79,6 +80,7 @@ _DRAFT: Mapping[str, Check] = dict(  # noqa: C408 - as the calls of record
         verified=whole(1 << 20),
         withEvidence=whole(1 << 20),
     ),
+    latency=optional(record(seconds=number(WEEK), images=whole(1 << 20))),
     remarks=each(text(REMARK_LIMIT), REMARKS),
     samples=each(
         record(image=text(1 << 17), size=each(whole(1 << 16), 2), difference=number(1), model=_SIDE, file=_SIDE), 6
@@ -124,7 +126,10 @@ _check_evaluated_draft = record(**_DRAFT, accuracy=read_accuracy, evaluation=_EV
 
 @dataclass(frozen=True)
 class ConvertedOutput:
-    """A private copy of the converted file, its SHA-256 (64 hex digits) and bytes, and the parts of its report."""
+    """A private copy of the converted file, its SHA-256 (64 hex digits) and bytes, and the parts of its report.
+
+    ``original`` is a private copy of the evaluation of the original, if this conversion measured it.
+    """
 
     path: Path
     sha256: str
@@ -134,6 +139,7 @@ class ConvertedOutput:
     quantization: QuantizationResult | None
     effort: Effort
     findings: Mapping[str, Any]
+    original: Path | None = None
 
 
 def write_draft(
@@ -170,7 +176,7 @@ def take_output(folder: Path, request: ConversionRequest, checkpoint_bytes: int,
     try:
         limit = min(LARGEST, GROWTH * checkpoint_bytes + ALLOWANCE)
         name = request.artifact_name
-        _check_names(folder, {name, DRAFT_FILE})
+        _check_names(folder, {name, DRAFT_FILE}, {HANDED_OVER} if request.evaluation else set())
         with _opened(folder, DRAFT_FILE, DRAFT_LIMIT) as file:
             content = untrusted.load(file.read(DRAFT_LIMIT).decode(), DRAFT_LIMIT)
         (_check_evaluated_draft if request.evaluation else _check_draft)(content, "draft")
@@ -186,17 +192,28 @@ def take_output(folder: Path, request: ConversionRequest, checkpoint_bytes: int,
             sha256, size = _copy(source, copy, limit)
         if not size:
             raise ValueError(f"{name} is empty")
-        return ConvertedOutput(scratch / "artifact", sha256, size, verification, accuracy, quantization, effort, draft)
+        original = _take_original(folder, scratch)
+        artifact = scratch / "artifact"
+        return ConvertedOutput(artifact, sha256, size, verification, accuracy, quantization, effort, draft, original)
     except ValueError as error:
         message = f"the output of the conversion is refused: {clean(str(error), 300)}; nothing is published"
         raise Failure(Reason.OUTPUT_REFUSED, message) from error
 
 
-def _check_names(folder: Path, expected: set[str]) -> None:
+def _take_original(folder: Path, scratch: Path) -> Path | None:
+    """Copy the evaluation of the original to ``scratch`` if the conversion handed one over."""
+    if not os.path.lexists(folder / HANDED_OVER):
+        return None
+    with _opened(folder, HANDED_OVER, FILE_LIMIT) as source, (scratch / HANDED_OVER).open("xb") as copy:
+        _copy(source, copy, FILE_LIMIT)
+    return scratch / HANDED_OVER
+
+
+def _check_names(folder: Path, expected: set[str], allowed: set[str]) -> None:
     found = set()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name not in expected:
+            if entry.name not in expected | allowed:
                 raise ValueError(f"its folder holds the unexpected file {entry.name!r}")
             found.add(entry.name)
     if missing := expected - found:

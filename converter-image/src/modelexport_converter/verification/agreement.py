@@ -73,7 +73,8 @@ class Comparison:
 
     ``informative`` counts the images that are informative (see ``informative_images``); ``uninformative_reason`` is the
     sentence for a message if there are none. ``fidelity_absent`` says why there is no ``fidelity``. ``samples`` are the
-    images on which the answers differ most.
+    images on which the answers differ most. ``latency`` has the median of ``seconds`` per image and the number of
+    ``images``; ``None`` for files without a runtime here, and where a single image was compared.
     """
 
     agreements: Mapping[str, float]
@@ -87,6 +88,7 @@ class Comparison:
     fidelity: Fidelity | None = None
     fidelity_absent: str = NO_IMAGES
     samples: Sequence[Mapping[str, Any]] = ()
+    latency: Mapping[str, float] | None = None
 
     @property
     def value(self) -> float:

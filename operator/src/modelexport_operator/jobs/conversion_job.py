@@ -7,6 +7,7 @@ explains why.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -19,6 +20,7 @@ from modelexport.api.sources import expand
 from modelexport.api.spec import ExportClass, ModelExport, Storage
 from modelexport.environment import escape, unescape
 from modelexport.matrix.support import TARGETS, Resources, Target, lookup
+from modelexport.planning.plan import report_uris
 from modelexport_operator.jobs.resource_requests import larger, node_selector, resource_requests
 from modelexport_operator.kube.encoding import decode
 from modelexport_operator.kube.objects import (
@@ -199,7 +201,10 @@ def _pod(
     sources = {names.SOURCES_ENV: folders} if folders else {}
     if export_class.https_networks:
         sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
-    owner = {names.EXPORT_UID_ENV: export.uid}
+    owner = {
+        names.EXPORT_UID_ENV: export.uid,
+        names.REPORTS_ENV: json.dumps(report_uris(export, request.output), separators=(",", ":")),
+    }
     longest = export_class.limits.deadline_seconds // 4
     waiting = {step: {names.STORE_TIMEOUT_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}
     fetch = _build_step(export_class, names.FETCH, {**asked, **sources, **waiting[names.FETCH]}, STREAMING_RESOURCES)

@@ -495,4 +495,5 @@ class ModelExportStatus(TypedDict, total=False):
     startTime: str | None
     completionTime: str | None
     conditions: Sequence[Condition]
+    pageURI: str | None
     targets: Sequence[TargetStatus]

@@ -127,7 +127,7 @@ class _Deletion:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The URIs of all files that the export can have published: the recorded ones and the planned ones.
+        """The URIs of all files that the export can have published: recorded ones, planned ones, and shared ones.
 
         A conversion that was stopped after publishing and before reporting is in no status.
         """
@@ -136,7 +136,12 @@ class _Deletion:
             for request in self.requests
             for name in (request.artifact_name, names.REPORT_FILE)
         )
-        return tuple(dict.fromkeys((*_recorded_files(self.snapshot), *planned)))
+        shared = (
+            f"{_split_folder(request.output)[0]}/{name}"
+            for request in self.requests
+            for name in (names.PAGE_FILE, *(names.ORIGINAL_FILES if request.evaluation else ()))
+        )
+        return tuple(dict.fromkeys((*_recorded_files(self.snapshot), *planned, *shared)))
 
     @property
     def job(self) -> Job | None:

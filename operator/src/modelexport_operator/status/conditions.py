@@ -14,6 +14,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult, read_accuracy, read_artifact, read_reason, read_verification
 from modelexport.api.rungs import read_quantization
 from modelexport.matrix.support import Target
+from modelexport.names import PAGE_FILE
 from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.diagnosis import Diagnosis
@@ -145,9 +146,17 @@ def build_status(
         "startTime": started,
         "completionTime": (ended or _valid_time(previous, "completionTime") or now) if finished else None,
         "conditions": conditions,
+        "pageURI": _page_uri(states),
         "targets": [_target_entry(state) for state in states],
     }
     return _without_empty(written)
+
+
+def _page_uri(states: Sequence[TargetState]) -> str | None:
+    """Return the URI of the page about all targets; it lies in the folder above each report."""
+    reports = (state.result.report_uri for state in states if state.result and state.result.report_uri)
+    folder = next(reports, "").rsplit("/", 2)[0]
+    return f"{folder}/{PAGE_FILE}" if folder else None
 
 
 def _overall(states: Sequence[TargetState]) -> str | None:

@@ -151,6 +151,17 @@ class Verification:
         }
         return {**numbers, **{name: value for name, value in origin.items() if value}}
 
+    def to_record(self) -> dict[str, Any]:
+        """Return plain data for JSON output: the fields of ``to_dict``, empty ones as ``None`` or empty lists."""
+        empty: dict[str, Any] = {
+            "reference": None,
+            "assumptions": [],
+            "warnings": [],
+            "fidelity": None,
+            "fidelityAbsent": None,
+        }
+        return {**empty, **self.to_dict()}
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -226,8 +237,12 @@ class ConversionResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
-        parts = {"accuracy": self.accuracy, "quantization": self.quantization}
-        return {**plain, **{name: part and part.to_dict() for name, part in parts.items()}}
+        return {
+            **plain,
+            "verification": self.verification and self.verification.to_record(),
+            "accuracy": self.accuracy and self.accuracy.to_dict(),
+            "quantization": self.quantization and self.quantization.to_dict(),
+        }
 
     def to_json(self) -> str:
         """Return the result as JSON of at most 4096 bytes; a message that is too long ends in an ellipsis."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from modelexport.api.body import export_body
 from modelexport.cli import checkpoint_options, summary
-from modelexport.cli.report import PAGE_FILE, write_run_page
+from modelexport.cli.report import show_page
 from modelexport.cli.run import finish
 from modelexport.console import open_console
 from modelexport.errors import BadInput
@@ -92,5 +92,6 @@ def convert(options: argparse.Namespace) -> int:
         print(json.dumps(records, indent=2, ensure_ascii=False))
     else:
         summary.show(console, run.conversions, run.place_of)
-    write_run_page(console, run.output / PAGE_FILE, run.conversions, Path(run.store))
+    if page := run.write_page():
+        show_page(console, page)
     return finish(console, run.conversions, run.logs, completed=completed)

@@ -8,10 +8,10 @@ from typing import Any
 from modelexport import names
 from modelexport.cli.selection import add_arguments, add_store_arguments, open_store, read_local
 from modelexport.client.downloads import downloads, uris_of
-from modelexport.client.published import choose, of_cluster, path_of
 from modelexport.client.transfer import open_file
 from modelexport.console import open_console
 from modelexport.errors import BadInput, TransferError
+from modelexport.published import choose, of_cluster, path_of
 from modelexport.text import clean
 
 FAILED = 1

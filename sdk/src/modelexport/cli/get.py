@@ -65,6 +65,8 @@ def get(options: argparse.Namespace) -> int:
         for one in found:
             if one.artifact:
                 console.print(f"{one.target:<14} {one.artifact.uri}", highlight=False, markup=False, soft_wrap=True)
+        if page := next((one.page_uri for one in found if one.page_uri), None):
+            console.print(f"{'Page':<14} {page}", highlight=False, markup=False, soft_wrap=True)
         show_origin(console, [(one.target, one.verification) for one in found])
         show_accuracy(console, [(one.target, one.accuracy) for one in found])
         show_quantization(console, [(one.target, one.quantization) for one in found])

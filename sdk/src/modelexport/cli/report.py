@@ -3,20 +3,16 @@
 import argparse
 import os
 import webbrowser
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from modelexport.cli.report_page import Target, read_target, render
 from modelexport.cli.selection import add_arguments, add_store_arguments, open_store, read_local_reports
-from modelexport.client.published import Published, choose, of_cluster, path_of, read_report_file
 from modelexport.client.reports import read_report, report_uris_of
-from modelexport.errors import BadInput
-from modelexport.local.conversions import Conversion
-
-PAGE_FILE = "report.html"
+from modelexport.local.page import read_targets, write_page
+from modelexport.published import choose, of_cluster
+from modelexport.report_page import Target
 
 EPILOG = """examples:
   modelexport report shapes --namespace team
@@ -57,61 +53,9 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def write_page(path: Path, name: str, targets: Sequence[Target]) -> None:
-    """Write the page of an export.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    try:
-        path.write_text(render(name, targets), encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"--output: {path}: {error.strerror}; use another file") from error
-
-
-def read_targets(reports: Iterable[tuple[Published, Mapping[str, Any]]]) -> list[Target]:
-    """Return what the page shows of targets with a report.
-
-    Raises:
-        BadInput: a report is invalid.
-    """
-    try:
-        return [read_target(published, report) for published, report in reports]
-    except ValueError as error:
-        raise BadInput(f"a report is invalid: {error}; run the export again") from error
-
-
-def write_run_page(console: Console, path: Path, conversions: Sequence[Conversion], store: Path) -> None:
-    """Write the page of an export after a local run into a directory store, and print its path.
-
-    Without a published file there is no page.
-
-    Raises:
-        BadInput: the file cannot be written.
-    """
-    if any(conversion.succeeded for conversion in conversions):
-        targets = [_target_of(conversion, store) for conversion in conversions]
-        write_page(path, conversions[0].request.export, targets)
-        console.print(f"Report: {os.path.relpath(path)}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _target_of(conversion: Conversion, store: Path) -> Target:
-    """Return what the page shows of one conversion: its report, or why it has none."""
-    request, result = conversion.request, conversion.result
-    target, recipe = str(request.target), str(request.recipe)
-    if result is None:
-        return Target(Published(target, conversion.phase, recipe=recipe))
-    if result.report_uri is None:
-        failed = Published(
-            target, str(result.reason), result.message, recipe, None, result.verification, result.accuracy
-        )
-        return Target(failed)
-    try:
-        path = path_of(store, result.report_uri)
-        (found,) = read_targets([read_report_file(path, request.output)])
-    except BadInput as error:
-        return Target(Published(target, conversion.phase, str(error), recipe))
-    return found
+def show_page(console: Console, path: Path) -> None:
+    """Print the path of a page."""
+    console.print(f"Report: {os.path.relpath(path)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _read_cluster(options: argparse.Namespace) -> list[Target]:

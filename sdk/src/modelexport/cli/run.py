@@ -15,11 +15,11 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.spec import ModelExport
 from modelexport.cli import summary
 from modelexport.cli.documents import read_exports
-from modelexport.cli.report import PAGE_FILE, write_run_page
-from modelexport.client.published import path_of
+from modelexport.cli.report import show_page
 from modelexport.console import open_console
 from modelexport.errors import BadInput
 from modelexport.local.conversions import Conversion
+from modelexport.local.page import write_run_page
 from modelexport.local.run import (
     DEFAULT_OUTPUT,
     DEFAULT_STORE,
@@ -28,8 +28,9 @@ from modelexport.local.run import (
     prepare_store,
     run_all,
 )
-from modelexport.names import EXPORT_KIND
+from modelexport.names import EXPORT_KIND, PAGE_FILE
 from modelexport.planning.plan import plan_export
+from modelexport.published import path_of
 
 FAILED, INTERRUPTED = 1, 130
 OUTPUT_PATTERN = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/]+)*"
@@ -96,7 +97,8 @@ def run(options: argparse.Namespace) -> int:
             by_export.setdefault(conversion.request.export, []).append(conversion)
         for own in by_export.values():
             folder = path_of(Path(store), own[0].request.output).parent
-            write_run_page(console, folder / PAGE_FILE, own, Path(store))
+            if write_run_page(folder / PAGE_FILE, own, Path(store)):
+                show_page(console, folder / PAGE_FILE)
     return finish(console, conversions, logs, completed=completed)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from modelexport.cli.kubectl import Kubectl
 from modelexport.client.cluster import Body
 from modelexport.client.links import Signer
-from modelexport.client.published import Published, Reports, of_cluster, reports_of_directory
 from modelexport.client.transfer import Opener, open_url
 from modelexport.errors import BadInput
 from modelexport.local.run import DEFAULT_OUTPUT
+from modelexport.published import Published, Reports, of_cluster, reports_of_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,13 +20,13 @@ from modelexport.client.display import StatusDisplay
 from modelexport.client.downloads import downloads, uris_of
 from modelexport.client.kubernetes_api import CONFLICT, KubernetesApi
 from modelexport.client.links import Signer
-from modelexport.client.published import choose
 from modelexport.client.reports import read_report, report_uris_of
 from modelexport.client.status import ExportStatus
 from modelexport.client.transfer import open_url
 from modelexport.console import open_console
 from modelexport.crds.strict import read_export
 from modelexport.errors import BadInput, ClusterError, ModelExportError
+from modelexport.published import choose
 
 POLL_SECONDS = 2.0
 OUTAGE_TOLERANCE_SECONDS = 120.0

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from modelexport.api.result import Artifact
-from modelexport.client.published import Published
 from modelexport.client.transfer import Opener, fetch, matches
 from modelexport.console import is_live
 from modelexport.errors import BadInput, TransferError
+from modelexport.published import Published
 from modelexport.text import is_clean
 
 PLAIN_SECONDS = 10.0

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelexport import untrusted
-from modelexport.client.published import REPORT_LIMIT, Published
 from modelexport.client.transfer import PASSING, Opener
 from modelexport.errors import TransferError
+from modelexport.published import REPORT_LIMIT, Published
 
 
 def report_uris_of(chosen: Sequence[Published]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, Self
 from modelexport import untrusted
 from modelexport.api.reasons import Reason
 from modelexport.client.cluster import Body
-from modelexport.client.published import MESSAGE_LIMIT, Published, of_cluster
 from modelexport.errors import BadInput, ExportFailed
+from modelexport.published import MESSAGE_LIMIT, Published, of_cluster
 
 
 @dataclass(frozen=True)

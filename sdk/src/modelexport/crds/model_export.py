@@ -486,6 +486,9 @@ def _status() -> Schema:
                 **plain_list("The state of every target.", _target_status(), TARGETS_LIMIT),
                 "x-kubernetes-list-type": "atomic",
             },
+            "pageURI": text(
+                "URI of the page about all targets, report.html, once the first of them is published.", MESSAGE_LIMIT
+            ),
         },
         # kstatus treats an object without a status as done: Flux would report it ready before it is reconciled.
         default={"observedGeneration": NOTHING_OBSERVED},

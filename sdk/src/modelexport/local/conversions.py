@@ -1,7 +1,8 @@
 """The state of a local run: one record per target, written by the runner and read by the display."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelexport.api.request import ConversionRequest
@@ -17,12 +18,13 @@ class Conversion:
     """The conversion of one target in a local run.
 
     ``label`` is the name that users see; ``phase`` is a stage of the converter while it runs, and ``rung`` says how far
-    recovery is, if a first file lost too much.
+    recovery is, if a first file lost too much. ``reports`` has the URIs of the reports of all targets of its export.
     """
 
     request: ConversionRequest
     label: str
     log: Path
+    reports: Mapping[str, str] = field(default_factory=dict)
     phase: str = WAITING
     rung: str = ""
     phase_started: float = 0.0

@@ -19,6 +19,7 @@ from modelexport.console import open_console
 from modelexport.errors import BadInput, ModelExportError
 from modelexport.local.conversions import Conversion
 from modelexport.local.draft import Draft, draft_export
+from modelexport.local.page import write_run_page
 from modelexport.local.run import DEFAULT_OUTPUT, DEFAULT_STORE, choose_jobs, make_conversions, prepare_store, run_all
 from modelexport.matrix.support import Target
 from modelexport.planning.plan import plan_export
@@ -80,6 +81,8 @@ def convert(
 ) -> tuple[Converted, ...]:
     """Convert and verify a checkpoint on this machine, one process per target.
 
+    The folder of the files also gets ``report.html``, a page that shows the answers of each file beside the original's.
+
     Args:
         checkpoint: a ``.pt``, ``.pth``, ``.safetensors`` or ``.pt2`` file.
         to: targets such as ``LiteRT/INT8`` or, with a name and options, ``ONNX/FP32/server:dynamicBatch=true``; by
@@ -125,6 +128,7 @@ def convert(
     if not run.execute(console):
         raise ModelExportError("the conversion was interrupted; run it again to go on")
     converted = run.collect()
+    run.write_page()
     if all(one.succeeded for one in converted):
         shutil.rmtree(run.logs)
     return converted
@@ -175,6 +179,15 @@ class ConvertRun:
             return tuple(self._collect(conversion) for conversion in self.conversions if conversion.result)
         except OSError as error:
             raise BadInput(f"--output (output=): {self.output}: {error.strerror}; use another folder") from error
+
+    def write_page(self) -> Path | None:
+        """Write the page about all targets into the output folder. Return its path; ``None`` if all of them failed.
+
+        Raises:
+            BadInput: it cannot be written.
+        """
+        page = self.output / names.PAGE_FILE
+        return page if write_run_page(page, self.conversions, Path(self.store)) else None
 
     def _collect(self, conversion: Conversion) -> Converted:
         result, target = conversion.result, conversion.request.target

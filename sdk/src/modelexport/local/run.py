@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from modelexport import names
 from modelexport.api.request import ConversionRequest
 from modelexport.errors import BadInput
 from modelexport.local.conversions import Conversion
@@ -59,11 +60,14 @@ def choose_jobs(requested: int | None, requests: Sequence[ConversionRequest]) ->
 def make_conversions(requests: Sequence[ConversionRequest], logs: Path) -> list[Conversion]:
     """Return a conversion for every request, with its log in a folder; the labels name the export if there are two."""
     several = len({request.export for request in requests}) > 1
+    reports: dict[str, dict[str, str]] = {}
+    for request in requests:
+        reports.setdefault(request.export, {})[str(request.target)] = f"{request.output}{names.REPORT_FILE}"
     conversions = []
     for request in requests:
         label = f"{request.export} {request.target}" if several else str(request.target)
         name = f"{request.export.replace('/', '-')}-{request.target.slug}"
-        conversions.append(Conversion(request, label, logs / f"{name}.log"))
+        conversions.append(Conversion(request, label, logs / f"{name}.log", reports[request.export]))
     return conversions
 
 

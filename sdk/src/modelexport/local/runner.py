@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -107,6 +108,8 @@ class Runner:
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
             names.TERMINATION_LOG_ENV: str(message),
             names.THREADS_ENV: str(max(1, usable_cpus() // self.jobs)),
+            # In a directory the run writes the page itself at its end, with the targets that failed.
+            **({names.REPORTS_ENV: json.dumps(conversion.reports)} if "://" in self.store else {}),
         }
 
 

@@ -126,6 +126,8 @@ class Backend:
         tools: packages that produce the files.
         recommended_hardware: hardware for each precision.
         bases: recipes whose files are not quantised from an FP32 file, and the recipes of those that they start from.
+        has_runtime: whether the converter runs the files in their users' runtime; else in an evaluator of ours, whose
+            time says nothing about a device.
     """
 
     format: Format
@@ -137,6 +139,7 @@ class Backend:
     tools: tuple[str, ...]
     recommended_hardware: Mapping[Precision, str]
     bases: Mapping[Recipe, Recipe] = field(default_factory=dict)
+    has_runtime: bool = True
 
     def recipe(self, precision: Precision, *, calibrated: bool) -> Recipe:
         """Return the recipe for a precision, with or without calibration images."""
@@ -308,6 +311,7 @@ BACKENDS: Mapping[Format, Backend] = {
                 Precision.INT8: "as FP16, in half the bytes; costs some accuracy",
             },
             bases=dict.fromkeys((Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16), Recipe.FP16),
+            has_runtime=False,
         ),
         Backend(
             format=Format.PYTORCH,

@@ -15,6 +15,7 @@ from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
 from modelexport.matrix.options import NO_OPTIONS, Options
 from modelexport.matrix.support import ARCHITECTURES, Cell, Recipe, SupportLevel, Target, Threshold, lookup
+from modelexport.names import REPORT_FILE
 
 HASH_DIGITS = 10
 
@@ -70,6 +71,24 @@ def export_folder(output: str, namespace: str, name: str) -> str:
     """Return the URI of the folder of one export, with a trailing slash; ``output`` as for ``plan_export``."""
     folder = expand(output, namespace) if PLACEHOLDER in output else f"{output}/{namespace}"
     return f"{folder}/{name}/"
+
+
+def report_uris(export: ModelExport, output: str) -> Mapping[str, str]:
+    """Return the URI of the report of each target, published or not, by the name of the target.
+
+    Args:
+        export: the parsed ModelExport.
+        output: URI of the folder of one of its conversions, with a trailing slash.
+    """
+    folder = _split(output)[0]
+    planned = (_plan_target(export, target, folder) for target in export.targets)
+    return {str(one.target): f"{folder}/{_split(one.output)[1]}/{REPORT_FILE}" for one in planned}
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Return the folder above a folder, without a slash at its end, and the name of the folder."""
+    parent, _, name = uri.removesuffix("/").rpartition("/")
+    return parent, name
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:

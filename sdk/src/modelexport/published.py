@@ -1,7 +1,7 @@
 """Reads the published files of an export from its status in a cluster, or from the reports of local runs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from modelexport.api.result import (
     read_verification,
 )
 from modelexport.api.rungs import QuantizationResult, read_quantization
-from modelexport.client.cluster import Body
 from modelexport.errors import BadInput
 from modelexport.planning.plan import export_folder
 from modelexport.planning.progress import Progress, read_progress
@@ -30,7 +29,10 @@ REPORT_LIMIT = 1 << 24
 
 @dataclass(frozen=True)
 class Published:
-    """The state of one target, such as ``LiteRT/INT8``, and its file once it is published."""
+    """The state of one target, such as ``LiteRT/INT8``, and its file once it is published.
+
+    ``page_uri`` is the URI of the page about all targets of the export.
+    """
 
     target: str
     state: str
@@ -43,19 +45,24 @@ class Published:
     reason: str = ""
     report_uri: str | None = None
     quantization: QuantizationResult | None = None
+    page_uri: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
         plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
-        parts = {"accuracy": self.accuracy, "quantization": self.quantization}
-        return {**plain, **{name: part and part.to_dict() for name, part in parts.items()}}
+        return {
+            **plain,
+            "verification": self.verification and self.verification.to_record(),
+            "accuracy": self.accuracy and self.accuracy.to_dict(),
+            "quantization": self.quantization and self.quantization.to_dict(),
+        }
 
 
 Reports = tuple[tuple[Published, Mapping[str, Any]], ...]
 """Published targets, each with its report."""
 
 
-def of_cluster(export: Body) -> tuple[Published, ...]:
+def of_cluster(export: Mapping[str, Any]) -> tuple[Published, ...]:
     """Return the targets in the status of an export.
 
     Raises:
@@ -63,14 +70,15 @@ def of_cluster(export: Body) -> tuple[Published, ...]:
     """
     try:
         status = untrusted.record(export.get("status") or {}, "status")
-        return tuple(map(_from_status, status.get("targets") or ()))
+        page = untrusted.uri(status["pageURI"], "pageURI") if status.get("pageURI") else None
+        return tuple(_from_status(entry, page) for entry in status.get("targets") or ())
     except (TypeError, ValueError) as error:
         raise BadInput(
             f"the status of the export is invalid: {error}; wait until the operator has rewritten it"
         ) from error
 
 
-def _from_status(entry: Any) -> Published:
+def _from_status(entry: Any, page: str | None) -> Published:
     fields = untrusted.record(entry, "a target")
     state, reason = (_word(fields, key) for key in ("state", "reason"))
     artifact, verification, accuracy, progress = map(fields.get, ("artifact", "verification", "accuracy", "progress"))
@@ -86,6 +94,7 @@ def _from_status(entry: Any) -> Published:
         reason=reason,
         report_uri=untrusted.uri(fields["reportURI"], "reportURI") if fields.get("reportURI") else None,
         quantization=_quantization(fields),
+        page_uri=page,
     )
 
 
@@ -121,8 +130,9 @@ def reports_of_directory(store: Path, output: str, namespace: str, name: str) ->
     reports = sorted(folder.glob(f"*/{names.REPORT_FILE}"), key=lambda path: path.stat().st_mtime)
     if not reports:
         raise BadInput(f"--store: {folder} has no reports of this export; check --store, --output-uri and --namespace")
+    page = f"{uri}{names.PAGE_FILE}" if (folder / names.PAGE_FILE).is_file() else None
     found = (read_report_file(path, f"{uri}{path.parent.name}/") for path in reports)
-    return tuple({published.target: (published, report) for published, report in found}.values())
+    return tuple({one.target: (replace(one, page_uri=page), report) for one, report in found}.values())
 
 
 def path_of(store: Path, uri: str) -> Path:
@@ -138,25 +148,34 @@ def read_report_file(path: Path, folder: str) -> tuple[Published, Mapping[str, A
     """
     try:
         with path.open(encoding="utf-8") as file:
-            report = untrusted.load(file.read(REPORT_LIMIT + 1), REPORT_LIMIT)
-        target = untrusted.record(untrusted.record(report.get("request"), "request").get("target"), "request.target")
-        artifact = read_artifact(report.get("artifact"), size="sizeBytes")
-        if not is_file_in(artifact.uri, folder):
-            raise ValueError(f"{artifact.uri!r} is not in {folder}")
-        published = Published(
-            target=_name_target(target),
-            state=SUCCEEDED,
-            reason=SUCCEEDED,
-            recipe=_word(report, "scheme"),
-            artifact=artifact,
-            verification=read_verification(report.get("verification")),
-            accuracy=read_accuracy(report["accuracy"]) if "accuracy" in report else None,
-            report_uri=f"{folder}{names.REPORT_FILE}",
-            quantization=_quantization(report),
-        )
-        return published, report
+            return read_report_text(file.read(REPORT_LIMIT + 1), folder)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is not a valid report ({error}); run the export again") from error
+
+
+def read_report_text(text: str, folder: str) -> tuple[Published, Mapping[str, Any]]:
+    """Read the text of a report; its artifact must lie in ``folder``, a URI that ends with a slash.
+
+    Raises:
+        ValueError: it is no report.
+    """
+    report = untrusted.load(text, REPORT_LIMIT)
+    target = untrusted.record(untrusted.record(report.get("request"), "request").get("target"), "request.target")
+    artifact = read_artifact(report.get("artifact"), size="sizeBytes")
+    if not is_file_in(artifact.uri, folder):
+        raise ValueError(f"{artifact.uri!r} is not in {folder}")
+    published = Published(
+        target=_name_target(target),
+        state=SUCCEEDED,
+        reason=SUCCEEDED,
+        recipe=_word(report, "scheme"),
+        artifact=artifact,
+        verification=read_verification(report.get("verification")),
+        accuracy=read_accuracy(report["accuracy"]) if "accuracy" in report else None,
+        report_uri=f"{folder}{names.REPORT_FILE}",
+        quantization=_quantization(report),
+    )
+    return published, report
 
 
 def choose(found: Iterable[Published], wanted: str | None) -> tuple[Published, ...]:

@@ -6,19 +6,23 @@ attribute is escaped where it is written, and its policy (CSP) forbids scripts, 
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from modelexport import __version__, untrusted
 from modelexport.api.quantization import MOST_FLOAT_LAYERS
-from modelexport.cli.summary import MIB
-from modelexport.client.published import Published
+from modelexport.api.result import Accuracy, Verification
+from modelexport.matrix.support import BACKENDS
+from modelexport.published import Published
 
+MIB = 1 << 20
 MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
 IMAGE_LIMIT, NAME_LIMIT, LAYER_LIMIT, GRID = 1 << 17, 60, 256, 64
+MOST_CLASSES, SHOWN_CLASSES = 20_000, 20
+"""Classes that a report may have, and rows of the table of classes: those that lose most."""
 STYLE = (Path(__file__).with_name("report_page.css")).read_text(encoding="utf-8")
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
@@ -49,7 +53,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Target:
-    """One target and what the page shows of its report; a target without a report has its state only."""
+    """One target and what the page shows of its report; a target without a report has its state only.
+
+    ``latency`` is the median of seconds per image in the runtime of the file. ``classes`` has the accuracy of the
+    original and of the file by class.
+    """
 
     published: Published
     class_names: Sequence[str] = ()
@@ -60,6 +68,8 @@ class Target:
     facts: Mapping[str, str] | None = None
     float_layers: Sequence[str] = ()
     float_layer_shares: Sequence[float] = ()
+    latency: float | None = None
+    classes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_target(published: Published, report: Mapping[str, Any]) -> Target:
@@ -95,7 +105,29 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
             untrusted.number(share, "floatLayerShares", 1)
             for share in _list(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
         ],
+        latency=_read_latency(report.get("latency")),
+        classes=_read_classes(report.get("evaluation", {})),
     )
+
+
+def _read_latency(value: Any) -> float | None:
+    if value is None:
+        return None
+    return untrusted.number(untrusted.record(value, "latency").get("seconds"), "latency.seconds", 1e7)
+
+
+def _read_classes(value: Any) -> Mapping[str, tuple[float, float]]:
+    found = untrusted.record(untrusted.record(value, "evaluation").get("classes", {}), "evaluation.classes")
+    if len(found) > MOST_CLASSES:
+        raise ValueError(f"evaluation.classes has more than {MOST_CLASSES:,} classes")
+    numbers = ((name, untrusted.record(entry, "evaluation.classes")) for name, entry in found.items())
+    return {
+        untrusted.text(name, "a class", NAME_LIMIT): (
+            untrusted.number(entry.get("original"), "evaluation.classes.original", 1),
+            untrusted.number(entry.get("value"), "evaluation.classes.value", 1),
+        )
+        for name, entry in numbers
+    }
 
 
 def _text(value: Any) -> str:
@@ -154,6 +186,7 @@ def render(name: str, targets: Sequence[Target]) -> str:
     _add_facts(main, targets)
     _add_table(main, targets)
     _add_plots(main, targets)
+    _add_classes(main, targets)
     for target in targets:
         _add_target(main, target)
     _add_versions(main, targets)
@@ -175,47 +208,88 @@ def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
         _add(listed, "dd", value)
 
 
-_COLUMNS = ("Target", "State", "Recipe", "Fidelity", "Agreement", "MiB", "Seconds", "Peak MiB")
+_COLUMNS: Mapping[str, Callable[[Target], str | None]] = {
+    "State": lambda target: target.published.state,
+    "Recipe": lambda target: target.published.recipe,
+    "Accuracy": lambda target: _show_accuracy(target.published.accuracy),
+    "Fidelity": lambda target: _show_fidelity(target.published.verification),
+    "Agreement": lambda target: _show_agreement(target.published.verification),
+    "MiB": lambda target: f"{target.published.artifact.size_bytes / MIB:.2f}" if target.published.artifact else None,
+    "ms": lambda target: None if target.latency is None else f"{target.latency * 1000:.1f}",
+    "Seconds": lambda target: None if target.seconds is None else f"{target.seconds:.1f}",
+    "Peak MiB": lambda target: None if target.peak_mib is None else str(target.peak_mib),
+}
+"""The columns of the table of targets; one that is empty for all of them is left out."""
+
+
+def _show_accuracy(found: Accuracy | None) -> str | None:
+    return f"{found.value} (drop {found.drop})" if found else None
+
+
+def _show_fidelity(found: Verification | None) -> str | None:
+    return f"{found.fidelity.metric} {found.fidelity.value}" if found and found.fidelity else None
+
+
+def _show_agreement(found: Verification | None) -> str | None:
+    return f"{found.value} ≥ {found.threshold}" if found else None
 
 
 def _add_table(parent: Element, targets: Sequence[Target]) -> None:
+    columns = {title: [show(target) for target in targets] for title, show in _COLUMNS.items()}
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    rows = [
+        (target.published.target, *(cells[index] or "-" for cells in shown.values()))
+        for index, target in enumerate(targets)
+    ]
+    _add_rows(parent, ("Target", *shown), rows)
+
+
+def _add_rows(parent: Element, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Add a table, which scrolls where it is too wide; the first cell of a row is its header."""
     table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
-    row = SubElement(SubElement(table, "thead"), "tr")
-    for title in _COLUMNS:
-        _add(row, "th", title, scope="col")
-    rows = SubElement(table, "tbody")
-    for target in targets:
-        one, row = target.published, SubElement(rows, "tr")
-        proof = one.verification
-        fidelity = proof and proof.fidelity
-        cells = (
-            one.state,
-            one.recipe,
-            f"{fidelity.metric} {fidelity.value}" if fidelity else "-",
-            f"{proof.value} ≥ {proof.threshold}" if proof else "-",
-            f"{one.artifact.size_bytes / MIB:.2f}" if one.artifact else "-",
-            "-" if target.seconds is None else f"{target.seconds:.1f}",
-            str(target.peak_mib or "-"),
-        )
-        _add(row, "th", one.target, scope="row")
+    head, body = SubElement(SubElement(table, "thead"), "tr"), SubElement(table, "tbody")
+    for title in titles:
+        _add(head, "th", title, scope="col")
+    for name, *cells in rows:
+        row = SubElement(body, "tr")
+        _add(row, "th", name, scope="row")
         for cell in cells:
             _add(row, "td", cell)
 
 
 def _add_plots(parent: Element, targets: Sequence[Target]) -> None:
-    proofs = [(target.published.target, target.published.verification) for target in targets]
-    plots = {
-        "Fidelity": [(name, float(proof.fidelity.value)) for name, proof in proofs if proof and proof.fidelity],
-        "Agreement": [(name, float(proof.value)) for name, proof in proofs if proof],
-        "Size in MiB": [
-            (t.published.target, t.published.artifact.size_bytes / MIB) for t in targets if t.published.artifact
+    named = [(target.published.target, target, target.published) for target in targets]
+    accuracies = [(name, one.accuracy) for name, _, one in named if one.accuracy]
+    shares = {
+        f"Accuracy ({accuracies[0][1].metric})" if accuracies else "": [
+            *(("original", float(accuracy.original)) for _, accuracy in accuracies[:1]),
+            *((name, float(accuracy.value)) for name, accuracy in accuracies),
         ],
-        "Seconds of the conversion": [(t.published.target, t.seconds) for t in targets if t.seconds is not None],
+        "Fidelity": [
+            (name, float(one.verification.fidelity.value))
+            for name, _, one in named
+            if one.verification and one.verification.fidelity
+        ],
+        "Agreement": [(name, float(one.verification.value)) for name, _, one in named if one.verification],
+    }
+    amounts = {
+        "Size in MiB": [(name, one.artifact.size_bytes / MIB) for name, _, one in named if one.artifact],
+        LATENCY: [(name, target.latency * 1000) for name, target, _ in named if target.latency is not None],
+        "Seconds of the conversion": [(name, t.seconds) for name, t, _ in named if t.seconds is not None],
     }
     section = SubElement(parent, "section", {"class": "plots"})
-    for title, values in plots.items():
-        if values:
-            _add_bars(section, title, values, digits=4 if title in ("Fidelity", "Agreement") else 1)
+    for plots, digits in ((shares, 4), (amounts, 1)):
+        for title, values in plots.items():
+            if values:
+                _add_bars(section, title, values, digits)
+    if silent := [name for name, _, one in named if one.artifact and name.partition("/")[0] in _WITHOUT_RUNTIME]:
+        text = f"{', '.join(silent)}: no latency. We run these files in an evaluator of ours, {NO_LATENCY}."
+        _add(parent, "p", text, class_="note")
+
+
+LATENCY = "Milliseconds per image, to compare files of one format"
+NO_LATENCY = "and its time says nothing about a device"
+_WITHOUT_RUNTIME = frozenset(str(row.format) for row in BACKENDS.values() if not row.has_runtime)
 
 
 def _add_bars(parent: Element, title: str, values: Sequence[tuple[str, float]], digits: int) -> None:
@@ -236,6 +310,34 @@ def _add_bars(parent: Element, title: str, values: Sequence[tuple[str, float]], 
         box = {"x": str(_LABEL_WIDTH), "y": str(top + 4), "width": f"{length:.1f}", "height": str(_BAR_HEIGHT - 8)}
         SubElement(svg, "rect", {"class": "bar", **box})
         _add(svg, "text", f"{value:.{digits}f}", x=f"{_LABEL_WIDTH + length + 6:.1f}", y=baseline)
+
+
+def _add_classes(parent: Element, targets: Sequence[Target]) -> None:
+    """Add the accuracy of the original and of each file by class; the classes that lose most in any file come first."""
+    measured = [target for target in targets if target.classes]
+    if not measured:
+        return
+    losses: dict[str, float] = {}
+    for target in measured:
+        for name, (before, after) in target.classes.items():
+            losses[name] = max(losses.get(name, -1.0), before - after)
+    shown = sorted(losses, key=lambda name: -losses[name])[:SHOWN_CLASSES]
+    section = SubElement(parent, "section")
+    _add(section, "h2", "Classes")
+    hidden = f" {len(losses) - len(shown)} others lose less." if len(losses) > len(shown) else ""
+    words = "Accuracy by class, and in parentheses the difference to the original. The largest loss comes first."
+    _add(section, "p", f"{words}{hidden}")
+    originals = {name: before for target in reversed(measured) for name, (before, _) in target.classes.items()}
+    rows = (
+        (name, f"{originals[name]:.4f}", *(_describe_class(target.classes.get(name)) for target in measured))
+        for name in shown
+    )
+    _add_rows(section, ("Class", "Original", *(target.published.target for target in measured)), rows)
+
+
+def _describe_class(numbers: tuple[float, float] | None) -> str:
+    """Return the accuracy of a file and its difference to the original: ``0.8123 (-0.0100)``."""
+    return f"{numbers[1]:.4f} ({numbers[1] - numbers[0]:+.4f})" if numbers else "-"
 
 
 def _add_target(parent: Element, target: Target) -> None:
@@ -285,20 +387,6 @@ def _add_quantization(parent: Element, target: Target) -> None:
         _add(parent, "p", "Layers that stay in float, because they cause most of the noise of 8-bit rounding:")
         shares = [f"{share:.1%}" for share in target.float_layer_shares] or ["-"] * len(target.float_layers)
         _add_rows(parent, ("Layer", "Share of the noise"), list(zip(target.float_layers, shares, strict=False)))
-
-
-def _add_rows(parent: Element, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Add a table whose first column names the row."""
-    table = SubElement(SubElement(parent, "div", {"class": "wide", "tabindex": "0"}), "table")
-    head = SubElement(SubElement(table, "thead"), "tr")
-    for title in titles:
-        _add(head, "th", title, scope="col")
-    body = SubElement(table, "tbody")
-    for name, *cells in rows:
-        row = SubElement(body, "tr")
-        _add(row, "th", name, scope="row")
-        for cell in cells:
-            _add(row, "td", cell)
 
 
 def _add_side(parent: Element, sample: Sample, side: tuple[str, str, Sequence[Answer]], names: Sequence[str]) -> None:
