@@ -2,8 +2,8 @@
 
 The network is small, and its weights are a formula of whole numbers, so that every machine has the same. It goes the
 way of an export: loader, folded normalisation, backend. Static INT8 is left out: its ranges are measured by running the
-network, whose sums differ in their last bit between processors. A Core ML package is digested file by file, as the
-compression of its archive depends on the zlib of the machine.
+network, whose sums differ in their last bit between processors. Of a Core ML package the program in one order of its
+maps and the weights are digested: the archive has identifiers that coremltools draws anew, and maps in any order.
 """
 
 import hashlib
@@ -46,12 +46,15 @@ def weights(shapes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def digest(produced: Path) -> str:
-    """Digest a file, or the names and bytes of the files in a folder."""
+    """Digest a file, or the program and the weights of a Core ML package."""
     if produced.is_file():
         return hashlib.sha256(produced.read_bytes()).hexdigest()
-    files = sorted(path for path in produced.rglob("*") if path.is_file())
-    lines = [f"{path.relative_to(produced).as_posix()} {digest(path)}\n" for path in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    from coremltools.proto import Model_pb2  # imported by the backend, which silences its warnings
+
+    data = produced / "Data/com.apple.CoreML"
+    program = Model_pb2.Model.FromString((data / "model.mlmodel").read_bytes())
+    content = program.SerializeToString(deterministic=True) + (data / "weights/weight.bin").read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def convert(model: LoadedModel, fmt: Format, folder: Path) -> dict[str, str]:
