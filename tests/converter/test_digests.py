@@ -50,9 +50,10 @@ def digest(produced: Path) -> str:
     """Digest a file, or the program and the weights of a Core ML package."""
     if produced.is_file():
         return hashlib.sha256(produced.read_bytes()).hexdigest()
-    program = Model_pb2.Model.FromString((produced / "Data/com.apple.CoreML/model.mlmodel").read_bytes())
-    content = program.SerializeToString(deterministic=True)
-    content += (produced / "Data/com.apple.CoreML/weights/weight.bin").read_bytes()
+
+    data = produced / "Data/com.apple.CoreML"
+    program = Model_pb2.Model.FromString((data / "model.mlmodel").read_bytes())
+    content = program.SerializeToString(deterministic=True) + (data / "weights/weight.bin").read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 

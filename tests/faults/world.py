@@ -173,7 +173,8 @@ class World:
 
     def insist(self, call: Callable[[], object]) -> None:
         """Call the API server until it answers; an object that exists already, or no longer, counts as success."""
-        wait_until("the API server to answer", lambda: _is_answered(call))
+        seconds = self.size.seconds + TIMEOUT_SECONDS  # A fault may last that long.
+        wait_until("the API server to answer", lambda: _is_answered(call), seconds)
 
     def jobs(self) -> list[Body]:
         """The Jobs that exist."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from modelexport.matrix.support import Format, Precision, Target
     from modelexport.published import Published
 
-__version__ = "0.1.0"
+
+from modelexport.version import __version__
 
 __all__ = [
     "Artifact",

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from modelexport import __version__, untrusted
+from modelexport import untrusted
 from modelexport.api.quantization import MOST_FLOAT_LAYERS
 from modelexport.api.result import Accuracy, Verification
 from modelexport.matrix.support import BACKENDS
 from modelexport.published import Published
+from modelexport.version import __version__
 
 MIB = 1 << 20
 MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
