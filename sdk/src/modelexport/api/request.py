@@ -100,10 +100,10 @@ def _public(ref: DataRef) -> DataRef:
 
 
 def _typed(data: dict[str, Any]) -> dict[str, Any]:
-    calibration, evaluation = data["calibration"], data.get("evaluation")
+    calibration, evaluation, target = data["calibration"], data.get("evaluation"), data["target"]
     return {
         "model": _model(data["model"]),
-        "target": _target(data["target"]),
+        "target": Target(Format(target["format"]), Precision(target["precision"]), parse_name(target, "target")),
         "options": read_options(data.pop("options", {}), "options"),
         "recipe": Recipe(data.pop("scheme")),
         "threshold": Threshold(**data["threshold"]),
@@ -111,10 +111,6 @@ def _typed(data: dict[str, Any]) -> dict[str, Any]:
         "evaluation": evaluation and _evaluation(evaluation),
         "quantization": _quantization(data.get("quantization", {})),
     }
-
-
-def _target(data: dict[str, Any]) -> Target:
-    return Target(Format(data["format"]), Precision(data["precision"]), parse_name(data, "target"))
 
 
 def _evaluation(data: dict[str, Any]) -> Evaluation:

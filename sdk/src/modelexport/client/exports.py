@@ -58,6 +58,8 @@ def export(
     """
     targets = read_targets(to)
     images = None if calibration is None else Calibration(_reference(calibration), samples)
+    if evaluation is not None and not isinstance(evaluation, Evaluation):
+        evaluation = Evaluation(_reference(evaluation))
     return check_export(
         ModelExport(
             name=name,
@@ -68,16 +70,12 @@ def export(
             class_name=class_name,
             support_level=SupportLevel.EXTENDED if extended else SupportLevel.STABLE,
             calibration=images,
-            evaluation=_evaluation(evaluation),
+            evaluation=evaluation,
             quantization=quantization,
             deletion_policy=deletion_policy,
             ttl_seconds_after_finished=ttl_seconds_after_finished,
         )
     )
-
-
-def _evaluation(source: str | DataRef | Evaluation | None) -> Evaluation | None:
-    return source if source is None or isinstance(source, Evaluation) else Evaluation(_reference(source))
 
 
 def _reference(source: str | DataRef) -> DataRef:

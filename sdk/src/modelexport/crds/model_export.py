@@ -580,37 +580,41 @@ def _target_status() -> Schema:
                 required=("uri", "sha256", "sizeBytes"),
             ),
             "reportURI": text("URI of the full report, next to the file.", MESSAGE_LIMIT),
-            "verification": record(
-                "Agreement of the file with the original FP32 model, and the origin of that model. Decimals are text.",
-                {
-                    "metric": text("Name of the metric.", 63),
-                    "value": text("Measured value.", 63),
-                    "threshold": text("Required minimum.", 63),
-                    "reference": words(
-                        "Origin of the original model: Checkpoint (built from the layers that the checkpoint lists), "
-                        "Program (the graph of a .pt2 archive) or Rebuilt (the stock network of the architecture, "
-                        "filled with the checkpoint's weights).",
-                        list(Reference),
-                    ),
-                    "assumptions": plain_list(
-                        "Assumed properties of the original model, which the checkpoint does not specify.",
-                        text("One assumption, for example activation SiLU.", ASSUMPTION_LENGTH),
-                        ASSUMPTIONS_LIMIT,
-                    ),
-                    "warnings": plain_list(
-                        "Signs that the original model differs from the trained model.",
-                        text("One warning.", WARNING_LENGTH),
-                        WARNINGS_LIMIT,
-                    ),
-                    "fidelity": _fidelity(),
-                    "fidelityAbsent": text("Reason for a missing fidelity.", ABSENCE_LENGTH),
-                },
-                required=("metric", "value", "threshold"),
-            ),
+            "verification": _verification(),
             "accuracy": _accuracy(),
             "quantization": quantization.result(),
         },
         required=("format", "precision", "state"),
+    )
+
+
+def _verification() -> Schema:
+    return record(
+        "Agreement of the file with the original FP32 model, and the origin of that model. Decimals are text.",
+        {
+            "metric": text("Name of the metric.", 63),
+            "value": text("Measured value.", 63),
+            "threshold": text("Required minimum.", 63),
+            "reference": words(
+                "Origin of the original model: Checkpoint (built from the layers that the checkpoint lists), "
+                "Program (the graph of a .pt2 archive) or Rebuilt (the stock network of the architecture, "
+                "filled with the checkpoint's weights).",
+                list(Reference),
+            ),
+            "assumptions": plain_list(
+                "Assumed properties of the original model, which the checkpoint does not specify.",
+                text("One assumption, for example activation SiLU.", ASSUMPTION_LENGTH),
+                ASSUMPTIONS_LIMIT,
+            ),
+            "warnings": plain_list(
+                "Signs that the original model differs from the trained model.",
+                text("One warning.", WARNING_LENGTH),
+                WARNINGS_LIMIT,
+            ),
+            "fidelity": _fidelity(),
+            "fidelityAbsent": text("Reason for a missing fidelity.", ABSENCE_LENGTH),
+        },
+        required=("metric", "value", "threshold"),
     )
 
 

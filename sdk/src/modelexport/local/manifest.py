@@ -51,7 +51,8 @@ def _reference(name: str, reference: dict[str, Any], indent: int) -> Iterator[st
     yield f"{space}{name}:"
     local = reference["uri"].startswith("file://")
     hint = "  # for a cluster, upload it and write s3://bucket/key" if local else ""
-    yield f"{space}  uri: {_scalar(reference['uri'])}{hint}"
+    scalar = _flow([reference["uri"]])[1:-1]  # quoted if YAML would read it as something else
+    yield f"{space}  uri: {scalar}{hint}"
     if "sha256" in reference:
         yield f"{space}  sha256: {reference['sha256']}"
 
@@ -118,8 +119,3 @@ def _quantization(draft: Draft, quantization: dict[str, Any] | None) -> Iterator
 def _flow(value: Any) -> str:
     """Return a value on one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=WIDTH, allow_unicode=True).strip()
-
-
-def _scalar(value: str) -> str:
-    """Return a text as YAML needs it: quoted if it would be read as something else."""
-    return _flow([value])[1:-1]
