@@ -5,6 +5,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -107,16 +108,15 @@ class _Run:
 
     def beside_loop(self) -> bool:
         """Run in another thread, since this one has a running loop; an interrupt ends the run."""
-        completed: list[bool] = []
-        thread = threading.Thread(target=lambda: completed.append(self.here()), name="modelexport-run")
-        thread.start()
-        try:
-            thread.join()
-        except KeyboardInterrupt:
-            self._started.wait()
-            self._loop.call_soon_threadsafe(self._task.cancel)
-            thread.join()
-        return completed == [True]
+        with ThreadPoolExecutor(1, "modelexport-run") as executor:
+            completed = executor.submit(self.here)
+            try:
+                # Not Thread.join: an interrupt of it makes Python 3.11 take a running thread for a finished one.
+                return completed.result()
+            except KeyboardInterrupt:
+                self._started.wait()
+                self._loop.call_soon_threadsafe(self._task.cancel)
+                return completed.result()
 
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
