@@ -34,6 +34,13 @@ def test_detections_agree_in_any_order() -> None:
     assert agree(answer(ONE, TWO, FAINT), answer(FAINT, TWO, ONE)) == pytest.approx(1, abs=1e-6)
 
 
+def test_equal_detections_agree_by_1_at_most() -> None:
+    rounded_up = DetectionSums(
+        (*OUTPUTS, _MASKS), INPUT_SIZE, shared=0.1 + 0.2, squares=0.3, masks=0.1 + 0.2, weight=0.3
+    )
+    assert rounded_up.agreements() == {"detections": 1, "masks": 1}
+
+
 def test_unmatched_detection_costs_square_of_its_score() -> None:
     assert agree(answer(ONE, TWO), answer(ONE)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)
     assert agree(answer(ONE), answer(ONE, TWO)) == pytest.approx(2 * 0.81 / (2 * 0.81 + 0.64), abs=1e-6)

@@ -69,10 +69,11 @@ class DetectionSums:
         """
         if not self.has_content():
             raise incomparable(f"neither the model nor the file detects anything on {self.images} images")
-        detections = {"detections": self.shared / self.squares}
+        # Equal answers give sums of the same numbers in another order, whose ratio may round above 1.
+        detections = {"detections": min(1.0, self.shared / self.squares)}
         if not any(output.name == "masks" for output in self.outputs):
             return detections
-        return {**detections, "masks": self.masks / self.weight if self.weight else 0.0}
+        return {**detections, "masks": min(1.0, self.masks / self.weight) if self.weight else 0.0}
 
     def has_content(self) -> bool:
         """Return whether anything was detected yet."""
