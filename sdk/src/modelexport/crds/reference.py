@@ -145,9 +145,8 @@ def render_options() -> str:
 
 
 _OPTIONS_INTRODUCTION = """\
-`spec.targets[].options` say how a file takes images. A target without options is what it was before there were
-options: one image, (1, channels, height, width), float32, prepared as `preprocessing` in its metadata says. [ADR
-21](adr/0021-defaults-of-options.md) has the reasons.
+`spec.targets[].options` say how a file takes images. Without options it takes one image, (1, channels, height, width),
+float32, prepared as `preprocessing` in its metadata says ([why](adr/0018-defaults-of-options.md)).
 
 ```yaml
 targets:
