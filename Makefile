@@ -73,8 +73,8 @@ test-integration: gitops-tools ## Run the operator against a real API server
 test-faults: tools ## Let the operator meet faults of the API server, of clocks, of the store and of itself, with few exports
 	$(PYTEST) -n 3 tests/faults
 
-faults: tools ## Let the operator meet every fault, at full size (an hour and a quarter), and write docs/faults.md
-	$(PYTEST) --long tests/faults
+faults: tools ## Let the operator meet every fault (or ONLY=killed) at full size, in 75 minutes, and write docs/faults.md
+	$(PYTEST) --long $(if $(ONLY),-k "$(ONLY)") tests/faults
 
 test-e2e: $(if $(KUBECONFIG),install,gitops-tools) ## Run the whole product on the real test cluster, or on the cluster of KUBECONFIG
 	MODELEXPORT_E2E_KUBECONFIG=$(KUBECONFIG) $(PYTEST) tests/e2e

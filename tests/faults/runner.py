@@ -38,6 +38,13 @@ class Row:
         """Read what ``asdict`` has written."""
         return cls(**properties)
 
+    @classmethod
+    def read(cls, cells: Sequence[str]) -> Self:
+        """Read what ``cells`` has written."""
+        fault, *numbers, seconds, bound = cells
+        injected, lost, double, wrong, untrue, unreported, ended = map(int, numbers)
+        return cls(fault, injected, lost, double, wrong, untrue, unreported, ended, float(seconds), float(bound))
+
     def cells(self) -> list[str]:
         """The row as text."""
         numbers = (self.injected, self.lost, self.double, self.wrong, self.untrue, self.unreported, self.ended)
