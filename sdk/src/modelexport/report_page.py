@@ -27,7 +27,7 @@ MOST_CLASSES, SHOWN_CLASSES = 20_000, 20
 STYLE = (Path(__file__).with_name("report_page.css")).read_text(encoding="utf-8")
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
-_BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 110, 260, 90
+_BAR_HEIGHT, _LETTER_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 7.5, 260, 90
 
 
 @dataclass(frozen=True)
@@ -297,20 +297,21 @@ def _add_bars(parent: Element, title: str, values: Sequence[tuple[str, float]], 
     """Add a plot of horizontal bars from 0 to the largest value, or to 1 for shares."""
     figure = SubElement(parent, "figure")
     _add(figure, "figcaption", title)
-    width, height = _LABEL_WIDTH + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(values)
+    labels = 10 + _LETTER_WIDTH * max(len(name) for name, _ in values)
+    width, height = labels + _BAR_WIDTH + _VALUE_WIDTH, _BAR_HEIGHT * len(values)
     words = ", ".join(f"{name} {value:.{digits}f}" for name, value in values)
     svg = SubElement(
-        figure, "svg", {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": f"{title}: {words}"}
+        figure, "svg", {"viewBox": f"0 0 {width:.1f} {height}", "role": "img", "aria-label": f"{title}: {words}"}
     )
     most = max(1.0, *(value for _, value in values)) if digits == 1 else 1.0
     for index, (name, value) in enumerate(values):
         top = index * _BAR_HEIGHT
         length = max(0.0, min(1.0, value / most)) * _BAR_WIDTH
         baseline = str(top + _BAR_HEIGHT * 0.68)
-        _add(svg, "text", name, x=str(_LABEL_WIDTH - 6), y=baseline, text_anchor="end")
-        box = {"x": str(_LABEL_WIDTH), "y": str(top + 4), "width": f"{length:.1f}", "height": str(_BAR_HEIGHT - 8)}
+        _add(svg, "text", name, x=f"{labels - 6:.1f}", y=baseline, text_anchor="end")
+        box = {"x": f"{labels:.1f}", "y": str(top + 4), "width": f"{length:.1f}", "height": str(_BAR_HEIGHT - 8)}
         SubElement(svg, "rect", {"class": "bar", **box})
-        _add(svg, "text", f"{value:.{digits}f}", x=f"{_LABEL_WIDTH + length + 6:.1f}", y=baseline)
+        _add(svg, "text", f"{value:.{digits}f}", x=f"{labels + length + 6:.1f}", y=baseline)
 
 
 def _add_classes(parent: Element, targets: Sequence[Target]) -> None:
