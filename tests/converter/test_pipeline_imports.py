@@ -17,8 +17,11 @@ HEAVY = (
     "minio",
     "numpy",
     "onnxruntime",
+    "sklearn",
+    "tensorflow",
     "torch",
     "torch._dynamo",
+    "transformers",
     "ultralytics",
 )
 
@@ -42,4 +45,6 @@ def test_backend_imports_only_its_own_libraries(name: str, runtime: str) -> None
 
 def test_core_ml_backend_imports_only_its_own_libraries() -> None:
     found = loaded_by("modelexport_converter.pipeline", "modelexport_converter.backends.coreml")
-    assert found & {"litert_torch", "ai_edge_litert", "onnxruntime", "ultralytics"} == set()
+    assert {"coremltools", *COMMON} <= found
+    others = {"litert_torch", "ai_edge_litert", "onnxruntime", "sklearn", "tensorflow", "transformers", "ultralytics"}
+    assert found & others == set()

@@ -25,7 +25,6 @@ from modelexport.api.spec import Evaluation, Model
 from modelexport.logs import announce
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Recipe, Task, lookup
 from modelexport.text import clean
-from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, Backend, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.unsupported_operators import name_unsupported_operator
@@ -125,6 +124,9 @@ def run(work: Conversion) -> None:
         outputs = ReferenceOutputs(work.folder / "reference-outputs")
         backend, model = load_backend(request.target.format), check_model(work, load_model(work), outputs)
         if request.options.nms:
+            # It imports torchvision and so torch._dynamo, which takes seconds.
+            from modelexport_converter.architectures.suppression import suppress_boxes
+
             model, outputs = suppress_boxes(model), ReferenceOutputs(work.folder / "suppressed-outputs")
         check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None

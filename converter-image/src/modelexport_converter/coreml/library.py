@@ -1,8 +1,9 @@
 """The only module that imports coremltools, which has no type hints and logs warnings on Linux."""
 
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 # All are harmless here. Prediction needs macOS, so its native library is not in the Linux wheel. coremltools warns of a
@@ -16,6 +17,23 @@ _EXPECTED = {
     ),
     "torch.utils._pytree": ("is an Enum subclass and is now natively supported",),
 }
+
+
+_UNUSED = ("tensorflow", "sklearn", "transformers", "executorch")
+"""Libraries that coremltools imports if they are installed, to convert their models. TensorFlow alone, which we have
+for another format, takes half a GiB and seconds."""
+
+
+@contextmanager
+def _hiding(names: Sequence[str]) -> Iterator[None]:
+    """Let the first import of some modules fail within the block."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is what the import system refuses
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager
@@ -40,7 +58,7 @@ def _dropper(phrases: tuple[str, ...]) -> logging.Filter:
     return Dropper()
 
 
-with _without_expected_warnings():
+with _without_expected_warnings(), _hiding(_UNUSED):
     import coremltools
     from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
