@@ -1,7 +1,7 @@
 """Measures the operator's cost per Job, compared with other versions: processor time, memory, requests.
 
-    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
-    PYTHONPATH=tests:hack .venv/bin/python -m benchmarks.operator_cost --exports 0 --finished 1000 [SOURCES ...]
+    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost --exports 0 --finished 1000 [SOURCES ...]
 
 The second form measures the start of a process that finds so many finished exports of nine targets.
 Each of the SOURCES is the PYTHONPATH of an operator of some commit (``sdk/src:operator/src``). The runs are interleaved
