@@ -133,6 +133,6 @@ def test_export_works_with_real_s3_server(
     (found,) = json.loads(ended.stdout)
     assert found["state"] == "succeeded", found["message"]
     names = [str(item.object_name) for item in server.client.list_objects("exports", recursive=True)]
-    assert [name.rsplit("/", 1)[-1] for name in names] == ["report.json", "shapes-fp32.onnx"]
+    assert [name.rsplit("/", 1)[-1] for name in names] == ["report.json", "shapes-fp32.onnx", "report.html"]
     key = found["artifact"]["uri"].removeprefix("s3://exports/")
     assert server.client.stat_object("exports", key).size == found["artifact"]["size_bytes"]

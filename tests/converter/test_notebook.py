@@ -31,6 +31,7 @@ async def test_notebook_converts_and_runs_a_file(
     assert "'scores': (1, 3, 525)" in told.out
     assert "ONNX/FP32      succeeded" in told.err, "the progress of a local run"
     assert sorted(path.name for path in (folder / "exported").iterdir()) == [
+        "report.html",
         "yolov8n-fp32.onnx",
         "yolov8n-fp32.onnx.report.json",
         "yolov8n-int8.onnx",
