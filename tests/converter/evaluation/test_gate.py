@@ -274,7 +274,7 @@ def test_lost_accuracy_is_recovered_by_layers_in_float(tmp_path: Path) -> None:
     assert "MixedPrecision" in command_line("get", "climbed", "--store", "modelexport-store").stdout
 
 
-def test_original_is_measured_once_for_all_conversions_of_an_export(tmp_path: Path) -> None:
+def test_original_is_measured_once_for_all_targets(tmp_path: Path) -> None:
     store, folder = tmp_path / "modelexport-store", tmp_path / "modelexport-store/exports/default/shapes"
     (store / "checkpoints").mkdir(parents=True)
     shutil.copy(MODELS / "weights/yolox_nano.pth", store / "checkpoints/a.pth")

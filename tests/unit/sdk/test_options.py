@@ -130,7 +130,7 @@ def test_extended_target_with_a_name_stays_extended() -> None:
         plan_export(parse_export(named), "s3://exports")
 
 
-def test_every_option_is_in_the_schema_with_a_rule_of_its_formats() -> None:
+def test_every_option_is_in_the_schema_with_a_rule() -> None:
     (version,) = build_export_crd()["spec"]["versions"]
     items = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["targets"]["items"]
     assert list(items["properties"]["options"]["properties"]) == list(OPTIONS)

@@ -99,7 +99,7 @@ def test_quantization_without_images_is_refused() -> None:
         parse_export(body({}, calibration=None))
 
 
-def test_sdk_builds_quantization_and_refuses_what_operator_refuses() -> None:
+def test_sdk_refuses_quantization_as_the_operator_does() -> None:
     fields: dict[str, Any] = {"architecture": "YOLOX", "checkpoint": "s3://checkpoints/a.pth", "to": "ONNX/INT8"}
     chosen = Quantization(Effort.MIXED_PRECISION, 8)
     built = export("shapes", **fields, calibration="s3://datasets/photos/", quantization=chosen)
