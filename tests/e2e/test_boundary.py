@@ -74,7 +74,8 @@ def run_inside(space: Workspace, pod: str, program: str) -> str:
 def test_converter_environment_has_request_but_no_credentials(seen: dict[str, Any]) -> None:
     # The kubelet gives every container the address of the API server; without a token it is of no use.
     own = {name for name in seen["environ"] if not name.startswith("KUBERNETES_")} - OF_THE_IMAGE
-    assert own == {"MODELEXPORT_REQUEST", "MODELEXPORT_JOB", "MODELEXPORT_INPUTS", "MODELEXPORT_OUTPUTS"}
+    folders = {names.INPUTS_ENV, names.OUTPUTS_ENV}
+    assert own == {names.REQUEST_ENV, names.JOB_ENV, names.DEADLINE_ENV, *folders}
     assert "minio" not in json.dumps(seen["environ"]).lower()
 
 
