@@ -133,8 +133,9 @@ def test_events_cover_whole_export(exported: Workspace) -> None:
     assert events[-1] == ("Normal", "Succeeded", "9 of 9 targets are published")
     told = {message.partition(":")[0] for _, reason, message in events if reason == "Succeeded"}
     assert told >= set(TARGETS)
-    # On a small node the Pods wait for each other, and the scheduler's reason is passed on.
-    assert {reason for kind, reason, _ in events if kind != "Normal"} <= {"Unschedulable"}
+    # On a small node the Pods wait for each other, and on a busy one the kubelet may be late with a Secret.
+    warnings = [(reason, message) for kind, reason, message in events if kind != "Normal"]
+    assert [one for one in warnings if one[0] != "Unschedulable" and "failed to sync secret cache" not in one[1]] == []
 
 
 def test_log_has_one_json_document_per_line(exported: Workspace) -> None:
@@ -188,7 +189,7 @@ REFUSED = {
         {},
         SUPPORTED_FORMATS,
     ),
-    "a target twice": (("ONNX/FP16", "ONNX/FP16"), {}, "Duplicate value"),
+    "a target twice": (("ONNX/FP16", "ONNX/FP16"), {}, "a target is listed twice"),
     "a bad URI": (TARGETS[:1], variation(checkpoint={"uri": "yolov8n.pt"}), "use s3://bucket/key or https://host/path"),
     "https without a digest": (
         TARGETS[:1],
