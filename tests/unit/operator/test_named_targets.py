@@ -8,6 +8,8 @@ from modelexport_operator.jobs.asked_targets import asked_targets
 from modelexport_operator.jobs.conversion_job import own_job_names, target_of
 from modelexport_operator.jobs.ownership import select_jobs
 from modelexport_operator.metrics.open_targets import open_targets
+from modelexport_operator.reconcile.reconcile import lacks_node, sync
+from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.status.conditions import recorded_targets
 from testplane.objects import Body, build_all, make_class, make_export
 
@@ -58,3 +60,12 @@ def test_new_named_targets_are_counted() -> None:
         NAMED.unnamed,
         NAMED,
     ]
+
+
+def test_named_target_without_node_is_new_only_once() -> None:
+    now, pooled = datetime(2026, 1, 1, tzinfo=UTC), make_class(nodePools=[{"name": "cpu"}])
+    export = make_named(targets=[SERVER])
+    assert lacks_node(Snapshot(export, [], [], [pooled]), now)
+    status = sync(Snapshot(export, [], [], [pooled]), now).status or {}
+    older: Body = {**export, "status": {**status, "observedGeneration": 0}}
+    assert not lacks_node(Snapshot(older, [], [], [pooled]), now)

@@ -27,6 +27,7 @@ from modelexport.api.spec import ExportClass, ModelExport, parse_export
 from modelexport.matrix.support import Target
 from modelexport.planning.plan import plan_export
 from modelexport.untrusted import moment
+from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.conversion_job import build_job, job_name
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import (
@@ -137,13 +138,9 @@ def lacks_node(snapshot: Snapshot, now: datetime) -> bool:
     """Return whether a decision would be the first to say that no node suits a target: the nodes must be listed."""
     if snapshot.is_deleted or not any((body.get("spec") or {}).get("nodePools") for body in snapshot.classes):
         return False
-    known = {(str(target), state.reason) for target, state in snapshot.recorded.items()}
-    targets = target_entries(sync(snapshot, now).status or {})
-    return any(
-        entry["reason"] == Reason.NO_SUITABLE_NODE
-        and (f"{entry['format']}/{entry['precision']}", entry["reason"]) not in known
-        for entry in targets
-    )
+    known = {target for target, state in snapshot.recorded.items() if state.reason is Reason.NO_SUITABLE_NODE}
+    entries = target_entries(sync(snapshot, now).status or {})
+    return any(entry["reason"] == Reason.NO_SUITABLE_NODE and read_target(entry) not in known for entry in entries)
 
 
 @dataclass(frozen=True)
