@@ -8,7 +8,6 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.exported_program import export_program
 from modelexport_converter.backends.file_metadata import file_metadata_of
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.runtime.absent_modules import absent
 
 METADATA = Path("assets.extra/modelexport.json")
 """Place of the metadata in the folder, one JSON object of texts; SavedModel leaves ``assets.extra`` to its writers."""
@@ -35,20 +35,7 @@ _UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa",
 """Operators that torch decomposes into writes by index, or not at all."""
 
 
-@contextmanager
-def _lean() -> Iterator[None]:
-    """Let TensorFlow be imported without the libraries that it can do without, and without its messages."""
-    absent = [name for name in runner.UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
-    try:
-        with patch.dict(os.environ, _QUIET):
-            yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-with _lean():
+with absent(runner.UNUSED), patch.dict(os.environ, _QUIET):
     import tensorflow as tf
 
 from modelexport_converter.backends import tensorflow_operators  # noqa: E402, F401 (fills the table)

@@ -1,10 +1,11 @@
 """The only module that imports coremltools, which has no type hints and logs warnings on Linux."""
 
 import logging
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from modelexport_converter.runtime.absent_modules import absent
 
 # All are harmless here. Prediction needs macOS, so its native library is not in the Linux wheel. coremltools warns of a
 # torch or scikit-learn newer than it was tested with: every conversion is verified, and scikit-learn is not used.
@@ -22,18 +23,6 @@ _EXPECTED = {
 _UNUSED = ("tensorflow", "sklearn", "transformers", "executorch")
 """Libraries that coremltools imports if they are installed, to convert their models. TensorFlow alone, which we have
 for another format, takes half a GiB and seconds."""
-
-
-@contextmanager
-def _hiding(names: Sequence[str]) -> Iterator[None]:
-    """Let the first import of some modules fail within the block."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is what the import system refuses
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 @contextmanager
@@ -58,7 +47,7 @@ def _dropper(phrases: tuple[str, ...]) -> logging.Filter:
     return Dropper()
 
 
-with _without_expected_warnings(), _hiding(_UNUSED):
+with _without_expected_warnings(), absent(_UNUSED):
     import coremltools
     from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
