@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -380,11 +380,17 @@ class _Cell:
         if self.matched is None:
             return Measured(facts, comparison, verification, None)
         with stage("evaluate"):
-            evaluated = evaluate(work, self.model, self.backend.open_file(self.model, produced), self.matched)
+            run_file = self.backend.open_file(self.model, produced)
+            evaluated = evaluate(work, self.model, run_file, self.matched, self._original_records)
         return Measured(facts, comparison, verification, evaluated)
 
     def _original(self, image: Array) -> tuple[Array, ...]:
         return self.outputs.of(self.model, image, again=self.recovers)
+
+    @cached_property
+    def _original_records(self) -> Records:
+        assert self.matched is not None
+        return _measure_original(self.work, self.model, self.matched)
 
 
 def _bytes(path: Path) -> int:
@@ -435,12 +441,13 @@ def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: P
     return replace(comparison, latency={"seconds": round(run_file.median(), 6), "images": run_file.counted})
 
 
-def evaluate(work: Conversion, model: LoadedModel, run_file: Run, matched: MatchedImages) -> Evaluated:
-    """Measure the original and the produced file on the labelled images."""
+def evaluate(
+    work: Conversion, model: LoadedModel, run_file: Run, matched: MatchedImages, original: Records
+) -> Evaluated:
+    """Measure the produced file on the labelled images, and compare it with the records of the original."""
     asked, labelled = work.request.evaluation, work.labelled
     assert asked is not None
     assert labelled is not None
-    original = _measure_original(work, model, matched)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         file = gate.measure(model, run_file, matched, work.task)
     judgement = gate.judge(asked, work.task, original, file)
@@ -472,7 +479,7 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     path, made = work.cache.provide(f"{expected.key}.records", write)
     announce("evaluated original", made=made)
     if not made:
-        return read_records(path, expected)
+        return read_records(path, expected, path.stat().st_size)
     if measured[0].count == expected.images and path.stat().st_size <= FILE_LIMIT:
         shutil.copyfile(path, work.outputs / HANDED_OVER)
     return measured[0]

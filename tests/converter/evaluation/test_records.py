@@ -153,6 +153,14 @@ def test_records_survive_file_and_shrink_to_first(tmp_path: Path, found: Records
     assert found.first(2).count == 2
 
 
+def test_file_of_this_machine_may_be_larger_than_a_shared_one(tmp_path: Path) -> None:
+    write_records(path := tmp_path / "a", some_matches(), KEY)
+    expected = Expected(KEY, 3, CLASSES[Matches])
+    with pytest.raises(ValueError, match="SHA-256"):
+        read_records(path, expected, 8)
+    assert read_records(path, expected, path.stat().st_size).count == 3
+
+
 HOSTILE: dict[str, tuple[Records, str]] = {
     "image": (replace(some_matches(), image=np.array([0, 3])), "image has numbers outside of 0 to 2"),
     "class": (replace(some_matches(), label=np.array([-1, 0])), "label has numbers outside of 0 to 0"),

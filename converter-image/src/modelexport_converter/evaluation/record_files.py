@@ -52,19 +52,24 @@ def write_records(path: Path, records: Records, key: str) -> None:
     path.write_bytes(json.dumps(header).encode() + b"\n" + content)
 
 
-def read_records(path: Path, expected: Expected) -> Records:
+def read_records(path: Path, expected: Expected, limit: int = FILE_LIMIT) -> Records:
     """Read the records of ``write_records``.
+
+    Args:
+        path: the file.
+        expected: what its records must be of.
+        limit: bytes of its arrays; a file that never left this machine may have more than one of a store.
 
     Raises:
         ValueError: they are of something else, or no such records.
     """
     with path.open("rb") as file:
         line = file.readline(_HEADER_LIMIT)
-        content = file.read(FILE_LIMIT + 1)
+        content = file.read(limit + 1)
     header = untrusted.record(untrusted.parse(line), "the header")
     if (header.get("schemaVersion"), header.get("key")) != (SCHEMA_VERSION, expected.key):
         raise ValueError("it is the evaluation of another model, of other images or by another version")
-    if len(content) > FILE_LIMIT or header.get("sha256") != hashlib.sha256(content).hexdigest():
+    if len(content) > limit or header.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ValueError("its content has not the SHA-256 of its header")
     kind = _KINDS.get(str(header.get("kind")))
     if kind is None:
