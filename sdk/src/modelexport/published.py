@@ -10,6 +10,7 @@ from modelexport.api.result import (
     Accuracy,
     Artifact,
     Verification,
+    describe_measured,
     is_file_in,
     read_accuracy,
     read_artifact,
@@ -49,12 +50,9 @@ class Published:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
-        plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
         return {
-            **plain,
-            "verification": self.verification and self.verification.to_record(),
-            "accuracy": self.accuracy and self.accuracy.to_dict(),
-            "quantization": self.quantization and self.quantization.to_dict(),
+            **{"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()},
+            **describe_measured(self.verification, self.accuracy, self.quantization),
         }
 
 

@@ -210,6 +210,17 @@ class Accuracy:
         )
 
 
+def describe_measured(
+    verification: Verification | None, accuracy: Accuracy | None, quantization: QuantizationResult | None
+) -> dict[str, Any]:
+    """Return what was measured of a file as plain data, by the names that results and statuses share."""
+    return {
+        "verification": verification and verification.to_record(),
+        "accuracy": accuracy and accuracy.to_dict(),
+        "quantization": quantization and quantization.to_dict(),
+    }
+
+
 @dataclass(frozen=True)
 class ConversionResult:
     """The result of one conversion.
@@ -236,12 +247,9 @@ class ConversionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data; the key of ``recipe`` is ``scheme``."""
-        plain = {"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()}
         return {
-            **plain,
-            "verification": self.verification and self.verification.to_record(),
-            "accuracy": self.accuracy and self.accuracy.to_dict(),
-            "quantization": self.quantization and self.quantization.to_dict(),
+            **{"scheme" if name == "recipe" else name: value for name, value in asdict(self).items()},
+            **describe_measured(self.verification, self.accuracy, self.quantization),
         }
 
     def to_json(self) -> str:
