@@ -17,7 +17,7 @@ from modelexport.api.spec import DataRef, Model
 from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 from modelexport_converter import steps
 from modelexport_converter.failures import Failure
-from modelexport_converter.publishing.page import page_uri, publish_page
+from modelexport_converter.publishing.page import publish_page
 from modelexport_converter.stores.directory import DirectoryStore
 from report_pages import detections, make_report
 
@@ -58,7 +58,7 @@ class Store(DirectoryStore):
             self.arriving = ""
 
     def page(self) -> str:
-        return self._path(page_uri(REQUEST)).read_text(encoding="utf-8")
+        return self._path(REQUEST.shared_uri("report.html")).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def write(store: Store, folder: Path, reports: Any = REPORTS) -> None:
 def test_page_has_all_targets_and_says_which_are_missing(store: Store, tmp_path: Path) -> None:
     store.put("ONNX/INT8")
     write(store, tmp_path)
-    assert page_uri(REQUEST) == f"{FOLDER}/report.html"
+    assert REQUEST.shared_uri("report.html") == f"{FOLDER}/report.html"
     assert store.page().count("data:image/jpeg;base64,") == 2
     assert "There was no report when this page was written." in store.page()
     store.put("ONNX/FP16")

@@ -17,11 +17,6 @@ HANDED_OVER = "original"
 """The name under which ``convert`` leaves it for ``publish``."""
 
 
-def original_uri(request: ConversionRequest, name: str) -> str:
-    """Return the URI of an evaluation in the folder of the export; ``name`` is one of ``names.ORIGINAL_FILES``."""
-    return f"{request.output.removesuffix('/').rpartition('/')[0]}/{name}"
-
-
 def fetch_original(store: Store, request: ConversionRequest, folder: Path) -> None:
     """Download to ``folder`` what earlier conversions of the export measured, if there is something.
 
@@ -29,7 +24,7 @@ def fetch_original(store: Store, request: ConversionRequest, folder: Path) -> No
         Failure: the store fails.
     """
     for name in names.ORIGINAL_FILES if request.evaluation else ():
-        uri, path = original_uri(request, name), folder / name
+        uri, path = request.shared_uri(name), folder / name
         if (size := store.size_of(uri)) is None:
             continue
         try:
@@ -53,6 +48,6 @@ def publish_original(store: Store, request: ConversionRequest, path: Path, left_
     Raises:
         Failure: the store rejects it.
     """
-    uri = original_uri(request, names.ORIGINAL_FILES[bool(left_out)])
+    uri = request.shared_uri(names.ORIGINAL_FILES[bool(left_out)])
     store.upload(path, uri, {})
     announce("shared evaluation", uri=uri)

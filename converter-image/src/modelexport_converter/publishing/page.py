@@ -24,11 +24,6 @@ MOST_REPORTS, MOST_ROUNDS = 64, 8
 SHOWN = 200
 
 
-def page_uri(request: ConversionRequest) -> str:
-    """Return the URI of the page of an export."""
-    return f"{request.output.removesuffix('/').rpartition('/')[0]}/{names.PAGE_FILE}"
-
-
 def publish_page(store: Store, request: ConversionRequest, environ: Mapping[str, str], folder: Path) -> None:
     """Write the page to ``folder`` and upload it. Without the reports' URIs in the environment there is none.
 
@@ -36,7 +31,7 @@ def publish_page(store: Store, request: ConversionRequest, environ: Mapping[str,
         Failure: the store rejects it.
     """
     uris = _read_uris(environ.get(names.REPORTS_ENV, "{}"))
-    path, seen = folder / names.PAGE_FILE, dict[str, str]()
+    path, page, seen = folder / names.PAGE_FILE, request.shared_uri(names.PAGE_FILE), dict[str, str]()
     for _ in range(MOST_ROUNDS if uris else 0):
         texts = {target: store.read_text(uri) for target, uri in uris.items()}
         digests = {target: hashlib.sha256(text.encode()).hexdigest() for target, text in texts.items() if text}
@@ -44,8 +39,8 @@ def publish_page(store: Store, request: ConversionRequest, environ: Mapping[str,
             return
         targets = [_read(target, uris[target], texts.pop(target)) for target in uris]
         path.write_text(render(request.export, targets), encoding="utf-8")
-        store.upload(path, page_uri(request), {})
-        announce("page", uri=page_uri(request), reports=len(digests))
+        store.upload(path, page, {})
+        announce("page", uri=page, reports=len(digests))
         seen = digests
 
 

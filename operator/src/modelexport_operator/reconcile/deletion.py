@@ -14,7 +14,7 @@ from modelexport import names
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.node_pools import NodePool
 from modelexport.api.reasons import Reason
-from modelexport.api.request import ConversionRequest
+from modelexport.api.request import ConversionRequest, split_folder
 from modelexport.api.spec import DeletionPolicy, ExportClass, ModelExport, parse_export
 from modelexport.matrix.support import lookup
 from modelexport.planning.plan import plan_export
@@ -137,7 +137,7 @@ class _Deletion:
             for name in (request.artifact_name, names.REPORT_FILE)
         )
         shared = (
-            f"{_split_folder(request.output)[0]}/{name}"
+            request.shared_uri(name)
             for request in self.requests
             for name in (names.PAGE_FILE, *(names.ORIGINAL_FILES if request.evaluation else ()))
         )
@@ -270,15 +270,10 @@ def _follow_conversions(
     used = [request for job in jobs if (request := request_of(job))]
     if not used:
         return export_class, requests
-    folder = _split_folder(used[-1].output)[0]
-    planned = (replace(request, output=f"{folder}/{_split_folder(request.output)[1]}/") for request in requests)
+    folder = split_folder(used[-1].output)[0]
+    planned = (replace(request, output=f"{folder}/{split_folder(request.output)[1]}/") for request in requests)
     storage = storage_of(jobs[-1], export_class.storage)
     return replace(export_class, storage=storage), (*planned, *used)
-
-
-def _split_folder(uri: str) -> tuple[str, str]:
-    parent, _, name = uri.removesuffix("/").rpartition("/")
-    return parent, name
 
 
 def _without_ours(finalizers: Sequence[str]) -> tuple[str, ...]:

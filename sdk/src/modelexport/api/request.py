@@ -40,6 +40,10 @@ class ConversionRequest:
     quantization: Quantization = field(default_factory=Quantization)
     options: Options = NO_OPTIONS
 
+    def shared_uri(self, name: str) -> str:
+        """Return the URI of a file in the folder of the export, which all its targets share."""
+        return f"{split_folder(self.output)[0]}/{name}"
+
     def to_json(self) -> str:
         """Return the request as one line of JSON with sorted keys; equal requests give equal text."""
         content = {
@@ -82,6 +86,12 @@ class ConversionRequest:
             return cls(**{**data, **typed})
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a conversion request: {error!r}") from error
+
+
+def split_folder(uri: str) -> tuple[str, str]:
+    """Return the folder above a folder, without a slash at its end, and the name of the folder."""
+    parent, _, name = uri.removesuffix("/").rpartition("/")
+    return parent, name
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from typing import Any
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.quantization import Quantization, takes_float_layers
 from modelexport.api.reasons import Reason
-from modelexport.api.request import ConversionRequest
+from modelexport.api.request import ConversionRequest, split_folder
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
 from modelexport.matrix.options import NO_OPTIONS, Options
@@ -80,15 +80,9 @@ def report_uris(export: ModelExport, output: str) -> Mapping[str, str]:
         export: the parsed ModelExport.
         output: URI of the folder of one of its conversions, with a trailing slash.
     """
-    folder = _split(output)[0]
+    folder = split_folder(output)[0]
     planned = (_plan_target(export, target, folder) for target in export.targets)
-    return {str(one.target): f"{folder}/{_split(one.output)[1]}/{REPORT_FILE}" for one in planned}
-
-
-def _split(uri: str) -> tuple[str, str]:
-    """Return the folder above a folder, without a slash at its end, and the name of the folder."""
-    parent, _, name = uri.removesuffix("/").rpartition("/")
-    return parent, name
+    return {str(one.target): f"{folder}/{split_folder(one.output)[1]}/{REPORT_FILE}" for one in planned}
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
