@@ -110,9 +110,10 @@ def activation_range(extremes: Sequence[tuple[float, float]], int8_sensitive: bo
 
 
 def _power_mean(reaches: npt.NDArray[np.float64]) -> float:
-    """Return a value between the average, which clips what a third of the images shows, and the maximum.
+    """Return a power mean of the images' reaches, which lies between their average and their maximum.
 
-    An outlier on one image in ten keeps more than half of its reach.
+    The average would clip values of a third of the images. A reach that one image in ten has keeps more than half of
+    its size.
     """
     return float((reaches.clip(0) ** _POWER).mean() ** (1 / _POWER))
 

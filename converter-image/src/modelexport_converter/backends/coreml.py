@@ -216,7 +216,7 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
 
 
 def _input_type(model: LoadedModel) -> Any:
-    """Return what the file takes: an image of Apple's frameworks in RGB or grey, or a tensor."""
+    """Return the type of the file's input: an RGB or grey image of Apple's frameworks, or a tensor."""
     if model.options.input is not InputKind.IMAGE:
         return ct.TensorType(name=model.input_name, shape=model.input_shape, dtype=np.float32)
     colours = getattr(ct.colorlayout, IMAGE_COLOURS[model.preprocessing.channels])

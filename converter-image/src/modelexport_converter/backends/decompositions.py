@@ -56,7 +56,7 @@ class DecompositionMode(TorchFunctionMode):
     def __init__(
         self, is_supported: Callable[[str], bool], unsupported_calls: Mapping[str, Callable[..., bool]] | None = None
     ) -> None:
-        """Set what the format supports.
+        """Name the operators that the format supports.
 
         Args:
             is_supported: whether the format has an operator, by its name, e.g. ``aten::relu``.

@@ -38,7 +38,7 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict
 
 
 def describe_preprocessing(model: LoadedModel) -> Mapping[str, Any]:
-    """Return what the user of a file does to an image; a file that takes pixels scales and normalises them itself."""
+    """Return the steps that prepare an image for the file; a file of pixels scales and normalises them itself."""
     steps = asdict(model.preprocessing)
     if not model.options.takes_pixels:
         return steps

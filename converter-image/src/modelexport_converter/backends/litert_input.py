@@ -32,7 +32,7 @@ class _Input:
         self._first: list[Any] = []
 
     def change(self) -> None:
-        """Replace the input tensor; the readers of the old one read what is computed from the new one."""
+        """Replace the input tensor, and let the operators that read it read a value computed from the new one."""
         graph, model, last = self._graph, self._model, self._model.options.channels_last
         (old,) = graph.inputs
         graph.tensors[old].name = f"{model.input_name}_prepared"

@@ -6,4 +6,4 @@ class Unreadable(Exception):  # noqa: N818 - what a checkpoint is, not what went
 
 
 class Unsafe(Exception):  # noqa: N818
-    """The content would do harm when loaded carelessly; ``str()`` names what it asks for."""
+    """Loading the content would run or open something harmful; ``str()`` names it."""

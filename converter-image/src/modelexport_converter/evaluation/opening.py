@@ -61,7 +61,7 @@ class EvaluationSet:
     digest: str
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what the user should know about the images."""
+        """Return remarks about images that were left out, and about the labels, for the user."""
         left_out = len(self.unreadable)
         named = f"left out {left_out} of the labelled images: {'; '.join(self.unreadable[:NAMED])}"
         calibrating = f"left out {self.calibrating} of the labelled images, which calibrate"

@@ -47,7 +47,7 @@ def value(records: Records) -> float:
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of all images and what they match, as pycocotools decided; for mAP50-95.
+    """Detections of all images, matched to the labels by pycocotools; for mAP50-95.
 
     Attributes:
         image: index of the image of each detection, (n,).

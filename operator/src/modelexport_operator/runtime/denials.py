@@ -21,7 +21,7 @@ class Denials:
     def is_lasting(self, namespace: str) -> bool:
         """Record that a request was just denied in a namespace, and return whether that has lasted.
 
-        Denials with a longer time between them are no row: nobody knows what happened in between.
+        A longer pause between two denials starts a new row: nobody knows what happened in between.
         """
         now = asyncio.get_running_loop().time()
         first, last = self._spans.get(namespace, (now, now))
