@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from coremltools.proto import Model_pb2
 
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.backends import coreml, file_metadata, load_backend
 from modelexport_converter.checkpoints.checkpoint import Checkpoint
+from modelexport_converter.coreml.library import Model_pb2
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.publishing.report import tool_versions
 from trained.cells import ask, load
