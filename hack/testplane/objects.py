@@ -96,7 +96,7 @@ def build_all(export: Body, export_class: Body, pool: NodePool | None = None) ->
     """The Jobs of an export as the operator would create them on a node pool, by target."""
     parsed, cls = parse_export(export), parse_class(export_class)
     requests = plan_export(parsed, output_folder(cls))
-    return {str(request.target): build_job(parsed, request, cls, pool) for request in requests}
+    return {str(request.target): build_job(parsed, request, cls, pool, planned=requests) for request in requests}
 
 
 def make_job(export: Body, target: str, export_class: Body | None = None, **changes: Any) -> Body:

@@ -32,7 +32,6 @@ from modelexport_operator.kube.objects import (
     NodeSelector,
     NodeSelectorRequirement,
     OwnerReference,
-    Pod,
     PodFailurePolicy,
     PodFailureRule,
     PodSpec,
@@ -42,7 +41,6 @@ from modelexport_operator.kube.objects import (
 )
 from modelexport_operator.kube.pruning import TEXT_LIMIT, prune_job
 from modelexport_operator.kube.resources import JOBS
-from modelexport_operator.kube.types import POD_JOB_LABEL
 
 CONTAINER = "converter"
 """The only container of a clean-up Job, and of conversions that an earlier version of the operator started."""
@@ -67,11 +65,6 @@ REPEAT = "-2"
 """The suffix of the name of a Job that repeats a conversion."""
 
 _TARGETS = {str(target): target for target in TARGETS}
-
-
-def pods_of(name: str, pods: Iterable[Pod]) -> list[Pod]:
-    """Return the Pods that belong to the Job with a name."""
-    return [pod for pod in pods if pod["metadata"].get("labels", {}).get(POD_JOB_LABEL) == name]
 
 
 def job_name(export: ModelExport, target: Target, *, is_repeat: bool = False) -> str:
@@ -117,8 +110,18 @@ def build_job(
     pool: NodePool | None = None,
     *,
     name: str | None = None,
+    planned: Iterable[ConversionRequest] = (),
 ) -> Job:
-    """Build the Job of one target. Its Pod meets the restricted Pod Security level and needs no cluster access."""
+    """Build the Job of one target. Its Pod meets the restricted Pod Security level and needs no cluster access.
+
+    Args:
+        export: the export.
+        request: the conversion.
+        export_class: the class of the export.
+        pool: the node pool, if the class has some.
+        name: the name of the Job; by default that of its first run.
+        planned: the conversions of the whole export, whose reports the page of the export reads.
+    """
     name = name or job_name(export, request.target)
     sharing = export_class.sharing
     labels = {
@@ -161,7 +164,10 @@ def build_job(
             "podFailurePolicy": pod_failure_policy(*STEPS),
             # A failure policy requires this value: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": labels}, "spec": _pod(export, request, export_class, pool, name)},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(export, request, export_class, pool, name=name, reports=report_uris(planned)),
+            },
         },
     }
 
@@ -190,7 +196,13 @@ def pod_failure_policy(*containers: str) -> PodFailurePolicy:
 
 
 def _pod(
-    export: ModelExport, request: ConversionRequest, export_class: ExportClass, pool: NodePool | None, name: str
+    export: ModelExport,
+    request: ConversionRequest,
+    export_class: ExportClass,
+    pool: NodePool | None,
+    *,
+    name: str,
+    reports: Mapping[str, str],
 ) -> PodSpec:
     """Build the Pod of a conversion: the three steps run one after the other, over one volume."""
     cell = lookup(request.model.architecture, request.target)
@@ -203,7 +215,7 @@ def _pod(
         sources[names.HTTPS_NETWORKS_ENV] = " ".join(export_class.https_networks)
     owner = {
         names.EXPORT_UID_ENV: export.uid,
-        names.REPORTS_ENV: json.dumps(report_uris(export, request.output), separators=(",", ":")),
+        names.REPORTS_ENV: json.dumps(reports, separators=(",", ":")),
     }
     longest = export_class.limits.deadline_seconds // 4
     waiting = {step: {names.STORE_TIMEOUT_ENV: str(min(limit, longest))} for step, limit in STORE_TIMEOUTS.items()}

@@ -25,8 +25,15 @@ def decode(content: bytes | bytearray | str) -> object:
 
 
 def encode(body: object) -> bytes:
-    """Write plain data as JSON."""
-    return orjson.dumps(body)
+    """Write plain data as JSON.
+
+    Raises:
+        TypeError: it is no plain data.
+    """
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()
 
 
 def _refuse(constant: str) -> NoReturn:

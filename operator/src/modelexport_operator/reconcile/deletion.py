@@ -15,9 +15,8 @@ from modelexport.api.fields import InvalidSpec
 from modelexport.api.node_pools import NodePool
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest, split_folder
-from modelexport.api.spec import DeletionPolicy, ExportClass, ModelExport, parse_export
+from modelexport.api.spec import DeletionPolicy, ExportClass, ModelExport
 from modelexport.matrix.support import lookup
-from modelexport.planning.plan import plan_export
 from modelexport_operator.jobs.conversion_job import (
     CONTAINER,
     STREAMING_RESOURCES,
@@ -25,7 +24,6 @@ from modelexport_operator.jobs.conversion_job import (
     build_pod,
     clean_up_name,
     pod_failure_policy,
-    pods_of,
     request_of,
     storage_of,
     with_store,
@@ -48,6 +46,7 @@ from modelexport_operator.jobs.state import (
 from modelexport_operator.kube.objects import Job, Pod
 from modelexport_operator.kube.types import created
 from modelexport_operator.reconcile.export_class import choose_class, output_folder
+from modelexport_operator.reconcile.parsed_objects import parse_export_once, plan_export_once
 from modelexport_operator.reconcile.snapshot import Snapshot
 from modelexport_operator.status.events import Event
 
@@ -97,14 +96,14 @@ def clean_up(snapshot: Snapshot) -> DeletionStep:
         return DeletionStep()
     recorded_files = _recorded_files(snapshot)
     try:
-        export = parse_export(snapshot.parent)
+        export = parse_export_once(snapshot.parent)
         has_started = snapshot.jobs or any(state.job_name for state in snapshot.recorded.values())
         if export.deletion_policy is DeletionPolicy.RETAIN or not has_started:
             return _remove_finalizer(snapshot)
         found = choose_class(export, snapshot.classes)
         if isinstance(found, Diagnosis):
             return _give_up(snapshot, recorded_files, found.message)
-        requests = plan_export(export, output_folder(found))
+        requests = plan_export_once(snapshot.parent, output_folder(found))
     except InvalidSpec as error:
         return _give_up(snapshot, recorded_files, str(error))
     deletion = _Deletion(snapshot, export, *_follow_conversions(found, requests, snapshot.conversions))
@@ -151,7 +150,7 @@ class _Deletion:
     @property
     def job_pods(self) -> list[Pod]:
         """The Pods of the clean-up Job, oldest first."""
-        return sorted(pods_of(self.name, self.snapshot.pods), key=created)
+        return sorted(self.snapshot.pods_of(self.name), key=created)
 
     def finish(self) -> DeletionStep | None:
         """Remove the finalizer if the clean-up has ended or its time is over."""

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.reasons import Reason
-from modelexport.api.spec import ExportClass, ModelExport, parse_class
+from modelexport.api.spec import ExportClass, ModelExport
 from modelexport.names import DEFAULT_CLASS_ANNOTATION
 from modelexport.planning.plan import check_sources
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.kube.objects import ExportClassObject
 from modelexport_operator.kube.types import created
+from modelexport_operator.reconcile.parsed_objects import parse_class_once
 
 
 def find_class(export: ModelExport, classes: Sequence[ExportClassObject]) -> ExportClass | Diagnosis:
@@ -41,7 +42,7 @@ def choose_class(export: ModelExport, classes: Sequence[ExportClassObject]) -> E
         way_out = f"annotate one with {DEFAULT_CLASS_ANNOTATION}: 'true', or set spec.className"
         return Diagnosis(Reason.CLASS_NOT_FOUND, f"No ExportClass is the default (there are: {known}); {way_out}")
     try:
-        return parse_class(body)
+        return parse_class_once(body)
     except InvalidSpec as error:
         return Diagnosis(Reason.CLASS_INVALID, f"ExportClass {body['metadata']['name']}: {error}")
 

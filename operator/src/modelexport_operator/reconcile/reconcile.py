@@ -23,9 +23,8 @@ from functools import cached_property
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
-from modelexport.api.spec import ExportClass, ModelExport, parse_export
+from modelexport.api.spec import ExportClass, ModelExport
 from modelexport.matrix.support import Target
-from modelexport.planning.plan import plan_export
 from modelexport.untrusted import moment
 from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.conversion_job import build_job, job_name
@@ -48,6 +47,7 @@ from modelexport_operator.kube.clock import format_time
 from modelexport_operator.kube.objects import Job, ModelExportStatus
 from modelexport_operator.reconcile.deletion import clean_up, correct_finalizers
 from modelexport_operator.reconcile.export_class import find_class, output_folder, pick_class
+from modelexport_operator.reconcile.parsed_objects import parse_export_once, plan_export_once
 from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE, Snapshot, is_record_of
 from modelexport_operator.scheduling.admission import Admission, Candidates, admit
 from modelexport_operator.scheduling.fair_share import Demand, is_limited
@@ -123,11 +123,11 @@ def sync(snapshot: Snapshot, now: datetime) -> Decision:
             requeue_after=step.requeue_after,
         )
     try:
-        export = parse_export(snapshot.parent)
+        export = parse_export_once(snapshot.parent)
         if (finalizers := correct_finalizers(snapshot, export)) is not None:
             return Decision(finalizers=finalizers)
         found = find_class(export, snapshot.classes)
-        requests = plan_export(export, output_folder(found) if isinstance(found, ExportClass) else "")
+        requests = plan_export_once(snapshot.parent, output_folder(found) if isinstance(found, ExportClass) else "")
     except InvalidSpec as error:
         problem = Diagnosis(error.reason, str(error))
         return _record(snapshot, tuple(snapshot.recorded.values()), summarise((), problem=problem), now)
@@ -158,7 +158,7 @@ class ReconcileContext:
         repeated, snapshot = set(), self.snapshot
         for target, job in snapshot.job_by_target.items():
             name = job["metadata"]["name"]
-            is_lost = name in snapshot.pods_listed and has_lost_result(job, snapshot.pods_of(job))
+            is_lost = name in snapshot.pods_listed and has_lost_result(job, snapshot.pods_of(name))
             is_repeat = name == job_name(self.export, target, is_repeat=True)
             if is_lost and not is_repeat and not is_record_of(snapshot.recorded.get(target), job):
                 repeated.add(target)
@@ -183,7 +183,7 @@ def _sync_targets(context: ReconcileContext, requests: Sequence[ConversionReques
     present = {target: job for target, job in jobs.items() if not job["metadata"].get("deletionTimestamp")}
     decision = replace(
         _record(context.snapshot, states, summary, context.now),
-        create=_jobs_to_create(context, missing, admission),
+        create=_jobs_to_create(context, requests, missing, admission),
         suspend=tuple(
             Suspension(job["metadata"]["name"], export.suspend)
             for target, job in present.items()
@@ -247,7 +247,8 @@ def _observe(context: ReconcileContext, request: ConversionRequest, job: Job | N
     is_recorded = record is not None and is_record_of(record, job)
     if is_recorded and record is not None and record.state is State.SUCCEEDED:
         return record
-    name, pods = job["metadata"]["name"], snapshot.pods_of(job)
+    name = job["metadata"]["name"]
+    pods = snapshot.pods_of(name)
     was_queued = record is not None and record.state is State.QUEUED
     previous = Diagnosis(record.reason, record.message) if record is not None and was_queued else None
     state = observe_target(
@@ -305,7 +306,10 @@ def _refuse(context: ReconcileContext, state: TargetState) -> TargetState:
 
 
 def _jobs_to_create(
-    context: ReconcileContext, missing: Sequence[ConversionRequest], admission: Admission
+    context: ReconcileContext,
+    requests: Sequence[ConversionRequest],
+    missing: Sequence[ConversionRequest],
+    admission: Admission,
 ) -> tuple[Job, ...]:
     if isinstance(context.found, Diagnosis):
         return ()
@@ -316,6 +320,7 @@ def _jobs_to_create(
             context.found,
             admission.pools[request.target],
             name=context.job_name(request.target),
+            planned=requests,
         )
         for request in missing
         if request.target in admission.pools

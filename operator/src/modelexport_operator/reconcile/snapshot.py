@@ -4,6 +4,7 @@ An object that is only missing in the snapshot proves nothing, since a watch may
 ``lacks_class`` and ``reconcile.lacks_node`` name what has to be listed before anything follows from the absence.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.matrix.support import Target
 from modelexport.untrusted import moment
-from modelexport_operator.jobs.conversion_job import pods_of, target_of
+from modelexport_operator.jobs.conversion_job import target_of
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import (
     TargetState,
@@ -24,7 +25,7 @@ from modelexport_operator.jobs.state import (
     lacks_pod,
 )
 from modelexport_operator.kube.objects import ExportClassObject, Job, ModelExportObject, Node, Pod
-from modelexport_operator.kube.types import created
+from modelexport_operator.kube.types import POD_JOB_LABEL, created
 from modelexport_operator.reconcile.export_class import pick_class
 from modelexport_operator.scheduling.fair_share import Demand
 from modelexport_operator.status.conditions import READY, find_condition, recorded_targets, status_of
@@ -95,19 +96,26 @@ class Snapshot:
         ordered = sorted(self.jobs, key=created)
         return {target: job for job in ordered if (target := target_of(job)) is not None}
 
-    def pods_of(self, job: Job) -> list[Pod]:
-        """Return the Pods of a Job."""
-        return pods_of(job["metadata"]["name"], self.pods)
+    @cached_property
+    def _pods_by_job(self) -> Mapping[str, list[Pod]]:
+        grouped: defaultdict[str, list[Pod]] = defaultdict(list)
+        for pod in self.pods:
+            grouped[pod["metadata"].get("labels", {}).get(POD_JOB_LABEL, "")].append(pod)
+        return grouped
+
+    def pods_of(self, job_name: str) -> Sequence[Pod]:
+        """Return the Pods of the Job with a name."""
+        return self._pods_by_job.get(job_name, ())
 
     def jobs_without_pod(self) -> list[Job]:
         """Return the Jobs that should have a Pod and have none."""
-        return [job for job in self.jobs if lacks_pod(job, self.pods_of(job))]
+        return [job for job in self.jobs if lacks_pod(job, self.pods_of(job["metadata"]["name"]))]
 
     def overdue_jobs(self, now: datetime) -> list[Job]:
         """Return the Jobs that lack, or lacked until they failed, a Pod for longer than ``POD_CREATION_TOLERANCE``."""
         waiting = self.jobs_without_pod()
         given_up = (job for job in self.jobs if target_of(job) is None and is_past_deadline(job))
-        waiting += [job for job in given_up if job not in waiting and not self.pods_of(job)]
+        waiting += [job for job in given_up if job not in waiting and not self.pods_of(job["metadata"]["name"])]
         starts = ((job, moment(job["status"].get("startTime"))) for job in waiting)
         return [job for job, start in starts if start and now - start >= POD_CREATION_TOLERANCE]
 
@@ -118,7 +126,7 @@ class Snapshot:
         ended = [
             (target, job)
             for target, job in self.job_by_target.items()
-            if is_finished(job) and not is_outcome_known(job, self.pods_of(job))
+            if is_finished(job) and not is_outcome_known(job, self.pods_of(job["metadata"]["name"]))
         ]
         return [job for target, job in ended if not is_record_of(self.recorded.get(target), job)]
 

@@ -7,7 +7,7 @@ Conditions follow the rules of kstatus, so ``kubectl wait``, Flux and Argo CD un
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
@@ -19,6 +19,7 @@ from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
+from modelexport_operator.kube.encoding import decode, encode
 from modelexport_operator.kube.objects import Condition, JsonObject, ModelExportObject, ModelExportStatus, TargetStatus
 
 NAME_LIMIT = 253
@@ -270,41 +271,48 @@ class RecordedStatus:
 
 def recorded_targets(status: JsonObject) -> dict[Target, TargetState]:
     """Parse the targets of a status; unreadable entries of another version are skipped."""
-    states = (_recorded(entry) for entry in target_entries(status))
-    return {state.target: state for state in states if state is not None}
+    states = []
+    for entry in target_entries(status):
+        try:
+            states.append(_read_entry(encode(entry)))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return {state.target: state for state in states}
 
 
-def _recorded(entry: JsonObject) -> TargetState | None:
-    """Parse one entry as untrusted input: anyone with write access to statuses can have written it."""
-    try:
-        reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
-        result = None
-        if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy", "quantization")):
-            result = ConversionResult(
-                reason=reason,
-                message=message,
-                recipe=_optional(word, entry, "scheme"),
-                artifact=_optional(read_artifact, entry, "artifact", "sizeBytes"),
-                report_uri=_optional(uri, entry, "reportURI"),
-                verification=_optional(read_verification, entry, "verification"),
-                accuracy=_optional(read_accuracy, entry, "accuracy"),
-                quantization=_optional(read_quantization, entry, "quantization"),
-            )
-        return TargetState(
-            target=read_target(entry),
-            state=State(str(entry["state"])),
+@lru_cache(maxsize=1 << 10)
+def _read_entry(content: bytes) -> TargetState:
+    """Parse one entry as untrusted input: anyone with write access to statuses can have written it.
+
+    Cached by the JSON: every sync reads an entry three times, and most are the same in the next status.
+    """
+    entry = cast(JsonObject, decode(content))
+    reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
+    result = None
+    if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy", "quantization")):
+        result = ConversionResult(
             reason=reason,
             message=message,
-            attempts=whole(entry.get("attempts", 0), "attempts", MOST_ATTEMPTS),
             recipe=_optional(word, entry, "scheme"),
-            job_name=_optional(word, entry, "jobName", NAME_LIMIT),
-            node_name=_optional(word, entry, "nodeName", NAME_LIMIT),
-            start_time=_optional(time, entry, "startTime"),
-            completion_time=_optional(time, entry, "completionTime"),
-            result=result,
+            artifact=_optional(read_artifact, entry, "artifact", "sizeBytes"),
+            report_uri=_optional(uri, entry, "reportURI"),
+            verification=_optional(read_verification, entry, "verification"),
+            accuracy=_optional(read_accuracy, entry, "accuracy"),
+            quantization=_optional(read_quantization, entry, "quantization"),
         )
-    except (KeyError, TypeError, ValueError):
-        return None
+    return TargetState(
+        target=read_target(entry),
+        state=State(str(entry["state"])),
+        reason=reason,
+        message=message,
+        attempts=whole(entry.get("attempts", 0), "attempts", MOST_ATTEMPTS),
+        recipe=_optional(word, entry, "scheme"),
+        job_name=_optional(word, entry, "jobName", NAME_LIMIT),
+        node_name=_optional(word, entry, "nodeName", NAME_LIMIT),
+        start_time=_optional(time, entry, "startTime"),
+        completion_time=_optional(time, entry, "completionTime"),
+        result=result,
+    )
 
 
 def _optional(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from modelexport.api.fields import InvalidSpec
 from modelexport.api.quantization import Quantization, takes_float_layers
 from modelexport.api.reasons import Reason
-from modelexport.api.request import ConversionRequest, split_folder
+from modelexport.api.request import ConversionRequest
 from modelexport.api.sources import PLACEHOLDER, expand, explain_outside, public_uri
 from modelexport.api.spec import Calibration, Evaluation, Model, ModelExport
 from modelexport.matrix.options import NO_OPTIONS, Options
@@ -73,16 +73,9 @@ def export_folder(output: str, namespace: str, name: str) -> str:
     return f"{folder}/{name}/"
 
 
-def report_uris(export: ModelExport, output: str) -> Mapping[str, str]:
-    """Return the URI of the report of each target, published or not, by the name of the target.
-
-    Args:
-        export: the parsed ModelExport.
-        output: URI of the folder of one of its conversions, with a trailing slash.
-    """
-    folder = split_folder(output)[0]
-    planned = (_plan_target(export, target, folder) for target in export.targets)
-    return {str(one.target): f"{folder}/{split_folder(one.output)[1]}/{REPORT_FILE}" for one in planned}
+def report_uris(requests: Iterable[ConversionRequest]) -> Mapping[str, str]:
+    """Return the URI of the report of each conversion, published or not, by the name of its target."""
+    return {str(request.target): f"{request.output}{REPORT_FILE}" for request in requests}
 
 
 def _plan_target(export: ModelExport, target: Target, output: str) -> ConversionRequest:
