@@ -14,7 +14,6 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from modelexport import untrusted
 from modelexport.api.quantization import MOST_FLOAT_LAYERS
-from modelexport.api.result import Accuracy, Verification
 from modelexport.matrix.support import BACKENDS
 from modelexport.published import Published
 from modelexport.version import __version__
@@ -92,7 +91,7 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
         "SHA-256 of the images": sources.get("calibration"),
         "weights": model.get("weights"),
     }
-    versions = untrusted.record(report.get("versions", {}), "versions")
+    versions, latency = untrusted.record(report.get("versions", {}), "versions"), report.get("latency")
     return Target(
         published,
         class_names=untrusted.texts(model.get("classNames", []), "model.classNames", 100_000, NAME_LIMIT),
@@ -106,15 +105,11 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
             untrusted.number(share, "floatLayerShares", 1)
             for share in _list(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
         ],
-        latency=_read_latency(report.get("latency")),
+        latency=None
+        if latency is None
+        else untrusted.number(untrusted.record(latency, "latency").get("seconds"), "latency.seconds", 1e7),
         classes=_read_classes(report.get("evaluation", {})),
     )
-
-
-def _read_latency(value: Any) -> float | None:
-    if value is None:
-        return None
-    return untrusted.number(untrusted.record(value, "latency").get("seconds"), "latency.seconds", 1e7)
 
 
 def _read_classes(value: Any) -> Mapping[str, tuple[float, float]]:
@@ -184,13 +179,16 @@ def render(name: str, targets: Sequence[Target]) -> str:
     SubElement(head, "style").text = STYLE
     main = SubElement(body, "main")
     _add(main, "h1", name)
-    _add_facts(main, targets)
+    _add_terms(main, next((target.facts for target in targets if target.facts), {}))
     _add_table(main, targets)
     _add_plots(main, targets)
     _add_classes(main, targets)
     for target in targets:
         _add_target(main, target)
-    _add_versions(main, targets)
+    if versions := next((target.versions for target in targets if target.versions), None):
+        details = SubElement(main, "details")
+        _add(details, "summary", "Versions")
+        _add_terms(details, versions)
     _add(main, "footer", f"Written by modelexport {__version__}.")
     return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
 
@@ -201,10 +199,9 @@ def _add(parent: Element, tag: str, text: str = "", **attributes: str) -> Elemen
     return element
 
 
-def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
-    known = next((target.facts for target in targets if target.facts), {})
+def _add_terms(parent: Element, values: Mapping[str, str]) -> None:
     listed = SubElement(parent, "dl")
-    for name, value in known.items():
+    for name, value in values.items():
         _add(listed, "dt", name)
         _add(listed, "dd", value)
 
@@ -212,27 +209,21 @@ def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
 _COLUMNS: Mapping[str, Callable[[Target], str | None]] = {
     "State": lambda target: target.published.state,
     "Recipe": lambda target: target.published.recipe,
-    "Accuracy": lambda target: _show_accuracy(target.published.accuracy),
-    "Fidelity": lambda target: _show_fidelity(target.published.verification),
-    "Agreement": lambda target: _show_agreement(target.published.verification),
+    "Accuracy": lambda target: f"{found.value} (drop {found.drop})" if (found := target.published.accuracy) else None,
+    "Fidelity": lambda target: (
+        f"{proof.fidelity.metric} {proof.fidelity.value}"
+        if (proof := target.published.verification) and proof.fidelity
+        else None
+    ),
+    "Agreement": lambda target: (
+        f"{proof.value} ≥ {proof.threshold}" if (proof := target.published.verification) else None
+    ),
     "MiB": lambda target: f"{target.published.artifact.size_bytes / MIB:.2f}" if target.published.artifact else None,
     "ms": lambda target: None if target.latency is None else f"{target.latency * 1000:.1f}",
     "Seconds": lambda target: None if target.seconds is None else f"{target.seconds:.1f}",
     "Peak MiB": lambda target: None if target.peak_mib is None else str(target.peak_mib),
 }
 """The columns of the table of targets; one that is empty for all of them is left out."""
-
-
-def _show_accuracy(found: Accuracy | None) -> str | None:
-    return f"{found.value} (drop {found.drop})" if found else None
-
-
-def _show_fidelity(found: Verification | None) -> str | None:
-    return f"{found.fidelity.metric} {found.fidelity.value}" if found and found.fidelity else None
-
-
-def _show_agreement(found: Verification | None) -> str | None:
-    return f"{found.value} ≥ {found.threshold}" if found else None
 
 
 def _add_table(parent: Element, targets: Sequence[Target]) -> None:
@@ -330,16 +321,12 @@ def _add_classes(parent: Element, targets: Sequence[Target]) -> None:
     words = "Accuracy by class, and in parentheses the difference to the original. The largest loss comes first."
     _add(section, "p", f"{words}{hidden}")
     originals = {name: before for target in reversed(measured) for name, (before, _) in target.classes.items()}
-    rows = (
-        (name, f"{originals[name]:.4f}", *(_describe_class(target.classes.get(name)) for target in measured))
-        for name in shown
-    )
+    rows = []
+    for name in shown:
+        numbers = [target.classes.get(name) for target in measured]
+        cells = [f"{both[1]:.4f} ({both[1] - both[0]:+.4f})" if both else "-" for both in numbers]
+        rows.append((name, f"{originals[name]:.4f}", *cells))
     _add_rows(section, ("Class", "Original", *(target.published.target for target in measured)), rows)
-
-
-def _describe_class(numbers: tuple[float, float] | None) -> str:
-    """Return the accuracy of a file and its difference to the original: ``0.8123 (-0.0100)``."""
-    return f"{numbers[1]:.4f} ({numbers[1] - numbers[0]:+.4f})" if numbers else "-"
 
 
 def _add_target(parent: Element, target: Target) -> None:
@@ -452,15 +439,3 @@ def _middle(runs: Sequence[int], height: float, width: float) -> tuple[float, fl
     """Return the start of the longest run, where a name has the most room."""
     row, column, length = max(zip(runs[::3], runs[1::3], runs[2::3], strict=False), key=lambda run: run[2])
     return (column + length / 4) * width, (row + 1) * height
-
-
-def _add_versions(parent: Element, targets: Sequence[Target]) -> None:
-    known = next((target.versions for target in targets if target.versions), None)
-    if not known:
-        return
-    details = SubElement(parent, "details")
-    _add(details, "summary", "Versions")
-    listed = SubElement(details, "dl")
-    for name, version in known.items():
-        _add(listed, "dt", name)
-        _add(listed, "dd", version)

@@ -110,7 +110,7 @@ def _parameter_rule(names: Sequence[str], parameter: str, allowed: str, message:
     return rule(f"{other} || {absent} || {allowed}", message, fieldPath=f".parameters.{parameter}")
 
 
-def _choice_rules(parameter: str, choices: Callable[[Architecture], Sequence[str]]) -> list[Schema]:
+def _choice_rules(parameter: str, choices: Callable[[Architecture], tuple[str, ...]]) -> list[Schema]:
     """Return one rule per set of choices of a parameter, for all architectures that share it."""
     rules = []
     for allowed, rows in groupby(sorted(ARCHITECTURES.values(), key=choices), key=choices):
@@ -366,45 +366,6 @@ def _support_rule(row: Architecture) -> Schema:
     return rule(expression, row.refusal(row.extended), fieldPath=".targets")
 
 
-def _spec() -> Schema:
-    return record(
-        "The desired conversion. Only suspend, deletionPolicy and ttlSecondsAfterFinished are mutable.",
-        {
-            "className": visible(
-                "Name of the ExportClass. Defaults to the class that is annotated as the default.", 63
-            ),
-            "model": _model(),
-            "supportLevel": words(
-                "Allowed part of the support matrix: Stable, or Extended, which includes Stable.",
-                list(SupportLevel),
-                default=str(SupportLevel.STABLE),
-            ),
-            "targets": _TARGETS,
-            "calibration": _CALIBRATION,
-            "evaluation": _EVALUATION,
-            "quantization": quantization.quantization(),
-            "deletionPolicy": words(
-                "Whether to keep or delete the published files when this object is deleted.",
-                list(DeletionPolicy),
-                default=str(DeletionPolicy.RETAIN),
-            ),
-            "suspend": flag("Whether to stop the Jobs of this export. Published files are kept."),
-            "ttlSecondsAfterFinished": integer(
-                "Seconds after completion until this object and its Jobs are deleted; deletionPolicy decides about the "
-                "files. If unset, the object is never deleted.",
-                0,
-                TTL_LIMIT,
-            ),
-        },
-        *_IMMUTABLE_RULES,
-        *(_support_rule(row) for row in ARCHITECTURES.values() if row.extended),
-        *_EVALUATION_RULES,
-        *quantization.rules(),
-        *architecture_rules(),
-        required=("model", "targets"),
-    )
-
-
 def export_schema() -> Schema:
     """Return the schema of the whole object."""
     name = rule(f"self.metadata.name.size() <= {LABEL_LIMIT}", f"metadata.name {NAME_PROBLEM}")
@@ -414,7 +375,42 @@ def export_schema() -> Schema:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": _spec(),
+            "spec": record(
+                "The desired conversion. Only suspend, deletionPolicy and ttlSecondsAfterFinished are mutable.",
+                {
+                    "className": visible(
+                        "Name of the ExportClass. Defaults to the class that is annotated as the default.", 63
+                    ),
+                    "model": _model(),
+                    "supportLevel": words(
+                        "Allowed part of the support matrix: Stable, or Extended, which includes Stable.",
+                        list(SupportLevel),
+                        default=str(SupportLevel.STABLE),
+                    ),
+                    "targets": _TARGETS,
+                    "calibration": _CALIBRATION,
+                    "evaluation": _EVALUATION,
+                    "quantization": quantization.quantization(),
+                    "deletionPolicy": words(
+                        "Whether to keep or delete the published files when this object is deleted.",
+                        list(DeletionPolicy),
+                        default=str(DeletionPolicy.RETAIN),
+                    ),
+                    "suspend": flag("Whether to stop the Jobs of this export. Published files are kept."),
+                    "ttlSecondsAfterFinished": integer(
+                        "Seconds after completion until this object and its Jobs are deleted; deletionPolicy decides "
+                        "about the files. If unset, the object is never deleted.",
+                        0,
+                        TTL_LIMIT,
+                    ),
+                },
+                *_IMMUTABLE_RULES,
+                *(_support_rule(row) for row in ARCHITECTURES.values() if row.extended),
+                *_EVALUATION_RULES,
+                *quantization.rules(),
+                *architecture_rules(),
+                required=("model", "targets"),
+            ),
             "status": STATUS,
         },
         name,
