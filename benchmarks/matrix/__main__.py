@@ -154,7 +154,7 @@ def measure_full_size(workspace: MatrixWorkspace, cell: Cell) -> dict[str, Any]:
     described, artifact = convert(workspace, cell, SAMPLES["fullSize"])
     latency = run_python(workspace, "-m", "benchmarks.conversions.latency", artifact).json_output["median_ms"]
     artifact.unlink()  # not read again, and all of them together have 6 GB
-    about = {"madeUp": cell.architecture.name in untrained.NETWORKS, "cores": workspace.cores_each}
+    about = {"randomWeights": cell.architecture.name in untrained.NETWORKS, "cores": workspace.cores_each}
     return {**described, "latencyMs": latency, **about}
 
 

@@ -155,7 +155,7 @@ def _numbers(cell: Mapping[str, Any]) -> Numbers:
             latency_ms=full["latencyMs"],
             cores=full["cores"],
             variant=full.get("variant"),
-            random_weights=full.get("madeUp", False),
+            random_weights=full.get("randomWeights", False),
         )
     return Numbers(
         trained=trained,
