@@ -23,7 +23,7 @@ MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
 IMAGE_LIMIT, NAME_LIMIT, LAYER_LIMIT, GRID = 1 << 17, 60, 256, 64
 MOST_CLASSES, SHOWN_CLASSES = 20_000, 20
 """Classes that a report may have, and rows of the table of classes: those that lose most."""
-STYLE = (Path(__file__).with_name("report_page.css")).read_text(encoding="utf-8")
+STYLE = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
 _BAR_HEIGHT, _LETTER_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 7.5, 260, 90
