@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from benchmarks.machine import describe_machine
-from benchmarks.page import write_page
+from benchmarks.measuring.machine import describe_machine
+from benchmarks.operator.scale import STEPS, measure_scale
+from benchmarks.pages.page import write_page
 from benchmarks.results import OPERATOR, SCALE, WATCHES, write_results
-from benchmarks.scale import STEPS, measure_scale
-from benchmarks.watch_cost import JOBS, measure_watches
+from benchmarks.watches.cost import JOBS, measure_watches
 
 ALL = ("cells", "operator", "scale", "kopf")
 
@@ -26,7 +26,7 @@ def main() -> None:
     # Started processes are ended by ``finally`` clauses, so SIGTERM must raise an exception.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if options.what in ("operator", "all"):
-        from benchmarks.operator_scale import measure_operator
+        from benchmarks.operator.comparison import measure_operator
 
         measured = measure_operator(options.rounds, options.objects)
         write_results(OPERATOR, {"machine": describe_machine(), **measured})
@@ -35,7 +35,7 @@ def main() -> None:
     if options.what in ("kopf", "all"):
         write_results(WATCHES, {"machine": describe_machine(), **measure_watches(options.jobs, options.rounds)})
     if options.what in ("cells", "all"):
-        from benchmarks.cells import measure_cells
+        from benchmarks.conversions.cells import measure_cells
 
         measure_cells(options.only)
     write_page()

@@ -9,7 +9,8 @@ from PIL import Image
 
 from modelexport.api.result import read_artifact, read_verification
 from modelexport.published import Published
-from modelexport.report_page import read_target, render
+from modelexport.report_page.page import render
+from modelexport.report_page.target import read_target
 from report_pages import HOSTILE, detections, make_report
 
 CHROMIUM = "/usr/bin/chromium"

@@ -42,7 +42,7 @@ ANSWERS = {
 
 
 def weights(variant: str, width: int = 4, classes: int = 3) -> dict[str, torch.Tensor]:
-    """Made-up weights under the names that pytorch-YOLOv4 gives them."""
+    """Synthetic weights under the names that pytorch-YOLOv4 gives them."""
     network = NETWORKS[variant](width, classes, (32, 32))
     made = make_weights(
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}

@@ -50,7 +50,7 @@ ANSWERS = {
 
 
 def weights(variant: str = "nano", classes: int = 3) -> dict[str, torch.Tensor]:
-    """Made-up weights of a network for pixels in 0..255, as Megvii's are."""
+    """Synthetic weights of a network for pixels in 0..255, as Megvii's are."""
     network = Network(variant, classes, (32, 32))
     made = make_weights(
         {name: value for name, value in network.state_dict().items() if name not in decoder_buffers(network)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.tables import table
+from benchmarks.pages.tables import table
 from faults.catalogue import FAULTS
 from faults.runner import HEADERS, Row
 from testcluster.layout import REPOSITORY

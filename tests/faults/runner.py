@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from benchmarks.tables import table
+from benchmarks.pages.tables import table
 from faults.catalogue import Fault
 from faults.judge import Verdict, judge
 from faults.world import LEASE, Stage, World, build_orders, open_world

@@ -7,6 +7,7 @@ the last of two equal keys win, and reads dates, sets and bytes, which no Kubern
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -109,8 +110,10 @@ class _Loader(yaml.SafeLoader):
                 raise _reject("an alias is inside the node that it refers to; write the value out", mark)
             _check_node(node)
             self._count += 1
-            sizes = (len(part) if isinstance(part, str) else self._sizes[part] for part in _parts(node))
-            self._sizes[node] = 1 + sum(sizes)
+            parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                parts = chain.from_iterable(node.value)
+            self._sizes[node] = 1 + sum(len(part) if isinstance(part, str) else self._sizes[part] for part in parts)
         if self._count > NODES_LIMIT:
             raise _reject(f"more than {NODES_LIMIT:,} keys and values; split the file", mark)
         if self._sizes[node] > EXPANDED_LIMIT:
@@ -131,14 +134,6 @@ class _Loader(yaml.SafeLoader):
             problem = f"{node.value!r} does not fit into JSON or 64 bits; quote it to make it a string"
             raise _reject(problem, node.start_mark)
         return value
-
-
-def _parts(node: yaml.Node) -> Iterator[yaml.Node | str]:
-    if isinstance(node, yaml.MappingNode):
-        for pair in node.value:
-            yield from pair
-    else:
-        yield from [node.value] if isinstance(node, yaml.ScalarNode) else node.value
 
 
 def _check_node(node: yaml.Node) -> None:

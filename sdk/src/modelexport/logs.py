@@ -59,9 +59,12 @@ class TextFormatter(logging.Formatter):
     """Formats a record as one readable line: the message, then its fields as ``key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record, and the lines of its traceback."""
+        """Return the line of a record, and the lines of its traceback; a value with spaces, quotes or = is quoted."""
         words = [_time_of(record), record.levelname, f"{record.name}:", clean(record.getMessage())]
-        words += [f"{key}={_quote(str(value))}" for key, value in _fields_of(record).items()]
+        for key, value in _fields_of(record).items():
+            text = str(value)
+            is_plain = text and not set(text) & set(' "=\n\t')
+            words.append(f"{key}={text if is_plain else json.dumps(text, ensure_ascii=False)}")
         traceback = [clean_lines(self.formatException(record.exc_info))] if record.exc_info else []
         return "\n".join([" ".join(words), *traceback])
 
@@ -84,8 +87,3 @@ def _cleaned(value: Any) -> Any:
 
 def _time_of(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-def _quote(text: str) -> str:
-    """Quote a string that is empty or has spaces, quotes or equals signs."""
-    return text if text and not set(text) & set(' "=\n\t') else json.dumps(text, ensure_ascii=False)

@@ -65,9 +65,11 @@ def presign(
         **({"X-Amz-Security-Token": credentials.session_token} if credentials.session_token else {}),
         "X-Amz-SignedHeaders": "host",
     }
-    path = _path(uri)
+    path, parts = _path(uri), urlsplit(endpoint)
+    # The Host header that clients send has the port, unless it is the default of the scheme.
+    host = parts.netloc.removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
     text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
-    request = "\n".join((method, path, text, f"host:{_host(endpoint)}", "", "host", "UNSIGNED-PAYLOAD"))
+    request = "\n".join((method, path, text, f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"))
     signed = "\n".join((ALGORITHM, at, scope, hashlib.sha256(request.encode()).hexdigest()))
     # The key that signs on this day, in this region, for this service.
     key = f"AWS4{credentials.secret_key}".encode()
@@ -84,10 +86,3 @@ def object_url(endpoint: str, uri: str) -> str:
 
 def _path(uri: str) -> str:
     return quote("/" + uri.removeprefix("s3://"), safe="/~")
-
-
-def _host(endpoint: str) -> str:
-    """Return the ``Host`` header that clients send: with the port, unless it is the default of the scheme."""
-    parts = urlsplit(endpoint)
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return parts.netloc.removesuffix(f":{usual}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.images import DATA, write_mosaics
+from benchmarks.conversions.images import DATA, write_mosaics
 from modelexport.matrix.support import Task
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks.scale_page import draw_scale
+from benchmarks.pages.scale import draw_scale
 from unit.benchmarks.test_scale_page import results
 
 

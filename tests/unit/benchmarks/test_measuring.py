@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.contenders import JOBS_EACH, JobSets, ModelExports, PlainJobs
-from benchmarks.jobset import jobset_version
-from benchmarks.measured_process import run_measured
-from benchmarks.operator_scale import EventTimes
+from benchmarks.measuring.measured_process import run_measured
+from benchmarks.operator.comparison import EventTimes
+from benchmarks.operator.contenders import JOBS_EACH, JobSets, ModelExports, PlainJobs
+from benchmarks.operator.jobset import jobset_version
 from modelexport.api.result import ConversionResult
 
-KWOK = Path(__file__).parents[3] / "benchmarks/kwok.yaml"
+KWOK = Path(__file__).parents[3] / "benchmarks/operator/kwok.yaml"
 
 
 def test_simulated_pod_result_counts_as_success() -> None:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cells_page import cells_page, is_within, proof_seconds, ratio_of
-from benchmarks.operator_page import operator_page
+from benchmarks.pages.cells import cells_page, is_within, proof_seconds, ratio_of
+from benchmarks.pages.operator import operator_page
 from benchmarks.results import read_results, write_results
 
 STAGES = {"load": 2.0, "convert": 5.0, "inspect": 0.5, "verify": 1.5}

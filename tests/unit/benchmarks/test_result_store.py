@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.result_store import PARTS, ResultStore
+from benchmarks.matrix.result_store import PARTS, ResultStore
 from modelexport.matrix.support import cells
 
 ALL = cells()

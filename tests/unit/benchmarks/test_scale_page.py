@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scale_page import scale_page
+from benchmarks.pages.scale import scale_page
 
 STEP = {"jobs_per_second": 20.0, "lag_p50": 0.5, "lag_p99": 1.5, "cpu_ms_per_job": 2.0, "load": "2.0"}
 

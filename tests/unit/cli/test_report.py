@@ -16,7 +16,8 @@ from modelexport.api.rungs import QuantizationResult, Rung
 from modelexport.cli import main
 from modelexport.errors import BadInput
 from modelexport.published import Published, of_cluster
-from modelexport.report_page import Target, read_target, render
+from modelexport.report_page.page import render
+from modelexport.report_page.target import Target, read_target
 from report_pages import HOSTILE, OUTPUT, detections, make_answer, make_report, make_sample
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fake_api import FakeApi, serve
+from benchmarks.operator.fake_api import FakeApi, serve
 from modelexport_operator.kube.client import Cluster
 from modelexport_operator.kube.resources import CLASSES, EXPORTS
 from modelexport_operator.metrics.metrics import Metrics

@@ -93,7 +93,7 @@ def test_uncalibrated_cell_mentions_no_images(monkeypatch: pytest.MonkeyPatch) -
 def test_page_names_full_size_model_and_synthetic_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cell = {"fullSize": {**FULL, "sizeBytes": 1, "variant": "resnet50", "madeUp": True}}
+    cell = {"fullSize": {**FULL, "sizeBytes": 1, "variant": "resnet50", "randomWeights": True}}
     monkeypatch.setattr("modelexport.matrix.support.last_run", lambda: parse({"cells": {"FCN ONNX/FP32": cell}}))
     monkeypatch.setattr("modelexport.crds.reference.last_run", Measured)
     words = "Full-size at 512 x 512 pixels, variant resnet50, with random weights."

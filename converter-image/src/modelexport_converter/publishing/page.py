@@ -15,7 +15,8 @@ from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.logs import announce
 from modelexport.published import Published, read_report_text
-from modelexport.report_page import Target, read_target, render
+from modelexport.report_page.page import render
+from modelexport.report_page.target import Target, read_target
 from modelexport.text import clean
 from modelexport_converter.failures import Failure
 from modelexport_converter.stores import Store

@@ -1,7 +1,7 @@
 """Writes a ModelExport as the body of a Kubernetes object: the inverse of ``parse_export``."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -25,10 +25,19 @@ def export_body(export: ModelExport) -> dict[str, Any]:
 
 
 def _plain(value: Any, without: tuple[str, ...] = ()) -> Any:
-    """Return a part of an export as plain data: the fields of the API have the names of ours in camel case."""
+    """Return a part of an export as plain data: the fields of the API have the names of ours in camel case.
+
+    Fields with their default value are left out.
+    """
     if is_dataclass(value):
-        kept = (field for field in fields(value) if field.name not in without)
-        return {_camel(field.name): _plain(found) for field in kept if (found := _given(value, field)) is not None}
+        plain = {}
+        for field in fields(value):
+            found = getattr(value, field.name)
+            is_default = field.default is not MISSING and found == field.default
+            if field.name not in without and found is not None and not is_default:
+                first, *rest = field.name.split("_")
+                plain[first + "".join(map(str.capitalize, rest))] = _plain(found)
+        return plain
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -36,14 +45,3 @@ def _plain(value: Any, without: tuple[str, ...] = ()) -> Any:
     if isinstance(value, float):  # the API has decimals as text
         return format(Decimal(repr(value)), "f")
     return value if isinstance(value, bool | int) else str(value)
-
-
-def _given(value: Any, field: "Field[Any]") -> Any:
-    """Return the value of a field, or ``None`` if it is the default."""
-    found = getattr(value, field.name)
-    return None if field.default is not MISSING and found == field.default else found
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(map(str.capitalize, rest))

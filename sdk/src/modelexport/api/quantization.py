@@ -88,11 +88,7 @@ def parse_quantization(value: Body | None, targets: Sequence[Target], *, calibra
         raise InvalidSpec(f"{path}.effort", f"{effort} {NO_TARGET}")
     if not calibrated:
         raise InvalidSpec(path, WITHOUT_CALIBRATION)
-    return Quantization(effort, DEFAULT_FLOAT_LAYERS if layers is None else layers, _parse_size_ratio(value, path))
-
-
-def _parse_size_ratio(parent: Body, path: str) -> float:
-    value = parent.get("maxSizeRatio", DEFAULT_SIZE_RATIO)
-    if not isinstance(value, str) or not re.fullmatch(SIZE_RATIO_PATTERN, value):
-        raise InvalidSpec(f"{path}.maxSizeRatio", f"{quote(value)} is {NO_SIZE_RATIO}")
-    return float(value)
+    ratio = value.get("maxSizeRatio", DEFAULT_SIZE_RATIO)
+    if not isinstance(ratio, str) or not re.fullmatch(SIZE_RATIO_PATTERN, ratio):
+        raise InvalidSpec(f"{path}.maxSizeRatio", f"{quote(ratio)} is {NO_SIZE_RATIO}")
+    return Quantization(effort, DEFAULT_FLOAT_LAYERS if layers is None else layers, float(ratio))

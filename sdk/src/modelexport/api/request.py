@@ -82,7 +82,21 @@ class ConversionRequest:
                 raise ValueError(f"request has schemaVersion {version}, this converter reads {SCHEMA_VERSION}")
             if not all(isinstance(data[name], str) for name in TEXTS):
                 raise ValueError(f"{', '.join(TEXTS)} must be strings")
-            typed = _typed(data)
+            model, target = data["model"], data["target"]
+            calibration, evaluation = data["calibration"], data.get("evaluation")
+            parameters = {name: _frozen(value) for name, value in model["parameters"].items()}
+            typed = {
+                "model": Model(model["architecture"], DataRef(**model["checkpoint"]), Parameters(**parameters)),
+                "target": Target(
+                    Format(target["format"]), Precision(target["precision"]), parse_name(target, "target")
+                ),
+                "options": read_options(data.pop("options", {}), "options"),
+                "recipe": Recipe(data.pop("scheme")),
+                "threshold": Threshold(**data["threshold"]),
+                "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
+                "evaluation": evaluation and _evaluation(evaluation),
+                "quantization": _quantization(data.get("quantization", {})),
+            }
             return cls(**{**data, **typed})
         except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a conversion request: {error!r}") from error
@@ -109,20 +123,6 @@ def _public(ref: DataRef) -> DataRef:
     return replace(ref, uri=public_uri(ref.uri))
 
 
-def _typed(data: dict[str, Any]) -> dict[str, Any]:
-    calibration, evaluation, target = data["calibration"], data.get("evaluation"), data["target"]
-    return {
-        "model": _model(data["model"]),
-        "target": Target(Format(target["format"]), Precision(target["precision"]), parse_name(target, "target")),
-        "options": read_options(data.pop("options", {}), "options"),
-        "recipe": Recipe(data.pop("scheme")),
-        "threshold": Threshold(**data["threshold"]),
-        "calibration": calibration and Calibration(DataRef(**calibration["dataset"]), calibration["samples"]),
-        "evaluation": evaluation and _evaluation(evaluation),
-        "quantization": _quantization(data.get("quantization", {})),
-    }
-
-
 def _evaluation(data: dict[str, Any]) -> Evaluation:
     enums = {"labels": LabelKind, "drop_type": DropType, "on_drop": OnDrop}
     typed = {name: kind(data[name]) for name, kind in enums.items()}
@@ -137,11 +137,6 @@ def _quantization(data: dict[str, Any]) -> Quantization:
     if type(ratio) is not float or not 0 < ratio <= 1:
         raise ValueError("quantization.max_size_ratio must be a number above 0, up to 1")
     return found
-
-
-def _model(data: dict[str, Any]) -> Model:
-    parameters = {name: _frozen(value) for name, value in data["parameters"].items()}
-    return Model(data["architecture"], DataRef(**data["checkpoint"]), Parameters(**parameters))
 
 
 def _frozen(value: Any) -> Any:

@@ -61,20 +61,21 @@ def explain_unreadable(uri: str) -> str | None:
         return "contains an invisible character; retype it"
     if uri.startswith("https://"):
         authority = re.split(r"[/?#\\]", uri.removeprefix("https://"), maxsplit=1)[0]
+        found = _AUTHORITY.fullmatch(authority)
+        host, port = (found["host"], found["port"]) if found else ("", None)
+        is_valid = found is not None and (not port or 1 <= int(port) <= PORT_LIMIT)
         problems = {
             "contains credentials, which would be public; use s3://bucket/key, or a signed link": ("@" in authority),
             "has a host with letters beyond ASCII; write it as DNS does (xn--…)": not authority.isascii(),
-            "has an invalid host or port; correct it, for example https://models.example:8443/best.pt": (
-                not _is_authority(authority)
-            ),
-            "has a malformed IP address; write four decimal numbers, or a host name": not _is_host(authority),
+            "has an invalid host or port; correct it, for example https://models.example:8443/best.pt": not is_valid,
+            "has a malformed IP address; write four decimal numbers, or a host name": not _is_host(host),
             "contains a space or a backslash; write %20, or a slash": bool(re.search(r"[\s\\]", uri)),
             "has a fragment, which clients do not send; remove it, or write %23 for a # in the name": "#" in uri,
             "has a '.', a '..' or a control character in its path, or an encoding of one; write the path without": (
                 bool({".", ".."} & _parts(uri))
             ),
         }
-        return next((problem for problem, found in problems.items() if found), None)
+        return next((problem for problem, is_so in problems.items() if is_so), None)
     bucket = uri.removeprefix("s3://").partition("/")[0] if uri.startswith("s3://") else ""
     if ".." in bucket or ".-" in bucket or "-." in bucket or _NUMERIC.fullmatch(bucket):
         return "has an invalid S3 bucket; correct the part after s3://"
@@ -85,15 +86,8 @@ def explain_unreadable(uri: str) -> str | None:
     return None
 
 
-def _is_authority(authority: str) -> bool:
-    found = _AUTHORITY.fullmatch(authority)
-    return found is not None and (not found["port"] or 1 <= int(found["port"]) <= PORT_LIMIT)
-
-
-def _is_host(authority: str) -> bool:
+def _is_host(host: str) -> bool:
     """Return whether all programs agree if a host is an IP address."""
-    found = _AUTHORITY.fullmatch(authority)
-    host = found["host"] if found else ""
     if not host.startswith("[") and not _ENDS_IN_NUMBER.search(host):
         return True
     try:

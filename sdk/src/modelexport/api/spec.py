@@ -371,9 +371,13 @@ def _parse_model(model: Body) -> Model:
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InvalidSpec("spec.model.architecture", f"{quote(architecture)} is not supported; use one of {known}")
+    checkpoint = _parse_data(fields.mapping(model, "spec.model.checkpoint"), "spec.model.checkpoint")
+    if checkpoint.uri.endswith("/"):
+        problem = f"{checkpoint.uri[:80]!r} is a folder; use the URI of the checkpoint file"
+        raise InvalidSpec("spec.model.checkpoint.uri", problem)
     return Model(
         architecture=architecture,
-        checkpoint=_parse_checkpoint(fields.mapping(model, "spec.model.checkpoint"), "spec.model.checkpoint"),
+        checkpoint=checkpoint,
         parameters=_parse_parameters(architecture, fields.optional_mapping(model, "spec.model.parameters") or {}),
     )
 
@@ -499,21 +503,18 @@ def _parse_targets(value: Any) -> tuple[Target, ...]:
         raise InvalidSpec("spec.targets", "add at least one target, for example {format: ONNX, precision: FP16}")
     if len(value) > TARGETS_LIMIT:
         raise InvalidSpec("spec.targets", f"has {len(value)} targets, the limit is {TARGETS_LIMIT}; use another export")
-    targets = tuple(_parse_target(item, f"spec.targets[{index}]") for index, item in enumerate(value))
+    targets = []
+    for index, item in enumerate(value):
+        path = f"spec.targets[{index}]"
+        if not isinstance(item, Mapping):
+            raise InvalidSpec(path, f"{quote(item)} is not a target, for example {{format: ONNX, precision: FP16}}")
+        fmt = fields.enum(Format, item.get("format"), f"{path}.format")
+        precision = fields.enum(Precision, item.get("precision"), f"{path}.precision")
+        targets.append(Target(fmt, precision, parse_name(item, path)))
     for index, target in enumerate(targets):
         if target in targets[:index]:
             raise InvalidSpec(f"spec.targets[{index}]", f"{target} {LISTED_TWICE}")
-    return targets
-
-
-def _parse_target(value: Any, path: str) -> Target:
-    if not isinstance(value, Mapping):
-        raise InvalidSpec(path, f"{quote(value)} is not a target, for example {{format: ONNX, precision: FP16}}")
-    return Target(
-        fields.enum(Format, value.get("format"), f"{path}.format"),
-        fields.enum(Precision, value.get("precision"), f"{path}.precision"),
-        parse_name(value, path),
-    )
+    return tuple(targets)
 
 
 def _parse_options(entries: Sequence[Body], targets: Sequence[Target], architecture: str) -> Mapping[Target, Options]:
@@ -571,13 +572,6 @@ def _parse_max_drop(parent: Body, path: str) -> float | None:
     return float(value)
 
 
-def _parse_checkpoint(value: Body, path: str) -> DataRef:
-    reference = _parse_data(value, path)
-    if reference.uri.endswith("/"):
-        raise InvalidSpec(f"{path}.uri", f"{reference.uri[:80]!r} is a folder; use the URI of the checkpoint file")
-    return reference
-
-
 def _parse_data(value: Body, path: str) -> DataRef:
     uri, sha256 = fields.text(value, f"{path}.uri"), value.get("sha256")
     _check_uri(uri, f"{path}.uri")
@@ -597,44 +591,36 @@ def _check_uri(uri: str, path: str) -> None:
         raise InvalidSpec(path, f"has {len(uri)} characters, the limit is {URI_LIMIT}; use a shorter URI")
     if not re.fullmatch(URI_PATTERN, uri):
         problem = f"{public_uri(uri)[:80]!r} is not a supported URI; use s3://bucket/key or https://host/path"
-        raise InvalidSpec(path, problem + _advise_local(uri))
+        # Only a path gets the hint: a cluster rejects file://.
+        if uri.startswith("/"):
+            problem += f"; in a local run use file://{uri}"
+        elif uri.startswith("."):
+            problem += "; in a local run use file:// with an absolute path"
+        raise InvalidSpec(path, problem)
     if problem := explain_unreadable(uri) or "":
         raise InvalidSpec(path, f"{public_uri(uri)[:80]!r} {problem}")
-
-
-def _advise_local(uri: str) -> str:
-    """Suggest ``file://`` for a path; other URIs get no hint, because a cluster rejects ``file://``."""
-    if uri.startswith("/"):
-        return f"; in a local run use file://{uri}"
-    return "; in a local run use file:// with an absolute path" if uri.startswith(".") else ""
 
 
 def _parse_storage(storage: Body) -> Storage:
     endpoint = fields.text(storage, "spec.storage.endpoint")
     if not re.fullmatch(ENDPOINT_PATTERN, endpoint):
         raise InvalidSpec("spec.storage.endpoint", f"{quote(endpoint)} is {NO_ENDPOINT}")
+    endpoint = fields.visible(endpoint.rstrip("/"), "spec.storage.endpoint")
+    bucket = fields.text(storage, "spec.storage.bucket")
+    if not re.fullmatch(BUCKET_PATTERN, bucket):
+        raise InvalidSpec("spec.storage.bucket", f"{quote(bucket[:80])} is {NO_BUCKET}")
+    prefix = (fields.optional_text(storage, "spec.storage.prefix") or "").strip("/")
+    if not re.fullmatch(PREFIX_PATTERN, prefix) or not is_plain(f"s3://bucket/{prefix}"):
+        problem = f"{prefix!r} is not a folder; write it without '..' and with no braces except {PLACEHOLDER}"
+        raise InvalidSpec("spec.storage.prefix", problem)
     return Storage(
-        endpoint=fields.visible(endpoint.rstrip("/"), "spec.storage.endpoint"),
-        bucket=_parse_bucket(storage),
-        prefix=_parse_prefix((fields.optional_text(storage, "spec.storage.prefix") or "").strip("/")),
+        endpoint=endpoint,
+        bucket=bucket,
+        prefix=prefix,
         region=fields.optional_text(storage, "spec.storage.region") or REGION_DEFAULT,
         credentials_secret=fields.optional_text(storage, "spec.storage.credentialsSecretName"),
         ca_secret=fields.optional_text(storage, "spec.storage.caSecretName"),
     )
-
-
-def _parse_bucket(storage: Body) -> str:
-    bucket = fields.text(storage, "spec.storage.bucket")
-    if not re.fullmatch(BUCKET_PATTERN, bucket):
-        raise InvalidSpec("spec.storage.bucket", f"{quote(bucket[:80])} is {NO_BUCKET}")
-    return bucket
-
-
-def _parse_prefix(prefix: str) -> str:
-    if not re.fullmatch(PREFIX_PATTERN, prefix) or not is_plain(f"s3://bucket/{prefix}"):
-        problem = f"{prefix!r} is not a folder; write it without '..' and with no braces except {PLACEHOLDER}"
-        raise InvalidSpec("spec.storage.prefix", problem)
-    return prefix
 
 
 def _parse_sources(value: Any) -> tuple[str, ...]:

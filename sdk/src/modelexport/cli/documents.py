@@ -1,6 +1,5 @@
 """Reads the YAML files of users; errors name the file, the document, the field and the remedy."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -54,12 +53,19 @@ def read_documents(path: Path) -> tuple[Document, ...]:
         contents = load_documents(_read_text(path))
     except NotPlain as error:
         raise BadInput(f"{path}: is not valid YAML: {error}") from error
-    found = tuple(_documents(path, contents))
+    found = []
+    for number, content in enumerate(contents, start=1):
+        where = str(path) if len(contents) == 1 else f"{path}, document {number}"
+        if content is None:
+            continue  # empty, before a leading or after a trailing ---
+        if not isinstance(content, dict):
+            raise BadInput(f"{where}: {clean(str(content), SHOWN_LIMIT)!r} is not a Kubernetes object")
+        found.append(Document(where, content))
     if not found:
         raise BadInput(f"{path}: has no objects; write a {EXPORT_KIND}, see examples/yolov8.yaml")
     for document in found:
         _check_kind(document)
-    return found
+    return tuple(found)
 
 
 def _read_text(path: Path) -> str:
@@ -75,17 +81,6 @@ def _read_text(path: Path) -> str:
         else:
             problem = f"{getattr(error, 'strerror', error)}; use a file with a {EXPORT_KIND}"
         raise BadInput(f"{path}: {problem}") from error
-
-
-def _documents(path: Path, contents: list[Any]) -> Iterator[Document]:
-    for number, content in enumerate(contents, start=1):
-        where = str(path) if len(contents) == 1 else f"{path}, document {number}"
-        if content is None:
-            continue  # empty, before a leading or after a trailing ---
-        if not isinstance(content, dict):
-            shown = clean(str(content), SHOWN_LIMIT)
-            raise BadInput(f"{where}: {shown!r} is not a Kubernetes object")
-        yield Document(where, content)
 
 
 def _check_kind(document: Document) -> None:

@@ -12,7 +12,7 @@ from modelexport.cli.selection import add_arguments, add_store_arguments, open_s
 from modelexport.client.reports import read_report, report_uris_of
 from modelexport.local.page import read_targets, write_page
 from modelexport.published import choose, of_cluster
-from modelexport.report_page import Target
+from modelexport.report_page.target import Target
 
 EPILOG = """examples:
   modelexport report shapes --namespace team

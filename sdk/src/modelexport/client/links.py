@@ -66,7 +66,8 @@ class Signer:
         """
         selector = f"{names.EXPORT_UID_LABEL}={self.export['metadata']['uid']},{names.FORMAT_LABEL}"
         job = next((job for job in self.cluster.list_jobs(selector) if is_job_of(job, self.export)), None)
-        environment = _plain_environment(job) if job else {}
+        entries = job["spec"]["template"]["spec"]["containers"][0].get("env") or () if job else ()
+        environment = {entry["name"]: unescape(entry["value"]) for entry in entries if "value" in entry}
         endpoint = self.endpoint or environment.get(names.STORE_ENV)
         if endpoint and not re.fullmatch(ENDPOINT_PATTERN, endpoint):
             raise BadInput(f"{endpoint!r} is not the URL of a store; {SET_ENDPOINT}, for example http://127.0.0.1:9000")
@@ -150,29 +151,22 @@ def signing_pod(export: Body, job: Body, uris: Sequence[str], endpoint: str) -> 
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": POD_SECURITY,
-            "containers": [_signing_container(container, environment)],
+            "containers": [
+                {
+                    "name": "converter",
+                    "image": container["image"],
+                    "imagePullPolicy": container.get("imagePullPolicy", "IfNotPresent"),
+                    "args": [names.PRESIGN],
+                    "env": environment,
+                    "resources": RESOURCES,
+                    "securityContext": CONTAINER_SECURITY,
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [{"name": "work", "mountPath": WORK_DIR}],
+                }
+            ],
             "volumes": [{"name": "work", "emptyDir": {"sizeLimit": "64Mi"}}],
         },
     }
-
-
-def _signing_container(container: Body, environment: Sequence[Body]) -> Body:
-    return {
-        "name": "converter",
-        "image": container["image"],
-        "imagePullPolicy": container.get("imagePullPolicy", "IfNotPresent"),
-        "args": [names.PRESIGN],
-        "env": environment,
-        "resources": RESOURCES,
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": "work", "mountPath": WORK_DIR}],
-    }
-
-
-def _plain_environment(job: Body) -> Mapping[str, str]:
-    container = job["spec"]["template"]["spec"]["containers"][0]
-    return {entry["name"]: unescape(entry["value"]) for entry in container.get("env") or () if "value" in entry}
 
 
 def _explain_status(status: Body) -> str:

@@ -8,7 +8,7 @@ from modelexport.api.reasons import Fault, Reason
 from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
-from modelexport.matrix.measured import FullSize, last_run
+from modelexport.matrix.measured import last_run
 from modelexport.matrix.options import CONFLICTS, OPTIONS, refused_by
 from modelexport.matrix.support import (
     ARCHITECTURES,
@@ -114,14 +114,13 @@ def _describe(row: Architecture) -> str:
     words = [f"{row.task.capitalize()}." if row.task is not Task.UNKNOWN else "Any program; measured on a classifier."]
     trained = {numbers.trained.input_size for numbers in known if numbers.trained}
     words += [f"Trained at {height} x {width} pixels." for height, width in sorted(trained)]
-    full_size = {_full_size(numbers.full_size) for numbers in known if numbers.full_size}
+    full_size = set()
+    for measured in (numbers.full_size for numbers in known if numbers.full_size):
+        variant = f", variant {measured.variant}" if measured.variant else ""
+        random_weights = ", with random weights" if measured.random_weights else ""
+        height, width = measured.input_size
+        full_size.add(f"Full-size at {height} x {width} pixels{variant}{random_weights}.")
     return " ".join((*words, *sorted(full_size)))
-
-
-def _full_size(known: FullSize) -> str:
-    variant = f", variant {known.variant}" if known.variant else ""
-    random_weights = ", with random weights" if known.random_weights else ""
-    return f"Full-size at {known.input_size[0]} x {known.input_size[1]} pixels{variant}{random_weights}."
 
 
 def render_options() -> str:

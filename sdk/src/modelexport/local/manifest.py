@@ -1,6 +1,6 @@
 """Writes the ModelExport of a draft as YAML with comments, for ``modelexport init`` and for the cluster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -8,11 +8,15 @@ import yaml
 from modelexport.api.body import export_body
 from modelexport.api.quantization import FLOAT_LAYER_TARGETS, Effort, Quantization
 from modelexport.local.draft import Draft
-from modelexport.matrix.options import Options
-from modelexport.matrix.support import ARCHITECTURES, Target, lookup
+from modelexport.matrix.support import ARCHITECTURES, lookup
 
 WIDTH = 1000
 """Characters of a line; a comment follows the value, so no value is folded."""
+OPTIONS_EXAMPLE = (
+    "    # - {format: ONNX, precision: FP32, name: camera, options: {layout: NHWC, inputType: uint8}}"
+    "  # options say how a file takes images: docs/options.md"
+)
+"""Shows what options look like, unless a target has some already."""
 
 
 def write_manifest(draft: Draft) -> str:
@@ -20,6 +24,8 @@ def write_manifest(draft: Draft) -> str:
     export = draft.export
     body = export_body(export)
     spec = body["spec"]
+    cells = [lookup(draft.identified.architecture, target) for target in export.targets]
+    recipes = [cell.recipe(calibrated=export.calibration is not None) for cell in cells]
     lines = [
         f"# {draft.identified.describe()}",
         "# modelexport validate FILE checks this file, modelexport run FILE exports it on this machine, and",
@@ -34,11 +40,8 @@ def write_manifest(draft: Draft) -> str:
         *_reference("checkpoint", spec["model"]["checkpoint"], 4),
         *_parameters(draft, spec["model"].get("parameters", {})),
         "  targets:" + ("" if draft.chosen else "  # modelexport matrix lists what else there is"),
-        *(
-            f"    - {_flow(entry)}{_about(draft, target)}"
-            for entry, target in zip(spec["targets"], export.targets, strict=True)
-        ),
-        *_options(export.options),
+        *(f"    - {_flow(entry)}  # {recipe}" for entry, recipe in zip(spec["targets"], recipes, strict=True)),
+        *([] if export.options else [OPTIONS_EXAMPLE]),
         *_calibration(spec.get("calibration")),
         *_evaluation(spec.get("evaluation")),
         *_quantization(draft, spec.get("quantization")),
@@ -68,18 +71,6 @@ def _parameters(draft: Draft, parameters: dict[str, Any]) -> Iterator[str]:
         multiples = f", in multiples of {stride}" if stride > 1 else ""
         yield "    # parameters:"
         yield f"    #   inputSize: [{height}, {width}]  # height and width in pixels{multiples}"
-
-
-def _about(draft: Draft, target: Target) -> str:
-    cell = lookup(draft.identified.architecture, target)
-    return f"  # {cell.recipe(calibrated=draft.export.calibration is not None)}"
-
-
-def _options(given: Mapping[Target, Options]) -> Iterator[str]:
-    """Yield what options look like, unless a target has some already."""
-    if not given:
-        target = "{format: ONNX, precision: FP32, name: camera, options: {layout: NHWC, inputType: uint8}}"
-        yield f"    # - {target}  # options say how a file takes images: docs/options.md"
 
 
 def _calibration(calibration: dict[str, Any] | None) -> Iterator[str]:

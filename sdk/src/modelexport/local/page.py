@@ -7,7 +7,8 @@ from typing import Any
 from modelexport.errors import BadInput
 from modelexport.local.conversions import Conversion
 from modelexport.published import Published, path_of, read_report_file
-from modelexport.report_page import Target, read_target, render
+from modelexport.report_page.page import render
+from modelexport.report_page.target import Target, read_target
 
 
 def write_page(path: Path, name: str, targets: Sequence[Target]) -> None:

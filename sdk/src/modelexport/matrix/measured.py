@@ -136,32 +136,30 @@ def last_run() -> Measured:
 
 def _numbers(cell: Mapping[str, Any]) -> Numbers:
     small, full = cell.get("trained", {}), cell.get("fullSize", {})
-    trained = None
+    trained = full_size = None
     if small and "failed" not in small:
         height, width = small["inputSize"]
         trained = Trained(
             small["scheme"], (height, width), small["accuracy"], small["agreement"], small.get("fidelity")
         )
+    if full and "failed" not in full:
+        height, width = full["inputSize"]
+        full_size = FullSize(
+            recipe=full["scheme"],
+            input_size=(height, width),
+            agreement=full["agreement"],
+            size_bytes=full["sizeBytes"],
+            seconds=full["seconds"],
+            stages=full["stages"],
+            peak_mib=full["peakMiB"],
+            latency_ms=full["latencyMs"],
+            cores=full["cores"],
+            variant=full.get("variant"),
+            random_weights=full.get("randomWeights", False),
+        )
     return Numbers(
         trained=trained,
-        full_size=_full_size(full) if full and "failed" not in full else None,
+        full_size=full_size,
         failures=tuple(part["failed"] for part in (small, full) if "failed" in part),
         run=run_of(cell),
-    )
-
-
-def _full_size(part: Mapping[str, Any]) -> FullSize:
-    height, width = part["inputSize"]
-    return FullSize(
-        recipe=part["scheme"],
-        input_size=(height, width),
-        agreement=part["agreement"],
-        size_bytes=part["sizeBytes"],
-        seconds=part["seconds"],
-        stages=part["stages"],
-        peak_mib=part["peakMiB"],
-        latency_ms=part["latencyMs"],
-        cores=part["cores"],
-        variant=part.get("variant"),
-        random_weights=part.get("madeUp", False),
     )

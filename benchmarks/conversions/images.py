@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from modelexport.matrix.support import Task
 
 GREY = (114, 114, 114)
-DATA = Path(__file__).parents[1] / "testdata/models/data"
+DATA = Path(__file__).parents[2] / "testdata/models/data"
 Fit = Callable[[Image.Image], Image.Image]
 
 

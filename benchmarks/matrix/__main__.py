@@ -29,11 +29,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.exports import build_export
-from benchmarks.full_size import SAMPLES, MatrixInputs, prepare
-from benchmarks.machine import REPOSITORY, describe_machine
-from benchmarks.measured_process import MeasuredProcess, run_measured
-from benchmarks.result_store import PARTS, ResultStore
+from benchmarks.conversions.exports import build_export
+from benchmarks.matrix.full_size import SAMPLES, MatrixInputs, prepare
+from benchmarks.matrix.result_store import PARTS, ResultStore
+from benchmarks.measuring.machine import REPOSITORY, describe_machine
+from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 from modelexport.matrix.measured import FILE
 from modelexport.matrix.support import Cell, cells
 from modelexport_converter.publishing.report import tool_versions
@@ -152,9 +152,9 @@ def measure_full_size(workspace: MatrixWorkspace, cell: Cell) -> dict[str, Any]:
         RuntimeError: why nothing was published.
     """
     described, artifact = convert(workspace, cell, SAMPLES["fullSize"])
-    latency = run_python(workspace, "-m", "benchmarks.latency", artifact).json_output["median_ms"]
+    latency = run_python(workspace, "-m", "benchmarks.conversions.latency", artifact).json_output["median_ms"]
     artifact.unlink()  # not read again, and all of them together have 6 GB
-    about = {"madeUp": cell.architecture.name in untrained.NETWORKS, "cores": workspace.cores_each}
+    about = {"randomWeights": cell.architecture.name in untrained.NETWORKS, "cores": workspace.cores_each}
     return {**described, "latencyMs": latency, **about}
 
 
@@ -166,7 +166,7 @@ def measure_accuracy(workspace: MatrixWorkspace, architecture: str, *artifact: o
     """
     checkpoint = workspace.store / "checkpoints" / workspace.inputs[architecture].checkpoint
     found: dict[str, float] = run_python(
-        workspace, "-m", "benchmarks.accuracy", architecture, checkpoint, *artifact
+        workspace, "-m", "benchmarks.conversions.accuracy", architecture, checkpoint, *artifact
     ).json_output
     return found
 

@@ -1,11 +1,11 @@
-"""Writes the part of the page about thousands of exports, from the results of ``scale``, and its plot."""
+"""Writes the part of the page about thousands of exports, from the results of ``operator.scale``, and its plot."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import JOBS_EACH
-from benchmarks.tables import number, table, verdict
+from benchmarks.operator.contenders import JOBS_EACH
+from benchmarks.pages.tables import number, table, verdict
 
 Result = Mapping[str, Any]
 

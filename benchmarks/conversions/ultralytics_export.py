@@ -1,6 +1,6 @@
 """Exports one model by ultralytics' own exporter.
 
-    python -m benchmarks.ultralytics_export CHECKPOINT FORMAT SIZE PRECISION DATA
+    python -m benchmarks.conversions.ultralytics_export CHECKPOINT FORMAT SIZE PRECISION DATA
 
 PRECISION is 32, 16 or 8; DATA names the calibration images. Prints the size of the file in bytes, or the reason of a
 refusal, as JSON.

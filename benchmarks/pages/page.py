@@ -5,12 +5,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells_page import cells_page
-from benchmarks.operator_page import operator_page
+from benchmarks.pages.cells import cells_page
+from benchmarks.pages.operator import operator_page
+from benchmarks.pages.scale import draw_scale, scale_page
+from benchmarks.pages.tables import table
+from benchmarks.pages.watches import watch_page
 from benchmarks.results import CELLS, OPERATOR, PAGE, SCALE, SCALE_PLOT, WATCHES, read_results
-from benchmarks.scale_page import draw_scale, scale_page
-from benchmarks.tables import table
-from benchmarks.watch_page import watch_page
 
 INTRODUCTION = """# Benchmarks
 

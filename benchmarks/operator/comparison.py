@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client import Client
-from benchmarks.contenders import CONTENDERS, JOBS_EACH, JOBS_PATH, Contender
-from benchmarks.jobset import install_jobset, jobset_version
-from benchmarks.machine import describe_load
-from benchmarks.processes import cpu_seconds, cpu_seconds_of_children, peak_mib
-from benchmarks.scale_plane import start_scale_plane
+from benchmarks.measuring.machine import describe_load
+from benchmarks.measuring.processes import cpu_seconds, cpu_seconds_of_children, peak_mib
+from benchmarks.operator.client import Client
+from benchmarks.operator.contenders import CONTENDERS, JOBS_EACH, JOBS_PATH, Contender
+from benchmarks.operator.jobset import install_jobset, jobset_version
+from benchmarks.operator.scale_plane import start_scale_plane
 from testplane.control_plane import ControlPlane
 
 TIME_LIMIT_SECONDS = 600

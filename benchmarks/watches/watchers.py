@@ -1,4 +1,4 @@
-"""Watches Jobs and Pods in one of three ways: ``python -m benchmarks.watchers own|handlers|indices``.
+"""Watches Jobs and Pods in one of three ways: ``python -m benchmarks.watches.watchers own|handlers|indices``.
 
 The process prints ``ready`` when it has connected, and answers each line of its standard input with a line of JSON:
 ``go`` starts watching, ``count`` returns the number of handled events, ``state`` the known versions of all objects.

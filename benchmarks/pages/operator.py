@@ -1,10 +1,10 @@
-"""Writes the part of the page about the operator, from the results of ``operator_scale``."""
+"""Writes the part of the page about the operator, from the results of ``operator.comparison``."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.tables import number, table, verdict
+from benchmarks.pages.tables import number, table, verdict
 
 LEAST_OF_JOBSET = 1.5
 LEAST_OF_PLAIN = 0.9

@@ -17,14 +17,14 @@ from typing import Any
 
 import yaml
 
-from benchmarks.exports import build_export
-from benchmarks.images import write_mosaics
-from benchmarks.machine import describe_load, describe_machine
-from benchmarks.measured_process import MeasuredProcess, run_measured
+from benchmarks.conversions.exports import build_export
+from benchmarks.conversions.images import write_mosaics
+from benchmarks.measuring.machine import describe_load, describe_machine
+from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 from benchmarks.results import CELLS, read_results, write_results
 from modelexport.matrix.support import ARCHITECTURES, TARGETS, Cell, Format, Precision, Target, Task, cells
 
-MODELS = Path(__file__).parents[1] / "testdata/models"
+MODELS = Path(__file__).parents[2] / "testdata/models"
 WEIGHTS = {
     "YOLOv8": "yolov8n.pt",
     "YOLOv8-SEG": "yolov8n-seg.pt",
@@ -80,7 +80,7 @@ def _measure(workspace: CellsWorkspace, cell: Cell) -> dict[str, Any]:
         ours = _read_report(workspace, record)
         artifact = workspace.store / record["artifact"]["uri"].removeprefix("s3://")
         ours["latency"] = run_measured(
-            [sys.executable, "-m", "benchmarks.latency", str(artifact)], workspace.folder
+            [sys.executable, "-m", "benchmarks.conversions.latency", str(artifact)], workspace.folder
         ).json_output
     else:
         ours = {"failed": f"{record['reason']}: {record['message']}"}
@@ -142,7 +142,9 @@ def _export_by_ultralytics(workspace: CellsWorkspace, cell: Cell) -> dict[str, A
         arguments = [str(checkpoint), *options, ULTRALYTICS_PRECISIONS[cell.target.precision], data]
         environment = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(workspace.folder)}
         process = run_measured(
-            [sys.executable, "-m", "benchmarks.ultralytics_export", *arguments], workspace.folder, environment
+            [sys.executable, "-m", "benchmarks.conversions.ultralytics_export", *arguments],
+            workspace.folder,
+            environment,
         )
     return {**_cost(process), **_export_result_of(process)}
 

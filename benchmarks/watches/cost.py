@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fake_api import Body, FakeApi, pod_of, serve
-from benchmarks.machine import describe_load
-from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
-from benchmarks.watch_page import WAYS
+from benchmarks.measuring.machine import describe_load
+from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.operator.fake_api import Body, FakeApi, pod_of, serve
+from benchmarks.pages.watches import WAYS
 from modelexport import names
 from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.conversion_job import output_of
@@ -93,7 +93,7 @@ async def _measure(way: str, jobs: int, with_faults: bool) -> dict[str, Any]:
 
 
 class WatcherProcess:
-    """One contender as a process; ``benchmarks.watchers`` is its program."""
+    """One contender as a process; ``benchmarks.watches.watchers`` is its program."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
@@ -131,7 +131,7 @@ async def _watcher(way: str, kubeconfig: Path) -> AsyncIterator[WatcherProcess]:
     pipe = asyncio.subprocess.PIPE
     with (kubeconfig.parent / "errors").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.watchers", way,
+            sys.executable, "-m", "benchmarks.watches.watchers", way,
             stdin=pipe, stdout=pipe, stderr=errors, env=environment, limit=1 << 26,
         )  # fmt: skip
         watcher = WatcherProcess(process)

@@ -17,12 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client import Client
-from benchmarks.contenders import JOBS_EACH, JOBS_PATH, ModelExports
-from benchmarks.machine import describe_load
-from benchmarks.operator_scale import EventTimes
-from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
-from benchmarks.scale_plane import NAMESPACE, start_scale_plane
+from benchmarks.measuring.machine import describe_load
+from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.operator.client import Client
+from benchmarks.operator.comparison import EventTimes
+from benchmarks.operator.contenders import JOBS_EACH, JOBS_PATH, ModelExports
+from benchmarks.operator.scale_plane import NAMESPACE, start_scale_plane
 from testplane.api import CLASSES, JOBS, PODS, Api
 from testplane.control_plane import ControlPlane, wait_until
 from testplane.installation import install_definitions

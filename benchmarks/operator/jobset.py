@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.client import is_answering
-from benchmarks.scale_plane import NAMESPACE, wait_until_served
+from benchmarks.operator.client import is_answering
+from benchmarks.operator.scale_plane import NAMESPACE, wait_until_served
 from testcluster.layout import CACHE, digest_of
 from testcluster.ports import free_port
 from testcluster.shell import run, say

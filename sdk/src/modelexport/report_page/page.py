@@ -7,169 +7,20 @@ attribute is escaped where it is written, and its policy (CSP) forbids scripts, 
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from modelexport import untrusted
-from modelexport.api.quantization import MOST_FLOAT_LAYERS
-from modelexport.api.result import Accuracy, Verification
 from modelexport.matrix.support import BACKENDS
-from modelexport.published import Published
+from modelexport.report_page.target import GRID, Answer, Sample, Target
 from modelexport.version import __version__
 
 MIB = 1 << 20
-MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
-IMAGE_LIMIT, NAME_LIMIT, LAYER_LIMIT, GRID = 1 << 17, 60, 256, 64
-MOST_CLASSES, SHOWN_CLASSES = 20_000, 20
-"""Classes that a report may have, and rows of the table of classes: those that lose most."""
-STYLE = (Path(__file__).with_name("report_page.css")).read_text(encoding="utf-8")
+SHOWN_CLASSES = 20
+"""Rows of the table of classes: those that lose most."""
+STYLE = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
 _BAR_HEIGHT, _LETTER_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 7.5, 260, 90
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer in a sample: see ``modelexport_converter.verification.samples``."""
-
-    label: int
-    score: float
-    same: bool
-    box: Sequence[float]
-    keypoints: Sequence[float]
-    runs: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image as a JPEG in base64, the (height, width) of the input, and the answers of model and file."""
-
-    image: str
-    size: tuple[int, int]
-    model: Sequence[Answer]
-    file: Sequence[Answer]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One target and what the page shows of its report; a target without a report has its state only.
-
-    ``latency`` is the median of seconds per image in the runtime of the file. ``classes`` has the accuracy of the
-    original and of the file by class.
-    """
-
-    published: Published
-    class_names: Sequence[str] = ()
-    samples: Sequence[Sample] = ()
-    seconds: float | None = None
-    peak_mib: int | None = None
-    versions: Mapping[str, str] | None = None
-    facts: Mapping[str, str] | None = None
-    float_layers: Sequence[str] = ()
-    float_layer_shares: Sequence[float] = ()
-    latency: float | None = None
-    classes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-def read_target(published: Published, report: Mapping[str, Any]) -> Target:
-    """Read what the page shows of a report; parts that earlier versions did not write are left out.
-
-    Raises:
-        ValueError: a part is not of its type or exceeds its limit.
-    """
-    model, request = (untrusted.record(report.get(key, {}), key) for key in ("model", "request"))
-    seconds, peak = untrusted.record(report.get("seconds", {}), "seconds").get("total"), report.get("peakMemoryMiB")
-    sources, source = (
-        untrusted.record(value or {}, "sources") for value in (report.get("sources"), request.get("model"))
-    )
-    checkpoint = untrusted.record(source.get("checkpoint", {}), "request.model.checkpoint")
-    facts = {
-        "architecture": source.get("architecture"),
-        "checkpoint": checkpoint.get("uri"),
-        "SHA-256 of the checkpoint": sources.get("checkpoint"),
-        "SHA-256 of the images": sources.get("calibration"),
-        "weights": model.get("weights"),
-    }
-    versions = untrusted.record(report.get("versions", {}), "versions")
-    return Target(
-        published,
-        class_names=untrusted.texts(model.get("classNames", []), "model.classNames", 100_000, NAME_LIMIT),
-        samples=[_read_sample(value) for value in _list(report.get("samples", []), "samples", MOST_SAMPLES)],
-        seconds=None if seconds is None else untrusted.number(seconds, "seconds.total", 1e7),
-        peak_mib=None if peak is None else untrusted.whole(peak, "peakMemoryMiB"),
-        versions={_text(name): _text(value) for name, value in list(versions.items())[:64]},
-        facts={name: _text(value) for name, value in facts.items() if value is not None},
-        float_layers=untrusted.texts(report.get("floatLayers", []), "floatLayers", MOST_FLOAT_LAYERS, LAYER_LIMIT),
-        float_layer_shares=[
-            untrusted.number(share, "floatLayerShares", 1)
-            for share in _list(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
-        ],
-        latency=_read_latency(report.get("latency")),
-        classes=_read_classes(report.get("evaluation", {})),
-    )
-
-
-def _read_latency(value: Any) -> float | None:
-    if value is None:
-        return None
-    return untrusted.number(untrusted.record(value, "latency").get("seconds"), "latency.seconds", 1e7)
-
-
-def _read_classes(value: Any) -> Mapping[str, tuple[float, float]]:
-    found = untrusted.record(untrusted.record(value, "evaluation").get("classes", {}), "evaluation.classes")
-    if len(found) > MOST_CLASSES:
-        raise ValueError(f"evaluation.classes has more than {MOST_CLASSES:,} classes")
-    numbers = ((name, untrusted.record(entry, "evaluation.classes")) for name, entry in found.items())
-    return {
-        untrusted.text(name, "a class", NAME_LIMIT): (
-            untrusted.number(entry.get("original"), "evaluation.classes.original", 1),
-            untrusted.number(entry.get("value"), "evaluation.classes.value", 1),
-        )
-        for name, entry in numbers
-    }
-
-
-def _text(value: Any) -> str:
-    return untrusted.text(value, "a text", 512)
-
-
-def _list(value: Any, name: str, limit: int) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) > limit:
-        raise ValueError(f"{name} is not a list of at most {limit} items")
-    return value
-
-
-def _read_sample(value: Any) -> Sample:
-    fields = untrusted.record(value, "samples")
-    height, width = (untrusted.whole(side, "samples.size", 1 << 16) for side in _list(fields.get("size"), "size", 2))
-    image = fields.get("image")
-    if not isinstance(image, str) or len(image) > IMAGE_LIMIT:
-        raise ValueError(f"samples.image is not a text of at most {IMAGE_LIMIT} characters")
-    base64.b64decode(image, validate=True)
-    model, file = (_read_answers(fields.get(side), side) for side in ("model", "file"))
-    return Sample(image, (max(1, height), max(1, width)), model, file)
-
-
-def _read_answers(value: Any, name: str) -> Sequence[Answer]:
-    def numbers(value: Any, key: str, limit: int) -> Sequence[float]:
-        return [untrusted.number(number, key, 1 << 20) for number in _list(value, key, limit)]
-
-    records = [untrusted.record(item, name) for item in _list(value, name, MOST_ANSWERS)]
-    return [
-        Answer(
-            label=untrusted.whole(item.get("label"), f"{name}.label"),
-            score=untrusted.number(item.get("score"), f"{name}.score", 1),
-            same=untrusted.flag(item.get("same"), f"{name}.same"),
-            box=numbers(item.get("box"), f"{name}.box", 4),
-            keypoints=numbers(item.get("keypoints"), f"{name}.keypoints", 2048),
-            runs=[
-                untrusted.whole(n, f"{name}.runs", GRID) for n in _list(item.get("runs"), f"{name}.runs", MOST_NUMBERS)
-            ],
-        )
-        for item in records
-    ]
 
 
 def render(name: str, targets: Sequence[Target]) -> str:
@@ -184,13 +35,16 @@ def render(name: str, targets: Sequence[Target]) -> str:
     SubElement(head, "style").text = STYLE
     main = SubElement(body, "main")
     _add(main, "h1", name)
-    _add_facts(main, targets)
+    _add_terms(main, next((target.facts for target in targets if target.facts), {}))
     _add_table(main, targets)
     _add_plots(main, targets)
     _add_classes(main, targets)
     for target in targets:
         _add_target(main, target)
-    _add_versions(main, targets)
+    if versions := next((target.versions for target in targets if target.versions), None):
+        details = SubElement(main, "details")
+        _add(details, "summary", "Versions")
+        _add_terms(details, versions)
     _add(main, "footer", f"Written by modelexport {__version__}.")
     return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
 
@@ -201,10 +55,9 @@ def _add(parent: Element, tag: str, text: str = "", **attributes: str) -> Elemen
     return element
 
 
-def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
-    known = next((target.facts for target in targets if target.facts), {})
+def _add_terms(parent: Element, values: Mapping[str, str]) -> None:
     listed = SubElement(parent, "dl")
-    for name, value in known.items():
+    for name, value in values.items():
         _add(listed, "dt", name)
         _add(listed, "dd", value)
 
@@ -212,27 +65,21 @@ def _add_facts(parent: Element, targets: Sequence[Target]) -> None:
 _COLUMNS: Mapping[str, Callable[[Target], str | None]] = {
     "State": lambda target: target.published.state,
     "Recipe": lambda target: target.published.recipe,
-    "Accuracy": lambda target: _show_accuracy(target.published.accuracy),
-    "Fidelity": lambda target: _show_fidelity(target.published.verification),
-    "Agreement": lambda target: _show_agreement(target.published.verification),
+    "Accuracy": lambda target: f"{found.value} (drop {found.drop})" if (found := target.published.accuracy) else None,
+    "Fidelity": lambda target: (
+        f"{proof.fidelity.metric} {proof.fidelity.value}"
+        if (proof := target.published.verification) and proof.fidelity
+        else None
+    ),
+    "Agreement": lambda target: (
+        f"{proof.value} ≥ {proof.threshold}" if (proof := target.published.verification) else None
+    ),
     "MiB": lambda target: f"{target.published.artifact.size_bytes / MIB:.2f}" if target.published.artifact else None,
     "ms": lambda target: None if target.latency is None else f"{target.latency * 1000:.1f}",
     "Seconds": lambda target: None if target.seconds is None else f"{target.seconds:.1f}",
     "Peak MiB": lambda target: None if target.peak_mib is None else str(target.peak_mib),
 }
 """The columns of the table of targets; one that is empty for all of them is left out."""
-
-
-def _show_accuracy(found: Accuracy | None) -> str | None:
-    return f"{found.value} (drop {found.drop})" if found else None
-
-
-def _show_fidelity(found: Verification | None) -> str | None:
-    return f"{found.fidelity.metric} {found.fidelity.value}" if found and found.fidelity else None
-
-
-def _show_agreement(found: Verification | None) -> str | None:
-    return f"{found.value} ≥ {found.threshold}" if found else None
 
 
 def _add_table(parent: Element, targets: Sequence[Target]) -> None:
@@ -330,16 +177,12 @@ def _add_classes(parent: Element, targets: Sequence[Target]) -> None:
     words = "Accuracy by class, and in parentheses the difference to the original. The largest loss comes first."
     _add(section, "p", f"{words}{hidden}")
     originals = {name: before for target in reversed(measured) for name, (before, _) in target.classes.items()}
-    rows = (
-        (name, f"{originals[name]:.4f}", *(_describe_class(target.classes.get(name)) for target in measured))
-        for name in shown
-    )
+    rows = []
+    for name in shown:
+        numbers = [target.classes.get(name) for target in measured]
+        cells = [f"{both[1]:.4f} ({both[1] - both[0]:+.4f})" if both else "-" for both in numbers]
+        rows.append((name, f"{originals[name]:.4f}", *cells))
     _add_rows(section, ("Class", "Original", *(target.published.target for target in measured)), rows)
-
-
-def _describe_class(numbers: tuple[float, float] | None) -> str:
-    """Return the accuracy of a file and its difference to the original: ``0.8123 (-0.0100)``."""
-    return f"{numbers[1]:.4f} ({numbers[1] - numbers[0]:+.4f})" if numbers else "-"
 
 
 def _add_target(parent: Element, target: Target) -> None:
@@ -452,15 +295,3 @@ def _middle(runs: Sequence[int], height: float, width: float) -> tuple[float, fl
     """Return the start of the longest run, where a name has the most room."""
     row, column, length = max(zip(runs[::3], runs[1::3], runs[2::3], strict=False), key=lambda run: run[2])
     return (column + length / 4) * width, (row + 1) * height
-
-
-def _add_versions(parent: Element, targets: Sequence[Target]) -> None:
-    known = next((target.versions for target in targets if target.versions), None)
-    if not known:
-        return
-    details = SubElement(parent, "details")
-    _add(details, "summary", "Versions")
-    listed = SubElement(details, "dl")
-    for name, version in known.items():
-        _add(listed, "dt", name)
-        _add(listed, "dd", version)

@@ -1,9 +1,9 @@
-"""Writes the part of the page about conversions, from the results of ``cells``."""
+"""Writes the part of the page about conversions, from the results of ``conversions.cells``."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.tables import number, share, table, verdict
+from benchmarks.pages.tables import number, share, table, verdict
 from modelexport.matrix.support import cells
 
 MIB = 1 << 20

@@ -1,10 +1,10 @@
-"""Writes the part of the page about watches from the results of ``watch_cost``."""
+"""Writes the part of the page about watches from the results of ``watches.cost``."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.tables import number, table
+from benchmarks.pages.tables import number, table
 
 Result = Mapping[str, Any]
 WAYS = {"own": "own watch and cache", "handlers": "kopf's handlers, own cache", "indices": "kopf's indices"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.client import is_answering
+from benchmarks.operator.client import is_answering
 from testcluster.layout import tool
 from testplane.control_plane import ControlPlane, run_process, start_control_plane, wait_until
 

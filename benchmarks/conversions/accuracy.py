@@ -1,6 +1,6 @@
 """Measures task accuracy on the evaluation images, of a model or of a file made from it.
 
-    python -m benchmarks.accuracy ARCHITECTURE CHECKPOINT [ARTIFACT FORMAT]
+    python -m benchmarks.conversions.accuracy ARCHITECTURE CHECKPOINT [ARTIFACT FORMAT]
 
 Prints measures by name as JSON.
 """

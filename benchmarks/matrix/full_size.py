@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.accuracy import trained_model
-from benchmarks.images import GREY, Fit, write_mosaics
+from benchmarks.conversions.accuracy import trained_model
+from benchmarks.conversions.images import GREY, Fit, write_mosaics
 from modelexport.matrix.support import ARCHITECTURES
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT

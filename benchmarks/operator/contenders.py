@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from benchmarks.jobset import JOBSETS, run_jobset
-from benchmarks.scale_plane import NAMESPACE, wait_until_served
+from benchmarks.operator.jobset import JOBSETS, run_jobset
+from benchmarks.operator.scale_plane import NAMESPACE, wait_until_served
 from modelexport.matrix.support import TARGETS
 from testplane.api import CLASSES, EXPORTS, JOBS, Api
 from testplane.control_plane import ControlPlane

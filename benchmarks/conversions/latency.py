@@ -1,4 +1,4 @@
-"""Measures how long one run of a produced file takes, on one thread: ``python -m benchmarks.latency FILE``.
+"""Measures how long one run of a produced file takes, on one thread: ``python -m benchmarks.conversions.latency FILE``.
 
 LiteRT, ONNX, PyTorch and TensorFlow files run in their runtimes. A Core ML package runs in our evaluator: its time is a
 cost of verification, and says nothing about a device.

@@ -1,7 +1,7 @@
 """Measures the operator's cost per Job, compared with other versions: processor time, memory, requests.
 
-    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost [--exports 100] [--rounds 3] [SOURCES ...]
-    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator_cost --exports 0 --finished 1000 [SOURCES ...]
+    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator.cost [--exports 100] [--rounds 3] [SOURCES ...]
+    PYTHONPATH=hack .venv/bin/python -m benchmarks.operator.cost --exports 0 --finished 1000 [SOURCES ...]
 
 The second form measures the start of a process that finds so many finished exports of nine targets.
 Each of the SOURCES is the PYTHONPATH of an operator of some commit (``sdk/src:operator/src``). The runs are interleaved
@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fake_api import FakeApi, pod_of, serve
-from benchmarks.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.operator.fake_api import FakeApi, pod_of, serve
 from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.conversion_job import output_of
 from modelexport_operator.reconcile.reconcile import sync

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelexport_converter.publishing.report import tool_versions
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def describe_machine() -> dict[str, str]:

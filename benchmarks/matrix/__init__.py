@@ -1,0 +1,1 @@
+"""Measures every cell of the support matrix: ``make matrix``."""

@@ -1,0 +1,1 @@
+"""What measurements share: the machine, and the time and memory of processes."""
