@@ -31,7 +31,8 @@ def main() -> None:
         measured = measure_operator(options.rounds, options.objects)
         write_results(OPERATOR, {"machine": describe_machine(), **measured})
     if options.what in ("scale", "all"):
-        write_results(SCALE, {"machine": describe_machine(), **measure_scale(options.steps)})
+        machine = describe_machine()
+        measure_scale(lambda measured: write_results(SCALE, {"machine": machine, **measured}), options.steps)
     if options.what in ("kopf", "all"):
         write_results(WATCHES, {"machine": describe_machine(), **measure_watches(options.jobs, options.rounds)})
     if options.what in ("cells", "all"):

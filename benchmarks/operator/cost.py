@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.operator.contenders import JOBS_EACH, NINE
 from benchmarks.operator.fake_api import FakeApi, pod_of, serve
-from modelexport.matrix.support import TARGETS
 from modelexport_operator.jobs.conversion_job import output_of
 from modelexport_operator.reconcile.reconcile import sync
 from modelexport_operator.reconcile.snapshot import Snapshot
@@ -37,7 +37,6 @@ from testplane.objects import (
 from testplane.process import SOURCES, Operator
 
 TIME_LIMIT_SECONDS = 900
-NINE = [str(target) for target in TARGETS if target.format in ("LiteRT", "ONNX", "CoreML")]
 LONG_AGO = "2026-01-02T03:04:05Z"
 
 
@@ -73,13 +72,13 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
 async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str, Any]:
     before, begin, rss = cpu_seconds(pid), time.monotonic(), rss_mib(pid)
     for index in range(options.exports):
-        api.put("modelexports", make_export(*map(str, TARGETS), name=f"export-{index}", uid=f"uid-of-{index}"))
+        api.put("modelexports", make_export(*map(str, NINE), name=f"export-{index}", uid=f"uid-of-{index}"))
     end = begin + TIME_LIMIT_SECONDS
     while _finished(api) < options.exports and time.monotonic() < end:
         await asyncio.sleep(0.2)
     seconds = time.monotonic() - begin
     await asyncio.sleep(2)  # the last events
-    jobs = options.exports * len(TARGETS)
+    jobs = options.exports * JOBS_EACH
     found = {
         "finished": _finished(api),
         "seconds": round(seconds, 1),
@@ -103,7 +102,9 @@ async def _run(api: FakeApi, pid: int, options: argparse.Namespace) -> dict[str,
 
 def put_finished(api: FakeApi, index: int) -> None:
     """Store an export of nine targets that has ended, with its Jobs and Pods."""
-    export = api.put("modelexports", make_export(*NINE, name=f"finished-{index}", uid=f"uid-of-finished-{index}"))
+    export = api.put(
+        "modelexports", make_export(*map(str, NINE), name=f"finished-{index}", uid=f"uid-of-finished-{index}")
+    )
     jobs = [api.put("jobs", {**job, "status": complete(LONG_AGO)}) for job in build_all(export, make_class()).values()]
     pods = [api.put("pods", _end(pod_of(job), job)) for job in jobs]
     status = sync(Snapshot(export, jobs, pods, [make_class()]), datetime.fromisoformat(LONG_AGO)).status

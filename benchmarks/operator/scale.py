@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,16 +31,17 @@ from testplane.process import Operator
 
 STEPS = (100, 300, 1000, 3000, 5000)
 AT_ONCE = 1000
-RESTARTS_AT = (1000, 5000)
+RESTARTS_AT = (1000, 3000, 5000)
 FOREIGN = 5000
 """Jobs, and as many Pods, that are not the operator's."""
 CHURNED = 530
 """Exports deleted at the end: with their Jobs and Pods 10,000 objects."""
 IDLE_SECONDS = 130.0
 """Slightly more than two checks of the watches."""
-TIME_LIMIT_SECONDS = 3600
+TIME_LIMIT_SECONDS = 7200
 NEIGHBOURS = "neighbours"
 MODEL_EXPORTS = ModelExports()
+Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,32 @@ class Churn:
     fresh_rss_mib: float
 
 
-def measure_scale(steps: Sequence[int] = STEPS) -> dict[str, Any]:
-    """Measure everything."""
+def measure_scale(keep: Callable[[Results], None], steps: Sequence[int] = STEPS) -> None:
+    """Measure everything.
+
+    Args:
+        keep: takes the results so far after each measurement, so that an interruption loses only the last one.
+        steps: the numbers of exports at which to measure.
+    """
     with tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder, start_scale_plane(Path(folder)) as plane:
         install_definitions(plane)
         Api(plane, NAMESPACE).create(CLASSES, make_class())
         plane.kubectl("create", "namespace", NEIGHBOURS)
         operator = Operator(plane.address, plane.folder, plane.certificate)
-        return asyncio.run(_measure(plane, operator, steps))
+        asyncio.run(_measure(plane, operator, keep, steps))
 
 
-async def _measure(plane: ControlPlane, operator: Operator, steps: Sequence[int]) -> dict[str, Any]:
-    results: dict[str, list[Any]] = {"steps": [], "restarts": [], "churn": []}
+async def _measure(
+    plane: ControlPlane, operator: Operator, keep: Callable[[Results], None], steps: Sequence[int]
+) -> None:
+    results: Results = {"at_once": AT_ONCE, "foreign": 2 * FOREIGN, "jobs_each": JOBS_EACH}
+    results |= {"steps": [], "restarts": [], "churn": []}
+
+    def add(kind: str, measured: Step | Restart | Churn) -> None:
+        print(measured, flush=True)
+        results[kind].append(asdict(measured))
+        keep(results)
+
     async with Client(plane) as client, asyncio.timeout(TIME_LIMIT_SECONDS):
         await client.create_all(JOBS.format(NEIGHBOURS), map(_foreign_job, range(FOREIGN)))
         await client.create_all(PODS.format(NEIGHBOURS), map(_foreign_pod, range(FOREIGN)))
@@ -104,11 +119,10 @@ async def _measure(plane: ControlPlane, operator: Operator, steps: Sequence[int]
             async with _watching(client) as times:
                 bodies = MODEL_EXPORTS.bodies(max(steps))
                 for exports in steps:
-                    results["steps"].append(_show(await _take_step(client, operator, times, bodies, exports)))
+                    add("steps", await _take_step(client, operator, times, bodies, exports))
                     if exports in RESTARTS_AT:
-                        results["restarts"].append(_show(await _restart(operator, exports)))
-            results["churn"].append(_show(await _churn(client, operator, max(steps))))
-    return {"at_once": AT_ONCE, "foreign": 2 * FOREIGN, **results}
+                        add("restarts", await _restart(operator, exports))
+            add("churn", await _churn(client, operator, max(steps)))
 
 
 @asynccontextmanager
@@ -189,11 +203,6 @@ async def _until_ready(operator: Operator) -> None:
 def _pid(operator: Operator) -> int:
     assert operator.process is not None
     return operator.process.pid
-
-
-def _show(result: Any) -> dict[str, Any]:
-    print(result, flush=True)
-    return asdict(result)
 
 
 def _foreign_job(index: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.operator.contenders import JOBS_EACH
 from benchmarks.pages.tables import number, table, verdict
 
 Result = Mapping[str, Any]
@@ -19,9 +18,9 @@ WIDTH, HEIGHT = 8.0, 3.2
 
 INTRODUCTION = """## Thousands of exports
 
-One operator handles {exports} ModelExports of nine targets ({jobs} Jobs), at most {at_once} of them in progress, beside
-{foreign} Jobs and Pods of others, on the control plane described above. Each row covers the exports added since the
-previous row. *p50* and *p99* are from a Job's completion to the status that reports it, *CPU ms* is the operator's
+One operator handles {exports} ModelExports of {each} targets ({jobs} Jobs), at most {at_once} of them in progress,
+beside {foreign} Jobs and Pods of others, on the control plane described above. Each row covers the exports added since
+the previous row. *p50* and *p99* are from a Job's completion to the status that reports it, *CPU ms* is the operator's
 processor time per Job of the row, *RSS* its memory after it.
 
 ![Memory and processor time by exports](benchmarks/scale.svg)"""
@@ -35,10 +34,10 @@ with the remaining objects has {fresh:.0f} MiB."""
 
 def scale_page(results: Result) -> Iterator[str]:
     """Yield the paragraphs and tables."""
-    steps, restarts, [churn] = results["steps"], results["restarts"], results["churn"]
-    exports = steps[-1]["exports"]
-    about = {key: f"{value:,}" for key, value in (("exports", exports), ("jobs", exports * JOBS_EACH))}
-    yield INTRODUCTION.format(**about, at_once=f"{results['at_once']:,}", foreign=f"{results['foreign']:,}")
+    steps, restarts, churns = results["steps"], results["restarts"], results["churn"]
+    exports, each = steps[-1]["exports"], results["jobs_each"]
+    numbers = {"exports": exports, "jobs": exports * each, **{key: results[key] for key in ("at_once", "foreign")}}
+    yield INTRODUCTION.format(each=each, **{key: f"{value:,}" for key, value in numbers.items()})
     step_rows = [
         (
             f"{step['exports']:,}",
@@ -61,39 +60,43 @@ def scale_page(results: Result) -> Iterator[str]:
         for restart in restarts
     ]
     yield table(("exports", "ready s", "CPU s", "RSS MiB", "peak MiB", "idle %"), restart_rows)
-    yield CHURN.format(deleted=f"{churn['deleted']:,}", rss=churn["rss_mib"], fresh=churn["fresh_rss_mib"])
-    yield table(("Target", "Measured", "Result"), list(_targets(steps, restarts, churn)))
+    for churn in churns:
+        yield CHURN.format(deleted=f"{churn['deleted']:,}", rss=churn["rss_mib"], fresh=churn["fresh_rss_mib"])
+    yield table(("Target", "Measured", "Result"), list(_targets(steps, restarts, churns)))
 
 
-def _targets(steps: Sequence[Result], restarts: Sequence[Result], churn: Result) -> Iterator[tuple[str, str, str]]:
+def _targets(
+    steps: Sequence[Result], restarts: Sequence[Result], churns: Sequence[Result]
+) -> Iterator[tuple[str, str, str]]:
     lag = max(step["lag_p99"] for step in steps)
     peak = max(found["peak_mib"] for found in (*steps, *restarts)) * MB_PER_MIB
-    first, last = restarts[0], restarts[-1]
-    ratio = churn["rss_mib"] / churn["fresh_rss_mib"]
     yield ("p99 under 2 s", f"{lag:.2f} s", verdict(lag < MOST_LAG_SECONDS))
     yield (f"under 400 MB with {steps[-1]['exports']:,} exports", f"{peak:.0f} MB", verdict(peak < MOST_MB))
-    ready = first["ready_seconds"]
-    yield (f"ready within 20 s with {first['exports']:,}", f"{ready:.1f} s", verdict(ready <= MOST_READY_SECONDS))
-    idle = last["idle_percent"]
-    yield (f"idle under 1 % of a core with {last['exports']:,}", f"{idle:.2f} %", verdict(idle < MOST_IDLE_PERCENT))
-    yield ("after a churn within 10 % of a fresh process", f"{ratio:.2f}", verdict(ratio <= MOST_CHURN_RATIO))
+    if restarts:
+        ready, exports = restarts[0]["ready_seconds"], restarts[0]["exports"]
+        yield (f"ready within 20 s with {exports:,}", f"{ready:.1f} s", verdict(ready <= MOST_READY_SECONDS))
+        idle, exports = restarts[-1]["idle_percent"], restarts[-1]["exports"]
+        yield (f"idle under 1 % of a core with {exports:,}", f"{idle:.2f} %", verdict(idle < MOST_IDLE_PERCENT))
+    for churn in churns:
+        ratio = churn["rss_mib"] / churn["fresh_rss_mib"]
+        yield ("after a churn within 10 % of a fresh process", f"{ratio:.2f}", verdict(ratio <= MOST_CHURN_RATIO))
 
 
 def draw_scale(results: Result, path: Path) -> None:
     """Draw memory and processor time by the number of exports."""
     from matplotlib import pyplot as plt
 
-    steps = results["steps"]
+    steps, each = results["steps"], results["jobs_each"]
     exports = [step["exports"] for step in steps]
     totals = [0.0]
     for before, step in zip((0, *exports), steps, strict=False):
-        totals.append(totals[-1] + step["cpu_ms_per_job"] * (step["exports"] - before) * JOBS_EACH / 1000)
+        totals.append(totals[-1] + step["cpu_ms_per_job"] * (step["exports"] - before) * each / 1000)
     with plt.rc_context({"svg.hashsalt": "scale", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure, (memory, processor) = plt.subplots(1, 2, figsize=(WIDTH, HEIGHT), layout="constrained")
         memory.plot(exports, [step["rss_mib"] for step in steps], marker="o")
-        memory.set(title="Memory of the operator", xlabel="exports of nine targets", ylabel="RSS in MiB")
+        memory.set(title="Memory of the operator", xlabel=f"exports of {each} targets", ylabel="RSS in MiB")
         processor.plot((0, *exports), totals, marker="o")
-        processor.set(title="Its processor time, in all", xlabel="exports of nine targets", ylabel="seconds")
+        processor.set(title="Its processor time, in all", xlabel=f"exports of {each} targets", ylabel="seconds")
         for axes in (memory, processor):
             axes.set(xlim=(0, None), ylim=(0, None))
             axes.grid(alpha=0.3)

@@ -16,6 +16,7 @@ def results(**changes: Any) -> dict[str, Any]:
     return {
         "at_once": 1000,
         "foreign": 10000,
+        "jobs_each": 9,
         "steps": [steps[0], {key: found[key] for key in steps[1]}],
         "restarts": [{key: found[key] for key in restart}],
         "churn": [{key: found[key] for key in churn}],
@@ -40,3 +41,9 @@ def test_every_goal_is_marked_met_or_missed() -> None:
 )
 def test_missed_goal_at_scale_is_reported(change: dict[str, Any], words: str) -> None:
     assert words in "\n".join(scale_page(results(**change)))
+
+
+def test_interrupted_measurement_gives_a_page() -> None:
+    text = "\n".join(scale_page({**results(), "restarts": [], "churn": []}))
+    assert "300 ModelExports of 9 targets (2,700 Jobs)" in text
+    assert text.count("| met |") == 2
