@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modelexport.api.reasons import Reason
-from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
+from modelexport_converter.architectures.torchvision.detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
 from modelexport_converter.verification.detections import DetectionSums

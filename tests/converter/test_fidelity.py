@@ -10,11 +10,11 @@ import torch
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Fidelity
 from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Target, lookup
-from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.segmentation import PROBABILITIES
-from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
-from modelexport_converter.architectures.yolov8 import _COEFFICIENTS, _KEYPOINTS, _PROTOTYPES
-from modelexport_converter.architectures.yolov8 import _PROBABILITIES as CLASSES
+from modelexport_converter.architectures.shared.detection import BOXES, SCORES
+from modelexport_converter.architectures.shared.segmentation import PROBABILITIES
+from modelexport_converter.architectures.torchvision.detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
+from modelexport_converter.architectures.yolov8.loader import _COEFFICIENTS, _KEYPOINTS, _PROTOTYPES
+from modelexport_converter.architectures.yolov8.loader import _PROBABILITIES as CLASSES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output, Preprocessing

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from modelexport_converter.architectures.torchvision_boxes import Candidates, fill_slots, suppress, to_outputs
-from modelexport_converter.architectures.torchvision_detectors import DETECTIONS
+from modelexport_converter.architectures.torchvision.boxes import Candidates, fill_slots, suppress, to_outputs
+from modelexport_converter.architectures.torchvision.detectors import DETECTIONS
 from modelexport_converter.model import LoadedModel
 
 SCORE, OVERLAP, SLOTS = 0.25, 0.7, 300

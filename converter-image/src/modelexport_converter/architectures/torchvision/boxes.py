@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from modelexport_converter.architectures.capture import is_exporting
-from modelexport_converter.architectures.onnx_suppression import SuppressInOnnx
+from modelexport_converter.architectures.torchvision.capture import is_exporting
+from modelexport_converter.architectures.torchvision.onnx_suppression import SuppressInOnnx
 
 ROUNDS = 32
 """Rounds of suppression. On 20 images per network, dense ones of untrained networks included, none needed more than 17.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from modelexport_converter.architectures.torchvision_boxes import (
+from modelexport_converter.architectures.torchvision.boxes import (
     Candidates,
     clip,
     compares_all_pairs,
@@ -23,7 +23,7 @@ from modelexport_converter.architectures.torchvision_boxes import (
     suppress,
     to_outputs,
 )
-from modelexport_converter.architectures.torchvision_rois import RoIAlign
+from modelexport_converter.architectures.torchvision.rois import RoIAlign
 
 Size = tuple[int, int]
 Answer = tuple[Candidates, Tensor]
