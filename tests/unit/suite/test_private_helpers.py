@@ -4,7 +4,7 @@ import pytest
 
 from count_helpers import LONGEST, ROOT, SOURCES, functions_below, functions_of
 
-CEILINGS = {"modelexport": 22.0, "modelexport_operator": 15.0, "modelexport_converter": 17.0}
+CEILINGS = {"modelexport": 22.0, "modelexport_operator": 15.0, "modelexport_converter": 15.0}
 """Percent of all functions: what was reached, rounded up to halves. Lower a ceiling when you can; the aim is 15."""
 
 

@@ -97,7 +97,10 @@ def suppress(
         return keep, torch.ones(())
     if not is_exporting():
         return _suppress_eagerly(boxes, valid, iou_threshold, labels), torch.ones(())
-    suppressed = _exceeds_iou(boxes, iou_threshold) & _ranks_lower(valid)
+    overlaps = _exceeds_iou(boxes, iou_threshold)
+    # Adds a term that is always 0 but depends on the image: else exporters store the comparisons of all pairs.
+    rank = torch.arange(valid.shape[1], dtype=torch.float32) + valid.clamp(max=0)
+    suppressed = overlaps & (rank.unsqueeze(2) > rank.unsqueeze(1))
     if labels is not None:
         suppressed = suppressed & (labels.unsqueeze(2) == labels.unsqueeze(1))
     return _suppress_in_rounds(suppressed.float(), valid.unsqueeze(2))
@@ -153,13 +156,6 @@ def _exceeds_iou(boxes: Tensor, most: float) -> Tensor:
     areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     # Without a division, which is NaN for two boxes without area.
     return shared > most * (areas.unsqueeze(2) + areas.unsqueeze(1) - shared)
-
-
-def _ranks_lower(valid: Tensor) -> Tensor:
-    """Return whether the first of each pair ranks behind the second: (G, N) to (G, N, N)."""
-    # Adds a term that is always 0 but depends on the image: else exporters store the comparisons of all pairs.
-    rank = torch.arange(valid.shape[1], dtype=torch.float32) + valid.clamp(max=0)
-    return rank.unsqueeze(2) > rank.unsqueeze(1)
 
 
 def fill_slots(found: Candidates, keep: Tensor, slots: int) -> Candidates:
