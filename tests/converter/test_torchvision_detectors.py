@@ -18,7 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from converter.refusals import refuse
 from modelexport_converter.architectures.torchvision import boxes as box_operations
 from modelexport_converter.architectures.torchvision import rois
-from modelexport_converter.architectures.torchvision.boxes import ROUNDS, Candidates, fill_slots, suppress
+from modelexport_converter.architectures.torchvision.boxes import ROUNDS, Candidates, pad_detections, suppress
 from modelexport_converter.architectures.torchvision.detectors import (
     _COUNT,
     load,
@@ -63,7 +63,7 @@ def load_untrained(network: Any, architecture: str, size: tuple[int, int], **par
 
 
 def answer(model: LoadedModel, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The filled slots of an answer to an image (3, height, width), with boxes in pixels."""
+    """The filled rows of an answer to an image (3, height, width), with boxes in pixels."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     with torch.inference_mode():
         values = model.module(((image - mean) / std)[None])
@@ -86,7 +86,7 @@ def assert_same_detections(expected: dict[str, torch.Tensor], found: dict[str, t
     same = ~(far | unlike | (found["labels"][None] != expected["labels"][:, None]))
     if "masks" in expected:
         same &= (found["masks"][None] - expected["masks"]).abs().amax((2, 3)) < 1e-4
-    # In the last slots, one of several equal scores may stand for another.
+    # In the last rows, one of several equal scores may stand for another.
     counted = expected["scores"] > expected["scores"][-1] + close
     assert same.any(1)[counted].all(), int((~same.any(1)[counted]).sum())
     assert same.sum() >= counted.sum()
@@ -381,10 +381,10 @@ def test_onnx_nms_operator_matches() -> None:
     torch.testing.assert_close(stays, Suppression()(boxes, valid, labels))
 
 
-def test_slots_are_filled_by_rank_for_any_score() -> None:
+def test_detections_are_padded_by_rank_for_any_score() -> None:
     scores = torch.tensor([-40.0, 3.0, -50.0])
     found = Candidates(torch.zeros(3, 4), scores, torch.zeros(3), torch.ones(3))
-    filled = fill_slots(found, torch.tensor([1.0, 0, 1]), 3)
+    filled = pad_detections(found, torch.tensor([1.0, 0, 1]), 3)
     assert (filled.scores[:2].tolist(), filled.valid.tolist()) == ([-40, -50], [1, 1, 0])
 
 

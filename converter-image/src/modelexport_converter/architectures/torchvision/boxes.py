@@ -1,4 +1,4 @@
-"""Box operations of torchvision's detectors for programs of fixed shapes: decoding, suppression, detection slots.
+"""Box operations of torchvision's detectors for programs of fixed shapes: decoding, suppression, padding.
 
 Every step selects by rank or by a mask where torchvision filters, so that no shape depends on an image. All boxes are
 left, top, right, bottom in pixels of the input.
@@ -158,9 +158,9 @@ def _exceeds_iou(boxes: Tensor, most: float) -> Tensor:
     return shared > most * (areas.unsqueeze(2) + areas.unsqueeze(1) - shared)
 
 
-def fill_slots(found: Candidates, keep: Tensor, slots: int) -> Candidates:
-    """Return the best kept candidates of N, with ``keep`` (N,), best first; slots that remain empty are not valid."""
-    _, index = torch.where(keep > 0, found.scores, _LOWEST).topk(min(slots, len(keep)))
+def pad_detections(found: Candidates, keep: Tensor, rows: int) -> Candidates:
+    """Return ``rows`` of N candidates: those kept by ``keep`` (N,), best first, then padding, which is not valid."""
+    _, index = torch.where(keep > 0, found.scores, _LOWEST).topk(min(rows, len(keep)))
     best = found.pick(index)
     return Candidates(best.boxes, best.scores, best.labels, keep[index])
 
