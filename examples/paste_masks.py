@@ -10,7 +10,7 @@ Array = npt.NDArray[np.float32]
 
 
 def paste_masks(masks: Array, boxes: Array, size: tuple[int, int]) -> Array:
-    """Paste masks (n, 28, 28) of boxes (n, 4), from one image's filled slots, to (n, H, W).
+    """Paste masks (n, 28, 28) of boxes (n, 4), from the filled rows of one image's answer, to (n, H, W).
 
     Args:
         masks: probabilities relative to the boxes.

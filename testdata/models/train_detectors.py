@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from modelexport_converter.architectures import yolov4_network, yolox_network
+from modelexport_converter.architectures.yolov4 import network as yolov4_network
+from modelexport_converter.architectures.yolox import network as yolox_network
 from modelexport_converter.inputs.images import letterbox
 from models import shapes
 

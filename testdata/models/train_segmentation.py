@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures import torchvision_segmenters
+from modelexport_converter.architectures.torchvision import segmenters
 from modelexport_converter.architectures.unet import UNet
 from models import shapes
 from models.masks import label_map
@@ -49,13 +49,13 @@ class SegmenterTraining:
 
 
 def _deeplab() -> nn.Module:
-    backbone, channels = torchvision_segmenters.build_backbone("mobilenet_v3_small")
-    return torchvision_segmenters.Segmenter(backbone, torchvision_segmenters.deeplab_head(channels, 64, len(NAMES)))
+    backbone, channels = segmenters.build_backbone("mobilenet_v3_small")
+    return segmenters.Segmenter(backbone, segmenters.deeplab_head(channels, 64, len(NAMES)))
 
 
 def _fcn() -> nn.Module:
-    backbone, channels = torchvision_segmenters.build_backbone("mobilenet_v3_small")
-    return torchvision_segmenters.Segmenter(backbone, torchvision_segmenters.fcn_head(channels, len(NAMES)))
+    backbone, channels = segmenters.build_backbone("mobilenet_v3_small")
+    return segmenters.Segmenter(backbone, segmenters.fcn_head(channels, len(NAMES)))
 
 
 TRAININGS = {

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet
 
-from modelexport_converter.architectures import torchvision_segmenters, yolov4_network
+from modelexport_converter.architectures.torchvision import segmenters
+from modelexport_converter.architectures.yolov4 import network as yolov4_network
 from modelexport_converter.backends import Array
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.state_dict import trained_size
@@ -44,8 +45,8 @@ class Untrained:
 
 def _segmenter(backbone: str, head: Callable[[int, int], nn.Module]) -> Build:
     def build(classes: int, _: tuple[int, int]) -> nn.Module:
-        features, channels = torchvision_segmenters.build_backbone(backbone)
-        return torchvision_segmenters.Segmenter(features, head(channels, classes))
+        features, channels = segmenters.build_backbone(backbone)
+        return segmenters.Segmenter(features, head(channels, classes))
 
     return build
 
@@ -69,11 +70,11 @@ NETWORKS: Mapping[str, Untrained] = {
         _boxes,
     ),
     "DeepLabV3": Untrained(
-        _segmenter("resnet50", lambda channels, classes: torchvision_segmenters.deeplab_head(channels, 256, classes)),
+        _segmenter("resnet50", lambda channels, classes: segmenters.deeplab_head(channels, 256, classes)),
         ("classifier.4",),
         _logits,
     ),
-    "FCN": Untrained(_segmenter("resnet50", torchvision_segmenters.fcn_head), ("classifier.4",), _logits),
+    "FCN": Untrained(_segmenter("resnet50", segmenters.fcn_head), ("classifier.4",), _logits),
 }
 """Networks as published: YOLOv4 itself, and the smallest that torchvision publishes on a ResNet."""
 

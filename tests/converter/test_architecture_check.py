@@ -13,7 +13,7 @@ from converter.refusals import failure_of
 from modelexport.api.result import WARNING_LENGTH, Reference
 from modelexport.api.spec import Model
 from modelexport.matrix.support import ARCHITECTURES
-from modelexport_converter.architectures.folding import freeze
+from modelexport_converter.architectures.shared.folding import freeze
 from modelexport_converter.backends import Array
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from modelexport.matrix.support import BACKENDS, Format, Recipe
-from modelexport_converter.architectures.yolov8 import load
+from modelexport_converter.architectures.yolov8.loader import load
 from modelexport_converter.backends import Array, Backend, load_backend
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.model import LoadedModel

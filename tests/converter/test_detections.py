@@ -1,10 +1,10 @@
-"""Agreement of detections in slots: right detections reach 1 in any order, wrong ones do not."""
+"""Agreement of padded detections: right detections reach 1 in any order, wrong ones do not."""
 
 import numpy as np
 import pytest
 
 from modelexport.api.reasons import Reason
-from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
+from modelexport_converter.architectures.torchvision.detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
 from modelexport_converter.verification.detections import DetectionSums
@@ -14,9 +14,9 @@ INPUT_SIZE = (100, 200)
 Answer = tuple[Array, ...]
 
 
-def answer(*rows: tuple[float, float, float, float, float, float], slots: int = 8) -> Answer:
-    """Slots with detections (left, top, right, bottom, score, label)."""
-    table = np.zeros((slots, 6), np.float32)
+def answer(*rows: tuple[float, float, float, float, float, float]) -> Answer:
+    """Detections (left, top, right, bottom, score, label), padded to eight."""
+    table = np.zeros((8, 6), np.float32)
     table[: len(rows)] = np.array(rows, np.float32).reshape(-1, 6)
     return table[None, :, :4], table[None, :, 4], table[None, :, 5], np.array([len(rows)], np.float32)
 

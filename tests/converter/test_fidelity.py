@@ -10,11 +10,11 @@ import torch
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Fidelity
 from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Target, lookup
-from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.segmentation import PROBABILITIES
-from modelexport_converter.architectures.torchvision_detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
-from modelexport_converter.architectures.yolov8 import _COEFFICIENTS, _KEYPOINTS, _PROTOTYPES
-from modelexport_converter.architectures.yolov8 import _PROBABILITIES as CLASSES
+from modelexport_converter.architectures.shared.detection import BOXES, SCORES
+from modelexport_converter.architectures.shared.segmentation import PROBABILITIES
+from modelexport_converter.architectures.torchvision.detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
+from modelexport_converter.architectures.yolov8.loader import _COEFFICIENTS, _KEYPOINTS, _PROTOTYPES
+from modelexport_converter.architectures.yolov8.loader import _PROBABILITIES as CLASSES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
@@ -47,7 +47,7 @@ def anchors(*boxes: Box) -> tuple[Array, Array]:
     return located.T[None].astype(np.float32), scores
 
 
-def slots(*boxes: Box) -> Outputs:
+def padded(*boxes: Box) -> Outputs:
     """Boxes, scores, labels and count of a detector that suppresses boxes itself."""
     table = np.zeros((8, 6), np.float32)
     table[: len(boxes)] = np.array(boxes, np.float32).reshape(-1, 6)
@@ -57,7 +57,7 @@ def slots(*boxes: Box) -> Outputs:
 
 KINDS = {
     "anchors": (model_of(BOXES, SCORES), anchors),
-    "slots": (model_of(_BOXES, _SCORES, _LABELS, _COUNT), slots),
+    "padded detections": (model_of(_BOXES, _SCORES, _LABELS, _COUNT), padded),
 }
 
 
@@ -111,8 +111,8 @@ def test_faint_boxes_are_neither_missed_nor_invented() -> None:
 
 def test_box_has_one_partner_and_best_score_chooses_first() -> None:
     near = moved(ONE, 10, score=0.7)
-    assert counts([ONE], [ONE, moved(ONE, 13.5)], "slots") == (1, 0, 1)
-    model, build = KINDS["slots"]
+    assert counts([ONE], [ONE, moved(ONE, 13.5)], "padded detections") == (1, 0, 1)
+    model, build = KINDS["padded detections"]
     fidelity = measure(model, build(near, ONE), build(moved(ONE, 1)))
     assert fidelity is not None
     assert (fidelity.kept, fidelity.missed, fidelity.iou) == (1, 1, f"{39 / 41:.4f}")
@@ -138,7 +138,7 @@ def test_mask_of_other_half_is_no_kept_detection() -> None:
     model = model_of(_BOXES, _SCORES, _LABELS, _COUNT, _MASKS)
     masks = [np.zeros((1, 8, 4, 4), np.float32) for _ in range(3)]
     masks[0][0, :, :2], masks[1][0, :, 2:], masks[2][0, :, :3] = 1, 1, 1
-    results = [measure(model, (*slots(ONE), masks[0]), (*slots(ONE), mask)) for mask in masks]
+    results = [measure(model, (*padded(ONE), masks[0]), (*padded(ONE), mask)) for mask in masks]
     assert [result and (result.kept, result.missed, result.mask_iou) for result in results] == [
         (1, 0, "1.0000"),
         (0, 1, None),
@@ -201,7 +201,7 @@ def test_single_class_of_pixels_is_compared_with_its_absence() -> None:
 
 SILENT: dict[str, tuple[LoadedModel, Sequence[Array]]] = {
     "no box": (KINDS["anchors"][0], anchors()),
-    "faint boxes": (KINDS["slots"][0], slots(FAINT)),
+    "faint boxes": (KINDS["padded detections"][0], padded(FAINT)),
     "no sure class": (model_of(CLASSES), [np.full((1, 3), 1 / 3, np.float32)]),
     "one class of pixels": (model_of(PROBABILITIES), [np.stack([np.ones((4, 4)), *np.zeros((2, 4, 4))])[None]]),
 }
@@ -239,7 +239,7 @@ def test_outputs_of_unknown_meaning_have_no_fidelity() -> None:
 
 
 def without_half_the_triangles(run: Callable[[Array], Outputs]) -> Callable[[Array], Outputs]:
-    """A file that loses the triangles in every second slot, about a sixth of all detections, and keeps all else."""
+    """A file that loses the triangles in every second row, about a sixth of all detections, and keeps all else."""
 
     def run_wrong(image: Array) -> Outputs:
         boxes, scores, labels, count, *masks = run(image)
@@ -269,7 +269,7 @@ def test_file_that_loses_half_of_a_class_is_refused() -> None:
 
 
 def test_agreement_stops_early_and_fidelity_uses_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, build = KINDS["slots"]
+    model, build = KINDS["padded detections"]
     images = [np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)]
     run = lambda image: build(ONE, TWO)  # noqa: E731
     measured = partial(compare, model, run, images, original=run, first=2, enough=0.9, least_fidelity=0.9)
@@ -282,7 +282,7 @@ def test_agreement_stops_early_and_fidelity_uses_all_images(monkeypatch: pytest.
 
 def test_slow_file_is_refused_only_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "FIDELITY_SECONDS", 0)
-    model, build = KINDS["slots"]
+    model, build = KINDS["padded detections"]
     images = [np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)]
     run = lambda image: build(ONE, TWO) if image[0, 0, 0, 0] * 30 % 2 > 0.5 else build(ONE)  # noqa: E731
     found = compare(model, run, images, original=lambda image: build(ONE, TWO), first=2, enough=0.5, least_fidelity=0.9)

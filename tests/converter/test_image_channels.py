@@ -12,9 +12,9 @@ from torch import nn
 
 from converter.test_images import encoded, image_file
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Precision, Recipe
-from modelexport_converter.architectures import yolox_network
 from modelexport_converter.architectures.unet import UNet
-from modelexport_converter.architectures.yolov8_network import Classifier, Network
+from modelexport_converter.architectures.yolov8.network import Classifier, Network
+from modelexport_converter.architectures.yolox import network as yolox_network
 from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure

@@ -16,7 +16,7 @@ from converter.test_backends import READERS
 from modelexport.api.result import Reference
 from modelexport.matrix.options import OPSETS, InputKind, InputType, Layout, Options, PreprocessingPlace
 from modelexport.matrix.support import BACKENDS, Format, Recipe
-from modelexport_converter.architectures.detection import BOXES, SCORES
+from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.failures import Failure

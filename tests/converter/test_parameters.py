@@ -21,9 +21,9 @@ from converter.test_yolox import weights as yolox_weights
 from modelexport.api.result import Reference
 from modelexport.api.spec import Parameters
 from modelexport.matrix.support import ARCHITECTURES
-from modelexport_converter.architectures.layers import ACTIVATIONS, Conv, decoder_buffers
+from modelexport_converter.architectures.shared.yolo_layers import ACTIVATIONS, Conv, decoder_buffers
 from modelexport_converter.architectures.unet import UNet
-from modelexport_converter.architectures.yolox_network import EPSILON, Network
+from modelexport_converter.architectures.yolox.network import EPSILON, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
 from modelexport_converter.failures import Failure

@@ -13,7 +13,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from converter.refusals import refuse
-from modelexport_converter.architectures.folding import freeze
+from modelexport_converter.architectures.shared.folding import freeze
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure

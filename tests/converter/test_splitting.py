@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modelexport.matrix.support import Recipe
-from modelexport_converter.architectures.segmentation import PROBABILITIES, Probabilities
+from modelexport_converter.architectures.shared.segmentation import PROBABILITIES, Probabilities
 from modelexport_converter.backends import conv_splitting, litert
 from modelexport_converter.model import LoadedModel, Preprocessing
 from modelexport_converter.verification.agreement import compare

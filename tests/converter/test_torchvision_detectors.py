@@ -16,14 +16,15 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from converter.refusals import refuse
-from modelexport_converter.architectures import torchvision_boxes, torchvision_rois
-from modelexport_converter.architectures.torchvision_boxes import ROUNDS, Candidates, fill_slots, suppress
-from modelexport_converter.architectures.torchvision_detectors import (
+from modelexport_converter.architectures.torchvision import boxes as box_operations
+from modelexport_converter.architectures.torchvision import rois
+from modelexport_converter.architectures.torchvision.boxes import ROUNDS, Candidates, pad_detections, suppress
+from modelexport_converter.architectures.torchvision.detectors import (
     _COUNT,
     load,
 )
-from modelexport_converter.architectures.torchvision_networks import MOST_CANDIDATES, RCNN
-from modelexport_converter.architectures.torchvision_rois import RoIAlign
+from modelexport_converter.architectures.torchvision.networks import MOST_CANDIDATES, RCNN
+from modelexport_converter.architectures.torchvision.rois import RoIAlign
 from modelexport_converter.backends.onnx import OPSET
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.model import LoadedModel
@@ -53,7 +54,7 @@ NETWORKS = [
 @pytest.fixture(autouse=True)
 def as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the arithmetic of captured networks, whose shapes are fixed, also in eager mode."""
-    for module in (torchvision_boxes, torchvision_rois):
+    for module in (box_operations, rois):
         monkeypatch.setattr(module, "is_exporting", lambda: True)
 
 
@@ -62,7 +63,7 @@ def load_untrained(network: Any, architecture: str, size: tuple[int, int], **par
 
 
 def answer(model: LoadedModel, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The filled slots of an answer to an image (3, height, width), with boxes in pixels."""
+    """The filled rows of an answer to an image (3, height, width), with boxes in pixels."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     with torch.inference_mode():
         values = model.module(((image - mean) / std)[None])
@@ -85,7 +86,7 @@ def assert_same_detections(expected: dict[str, torch.Tensor], found: dict[str, t
     same = ~(far | unlike | (found["labels"][None] != expected["labels"][:, None]))
     if "masks" in expected:
         same &= (found["masks"][None] - expected["masks"]).abs().amax((2, 3)) < 1e-4
-    # In the last slots, one of several equal scores may stand for another.
+    # In the last rows, one of several equal scores may stand for another.
     counted = expected["scores"] > expected["scores"][-1] + close
     assert same.any(1)[counted].all(), int((~same.any(1)[counted]).sum())
     assert same.sum() >= counted.sum()
@@ -316,7 +317,7 @@ def frozen_retinanet(epsilon: float) -> Any:
 
 
 def test_ssdlite_full_width_is_read_from_weights() -> None:
-    from modelexport_converter.architectures.torchvision_detectors import _build_ssdlite
+    from modelexport_converter.architectures.torchvision.detectors import _build_ssdlite
 
     marker = "head.classification_head.module_list.1.0.0.weight"
     network = _build_ssdlite({marker: torch.empty(960, 1, 1, 1)}, None, 5, ask("MobileNet").parameters)
@@ -346,7 +347,7 @@ def random_boxes(count: int, groups: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("captured", [True, False])
 @pytest.mark.parametrize("most_overlap", [0.1, 0.5, 0.9])
 def test_nms_matches_torchvision(most_overlap: float, captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_boxes, "is_exporting", lambda: captured)
+    monkeypatch.setattr(box_operations, "is_exporting", lambda: captured)
     boxes, labels = random_boxes(400), torch.arange(400.0)[None] % 3
     stays, settled = suppress(boxes, torch.ones(1, 400), most_overlap, labels)
     expected = batched_nms(boxes[0], torch.arange(400, 0, -1.0), labels[0], most_overlap)
@@ -380,10 +381,10 @@ def test_onnx_nms_operator_matches() -> None:
     torch.testing.assert_close(stays, Suppression()(boxes, valid, labels))
 
 
-def test_slots_are_filled_by_rank_for_any_score() -> None:
+def test_detections_are_padded_by_rank_for_any_score() -> None:
     scores = torch.tensor([-40.0, 3.0, -50.0])
     found = Candidates(torch.zeros(3, 4), scores, torch.zeros(3), torch.ones(3))
-    filled = fill_slots(found, torch.tensor([1.0, 0, 1]), 3)
+    filled = pad_detections(found, torch.tensor([1.0, 0, 1]), 3)
     assert (filled.scores[:2].tolist(), filled.valid.tolist()) == ([-40, -50], [1, 1, 0])
 
 
@@ -406,7 +407,7 @@ def test_too_long_suppression_chain_is_reported_not_wrong() -> None:
 
 
 def test_unconverged_nms_is_empty_with_count_minus_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport_converter.architectures.torchvision_boxes.ROUNDS", 1)
+    monkeypatch.setattr("modelexport_converter.architectures.torchvision.boxes.ROUNDS", 1)
     model = load_untrained(untrained("ssdlite320_mobilenet_v3_large", (64, 64)), "MobileNet", (64, 64))
     boxes, scores, labels, count = model.module((drawn(1, (64, 64))[0][None] - 0.5) / 0.5)
     assert count.tolist() == [-1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modelexport.api.result import Reference
-from modelexport_converter.architectures.yolov8 import load
+from modelexport_converter.architectures.yolov8.loader import load
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from models.train_release import CLASSES, training_image
 from trained.cells import ask

@@ -11,9 +11,9 @@ import torch
 
 from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
-from modelexport_converter.architectures.layers import decoder_buffers
-from modelexport_converter.architectures.yolov4 import load
-from modelexport_converter.architectures.yolov4_network import Network, Tiny
+from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers
+from modelexport_converter.architectures.yolov4.loader import load
+from modelexport_converter.architectures.yolov4.network import Network, Tiny
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from trained.cells import TRAINED, ask
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from converter.refusals import refuse
-from modelexport_converter.architectures.yolov8 import load
-from modelexport_converter.architectures.yolov8_network import Classifier, Network
+from modelexport_converter.architectures.yolov8.loader import load
+from modelexport_converter.architectures.yolov8.network import Classifier, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from trained.cells import ask, eval_inputs, load_model, run_model
 from trained.yolov8_cells import CLASSES, UNTOLD, WEIGHTS

@@ -12,7 +12,7 @@ from torch import nn
 
 from converter.refusals import refuse
 from modelexport.api.result import Reference
-from modelexport_converter.architectures.yolov8 import load
+from modelexport_converter.architectures.yolov8.loader import load
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel

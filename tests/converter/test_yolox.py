@@ -11,9 +11,9 @@ import torch
 from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from modelexport.matrix.support import Format, Recipe
-from modelexport_converter.architectures.layers import decoder_buffers, fuse
-from modelexport_converter.architectures.yolox import load
-from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, Decoder, Network
+from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse
+from modelexport_converter.architectures.yolox.loader import load
+from modelexport_converter.architectures.yolox.network import EPSILON, SCALES, Decoder, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.failures import Failure
 from trained.cells import TRAINED, ask, produce

@@ -25,7 +25,8 @@ from modelexport.errors import BadInput
 from modelexport.planning.progress import Progress, read_progress
 from modelexport.text import clean, is_clean
 from modelexport.untrusted import load as load_json
-from modelexport_converter.architectures import custom, yolov8
+from modelexport_converter.architectures import custom
+from modelexport_converter.architectures.yolov8 import loader as yolov8
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.publishing import converted_output

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from modelexport.api.reasons import Reason
-from modelexport_converter.architectures.yolov8 import load
+from modelexport_converter.architectures.yolov8.loader import load
 from modelexport_converter.checkpoints.archive import TorchArchive
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.denylist import is_harmful

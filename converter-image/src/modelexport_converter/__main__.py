@@ -49,7 +49,11 @@ def main(environ: Mapping[str, str], stream: TextIO, command: str | None = None)
         return died.code
     if result is None:
         return 0
-    _write_message(environ, result)
+    path = Path(environ.get(names.TERMINATION_LOG_ENV, names.TERMINATION_LOG_DEFAULT))
+    try:
+        path.write_text(result.to_json(), encoding="utf-8")
+    except OSError as error:
+        announce("no termination message", path=str(path), problem=str(error))
     announce("finished", reason=result.reason, message=result.message, seconds=result.seconds, reused=result.reused)
     return result.reason.exit_code
 
@@ -85,14 +89,6 @@ def _read_request(environ: Mapping[str, str]) -> ConversionRequest:
         # Only an operator of another version, or a person, writes a request that cannot be parsed.
         message = f"{names.REQUEST_ENV}: {error}; use the converter image of the operator's version"
         raise Failure(Reason.CLASS_INVALID, message) from error
-
-
-def _write_message(environ: Mapping[str, str], result: ConversionResult) -> None:
-    path = Path(environ.get(names.TERMINATION_LOG_ENV, names.TERMINATION_LOG_DEFAULT))
-    try:
-        path.write_text(result.to_json(), encoding="utf-8")
-    except OSError as error:
-        announce("no termination message", path=str(path), problem=str(error))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

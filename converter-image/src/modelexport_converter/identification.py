@@ -5,7 +5,7 @@ its network needs, so no second row does.
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,13 @@ def _find(checkpoint: Checkpoint, path: Path) -> tuple[str, LoadedModel]:
     if checkpoint.program is not None:  # its graph has no name, and outputs of one shape can mean several things
         return CUSTOM, _load(checkpoint, CUSTOM, path)
     refusals: list[Failure] = []
-    for name, model in _fitting(checkpoint, path, refusals):
-        return name, model
+    for name in ARCHITECTURES:
+        try:
+            return name, _load(checkpoint, name, path)
+        except Failure as failure:
+            if failure.reason is not Reason.CHECKPOINT_MISMATCH:
+                raise
+            refusals.append(failure)
     if checkpoint.module is not None:
         raise refusals[0]  # the loader of ultralytics' networks names the class and whose network it is
     known = ", ".join(name for name in ARCHITECTURES if name != CUSTOM)
@@ -59,17 +64,6 @@ def _find(checkpoint: Checkpoint, path: Path) -> tuple[str, LoadedModel]:
         f"the weights are those of none of {known}; name the architecture to see what differs, or save the network "
         f"with torch.export.save as .pt2, which is exported as {CUSTOM}",
     )
-
-
-def _fitting(checkpoint: Checkpoint, path: Path, refusals: list[Failure]) -> Iterator[tuple[str, LoadedModel]]:
-    """Yield the rows of the matrix that take a checkpoint; the others leave why they do not."""
-    for name in ARCHITECTURES:
-        try:
-            yield name, _load(checkpoint, name, path)
-        except Failure as failure:
-            if failure.reason is not Reason.CHECKPOINT_MISMATCH:
-                raise
-            refusals.append(failure)
 
 
 def _describe(name: str, model: LoadedModel) -> Mapping[str, Any]:

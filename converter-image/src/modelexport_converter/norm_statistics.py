@@ -17,6 +17,7 @@ Networks that were trained for one step of one epoch: .2 to 1.5 on photographs, 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def measure(network: nn.Module, images: Iterable[ImageArray], keep: Keep = lambd
     if not layers:
         return None
     sums: dict[str, _ActivationSums] = {}
-    hooks = [layer.register_forward_hook(_adder(name, layer, sums)) for name, layer in layers]
+    hooks = [layer.register_forward_hook(partial(_add_output, sums, name)) for name, layer in layers]
     count = 0
     try:
         with torch.inference_mode():
@@ -136,13 +137,11 @@ def measure(network: nn.Module, images: Iterable[ImageArray], keep: Keep = lambd
     return Fit(deviations, count) if deviations else None
 
 
-def _adder(name: str, layer: nn.Module, sums: "dict[str, _ActivationSums]") -> Any:
-    """Return a forward hook that adds up a layer's outputs; the first calls define the order of the layers."""
-
-    def add(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        sums.setdefault(name, _ActivationSums(*layer.__dict__[_STATISTICS])).add(output)
-
-    return add
+def _add_output(
+    sums: "dict[str, _ActivationSums]", name: str, layer: nn.Module, _inputs: Any, output: torch.Tensor
+) -> None:
+    """Add an output to the sums of its layer, as a forward hook; the first calls define the order of the layers."""
+    sums.setdefault(name, _ActivationSums(*layer.__dict__[_STATISTICS])).add(output)
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""One module per family of architectures; every module offers ``load(checkpoint, model) -> LoadedModel``."""
+"""One module or package per family of architectures; its loader offers ``load(checkpoint, model) -> LoadedModel``."""

@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from modelexport_converter.architectures.torchvision_boxes import Candidates, fill_slots, suppress, to_outputs
-from modelexport_converter.architectures.torchvision_detectors import DETECTIONS
+from modelexport_converter.architectures.torchvision.boxes import Candidates, pad_detections, suppress, to_outputs
+from modelexport_converter.architectures.torchvision.detectors import DETECTIONS
 from modelexport_converter.model import LoadedModel
 
-SCORE, OVERLAP, SLOTS = 0.25, 0.7, 300
+SCORE, OVERLAP, MOST_DETECTIONS = 0.25, 0.7, 300
 """Least score, largest IoU of two boxes of a class and number of detections: the defaults of ultralytics' predictor,
 https://docs.ultralytics.com/modes/predict/#inference-arguments."""
 CANDIDATES = 1000
@@ -42,7 +42,7 @@ class Suppressed(nn.Module):
         found = Candidates(corners, top, labels[index].float(), (top > SCORE).float())
         boxes, valid, names = (values.unsqueeze(0) for values in (found.boxes, found.valid, found.labels))
         keep, converged = suppress(boxes, valid, OVERLAP, names, classes)
-        return to_outputs(fill_slots(found, keep[0], SLOTS), converged, self.size)
+        return to_outputs(pad_detections(found, keep[0], MOST_DETECTIONS), converged, self.size)
 
 
 def suppress_boxes(model: LoadedModel) -> LoadedModel:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from modelexport.api.spec import Model
-from modelexport_converter.architectures.folding import freeze
-from modelexport_converter.architectures.segmentation import (
+from modelexport_converter.architectures.shared.folding import freeze
+from modelexport_converter.architectures.shared.segmentation import (
     RecognisedNetwork,
     assumed_normalisation,
     check_recognised,

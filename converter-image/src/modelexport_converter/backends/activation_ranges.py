@@ -53,18 +53,15 @@ class Weights:
     def best_range(self) -> tuple[float, float, float]:
         """Return the range of the least noise, and that noise: the squared error of the outputs."""
         lows, highs = self.low * _ENDS, self.high * _ENDS
-        noises = self._noises(lows, highs)
-        low, high = np.unravel_index(noises.argmin(), noises.shape)
-        return float(lows[low]), float(highs[high]), float(noises[low, high])
-
-    def _noises(self, lows: Numbers, highs: Numbers) -> Numbers:
-        """Return the noise of each pair of ends, (lows, highs): of values cut off, and of values rounded to a step."""
         edges = np.linspace(self.low, self.high, BINS + 1)
         values = (edges[1:] + edges[:-1]) / 2
+        # Of each pair of ends, (lows, highs): the noise of values cut off, and of values rounded to a step.
         below = (lows[:, None] - values).clip(0) ** 2 @ self.squares
         above = (values - highs[:, None]).clip(0) ** 2 @ self.squares
         steps = (highs - lows[:, None]) / _LEVELS
-        return np.asarray(below[:, None] + above + steps**2 / 12 * self.squares.sum())
+        noises = below[:, None] + above + steps**2 / 12 * self.squares.sum()
+        low, high = np.unravel_index(noises.argmin(), noises.shape)
+        return float(lows[low]), float(highs[high]), float(noises[low, high])
 
 
 def pick_float_layers(

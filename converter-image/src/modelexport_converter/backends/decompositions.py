@@ -70,7 +70,7 @@ class DecompositionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operator, or its decomposition."""
         named = kwargs or {}
-        if not isinstance(func, torch._ops.OpOverload) or (name := _operator_name(func)) in self._active:
+        if not isinstance(func, torch._ops.OpOverload) or (name := func._schema.name) in self._active:
             return func(*args, **named)
         is_unsupported_call = name in self._unsupported_calls and self._unsupported_calls[name](*args, **named)
         if self._is_supported(name) and not is_unsupported_call:
@@ -85,12 +85,6 @@ class DecompositionMode(TorchFunctionMode):
                 return formula(*args, **named)
         finally:
             self._active.discard(name)
-
-
-def _operator_name(operator: Any) -> str:
-    """Return the name of an operator without its overload, e.g. ``aten::relu``."""
-    name: str = operator.name()
-    return name.partition(".")[0]
 
 
 def _decompose(func: Any, args: Any, named: Any) -> Any:

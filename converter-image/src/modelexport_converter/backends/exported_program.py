@@ -52,10 +52,6 @@ def export_program(model: LoadedModel) -> ExportedProgram:
         # Recurrent layers keep their weights as attributes too.
         warnings.filterwarnings("ignore", "The tensor attributes self", UserWarning)
         program = torch.export.export(network, (model.example_input(),))
-    return _without_sources(program)
-
-
-def _without_sources(program: ExportedProgram) -> ExportedProgram:
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for entry in _ABOUT_SOURCES:

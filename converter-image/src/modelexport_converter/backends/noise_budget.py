@@ -11,7 +11,7 @@ compute all tensors of a file, as some lie inside a decomposed operator; and pro
 scores, pass no gradient to these. Such tensors have no weights.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ def measure_weights(
     """
     names, limits = list(extremes), np.array(list(extremes.values())).reshape(len(extremes), len(samples), 2)
     limits[~np.isfinite(limits).all((1, 2))] = np.nan  # masks, which then equal nothing
-    found = [Weights(min(low, 0.0), max(high, 0.0)) for low, high in zip(*_widest(limits), strict=True)]
+    lows, highs = limits[..., 0].min(1).tolist(), limits[..., 1].max(1).tolist()
+    found = [Weights(min(low, 0.0), max(high, 0.0)) for low, high in zip(lows, highs, strict=True)]
     signs = torch.Generator().manual_seed(0)
     try:
         for index in range(min(IMAGES, len(samples))):
@@ -101,10 +102,6 @@ def _add_image(
     total = _random_sum(outputs, model.outputs, signs)
     if total.requires_grad:
         torch.autograd.backward(total)
-
-
-def _widest(limits: npt.NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    return limits[..., 0].min(1).tolist(), limits[..., 1].max(1).tolist()
 
 
 class _Taps(TorchFunctionMode):
@@ -218,21 +215,13 @@ def _factors(values: Tensor, output: Output, confidence: Tensor | None) -> Tenso
     The spread is that of one image about zero, since a single object has none about its average.
     """
     if UNKNOWN in output.axes:
-        return 1 / values.square().sum(tuple(_positions(values)), keepdim=True).sqrt().clamp_min(1e-6)
+        # The values of one channel have the same unit.
+        channel = 1 + int(np.argmin(values.shape[1:])) if values.ndim == 3 else min(1, values.ndim - 1)
+        positions = tuple(axis for axis in range(values.ndim) if axis != channel)
+        return 1 / values.square().sum(positions, keepdim=True).sqrt().clamp_min(1e-6)
     if "class" in output.axes or output.name == "scores":
         return 1 / values.square().sum().clamp_min(1).sqrt()
-    weights = _along(confidence, output)
+    shape = [-1 if axis in ("anchor", "detection") else 1 for axis in output.axes]
+    weights = torch.ones(()) if confidence is None or -1 not in shape else confidence.reshape(shape)
     square = (weights * values.square()).sum() * _ABOUT_AVERAGE / weights.sum().clamp(1e-6, 1)
     return (weights / square.clamp_min(1e-12)).sqrt()
-
-
-def _along(confidence: Tensor | None, output: Output) -> Tensor:
-    """Return the confidence along the axis of the anchors or detections, or 1 if the output has neither."""
-    shape = [-1 if axis in ("anchor", "detection") else 1 for axis in output.axes]
-    return torch.ones(()) if confidence is None or -1 not in shape else confidence.reshape(shape)
-
-
-def _positions(values: Tensor) -> Iterator[int]:
-    """Yield all axes of an output of unknown axes but that of the channels: its values there have the same unit."""
-    channel = 1 + int(np.argmin(values.shape[1:])) if values.ndim == 3 else min(1, values.ndim - 1)
-    yield from (index for index in range(values.ndim) if index != channel)

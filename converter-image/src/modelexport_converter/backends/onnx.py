@@ -69,6 +69,8 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     assert base is Recipe.FP32
     opset = model.options.opset or OPSET
     exported = min(opset, _EXPORTED_OPSET)
+    outputs = [output.name for output in model.outputs]
+    open_axes = {name: {0: _BATCH} for name in (model.input_name, *outputs)} if model.options.dynamic_batch else None
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but ten times as fast as the new one, and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
@@ -90,8 +92,8 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
                 dynamo=False,
                 opset_version=exported,
                 input_names=[model.input_name],
-                output_names=[output.name for output in model.outputs],
-                dynamic_axes=_open_axes(model),
+                output_names=outputs,
+                dynamic_axes=open_axes,
             )
     content = onnx.load(path)
     # The exporter leaves widths of padding as nodes, and shapes after them unknown.
@@ -104,11 +106,6 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
 def _example_input(model: LoadedModel) -> torch.Tensor:
     """Return the input that is traced: for a batch of any size two images, as one would be broadcast."""
     return model.example_input(2 if model.options.dynamic_batch else model.options.batch or 1)
-
-
-def _open_axes(model: LoadedModel) -> dict[str, dict[int, str]] | None:
-    names = (model.input_name, *(output.name for output in model.outputs))
-    return {name: {0: _BATCH} for name in names} if model.options.dynamic_batch else None
 
 
 def _has_symbolic(opset: int, name: str) -> bool:
@@ -166,7 +163,8 @@ def inspect(path: Path) -> FileContents:
     """Read back the contents of a file."""
     graph = onnx.load(path).graph
     weights: Counter[str] = Counter()
-    for tensor in _constants(graph):
+    constants = [attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
+    for tensor in [*graph.initializer, *(attribute.t for attribute in constants if attribute.name == "value")]:
         weights[str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))] += int(
             np.prod(tensor.dims, dtype=np.int64)
         )
@@ -408,13 +406,6 @@ def finish(content: onnx.ModelProto, model: LoadedModel, path: Path) -> None:
     onnx.helper.set_model_props(content, file_metadata_of(model))
     onnx.checker.check_model(content, full_check=True)
     onnx.save(content, path)
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from (attribute.t for attribute in node.attribute if attribute.name == "value")
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

@@ -441,7 +441,9 @@ def _index(call: Call, x: Value | torch.Tensor, indices: Sequence[Value | torch.
     tensor = tensor_of(x)
     places = [axis for axis, index in enumerate(indices) if index is not None]
     found = [_from_zero(index, tensor.shape[axis]) for axis, index in enumerate(indices) if index is not None]
-    if any(index is not None and _is_mask(index) for index in indices):
+    given = [index for index in indices if index is not None]
+    types = {index.tensor.dtype if isinstance(index, Value) else dtype_of(index.dtype) for index in given}
+    if types & {tf.bool, tf.uint8}:
         raise refusal(call.node, " with a mask, whose result has a size that depends on the image")
     others = [axis for axis in range(len(tensor.shape)) if axis not in places]
     leading = tf.transpose(tensor, [*places, *others])
@@ -452,11 +454,6 @@ def _index(call: Call, x: Value | torch.Tensor, indices: Sequence[Value | torch.
     rank, before = len(shape), len([axis for axis in others if axis < places[0]])
     order = [*range(rank, rank + before), *range(rank), *range(rank + before, rank + len(others))]
     return Value(tf.transpose(gathered, order))
-
-
-def _is_mask(index: Value | torch.Tensor) -> bool:
-    dtype = index.tensor.dtype if isinstance(index, Value) else dtype_of(index.dtype)
-    return dtype in (tf.bool, tf.uint8)
 
 
 @translates("gather.default")

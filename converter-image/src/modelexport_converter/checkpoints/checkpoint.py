@@ -8,7 +8,7 @@ import io
 import json
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -105,7 +105,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except Unreadable as error:
         raise _unreadable(path, str(error)) from error
     except Unsafe as error:
-        raise Failure(Reason.CHECKPOINT_UNSAFE, _unsafe(clean(str(error), 300))) from error
+        message = (
+            f"the checkpoint's pickle asks for {clean(str(error), 300)}, which no network needs and which can harm "
+            "anyone who loads it; nothing of it was run. Do not load it; if it is your own, save only the model's "
+            "state_dict"
+        )
+        raise Failure(Reason.CHECKPOINT_UNSAFE, message) from error
 
 
 def _open(path: Path) -> io.BufferedReader:
@@ -121,7 +126,9 @@ def _read_zip(path: Path) -> Checkpoint:
     archive = TorchArchive(path)
     if "archive_format" in archive.names:
         program = read_program(path)
-        _check_finite(program)
+        for name, tensor in program.tensors.items():
+            if tensor.is_floating_point():  # masks, which are no parameters, may be infinite
+                check_finite(name, torch.isfinite(tensor) if name in program.parameters else ~torch.isnan(tensor))
         return Checkpoint(program.tensors, program=program)
     if "constants.pkl" in archive.names:
         raise Unreadable("it is a TorchScript archive; save the model with torch.export.save as .pt2 instead")
@@ -149,18 +156,12 @@ def _interpret(archive: TorchArchive, content: Any) -> Checkpoint:
     weights = read_stored(archive, found.stored)
     if found.module is None:
         return Checkpoint(weights, facts, part=found.part)
-    for node in _described_by(found.module):
+    # A whole ``YOLO`` object has no names and sizes; the network within it has.
+    within = found.module.state["_modules"].get("model")
+    for node in [found.module, *([within] if isinstance(within, PickledObject) else [])]:
         facts = {**_plain(node.state.get("args")), **facts, **_plain(node.state.get("yaml")), **_plain(node)}
     module = Module("", found.module, weights, partial(read_one, archive))
     return Checkpoint(weights, facts, module=module, part=found.part)
-
-
-def _described_by(module: PickledObject) -> Iterator[PickledObject]:
-    """Yield a module and, if it is a whole ``YOLO`` object without names and sizes, the network within it."""
-    yield module
-    inner = module.state["_modules"].get("model")
-    if isinstance(inner, PickledObject):
-        yield inner
 
 
 def _looks_like_text_pickle(head: bytes) -> bool:
@@ -250,20 +251,6 @@ def _count(value: Any, left: int, depth: int) -> int | None:
             return None
         left = counted
     return left - 1
-
-
-def _check_finite(program: Program) -> None:
-    """Refuse weights that are NaN or infinite, and NaN in other tensors of a program; masks may be infinite."""
-    for name, tensor in program.tensors.items():
-        if tensor.is_floating_point():
-            check_finite(name, torch.isfinite(tensor) if name in program.parameters else ~torch.isnan(tensor))
-
-
-def _unsafe(what: str) -> str:
-    return (
-        f"the checkpoint's pickle asks for {what}, which no network needs and which can harm anyone who loads it; "
-        "nothing of it was run. Do not load it; if it is your own, save only the model's state_dict"
-    )
 
 
 def _unreadable(path: Path, problem: str) -> Failure:

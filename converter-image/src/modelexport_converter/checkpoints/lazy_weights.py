@@ -4,6 +4,7 @@ Tensors that are never accessed are never read: optimiser state, a metric that i
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 
@@ -94,7 +95,7 @@ def read_stored(archive: TorchArchive, stored: Mapping[str, StoredTensor]) -> La
             shown = clean(name, SHOWN)
             raise Unreadable(f"{shown} wants the numbers up to {tensor.end:,} of a record of {held:,}")
     records: dict[str, torch.Tensor] = {}
-    return LazyWeights({name: _reader(archive, records, tensor) for name, tensor in stored.items()})
+    return LazyWeights({name: partial(_read_tensor, archive, records, tensor) for name, tensor in stored.items()})
 
 
 def read_one(archive: TorchArchive, name: str, stored: StoredTensor) -> torch.Tensor:
@@ -109,15 +110,10 @@ def read_one(archive: TorchArchive, name: str, stored: StoredTensor) -> torch.Te
         raise _unreadable(name, error) from error
 
 
-def _reader(
-    archive: TorchArchive, records: dict[str, torch.Tensor], stored: StoredTensor
-) -> Callable[[], torch.Tensor]:
-    def read() -> torch.Tensor:
-        key = f"data/{stored.storage.key}"
-        if key not in records:
-            records[key] = archive.load(key)
-        record = records[key]
-        numbers = record[: len(record) // stored.dtype.itemsize * stored.dtype.itemsize].view(stored.dtype)
-        return torch.as_strided(numbers, stored.shape, stored.steps, stored.offset)
-
-    return read
+def _read_tensor(archive: TorchArchive, records: dict[str, torch.Tensor], stored: StoredTensor) -> torch.Tensor:
+    key = f"data/{stored.storage.key}"
+    if key not in records:
+        records[key] = archive.load(key)
+    record = records[key]
+    numbers = record[: len(record) // stored.dtype.itemsize * stored.dtype.itemsize].view(stored.dtype)
+    return torch.as_strided(numbers, stored.shape, stored.steps, stored.offset)

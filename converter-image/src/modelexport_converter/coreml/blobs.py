@@ -31,10 +31,6 @@ class BlobFile:
         Raises:
             ProgramError: there is no record, or its size does not fit dtype and shape.
         """
-        start, size = self._locate(offset)
-        return decode(self._bytes[start : start + size], dtype, shape)
-
-    def _locate(self, offset: int) -> tuple[int, int]:
         if offset + _RECORD.size > len(self._bytes):
             raise ProgramError(f"{self._path.name} ends before the blob at offset {offset}")
         sentinel, _, size, start = _RECORD.unpack(self._bytes[offset : offset + _RECORD.size].tobytes())
@@ -42,7 +38,7 @@ class BlobFile:
             raise ProgramError(f"{self._path.name} has no blob at offset {offset}")
         if start + size > len(self._bytes):
             raise ProgramError(f"{self._path.name} is truncated: the blob at offset {offset} ends at {start + size}")
-        return start, size
+        return decode(self._bytes[start : start + size], dtype, shape)
 
 
 def decode(raw: Array, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -27,7 +27,7 @@ for another format, takes half a GiB and seconds."""
 
 @contextmanager
 def _without_expected_warnings() -> Iterator[None]:
-    filters = [(logging.getLogger(name), _dropper(phrases)) for name, phrases in _EXPECTED.items()]
+    filters = [(logging.getLogger(name), _WithoutPhrases(phrases)) for name, phrases in _EXPECTED.items()]
     for logger, dropper in filters:
         logger.addFilter(dropper)
     try:
@@ -39,12 +39,16 @@ def _without_expected_warnings() -> Iterator[None]:
             logger.removeFilter(dropper)
 
 
-def _dropper(phrases: tuple[str, ...]) -> logging.Filter:
-    class Dropper(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return not any(phrase in record.getMessage() for phrase in phrases)
+class _WithoutPhrases(logging.Filter):
+    """Drops the records whose message contains one of some phrases."""
 
-    return Dropper()
+    def __init__(self, phrases: tuple[str, ...]) -> None:
+        super().__init__()
+        self._phrases = phrases
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is kept."""
+        return not any(phrase in record.getMessage() for phrase in self._phrases)
 
 
 with _without_expected_warnings(), absent(_UNUSED):

@@ -66,7 +66,9 @@ def _match(found: EvaluationSet, model: LoadedModel, task: Task) -> tuple[Mappin
     if task is Task.SEMANTIC_SEGMENTATION and len(model.class_names) == 1:
         # A single class has the pixels above 0.5; masks of two values have 1 or 255 for them.
         return {index: int(index > 0 or found.labels.kind is not LabelKind.MASK_PNG) for index in range(256)}, BY_PLACE
-    if own and not _is_generated(model.class_names):
+    # A checkpoint without names of its classes has these.
+    generated = all(name in (f"class_{index}", "background") for index, name in enumerate(model.class_names))
+    if own and not generated:
         return _by_name(own, used, model.class_names), BY_NAME
     return _by_place(found, used, model), BY_PLACE
 
@@ -94,11 +96,6 @@ def _by_place(found: EvaluationSet, used: frozenset[int], model: LoadedModel) ->
             "without names; give labels of the model's classes, in its order"
         )
     return {index: index + offset for index in range(count)}
-
-
-def _is_generated(names: Sequence[str]) -> bool:
-    """Return whether the checkpoint had no names for the classes."""
-    return all(name in (f"class_{index}", "background") for index, name in enumerate(names))
 
 
 def _plain(name: str) -> str:

@@ -55,7 +55,10 @@ def read_coco(labels: ImageFile, files: Sequence[ImageFile], task: Task) -> Labe
     annotations: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for row in _rows(content, "annotations", labels.name):
         annotations[_identifier(row.get("image_id"), f"an image_id in {labels.name}")].append(row)
-    by_name = _by_name(files)
+    by_name: dict[str, list[ImageFile]] = defaultdict(list)
+    for image in files:
+        if is_image(image.entry):
+            by_name[PurePosixPath(image.entry).name].append(image)
     images, missing, seen = [], 0, set()
     for row in _rows(content, "images", labels.name):
         name, identifier = row.get("file_name"), _identifier(row.get("id"), f"the id of an image in {labels.name}")
@@ -118,14 +121,6 @@ def _read_categories(content: Mapping[str, Any], name: str) -> dict[Any, tuple[i
         raise invalid(f"{name} has {len(rows)} categories, must be 1 to {CATEGORIES_LIMIT:,}")
     ordered = sorted(found, key=lambda one: (isinstance(one, str), one))
     return {identifier: (index, found[identifier]) for index, identifier in enumerate(ordered)}
-
-
-def _by_name(files: Sequence[ImageFile]) -> Mapping[str, list[ImageFile]]:
-    found: dict[str, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        if is_image(file.entry):
-            found[PurePosixPath(file.entry).name].append(file)
-    return found
 
 
 def _find(by_name: Mapping[str, list[ImageFile]], name: str) -> ImageFile | None:

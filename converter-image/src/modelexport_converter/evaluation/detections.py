@@ -113,7 +113,12 @@ class ImageDetections:
 def decode_outputs(placement: Placement, outputs: Mapping[str, Array]) -> ImageDetections:
     """Decode the outputs of a detector for one image, by their names."""
     if "count" in outputs:
-        return _read_list(placement, outputs)
+        # The rows that are filled; a file that has no answer (a count of -1) detects nothing.
+        filled = slice(max(0, round(float(outputs["count"].reshape(-1)[0]))))
+        corners = placement.to_image(outputs["boxes"][0, filled].astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
+        scores, labels = outputs["scores"][0, filled], outputs["labels"][0, filled].astype(np.int64)
+        masks = _paste(placement.image, corners, outputs["masks"][0, filled]) if "masks" in outputs else ()
+        return ImageDetections(corners, scores, labels, masks, np.zeros((len(corners), 0, 3)))
     assert isinstance(placement, Letterbox)
     return find(
         placement,
@@ -189,15 +194,6 @@ def _interpolation(letterbox: Letterbox, axis: int, cells: int) -> Array:
     cell = (pixels * letterbox.scale + letterbox.border[axis]) * cells / letterbox.input[axis] - 0.5
     weights = np.maximum(0, 1 - abs(cell.clip(0, cells - 1)[:, None] - np.arange(cells)))
     return np.asarray(weights, dtype=np.float32)
-
-
-def _read_list(placement: Placement, outputs: Mapping[str, Array]) -> ImageDetections:
-    """Read the filled slots of a list of detections; a file that has no answer (a count of -1) detects nothing."""
-    filled = slice(max(0, round(float(outputs["count"].reshape(-1)[0]))))
-    corners = placement.to_image(outputs["boxes"][0, filled].astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
-    scores, labels = outputs["scores"][0, filled], outputs["labels"][0, filled].astype(np.int64)
-    masks = _paste(placement.image, corners, outputs["masks"][0, filled]) if "masks" in outputs else ()
-    return ImageDetections(corners, scores, labels, masks, np.zeros((len(corners), 0, 3)))
 
 
 def _paste(image: tuple[int, int], corners: Array, masks: Array) -> list[Mapping[str, Any]]:

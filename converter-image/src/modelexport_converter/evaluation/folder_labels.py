@@ -21,7 +21,9 @@ def read_folders(files: Sequence[ImageFile]) -> LabelledSet | None:
     Raises:
         Failure: there are too many folders.
     """
-    images = _split([file for file in files if is_image(file.entry)])
+    every = [file for file in files if is_image(file.entry)]
+    of_splits = ([image for image in every if split in PurePosixPath(image.entry).parts[:-2]] for split in SPLITS)
+    images = next(filter(None, of_splits), every)
     folders = [PurePosixPath(image.entry).parent for image in images]
     names = sorted({folder.name for folder in folders})
     if len(names) < 2 or "" in names or len({folder.parent for folder in folders}) != 1:
@@ -34,14 +36,6 @@ def read_folders(files: Sequence[ImageFile]) -> LabelledSet | None:
         for image, folder in zip(images, folders, strict=True)
     )
     return LabelledSet(LabelKind.IMAGE_FOLDER, tuple(clean(name, SHOWN) for name in names), labelled)
-
-
-def _split(images: Sequence[ImageFile]) -> list[ImageFile]:
-    for split in SPLITS:
-        found = [image for image in images if split in PurePosixPath(image.entry).parts[:-2]]
-        if found:
-            return found
-    return list(images)
 
 
 def _constant(label: int, _: Size) -> Truth:

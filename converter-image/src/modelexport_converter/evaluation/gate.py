@@ -120,15 +120,12 @@ def require_kept(
     """
     if accuracy.kept or evaluation.on_drop is OnDrop.PUBLISH:
         return
+    tried = f"{quantization.describe()}; " if quantization else ""
     message = (
-        f"the file loses more accuracy than is allowed: {accuracy.describe()}; {_tried(quantization)}choose a higher "
+        f"the file loses more accuracy than is allowed: {accuracy.describe()}; {tried}choose a higher "
         "precision or better calibration images, raise maxDrop, or set spec.evaluation.onDrop: Publish"
     )
     raise Failure(Reason.ACCURACY_LOST, message, verification, accuracy, quantization)
-
-
-def _tried(quantization: QuantizationResult | None) -> str:
-    return f"{quantization.describe()}; " if quantization else ""
 
 
 def remarks(

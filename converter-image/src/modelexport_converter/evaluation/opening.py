@@ -89,16 +89,13 @@ def open_evaluation(
     labels = _read_labels(files, task, evaluation.labels, uri)
     chosen = _choose(labels, evaluation.samples, calibrating)
     if not chosen.images:
-        raise invalid(f"none of the {len(labels.images)} labelled images of {uri} is left; {_explain_none(chosen)}")
+        way_out = "all of them calibrate; give other images" if chosen.calibrating else "give more images"
+        raise invalid(f"none of the {len(labels.images)} labelled images of {uri} is left; {way_out}")
     if not chosen.used:
         raise invalid(
             f"the {len(chosen.images)} chosen images of {uri} have no labelled object; give labels of objects"
         )
     return chosen
-
-
-def _explain_none(chosen: EvaluationSet) -> str:
-    return "all of them calibrate; give other images" if chosen.calibrating else "give more images"
 
 
 def _read_labels(files: Sequence[ImageFile], task: Task, kind: LabelKind, uri: str) -> LabelledSet:

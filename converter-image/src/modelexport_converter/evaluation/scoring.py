@@ -18,7 +18,6 @@ from modelexport_converter.evaluation.detections import (
     MOST_DETECTIONS,
     ImageDetections,
     Letterbox,
-    Placement,
     Stretched,
     decode_outputs,
 )
@@ -64,11 +63,10 @@ class DetectionScorer:
         """Compare the detections in the outputs with the objects of the image."""
         assert isinstance(truth, tuple)
         named = {output.name: values for output, values in zip(self.model.outputs, outputs, strict=True)}
-        self.add_detections(decode_outputs(self._place(size), named), size, truth)
-
-    def _place(self, size: Size) -> Placement:
         height, width = self.model.input_size
-        return Letterbox(size, (width, height)) if self.model.preprocessing.resize == "letterbox" else Stretched(size)
+        is_letterboxed = self.model.preprocessing.resize == "letterbox"
+        placement = Letterbox(size, (width, height)) if is_letterboxed else Stretched(size)
+        self.add_detections(decode_outputs(placement, named), size, truth)
 
     def add_detections(self, found: ImageDetections, size: Size, truth: Objects) -> None:
         """Compare detections with the objects of the image."""
@@ -173,7 +171,10 @@ class _Pixels:
     def add(self, outputs: Sequence[Array], size: Size, truth: Truth) -> None:
         """Compare the likeliest class of each pixel with the labels; those labelled as ``VOID`` do not count."""
         assert callable(truth)
-        expected, answer = truth(), _stretch(_classify(outputs[0][0]), size)
+        expected, probabilities = truth(), outputs[0][0]
+        # A single class has the pixels above 0.5.
+        chosen = probabilities.argmax(0) if len(probabilities) > 1 else probabilities[0] > 0.5
+        answer = np.asarray(Image.fromarray(np.asarray(chosen, np.uint8)).resize(size, Image.Resampling.NEAREST))
         counted = expected != VOID
         pairs = expected[counted].astype(np.int64) * self.classes + answer[counted]
         table = np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
@@ -182,16 +183,6 @@ class _Pixels:
     def records(self) -> Records:
         """Return what was collected."""
         return Overlaps(*(np.array(column) for column in zip(*self.rows, strict=True)))
-
-
-def _classify(probabilities: Array) -> ClassMap:
-    """Return the class of every pixel for probabilities (C, H, W); a single class has the pixels above 0.5."""
-    chosen = probabilities.argmax(0) if len(probabilities) > 1 else probabilities[0] > 0.5
-    return np.asarray(chosen, np.uint8)
-
-
-def _stretch(classes: ClassMap, size: Size) -> ClassMap:
-    return np.asarray(Image.fromarray(classes).resize(size, Image.Resampling.NEAREST))
 
 
 def paint(objects: Objects, size: Size, elsewhere: int) -> ClassMap:

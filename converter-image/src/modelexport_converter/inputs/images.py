@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -106,7 +107,9 @@ def open_files(path: Path, uri: str, role: Role = DATASET) -> tuple[ImageFile, .
     _check_entries(entries, path.stat().st_size, uri, role)
     # An archive can hold a name twice, so an entry is read by its record and not by its name.
     return tuple(
-        ImageFile(f"{clean(entry.filename, SHOWN)} in {uri}", _reader(archive, entry), entry.filename, role)
+        ImageFile(
+            f"{clean(entry.filename, SHOWN)} in {uri}", partial(_read_entry, archive, entry), entry.filename, role
+        )
         for entry in entries
         if not stat.S_ISLNK(entry.external_attr >> 16)
     )
@@ -158,13 +161,10 @@ def _open_zip(path: Path, uri: str, role: Role) -> zipfile.ZipFile:
     return archive
 
 
-def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        """Read at most the declared size: without a size, ``zipfile`` unpacks everything."""
-        with archive.open(entry) as file:
-            return file.read(entry.file_size)
-
-    return read
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read at most the declared size: without a size, ``zipfile`` unpacks everything."""
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 def _check_bounds(entries: Sequence[zipfile.ZipInfo], uri: str, role: Role) -> None:

@@ -59,14 +59,6 @@ def _write(builder: Builder, target: Ref, new: Ref) -> Results:
     return (target,)
 
 
-def _fill(builder: Builder, target: Ref, value: Any) -> Ref:
-    if isinstance(value, Ref):
-        shape = builder.shape(target)
-        value = builder.emit("to.dtype", self=value, dtype=shape.dtype)
-        return builder.emit("expand.default", self=value, size=shape.sizes)
-    return builder.emit("full_like.default", self=target, fill_value=value)
-
-
 def _copy(builder: Builder, arguments: Arguments) -> Ref:
     target, shape = arguments["src"], builder.shape(arguments["self"])
     if builder.shape(target).dtype is not shape.dtype:
@@ -162,7 +154,12 @@ def _writing(change: Callable[[Builder, Arguments], Ref]) -> Callable[[Builder, 
 
 
 def _filled(builder: Builder, arguments: Arguments) -> Ref:
-    return _fill(builder, arguments["self"], arguments.get("value", 0))
+    target, value = arguments["self"], arguments.get("value", 0)
+    if isinstance(value, Ref):
+        shape = builder.shape(target)
+        value = builder.emit("to.dtype", self=value, dtype=shape.dtype)
+        return builder.emit("expand.default", self=value, size=shape.sizes)
+    return builder.emit("full_like.default", self=target, fill_value=value)
 
 
 def _first(change: Callable[[Builder, Arguments], Ref]) -> Callable[[Builder, Arguments], Results]:

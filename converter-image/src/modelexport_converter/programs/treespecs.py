@@ -5,7 +5,6 @@ factories was not written for a network, and is refused rather than ignored.
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from modelexport import untrusted
@@ -37,17 +36,12 @@ def _check(text: str) -> None:
         raise unreadable("a treespec is not JSON") from error
     if type(content) is not list or len(content) != 2:
         raise unreadable("a treespec is not a pair of a version and a tree")
-    for kind, context in _nodes(content[1]):
+    waiting = [content[1]]
+    while waiting:  # without recursion: a tree may be as deep as JSON allows
+        node = check(waiting.pop(), dict, "a node of a treespec")
+        kind, context = node.get("type"), node.get("context")
         if not _is_plain(kind, context):
             raise unsafe(f"treespecs that are not accepted: {shown(kind)} of {shown(context)}")
-
-
-def _nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield type and context of every node of a tree, without recursion: it may be as deep as JSON allows."""
-    waiting = [tree]
-    while waiting:
-        node = check(waiting.pop(), dict, "a node of a treespec")
-        yield node.get("type"), node.get("context")
         waiting += check(node.get("children_spec"), list, "children of a treespec")
 
 

@@ -1,6 +1,5 @@
 """Computes the value of a tensor after a write into one of its views, by the operator that made the view."""
 
-from collections.abc import Mapping
 from math import prod
 from typing import Any, Protocol
 
@@ -56,7 +55,9 @@ def written(builder: Emitter, node: Node, position: int, source: Ref, new: Ref) 
         first, second = (arguments[key] for key in _SWAPS[name])
         return builder.emit("transpose.int", self=new, dim0=first, dim1=second)
     if name in {"t.default", "permute.default"}:
-        return builder.emit("permute.default", self=new, dims=_back(name, arguments, len(sizes)))
+        dims = list(range(len(sizes)))
+        order = [dim % len(sizes) for dim in arguments["dims"]] if name == "permute.default" else dims[::-1]
+        return builder.emit("permute.default", self=new, dims=tuple(order.index(dim) for dim in dims))  # the inverse
     if name in _PARTS:
         results = [Ref(value) for value in node.results if value is not None]
         dim = int(arguments.get("dim", 0))
@@ -73,10 +74,3 @@ def written(builder: Emitter, node: Node, position: int, source: Ref, new: Ref) 
         return None
     scatter, keys = _SCATTERS[name]
     return builder.emit(scatter, self=source, src=new, **{key: arguments[key] for key in keys if key in arguments})
-
-
-def _back(name: str, arguments: Mapping[str, Any], rank: int) -> tuple[int, ...]:
-    """Return the inverse of an operator's permutation."""
-    dims = range(rank)
-    order = [dim % rank for dim in arguments["dims"]] if name == "permute.default" else list(dims)[::-1]
-    return tuple(order.index(dim) for dim in dims)

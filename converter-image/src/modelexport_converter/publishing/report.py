@@ -3,6 +3,7 @@
 It is written last, so a file without a report was never published. The next, equal conversion reads it and stops.
 """
 
+import contextlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -66,15 +67,11 @@ class Sources:
 
 def tool_versions() -> dict[str, str]:
     """Return the versions of this converter and of its installed libraries, without importing them."""
-    installed = {name: _version(name) for name in PACKAGES}
-    return {"modelexport": __version__, **{name: version for name, version in installed.items() if version}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    versions = {"modelexport": __version__}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def artifact_uri(request: ConversionRequest) -> str:

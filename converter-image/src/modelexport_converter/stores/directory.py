@@ -91,7 +91,9 @@ class DirectoryStore:
 
     def _path(self, uri: str) -> Path:
         if uri.startswith("file://"):
-            return _local_path(uri)
+            path = Path(uri.removeprefix("file://"))
+            with _translated(uri):  # decodes ``%20`` and the like, unless a file has this literal name
+                return path if path.exists() else Path(unquote(str(path)))
         bucket, key = split_uri(uri)
         path = (self._root / bucket / key).resolve()
         if not path.is_relative_to(self._root / bucket):
@@ -99,13 +101,6 @@ class DirectoryStore:
                 Reason.INVALID_SPEC, f"{uri} leads out of its bucket; use a key without '..' and symbolic links"
             )
         return path
-
-
-def _local_path(uri: str) -> Path:
-    """Decode ``%20`` and the like, unless a file has this literal name."""
-    path = Path(uri.removeprefix("file://"))
-    with _translated(uri):
-        return path if path.exists() else Path(unquote(str(path)))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from modelexport_converter.backends import Array
 from modelexport_converter.model import Output
-from modelexport_converter.verification.detections import Numbers, Slots
+from modelexport_converter.verification.detections import Numbers, UnpaddedDetections
 from modelexport_converter.verification.informative_images import DETECTED
 
 MOST_OVERLAP = 0.5
@@ -50,18 +50,18 @@ def read_detections(outputs: Sequence[Output], input_size: tuple[int, int], answ
     """
     named = {output.name: values for output, values in zip(outputs, answer, strict=True)}
     if "count" in named:
-        return _read_slots(Slots.read(outputs, answer).visible(input_size), input_size)
+        return _read_suppressed(UnpaddedDetections.read(outputs, answer).visible(input_size), input_size)
     return _read_anchors(named, input_size)
 
 
-def _read_slots(slots: Slots, input_size: tuple[int, int]) -> Detections:
+def _read_suppressed(found: UnpaddedDetections, input_size: tuple[int, int]) -> Detections:
     """Read detections that the file has suppressed already."""
-    (sure,) = np.nonzero(slots.scores >= DETECTED)
-    order = sure[np.argsort(-slots.scores[sure], kind="stable")]
-    boxes = slots.boxes[order] * _corner_scale(input_size)
-    masks = None if slots.masks is None else slots.masks[order]
+    (sure,) = np.nonzero(found.scores >= DETECTED)
+    order = sure[np.argsort(-found.scores[sure], kind="stable")]
+    boxes = found.boxes[order] * _corner_scale(input_size)
+    masks = None if found.masks is None else found.masks[order]
     draw = None if masks is None else lambda index: _stretch(masks[index], boxes[index], input_size)
-    return Detections(boxes, slots.scores[order], slots.labels[order].astype(np.intp), mask=draw)
+    return Detections(boxes, found.scores[order], found.labels[order].astype(np.intp), mask=draw)
 
 
 def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> Detections:

@@ -51,7 +51,9 @@ class DetectionSums:
             Failure: ``VerificationFailed``: the model or the file reports that it has no answer.
         """
         self.images += 1
-        one, other = (Slots.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found))
+        one, other = (
+            UnpaddedDetections.read(self.outputs, answer).visible(self.input_size) for answer in (expected, found)
+        )
         self.informative += bool((one.scores >= DETECTED).any())
         self.squares += float((one.scores**2).sum() + (other.scores**2).sum())
         for index, partner, value in _pairs(one, other):
@@ -95,8 +97,11 @@ def incomparable(problem: str) -> Failure:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """The filled slots of one answer: boxes (n, 4), scores and labels (n,), masks (n, rows, columns) if any."""
+class UnpaddedDetections:
+    """The detections of one answer, without its padding.
+
+    Boxes are (n, 4), scores and labels (n,), and masks, if there are any, (n, rows, columns).
+    """
 
     boxes: Numbers
     scores: Numbers
@@ -104,7 +109,7 @@ class Slots:
     masks: Array | None
 
     @classmethod
-    def read(cls, outputs: Sequence[Output], answer: Sequence[Array]) -> "Slots":
+    def read(cls, outputs: Sequence[Output], answer: Sequence[Array]) -> "UnpaddedDetections":
         """Read the outputs for one image.
 
         Raises:
@@ -121,15 +126,15 @@ class Slots:
         boxes, scores, labels = (named[name][0, :count].astype(np.float64) for name in ("boxes", "scores", "labels"))
         return cls(boxes, scores, labels, named["masks"][0, :count] if "masks" in named else None)
 
-    def visible(self, input_size: tuple[int, int]) -> "Slots":
+    def visible(self, input_size: tuple[int, int]) -> "UnpaddedDetections":
         """Return the detections whose box has at least a pixel in each direction, for inputs of (height, width)."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]) * input_size[::-1]
         kept = (sides >= 1).all(1)
         masks = None if self.masks is None else self.masks[kept]
-        return Slots(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
+        return UnpaddedDetections(self.boxes[kept], self.scores[kept], self.labels[kept], masks)
 
 
-def _pairs(one: Slots, other: Slots) -> Iterator[tuple[int, int, float]]:
+def _pairs(one: UnpaddedDetections, other: UnpaddedDetections) -> Iterator[tuple[int, int, float]]:
     """Yield pairs of detections of one class, greedily by the product of scores and overlap: (index, index, product).
 
     Each detection is in one pair at most.

@@ -24,7 +24,7 @@ import numpy as np
 from modelexport.api.result import Fidelity, FidelityMetric
 from modelexport_converter.backends import Array
 from modelexport_converter.model import LoadedModel, Output
-from modelexport_converter.verification.answers import Detections, Mask, read_detections
+from modelexport_converter.verification.answers import Detections, read_detections
 from modelexport_converter.verification.detections import Numbers, overlaps
 from modelexport_converter.verification.informative_images import SHARE
 from modelexport_converter.verification.samples import MOST_ANSWERS, Answer, Difference, runs_of
@@ -188,17 +188,14 @@ def match(one: Detections, other: Detections) -> Iterator[Pair]:
 
 def _likeness(one: Detections, index: int, other: Detections, partner: int, overlap: float) -> float:
     if one.mask is not None and other.mask is not None:
-        return _mask_overlap(one.mask(index), other.mask(partner))
+        mask, its_partner = one.mask(index), other.mask(partner)
+        union = np.logical_or(mask, its_partner).sum()
+        return float(np.logical_and(mask, its_partner).sum() / union) if union else 1.0
     if one.keypoints is not None and other.keypoints is not None and one.visible is not None:
         seen = one.visible[index]
         area = float((one.boxes[index, 2:] - one.boxes[index, :2]).prod())
         return _keypoint_similarity(one.keypoints[index][seen], other.keypoints[partner][seen], area)
     return overlap
-
-
-def _mask_overlap(one: Mask, other: Mask) -> float:
-    union = np.logical_or(one, other).sum()
-    return float(np.logical_and(one, other).sum() / union) if union else 1.0
 
 
 def _keypoint_similarity(one: Numbers, other: Numbers, area: float) -> float:

@@ -377,7 +377,7 @@ def _yolov8(
     return Architecture(
         name=name,
         task=task,
-        impl="modelexport_converter.architectures.yolov8",
+        impl="modelexport_converter.architectures.yolov8.loader",
         variants=("n", "s", "m", "l", "x"),
         default_input_size=(input_size, input_size),
         stride=32,
@@ -410,7 +410,7 @@ def _torchvision_detector(
     return Architecture(
         name=name,
         task=task,
-        impl="modelexport_converter.architectures.torchvision_detectors",
+        impl="modelexport_converter.architectures.torchvision.detectors",
         variants=variants,
         default_input_size=(input_size, input_size),
         stride=32,
@@ -474,7 +474,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture(
             name="YOLOv4",
             task=Task.DETECTION,
-            impl="modelexport_converter.architectures.yolov4",
+            impl="modelexport_converter.architectures.yolov4.loader",
             variants=("full", "tiny"),
             default_input_size=(416, 416),
             stride=32,
@@ -487,7 +487,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         Architecture(
             name="YOLOX",
             task=Task.DETECTION,
-            impl="modelexport_converter.architectures.yolox",
+            impl="modelexport_converter.architectures.yolox.loader",
             variants=("nano", "tiny", "s", "m", "l", "x"),
             default_input_size=(640, 640),
             stride=32,
@@ -500,8 +500,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         _yolov8("YOLOv8-SEG", Task.INSTANCE_SEGMENTATION, thresholds=_YOLOV8_SEG_THRESHOLDS),
         _torchvision_detector("MaskRCNN", _PYRAMIDS, task=Task.INSTANCE_SEGMENTATION, extended=_MASKS_EXTENDED),
-        _semantic("DeepLabV3", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("FCN", "torchvision_segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("DeepLabV3", "torchvision.segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
+        _semantic("FCN", "torchvision.segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("UNet", "unet", (), 512, 16, takes=_NORMALISES | {"alignCorners"}),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         _yolov8("YOLOv8-Pose", Task.KEYPOINTS),

@@ -30,7 +30,8 @@ def conv(
     """x [n, c_in, *d], weight [c_out, c_in / groups, *k] to [n, c_out, *d_out]."""
     rank = x.dim() - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
-    pads = spatial_pads(pad_type, pad, x.shape[2:], _windows(weight, dilations), strides)
+    windows = [(size - 1) * dilation + 1 for size, dilation in zip(weight.shape[2:], dilations, strict=True)]
+    pads = spatial_pads(pad_type, pad, x.shape[2:], windows, strides)
     symmetric = [before for before, after in pads if before == after]
     if len(symmetric) < rank:
         x, symmetric = fill_around(x, pads), [0] * rank
@@ -68,23 +69,16 @@ def conv_transpose(
     return result if bias is None else result + bias.reshape(-1, *[1] * rank)
 
 
-def _windows(weight: Tensor, dilations: list[int]) -> list[int]:
-    return [(size - 1) * dilation + 1 for size, dilation in zip(weight.shape[2:], dilations, strict=True)]
-
-
 def _crops(pad_type: str, pad: list[int] | None, full: list[int], same: list[int]) -> Pads:
     """Return the sizes to crop before and after. `same` keeps stride times the input's size (negative: adds zeros)."""
+    excess = [size - wanted for size, wanted in zip(full, same, strict=True)]
+    before = [max(each, 0) // 2 for each in excess]
     pad_types = {
         "valid": [(0, 0)] * len(full),
         "custom": pairs(pad or [0] * 2 * len(full)),
-        "same": [_halves(size - wanted) for size, wanted in zip(full, same, strict=True)],
+        "same": [(first, each - first) for first, each in zip(before, excess, strict=True)],
     }
     return one_of(pad_types, pad_type, "pad_type")
-
-
-def _halves(excess: int) -> tuple[int, int]:
-    before = max(excess, 0) // 2
-    return before, excess - before
 
 
 OPS: dict[str, KernelFunction] = {"conv": conv, "conv_transpose": conv_transpose}

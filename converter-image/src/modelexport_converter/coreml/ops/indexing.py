@@ -25,15 +25,12 @@ def slice_by_index(
             continue
         start = None if (begin_mask or none)[dim] else begin[dim]
         stop = None if (end_mask or none)[dim] else end[dim]
-        x = _slice(x, dim, slice(start, stop, stride[dim] if stride else 1))
+        places = range(x.shape[dim])[start : stop : stride[dim] if stride else 1]
+        if places.step == 1:
+            x = x.narrow(dim, places.start if places else 0, len(places))
+        else:
+            x = x.index_select(dim, torch.tensor(places, dtype=torch.int64))
     return x
-
-
-def _slice(x: Tensor, dim: int, bounds: slice) -> Tensor:
-    positions = range(x.shape[dim])[bounds]
-    if positions.step == 1:
-        return x.narrow(dim, positions.start if positions else 0, len(positions))
-    return x.index_select(dim, torch.tensor(positions, dtype=torch.int64))
 
 
 def slice_by_size(x: Tensor, begin: list[int], size: list[int]) -> Tensor:

@@ -12,8 +12,8 @@ from torchvision.models import mobilenetv3, resnet
 from torchvision.models._utils import IntermediateLayerGetter
 
 from modelexport.api.spec import Model
-from modelexport_converter.architectures.folding import freeze
-from modelexport_converter.architectures.segmentation import (
+from modelexport_converter.architectures.shared.folding import freeze
+from modelexport_converter.architectures.shared.segmentation import (
     RecognisedNetwork,
     assumed_normalisation,
     check_recognised,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.layers import (
+from modelexport_converter.architectures.shared.yolo_layers import (
     Conv,
     cell_grid,
     concat_predictions,

@@ -7,9 +7,9 @@ import torch
 
 from modelexport.api.spec import COLOR_ORDERS, PIXEL_RANGES, Model, Parameters
 from modelexport.matrix.support import ARCHITECTURES
-from modelexport_converter.architectures.detection import describe_detector, load_detector_program
-from modelexport_converter.architectures.layers import decoder_buffers, fuse, set_activation
-from modelexport_converter.architectures.yolox_network import EPSILON, SCALES, STRIDES, Network
+from modelexport_converter.architectures.shared.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse, set_activation
+from modelexport_converter.architectures.yolox.network import EPSILON, SCALES, STRIDES, Network
 from modelexport_converter.checkpoints.checkpoint import Checkpoint
 from modelexport_converter.checkpoints.state_dict import (
     check_asked,

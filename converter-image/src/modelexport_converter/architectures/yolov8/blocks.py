@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelexport_converter.architectures.layers import split_channels
+from modelexport_converter.architectures.shared.yolo_layers import split_channels
 
 
 class Bottleneck(nn.Module):

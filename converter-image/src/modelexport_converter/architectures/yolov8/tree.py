@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from modelexport.matrix.support import Task
-from modelexport_converter.architectures.ultralytics_layers import (
+from modelexport_converter.architectures.yolov8.blocks import Classification, Head
+from modelexport_converter.architectures.yolov8.decoder import Decoder
+from modelexport_converter.architectures.yolov8.families import foreign_module_failure, unknown_layer_failure
+from modelexport_converter.architectures.yolov8.ultralytics_layers import (
     build_layer,
     check_known,
     check_unmodified,
     is_in_place,
     short_kind,
 )
-from modelexport_converter.architectures.yolov8_blocks import Classification, Head
-from modelexport_converter.architectures.yolov8_decoder import Decoder
-from modelexport_converter.architectures.yolov8_families import foreign_module_failure, unknown_layer_failure
 from modelexport_converter.checkpoints.module_tree import Module
 from modelexport_converter.checkpoints.state_dict import mismatch
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelexport_converter.architectures.layers import Conv
-from modelexport_converter.architectures.yolov8_blocks import C2, SPPF, Bottleneck, C2f, Prototypes
-from modelexport_converter.architectures.yolov8_families import unknown_layer_failure
+from modelexport_converter.architectures.shared.yolo_layers import Conv
+from modelexport_converter.architectures.yolov8.blocks import C2, SPPF, Bottleneck, C2f, Prototypes
+from modelexport_converter.architectures.yolov8.families import unknown_layer_failure
 from modelexport_converter.checkpoints.module_tree import Module
 from modelexport_converter.checkpoints.pickles import PickledObject
 

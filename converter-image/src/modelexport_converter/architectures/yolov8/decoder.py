@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from modelexport_converter.architectures.layers import split_channels
+from modelexport_converter.architectures.shared.yolo_layers import split_channels
 
 STRIDES = (8, 16, 32)
 BINS = 16

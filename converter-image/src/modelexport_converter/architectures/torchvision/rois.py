@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
 
-from modelexport_converter.architectures.capture import is_exporting
+from modelexport_converter.architectures.torchvision.capture import is_exporting
 
 _SAMPLES = 2
 _NEIGHBOURS = 2 * _SAMPLES

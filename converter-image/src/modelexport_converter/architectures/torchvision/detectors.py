@@ -22,10 +22,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from modelexport.api.spec import Model, Parameters
 from modelexport.matrix.support import ARCHITECTURES
-from modelexport_converter.architectures import torchvision_pyramids
-from modelexport_converter.architectures.folding import freeze
-from modelexport_converter.architectures.torchvision_networks import MOST_CANDIDATES, RCNN, RetinaNet, SSDlite
-from modelexport_converter.architectures.torchvision_pyramids import TORCHVISION_REMEDY, norm_of, pyramid_width
+from modelexport_converter.architectures.shared.folding import freeze
+from modelexport_converter.architectures.torchvision import pyramids
+from modelexport_converter.architectures.torchvision.networks import MOST_CANDIDATES, RCNN, RetinaNet, SSDlite
+from modelexport_converter.architectures.torchvision.pyramids import TORCHVISION_REMEDY, norm_of, pyramid_width
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, Facts
 from modelexport_converter.checkpoints.state_dict import (
     RequiredWeights,
@@ -217,8 +217,8 @@ def _variant_of(tensors: Tensors, asked: str | None) -> str | None:
     """Recognise the backbone. Faster R-CNN's two on MobileNet have the same weights and differ in their settings."""
     if "backbone.features.0.0.0.weight" in tensors:
         return None
-    if torchvision_pyramids.has_resnet(tensors):
-        return torchvision_pyramids.variant_of(tensors)
+    if pyramids.has_resnet(tensors):
+        return pyramids.variant_of(tensors)
     return asked if asked in _SMALL else "mobilenet_v3_large"
 
 
@@ -255,7 +255,7 @@ def _build_retinanet(tensors: Tensors, _variant: str | None, classes: int, param
     The v2 normalises in its head and takes the coarsest maps from the ResNet.
     """
     width, inputs = pyramid_width(tensors), tensors["backbone.fpn.extra_blocks.p6.weight"].shape[1]
-    backbone = torchvision_pyramids.build_pyramid(tensors, 2, LastLevelP6P7(inputs, width))
+    backbone = pyramids.build_pyramid(tensors, 2, LastLevelP6P7(inputs, width))
     norm = norm_of(tensors, "head.classification_head.conv.0.1")
     head = RetinaNetHead(width, _anchor_count(tensors), classes, norm)
     return detection.RetinaNet(backbone, classes, head=head, **_thresholds(parameters))
@@ -283,7 +283,7 @@ def _build_ssdlite(tensors: Tensors, _variant: str | None, classes: int, paramet
 def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters: Parameters) -> Any:
     """Build a Faster or Mask R-CNN as torchvision does."""
     thresholds = _thresholds(parameters, "box_")
-    if torchvision_pyramids.has_resnet(tensors):
+    if pyramids.has_resnet(tensors):
         return _build_resnet_rcnn(tensors, classes, thresholds)
     builder = getattr(detection, f"fasterrcnn_{variant}_fpn")
     detector = builder(weights=None, weights_backbone=None, num_classes=classes, **thresholds)
@@ -293,7 +293,7 @@ def _build_rcnn(tensors: Tensors, variant: str | None, classes: int, parameters:
 
 def _build_resnet_rcnn(tensors: Tensors, classes: int, thresholds: Mapping[str, float]) -> Any:
     """Build an R-CNN on a ResNet as torchvision does, v2 included, in the depths and widths of the checkpoint."""
-    backbone, width = torchvision_pyramids.build_pyramid(tensors, 1, LastLevelMaxPool()), pyramid_width(tensors)
+    backbone, width = pyramids.build_pyramid(tensors, 1, LastLevelMaxPool()), pyramid_width(tensors)
     depth = len(_widths(tensors, "rpn.head.conv.?.0.weight", "rpn.head.conv.weight"))
     heads: dict[str, Any] = {
         "rpn_head": RPNHead(width, _anchor_count(tensors), depth),

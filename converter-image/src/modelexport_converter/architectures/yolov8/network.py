@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from modelexport_converter.architectures.layers import Conv, upsample_2x
-from modelexport_converter.architectures.yolov8_blocks import SPPF, Bottleneck, C2f, Classification, Head, Prototypes
-from modelexport_converter.architectures.yolov8_decoder import BINS, Decoder
+from modelexport_converter.architectures.shared.yolo_layers import Conv, upsample_2x
+from modelexport_converter.architectures.yolov8.blocks import SPPF, Bottleneck, C2f, Classification, Head, Prototypes
+from modelexport_converter.architectures.yolov8.decoder import BINS, Decoder
 
 MASKS = 32
 """Mask prototypes, and mask coefficients per anchor."""

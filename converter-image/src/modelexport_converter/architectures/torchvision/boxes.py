@@ -1,4 +1,4 @@
-"""Box operations of torchvision's detectors for programs of fixed shapes: decoding, suppression, detection slots.
+"""Box operations of torchvision's detectors for programs of fixed shapes: decoding, suppression, padding.
 
 Every step selects by rank or by a mask where torchvision filters, so that no shape depends on an image. All boxes are
 left, top, right, bottom in pixels of the input.
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from modelexport_converter.architectures.capture import is_exporting
-from modelexport_converter.architectures.onnx_suppression import SuppressInOnnx
+from modelexport_converter.architectures.torchvision.capture import is_exporting
+from modelexport_converter.architectures.torchvision.onnx_suppression import SuppressInOnnx
 
 ROUNDS = 32
 """Rounds of suppression. On 20 images per network, dense ones of untrained networks included, none needed more than 17.
@@ -97,7 +97,10 @@ def suppress(
         return keep, torch.ones(())
     if not is_exporting():
         return _suppress_eagerly(boxes, valid, iou_threshold, labels), torch.ones(())
-    suppressed = _exceeds_iou(boxes, iou_threshold) & _ranks_lower(valid)
+    overlaps = _exceeds_iou(boxes, iou_threshold)
+    # Adds a term that is always 0 but depends on the image: else exporters store the comparisons of all pairs.
+    rank = torch.arange(valid.shape[1], dtype=torch.float32) + valid.clamp(max=0)
+    suppressed = overlaps & (rank.unsqueeze(2) > rank.unsqueeze(1))
     if labels is not None:
         suppressed = suppressed & (labels.unsqueeze(2) == labels.unsqueeze(1))
     return _suppress_in_rounds(suppressed.float(), valid.unsqueeze(2))
@@ -155,16 +158,9 @@ def _exceeds_iou(boxes: Tensor, most: float) -> Tensor:
     return shared > most * (areas.unsqueeze(2) + areas.unsqueeze(1) - shared)
 
 
-def _ranks_lower(valid: Tensor) -> Tensor:
-    """Return whether the first of each pair ranks behind the second: (G, N) to (G, N, N)."""
-    # Adds a term that is always 0 but depends on the image: else exporters store the comparisons of all pairs.
-    rank = torch.arange(valid.shape[1], dtype=torch.float32) + valid.clamp(max=0)
-    return rank.unsqueeze(2) > rank.unsqueeze(1)
-
-
-def fill_slots(found: Candidates, keep: Tensor, slots: int) -> Candidates:
-    """Return the best kept candidates of N, with ``keep`` (N,), best first; slots that remain empty are not valid."""
-    _, index = torch.where(keep > 0, found.scores, _LOWEST).topk(min(slots, len(keep)))
+def pad_detections(found: Candidates, keep: Tensor, rows: int) -> Candidates:
+    """Return ``rows`` of N candidates: those kept by ``keep`` (N,), best first, then padding, which is not valid."""
+    _, index = torch.where(keep > 0, found.scores, _LOWEST).topk(min(rows, len(keep)))
     best = found.pick(index)
     return Candidates(best.boxes, best.scores, best.labels, keep[index])
 

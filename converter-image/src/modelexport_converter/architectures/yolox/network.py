@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.layers import Conv, cell_grid, concat_predictions, upsample_2x
+from modelexport_converter.architectures.shared.yolo_layers import Conv, cell_grid, concat_predictions, upsample_2x
 from modelexport_converter.norm_statistics import copy_statistics
 
 STRIDES = (8, 16, 32)

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from modelexport_converter.architectures.torchvision_boxes import (
+from modelexport_converter.architectures.torchvision.boxes import (
     Candidates,
     clip,
     compares_all_pairs,
     decode,
-    fill_slots,
     is_larger,
+    pad_detections,
     stack,
     suppress,
     to_outputs,
 )
-from modelexport_converter.architectures.torchvision_rois import RoIAlign
+from modelexport_converter.architectures.torchvision.rois import RoIAlign
 
 Size = tuple[int, int]
 Answer = tuple[Candidates, Tensor]
-"""Detections in their slots, and a scalar: 1 if their suppression has converged, else 0."""
+"""Padded detections, and a scalar: 1 if their suppression has converged, else 0."""
 
 MOST_CANDIDATES = 3000
 """Boxes that the second stage of an R-CNN compares at once, where it compares all pairs.
@@ -86,7 +86,7 @@ class RetinaNet(_OneStage):
     """Focal loss detector, https://arxiv.org/abs/1708.02002: boxes, scores, labels and count of an image."""
 
     def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
-        score_threshold, iou_threshold, most, slots = self.settings
+        score_threshold, iou_threshold, most, rows = self.settings
         scored, moved, placed = (torch.split(values, self.counts) for values in (logits, deltas, self.anchors))
         parts = [_best_of_level(*level, most) for level in zip(scored, moved, placed, strict=True)]
         values, labels, codes, anchors = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -95,7 +95,7 @@ class RetinaNet(_OneStage):
         found = Candidates(boxes, scores, labels, (scores > score_threshold).float())
         # By descending score, invalid candidates last.
         found = found.pick((found.scores * found.valid).topk(len(found.scores)).indices)
-        return _suppress_labelled(found, iou_threshold, slots, int(logits.shape[1]))
+        return _suppress_labelled(found, iou_threshold, rows, int(logits.shape[1]))
 
 
 def _best_of_level(logits: Tensor, deltas: Tensor, anchors: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -112,18 +112,18 @@ def _divide(index: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return position, (index - position * classes).float()
 
 
-def _suppress_labelled(found: Candidates, iou_threshold: float, slots: int, classes: int) -> Answer:
+def _suppress_labelled(found: Candidates, iou_threshold: float, rows: int, classes: int) -> Answer:
     """Suppress sorted candidates within each label, from 0 to ``classes - 1``, and keep the best."""
     boxes, valid, labels = (values.unsqueeze(0) for values in (found.boxes, found.valid, found.labels))
     keep, converged = suppress(boxes, valid, iou_threshold, labels, classes)
-    return fill_slots(found, keep[0], slots), converged
+    return pad_detections(found, keep[0], rows), converged
 
 
-def _suppress_by_class(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float, slots: int) -> Answer:
+def _suppress_by_class(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float, rows: int) -> Answer:
     """Suppress among the sorted boxes (C, N, 4) of each class from 1 on, and keep the best of all."""
     keep, converged = suppress(boxes, valid, iou_threshold)
     labels = (torch.arange(len(scores)) + 1.0).unsqueeze(1).expand_as(scores)
-    return fill_slots(Candidates(boxes, scores, labels, valid).flatten(), keep.reshape(-1), slots), converged
+    return pad_detections(Candidates(boxes, scores, labels, valid).flatten(), keep.reshape(-1), rows), converged
 
 
 class SSDlite(_OneStage):
@@ -134,12 +134,12 @@ class SSDlite(_OneStage):
         self.weights = model.box_coder.weights
 
     def _detect(self, logits: Tensor, deltas: Tensor) -> Answer:
-        score_threshold, iou_threshold, most, slots = self.settings
+        score_threshold, iou_threshold, most, rows = self.settings
         boxes = clip(decode(deltas, self.anchors, self.weights), self.size)
         # One row per class except the background, each with its own candidates.
         scores, index = logits.softmax(1)[:, 1:].t().topk(min(most, len(boxes)))
         candidates = boxes[index.reshape(-1)].view(*index.shape, 4)
-        return _suppress_by_class(candidates, scores, (scores > score_threshold).float(), iou_threshold, slots)
+        return _suppress_by_class(candidates, scores, (scores > score_threshold).float(), iou_threshold, rows)
 
 
 class RCNN(_Anchored):
@@ -178,7 +178,7 @@ class RCNN(_Anchored):
 
     def _propose(self, objectness: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return proposals (P, 4), their validity (P,), and whether their suppression has converged."""
-        most, slots, iou_threshold, score_threshold = self.proposing
+        most, rows, iou_threshold, score_threshold = self.proposing
         levels = []
         for logits, codes, anchors in zip(objectness, deltas, torch.split(self.anchors, self.counts), strict=True):
             best = _best_of_level(_per_anchor(logits, 1), _per_anchor(codes, 4), anchors, most)
@@ -189,7 +189,7 @@ class RCNN(_Anchored):
             levels.append(Candidates(boxes, values, label, valid))
         found = stack(levels)
         keep, converged = suppress(found.boxes, found.valid, iou_threshold)
-        proposals = fill_slots(found.flatten(), keep.reshape(-1), slots)
+        proposals = pad_detections(found.flatten(), keep.reshape(-1), rows)
         return proposals.boxes, proposals.valid, converged
 
     def _detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, exist: Tensor) -> Answer:
@@ -205,34 +205,34 @@ class RCNN(_Anchored):
 
         Takes scores (P, C) and codes (P, C, 4) of the proposals (P, 4).
         """
-        score_threshold, iou_threshold, slots = self.settings
+        score_threshold, iou_threshold, rows = self.settings
         values, region = scores.t().topk(len(scores))
         place = (region + torch.arange(len(values)).unsqueeze(1) * len(scores)).reshape(-1)
         chosen = proposals[region.reshape(-1)]
         decoded = decode(codes.transpose(0, 1).reshape(-1, 4)[place], chosen, self.weights)
         boxes = clip(decoded, self.size).view(*values.shape, 4)
         valid = (values > score_threshold).float() * is_larger(boxes, _LEAST_BOX)
-        return _suppress_by_class(boxes, values, valid, iou_threshold, slots)
+        return _suppress_by_class(boxes, values, valid, iou_threshold, rows)
 
     def _detect_at_once(self, scores: Tensor, codes: Tensor, proposals: Tensor) -> Answer:
         """Compare the best boxes of all classes: scores (P, C) and codes (P, C, 4) of the proposals (P, 4)."""
-        score_threshold, iou_threshold, slots = self.settings
+        score_threshold, iou_threshold, rows = self.settings
         flat, classes = scores.reshape(-1), int(scores.shape[1])
         values, index = flat.topk(min(MOST_CANDIDATES, len(flat)))
         region, label = _divide(index, classes)
         boxes = clip(decode(codes.reshape(-1, 4)[index], proposals[region], self.weights), self.size)
         valid = (values > score_threshold).float() * is_larger(boxes, _LEAST_BOX)
         candidates = Candidates(boxes, values, label + 1, valid)
-        answer, converged = _suppress_labelled(candidates, iou_threshold, slots, classes + 1)
+        answer, converged = _suppress_labelled(candidates, iou_threshold, rows, classes + 1)
         complete = (scores > score_threshold).float().sum() <= len(values)
         return answer, converged * complete.float()
 
     def _mask(self, maps: Sequence[Tensor], found: Candidates) -> Tensor:
-        """Return masks (1, D, 28, 28), 0 in empty slots."""
+        """Return masks (1, D, 28, 28), 0 in the padding."""
         masks: Tensor = self.mask_predictor(self.mask_head(self.mask_align(maps, found.boxes)))
-        slots, classes, height, width = (int(size) for size in masks.shape)
-        chosen = torch.arange(slots) * classes + found.labels.long()
-        picked = masks.reshape(slots * classes, height, width)[chosen].sigmoid()
+        rows, classes, height, width = (int(size) for size in masks.shape)
+        chosen = torch.arange(rows) * classes + found.labels.long()
+        picked = masks.reshape(rows * classes, height, width)[chosen].sigmoid()
         return (picked * found.valid.view(-1, 1, 1)).unsqueeze(0)
 
 

@@ -7,9 +7,9 @@ import torch
 
 from modelexport.api.spec import Model, Parameters
 from modelexport.matrix.support import ARCHITECTURES
-from modelexport_converter.architectures.detection import describe_detector, load_detector_program
-from modelexport_converter.architectures.layers import decoder_buffers, fuse
-from modelexport_converter.architectures.yolov4_network import (
+from modelexport_converter.architectures.shared.detection import describe_detector, load_detector_program
+from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse
+from modelexport_converter.architectures.yolov4.network import (
     EPSILON,
     SHAPES,
     Anchors,

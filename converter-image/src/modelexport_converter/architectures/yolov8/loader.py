@@ -9,12 +9,12 @@ import torch
 from modelexport.api.result import Reference
 from modelexport.api.spec import Model
 from modelexport.matrix.support import ARCHITECTURES, Task
-from modelexport_converter.architectures.detection import BOXES, SCORES
-from modelexport_converter.architectures.layers import decoder_buffers, fuse, set_activation
-from modelexport_converter.architectures.yolov8_decoder import STRIDES
-from modelexport_converter.architectures.yolov8_families import ULTRALYTICS_REMEDY
-from modelexport_converter.architectures.yolov8_network import MASKS, SCALES, Classifier, Network
-from modelexport_converter.architectures.yolov8_tree import LayerTree, build
+from modelexport_converter.architectures.shared.detection import BOXES, SCORES
+from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse, set_activation
+from modelexport_converter.architectures.yolov8.decoder import STRIDES
+from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY
+from modelexport_converter.architectures.yolov8.network import MASKS, SCALES, Classifier, Network
+from modelexport_converter.architectures.yolov8.tree import LayerTree, build
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, Facts
 from modelexport_converter.checkpoints.state_dict import (
     Tensors,

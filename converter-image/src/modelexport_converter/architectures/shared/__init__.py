@@ -1,0 +1,1 @@
+"""What several architectures use: outputs, blocks of the YOLO networks, folding of batch normalisation."""

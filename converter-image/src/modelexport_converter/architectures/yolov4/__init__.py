@@ -1,0 +1,1 @@
+"""YOLOv4: ``loader`` reads a checkpoint, ``network`` is the network of its weights."""

@@ -1,0 +1,1 @@
+"""YOLOX: ``loader`` reads a checkpoint, ``network`` is the network of its weights."""
