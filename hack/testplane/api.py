@@ -95,5 +95,9 @@ class Api:
         """The reasons in the events of the namespace."""
         return {event["reason"] for event in self.list(EVENTS)}
 
+    def wait_for_event(self, reason: str) -> None:
+        """Wait for an event: the operator sends events after it has written the status that they are about."""
+        self.wait_for(f"the event {reason}", lambda: reason in self.reasons_of_events())
+
     def wait_for(self, what: str, is_true: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
         wait_until(what, is_true, seconds)

@@ -64,7 +64,7 @@ def test_refused_target_tells_drop_and_interval(api: Api, operator: Operator) ->
     assert api.targets()["ONNX/FP16"]["accuracy"] == KEPT.to_dict()
     status, message = conditions(api)["AccuracyKept"]
     assert (status, message.startswith("ONNX/INT8: mAP50-95 0.812 -> 0.77")) == ("False", True)
-    api.wait_for("the event", lambda: "AccuracyLost" in api.reasons_of_events())
+    api.wait_for_event("AccuracyLost")
     api.wait_for("the drop to be counted", lambda: drops(operator, "INT8")[0] == before[0] + 1)
     assert drops(operator, "INT8")[1] - before[1] == pytest.approx(0.042)
 
@@ -80,7 +80,7 @@ def test_published_loss_is_condition_event_and_metric(api: Api, plane: ControlPl
     assert (status["ready"], {one["state"] for one in status["targets"]}) == ("2/2", {"Succeeded"})
     assert api.targets()["ONNX/INT8"]["accuracy"] == LOST.to_dict()
     assert status["pageURI"] == api.targets()["ONNX/INT8"]["reportURI"].rsplit("/", 2)[0] + "/report.html"
-    api.wait_for("the event", lambda: "AccuracyLost" in api.reasons_of_events())
+    api.wait_for_event("AccuracyLost")
     (event,) = [one for one in api.list(EVENTS) if one["reason"] == "AccuracyLost"]
     assert event["type"] == "Warning"
     assert event["message"].startswith("ONNX/INT8: published, and mAP50-95 0.812 -> 0.77")

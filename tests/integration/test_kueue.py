@@ -150,7 +150,7 @@ def test_missing_queue_is_reported_until_it_exists(api: Api, queue: Queue) -> No
     apply(api, "ONNX/FP32")
     wait_for_words(api, "Inadmissible", "LocalQueue exports doesn't exist. Create or start the Kueue queue")
     assert "Inadmissible: Kueue cannot admit it from the queue exports" in api.ready()["message"]
-    assert "Inadmissible" in api.reasons_of_events()
+    api.wait_for_event("Inadmissible")
     queue.create()
     with play_kubelet(api):
         api.wait_for_reason("Succeeded")

@@ -158,7 +158,7 @@ def test_frozen_leader_writes_nothing_after_waking_and_exits(
             assert sleeper.process.wait(TIMEOUT_SECONDS) == 75
             assert proxy.writes == []
     assert "is no longer the leader" in sleeper.log.read_text()
-    api.wait_for("the last event", lambda: "Succeeded" in api.reasons_of_events())
+    api.wait_for_event("Succeeded")
 
 
 def test_namespaced_operator_needs_no_cluster_rights(api: Api, plane: ControlPlane, tmp_path: Path) -> None:

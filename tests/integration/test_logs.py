@@ -15,7 +15,7 @@ def log_of(operator: Operator) -> list[dict[str, str]]:
 
 def wait_for_the_last_event(api: Api) -> None:
     """Wait for all events, which the operator sends after it has written the status."""
-    api.wait_for("the last event", lambda: "TargetsFailed" in api.reasons_of_events())
+    api.wait_for_event("TargetsFailed")
 
 
 def test_every_event_is_logged_with_object_job_and_reason(api: Api, plane: ControlPlane, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_nine_targets_become_nine_jobs_and_ready(api: Api, plane: ControlPlane, 
     assert "kopf" not in json.dumps(body)
     line = plane.kubectl("get", "mx", f"--namespace={api.namespace}").splitlines()[1].split()
     assert line[:4] == ["shapes", "YOLOv8", "9/9", "Succeeded"]
-    api.wait_for("the last event", lambda: "Succeeded" in api.reasons_of_events())
+    api.wait_for_event("Succeeded")
     labels = 'fault="None",format="CoreML",outcome="Succeeded",precision="INT8",reason="Succeeded"'
     counted = f"modelexport_conversions_total{{{labels}}} 1.0"
     api.wait_for("the conversion to be counted", lambda: counted in operator.ask("/metrics")[1])
@@ -93,7 +93,7 @@ def test_transient_failure_is_retried(api: Api) -> None:
     with play_kubelet(api, {"ONNX/FP16": [fail(137, "", "OOMKilled"), succeed]}):
         api.wait_for_reason("Succeeded")
     # The status shows it for only ten seconds, which a delayed test may miss; the event stays.
-    assert "Retrying" in api.reasons_of_events()
+    api.wait_for_event("Retrying")
     assert api.targets()["ONNX/FP16"]["attempts"] == 2
 
 
@@ -204,7 +204,7 @@ def test_finished_export_expires_after_ttl(api: Api) -> None:
     apply(api, "ONNX/FP16", ttlSecondsAfterFinished=2)
     with play_kubelet(api):
         api.wait_for("the export to go", lambda: not api.list(EXPORTS))
-        assert "Succeeded" in api.reasons_of_events()
+        api.wait_for_event("Succeeded")
         # Kubernetes' garbage collector looks for new kinds every 30 s, and collects no objects of unknown kinds.
         api.wait_for("its Jobs to be collected", lambda: not api.list(JOBS))
 

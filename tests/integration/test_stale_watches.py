@@ -45,7 +45,7 @@ def test_conversion_is_repeated_when_pod_vanishes_at_its_end(api: Api, deaf: Ope
     with play_kubelet(api, {"ONNX/FP16": [succeed_and_go, succeed]}):
         api.wait_for_reason("Succeeded")
     assert api.targets()["ONNX/FP16"]["jobName"].endswith("-2")
-    assert "Retrying" in api.reasons_of_events()
+    api.wait_for_event("Retrying")
 
 
 def test_conversion_is_repeated_at_most_once(api: Api, deaf: Operator) -> None:
