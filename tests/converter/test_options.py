@@ -14,7 +14,15 @@ import torch
 
 from converter.test_backends import READERS
 from modelexport.api.result import Reference
-from modelexport.matrix.options import OPSETS, InputKind, InputType, Layout, Options, PreprocessingPlace
+from modelexport.matrix.options import (
+    OPSETS,
+    DeploymentTarget,
+    InputKind,
+    InputType,
+    Layout,
+    Options,
+    PreprocessingPlace,
+)
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.architectures.detection import BOXES, SCORES
 from modelexport_converter.architectures.suppression import suppress_boxes
@@ -181,11 +189,38 @@ def test_int8_runs_at_the_oldest_and_newest_opset(opset: int, tmp_path: Path) ->
     assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [opset]
 
 
-@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16])
+CORE_ML = [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16]
+
+
+@pytest.mark.parametrize("recipe", CORE_ML)
 def test_core_ml_takes_an_image(recipe: Recipe, tmp_path: Path) -> None:
     _, path, facts = check_file(Format.COREML, recipe, Options(input=InputKind.IMAGE), tmp_path)
     assert facts.image_inputs == {"image": "RGB"}
     assert json.loads(READERS[Format.COREML](path)["input"])["type"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "system"),
+    [
+        pytest.param(recipe, system, id=f"{recipe}-{system}")
+        for recipe in CORE_ML
+        for system in DeploymentTarget
+        if (recipe, system) != (Recipe.WEIGHT_ONLY_WI8_AFP16, DeploymentTarget.IOS15)
+    ],
+)
+def test_core_ml_file_runs_from_the_system_asked_for(recipe: Recipe, system: DeploymentTarget, tmp_path: Path) -> None:
+    options = Options(input=InputKind.IMAGE, deployment_target=system)
+    model, path, facts = check_file(Format.COREML, recipe, options, tmp_path)
+    assert facts.deployment_target == system
+    assert READERS[Format.COREML](path)["minimum_deployment_target"] == system
+    assert describe_model(model, facts)["metadata"]["minimum_deployment_target"] == system
+
+
+def test_core_ml_file_of_a_newer_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="it needs iOS16 instead of iOS15"):
+        check_file(
+            Format.COREML, Recipe.WEIGHT_ONLY_WI8_AFP16, Options(deployment_target=DeploymentTarget.IOS15), tmp_path
+        )
 
 
 def test_core_ml_refuses_images_with_alpha() -> None:

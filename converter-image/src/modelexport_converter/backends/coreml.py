@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from modelexport import __version__
-from modelexport.matrix.options import InputKind
+from modelexport.matrix.options import DEPLOYMENT_TARGET, InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import CalibrationMemo, trace_to_weights
@@ -148,6 +148,7 @@ def inspect(path: Path) -> FileContents:
         inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.inputs},
         image_inputs=program.image_inputs,
         outputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.outputs},
+        deployment_target=ct.target(program.specification_version).name,
     )
 
 
@@ -209,7 +210,7 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
             inputs=[image],
             outputs=outputs,
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS16,
+            minimum_deployment_target=ct.target[model.options.deployment_target or DEPLOYMENT_TARGET],
             compute_precision=precision,
             skip_model_load=True,
         )
@@ -230,6 +231,8 @@ def _is_translated(name: str) -> bool:
 
 def _save(converted: Any, model: LoadedModel, path: Path) -> None:
     file_metadata = file_metadata_of(model)
+    if model.options.deployment_target:
+        file_metadata["minimum_deployment_target"] = str(model.options.deployment_target)
     converted.author = AUTHOR
     converted.version = __version__
     converted.short_description = DESCRIPTION

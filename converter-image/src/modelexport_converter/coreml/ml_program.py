@@ -30,8 +30,15 @@ class Feature:
 class MLProgram:
     """The `main` function of an ML program. The first run decompresses the weights and keeps them."""
 
-    def __init__(self, model: str, function: MilFunction, image_inputs: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        function: MilFunction,
+        image_inputs: Mapping[str, str] | None = None,
+        specification_version: int = 0,
+    ) -> None:
         self.model = model
+        self.specification_version = specification_version
         self.image_inputs: Mapping[str, str] = image_inputs or {}
         self._function = function
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}

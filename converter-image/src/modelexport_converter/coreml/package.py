@@ -32,7 +32,8 @@ def load_program(mlpackage: Path) -> MLProgram:
     def open_blobs(name: str) -> BlobFile:
         return BlobFile(_resolve_weights(specification.parent, name))
 
-    return MLProgram(mlpackage.name, read_function(model.mlProgram, open_blobs), _image_inputs(model))
+    function = read_function(model.mlProgram, open_blobs)
+    return MLProgram(mlpackage.name, function, _image_inputs(model), model.specificationVersion)
 
 
 def _image_inputs(model: Any) -> dict[str, str]:

@@ -125,6 +125,7 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
         }
         for output in model.outputs
     ]
+    target = {"minimum_deployment_target": facts.deployment_target} if facts.deployment_target else {}
     colours, last = model.preprocessing.colours, facts.channels_last or model.options.channels_last
     axes = ("batch", "height", "width", colours) if last else ("batch", colours, "height", "width")
     return {
@@ -139,7 +140,7 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
         "classNames": model.class_names,
         "weights": model.weights or "the whole checkpoint",
         "normalisation": model.fit and describe_fit(model.fit),
-        "metadata": dict(model.metadata),
+        "metadata": {**model.metadata, **target},
         "weightTypes": dict(facts.weight_types),
         "opTypes": dict(facts.op_types),
     }

@@ -42,7 +42,7 @@ from modelexport.api.spec import (
     OnDrop,
 )
 from modelexport.crds import quantization
-from modelexport.crds.options import architecture_rules, format_rules, name_schema, options_schema, unique_rule
+from modelexport.crds.options import architecture_rules, name_schema, options_schema, target_rules, unique_rule
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -138,7 +138,7 @@ def _targets() -> Schema:
             "options": options_schema(),
             "maxDrop": _max_drop("Allowed loss of accuracy of this target, in place of evaluation.maxDrop."),
         },
-        *format_rules(),
+        *target_rules(),
         required=("format", "precision"),
     )
     description = "The files to produce. Each combination of format, precision and name may appear once."
