@@ -129,6 +129,14 @@ def test_only_detectors_with_anchors_have_nms(architecture: str) -> None:
         parse(target, architecture=architecture)
 
 
+@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "UNet", "FasterRCNN", "Custom"])
+def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
+    target = {"format": "CoreML", "precision": "FP16", "options": {"classifier": True}}
+    assert parse(target, architecture="YOLOv8-CLS").options
+    with pytest.raises(InvalidSpec, match=f"classifier: true is not possible for {architecture}; remove it"):
+        parse(target, architecture=architecture)
+
+
 def test_equal_targets_need_names() -> None:
     with pytest.raises(InvalidSpec, match=r"ONNX/FP32 is listed twice; give one of them another name"):
         parse(PLAIN, {**PLAIN, "options": {"opset": 18}})

@@ -15,6 +15,8 @@ from modelexport_converter.coreml.ops.kernel import Value
 from modelexport_converter.coreml.reader import MilFunction, Operand, Operation, Variable
 from modelexport_converter.coreml.tensors import Array, TensorType, conform, hold, release
 
+Answer = Array | str | Mapping[str, float]
+"""What a model gives: a tensor or, of a classifier, the best class and the probability of each."""
 _KINDS = {"float16": "f", "float32": "f", "bool": "b"}
 
 
@@ -43,6 +45,8 @@ class MLProgram:
         self._function = function
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}
         self._types |= {v.name: v.type for v in function.inputs}
+        if unknown := sorted(set(function.results) - set(self._types)):
+            raise ProgramError(f"{model} gives results that it does not compute: {', '.join(unknown)}")
 
     @property
     def inputs(self) -> tuple[Feature, ...]:

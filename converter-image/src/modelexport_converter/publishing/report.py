@@ -123,7 +123,7 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
             "axes": output.axes,
             "meaning": output.meaning,
         }
-        for output in model.outputs
+        for output in model.outputs_in_file
     ]
     target = {"minimum_deployment_target": facts.deployment_target} if facts.deployment_target else {}
     colours, last = model.preprocessing.colours, facts.channels_last or model.options.channels_last

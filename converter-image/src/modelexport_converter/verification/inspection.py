@@ -65,11 +65,11 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
     system = model.options.deployment_target or DEPLOYMENT_TARGET
     if facts.deployment_target not in ("", system):
         yield f"it needs {facts.deployment_target} instead of {system}"
-    names = [output.name for output in model.outputs]
+    names = [output.name for output in model.outputs_in_file]
     if sorted(facts.outputs) != sorted(names):
         yield f"its outputs are {', '.join(facts.outputs)} instead of {', '.join(names)}"
         return
-    for output in model.outputs:
+    for output in model.outputs_in_file:
         shape = facts.outputs[output.name]
         batch = model.options.dynamic_batch
         if len(shape) != len(output.axes) or not all(size > 0 for size in shape[batch:]) or (batch and shape[0]):

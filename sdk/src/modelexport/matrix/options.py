@@ -73,6 +73,7 @@ class Options:
     preprocessing: PreprocessingPlace | None = None
     input: InputKind | None = None
     deployment_target: DeploymentTarget | None = None
+    classifier: bool = False
     nms: bool = False
 
     def __bool__(self) -> bool:
@@ -130,6 +131,7 @@ class Option:
         default: what a file without it has.
         batched: whether it needs a network that takes several images at once.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
+        classifying: whether it needs a network that classifies images.
     """
 
     attribute: str
@@ -139,6 +141,7 @@ class Option:
     default: str
     batched: bool = False
     anchored: bool = False
+    classifying: bool = False
 
     def describe_values(self) -> str:
         """Return the values that it takes, as words."""
@@ -151,7 +154,12 @@ class Option:
     def refuses(self, row: Architecture) -> bool:
         """Return whether the networks of an architecture cannot have it."""
         leaves_boxes = row.task is Task.DETECTION and not row.has_nms
-        return (self.batched and not takes_batches(row)) or (self.anchored and not leaves_boxes)
+        classifies = row.task is Task.CLASSIFICATION
+        return (
+            (self.batched and not takes_batches(row))
+            or (self.anchored and not leaves_boxes)
+            or (self.classifying and not classifies)
+        )
 
 
 def takes_batches(row: Architecture) -> bool:
@@ -215,6 +223,15 @@ OPTIONS: Mapping[str, Option] = {
         (Format.COREML,),
         "Oldest iOS that runs the file; iOS15 to iOS18 are macOS 12 to 15. Newer ones know more operators.",
         DEPLOYMENT_TARGET,
+    ),
+    "classifier": Option(
+        "classifier",
+        bool,
+        (Format.COREML,),
+        "Whether the file gives the best class by its name and the probability of each, as Xcode's preview and Vision "
+        "(VNClassificationObservation) expect, in place of a tensor.",
+        "false",
+        classifying=True,
     ),
     "nms": Option(
         "nms",
