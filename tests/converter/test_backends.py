@@ -42,12 +42,16 @@ def read_onnx(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
-def read_coreml(path: Path) -> dict[str, str]:
+def read_specification(path: Path) -> Any:
     from modelexport_converter.coreml.library import Model_pb2
 
     content = Model_pb2.Model()
     content.ParseFromString(next(path.rglob("*.mlmodel")).read_bytes())
-    return dict(content.description.metadata.userDefined)
+    return content
+
+
+def read_coreml(path: Path) -> dict[str, str]:
+    return dict(read_specification(path).description.metadata.userDefined)
 
 
 def read_pytorch(path: Path) -> dict[str, str]:

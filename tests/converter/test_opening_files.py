@@ -58,6 +58,7 @@ OPTIONS: dict[str, tuple[Options, str]] = {
     "LiteRT-uint8": (PIXELS, "probabilities (1, 4)\n"),
     "LiteRT-float": (replace(CHANNELS_LAST, preprocessing=PreprocessingPlace.INSIDE), "probabilities (1, 4)\n"),
     "CoreML": (Options(input=InputKind.IMAGE), "24 16 RGB\n"),
+    "CoreML-classifier": (Options(input=InputKind.IMAGE, classifier=True), "classLabel classLabel_probs\n"),
 }
 
 

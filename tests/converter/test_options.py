@@ -12,19 +12,29 @@ import onnxruntime
 import pytest
 import torch
 
-from converter.test_backends import READERS
+from converter.test_backends import READERS, read_specification
 from modelexport.api.result import Reference
-from modelexport.matrix.options import OPSETS, InputKind, InputType, Layout, Options, PreprocessingPlace
+from modelexport.matrix.options import (
+    OPSETS,
+    DeploymentTarget,
+    InputKind,
+    InputType,
+    Layout,
+    Options,
+    PreprocessingPlace,
+)
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
+from modelexport_converter.coreml import load_model as load_package
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import Batches, check_options, to_file_input
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.publishing.report import describe_model
 from modelexport_converter.verification.agreement import compare
 from modelexport_converter.verification.inspection import check_facts
+from trained.cells import eval_inputs, load_model
 
 HEIGHT, WIDTH = 16, 24
 PIXELS = Options(layout=Layout.NHWC, input_type=InputType.UINT8)
@@ -181,11 +191,96 @@ def test_int8_runs_at_the_oldest_and_newest_opset(opset: int, tmp_path: Path) ->
     assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [opset]
 
 
-@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16])
+CORE_ML = [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16]
+
+
+@pytest.mark.parametrize("recipe", CORE_ML)
 def test_core_ml_takes_an_image(recipe: Recipe, tmp_path: Path) -> None:
     _, path, facts = check_file(Format.COREML, recipe, Options(input=InputKind.IMAGE), tmp_path)
     assert facts.image_inputs == {"image": "RGB"}
     assert json.loads(READERS[Format.COREML](path)["input"])["type"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "system"),
+    [
+        pytest.param(recipe, system, id=f"{recipe}-{system}")
+        for recipe in CORE_ML
+        for system in DeploymentTarget
+        if (recipe, system) != (Recipe.WEIGHT_ONLY_WI8_AFP16, DeploymentTarget.IOS15)
+    ],
+)
+def test_core_ml_file_runs_from_the_system_asked_for(recipe: Recipe, system: DeploymentTarget, tmp_path: Path) -> None:
+    options = Options(input=InputKind.IMAGE, deployment_target=system)
+    model, path, facts = check_file(Format.COREML, recipe, options, tmp_path)
+    assert facts.deployment_target == system
+    assert READERS[Format.COREML](path)["minimum_deployment_target"] == system
+    assert describe_model(model, facts)["metadata"]["minimum_deployment_target"] == system
+
+
+def test_core_ml_file_of_a_newer_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="it needs iOS16 instead of iOS15"):
+        check_file(
+            Format.COREML, Recipe.WEIGHT_ONLY_WI8_AFP16, Options(deployment_target=DeploymentTarget.IOS15), tmp_path
+        )
+
+
+CLASSES = Options(classifier=True, input=InputKind.IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [*((recipe, CLASSES) for recipe in CORE_ML), (Recipe.FP16, Options(classifier=True))],
+    ids=str,
+)
+def test_core_ml_classifier_names_the_classes(recipe: Recipe, options: Options, tmp_path: Path) -> None:
+    model, path, facts = check_file(Format.COREML, recipe, options, tmp_path)
+    assert facts.outputs == {"classLabel": (), "classLabel_probs": (4,)}
+    description = read_specification(path).description
+    assert description.predictedFeatureName == "classLabel"
+    assert description.predictedProbabilitiesName == "classLabel_probs"
+    kinds = {output.name: output.type.WhichOneof("Type") for output in description.output}
+    assert kinds == {"classLabel": "stringType", "classLabel_probs": "dictionaryType"}
+    preview = READERS[Format.COREML](path).get("com.apple.coreml.model.preview.type")
+    assert preview == ("imageClassifier" if options.input else None)
+    reported = [(output["name"], output["type"], output["axes"]) for output in describe_model(model, facts)["outputs"]]
+    assert reported == [("classLabel", "string", ()), ("classLabel_probs", "dictionary", ("class",))]
+    assert [one["name"] for one in json.loads(READERS[Format.COREML](path)["outputs"])] == list(facts.outputs)
+
+
+def test_classifier_of_the_trained_network_keeps_answers(tmp_path: Path) -> None:
+    model = replace(load_model("YOLOv8-CLS"), options=CLASSES)
+    backend = load_backend(Format.COREML)
+    backend.convert(model, Recipe.FP16, path := tmp_path / "classes.mlpackage")
+    check_facts(backend.inspect(path), model, Recipe.FP16)
+    images = eval_inputs("YOLOv8-CLS")[:6]
+    assert compare(model, backend.open_file(model, path), images).value > 0.99
+    answers = [load_package(path).run({"image": to_file_input(model, image)}) for image in images]
+    best = [model.class_names[int(model.module(torch.from_numpy(image))[0].argmax())] for image in images]
+    assert [answer["classLabel"] for answer in answers] == best
+    assert len(set(best)) > 1
+
+
+@pytest.mark.parametrize(
+    ("label", "by_name", "message"),
+    [
+        pytest.param("a", {"a": 0.4, "b": 0.6}, "the file answers a where b is more probable", id="label"),
+        pytest.param("b", {"a": 0.4, "c": 0.6}, "the file names the classes a, c in place of a, b", id="names"),
+    ],
+)
+def test_classifier_of_wrong_names_is_refused(label: str, by_name: dict[str, float], message: str) -> None:
+    from modelexport_converter.backends import coreml
+
+    with pytest.raises(ValueError, match=message):
+        coreml._read_classes(build(CLASSES, class_names=("a", "b")), {"classLabel": label, "classLabel_probs": by_name})
+
+
+def test_classifier_needs_different_class_names() -> None:
+    check_options(build(CLASSES))
+    with pytest.raises(
+        Failure, match=r"two classes have the name 'a', .*; remove the option classifier, or rename one"
+    ):
+        check_options(build(CLASSES, class_names=("a", "b", "a", "c")))
 
 
 def test_core_ml_refuses_images_with_alpha() -> None:

@@ -51,7 +51,7 @@ ACCEPTED = {
     "all targets": targets(*ALL),
     "a target by two names": named("camera", "server"),
     "options": optional("ONNX/FP32", dynamicBatch=True, opset=13, layout="NHWC", inputType="uint8"),
-    "an image of Core ML": optional("CoreML/FP16", input="Image"),
+    "an image of Core ML": optional("CoreML/FP16", input="Image", deploymentTarget="iOS15"),
     "every field": {
         **model(parameters={"variant": "n", "numClasses": 3, "inputSize": [640, 320]}),
         "className": "standard",
@@ -127,6 +127,10 @@ REFUSED = {
         "opset is an option of ONNX only; remove it, or choose that format",
     ),
     "an unknown opset": (optional("ONNX/FP32", opset=22), "should be less than or equal to 21"),
+    "8 bits before iOS16": (
+        optional("CoreML/INT8", deploymentTarget="iOS15"),
+        "deploymentTarget iOS15 and INT8 exclude each other: 8-bit weights need iOS16; choose iOS16, or FP16",
+    ),
     "a batch of two kinds": (
         optional("ONNX/FP32", batch=2, dynamicBatch=True),
         "batch and dynamicBatch exclude each other; remove one",

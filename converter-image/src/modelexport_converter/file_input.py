@@ -1,5 +1,6 @@
 """The image that a file takes, from the input of the network: as pixels, with channels last, in batches."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
 from modelexport.matrix.options import InputKind
+from modelexport.text import quote
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
 
@@ -41,6 +43,10 @@ def check_options(model: LoadedModel) -> None:
         problem = f"the network takes images of {channels} channels ({model.preprocessing.colours}), and Core ML has"
         message = f"{problem} images in grey and RGB only; remove the option input, or set it to Tensor"
         raise Failure(Reason.UNSUPPORTED_TARGET, message)
+    counts = Counter(model.class_names)
+    if options.classifier and (repeated := [name for name, count in counts.items() if count > 1]):
+        problem = f"two classes have the name {quote(repeated[0])}, and a classifier gives probabilities by name"
+        raise Failure(Reason.UNSUPPORTED_TARGET, f"{problem}; remove the option classifier, or rename one")
 
 
 def scale_and_bias(model: LoadedModel) -> tuple[Array, Array]:

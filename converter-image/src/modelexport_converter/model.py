@@ -60,6 +60,14 @@ class Output:
     keep_float32: bool = False
 
 
+CLASS_LABEL, CLASS_PROBABILITIES = "classLabel", "classLabel_probs"
+CLASSIFIER_OUTPUTS = (
+    Output(CLASS_LABEL, (), "Name of the class of the highest probability."),
+    Output(CLASS_PROBABILITIES, ("class",), "Probability of each class by its name, a dictionary; they add up to 1."),
+)
+"""The outputs of a Core ML classifier, by the names that coremltools gives them."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for capture.
@@ -122,6 +130,11 @@ class LoadedModel:
     def kind_in_file(self) -> str:
         """Return the type of the image in words for the user of the file: Core ML has images besides numbers."""
         return "image" if self.options.input is InputKind.IMAGE else self.type_in_file
+
+    @property
+    def outputs_in_file(self) -> tuple[Output, ...]:
+        """Return the outputs as the user of the file finds them; ``outputs`` are read from them."""
+        return CLASSIFIER_OUTPUTS if self.options.classifier else self.outputs
 
     def example_input(self, batch: int = 1) -> torch.Tensor:
         """Return a tensor of ``input_shape``, or of several images, with values in 0..1 from a fixed seed."""

@@ -13,9 +13,10 @@ from coremltools.converters.mil.mil import types
 
 from modelexport_converter.coreml import MLProgram
 from modelexport_converter.coreml.blobs import BlobFile
-from modelexport_converter.coreml.library import coremltools
+from modelexport_converter.coreml.library import Model_pb2, coremltools
 from modelexport_converter.coreml.reader import read_function
 
+SPECIFICATION = "Data/com.apple.CoreML/model.mlmodel"
 TARGET = coremltools.target
 MIL_TYPES = {
     "float32": types.fp32,
@@ -63,6 +64,13 @@ def run(program: MLProgram, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     names = [feature.name for feature in program.inputs]
     results = program.run(dict(zip(names, inputs, strict=True)))
     return [results[feature.name] for feature in program.outputs]
+
+
+def edit_specification(package: Path, change: Callable[[Any], None]) -> None:
+    """Change the specification of a saved package."""
+    model = Model_pb2.Model.FromString((package / SPECIFICATION).read_bytes())
+    change(model)
+    (package / SPECIFICATION).write_bytes(model.SerializeToString())
 
 
 def expect(case: Case) -> list[np.ndarray]:

@@ -11,14 +11,13 @@ import pytest
 from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its name everywhere
 from coremltools.optimize import coreml as compression
 
-from converter.coreml.building import TARGET, normal
+from converter.coreml.building import SPECIFICATION, TARGET, edit_specification, normal
 from modelexport_converter.coreml import ProgramError, load_program
 from modelexport_converter.coreml.library import Model_pb2, coremltools
 
 _WEIGHT, _BIAS = normal(8, 64, seed=1), normal(8, seed=2)
 _X = normal(2, 64)
 _EXPECTED = _X @ _WEIGHT.T + _BIAS
-_SPECIFICATION = "Data/com.apple.CoreML/model.mlmodel"
 _WEIGHT_FILE = "Data/com.apple.CoreML/weights/weight.bin"
 
 
@@ -136,12 +135,24 @@ def _empty_manifest(package: Path) -> None:
     (package / "Manifest.json").write_text(json.dumps({}))
 
 
+def _list_manifest(package: Path) -> None:
+    (package / "Manifest.json").write_text(json.dumps([]))
+
+
+def _point_at_another_package(package: Path) -> None:
+    other = shutil.copytree(package, package.parent / "other.mlpackage")
+    manifest = json.loads((package / "Manifest.json").read_text())
+    entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
+    entry["path"] = str(other / SPECIFICATION)
+    (package / "Manifest.json").write_text(json.dumps(manifest))
+
+
 def _remove_specification(package: Path) -> None:
-    (package / _SPECIFICATION).unlink()
+    (package / SPECIFICATION).unlink()
 
 
 def _cut_specification(package: Path) -> None:
-    path = package / _SPECIFICATION
+    path = package / SPECIFICATION
     path.write_bytes(path.read_bytes()[:-7])
 
 
@@ -165,13 +176,15 @@ def _scramble_record(package: Path) -> None:
 
 
 def _grow_weight(package: Path) -> None:
-    _edit(package, lambda model: _blob_values(model)[0].type.tensorType.dimensions[0].constant.__setattr__("size", 9))
+    edit_specification(
+        package, lambda model: _blob_values(model)[0].type.tensorType.dimensions[0].constant.__setattr__("size", 9)
+    )
 
 
 def _point_outside(package: Path) -> None:
     (package.parent / "secret.bin").write_bytes(b"secret")
     name = "@model_path/../../../secret.bin"
-    _edit(package, lambda model: _blob_values(model)[0].blobFileValue.__setattr__("fileName", name))
+    edit_specification(package, lambda model: _blob_values(model)[0].blobFileValue.__setattr__("fileName", name))
 
 
 def _rename_function(package: Path) -> None:
@@ -180,19 +193,13 @@ def _rename_function(package: Path) -> None:
         functions["other"].CopyFrom(functions["main"])
         del functions["main"]
 
-    _edit(package, rename)
+    edit_specification(package, rename)
 
 
 def _replace_by_another_kind(package: Path) -> None:
     model = Model_pb2.Model(specificationVersion=4)
     model.neuralNetwork.SetInParent()
-    (package / _SPECIFICATION).write_bytes(model.SerializeToString())
-
-
-def _edit(package: Path, change: Callable[[Any], None]) -> None:
-    model = Model_pb2.Model.FromString((package / _SPECIFICATION).read_bytes())
-    change(model)
-    (package / _SPECIFICATION).write_bytes(model.SerializeToString())
+    (package / SPECIFICATION).write_bytes(model.SerializeToString())
 
 
 def _blob_values(model: Any) -> list[Any]:
@@ -207,6 +214,8 @@ def _blob_values(model: Any) -> list[Any]:
     [
         pytest.param(_remove_manifest, "is not an .mlpackage: FileNotFoundError", id="without its manifest"),
         pytest.param(_empty_manifest, "is not an .mlpackage: KeyError", id="with an empty manifest"),
+        pytest.param(_list_manifest, "is not an .mlpackage: TypeError", id="with a list as its manifest"),
+        pytest.param(_point_at_another_package, "a specification outside of it", id="of another's specification"),
         pytest.param(_remove_specification, "cannot read the specification", id="without its specification"),
         pytest.param(_cut_specification, "cannot read the specification", id="with a truncated specification"),
         pytest.param(_remove_weights, "weight file that is not in the package", id="without its weights"),

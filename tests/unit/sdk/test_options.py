@@ -93,6 +93,11 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         {**PLAIN, "options": {"inputType": "uint8", "preprocessing": "Outside"}},
         "inputType uint8 needs preprocessing Inside",
     ),
+    "8 bits before iOS16": (
+        {"format": "CoreML", "precision": "INT8", "options": {"deploymentTarget": "iOS15"}},
+        "options.deploymentTarget: deploymentTarget iOS15 and INT8 exclude each other: 8-bit weights need iOS16; "
+        "choose iOS16, or FP16",
+    ),
     "a name": ({**PLAIN, "name": "A b"}, "spec.targets[0].name: 'A b' is not a name; use at most 20 lower-case"),
 }
 
@@ -102,6 +107,12 @@ def test_wrong_options_are_refused_with_a_way_out(target: Mapping[str, Any], mes
     with pytest.raises(InvalidSpec) as caught:
         parse(target)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("precision", "system"), [("FP16", "iOS15"), ("INT8", "iOS16"), ("INT8", "iOS18")])
+def test_systems_that_can_run_a_precision_are_accepted(precision: str, system: str) -> None:
+    target = {"format": "CoreML", "precision": precision, "options": {"deploymentTarget": system}}
+    assert export_body(parse(target))["spec"]["targets"] == [target]
 
 
 @pytest.mark.parametrize("architecture", ["FasterRCNN", "MobileNet", "Custom"])
@@ -115,6 +126,14 @@ def test_only_detectors_with_anchors_have_nms(architecture: str) -> None:
     target = {**PLAIN, "options": {"nms": True}}
     assert parse(target, architecture="YOLOX").options
     with pytest.raises(InvalidSpec, match=f"nms: true is not possible for {architecture}; remove it"):
+        parse(target, architecture=architecture)
+
+
+@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "UNet", "FasterRCNN", "Custom"])
+def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
+    target = {"format": "CoreML", "precision": "FP16", "options": {"classifier": True}}
+    assert parse(target, architecture="YOLOv8-CLS").options
+    with pytest.raises(InvalidSpec, match=f"classifier: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)
 
 

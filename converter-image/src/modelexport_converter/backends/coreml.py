@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from modelexport import __version__
-from modelexport.matrix.options import InputKind
+from modelexport.matrix.options import DEPLOYMENT_TARGET, InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import CalibrationMemo, trace_to_weights
 from modelexport_converter.backends.decompositions import DecompositionMode, multiplies_vector
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.coreml import load_program
+from modelexport_converter.coreml import load_model
 from modelexport_converter.file_input import IMAGE_COLOURS, feed, scale_and_bias
-from modelexport_converter.model import LoadedModel
+from modelexport_converter.model import CLASS_LABEL, CLASS_PROBABILITIES, LoadedModel
 
 
 @contextmanager
@@ -46,6 +46,8 @@ with _quiet():
     from coremltools.converters.mil.mil.scope import ScopeSource
     from coremltools.optimize import coreml as optimize
 
+_PREVIEW = "com.apple.coreml.model.preview.type"
+"""https://apple.github.io/coremltools/docs-guides/source/xcode-model-preview-types.html"""
 _WRAPPED = "module"
 """The name of a model within a module that computes more."""
 _WEIGHTED = ("conv", "conv_transpose", "linear")
@@ -91,7 +93,8 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(model)
     module = _Pixels(model) if model.options.takes_pixels else model.module
     converted = _translate(model, module, precision)
-    if {feature.name for feature in converted.get_spec().description.output} != {out.name for out in model.outputs}:
+    found = {feature.name for feature in converted.get_spec().description.output}
+    if found != {output.name for output in model.outputs_in_file}:
         converted = _translate(model, _Distinct(module), precision)
     _save(converted, model, path)
 
@@ -141,25 +144,46 @@ def _module(op: Any) -> str | None:
 
 def inspect(path: Path) -> FileContents:
     """Read back the contents of a package."""
-    program = load_program(path)
+    found = load_model(path)
     return FileContents(
-        weight_types=program.weight_types(),
-        op_types=program.op_types(),
-        inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.inputs},
-        image_inputs=program.image_inputs,
-        outputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in program.outputs},
+        weight_types=found.weight_types(),
+        op_types=found.op_types(),
+        inputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in found.inputs},
+        image_inputs=found.image_inputs,
+        outputs={feature.name: tuple(size or 0 for size in feature.shape) for feature in found.outputs},
+        output_types={feature.name: feature.dtype for feature in found.outputs},
+        deployment_target=ct.target(found.specification_version).name,
     )
 
 
 def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a package into the evaluator."""
-    program = load_program(path)
+    opened = load_model(path)
+    read = _read_classes if model.options.classifier else _read_tensors
 
     def run(image: Any) -> tuple[Array, ...]:
-        results = program.run({model.input_name: image})
-        return tuple(results[output.name].astype(np.float32) for output in model.outputs)
+        return read(model, opened.run({model.input_name: image}))
 
     return feed(run, model)
+
+
+def _read_tensors(model: LoadedModel, results: Mapping[str, Any]) -> tuple[Array, ...]:
+    return tuple(results[output.name].astype(np.float32) for output in model.outputs)
+
+
+def _read_classes(model: LoadedModel, results: Mapping[str, Any]) -> tuple[Array, ...]:
+    """Return the probabilities (1, classes) of a classifier in the order of the model's classes.
+
+    Raises:
+        ValueError: it names other classes, or not the most probable one.
+    """
+    by_name: Mapping[str, float] = results[CLASS_PROBABILITIES]
+    if set(by_name) != set(model.class_names):
+        raise ValueError(f"the file names the classes {', '.join(by_name)} in place of {', '.join(model.class_names)}")
+    label, best = results[CLASS_LABEL], max(by_name, key=lambda name: by_name[name])
+    if by_name[label] < by_name[best]:
+        raise ValueError(f"the file answers {label} where {best} is more probable")
+    return (np.array([[by_name[name] for name in model.class_names]], np.float32),)
 
 
 class _Pixels(torch.nn.Module):
@@ -203,14 +227,19 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
             )
     image = _input_type(model)
     outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
+    classes = None
+    if model.options.classifier:
+        (probabilities,) = model.outputs
+        classes = ct.ClassifierConfig(list(model.class_names), CLASS_LABEL, probabilities.name)
     with _quiet(), no_progress_bars():
         return ct.convert(
             traced,
             inputs=[image],
             outputs=outputs,
             convert_to="mlprogram",
-            minimum_deployment_target=ct.target.iOS16,
+            minimum_deployment_target=ct.target[model.options.deployment_target or DEPLOYMENT_TARGET],
             compute_precision=precision,
+            classifier_config=classes,
             skip_model_load=True,
         )
 
@@ -230,10 +259,14 @@ def _is_translated(name: str) -> bool:
 
 def _save(converted: Any, model: LoadedModel, path: Path) -> None:
     file_metadata = file_metadata_of(model)
+    if model.options.deployment_target:
+        file_metadata["minimum_deployment_target"] = str(model.options.deployment_target)
+    if model.options.classifier and model.options.input is InputKind.IMAGE:
+        file_metadata[_PREVIEW] = "imageClassifier"
     converted.author = AUTHOR
     converted.version = __version__
     converted.short_description = DESCRIPTION
     converted.user_defined_metadata.update(file_metadata)
-    for output in model.outputs:
+    for output in model.outputs_in_file:
         converted.output_description[output.name] = output.meaning
     converted.save(str(path))

@@ -20,7 +20,9 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict
     ``channels_last``: the file takes images as (1, height, width, channels).
     """
     channels_last = channels_last or model.options.channels_last
-    outputs = [{"name": output.name, "axes": output.axes, "meaning": output.meaning} for output in model.outputs]
+    outputs = [
+        {"name": output.name, "axes": output.axes, "meaning": output.meaning} for output in model.outputs_in_file
+    ]
     image = {
         "name": model.input_name,
         "shape": open_shape(model.shape_in_file(channels_last=channels_last)),

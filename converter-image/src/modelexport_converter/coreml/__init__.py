@@ -17,8 +17,20 @@ device may differ.
     outputs = program.run({"image": array})
 """
 
+from modelexport_converter.coreml.classifier import Classifier
 from modelexport_converter.coreml.errors import InputMismatch, ProgramError, UnsupportedOp
-from modelexport_converter.coreml.ml_program import Feature, MLProgram
-from modelexport_converter.coreml.package import load_program
+from modelexport_converter.coreml.ml_program import Answer, Feature, MLProgram
+from modelexport_converter.coreml.package import Model, load_model, load_program
 
-__all__ = ["Feature", "InputMismatch", "MLProgram", "ProgramError", "UnsupportedOp", "load_program"]
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Feature",
+    "InputMismatch",
+    "MLProgram",
+    "Model",
+    "ProgramError",
+    "UnsupportedOp",
+    "load_model",
+    "load_program",
+]

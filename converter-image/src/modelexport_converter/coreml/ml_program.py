@@ -15,6 +15,8 @@ from modelexport_converter.coreml.ops.kernel import Value
 from modelexport_converter.coreml.reader import MilFunction, Operand, Operation, Variable
 from modelexport_converter.coreml.tensors import Array, TensorType, conform, hold, release
 
+Answer = Array | str | Mapping[str, float]
+"""What a model gives: a tensor or, of a classifier, the best class and the probability of each."""
 _KINDS = {"float16": "f", "float32": "f", "bool": "b"}
 
 
@@ -30,12 +32,21 @@ class Feature:
 class MLProgram:
     """The `main` function of an ML program. The first run decompresses the weights and keeps them."""
 
-    def __init__(self, model: str, function: MilFunction, image_inputs: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        function: MilFunction,
+        image_inputs: Mapping[str, str] | None = None,
+        specification_version: int = 0,
+    ) -> None:
         self.model = model
+        self.specification_version = specification_version
         self.image_inputs: Mapping[str, str] = image_inputs or {}
         self._function = function
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}
         self._types |= {v.name: v.type for v in function.inputs}
+        if unknown := sorted(set(function.results) - set(self._types)):
+            raise ProgramError(f"{model} gives results that it does not compute: {', '.join(unknown)}")
 
     @property
     def inputs(self) -> tuple[Feature, ...]:

@@ -6,14 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from modelexport_converter.coreml.blobs import BlobFile
+from modelexport_converter.coreml.classifier import Classifier
 from modelexport_converter.coreml.errors import ProgramError
 from modelexport_converter.coreml.library import DecodeError, FeatureTypes_pb2, Model_pb2
 from modelexport_converter.coreml.ml_program import MLProgram
 from modelexport_converter.coreml.reader import read_function
 
+Model = MLProgram | Classifier
+"""What a package holds."""
+
 
 def load_program(mlpackage: Path) -> MLProgram:
-    """Read the ML program of an `.mlpackage` folder; weights stay memory-mapped until the first run.
+    """Read an `.mlpackage` folder whose model is an ML program and nothing else; see ``load_model``."""
+    model = load_model(mlpackage)
+    if not isinstance(model, MLProgram):
+        raise ProgramError(f"{mlpackage.name} is a {type(model).__name__.lower()}, not an ML program alone")
+    return model
+
+
+def load_model(mlpackage: Path) -> Model:
+    """Read the model of an `.mlpackage` folder; weights stay memory-mapped until the first run.
 
     Raises:
         ProgramError: the folder is not a package, the file is damaged, or the model is not an ML program (but, for
@@ -32,7 +44,9 @@ def load_program(mlpackage: Path) -> MLProgram:
     def open_blobs(name: str) -> BlobFile:
         return BlobFile(_resolve_weights(specification.parent, name))
 
-    return MLProgram(mlpackage.name, read_function(model.mlProgram, open_blobs), _image_inputs(model))
+    function = read_function(model.mlProgram, open_blobs)
+    program = MLProgram(mlpackage.name, function, _image_inputs(model), model.specificationVersion)
+    return Classifier(program, function.naming) if function.naming else program
 
 
 def _image_inputs(model: Any) -> dict[str, str]:
@@ -49,9 +63,12 @@ def _locate_specification(mlpackage: Path) -> Path:
     try:
         manifest = json.loads((mlpackage / "Manifest.json").read_text(encoding="utf-8"))
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
-        return mlpackage / "Data" / str(entry["path"])
-    except (OSError, ValueError, KeyError) as error:
+        path = (mlpackage / "Data" / str(entry["path"])).resolve()
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProgramError(f"{mlpackage.name} is not an .mlpackage: {type(error).__name__}: {error}") from error
+    if not path.is_relative_to(mlpackage.resolve()):
+        raise ProgramError(f"{mlpackage.name} names a specification outside of it: {path}")
+    return path
 
 
 def _resolve_weights(model_folder: Path, name: str) -> Path:

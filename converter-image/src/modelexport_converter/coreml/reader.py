@@ -12,6 +12,8 @@ from modelexport_converter.coreml.library import MIL_pb2
 from modelexport_converter.coreml.tensors import Array, TensorType
 
 BlobOpener = Callable[[str], BlobFile]
+CLASSIFY = "classify"
+"""The op that names the classes; it can only be the last one."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,26 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Naming:
+    """The op ``classify``: the name of the probabilities, the classes in their order, and its two outputs."""
+
+    probabilities: str
+    classes: tuple[str, ...]
+    label: str
+    by_name: str
+
+
+@dataclass(frozen=True)
 class MilFunction:
-    """The straight-line program: inputs, ops in order of execution, names of the results."""
+    """The straight-line program: inputs, ops in order of execution, names of the results.
+
+    ``naming`` is the last op of a classifier, which is not among the ops; the results have its probabilities instead.
+    """
 
     inputs: tuple[Variable, ...]
     operations: tuple[Operation, ...]
     results: tuple[str, ...]
+    naming: Naming | None = None
 
 
 def read_function(program: Any, open_blobs: BlobOpener) -> MilFunction:
@@ -64,11 +80,29 @@ def read_function(program: Any, open_blobs: BlobOpener) -> MilFunction:
     if function.opset not in function.block_specializations:
         raise ProgramError(f"the program has no block for its opset {function.opset!r}")
     block = function.block_specializations[function.opset]
+    operations, results, naming = list(block.operations), tuple(block.outputs), None
+    if operations and operations[-1].type == CLASSIFY:
+        naming = _read_naming(operations.pop())
+        others = (name for name in results if name not in (naming.label, naming.by_name))
+        results = tuple(dict.fromkeys((naming.probabilities, *others)))
     return MilFunction(
         inputs=tuple(_read_variable(named) for named in function.inputs),
-        operations=tuple(_read_operation(op, open_blobs) for op in block.operations),
-        results=tuple(block.outputs),
+        operations=tuple(_read_operation(op, open_blobs) for op in operations),
+        results=results,
+        naming=naming,
     )
+
+
+def _read_naming(op: Any) -> Naming:
+    bindings = [op.inputs[name].arguments[0] for name in ("probabilities", "classes") if op.inputs[name].arguments]
+    if len(bindings) != 2 or len(op.outputs) != 2 or bindings[0].WhichOneof("binding") != "name":
+        raise ProgramError(f"op {CLASSIFY!r} has not the form of a classifier")
+    listed = bindings[1].value.immediateValue.list.values
+    texts = [list(value.immediateValue.tensor.strings.values) for value in listed]
+    if any(len(text) != 1 for text in texts):
+        raise ProgramError(f"op {CLASSIFY!r} has classes that are no texts")
+    classes = tuple(str(text) for (text,) in texts)
+    return Naming(bindings[0].name, classes, op.outputs[0].name, op.outputs[1].name)
 
 
 def _read_operation(op: Any, open_blobs: BlobOpener) -> Operation:

@@ -120,8 +120,9 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
             "axes": output.axes,
             "meaning": output.meaning,
         }
-        for output in model.outputs
+        for output in model.outputs_in_file
     ]
+    target = {"minimum_deployment_target": facts.deployment_target} if facts.deployment_target else {}
     colours, last = model.preprocessing.colours, facts.channels_last or model.options.channels_last
     axes = ("batch", "height", "width", colours) if last else ("batch", colours, "height", "width")
     return {
@@ -136,7 +137,7 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
         "classNames": model.class_names,
         "weights": model.weights or "the whole checkpoint",
         "normalisation": model.fit and describe_fit(model.fit),
-        "metadata": dict(model.metadata),
+        "metadata": {**model.metadata, **target},
         "weightTypes": dict(facts.weight_types),
         "opTypes": dict(facts.op_types),
     }

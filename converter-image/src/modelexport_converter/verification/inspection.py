@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from modelexport.api.reasons import Reason
-from modelexport.matrix.options import InputKind
+from modelexport.matrix.options import DEPLOYMENT_TARGET, InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import FileContents
 from modelexport_converter.failures import Failure
@@ -62,11 +62,14 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
     )
     if dict(facts.image_inputs) != images:
         yield f"its inputs that are images are {dict(facts.image_inputs)} instead of {images}"
-    names = [output.name for output in model.outputs]
+    system = model.options.deployment_target or DEPLOYMENT_TARGET
+    if facts.deployment_target not in ("", system):
+        yield f"it needs {facts.deployment_target} instead of {system}"
+    names = [output.name for output in model.outputs_in_file]
     if sorted(facts.outputs) != sorted(names):
         yield f"its outputs are {', '.join(facts.outputs)} instead of {', '.join(names)}"
         return
-    for output in model.outputs:
+    for output in model.outputs_in_file:
         shape = facts.outputs[output.name]
         batch = model.options.dynamic_batch
         if len(shape) != len(output.axes) or not all(size > 0 for size in shape[batch:]) or (batch and shape[0]):

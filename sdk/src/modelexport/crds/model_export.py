@@ -35,7 +35,7 @@ from modelexport.api.spec import (
     OnDrop,
 )
 from modelexport.crds import quantization
-from modelexport.crds.options import architecture_rules, format_rules, name_schema, options_schema, unique_rule
+from modelexport.crds.options import architecture_rules, name_schema, options_schema, target_rules, unique_rule
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -278,7 +278,7 @@ _TARGET = record(
         "options": options_schema(),
         "maxDrop": _max_drop("Allowed loss of accuracy of this target, in place of evaluation.maxDrop."),
     },
-    *format_rules(),
+    *target_rules(),
     required=("format", "precision"),
 )
 

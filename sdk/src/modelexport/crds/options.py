@@ -7,6 +7,7 @@ from modelexport.api.spec import LISTED_TWICE
 from modelexport.crds.schema import Schema, cel_list, integer, record, rule, text, words
 from modelexport.matrix.options import (
     CONFLICTS,
+    EXCLUDED_PRECISIONS,
     OPTIONS,
     TARGET_NAME_LIMIT,
     TARGET_NAME_PATTERN,
@@ -40,16 +41,25 @@ def options_schema() -> Schema:
     )
 
 
-def format_rules() -> list[Schema]:
-    """Return the rules of a target that refuse options of another format."""
-    return [
+def target_rules() -> list[Schema]:
+    """Return the rules of a target that refuse options of another format, or that its precision rules out."""
+    formats = (
         rule(
             f"!has(self.options) || !has(self.options.{name}) || self.format in {cel_list(option.formats)}",
             f"{name} {describe_formats(name)}",
             fieldPath=".options",
         )
         for name, option in OPTIONS.items()
-    ]
+    )
+    precisions = (
+        rule(
+            f"self.precision != '{precision}' || !has(self.options) || !({_holds(wanted, 'self.options')})",
+            message,
+            fieldPath=".options",
+        )
+        for wanted, precision, message in EXCLUDED_PRECISIONS
+    )
+    return [*formats, *precisions]
 
 
 def unique_rule() -> Schema:
@@ -80,11 +90,11 @@ def _option(option: Option) -> Schema:
     return words(description, list(option.kind))
 
 
-def _holds(options: Mapping[str, object]) -> str:
-    """Return the expression that options have their values."""
-    return " && ".join(_equals(name, value) for name, value in options.items())
+def _holds(options: Mapping[str, object], path: str = "self") -> str:
+    """Return the expression that the options at a path have their values."""
+    return " && ".join(_equals(f"{path}.{name}", value) for name, value in options.items())
 
 
-def _equals(name: str, value: object) -> str:
-    literal = "" if value is None else f" && self.{name} == " + ("true" if value is True else f"'{value}'")
-    return f"has(self.{name}){literal}"
+def _equals(field: str, value: object) -> str:
+    literal = "" if value is None else f" && {field} == " + ("true" if value is True else f"'{value}'")
+    return f"has({field}){literal}"

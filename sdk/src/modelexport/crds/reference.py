@@ -9,7 +9,7 @@ from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
 from modelexport.matrix.measured import last_run
-from modelexport.matrix.options import CONFLICTS, OPTIONS, refused_by
+from modelexport.matrix.options import CONFLICTS, EXCLUDED_PRECISIONS, OPTIONS, refused_by
 from modelexport.matrix.support import (
     ARCHITECTURES,
     BACKENDS,
@@ -137,7 +137,7 @@ def render_options() -> str:
         for name, option in OPTIONS.items()
     ]
     titles = ("option", "formats", "values", "default", "what it does", "architectures")
-    conflicts = "\n".join(f"- {message}" for _, _, message in CONFLICTS)
+    conflicts = "\n".join(f"- {message}" for _, _, message in (*CONFLICTS, *EXCLUDED_PRECISIONS))
     return page(
         [NOTE, "# Options", _OPTIONS_INTRODUCTION, table(titles, rows), _OPTIONS_REFUSED, conflicts, _OPTIONS_USE]
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Target, Task
+from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Precision, Target, Task
 
 BATCH_LIMIT = 64
 OPSETS = (13, 21)
@@ -48,6 +48,19 @@ class InputKind(StrEnum):
     TENSOR = "Tensor"
 
 
+class DeploymentTarget(StrEnum):
+    """The oldest system that runs a Core ML file: an iOS, or the other systems of its year, such as macOS 13 for 16."""
+
+    IOS15 = "iOS15"
+    IOS16 = "iOS16"
+    IOS17 = "iOS17"
+    IOS18 = "iOS18"
+
+
+DEPLOYMENT_TARGET = DeploymentTarget.IOS16
+"""That of files without the option: the first with 8-bit weights."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of a target; what is not set is as in a file without options. ``OPTIONS`` describes them."""
@@ -59,6 +72,8 @@ class Options:
     input_type: InputType | None = None
     preprocessing: PreprocessingPlace | None = None
     input: InputKind | None = None
+    deployment_target: DeploymentTarget | None = None
+    classifier: bool = False
     nms: bool = False
 
     def __bool__(self) -> bool:
@@ -116,6 +131,7 @@ class Option:
         default: what a file without it has.
         batched: whether it needs a network that takes several images at once.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
+        classifying: whether it needs a network that classifies images.
     """
 
     attribute: str
@@ -125,6 +141,7 @@ class Option:
     default: str
     batched: bool = False
     anchored: bool = False
+    classifying: bool = False
 
     def describe_values(self) -> str:
         """Return the values that it takes, as words."""
@@ -137,7 +154,12 @@ class Option:
     def refuses(self, row: Architecture) -> bool:
         """Return whether the networks of an architecture cannot have it."""
         leaves_boxes = row.task is Task.DETECTION and not row.has_nms
-        return (self.batched and not takes_batches(row)) or (self.anchored and not leaves_boxes)
+        classifies = row.task is Task.CLASSIFICATION
+        return (
+            (self.batched and not takes_batches(row))
+            or (self.anchored and not leaves_boxes)
+            or (self.classifying and not classifies)
+        )
 
 
 def takes_batches(row: Architecture) -> bool:
@@ -195,6 +217,22 @@ OPTIONS: Mapping[str, Option] = {
         "it, and scales and normalises its pixels.",
         "Tensor",
     ),
+    "deploymentTarget": Option(
+        "deployment_target",
+        DeploymentTarget,
+        (Format.COREML,),
+        "Oldest iOS that runs the file; iOS15 to iOS18 are macOS 12 to 15. Newer ones know more operators.",
+        DEPLOYMENT_TARGET,
+    ),
+    "classifier": Option(
+        "classifier",
+        bool,
+        (Format.COREML,),
+        "Whether the file gives the best class by its name and the probability of each, as Xcode's preview and Vision "
+        "(VNClassificationObservation) expect, in place of a tensor.",
+        "false",
+        classifying=True,
+    ),
     "nms": Option(
         "nms",
         bool,
@@ -221,6 +259,15 @@ CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = 
 )
 """Pairs of options that exclude each other, each by value (``None``: any), and the message."""
 
+EXCLUDED_PRECISIONS: tuple[tuple[Mapping[str, object], Precision, str], ...] = (
+    (
+        {"deploymentTarget": DeploymentTarget.IOS15},
+        Precision.INT8,
+        "deploymentTarget iOS15 and INT8 exclude each other: 8-bit weights need iOS16; choose iOS16, or FP16",
+    ),
+)
+"""Options that a precision rules out, each by value, and the message."""
+
 
 def problems(architecture: str, target: Target, options: Options) -> Iterator[tuple[str, str]]:
     """Yield each option that a target cannot have, with the reason and the way out."""
@@ -234,6 +281,9 @@ def problems(architecture: str, target: Target, options: Options) -> Iterator[tu
     for first, second, message in CONFLICTS:
         if _holds(first, given) and _holds(second, given):
             yield next(iter(second)), message
+    for wanted, precision, message in EXCLUDED_PRECISIONS:
+        if target.precision is precision and _holds(wanted, given):
+            yield next(iter(wanted)), message
 
 
 def describe_formats(name: str) -> str:
