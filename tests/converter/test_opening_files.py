@@ -57,6 +57,7 @@ OPTIONS: dict[str, tuple[Options, str]] = {
     "ONNX-opset": (Options(opset=13), "13\nprobabilities (1, 4)\n"),
     "LiteRT-uint8": (PIXELS, "probabilities (1, 4)\n"),
     "LiteRT-float": (replace(CHANNELS_LAST, preprocessing=PreprocessingPlace.INSIDE), "probabilities (1, 4)\n"),
+    "LiteRT-labels": (replace(PIXELS, labels=True), "probabilities (1, 4) ['a', 'b', 'c', 'd']\n"),
     "CoreML": (Options(input=InputKind.IMAGE), "24 16 RGB\n"),
 }
 

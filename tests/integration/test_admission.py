@@ -135,6 +135,7 @@ REFUSED = {
         optional("ONNX/FP32", inputType="uint8", preprocessing="Outside"),
         "inputType uint8 needs preprocessing Inside",
     ),
+    "labels with channels first": (optional("LiteRT/FP32", labels=True), "labels needs layout NHWC"),
     "boxes of a classifier": (
         {**optional("ONNX/FP32", nms=True), **model(architecture="YOLOv8-CLS")},
         "the option nms is not possible for FasterRCNN, RetinaResNet, MobileNet, YOLOv8-SEG",

@@ -93,6 +93,10 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         {**PLAIN, "options": {"inputType": "uint8", "preprocessing": "Outside"}},
         "inputType uint8 needs preprocessing Inside",
     ),
+    "labels of channels first": (
+        {"format": "LiteRT", "precision": "FP32", "options": {"labels": True}},
+        "spec.targets[0].options.labels: labels needs layout NHWC",
+    ),
     "a name": ({**PLAIN, "name": "A b"}, "spec.targets[0].name: 'A b' is not a name; use at most 20 lower-case"),
 }
 
@@ -116,6 +120,13 @@ def test_only_detectors_with_anchors_have_nms(architecture: str) -> None:
     assert parse(target, architecture="YOLOX").options
     with pytest.raises(InvalidSpec, match=f"nms: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)
+
+
+def test_labels_need_classes_with_known_names() -> None:
+    target = {"format": "LiteRT", "precision": "FP32", "options": {"labels": True, "layout": "NHWC"}}
+    assert parse(target).options
+    with pytest.raises(InvalidSpec, match="labels: true is not possible for Custom; remove it"):
+        parse(target, architecture="Custom")
 
 
 def test_equal_targets_need_names() -> None:

@@ -25,7 +25,7 @@ class FileContents:
     the operators. ``inputs`` and ``outputs`` map names to shapes. ``channels_last``: the image is (1, height, width,
     channels) instead of (1, channels, height, width). ``input_types`` and ``output_types`` have numpy's names,
     where they are not float32. ``image_inputs`` are images of Apple's frameworks, each with its colours, ``RGB``. The
-    size of an axis that is open is 0.
+    size of an axis that is open is 0. ``labels`` are the class names that libraries of apps find in the file.
     """
 
     weight_types: Mapping[str, int]
@@ -36,6 +36,7 @@ class FileContents:
     input_types: Mapping[str, str] = field(default_factory=dict)
     output_types: Mapping[str, str] = field(default_factory=dict)
     image_inputs: Mapping[str, str] = field(default_factory=dict)
+    labels: Sequence[str] = ()
 
 
 class Backend(Protocol):

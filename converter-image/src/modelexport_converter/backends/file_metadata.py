@@ -45,6 +45,11 @@ def describe_preprocessing(model: LoadedModel) -> Mapping[str, Any]:
     return {"resize": steps["resize"], "channels": steps["channels"], "pixelRange": "0-255"}
 
 
+def label_lines(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a line for each class; an empty name becomes the number of its class, since libraries skip empty lines."""
+    return tuple(" ".join(name.split()) or str(index) for index, name in enumerate(names))
+
+
 def open_shape(shape: Sequence[int]) -> Sequence[int | None]:
     """Return a shape for JSON: an axis of any size is 0 in files, and null there."""
     return tuple(size or None for size in shape)

@@ -31,6 +31,8 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.conv_splitting import split_large_convolutions
 from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
+from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
+from modelexport_converter.backends.litert_labels import read_labels
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.file_input import feed
@@ -129,6 +131,7 @@ def inspect(path: Path) -> FileContents:
     """Read back the contents of a file."""
     flat = flatbuffer_utils.read_model(str(path))
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    described = any(text_of(entry.name) == TASK_METADATA for entry in flat.metadata or ())
     weights: Counter[str] = Counter()
     for tensor in graph.tensors:
         if flat.buffers[tensor.buffer].data is not None:
@@ -139,6 +142,7 @@ def inspect(path: Path) -> FileContents:
         inputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
         outputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
         input_types={text_of(entry.name): _TYPES[graph.tensors[entry.tensorIndex].type] for entry in signature.inputs},
+        labels=read_labels(path) if described else (),
     )
 
 

@@ -1,4 +1,7 @@
-"""Changes the input of a finished LiteRT file: pixels, with channels last; the network behind it stays the same."""
+"""Changes the input of a finished LiteRT file: pixels, with channels last; the network behind it stays the same.
+
+Labels are added to it last, since they lie behind the file.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from modelexport_converter.backends.litert import METADATA, metadata_bytes, operator_of, text_of, write
+from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
+from modelexport_converter.backends.litert_labels import append_labels, describe
 from modelexport_converter.file_input import Array, scale_and_bias
 from modelexport_converter.model import LoadedModel
 
@@ -21,7 +26,19 @@ def adapt(model: LoadedModel, source: Path, path: Path) -> None:
     _Input(flat, model).change()
     entry = next(entry for entry in flat.metadata if text_of(entry.name) == METADATA)
     flat.buffers[entry.buffer].data = metadata_bytes(model)
+    if model.options.labels:
+        _add_task_metadata(flat, model)
     write(flat, path)
+    if model.options.labels:
+        append_labels(path, model.class_names)
+
+
+def _add_task_metadata(flat: Any, model: LoadedModel) -> None:
+    outputs = {output.name: output for output in model.outputs}
+    names = {entry.tensorIndex: text_of(entry.name) for entry in flat.signatureDefs[0].outputs}
+    content = describe(model, [outputs[names[index]] for index in flat.subgraphs[0].outputs])
+    flat.metadata.append(schema.MetadataT(TASK_METADATA, len(flat.buffers)))
+    flat.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
 
 
 class _Input:

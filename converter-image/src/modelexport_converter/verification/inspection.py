@@ -8,6 +8,7 @@ from modelexport.api.reasons import Reason
 from modelexport.matrix.options import InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import FileContents
+from modelexport_converter.backends.file_metadata import label_lines
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import IMAGE_COLOURS
 from modelexport_converter.model import LoadedModel
@@ -62,6 +63,9 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
     )
     if dict(facts.image_inputs) != images:
         yield f"its inputs that are images are {dict(facts.image_inputs)} instead of {images}"
+    labels = label_lines(model.class_names) if model.options.labels else ()
+    if tuple(facts.labels) != labels:
+        yield f"it has {len(facts.labels)} labels, or others, instead of {len(labels)}"
     names = [output.name for output in model.outputs]
     if sorted(facts.outputs) != sorted(names):
         yield f"its outputs are {', '.join(facts.outputs)} instead of {', '.join(names)}"

@@ -8,6 +8,7 @@ from modelexport.crds.schema import Schema, cel_list, integer, record, rule, tex
 from modelexport.matrix.options import (
     CONFLICTS,
     OPTIONS,
+    REQUIREMENTS,
     TARGET_NAME_LIMIT,
     TARGET_NAME_PATTERN,
     Option,
@@ -37,6 +38,7 @@ def options_schema() -> Schema:
         "How the file takes images, and what it contains besides the network (docs/options.md).",
         {name: _option(option) for name, option in OPTIONS.items()},
         *(rule(f"!({_holds(first)} && {_holds(second)})", message) for first, second, message in CONFLICTS),
+        *(rule(f"!({_holds(first)}) || ({_holds(second)})", message) for first, second, message in REQUIREMENTS),
     )
 
 

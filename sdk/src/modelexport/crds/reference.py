@@ -9,7 +9,7 @@ from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
 from modelexport.matrix.measured import FullSize, last_run
-from modelexport.matrix.options import CONFLICTS, OPTIONS, refused_by
+from modelexport.matrix.options import CONFLICTS, OPTIONS, REQUIREMENTS, refused_by
 from modelexport.matrix.support import (
     ARCHITECTURES,
     BACKENDS,
@@ -138,7 +138,7 @@ def render_options() -> str:
         for name, option in OPTIONS.items()
     ]
     titles = ("option", "formats", "values", "default", "what it does", "architectures")
-    conflicts = "\n".join(f"- {message}" for _, _, message in CONFLICTS)
+    conflicts = "\n".join(f"- {message}" for _, _, message in (*CONFLICTS, *REQUIREMENTS))
     return page(
         [NOTE, "# Options", _OPTIONS_INTRODUCTION, table(titles, rows), _OPTIONS_REFUSED, conflicts, _OPTIONS_USE]
     )
@@ -171,6 +171,12 @@ batch on so many. A batch of 16 costs 16 times the time of verification.
 The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`. A
 file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place of `mean` and `std`: resize the image
 as `resize` says, and give its pixels as they are.
+
+`labels` adds the metadata buffer `TFLITE_METADATA` (input, normalisation, outputs) to a LiteRT file, and `labels.txt`
+in a zip archive behind it; interpreters and our own metadata buffer are as without it. MediaPipe normalises all
+channels alike: for a network with a mean and a std of its own for each channel, set `preprocessing: Inside` or
+`inputType: uint8` as well. These libraries scale height and width to the input size, whatever `resize` says; where it
+is `letterbox`, give them images of the input's proportions.
 
 A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
 batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only."""

@@ -60,6 +60,7 @@ class Options:
     preprocessing: PreprocessingPlace | None = None
     input: InputKind | None = None
     nms: bool = False
+    labels: bool = False
 
     def __bool__(self) -> bool:
         return self != NO_OPTIONS
@@ -78,8 +79,8 @@ class Options:
 
     @property
     def of_network(self) -> "Options":
-        """The options of the network, without those that change its input after it was converted and quantised."""
-        return replace(self, layout=None, input_type=None, preprocessing=None)
+        """The options of the network, without those that change the file after it was converted and quantised."""
+        return replace(self, layout=None, input_type=None, preprocessing=None, labels=False)
 
     @property
     def takes_several(self) -> bool:
@@ -116,6 +117,7 @@ class Option:
         default: what a file without it has.
         batched: whether it needs a network that takes several images at once.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
+        labelled: whether it needs classes whose names are known.
     """
 
     attribute: str
@@ -125,6 +127,7 @@ class Option:
     default: str
     batched: bool = False
     anchored: bool = False
+    labelled: bool = False
 
     def describe_values(self) -> str:
         """Return the values that it takes, as words."""
@@ -137,7 +140,11 @@ class Option:
     def refuses(self, row: Architecture) -> bool:
         """Return whether the networks of an architecture cannot have it."""
         leaves_boxes = row.task is Task.DETECTION and not row.has_nms
-        return (self.batched and not takes_batches(row)) or (self.anchored and not leaves_boxes)
+        return (
+            (self.batched and not takes_batches(row))
+            or (self.anchored and not leaves_boxes)
+            or (self.labelled and row.task is Task.UNKNOWN)
+        )
 
 
 def takes_batches(row: Architecture) -> bool:
@@ -204,6 +211,15 @@ OPTIONS: Mapping[str, Option] = {
         "false",
         anchored=True,
     ),
+    "labels": Option(
+        "labels",
+        bool,
+        (Format.LITERT,),
+        "Whether the file has class names and normalisation where MediaPipe, TensorFlow Lite's task library and "
+        "Android Studio look for them.",
+        "false",
+        labelled=True,
+    ),
 }
 """The options by their names in the API."""
 
@@ -221,6 +237,15 @@ CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = 
 )
 """Pairs of options that exclude each other, each by value (``None``: any), and the message."""
 
+REQUIREMENTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = (
+    (
+        {"labels": True},
+        {"layout": Layout.NHWC},
+        "labels needs layout NHWC: libraries that read labels give images with channels last; set it, or remove labels",
+    ),
+)
+"""Options that others need, by value (``None``: any), and the message."""
+
 
 def problems(architecture: str, target: Target, options: Options) -> Iterator[tuple[str, str]]:
     """Yield each option that a target cannot have, with the reason and the way out."""
@@ -234,6 +259,9 @@ def problems(architecture: str, target: Target, options: Options) -> Iterator[tu
     for first, second, message in CONFLICTS:
         if _holds(first, given) and _holds(second, given):
             yield next(iter(second)), message
+    for first, second, message in REQUIREMENTS:
+        if _holds(first, given) and not _holds(second, given):
+            yield next(iter(first)), message
 
 
 def describe_formats(name: str) -> str:
