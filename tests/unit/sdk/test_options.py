@@ -93,6 +93,18 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         {**PLAIN, "options": {"inputType": "uint8", "preprocessing": "Outside"}},
         "inputType uint8 needs preprocessing Inside",
     ),
+    "quantised values of FP16": (
+        {"format": "LiteRT", "precision": "FP16", "options": {"inputType": "int8"}},
+        "spec.targets[0].options.inputType: inputType int8 needs LiteRT/INT8 and spec.calibration",
+    ),
+    "quantised values without images": (
+        {"format": "LiteRT", "precision": "INT8", "options": {"inputType": "int8"}},
+        "inputType int8 needs LiteRT/INT8 and spec.calibration, whose images give the scale",
+    ),
+    "quantised pixels": (
+        {"format": "LiteRT", "precision": "INT8", "options": {"inputType": "int8", "preprocessing": "Inside"}},
+        "inputType int8 needs preprocessing Outside",
+    ),
     "labels of channels first": (
         {"format": "LiteRT", "precision": "FP32", "options": {"labels": True}},
         "spec.targets[0].options.labels: labels needs layout NHWC",
@@ -120,6 +132,17 @@ def test_only_detectors_with_anchors_have_nms(architecture: str) -> None:
     assert parse(target, architecture="YOLOX").options
     with pytest.raises(InvalidSpec, match=f"nms: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)
+
+
+@pytest.mark.parametrize(("fmt", "accepted"), [("LiteRT", True), ("ONNX", False)])
+def test_calibrated_litert_alone_takes_quantised_values(fmt: str, accepted: bool) -> None:
+    export = body({"format": fmt, "precision": "INT8", "options": {"inputType": "int8"}})
+    export["spec"]["calibration"] = {"dataset": {"uri": "s3://datasets/shapes.zip"}}
+    if accepted:
+        assert parse_export(export).options
+    else:
+        with pytest.raises(InvalidSpec, match="inputType int8 needs LiteRT/INT8"):
+            parse_export(export)
 
 
 def test_labels_need_classes_with_known_names() -> None:

@@ -35,7 +35,7 @@ from modelexport_converter.backends.litert_labels import METADATA as TASK_METADA
 from modelexport_converter.backends.litert_labels import read_labels
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.file_input import feed
+from modelexport_converter.file_input import Scale, feed
 from modelexport_converter.model import LoadedModel
 
 METADATA = "modelexport"
@@ -88,9 +88,9 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     write(flat, path)
 
 
-def metadata_bytes(model: LoadedModel) -> Any:
-    """Return the content of the metadata buffer."""
-    return np.frombuffer(json.dumps(file_metadata_of(model), ensure_ascii=False).encode(), np.uint8)
+def metadata_bytes(model: LoadedModel, scale: Scale | None = None) -> Any:
+    """Return the content of the metadata buffer; ``scale`` is that of an input of quantised values."""
+    return np.frombuffer(json.dumps(file_metadata_of(model, scale=scale), ensure_ascii=False).encode(), np.uint8)
 
 
 def quantise(
@@ -143,6 +143,11 @@ def inspect(path: Path) -> FileContents:
         outputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
         input_types={text_of(entry.name): _TYPES[graph.tensors[entry.tensorIndex].type] for entry in signature.inputs},
         labels=read_labels(path) if described else (),
+        input_scales={
+            text_of(entry.name): scale_of(tensor)
+            for entry in signature.inputs
+            if (tensor := graph.tensors[entry.tensorIndex]).type == schema.TensorType.INT8
+        },
     )
 
 
@@ -155,7 +160,9 @@ def open_file(model: LoadedModel, path: Path) -> Run:
         results = runner(**{model.input_name: image})
         return tuple(results[output.name] for output in model.outputs)
 
-    return feed(run, model)
+    (taken,) = interpreter.get_input_details()
+    scale, zero = taken["quantization"]
+    return feed(run, model, (scale, zero) if taken["dtype"] is np.int8 else None)
 
 
 def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
@@ -317,6 +324,12 @@ def write(flat: Any, path: Path) -> None:
     """Write a file with aligned buffers."""
     flat.buffers = [_AlignedBuffer(buffer.data) for buffer in flat.buffers]
     flatbuffer_utils.write_model(flat, str(path))
+
+
+def scale_of(tensor: Any) -> Scale:
+    """Return scale and zero point of a tensor that has one of each."""
+    (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+    return float(scale), int(zero)
 
 
 def operator_of(flat: Any, op: Any) -> str:

@@ -57,7 +57,7 @@ _AXIS_LABELS, _VALUE_LABELS = np.int8(2), np.int8(3)
 _BOUNDARIES = np.int8(1)
 """Value of ``BoundingBoxType``: left, top, right, bottom."""
 _DETECTIONS = {"boxes": "location", "labels": "category", "scores": "score", "count": "number of detections"}
-"""The names by which the libraries find the outputs of a detector that suppresses boxes."""
+"""The names by which the libraries find the outputs of a detector that has_nms boxes."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,10 @@ def _describe_input(model: LoadedModel) -> _Table:
     size = _Table("ImageSize", {"width": np.uint32(width), "height": np.uint32(height)})
     colours = _COLOUR_SPACES.get(model.preprocessing.channels, np.int8(0))
     image = _Table("ImageProperties", {"color_space": colours, "default_size": size})
-    mean, std = (0.0,), (1.0,)
+    mean, std = np.zeros(1), np.ones(1)
     if not model.options.takes_pixels:
-        mean, std = (
-            tuple(255 * value for value in values) for values in (model.preprocessing.mean, model.preprocessing.std)
-        )
-    numbers = {"mean": np.array(mean, np.float32), "std": np.array(std, np.float32)}
+        mean, std = (255 * np.array(values) for values in (model.preprocessing.mean, model.preprocessing.std))
+    numbers = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
     unit = {"options_type": _NORMALIZATION, "options": _Table("NormalizationOptions", numbers)}
     fields = {
         "name": model.input_name,
@@ -126,17 +124,17 @@ def _describe_input(model: LoadedModel) -> _Table:
 
 
 def _describe_output(output: Output, outputs: Sequence[Output]) -> _Table:
-    suppresses = {other.name for other in outputs} >= set(_DETECTIONS)
+    has_nms = {other.name for other in outputs} >= set(_DETECTIONS)
     fields: dict[str, Any] = {
-        "name": _DETECTIONS.get(output.name, output.name) if suppresses else output.name,
+        "name": _DETECTIONS.get(output.name, output.name) if has_nms else output.name,
         "description": output.meaning,
         "dimension_names": list(output.axes),
         "content": _content(_FEATURE, _Table("FeatureProperties", {})),
     }
-    if suppresses and output.name == "boxes":
+    if has_nms and output.name == "boxes":
         order = {"index": np.arange(4, dtype=np.uint32), "type": _BOUNDARIES}  # coordinates are ratios (0)
         fields["content"] = _content(_BOX, _Table("BoundingBoxProperties", order))
-    if "class" in output.axes or (suppresses and output.name == "labels"):
+    if "class" in output.axes or (has_nms and output.name == "labels"):
         kind = _AXIS_LABELS if "class" in output.axes else _VALUE_LABELS
         file = {"name": LABELS, "description": "The class names, one a line.", "type": kind}
         fields["associated_files"] = [_Table("AssociatedFile", file)]

@@ -83,7 +83,8 @@ def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe, float_la
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
     if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else LEAST_SHARE) * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
-    if recipe is Recipe.STATIC_WI8_AI8 and not _ACTIVATION_OPERATORS & set(facts.op_types):
+    quantised = bool(_ACTIVATION_OPERATORS & set(facts.op_types) or facts.input_scales)
+    if recipe is Recipe.STATIC_WI8_AI8 and not quantised:
         yield f"its activations are not quantised; its operators are {', '.join(sorted(facts.op_types))}"
 
 

@@ -42,7 +42,14 @@ from modelexport.api.spec import (
     OnDrop,
 )
 from modelexport.crds import quantization
-from modelexport.crds.options import architecture_rules, format_rules, name_schema, options_schema, unique_rule
+from modelexport.crds.options import (
+    architecture_rules,
+    calibration_rules,
+    format_rules,
+    name_schema,
+    options_schema,
+    unique_rule,
+)
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -124,6 +131,7 @@ def _spec() -> Schema:
         *_evaluation_rules(),
         *quantization.rules(),
         *architecture_rules(),
+        *calibration_rules(),
         required=("model", "targets"),
     )
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from modelexport.api.spec import LISTED_TWICE
 from modelexport.crds.schema import Schema, cel_list, integer, record, rule, text, words
 from modelexport.matrix.options import (
+    CALIBRATED,
     CONFLICTS,
     OPTIONS,
     REQUIREMENTS,
@@ -72,6 +73,17 @@ def architecture_rules() -> Iterator[Schema]:
             )
 
 
+def calibration_rules() -> Iterator[Schema]:
+    """Yield the rules of the spec that refuse options of files whose ranges no images give."""
+    for values, fmt, precision, message in CALIBRATED:
+        given, cell = _holds(values, "t.options"), f"t.format == '{fmt}' && t.precision == '{precision}'"
+        yield rule(
+            f"self.targets.all(t, !has(t.options) || !({given}) || (has(self.calibration) && {cell}))",
+            message,
+            fieldPath=".targets",
+        )
+
+
 def _option(option: Option) -> Schema:
     description = f"{', '.join(option.formats)}: {option.meaning} Default: {option.default}."
     if option.kind is bool:
@@ -82,11 +94,11 @@ def _option(option: Option) -> Schema:
     return words(description, list(option.kind))
 
 
-def _holds(options: Mapping[str, object]) -> str:
-    """Return the expression that options have their values."""
-    return " && ".join(_equals(name, value) for name, value in options.items())
+def _holds(options: Mapping[str, object], path: str = "self") -> str:
+    """Return the expression that the options at a path have their values."""
+    return " && ".join(_equals(f"{path}.{name}", value) for name, value in options.items())
 
 
-def _equals(name: str, value: object) -> str:
-    literal = "" if value is None else f" && self.{name} == " + ("true" if value is True else f"'{value}'")
-    return f"has(self.{name}){literal}"
+def _equals(path: str, value: object) -> str:
+    literal = "" if value is None else f" && {path} == " + ("true" if value is True else f"'{value}'")
+    return f"has({path}){literal}"

@@ -9,7 +9,7 @@ from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
 from modelexport.matrix.measured import FullSize, last_run
-from modelexport.matrix.options import CONFLICTS, OPTIONS, REQUIREMENTS, refused_by
+from modelexport.matrix.options import CALIBRATED, CONFLICTS, OPTIONS, REQUIREMENTS, refused_by
 from modelexport.matrix.support import (
     ARCHITECTURES,
     BACKENDS,
@@ -138,7 +138,7 @@ def render_options() -> str:
         for name, option in OPTIONS.items()
     ]
     titles = ("option", "formats", "values", "default", "what it does", "architectures")
-    conflicts = "\n".join(f"- {message}" for _, _, message in (*CONFLICTS, *REQUIREMENTS))
+    conflicts = "\n".join(f"- {message}" for *_, message in (*CONFLICTS, *REQUIREMENTS, *CALIBRATED))
     return page(
         [NOTE, "# Options", _OPTIONS_INTRODUCTION, table(titles, rows), _OPTIONS_REFUSED, conflicts, _OPTIONS_USE]
     )
@@ -171,6 +171,12 @@ batch on so many. A batch of 16 costs 16 times the time of verification.
 The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`. A
 file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place of `mean` and `std`: resize the image
 as `resize` says, and give its pixels as they are.
+
+A file with `inputType: int8` takes `round(value / scale) + zeroPoint`, limited to -128 to 127, of each prepared value;
+`quantization` of the input in the metadata and `report.json` has scale and zero point, as the tensor itself has. With
+`uint8` in LiteRT/INT8 with calibration, the file scales and normalises pixels in whole numbers, by a depthwise
+convolution. Where the first layer stays in float (`maxFloatLayers`), both files compute it in float. Outputs are
+float32 ([why](adr/0018-defaults-of-options.md)).
 
 `labels` adds the metadata buffer `TFLITE_METADATA` (input, normalisation, outputs) to a LiteRT file, and `labels.txt`
 in a zip archive behind it; interpreters and our own metadata buffer are as without it. MediaPipe normalises all

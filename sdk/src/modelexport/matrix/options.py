@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Target, Task
+from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Precision, Target, Task
 
 BATCH_LIMIT = 64
 OPSETS = (13, 21)
@@ -32,6 +32,7 @@ class InputType(StrEnum):
 
     FLOAT32 = "float32"
     UINT8 = "uint8"
+    INT8 = "int8"
 
 
 class PreprocessingPlace(StrEnum):
@@ -184,7 +185,8 @@ OPTIONS: Mapping[str, Option] = {
         "input_type",
         InputType,
         (Format.ONNX, Format.LITERT),
-        "Type of the image: uint8 takes pixels of 0 to 255, which the file scales and normalises.",
+        "Type of the image: uint8 takes pixels of 0 to 255, which the file scales and normalises. int8, for "
+        "LiteRT/INT8 with calibration, takes prepared values, quantised by the scale and zero point in the metadata.",
         "float32",
     ),
     "preprocessing": Option(
@@ -234,6 +236,11 @@ CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = 
         {"preprocessing": PreprocessingPlace.OUTSIDE},
         "inputType uint8 needs preprocessing Inside: normalised values are no whole numbers; remove one",
     ),
+    (
+        {"inputType": InputType.INT8},
+        {"preprocessing": PreprocessingPlace.INSIDE},
+        "inputType int8 needs preprocessing Outside: it takes quantised values; remove one, or set inputType: uint8",
+    ),
 )
 """Pairs of options that exclude each other, each by value (``None``: any), and the message."""
 
@@ -247,7 +254,19 @@ REQUIREMENTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...]
 """Options that others need, by value (``None``: any), and the message."""
 
 
-def problems(architecture: str, target: Target, options: Options) -> Iterator[tuple[str, str]]:
+CALIBRATED: tuple[tuple[Mapping[str, object], Format, Precision, str], ...] = (
+    (
+        {"inputType": InputType.INT8},
+        Format.LITERT,
+        Precision.INT8,
+        "inputType int8 needs LiteRT/INT8 and spec.calibration, whose images give the scale; choose and set them, or "
+        "remove it",
+    ),
+)
+"""Options that need calibration images and one format and precision, by value, and the message."""
+
+
+def problems(architecture: str, target: Target, options: Options, *, calibrated: bool) -> Iterator[tuple[str, str]]:
     """Yield each option that a target cannot have, with the reason and the way out."""
     row, given = ARCHITECTURES[architecture], options.to_dict()
     for name, value in given.items():
@@ -262,6 +281,9 @@ def problems(architecture: str, target: Target, options: Options) -> Iterator[tu
     for first, second, message in REQUIREMENTS:
         if _holds(first, given) and not _holds(second, given):
             yield next(iter(first)), message
+    for values, fmt, precision, message in CALIBRATED:
+        if _holds(values, given) and not (calibrated and target.unnamed == Target(fmt, precision)):
+            yield next(iter(values)), message
 
 
 def describe_formats(name: str) -> str:
