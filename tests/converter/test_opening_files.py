@@ -10,7 +10,7 @@ import pytest
 
 from converter.test_options import CHANNELS_LAST, PIXELS, produce_detector
 from converter.test_options import produce as produce_with_options
-from modelexport.matrix.options import InputKind, Options, PreprocessingPlace
+from modelexport.matrix.options import InputKind, InputType, Options, PreprocessingPlace
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.publishing.packing import pack
 from trained.cells import produce
@@ -57,6 +57,8 @@ OPTIONS: dict[str, tuple[Options, str]] = {
     "ONNX-opset": (Options(opset=13), "13\nprobabilities (1, 4)\n"),
     "LiteRT-uint8": (PIXELS, "probabilities (1, 4)\n"),
     "LiteRT-float": (replace(CHANNELS_LAST, preprocessing=PreprocessingPlace.INSIDE), "probabilities (1, 4)\n"),
+    "LiteRT-int8": (Options(input_type=InputType.INT8), "probabilities (1, 4)\n"),
+    "LiteRT-labels": (replace(PIXELS, labels=True), "probabilities (1, 4) ['a', 'b', 'c', 'd']\n"),
     "CoreML": (Options(input=InputKind.IMAGE), "24 16 RGB\n"),
     "CoreML-classifier": (Options(input=InputKind.IMAGE, classifier=True), "classLabel classLabel_probs\n"),
 }
@@ -76,5 +78,6 @@ def test_program_of_page_reads_boxes(tmp_path: Path) -> None:
 def test_program_of_page_opens_a_file_with_options(name: str, tmp_path: Path) -> None:
     options, printed = OPTIONS[name]
     fmt = Format(name.partition("-")[0])
-    _, file = produce_with_options(fmt, Recipe.FP32, options, tmp_path)
+    recipe = Recipe.STATIC_WI8_AI8 if options.input_type is InputType.INT8 else Recipe.FP32
+    _, file = produce_with_options(fmt, recipe, options, tmp_path)
     assert run_program(name, fmt, file, tmp_path).endswith(printed)

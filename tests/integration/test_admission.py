@@ -139,6 +139,15 @@ REFUSED = {
         optional("ONNX/FP32", inputType="uint8", preprocessing="Outside"),
         "inputType uint8 needs preprocessing Inside",
     ),
+    "quantised values of FP16": (
+        {**optional("LiteRT/FP16", inputType="int8"), "calibration": CALIBRATION},
+        "inputType int8 needs LiteRT/INT8 and spec.calibration",
+    ),
+    "quantised values without images": (
+        optional("LiteRT/INT8", inputType="int8"),
+        "inputType int8 needs LiteRT/INT8 and spec.calibration",
+    ),
+    "labels with channels first": (optional("LiteRT/FP32", labels=True), "labels needs layout NHWC"),
     "boxes of a classifier": (
         {**optional("ONNX/FP32", nms=True), **model(architecture="YOLOv8-CLS")},
         "the option nms is not possible for FasterRCNN, RetinaResNet, MobileNet, YOLOv8-SEG",

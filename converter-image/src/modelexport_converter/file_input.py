@@ -15,6 +15,8 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
 
 Array = npt.NDArray[np.float32]
+Scale = tuple[float, int]
+"""Scale and zero point of quantised values: ``value = (number - zero point) * scale``."""
 Run = Callable[[Array], tuple[Array, ...]]
 """Runs a file on one input (1, C, H, W); returns the outputs in the order of ``LoadedModel.outputs``."""
 
@@ -55,20 +57,25 @@ def scale_and_bias(model: LoadedModel) -> tuple[Array, Array]:
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
-def to_file_input(model: LoadedModel, image: Array) -> npt.NDArray[Any]:
+def to_file_input(model: LoadedModel, image: Array, scale: Scale | None = None) -> npt.NDArray[Any]:
     """Return the image that the file takes, in place of an input of the network (N, channels, height, width).
+
+    ``scale`` is that of a file that takes quantised values.
 
     Raises:
         ValueError: the file takes pixels, and the input is not of any.
     """
     options, given = model.options, image
     if options.takes_pixels:
-        scale, bias = (values.astype(np.float64).reshape(1, -1, 1, 1) for values in scale_and_bias(model))
-        pixels = (image - bias) / scale
+        factor, bias = (values.astype(np.float64).reshape(1, -1, 1, 1) for values in scale_and_bias(model))
+        pixels = (image - bias) / factor
         whole = np.rint(pixels)
         if np.abs(pixels - whole).max(initial=0) > ROUNDING or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
             raise ValueError("the input is not of pixels from 0 to 255")
         given = whole.astype(np.float32)
+    elif scale is not None:
+        step, zero = np.float32(scale[0]), scale[1]
+        given = (np.rint(image / step) + zero).clip(-128, 127).astype(np.float32)
     return np.ascontiguousarray(given.transpose(0, 2, 3, 1) if options.channels_last else given, model.type_in_file)
 
 
@@ -105,10 +112,10 @@ class Batches:
         return tuple(output[place : place + 1] for output in outputs)
 
 
-def feed(run: Callable[[npt.NDArray[Any]], tuple[Array, ...]], model: LoadedModel) -> Run:
-    """Return what runs a file on inputs of the network, one image at a time."""
+def feed(run: Callable[[npt.NDArray[Any]], tuple[Array, ...]], model: LoadedModel, scale: Scale | None = None) -> Run:
+    """Return what runs a file on inputs of the network, one image at a time; ``scale`` as for ``to_file_input``."""
 
     def run_images(image: Array) -> tuple[Array, ...]:
-        return run(to_file_input(model, image))
+        return run(to_file_input(model, image, scale))
 
     return Batches(run_images, model) if model.options.takes_several else run_images

@@ -98,6 +98,22 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         "options.deploymentTarget: deploymentTarget iOS15 and INT8 exclude each other: 8-bit weights need iOS16; "
         "choose iOS16, or FP16",
     ),
+    "quantised values of FP16": (
+        {"format": "LiteRT", "precision": "FP16", "options": {"inputType": "int8"}},
+        "spec.targets[0].options.inputType: inputType int8 needs LiteRT/INT8 and spec.calibration",
+    ),
+    "quantised values without images": (
+        {"format": "LiteRT", "precision": "INT8", "options": {"inputType": "int8"}},
+        "inputType int8 needs LiteRT/INT8 and spec.calibration, whose images give the scale",
+    ),
+    "quantised pixels": (
+        {"format": "LiteRT", "precision": "INT8", "options": {"inputType": "int8", "preprocessing": "Inside"}},
+        "inputType int8 needs preprocessing Outside",
+    ),
+    "labels of channels first": (
+        {"format": "LiteRT", "precision": "FP32", "options": {"labels": True}},
+        "spec.targets[0].options.labels: labels needs layout NHWC",
+    ),
     "a name": ({**PLAIN, "name": "A b"}, "spec.targets[0].name: 'A b' is not a name; use at most 20 lower-case"),
 }
 
@@ -135,6 +151,24 @@ def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
     assert parse(target, architecture="YOLOv8-CLS").options
     with pytest.raises(InvalidSpec, match=f"classifier: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)
+
+
+@pytest.mark.parametrize(("fmt", "accepted"), [("LiteRT", True), ("ONNX", False)])
+def test_calibrated_litert_alone_takes_quantised_values(fmt: str, accepted: bool) -> None:
+    export = body({"format": fmt, "precision": "INT8", "options": {"inputType": "int8"}})
+    export["spec"]["calibration"] = {"dataset": {"uri": "s3://datasets/shapes.zip"}}
+    if accepted:
+        assert parse_export(export).options
+    else:
+        with pytest.raises(InvalidSpec, match="inputType int8 needs LiteRT/INT8"):
+            parse_export(export)
+
+
+def test_labels_need_classes_with_known_names() -> None:
+    target = {"format": "LiteRT", "precision": "FP32", "options": {"labels": True, "layout": "NHWC"}}
+    assert parse(target).options
+    with pytest.raises(InvalidSpec, match="labels: true is not possible for Custom; remove it"):
+        parse(target, architecture="Custom")
 
 
 def test_equal_targets_need_names() -> None:

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
-from modelexport_converter.file_input import Array, Run
+from modelexport_converter.file_input import Array, Run, Scale
 from modelexport_converter.model import LoadedModel
 
 __all__ = ["Array", "Backend", "FileContents", "Run", "load_backend", "load_input_adapter"]
@@ -26,6 +26,8 @@ class FileContents:
     channels) instead of (1, channels, height, width). ``input_types`` and ``output_types`` have numpy's names,
     where they are not float32. ``image_inputs`` are images of Apple's frameworks, each with its colours, ``RGB``. The
     size of an axis that is open is 0. ``deployment_target`` is the oldest system that runs a Core ML file, ``iOS16``.
+    ``labels`` are the class names that libraries of apps find in the file. ``input_scales`` are those of inputs that
+    take quantised values.
     """
 
     weight_types: Mapping[str, int]
@@ -37,6 +39,8 @@ class FileContents:
     output_types: Mapping[str, str] = field(default_factory=dict)
     image_inputs: Mapping[str, str] = field(default_factory=dict)
     deployment_target: str = ""
+    labels: Sequence[str] = ()
+    input_scales: Mapping[str, Scale] = field(default_factory=dict)
 
 
 class Backend(Protocol):

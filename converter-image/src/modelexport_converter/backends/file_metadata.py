@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from modelexport import __version__
+from modelexport_converter.file_input import Scale
 from modelexport_converter.model import LoadedModel
 
 AUTHOR = "ModelExport"
@@ -14,10 +15,10 @@ DESCRIPTION = (
 )
 
 
-def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict[str, str]:
+def file_metadata_of(model: LoadedModel, *, channels_last: bool = False, scale: Scale | None = None) -> dict[str, str]:
     """Return class names, preprocessing, input and outputs (as JSON) and the model's further metadata.
 
-    ``channels_last``: the file takes images as (1, height, width, channels).
+    ``channels_last``: the file takes images as (1, height, width, channels). ``scale``: it takes quantised values.
     """
     channels_last = channels_last or model.options.channels_last
     outputs = [
@@ -28,6 +29,7 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False) -> dict
         "shape": open_shape(model.shape_in_file(channels_last=channels_last)),
         "type": model.kind_in_file,
         "channels": model.preprocessing.colours,
+        **describe_scale(scale),
     }
     return {
         "modelexport_version": __version__,
@@ -45,6 +47,16 @@ def describe_preprocessing(model: LoadedModel) -> Mapping[str, Any]:
     if not model.options.takes_pixels:
         return steps
     return {"resize": steps["resize"], "channels": steps["channels"], "pixelRange": "0-255"}
+
+
+def describe_scale(scale: Scale | None) -> dict[str, Any]:
+    """Return scale and zero point of an input of quantised values; nothing for others."""
+    return {"quantization": {"scale": scale[0], "zeroPoint": scale[1]}} if scale else {}
+
+
+def label_lines(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a line for each class; an empty name becomes the number of its class, since libraries skip empty lines."""
+    return tuple(" ".join(name.split()) or str(index) for index, name in enumerate(names))
 
 
 def open_shape(shape: Sequence[int]) -> Sequence[int | None]:

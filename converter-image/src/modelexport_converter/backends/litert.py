@@ -31,9 +31,11 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.conv_splitting import split_large_convolutions
 from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
+from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
+from modelexport_converter.backends.litert_labels import read_labels
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.file_input import feed
+from modelexport_converter.file_input import Scale, feed
 from modelexport_converter.model import LoadedModel
 
 METADATA = "modelexport"
@@ -86,9 +88,9 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     write(flat, path)
 
 
-def metadata_bytes(model: LoadedModel) -> Any:
-    """Return the content of the metadata buffer."""
-    return np.frombuffer(json.dumps(file_metadata_of(model), ensure_ascii=False).encode(), np.uint8)
+def metadata_bytes(model: LoadedModel, scale: Scale | None = None) -> Any:
+    """Return the content of the metadata buffer; ``scale`` is that of an input of quantised values."""
+    return np.frombuffer(json.dumps(file_metadata_of(model, scale=scale), ensure_ascii=False).encode(), np.uint8)
 
 
 def quantise(
@@ -129,6 +131,7 @@ def inspect(path: Path) -> FileContents:
     """Read back the contents of a file."""
     flat = flatbuffer_utils.read_model(str(path))
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
+    described = any(text_of(entry.name) == TASK_METADATA for entry in flat.metadata or ())
     weights: Counter[str] = Counter()
     for tensor in graph.tensors:
         if flat.buffers[tensor.buffer].data is not None:
@@ -139,6 +142,12 @@ def inspect(path: Path) -> FileContents:
         inputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.inputs},
         outputs={text_of(entry.name): _shape(graph, entry.tensorIndex) for entry in signature.outputs},
         input_types={text_of(entry.name): _TYPES[graph.tensors[entry.tensorIndex].type] for entry in signature.inputs},
+        labels=read_labels(path) if described else (),
+        input_scales={
+            text_of(entry.name): scale_of(tensor)
+            for entry in signature.inputs
+            if (tensor := graph.tensors[entry.tensorIndex]).type == schema.TensorType.INT8
+        },
     )
 
 
@@ -151,7 +160,9 @@ def open_file(model: LoadedModel, path: Path) -> Run:
         results = runner(**{model.input_name: image})
         return tuple(results[output.name] for output in model.outputs)
 
-    return feed(run, model)
+    (taken,) = interpreter.get_input_details()
+    scale, zero = taken["quantization"]
+    return feed(run, model, (scale, zero) if taken["dtype"] is np.int8 else None)
 
 
 def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
@@ -313,6 +324,12 @@ def write(flat: Any, path: Path) -> None:
     """Write a file with aligned buffers."""
     flat.buffers = [_AlignedBuffer(buffer.data) for buffer in flat.buffers]
     flatbuffer_utils.write_model(flat, str(path))
+
+
+def scale_of(tensor: Any) -> Scale:
+    """Return scale and zero point of a tensor that has one of each."""
+    (scale,), (zero,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+    return float(scale), int(zero)
 
 
 def operator_of(flat: Any, op: Any) -> str:

@@ -42,19 +42,15 @@ def name_unsupported_operator(
         program = model.module.program if isinstance(model.module, ProgramModule) else None
         if program is None or is_out_of_memory(error):
             raise
-        node = _named(program, str(error)) or _search(model, program, convert, name)
+        words = [word.rstrip("_") for word in _NAMED.findall(str(error))]
+        named = (node for word in words for node in program.nodes if node.operator.partition(".")[0] == word)
+        node = next(named, None) or _search(model, program, convert, name)
         if node is None:
             raise
         operator = f"aten.{node.operator.removesuffix('.default')}{node.line}"
         remedy = "express that line by other operators of torch, end the program before it, or choose another format"
         message = f"this format cannot express {operator}; {remedy} (the library says: {brief(error)})"
         raise Failure(Reason.CONVERSION_FAILED, message) from error
-
-
-def _named(program: Program, message: str) -> Node | None:
-    """Return the first node of an operator that the library's message names."""
-    names = [name.rstrip("_") for name in _NAMED.findall(message)]
-    return next((node for name in names for node in program.nodes if node.operator.partition(".")[0] == name), None)
 
 
 def _search(

@@ -42,7 +42,10 @@ def load_model(mlpackage: Path) -> Model:
 
     @cache
     def open_blobs(name: str) -> BlobFile:
-        return BlobFile(_resolve_weights(specification.parent, name))
+        path = (specification.parent / name.removeprefix("@model_path/")).resolve()
+        if not path.is_relative_to(specification.parent.resolve()) or not path.is_file():
+            raise ProgramError(f"the program names a weight file that is not in the package: {name}")
+        return BlobFile(path)
 
     function = read_function(model.mlProgram, open_blobs)
     program = MLProgram(mlpackage.name, function, _image_inputs(model), model.specificationVersion)
@@ -68,12 +71,4 @@ def _locate_specification(mlpackage: Path) -> Path:
         raise ProgramError(f"{mlpackage.name} is not an .mlpackage: {type(error).__name__}: {error}") from error
     if not path.is_relative_to(mlpackage.resolve()):
         raise ProgramError(f"{mlpackage.name} names a specification outside of it: {path}")
-    return path
-
-
-def _resolve_weights(model_folder: Path, name: str) -> Path:
-    """Return the path of a name such as `@model_path/weights/weight.bin`; it must lie in the model's folder."""
-    path = (model_folder / name.removeprefix("@model_path/")).resolve()
-    if not path.is_relative_to(model_folder.resolve()) or not path.is_file():
-        raise ProgramError(f"the program names a weight file that is not in the package: {name}")
     return path

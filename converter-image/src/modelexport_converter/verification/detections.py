@@ -61,7 +61,9 @@ class DetectionSums:
             weight = float(one.scores[index] * other.scores[partner])
             self.weight += weight
             if one.masks is not None and other.masks is not None:
-                self.masks += weight * _likeness(one.masks[index], other.masks[partner])
+                pair = one.masks[index], other.masks[partner]
+                larger = float(np.maximum(*pair).sum())
+                self.masks += weight * (float(np.minimum(*pair).sum()) / larger if larger else 1.0)
 
     def agreements(self) -> dict[str, float]:
         """Return the agreement of the detections and, if the model has them, of their masks.
@@ -156,8 +158,3 @@ def overlaps(one: Numbers, other: Numbers) -> Numbers:
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1] - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
-
-
-def _likeness(one: Array, other: Array) -> float:
-    larger = float(np.maximum(one, other).sum())
-    return float(np.minimum(one, other).sum()) / larger if larger else 1.0

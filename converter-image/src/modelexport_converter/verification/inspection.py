@@ -8,6 +8,7 @@ from modelexport.api.reasons import Reason
 from modelexport.matrix.options import DEPLOYMENT_TARGET, InputKind
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import FileContents
+from modelexport_converter.backends.file_metadata import label_lines
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import IMAGE_COLOURS
 from modelexport_converter.model import LoadedModel
@@ -65,6 +66,9 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
     system = model.options.deployment_target or DEPLOYMENT_TARGET
     if facts.deployment_target not in ("", system):
         yield f"it needs {facts.deployment_target} instead of {system}"
+    labels = label_lines(model.class_names) if model.options.labels else ()
+    if tuple(facts.labels) != labels:
+        yield f"it has {len(facts.labels)} labels, or others, instead of {len(labels)}"
     names = [output.name for output in model.outputs_in_file]
     if sorted(facts.outputs) != sorted(names):
         yield f"its outputs are {', '.join(facts.outputs)} instead of {', '.join(names)}"
@@ -82,7 +86,8 @@ def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe, float_la
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
     if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else LEAST_SHARE) * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
-    if recipe is Recipe.STATIC_WI8_AI8 and not _ACTIVATION_OPERATORS & set(facts.op_types):
+    quantised = bool(_ACTIVATION_OPERATORS & set(facts.op_types) or facts.input_scales)
+    if recipe is Recipe.STATIC_WI8_AI8 and not quantised:
         yield f"its activations are not quantised; its operators are {', '.join(sorted(facts.op_types))}"
 
 

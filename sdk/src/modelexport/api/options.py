@@ -34,15 +34,15 @@ def parse_name(entry: Body, path: str) -> str:
     return value
 
 
-def parse_options(entry: Body, architecture: str, target: Target, path: str) -> Options:
-    """Return the options of a target.
+def parse_options(entry: Body, architecture: str, target: Target, path: str, *, calibrated: bool) -> Options:
+    """Return the options of a target of an export, which has images that calibrate or not.
 
     Raises:
         InvalidSpec: an option is not known, has another value, or is not possible for this target.
     """
     given = fields.optional_mapping(entry, f"{path}.options")
     options = read_options(given or {}, f"{path}.options", target)
-    for name, problem in problems(architecture, target, options):
+    for name, problem in problems(architecture, target, options, calibrated=calibrated):
         raise InvalidSpec(f"{path}.options.{name}", problem)
     return options
 

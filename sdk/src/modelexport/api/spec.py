@@ -318,7 +318,7 @@ def parse_export(body: Body) -> ModelExport:
             fields.optional_mapping(spec, "spec.quantization"), targets, calibrated=calibration is not None
         ),
         max_drops=_parse_max_drops(spec["targets"], targets, evaluation),
-        options=_parse_options(spec["targets"], targets, model.architecture),
+        options=_parse_options(spec["targets"], targets, model.architecture, calibrated=calibration is not None),
         deletion_policy=fields.enum(
             DeletionPolicy, spec.get("deletionPolicy", DeletionPolicy.RETAIN), "spec.deletionPolicy"
         ),
@@ -517,9 +517,11 @@ def _parse_targets(value: Any) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def _parse_options(entries: Sequence[Body], targets: Sequence[Target], architecture: str) -> Mapping[Target, Options]:
+def _parse_options(
+    entries: Sequence[Body], targets: Sequence[Target], architecture: str, *, calibrated: bool
+) -> Mapping[Target, Options]:
     parsed = {
-        target: parse_options(entry, architecture, target, f"spec.targets[{index}]")
+        target: parse_options(entry, architecture, target, f"spec.targets[{index}]", calibrated=calibrated)
         for index, (entry, target) in enumerate(zip(entries, targets, strict=True))
     }
     return {target: options for target, options in parsed.items() if options}

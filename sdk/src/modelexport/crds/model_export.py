@@ -35,7 +35,14 @@ from modelexport.api.spec import (
     OnDrop,
 )
 from modelexport.crds import quantization
-from modelexport.crds.options import architecture_rules, name_schema, options_schema, target_rules, unique_rule
+from modelexport.crds.options import (
+    architecture_rules,
+    calibration_rules,
+    name_schema,
+    options_schema,
+    target_rules,
+    unique_rule,
+)
 from modelexport.crds.schema import (
     Schema,
     cel_list,
@@ -409,6 +416,7 @@ def export_schema() -> Schema:
                 *_EVALUATION_RULES,
                 *quantization.rules(),
                 *architecture_rules(),
+                *calibration_rules(),
                 required=("model", "targets"),
             ),
             "status": STATUS,

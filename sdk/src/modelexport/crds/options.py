@@ -6,9 +6,11 @@ from enum import StrEnum
 from modelexport.api.spec import LISTED_TWICE
 from modelexport.crds.schema import Schema, cel_list, integer, record, rule, text, words
 from modelexport.matrix.options import (
+    CALIBRATED,
     CONFLICTS,
     EXCLUDED_PRECISIONS,
     OPTIONS,
+    REQUIREMENTS,
     TARGET_NAME_LIMIT,
     TARGET_NAME_PATTERN,
     Option,
@@ -38,6 +40,7 @@ def options_schema() -> Schema:
         "How the file takes images, and what it contains besides the network (docs/options.md).",
         {name: _option(option) for name, option in OPTIONS.items()},
         *(rule(f"!({_holds(first)} && {_holds(second)})", message) for first, second, message in CONFLICTS),
+        *(rule(f"!({_holds(first)}) || ({_holds(second)})", message) for first, second, message in REQUIREMENTS),
     )
 
 
@@ -78,6 +81,17 @@ def architecture_rules() -> Iterator[Schema]:
                 f"the option {name} is not possible for {', '.join(refused)}; remove it",
                 fieldPath=".targets",
             )
+
+
+def calibration_rules() -> Iterator[Schema]:
+    """Yield the rules of the spec that refuse options of files whose ranges no images give."""
+    for values, fmt, precision, message in CALIBRATED:
+        given, cell = _holds(values, "t.options"), f"t.format == '{fmt}' && t.precision == '{precision}'"
+        yield rule(
+            f"self.targets.all(t, !has(t.options) || !({given}) || (has(self.calibration) && {cell}))",
+            message,
+            fieldPath=".targets",
+        )
 
 
 def _option(option: Option) -> Schema:

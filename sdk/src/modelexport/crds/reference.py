@@ -9,7 +9,15 @@ from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
 from modelexport.matrix.measured import last_run
-from modelexport.matrix.options import CONFLICTS, EXCLUDED_PRECISIONS, OPTIONS, refused_by
+from modelexport.matrix.options import (
+    CALIBRATED,
+    CONFLICTS,
+    EXCLUDED_PRECISIONS,
+    OPTIONS,
+    REQUIREMENTS,
+    Option,
+    refused_by,
+)
 from modelexport.matrix.support import (
     ARCHITECTURES,
     BACKENDS,
@@ -123,6 +131,15 @@ def _describe(row: Architecture) -> str:
     return " ".join((*words, *sorted(full_size)))
 
 
+def _describe_takers(option: Option) -> str:
+    """Return the architectures that can have an option, or those that cannot, whichever are fewer."""
+    refused = refused_by(option)
+    takers = [name for name in ARCHITECTURES if name not in refused]
+    if len(takers) < len(refused):
+        return f"only {', '.join(takers)}"
+    return f"not {', '.join(refused)}" if refused else "all"
+
+
 def render_options() -> str:
     """Return the page of the options of a target, from their table."""
     rows = [
@@ -132,12 +149,14 @@ def render_options() -> str:
             option.describe_values(),
             option.default,
             option.meaning,
-            f"not {', '.join(refused)}" if (refused := refused_by(option)) else "all",
+            _describe_takers(option),
         )
         for name, option in OPTIONS.items()
     ]
     titles = ("option", "formats", "values", "default", "what it does", "architectures")
-    conflicts = "\n".join(f"- {message}" for _, _, message in (*CONFLICTS, *EXCLUDED_PRECISIONS))
+    conflicts = "\n".join(
+        f"- {message}" for *_, message in (*CONFLICTS, *EXCLUDED_PRECISIONS, *REQUIREMENTS, *CALIBRATED)
+    )
     return page(
         [NOTE, "# Options", _OPTIONS_INTRODUCTION, table(titles, rows), _OPTIONS_REFUSED, conflicts, _OPTIONS_USE]
     )
@@ -170,6 +189,18 @@ batch on so many. A batch of 16 costs 16 times the time of verification.
 The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`. A
 file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place of `mean` and `std`: resize the image
 as `resize` says, and give its pixels as they are.
+
+A file with `inputType: int8` takes `round(value / scale) + zeroPoint`, limited to -128 to 127, of each prepared value;
+`quantization` of the input in the metadata and `report.json` has scale and zero point, as the tensor itself has. With
+`uint8` in LiteRT/INT8 with calibration, the file scales and normalises pixels in whole numbers, by a depthwise
+convolution. Where the first layer stays in float (`maxFloatLayers`), both files compute it in float. Outputs are
+float32 ([why](adr/0018-defaults-of-options.md)).
+
+`labels` adds the metadata buffer `TFLITE_METADATA` (input, normalisation, outputs) to a LiteRT file, and `labels.txt`
+in a zip archive behind it; interpreters and our own metadata buffer are as without it. MediaPipe normalises all
+channels alike: for a network with a mean and a std of its own for each channel, set `preprocessing: Inside` or
+`inputType: uint8` as well. These libraries scale height and width to the input size, whatever `resize` says; where it
+is `letterbox`, give them images of the input's proportions.
 
 A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
 batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only."""

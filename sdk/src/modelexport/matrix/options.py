@@ -32,6 +32,7 @@ class InputType(StrEnum):
 
     FLOAT32 = "float32"
     UINT8 = "uint8"
+    INT8 = "int8"
 
 
 class PreprocessingPlace(StrEnum):
@@ -75,6 +76,7 @@ class Options:
     deployment_target: DeploymentTarget | None = None
     classifier: bool = False
     nms: bool = False
+    labels: bool = False
 
     def __bool__(self) -> bool:
         return self != NO_OPTIONS
@@ -93,8 +95,8 @@ class Options:
 
     @property
     def of_network(self) -> "Options":
-        """The options of the network, without those that change its input after it was converted and quantised."""
-        return replace(self, layout=None, input_type=None, preprocessing=None)
+        """The options of the network, without those that change the file after it was converted and quantised."""
+        return replace(self, layout=None, input_type=None, preprocessing=None, labels=False)
 
     @property
     def takes_several(self) -> bool:
@@ -132,6 +134,7 @@ class Option:
         batched: whether it needs a network that takes several images at once.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
         classifying: whether it needs a network that classifies images.
+        labelled: whether it needs classes whose names are known.
     """
 
     attribute: str
@@ -142,6 +145,7 @@ class Option:
     batched: bool = False
     anchored: bool = False
     classifying: bool = False
+    labelled: bool = False
 
     def describe_values(self) -> str:
         """Return the values that it takes, as words."""
@@ -159,6 +163,7 @@ class Option:
             (self.batched and not takes_batches(row))
             or (self.anchored and not leaves_boxes)
             or (self.classifying and not classifies)
+            or (self.labelled and row.task is Task.UNKNOWN)
         )
 
 
@@ -199,7 +204,8 @@ OPTIONS: Mapping[str, Option] = {
         "input_type",
         InputType,
         (Format.ONNX, Format.LITERT),
-        "Type of the image: uint8 takes pixels of 0 to 255, which the file scales and normalises.",
+        "Type of the image: uint8 takes pixels of 0 to 255, which the file scales and normalises. int8, for "
+        "LiteRT/INT8 with calibration, takes prepared values, quantised by the scale and zero point in the metadata.",
         "float32",
     ),
     "preprocessing": Option(
@@ -242,6 +248,15 @@ OPTIONS: Mapping[str, Option] = {
         "false",
         anchored=True,
     ),
+    "labels": Option(
+        "labels",
+        bool,
+        (Format.LITERT,),
+        "Whether the file has class names and normalisation where MediaPipe, TensorFlow Lite's task library and "
+        "Android Studio look for them.",
+        "false",
+        labelled=True,
+    ),
 }
 """The options by their names in the API."""
 
@@ -256,6 +271,11 @@ CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = 
         {"preprocessing": PreprocessingPlace.OUTSIDE},
         "inputType uint8 needs preprocessing Inside: normalised values are no whole numbers; remove one",
     ),
+    (
+        {"inputType": InputType.INT8},
+        {"preprocessing": PreprocessingPlace.INSIDE},
+        "inputType int8 needs preprocessing Outside: it takes quantised values; remove one, or set inputType: uint8",
+    ),
 )
 """Pairs of options that exclude each other, each by value (``None``: any), and the message."""
 
@@ -268,8 +288,29 @@ EXCLUDED_PRECISIONS: tuple[tuple[Mapping[str, object], Precision, str], ...] = (
 )
 """Options that a precision rules out, each by value, and the message."""
 
+REQUIREMENTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = (
+    (
+        {"labels": True},
+        {"layout": Layout.NHWC},
+        "labels needs layout NHWC: libraries that read labels give images with channels last; set it, or remove labels",
+    ),
+)
+"""Options that others need, by value (``None``: any), and the message."""
 
-def problems(architecture: str, target: Target, options: Options) -> Iterator[tuple[str, str]]:
+
+CALIBRATED: tuple[tuple[Mapping[str, object], Format, Precision, str], ...] = (
+    (
+        {"inputType": InputType.INT8},
+        Format.LITERT,
+        Precision.INT8,
+        "inputType int8 needs LiteRT/INT8 and spec.calibration, whose images give the scale; choose and set them, or "
+        "remove it",
+    ),
+)
+"""Options that need calibration images and one format and precision, by value, and the message."""
+
+
+def problems(architecture: str, target: Target, options: Options, *, calibrated: bool) -> Iterator[tuple[str, str]]:
     """Yield each option that a target cannot have, with the reason and the way out."""
     row, given = ARCHITECTURES[architecture], options.to_dict()
     for name, value in given.items():
@@ -284,6 +325,12 @@ def problems(architecture: str, target: Target, options: Options) -> Iterator[tu
     for wanted, precision, message in EXCLUDED_PRECISIONS:
         if target.precision is precision and _holds(wanted, given):
             yield next(iter(wanted)), message
+    for first, second, message in REQUIREMENTS:
+        if _holds(first, given) and not _holds(second, given):
+            yield next(iter(first)), message
+    for values, fmt, precision, message in CALIBRATED:
+        if _holds(values, given) and not (calibrated and target.unnamed == Target(fmt, precision)):
+            yield next(iter(values)), message
 
 
 def describe_formats(name: str) -> str:
