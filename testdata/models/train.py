@@ -1,6 +1,6 @@
-"""Trains the four nano models of the tests on synthetic shapes; writes them as stripped FP16 ultralytics checkpoints.
+"""Trains the ultralytics models of the tests on synthetic shapes; writes them as stripped FP16 checkpoints.
 
-    PYTHONPATH=testdata:examples python -m models.train [detect|segment|pose|classify|all] [--workspace DIRECTORY]
+    PYTHONPATH=testdata:examples python -m models.train detect|segment|pose|classify|yolo11|all [--workspace DIRECTORY]
 
 Segmenter and classifier start with the detector's weights, the others with random ones. One thread, no accelerator.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.utils._pytree import tree_map_only
 
 from models import shapes
@@ -25,6 +26,7 @@ from models.dataset import write_dataset
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
 from ultralytics import YOLO
+from ultralytics.nn.tasks import yaml_model_load
 
 WEIGHTS = Path(__file__).parent / "weights"
 _TRAINING_COUNT, _VALIDATION_COUNT = 1600, 128
@@ -38,50 +40,71 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class UltralyticsTraining:
-    """Settings of one training: the ultralytics architecture, the input side in pixels, and the epochs."""
+    """Settings of one training: the ultralytics architecture, the input side in pixels, and the epochs.
+
+    A network with a ``width`` has this share of the published channels, and the file name says that it is narrow.
+    """
 
     architecture: str
     side: int
     epochs: int
     settings: dict[str, Any] = field(default_factory=dict)
+    task: str = "detect"
+    width: float | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        return WEIGHTS / f"{self.architecture}{'' if self.width is None else '-narrow'}.pt"
 
 
 TRAININGS = {
     "detect": UltralyticsTraining("yolov8n", 160, 20),
-    "segment": UltralyticsTraining("yolov8n-seg", 160, 12, {"pretrained": True}),
-    "pose": UltralyticsTraining("yolov8n-pose", 160, 16),
+    "segment": UltralyticsTraining("yolov8n-seg", 160, 12, {"pretrained": True}, "segment"),
+    "pose": UltralyticsTraining("yolov8n-pose", 160, 16, task="pose"),
     # crops of a tenth at most leave every shape in sight
-    "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1, "pretrained": True}),
+    "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1, "pretrained": True}, "classify"),
+    "yolo11": UltralyticsTraining("yolo11n", 160, 30, width=0.125),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=[*TRAININGS, "all"])
+    parser.add_argument("model", choices=[*TRAININGS, "all"])
     parser.add_argument("--workspace", type=Path, default=Path("build/shapes"), help="where images and runs go")
     arguments = parser.parse_args()
-    for task in TRAININGS if arguments.task == "all" else [arguments.task]:
+    for name in TRAININGS if arguments.model == "all" else [arguments.model]:
         started = time.monotonic()
-        checkpoint = train(task, arguments.workspace.resolve())
+        checkpoint = train(TRAININGS[name], arguments.workspace.resolve())
         print(f"{checkpoint}: trained in {time.monotonic() - started:.0f} s")
 
 
-def train(task: str, workspace: Path) -> Path:
+def train(training: UltralyticsTraining, workspace: Path) -> Path:
     """Train one model; return its checkpoint, which is replaced after every epoch and always complete."""
-    training = TRAININGS[task]
+    task, checkpoint = training.task, training.checkpoint
     draw = shapes.single_shape_images if task == "classify" else shapes.images
     splits = {"train": draw("train", _TRAINING_COUNT), "val": draw("val", _VALIDATION_COUNT)}
     data = write_dataset(task, workspace / task, splits)
-    model = YOLO(f"{training.architecture}.yaml", task=task)
+    model = YOLO(_describe(training, workspace), task=task)
     if training.settings.get("pretrained"):
-        model.load(WEIGHTS / "yolov8n.pt")
-    checkpoint = WEIGHTS / f"{training.architecture}.pt"
+        model.load(TRAININGS["detect"].checkpoint)
     train_args = {"task": task, "imgsz": training.side}
     model.add_callback("on_model_save", lambda trainer: write_checkpoint(trainer.ema.ema, train_args, checkpoint))
     model.add_callback("on_pretrain_routine_end", lambda trainer: use_bfloat16(trainer.model))
     run = {"data": str(data), "imgsz": training.side, "epochs": training.epochs, "project": str(workspace / "runs")}
-    model.train(**{**_SETTINGS, **training.settings, **run, "name": task})
+    model.train(**{**_SETTINGS, **training.settings, **run, "name": checkpoint.stem})
     return checkpoint
+
+
+def _describe(training: UltralyticsTraining, workspace: Path) -> str:
+    """Return ultralytics' name of the network, or the path of its description in another width."""
+    name = f"{training.architecture}.yaml"
+    if training.width is None:
+        return name
+    network = yaml_model_load(name)
+    depth, _, most = network["scales"][network["scale"]]
+    narrow = workspace / f"{training.checkpoint.stem}.yaml"
+    narrow.write_text(yaml.safe_dump({**network, "scales": {network["scale"]: [depth, training.width, most]}}))
+    return str(narrow)
 
 
 def use_bfloat16(model: Any) -> None:
@@ -104,6 +127,7 @@ def write_checkpoint(model: torch.nn.Module, train_args: dict[str, Any], checkpo
     stripped: Any = deepcopy(model).half().requires_grad_(False)
     stripped.criterion, stripped.args = None, train_args
     vars(stripped).pop("pt_path", None)
+    stripped.yaml.pop("yaml_file", None)
     checkpoint.parent.mkdir(exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
     torch.save({"epoch": -1, "model": stripped, "ema": None, "train_args": train_args}, partial)

@@ -21,6 +21,7 @@ KNOWN = {
     "ssdlite320_mobilenet_v3_large.pt": ("MobileNet", None),
     "unet.pt": ("UNet", None),
     "yolov4_tiny.pth": ("YOLOv4", "tiny"),
+    "yolo11n-narrow.pt": ("YOLO11", None),
     "yolov8n-cls.pt": ("YOLOv8-CLS", "n"),
     "yolov8n-pose.pt": ("YOLOv8-Pose", "n"),
     "yolov8n-seg.pt": ("YOLOv8-SEG", "n"),

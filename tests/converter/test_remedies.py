@@ -35,7 +35,7 @@ def follow(network: nn.Module, folder: Path, architecture: str, channels: int = 
 def test_other_ultralytics_network_exports_as_program(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    model = YOLO("yolo11n.yaml").model
+    model = YOLO("yolo12n.yaml").model
     torch.save({"model": model}, tmp_path / "x.pt")
     save_file({name: value.clone() for name, value in model.state_dict().items()}, tmp_path / "x.safetensors")
     for name in ("x.pt", "x.safetensors"):

@@ -63,7 +63,8 @@ def expected(model: Any, image: torch.Tensor, architecture: str) -> tuple[torch.
         return (output,)
     rows, *prototypes = output if isinstance(output, tuple) else (output,)
     height, width = image.shape[2:]
-    boxes, scores, extra = rows.split((4, 3, rows.shape[1] - 7), 1)
+    classes = model.model[-1].nc
+    boxes, scores, extra = rows.split((4, classes, rows.shape[1] - 4 - classes), 1)
     outputs = (boxes / torch.tensor([width, height, width, height]).view(1, 4, 1), scores)
     if architecture == "YOLOv8-SEG":
         return (*outputs, extra, *prototypes)
@@ -227,17 +228,17 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("11/yolo11.yaml", "this is YOLO11: layer model.2 is C3k2"),
-        ("11/yolo11-seg.yaml", "this is YOLO11: layer model.2 is C3k2"),
-        ("12/yolo12.yaml", "this is YOLO12: layer model.2 is C3k2"),
-        ("26/yolo26.yaml", "this is YOLO26: layer model.2 is C3k2"),
+        ("11/yolo11-obb.yaml", "this is a network with oriented boxes (OBB): layer model.23 is OBB"),
+        ("12/yolo12.yaml", "this is YOLO12: layer model.6 is A2C2f"),
+        ("26/yolo26.yaml", "this is YOLO26: layer model.23 is Detect"),
+        ("26/yolo26-seg.yaml", "this is YOLO26: layer model.23 is Segment26"),
         ("v5/yolov5.yaml", "this is YOLOv5u: layer model.2 is C3"),
         ("v9/yolov9t.yaml", "this is YOLOv9: layer model.2 is ELAN1"),
         ("v10/yolov10n.yaml", "this is YOLOv10: layer model.5 is SCDown"),
         ("v8/yolov8-obb.yaml", "this is a network with oriented boxes (OBB): layer model.22 is OBB"),
         ("v8/yolov8-world.yaml", "this is YOLO-World: layer model.12 is C2fAttn"),
         ("v8/yolov8-rtdetr.yaml", "this is RT-DETR: layer model.22 is RTDETRDecoder"),
-        ("v8/yolov8-ghost.yaml", "this is no YOLOv8: layer model.1 is GhostConv"),
+        ("v8/yolov8-ghost.yaml", "this is neither YOLOv8 nor YOLO11: layer model.1 is GhostConv"),
     ],
 )
 def test_third_party_networks_are_named(name: str, family: str, tmp_path: Path) -> None:

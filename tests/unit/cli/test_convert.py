@@ -72,6 +72,18 @@ def test_usual_targets_are_stable_ones(command_line: CommandLine) -> None:
     assert [line.split()[0] for line in ended.stdout.splitlines()] == ["LiteRT/FP16", "ONNX/FP32"]
 
 
+def test_extended_architecture_asks_for_its_level(command_line: CommandLine) -> None:
+    checkpoint = write_checkpoint(command_line.folder / "a.pt", architecture="YOLO11")
+    ended = command_line("convert", checkpoint, "--dry-run")
+    assert ended.returncode == 2
+    assert "not in the stable matrix for YOLO11 (stable: none); set spec.supportLevel: Extended" in ended.stderr
+    assert "(--extended, extended=True)" in ended.stderr
+    ended = command_line("convert", checkpoint, "--dry-run", "--extended")
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["LiteRT/FP16", "ONNX/FP32", "CoreML/FP16"]
+    assert command_line("init", checkpoint, "--extended").returncode == 0
+    assert "supportLevel: Extended" in (command_line.folder / "a.yaml").read_text()
+
+
 def test_dry_run_prints_the_export_for_the_cluster(command_line: CommandLine, checkpoint: Path) -> None:
     photo = command_line.folder / "photo.jpg"
     photo.write_bytes(b"image")

@@ -300,7 +300,7 @@ def test_unknown_architecture_is_refused_with_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["matrix", "YOLOv9"]) == 2
-    assert "'YOLOv9' is not in the matrix; use one of YOLOv8, FasterRCNN" in capsys.readouterr().err
+    assert "'YOLOv9' is not in the matrix; use one of YOLOv8, YOLO11" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["get", "download"])

@@ -113,9 +113,12 @@ def draft_export(
 
 
 def usual_targets(architecture: str, *, calibrated: bool) -> tuple[Target, ...]:
-    """Return the targets of an export that names none: the usual ones that are Stable for the architecture."""
+    """Return the targets of an export that names none: the usual ones that are Stable for the architecture.
+
+    Where none of them is, they are all returned, and the export needs the level Extended.
+    """
     wanted = (*USUAL_TARGETS, *([USUAL_CALIBRATED] if calibrated else []))
-    return tuple(target for target in wanted if not ARCHITECTURES[architecture].is_extended(target))
+    return tuple(target for target in wanted if not ARCHITECTURES[architecture].is_extended(target)) or wanted
 
 
 def name_of(path: Path) -> str:

@@ -225,7 +225,7 @@ class Architecture:
 
     def refusal(self, asked: Collection[Target]) -> str:
         """Return the message for Extended targets that are requested at the level Stable."""
-        stable = name_targets(target for target in TARGETS if not self.is_extended(target))
+        stable = name_targets(target for target in TARGETS if not self.is_extended(target)) or ("none",)
         names = name_targets(asked)
         verb = "are" if len(names) > 1 else "is"
         return (
@@ -372,7 +372,11 @@ _YOLOV8_ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish", "Mish")
 
 
 def _yolov8(
-    name: str, task: Task, input_size: int = 640, thresholds: Mapping[Precision, Threshold] = _YOLOV8_THRESHOLDS
+    name: str,
+    task: Task,
+    input_size: int = 640,
+    thresholds: Mapping[Precision, Threshold] = _YOLOV8_THRESHOLDS,
+    extended: frozenset[Target] = frozenset(),
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -382,11 +386,13 @@ def _yolov8(
         default_input_size=(input_size, input_size),
         stride=32,
         activations=_YOLOV8_ACTIVATIONS,
+        extended=extended,
         thresholds=thresholds,
         fidelities=_FIDELITIES,
     )
 
 
+TARGETS: tuple[Target, ...] = tuple(Target(fmt, precision) for fmt in Format for precision in Precision)
 _COREML = frozenset(Target(Format.COREML, precision) for precision in Precision)
 # Measured on the trained SSDlite: correct files agree by .9999998 in FP32, by .9996 in FP16 and by .985 in INT8. Files
 # known to be wrong reach less: pixels scaled by 1.25 .981, boxes shifted by two pixels of 160 .82, the best detection
@@ -466,6 +472,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     row.name: row
     for row in (
         _yolov8("YOLOv8", Task.DETECTION),
+        _yolov8("YOLO11", Task.DETECTION, extended=frozenset(TARGETS)),
         _torchvision_detector("FasterRCNN", (*_PYRAMIDS, "mobilenet_v3_large", "mobilenet_v3_large_320")),
         _torchvision_detector("RetinaResNet", _PYRAMIDS),
         _torchvision_detector("MobileNet", (), 320, takes=_NORMALISES),
@@ -516,8 +523,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
     )
 }
-
-TARGETS: tuple[Target, ...] = tuple(Target(fmt, precision) for fmt in Format for precision in Precision)
 
 
 def name_targets(targets: Iterable[Target]) -> tuple[str, ...]:

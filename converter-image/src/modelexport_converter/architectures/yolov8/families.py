@@ -1,4 +1,4 @@
-"""Names the family of a network that is not a YOLOv8, by the classes or the package of its layers."""
+"""Names the family of a network, by the classes or the package of its layers."""
 
 from collections.abc import Mapping
 
@@ -12,6 +12,8 @@ ULTRALYTICS_REMEDY = (
     "call), and export that with the architecture Custom"
 )
 
+YOLO11 = "YOLO11"
+
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "with oriented boxes (OBB)": ("OBB", "OBB26"),
     "YOLOE": ("YOLOEDetect", "YOLOESegment", "YOLOESegment26", "LRPCHead"),
@@ -21,7 +23,7 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "YOLO12": ("A2C2f", "AAttn", "ABlock"),
     "YOLOv9": ("RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN", "CBLinear", "CBFuse", "RepCSP"),
     "YOLO26": ("Pose26", "Segment26", "Proto26", "RealNVP"),
-    "YOLO11": ("C3k2", "C2PSA", "C3k", "PSABlock"),
+    YOLO11: ("C3k2", "C2PSA", "C3k", "PSABlock"),
     "YOLOv6": ("RepVGGDW", "RepConv"),
     "YOLOv5u": ("C3", "Focus", "C3TR", "SPP"),
 }
@@ -43,13 +45,11 @@ _PACKAGES: Mapping[str, str] = {
 
 def unknown_layer_failure(layer: Module, network: Module) -> Failure:
     """Return the failure for a layer of an unknown class, with the family of its network, if known."""
-    family = _network_family(network)
-    whose = f"this is {family}" if family else "this is no YOLOv8"
+    family = network_family(network)
+    whose = f"this is {family}" if family else "this is neither YOLOv8 nor YOLO11"
     if family.startswith("with"):
         whose = f"this is a network {family}"
-    return mismatch(
-        f"{whose}: layer {layer.name} is {layer.shown_kind}, which YOLOv8 does not have; {ULTRALYTICS_REMEDY}"
-    )
+    return mismatch(f"{whose}: layer {layer.name} is {layer.shown_kind}, which cannot be rebuilt; {ULTRALYTICS_REMEDY}")
 
 
 def foreign_module_failure(module: Module) -> Failure:
@@ -63,8 +63,8 @@ def foreign_module_failure(module: Module) -> Failure:
     )
 
 
-def _network_family(network: Module) -> str:
-    """Return the family of a network, or an empty text."""
+def network_family(network: Module) -> str:
+    """Return the family of a network, or an empty text for a YOLOv8."""
     classes = _class_names(network, 6)
     layers = list(network.child("model").children()) if network.has_child("model") else []
     if layers and layers[-1].has_child("one2one_cv2") and "C3k2" in classes:

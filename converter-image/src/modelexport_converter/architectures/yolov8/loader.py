@@ -1,4 +1,4 @@
-"""Loads YOLOv8 for detection, segmentation, classification and keypoints."""
+"""Loads YOLOv8 for detection, segmentation, classification and keypoints, and YOLO11 for detection."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from modelexport.matrix.support import ARCHITECTURES, Task
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse, set_activation
 from modelexport_converter.architectures.yolov8.decoder import STRIDES
-from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY
+from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY, YOLO11
 from modelexport_converter.architectures.yolov8.network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.architectures.yolov8.tree import LayerTree, build
+from modelexport_converter.architectures.yolov8.yolo11_blocks import VARIANTS
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, Facts
 from modelexport_converter.checkpoints.state_dict import (
     Tensors,
@@ -57,15 +58,17 @@ _OUTPUTS = {
     Task.KEYPOINTS: (BOXES, SCORES, _KEYPOINTS),
     Task.CLASSIFICATION: (_PROBABILITIES,),
 }
-_NAMES = {
-    Task.DETECTION: "YOLOv8",
-    Task.INSTANCE_SEGMENTATION: "YOLOv8-SEG",
-    Task.KEYPOINTS: "YOLOv8-Pose",
-    Task.CLASSIFICATION: "YOLOv8-CLS",
+_SUFFIXES = {
+    Task.DETECTION: "",
+    Task.INSTANCE_SEGMENTATION: "-SEG",
+    Task.KEYPOINTS: "-Pose",
+    Task.CLASSIFICATION: "-CLS",
 }
+"""What follows the family in the name of an architecture."""
 _ACTIVATIONS = "torch.nn.modules.activation"
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
 _EXTRAS = "model.22.cv4.0.2.weight"
+_ATTENTION = "model.10.m.0.attn.qkv.conv.weight"
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
@@ -88,17 +91,19 @@ def load(checkpoint: Checkpoint, model: Model) -> LoadedModel:
 
 def _load_tree(checkpoint: Checkpoint, tree: LayerTree, model: Model) -> LoadedModel:
     """Build the network that a pickled module describes."""
-    check_asked("architecture", model.architecture, _NAMES[tree.task])
-    first = tree.layers[0]
-    variant = _variant_of(first.child("conv").integer("out_channels", 1)) if first.has_child("conv") else None
+    found = tree.family + _SUFFIXES[tree.task]
+    if found not in ARCHITECTURES:
+        raise mismatch(f"this is {found}; {ULTRALYTICS_REMEDY}")
+    check_asked("architecture", model.architecture, found)
+    variant = _variant_of_tree(tree)
     check_asked("variant", model.parameters.variant, variant or "none of them")
     check_asked("number of classes", model.parameters.num_classes, tree.classes)
     channels = check_channels(tree.channels)
     stride = math.ceil(max(tree.strides, default=STRIDES[-1]))
     size = _size(checkpoint.facts, model, stride)
     network = build(tree, size)
-    found = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
-    check_asked("activation", model.parameters.activation, " and ".join(sorted(found)) or "none")
+    acts = {type(module).__name__ for module in network.modules() if type(module).__module__ == _ACTIVATIONS}
+    check_asked("activation", model.parameters.activation, " and ".join(sorted(acts - {"Softmax"})) or "none")
     described = _describe(network, model, variant, size, class_names(checkpoint.facts, tree.classes))
     return replace(
         described,
@@ -112,9 +117,11 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     """Build the published network for a checkpoint that holds weights only."""
     tensors = own_weights(checkpoint.tensors, _STEM)
     checkpoint = replace(checkpoint, tensors=tensors)
-    if (found := _architecture_of(tensors)) not in _NAMES.values():
+    if (found := _architecture_of(tensors)) not in ARCHITECTURES:
         raise mismatch(f"the weights are those of {found}; {ULTRALYTICS_REMEDY}")
     check_asked("architecture", model.architecture, found)
+    if found == YOLO11:
+        raise mismatch(f"the weights alone do not tell the layers of {found}; give ultralytics' .pt, which does")
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
         problem = f"the first layer has {width} channels, which no variant of YOLOv8 has"
@@ -154,12 +161,23 @@ def _architecture_of(tensors: Tensors) -> str:
     if _CLASSIFIER in tensors:
         return "YOLOv8-CLS"
     if _CLASSES not in tensors or "model.22.cv3.0.0.conv.weight" not in tensors:
-        return "another ultralytics network (its last layer is not that of YOLOv8)"
+        head = {name.split(".")[2] for name in tensors if name.startswith("model.23.")}
+        is_yolo11 = _ATTENTION in tensors and head == {"cv2", "cv3", "dfl"}
+        return YOLO11 if is_yolo11 else "another ultralytics network (its last layer is not that of YOLOv8)"
     if "model.22.proto.cv1.conv.weight" in tensors:
         return "YOLOv8-SEG"
     if _EXTRAS not in tensors:
         return "YOLOv8"
     return "YOLOv8-OBB" if len(tensors[_EXTRAS]) == 1 else "YOLOv8-Pose"
+
+
+def _variant_of_tree(tree: LayerTree) -> str | None:
+    """Recognise the variant by the width of the first layer and, in YOLO11, by the depth too: m is as wide as l."""
+    first = tree.layers[0]
+    if not first.has_child("conv"):
+        return None
+    width = first.child("conv").integer("out_channels", 1)
+    return VARIANTS.get((width, tree.repeats)) if tree.family == YOLO11 else _variant_of(width)
 
 
 def _variant_of(width: int) -> str | None:

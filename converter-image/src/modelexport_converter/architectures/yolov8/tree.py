@@ -1,4 +1,4 @@
-"""Builds YOLOv8 from ultralytics' pickle, layer by layer, exactly as the checkpoint describes it.
+"""Builds YOLOv8 and YOLO11 from ultralytics' pickle, layer by layer, exactly as the checkpoint describes it.
 
 Each known class is built with the attributes of its module: another stride, activation, pooling, upsampling or number
 of heads, without shortcuts, or with its normalisation already folded. An unknown class, or a module with a hook or a
@@ -15,7 +15,12 @@ from torch import nn
 from modelexport.matrix.support import Task
 from modelexport_converter.architectures.yolov8.blocks import Classification, Head
 from modelexport_converter.architectures.yolov8.decoder import Decoder
-from modelexport_converter.architectures.yolov8.families import foreign_module_failure, unknown_layer_failure
+from modelexport_converter.architectures.yolov8.families import (
+    YOLO11,
+    foreign_module_failure,
+    network_family,
+    unknown_layer_failure,
+)
 from modelexport_converter.architectures.yolov8.ultralytics_layers import (
     build_layer,
     check_known,
@@ -56,7 +61,7 @@ class LayerTree:
         """Find the layers of a pickled network.
 
         Raises:
-            Failure: with reason ``CheckpointMismatch``: the network is not a YOLOv8; names what it is.
+            Failure: with reason ``CheckpointMismatch``: the network is neither YOLOv8 nor YOLO11; names what it is.
         """
         if module.kind.startswith("ultralytics.") and module.kind not in _NETWORKS and module.has_child("model"):
             inner = module.child("model")  # a whole YOLO object
@@ -71,7 +76,7 @@ class LayerTree:
         task = _TASKS.get(short_kind(layers[-1]))
         for layer in layers[:-1]:
             check_known(layer, module)
-        if task is None:
+        if task is None or any(layers[-1].has_child(name) for name in ("one2one_cv2", "one2one_cv3")):
             raise unknown_layer_failure(layers[-1], module)
         for part in layers[-1].children():
             if short_kind(part) != "DFL":
@@ -82,6 +87,16 @@ class LayerTree:
     def head(self) -> Module:
         """The last layer."""
         return self.layers[-1]
+
+    @property
+    def family(self) -> str:
+        """YOLOv8 or YOLO11, by the classes of the layers."""
+        return YOLO11 if network_family(self.module) == YOLO11 else "YOLOv8"
+
+    @property
+    def repeats(self) -> int:
+        """The number of blocks in the first layer that has some; 0 if none has."""
+        return next((len(list(layer.child("m").children())) for layer in self.layers if layer.has_child("m")), 0)
 
     @property
     def classes(self) -> int:
@@ -258,9 +273,6 @@ def _head(tree: LayerTree) -> Head:
     """Return the branches of a detector's head, and its prototypes if it has some."""
     head, classes = tree.head, tree.classes
     bins = head.integer("reg_max", 1)
-    for name in ("one2one_cv2", "one2one_cv3"):
-        if head.has_child(name):
-            raise unknown_layer_failure(head, tree.module)
     if head.attribute("xyxy") or head.attribute("end2end") or head.attribute("_end2end"):
         raise head.refuse("gives boxes as corners, or answers end to end")
     extras = {

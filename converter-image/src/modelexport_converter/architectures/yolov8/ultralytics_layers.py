@@ -3,6 +3,7 @@
 Class and attribute names are those of the package ultralytics. ``_BUILDERS`` has one builder per class.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from modelexport_converter.architectures.shared.yolo_layers import Conv
 from modelexport_converter.architectures.yolov8.blocks import C2, SPPF, Bottleneck, C2f, Prototypes
 from modelexport_converter.architectures.yolov8.families import unknown_layer_failure
+from modelexport_converter.architectures.yolov8.yolo11_blocks import C2PSA, Attention, C3k, PSABlock
 from modelexport_converter.checkpoints.module_tree import Module
 from modelexport_converter.checkpoints.pickles import PickledObject
 
@@ -114,7 +116,7 @@ def check_unmodified(layer: Module) -> None:
 
 def _replaced_forward(layer: Module) -> str | None:
     """Return the method of its own class that replaces ``forward``, if nothing else is replaced."""
-    allowed = {"Conv": _FUSED, "DWConv": _FUSED, "C2f": _SPLIT}.get(short_kind(layer))
+    allowed = {"Conv": _FUSED, "DWConv": _FUSED, "C2f": _SPLIT, "C3k2": _SPLIT}.get(short_kind(layer))
     replaced = [name for name in _CALL_METHODS if layer.has(name)]
     match layer.attribute("forward"):
         case PickledObject(
@@ -177,7 +179,7 @@ def _bottleneck(layer: Module, build: _Build) -> nn.Module:
     return Bottleneck(build(layer.child("cv1")), build(layer.child("cv2")), layer.flag("add"))
 
 
-@_builds("C2f")
+@_builds("C2f", "C3k2")
 def _c2f(layer: Module, build: _Build) -> nn.Module:
     blocks = build(layer.child("m"))
     if not isinstance(blocks, nn.ModuleList):
@@ -199,6 +201,33 @@ def _half(layer: Module) -> int:
     if channels % 2:
         raise layer.refuse(f"splits {channels} channels in halves")
     return channels // 2
+
+
+@_builds("C3k")
+def _c3k(layer: Module, build: _Build) -> nn.Module:
+    return C3k(*(build(layer.child(name)) for name in ("cv1", "cv2", "cv3", "m")))
+
+
+@_builds("C2PSA")
+def _c2psa(layer: Module, build: _Build) -> nn.Module:
+    return C2PSA(build(layer.child("cv1")), build(layer.child("cv2")), build(layer.child("m")), _half(layer))
+
+
+@_builds("PSABlock")
+def _psa_block(layer: Module, build: _Build) -> nn.Module:
+    return PSABlock(build(layer.child("attn")), build(layer.child("ffn")), layer.flag("add"))
+
+
+@_builds("Attention")
+def _attention(layer: Module, build: _Build) -> nn.Module:
+    heads, key, value = (layer.integer(name, 1) for name in ("num_heads", "key_dim", "head_dim"))
+    channels = layer.child("qkv").child("conv").integer("out_channels", 1)
+    if channels != heads * (2 * key + value):
+        raise layer.refuse(f"has {channels} channels for {heads} heads of 2 x {key} and {value}")
+    if not math.isclose(layer.number("scale"), key**-0.5):
+        raise layer.refuse(f"scales by {layer.number('scale'):g}, expected the inverse root of {key}")
+    parts = (build(layer.child(name)) for name in ("qkv", "proj", "pe"))
+    return Attention(*parts, heads=heads, key=key, value=value)
 
 
 @_builds("SPPF")

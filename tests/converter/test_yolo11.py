@@ -1,0 +1,161 @@
+"""YOLO11: equal to ultralytics', built from its own tree, and told apart from its relatives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from converter.refusals import refuse
+from converter.test_yolov8_tree import SIZE, config, expected, network, save
+from modelexport_converter.architectures.yolov8.loader import load
+from modelexport_converter.architectures.yolov8.yolo11_blocks import Attention
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.model import LoadedModel
+from trained.cells import TRAINED, ask, load_model
+
+YAML = "11/yolo11.yaml"
+WEIGHTS = TRAINED["YOLO11"].weights
+
+
+def check_same(model: Any, path: Path, size: tuple[int, int] = SIZE) -> LoadedModel:
+    """The model of a checkpoint answers as ultralytics' own network does, as near as float32 can be."""
+    loaded = load(read_checkpoint(path), ask("YOLO11", input_size=size))
+    image = loaded.example_input()
+    wanted, found = expected(model, image, "YOLO11"), loaded.module(image)
+    assert len(wanted) == len(found) == len(loaded.outputs)
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+    assert loaded.assumptions == ()
+    return loaded
+
+
+def lively(found: dict[str, Any]) -> Any:
+    """A network whose scores and attention depend on the image, as after a training."""
+    model = network(found)
+    for branch in model.model[-1].cv3:
+        nn.init.zeros_(branch[-1].bias)
+    for module in model.modules():
+        if type(module).__name__ == "Attention":
+            module.qkv.bn.weight.data.mul_(4)
+    return model
+
+
+@pytest.mark.parametrize(("scale", "heads"), [("n", 2), ("s", 4), ("m", 4), ("l", 4), ("x", 6)])
+def test_every_variant_matches_ultralytics(scale: str, heads: int, tmp_path: Path) -> None:
+    model = lively(config(YAML, scale=scale))
+    loaded = check_same(model, save(model, tmp_path))
+    assert loaded.metadata["variant"] == scale
+    assert next(part.heads for part in loaded.module.modules() if isinstance(part, Attention)) == heads
+
+
+def test_fresh_network_of_ultralytics_is_exported(tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    model = YOLO("yolo11n.yaml")
+    model.save(tmp_path / "fresh.pt")
+    loaded = check_same(model.model, tmp_path / "fresh.pt", (160, 160))
+    assert (len(loaded.class_names), loaded.metadata["variant"]) == (80, "n")
+
+
+@pytest.mark.parametrize("size", [(160, 160), (96, 224)])
+def test_trained_network_matches_ultralytics(size: tuple[int, int]) -> None:
+    model = torch.load(WEIGHTS, weights_only=False)["model"]
+    loaded = check_same(model, WEIGHTS, size)
+    assert (loaded.class_names, load_model("YOLO11").input_size) == (("circle", "square", "triangle"), (160, 160))
+    assert "variant" not in loaded.metadata, "it is narrower than every published one"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"activation": "torch.nn.ReLU()"}, {"reg_max": 1}, {"scales": {"n": [1.0, 0.125, 512]}}],
+    ids=["activation", "boxes", "scales"],
+)
+def test_changed_network_is_exported(values: dict[str, Any], tmp_path: Path) -> None:
+    model = lively(config(YAML, **values))
+    check_same(model, save(model, tmp_path))
+
+
+def test_fused_network_is_exported(tmp_path: Path) -> None:
+    model = lively(config(YAML)).fuse(verbose=False)
+    check_same(model, save(model, tmp_path))
+
+
+def without_shortcut(model: Any) -> None:
+    model.model[10].m[0].add = False
+
+
+def split_otherwise(model: Any) -> None:
+    model.model[4].forward = model.model[4].forward_split
+
+
+@pytest.mark.parametrize("change", [without_shortcut, split_otherwise])
+def test_changed_block_is_exported(change: Callable[[Any], None], tmp_path: Path) -> None:
+    model = lively(config(YAML, scales={"n": [0.5, 0.125, 512]}))
+    change(model)
+    check_same(model, save(model, tmp_path))
+
+
+def other_heads(attention: Any) -> None:
+    attention.num_heads = 3
+
+
+def other_scale(attention: Any) -> None:
+    attention.scale = 0.5
+
+
+def hook(attention: Any) -> None:
+    attention.register_forward_hook(doubled)
+
+
+def doubled(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
+    return output * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (other_heads, "layer model.10.m.0.attn (Attention) has 256 channels for 3 heads of 2 x 32 and 64"),
+        (other_scale, "layer model.10.m.0.attn (Attention) scales by 0.5, expected the inverse root of 32"),
+        (hook, "layer model.10.m.0.attn (Attention) has a hook"),
+    ],
+)
+def test_changed_attention_is_refused(change: Callable[[Any], None], problem: str, tmp_path: Path) -> None:
+    model = network(config(YAML))
+    change(model.model[10].m[0].attn)
+    assert problem in refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+
+
+def test_attention_over_too_many_places_is_refused(tmp_path: Path) -> None:
+    model = network(config(YAML))
+    for layer in (0, 1, 3, 5, 7, 17, 20):
+        model.model[layer].conv.stride = (1, 1)
+    for layer in (11, 14):
+        model.model[layer].scale_factor = 1.0
+    message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+    assert "a map of the shape (1, 2, 8192, 8192), more than 1024 values per pixel" in message
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "found"), [("YOLOv8", "11/yolo11", "YOLO11"), ("YOLO11", "v8/yolov8", "YOLOv8")]
+)
+def test_yolov8_and_yolo11_are_told_apart(asked: str, kind: str, found: str, tmp_path: Path) -> None:
+    path = save(network(config(f"{kind}.yaml")), tmp_path)
+    assert f"architecture {asked}, the checkpoint has {found}" in refuse(path, asked, input_size=SIZE)
+
+
+def test_weights_alone_are_refused_with_way_out() -> None:
+    weights = Checkpoint(read_checkpoint(WEIGHTS).tensors)
+    assert "the weights alone do not tell the layers of YOLO11; give ultralytics' .pt" in refuse(weights, "YOLO11")
+    assert "architecture YOLOv8, the checkpoint has YOLO11" in refuse(weights, "YOLOv8")
+
+
+@pytest.mark.parametrize(("kind", "found"), [("seg", "YOLO11-SEG"), ("cls", "YOLO11-CLS"), ("pose", "YOLO11-Pose")])
+def test_other_tasks_are_refused_by_name(kind: str, found: str, tmp_path: Path) -> None:
+    model = network(config(f"11/yolo11-{kind}.yaml", scales={"n": [0.5, 0.125, 512]}))
+    message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+    assert f"this is {found};" in message
+    assert "architecture Custom" in message
+    assert "another ultralytics network" in refuse(Checkpoint(model.state_dict()), "YOLO11")
