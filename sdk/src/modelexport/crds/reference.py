@@ -173,7 +173,8 @@ file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place o
 as `resize` says, and give its pixels as they are.
 
 A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
-batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only."""
+batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and its classifiers and
+detectors for Vision tell classes apart by their names, so these must differ."""
 
 PAGES = {
     "api.md": render_api,
