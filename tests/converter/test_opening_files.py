@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.test_options import CHANNELS_LAST, PIXELS, produce_detector
+from converter.test_options import CHANNELS_LAST, PIXELS, produce_detector, produce_vision_detector
 from converter.test_options import produce as produce_with_options
 from modelexport.matrix.options import InputKind, InputType, Options, PreprocessingPlace
 from modelexport.matrix.support import BACKENDS, Format, Recipe
@@ -65,13 +65,22 @@ OPTIONS: dict[str, tuple[Options, str]] = {
 
 
 def test_every_program_with_options_is_run() -> None:
-    assert {name for name in PROGRAMS if "-" in name} == {*OPTIONS, "ONNX-nms"} - set(Format)
+    assert {name for name in PROGRAMS if "-" in name} == {*OPTIONS, "ONNX-nms", "CoreML-nms"} - set(Format)
 
 
 def test_program_of_page_reads_boxes(tmp_path: Path) -> None:
     printed = run_program("ONNX-nms", Format.ONNX, produce_detector(tmp_path), tmp_path)
     assert printed.endswith("(1, 300, 4) (1, 300) (1, 300)\n")
     assert len(printed.splitlines()) > 1
+
+
+def test_program_of_page_reads_what_vision_expects(tmp_path: Path) -> None:
+    _, file = produce_vision_detector(Recipe.FP32, tmp_path)
+    printed = run_program("CoreML-nms", Format.COREML, file, tmp_path)
+    assert printed.splitlines() == [
+        "['image', 'iouThreshold', 'confidenceThreshold']",
+        "0.7 0.25 ['class 0', 'class 1']",
+    ]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

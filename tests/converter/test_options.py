@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -269,10 +270,10 @@ def test_classifier_of_the_trained_network_keeps_answers(tmp_path: Path) -> None
     ],
 )
 def test_classifier_of_wrong_names_is_refused(label: str, by_name: dict[str, float], message: str) -> None:
-    from modelexport_converter.backends import coreml
+    from modelexport_converter.backends.vision import read_classes
 
     with pytest.raises(ValueError, match=message):
-        coreml._read_classes(build(CLASSES, class_names=("a", "b")), {"classLabel": label, "classLabel_probs": by_name})
+        read_classes(build(CLASSES, class_names=("a", "b")), {"classLabel": label, "classLabel_probs": by_name})
 
 
 def test_classifier_needs_different_class_names() -> None:
@@ -300,34 +301,36 @@ def test_programs_refuse_several_images(options: Options) -> None:
 class Detector(torch.nn.Module):
     """A detector whose neighbouring anchors overlap, so that suppression has something to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 2) -> None:
         super().__init__()
         self.conv = torch.nn.Conv2d(3, 64, 3, padding=1)
-        self.head = torch.nn.Conv2d(64, 2 + 2, 1)
+        self.head = torch.nn.Conv2d(64, 2 + classes, 1)
         y, x = torch.meshgrid((torch.arange(HEIGHT) + 0.5) / HEIGHT, (torch.arange(WIDTH) + 0.5) / WIDTH, indexing="ij")
         self.centres: torch.Tensor
         self.register_buffer("centres", torch.stack([x.flatten(), y.flatten()])[None])
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        raw = self.head(torch.relu(self.conv(image))).view(1, 4, HEIGHT * WIDTH)
+        raw = self.head(torch.relu(self.conv(image))).view(1, -1, HEIGHT * WIDTH)
         boxes = torch.cat([self.centres, raw[:, :2].sigmoid() * 0.5 + 0.2], 1)
         return boxes, (raw[:, 2:] * 4).sigmoid()
 
 
-def build_detector() -> LoadedModel:
+def build_detector(classes: int = 2) -> LoadedModel:
     torch.manual_seed(0)
-    module, names = Detector().eval().requires_grad_(False), ("a", "b")
+    module, names = Detector(classes).eval().requires_grad_(False), tuple(f"class {one}" for one in range(classes))
     how = build(Options()).preprocessing
     return LoadedModel(module, (HEIGHT, WIDTH), (BOXES, SCORES), names, how, options=Options(nms=True))
 
 
-def suppress_in_numpy(boxes: Array, scores: Array) -> list[tuple[int, float, tuple[float, ...]]]:
+def suppress_in_numpy(
+    boxes: Array, scores: Array, overlap: float = 0.7, least: float = 0.25
+) -> list[tuple[int, float, tuple[float, ...]]]:
     """The detections of one image: class, score and corners, best first; written apart from the code that is tested."""
     corners = np.concatenate([boxes[:2] - boxes[2:] / 2, boxes[:2] + boxes[2:] / 2]).T
     labels, best = scores.argmax(0), scores.max(0)
     kept: list[int] = []
-    for index in sorted(np.flatnonzero(best > 0.25), key=lambda place: -best[place]):
-        if all(labels[index] != labels[other] or iou(corners[index], corners[other]) <= 0.7 for other in kept):
+    for index in sorted(np.flatnonzero(best > least), key=lambda place: -best[place]):
+        if all(labels[index] != labels[other] or iou(corners[index], corners[other]) <= overlap for other in kept):
             kept.append(int(index))
     return [(int(labels[index]), float(best[index]), tuple(corners[index])) for index in kept[:300]]
 
@@ -339,13 +342,15 @@ def iou(one: Array, other: Array) -> float:
 
 def produce_detector(folder: Path) -> Path:
     """The FP32 file of a detector that suppresses boxes."""
-    load_backend(Format.ONNX).convert(suppress_boxes(build_detector()), Recipe.FP32, path := folder / "detector.onnx")
+    load_backend(Format.ONNX).convert(
+        suppress_boxes(build_detector(), Format.ONNX), Recipe.FP32, path := folder / "detector.onnx"
+    )
     return path
 
 
 @pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
 def test_boxes_are_suppressed_in_the_file(recipe: Recipe, tmp_path: Path) -> None:
-    plain, model = build_detector(), suppress_boxes(build_detector())
+    plain, model = build_detector(), suppress_boxes(build_detector(), Format.ONNX)
     backend, path = load_backend(Format.ONNX), tmp_path / "produced.onnx"
     base = produce_detector(tmp_path)
     if recipe is Recipe.FP32:
@@ -366,6 +371,114 @@ def test_boxes_are_suppressed_in_the_file(recipe: Recipe, tmp_path: Path) -> Non
         np.testing.assert_allclose(scores[0, :number], [score for _, score, _ in wanted], atol=1e-5)
         np.testing.assert_allclose(boxes[0, :number], [corners for _, _, corners in wanted], atol=1e-4)
         assert not scores[0, number:].any()
+
+
+def produce_vision_detector(recipe: Recipe, folder: Path, classes: int = 2) -> tuple[LoadedModel, Path]:
+    model = suppress_boxes(build_detector(classes), Format.COREML)
+    model = replace(model, options=Options(nms=True, input=InputKind.IMAGE))
+    backend, base = load_backend(Format.COREML), BACKENDS[Format.COREML].base(recipe)
+    backend.convert(model, base, path := folder / "detector.mlpackage")
+    if recipe is not base:
+        backend.quantise(model, path, recipe, [], path := folder / "quantised.mlpackage")
+    return model, path
+
+
+@pytest.mark.parametrize("recipe", CORE_ML)
+def test_core_ml_suppresses_boxes_as_the_model_does(recipe: Recipe, tmp_path: Path) -> None:
+    model, path = produce_vision_detector(recipe, tmp_path)
+    backend = load_backend(Format.COREML)
+    facts = backend.inspect(path)
+    check_facts(facts, model, recipe)
+    assert facts.image_inputs == {"image": "RGB"}
+    reported = [(output["name"], output["shape"]) for output in describe_model(model, facts)["outputs"]]
+    assert reported == [("confidence", (None, 80)), ("coordinates", (None, 4))]
+    run = backend.open_file(model, path)
+    assert compare(model, run, prepared_images()).value > (0.9999 if recipe is Recipe.FP32 else 0.99)
+    for image in prepared_images() if recipe is Recipe.FP32 else ():
+        wanted = suppress_in_numpy(*(values[0].numpy() for values in build_detector().module(torch.from_numpy(image))))
+        boxes, scores, labels, count = run(image)
+        assert int(count[0]) == len(wanted) > 0
+        assert labels[0, : len(wanted)].astype(int).tolist() == [label for label, _, _ in wanted]
+        np.testing.assert_allclose(scores[0, : len(wanted)], [score for _, score, _ in wanted], atol=1e-5)
+        np.testing.assert_allclose(boxes[0, : len(wanted)], [corners for _, _, corners in wanted], atol=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, 80), (80, 80), (81, 160)])
+def test_core_ml_detector_has_a_multiple_of_80_columns(classes: int, columns: int, tmp_path: Path) -> None:
+    model, path = produce_vision_detector(Recipe.FP32, tmp_path, classes)
+    table, suppression = read_specification(path).pipeline.models
+    labels = list(suppression.nonMaximumSuppression.stringClassLabels.vector)
+    assert labels[:classes] == list(model.class_names)
+    assert len(labels) == len(set(labels)) == columns
+    shapes = {output.name: list(output.type.multiArrayType.shape) for output in table.description.output}
+    assert shapes == {"raw_confidence": [HEIGHT * WIDTH, columns], "raw_coordinates": [HEIGHT * WIDTH, 4]}
+    confidence: Any = load_package(path).run({"image": to_file_input(model, prepared_images()[0])})["confidence"]
+    assert len(confidence) > 1
+    assert (np.count_nonzero(confidence, axis=1) == 1).all()
+    assert confidence.argmax(1).max() < classes
+
+
+def test_core_ml_detector_is_what_vision_expects(tmp_path: Path) -> None:
+    model, path = produce_vision_detector(Recipe.FP16, tmp_path)
+    content = read_specification(path)
+    kinds = {feature.name: feature.type.WhichOneof("Type") for feature in content.description.input}
+    assert kinds == {"image": "imageType", "iouThreshold": "doubleType", "confidenceThreshold": "doubleType"}
+    assert [output.name for output in content.description.output] == ["confidence", "coordinates"]
+    own = content.pipeline.models[1].nonMaximumSuppression
+    assert (own.iouThreshold, own.confidenceThreshold, own.pickTop.perClass) == (0.7, 0.25, True)
+    usage = READERS[Format.COREML](path)
+    assert (usage["nms_threshold"], usage["score_threshold"]) == ("0.7", "0.25")
+    assert [output["name"] for output in json.loads(usage["outputs"])] == ["confidence", "coordinates"]
+    assert json.loads(usage["class_names"]) == list(model.class_names)
+
+
+@pytest.mark.parametrize(("overlap", "least"), [(0.2, 0.25), (1.0, 0.25), (0.7, 0.6)])
+def test_thresholds_of_core_ml_can_be_given(overlap: float, least: float, tmp_path: Path) -> None:
+    model, path = produce_vision_detector(Recipe.FP32, tmp_path)
+    image = prepared_images()[0]
+    given = {"iouThreshold": np.array(overlap), "confidenceThreshold": np.array(least)}
+    found: Any = load_package(path).run({"image": to_file_input(model, image), **given})
+    table, scores = (values[0].numpy() for values in build_detector().module(torch.from_numpy(image)))
+    wanted, usual = suppress_in_numpy(table, scores, overlap, least), suppress_in_numpy(table, scores)
+    assert len(wanted) != len(usual)
+    np.testing.assert_allclose(found["confidence"].max(1)[: len(wanted)], [score for _, score, _ in wanted], atol=1e-5)
+    assert len(found["confidence"]) == len(wanted) or len(wanted) == 300
+
+
+def test_trained_detector_for_vision_keeps_detections(tmp_path: Path) -> None:
+    model = suppress_boxes(load_model("YOLOv8"), Format.COREML)
+    model = replace(model, options=Options(nms=True, input=InputKind.IMAGE))
+    backend = load_backend(Format.COREML)
+    backend.convert(model, Recipe.FP16, path := tmp_path / "vision.mlpackage")
+    check_facts(backend.inspect(path), model, Recipe.FP16)
+    found = compare(model, backend.open_file(model, path), eval_inputs("YOLOv8")[:3], least_fidelity=0.9)
+    assert found.value > 0.99
+    assert found.fidelity is not None
+    assert float(found.fidelity.value) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "column", "message"),
+    [
+        pytest.param(("a", "c"), 0, "the file names the classes a, c", id="names"),
+        pytest.param(("a", "b"), 2, "the file finds the class 2 of 2", id="a column without a class"),
+    ],
+)
+def test_detector_of_wrong_classes_is_refused(labels: tuple[str, ...], column: int, message: str) -> None:
+    from modelexport_converter.backends.vision import read_boxes
+
+    model = replace(suppress_boxes(build_detector(), Format.COREML), class_names=("a", "b"))
+    opened: Any = SimpleNamespace(labels=labels, boxes=10)
+    results = {"confidence": np.eye(3)[[column]], "coordinates": np.ones((1, 4))}
+    with pytest.raises(ValueError, match=message):
+        read_boxes(model, opened, results)
+
+
+def test_detector_for_vision_needs_different_class_names() -> None:
+    model = replace(build_detector(), class_names=("a", "a"))
+    check_options(suppress_boxes(model, Format.ONNX))
+    with pytest.raises(Failure, match=r"two classes have the name 'a', .*; remove the option nms, or rename one"):
+        check_options(suppress_boxes(model, Format.COREML))
 
 
 def test_file_of_another_type_than_asked_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ ACCEPTED = {
     "all targets": targets(*ALL),
     "a target by two names": named("camera", "server"),
     "options": optional("ONNX/FP32", dynamicBatch=True, opset=13, layout="NHWC", inputType="uint8"),
+    "boxes for Vision": optional("CoreML/FP16", input="Image", nms=True),
     "an image of Core ML": optional("CoreML/FP16", input="Image", deploymentTarget="iOS15"),
     "every field": {
         **model(parameters={"variant": "n", "numClasses": 3, "inputSize": [640, 320]}),

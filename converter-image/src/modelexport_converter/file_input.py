@@ -45,10 +45,11 @@ def check_options(model: LoadedModel) -> None:
         problem = f"the network takes images of {channels} channels ({model.preprocessing.colours}), and Core ML has"
         message = f"{problem} images in grey and RGB only; remove the option input, or set it to Tensor"
         raise Failure(Reason.UNSUPPORTED_TARGET, message)
-    counts = Counter(model.class_names)
-    if options.classifier and (repeated := [name for name, count in counts.items() if count > 1]):
-        problem = f"two classes have the name {quote(repeated[0])}, and a classifier gives probabilities by name"
-        raise Failure(Reason.UNSUPPORTED_TARGET, f"{problem}; remove the option classifier, or rename one")
+    counts, named = Counter(model.class_names), "classifier" if options.classifier else "nms"
+    repeated = [name for name, count in counts.items() if count > 1]
+    if (options.classifier or model.suppression) and repeated:
+        problem = f"two classes have the name {quote(repeated[0])}, and Vision tells them apart by their names"
+        raise Failure(Reason.UNSUPPORTED_TARGET, f"{problem}; remove the option {named}, or rename one")
 
 
 def scale_and_bias(model: LoadedModel) -> tuple[Array, Array]:

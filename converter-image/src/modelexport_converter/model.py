@@ -68,6 +68,41 @@ CLASSIFIER_OUTPUTS = (
 """The outputs of a Core ML classifier, by the names that coremltools gives them."""
 
 
+CONFIDENCE, COORDINATES = "confidence", "coordinates"
+IOU_THRESHOLD, CONFIDENCE_THRESHOLD = "iouThreshold", "confidenceThreshold"
+DETECTOR_OUTPUTS = (
+    Output(
+        CONFIDENCE,
+        ("detection", "class"),
+        "Score of each detection, best first, in the column of its class; the other columns are 0. Columns beyond the "
+        "classes stay empty: Core ML needs a multiple of 80.",
+    ),
+    Output(
+        COORDINATES,
+        ("detection", "coordinate"),
+        "Centre x, centre y, width, height, divided by the input's width and height.",
+    ),
+)
+"""The outputs of a Core ML detector that suppresses boxes, by the names that Vision reads."""
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How a format suppresses boxes in a step of its own after the network.
+
+    Attributes:
+        network: the model without suppression; it gives ``boxes`` (1, 4, N) and ``scores`` (1, classes, N).
+        score: the least score of a box.
+        overlap: the largest intersection over union of two boxes of a class.
+        slots: the number of detections that are compared, best first.
+    """
+
+    network: "LoadedModel"
+    score: float
+    overlap: float
+    slots: int
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for capture.
@@ -87,6 +122,7 @@ class LoadedModel:
         fit: how well the network fits its normalisation statistics, if it has any and was compared.
         weights: the part of the checkpoint that holds the weights, e.g. ``ema``; empty for the whole checkpoint.
         recorded: the metrics that the checkpoint records of its own validation, by the names of its trainer.
+        suppression: if the format suppresses boxes after the network, how; ``module`` suppresses them, too.
         options: how the file takes images, and what it contains besides the network; the module is the same.
     """
 
@@ -105,6 +141,7 @@ class LoadedModel:
     fit: Fit | None = None
     weights: str = ""
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    suppression: Suppression | None = None
     options: Options = NO_OPTIONS
 
     @property
@@ -134,6 +171,8 @@ class LoadedModel:
     @property
     def outputs_in_file(self) -> tuple[Output, ...]:
         """Return the outputs as the user of the file finds them; ``outputs`` are read from them."""
+        if self.suppression:
+            return DETECTOR_OUTPUTS
         return CLASSIFIER_OUTPUTS if self.options.classifier else self.outputs
 
     def example_input(self, batch: int = 1) -> torch.Tensor:

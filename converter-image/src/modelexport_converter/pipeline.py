@@ -127,7 +127,8 @@ def run(work: Conversion) -> None:
             # It imports torchvision and so torch._dynamo, which takes seconds.
             from modelexport_converter.architectures.suppression import suppress_boxes
 
-            model, outputs = suppress_boxes(model), ReferenceOutputs(work.folder / "suppressed-outputs")
+            model = suppress_boxes(model, request.target.format)
+            outputs = ReferenceOutputs(work.folder / "suppressed-outputs")
         check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
@@ -465,7 +466,7 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     kind, sigmas = str(work.labelled.labels.kind), matched.sigmas
     about = {"labelled": work.inputs.sources.evaluation, "images": matched.digest, "labels": kind, "sigmas": sigmas}
     about["measured by"] = version("pycocotools")
-    more = {"nms": True} if work.request.options.nms else {}
+    more = {"nms": "afterwards" if model.suppression else True} if work.request.options.nms else {}
     key = _digest(work, **about, **more, weights=model.weights)
     expected = Expected(key, len(matched.images), len(model.class_names))
     if (shared := _read_shared(work, expected)) is not None:

@@ -139,10 +139,11 @@ def test_networks_of_one_image_refuse_batches(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["YOLOv8-CLS", "YOLOv8-SEG", "UNet", "FasterRCNN", "Custom"])
 def test_only_detectors_with_anchors_have_nms(architecture: str) -> None:
-    target = {**PLAIN, "options": {"nms": True}}
-    assert parse(target, architecture="YOLOX").options
-    with pytest.raises(InvalidSpec, match=f"nms: true is not possible for {architecture}; remove it"):
-        parse(target, architecture=architecture)
+    for fmt in ("ONNX", "CoreML"):
+        target = {**PLAIN, "format": fmt, "options": {"nms": True}}
+        assert parse(target, architecture="YOLOX").options
+        with pytest.raises(InvalidSpec, match=f"nms: true is not possible for {architecture}; remove it"):
+            parse(target, architecture=architecture)
 
 
 @pytest.mark.parametrize("architecture", ["YOLOv8", "YOLOv8-SEG", "UNet", "FasterRCNN", "Custom"])

@@ -9,23 +9,26 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from modelexport.matrix.support import Format
 from modelexport_converter.architectures.torchvision.boxes import Candidates, pad_detections, suppress, to_outputs
 from modelexport_converter.architectures.torchvision.detectors import DETECTIONS
-from modelexport_converter.model import LoadedModel
+from modelexport_converter.model import LoadedModel, Suppression
 
 SCORE, OVERLAP, MOST_DETECTIONS = 0.25, 0.7, 300
 """Least score, largest IoU of two boxes of a class and number of detections: the defaults of ultralytics' predictor,
 https://docs.ultralytics.com/modes/predict/#inference-arguments."""
 CANDIDATES = 1000
 """Boxes of the best scores that compete, as in the region proposals of torchvision's R-CNN at inference."""
+_SUPPRESS_AFTERWARDS = (Format.COREML,)
+"""Formats that suppress boxes in a step of their own after the network, where all boxes compete."""
 
 
 class Suppressed(nn.Module):
     """Keeps the best boxes of a network (1, C, H, W) -> boxes (1, 4, N), scores (1, classes, N)."""
 
-    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(self, network: nn.Module, size: tuple[int, int], candidates: int | None = CANDIDATES) -> None:
         super().__init__()
-        self.network, self.size = network, size
+        self.network, self.size, self.candidates = network, size, candidates
         height, width = size
         self.register_buffer("pixels", torch.tensor([width, height, width, height]).float())
         self.pixels: Tensor
@@ -35,7 +38,7 @@ class Suppressed(nn.Module):
         boxes, scores = self.network(image)
         classes = scores.shape[1]
         best, labels = scores[0].max(0)
-        top, index = best.topk(min(CANDIDATES, best.shape[0]))
+        top, index = best.topk(min(self.candidates or best.shape[0], best.shape[0]))
         centred = boxes[0].transpose(0, 1)[index]
         centres, halves = centred[:, :2], centred[:, 2:] / 2
         corners = torch.cat([centres - halves, centres + halves], 1) * self.pixels
@@ -45,11 +48,14 @@ class Suppressed(nn.Module):
         return to_outputs(pad_detections(found, keep[0], MOST_DETECTIONS), converged, self.size)
 
 
-def suppress_boxes(model: LoadedModel) -> LoadedModel:
+def suppress_boxes(model: LoadedModel, fmt: Format) -> LoadedModel:
     """Return a detector that answers for every anchor with suppression after it."""
-    module = Suppressed(model.module, model.input_size).eval().requires_grad_(False)
+    afterwards = fmt in _SUPPRESS_AFTERWARDS
+    module = Suppressed(model.module, model.input_size, None if afterwards else CANDIDATES)
     # Everything after the last weights stays in float32: positions, and the order of the scores.
     boxes, scores, labels, count = (replace(output, keep_float32=True) for output in DETECTIONS)
     outputs = (boxes, scores, labels, replace(count, meaning="How many slots are filled."))
     metadata = {**model.metadata, "score_threshold": f"{SCORE:g}", "nms_threshold": f"{OVERLAP:g}"}
-    return replace(model, module=module, outputs=outputs, metadata=metadata)
+    suppression = Suppression(model, SCORE, OVERLAP, MOST_DETECTIONS) if afterwards else None
+    module = module.eval().requires_grad_(False)
+    return replace(model, module=module, outputs=outputs, metadata=metadata, suppression=suppression)

@@ -21,9 +21,10 @@ from modelexport_converter.backends.activation_ranges import CalibrationMemo, tr
 from modelexport_converter.backends.decompositions import DecompositionMode, multiplies_vector
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.coreml import load_model
+from modelexport_converter.backends.vision import read_boxes, read_classes, table_of, with_suppression
+from modelexport_converter.coreml import Detector, load_model
 from modelexport_converter.file_input import IMAGE_COLOURS, feed, scale_and_bias
-from modelexport_converter.model import CLASS_LABEL, CLASS_PROBABILITIES, LoadedModel
+from modelexport_converter.model import CLASS_LABEL, LoadedModel
 
 
 @contextmanager
@@ -90,12 +91,13 @@ def _chunk(context: Any, node: Any) -> None:
 
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, a folder, by ``fp32`` or ``fp16``."""
-    precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(model)
-    module = _Pixels(model) if model.options.takes_pixels else model.module
-    converted = _translate(model, module, precision)
+    network = model if model.suppression is None else table_of(model, model.suppression)
+    precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(network)
+    module = _Pixels(network) if model.options.takes_pixels else network.module
+    converted = _translate(network, module, precision)
     found = {feature.name for feature in converted.get_spec().description.output}
-    if found != {output.name for output in model.outputs_in_file}:
-        converted = _translate(model, _Distinct(module), precision)
+    if found != {output.name for output in network.outputs_in_file}:
+        converted = _translate(network, _Distinct(module), precision)
     _save(converted, model, path)
 
 
@@ -115,6 +117,9 @@ def quantise(
     rules = optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_QUANTISED, eight_bits))
     with _quiet(), no_progress_bars():
         half = ct.models.MLModel(str(source), skip_model_load=True)
+        if model.suppression:
+            network = half.get_spec().pipeline.models[0]
+            half = ct.models.MLModel(network, weights_dir=half.weights_dir, skip_model_load=True)
         _save(optimize.linear_quantize_weights(half, rules), model, path)
     return {}
 
@@ -159,31 +164,16 @@ def inspect(path: Path) -> FileContents:
 def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a package into the evaluator."""
     opened = load_model(path)
-    read = _read_classes if model.options.classifier else _read_tensors
 
     def run(image: Any) -> tuple[Array, ...]:
-        return read(model, opened.run({model.input_name: image}))
+        results: Mapping[str, Any] = opened.run({model.input_name: image})
+        if isinstance(opened, Detector):
+            return read_boxes(model, opened, results)
+        if model.options.classifier:
+            return read_classes(model, results)
+        return tuple(results[output.name].astype(np.float32) for output in model.outputs)
 
     return feed(run, model)
-
-
-def _read_tensors(model: LoadedModel, results: Mapping[str, Any]) -> tuple[Array, ...]:
-    return tuple(results[output.name].astype(np.float32) for output in model.outputs)
-
-
-def _read_classes(model: LoadedModel, results: Mapping[str, Any]) -> tuple[Array, ...]:
-    """Return the probabilities (1, classes) of a classifier in the order of the model's classes.
-
-    Raises:
-        ValueError: it names other classes, or not the most probable one.
-    """
-    by_name: Mapping[str, float] = results[CLASS_PROBABILITIES]
-    if set(by_name) != set(model.class_names):
-        raise ValueError(f"the file names the classes {', '.join(by_name)} in place of {', '.join(model.class_names)}")
-    label, best = results[CLASS_LABEL], max(by_name, key=lambda name: by_name[name])
-    if by_name[label] < by_name[best]:
-        raise ValueError(f"the file answers {label} where {best} is more probable")
-    return (np.array([[by_name[name] for name in model.class_names]], np.float32),)
 
 
 class _Pixels(torch.nn.Module):
@@ -258,6 +248,8 @@ def _is_translated(name: str) -> bool:
 
 
 def _save(converted: Any, model: LoadedModel, path: Path) -> None:
+    if model.suppression:
+        converted = with_suppression(converted, model, model.suppression)
     file_metadata = file_metadata_of(model)
     if model.options.deployment_target:
         file_metadata["minimum_deployment_target"] = str(model.options.deployment_target)

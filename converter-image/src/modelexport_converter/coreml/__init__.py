@@ -18,6 +18,7 @@ device may differ.
 """
 
 from modelexport_converter.coreml.classifier import Classifier
+from modelexport_converter.coreml.detector import Detector
 from modelexport_converter.coreml.errors import InputMismatch, ProgramError, UnsupportedOp
 from modelexport_converter.coreml.ml_program import Answer, Feature, MLProgram
 from modelexport_converter.coreml.package import Model, load_model, load_program
@@ -25,6 +26,7 @@ from modelexport_converter.coreml.package import Model, load_model, load_program
 __all__ = [
     "Answer",
     "Classifier",
+    "Detector",
     "Feature",
     "InputMismatch",
     "MLProgram",

@@ -7,12 +7,13 @@ from typing import Any
 
 from modelexport_converter.coreml.blobs import BlobFile
 from modelexport_converter.coreml.classifier import Classifier
+from modelexport_converter.coreml.detector import SUPPRESSION, Detector, read_suppression
 from modelexport_converter.coreml.errors import ProgramError
 from modelexport_converter.coreml.library import DecodeError, FeatureTypes_pb2, Model_pb2
 from modelexport_converter.coreml.ml_program import MLProgram
 from modelexport_converter.coreml.reader import read_function
 
-Model = MLProgram | Classifier
+Model = MLProgram | Classifier | Detector
 """What a package holds."""
 
 
@@ -37,8 +38,12 @@ def load_model(mlpackage: Path) -> Model:
         model.ParseFromString(specification.read_bytes())
     except (OSError, DecodeError) as error:
         raise ProgramError(f"cannot read the specification of {mlpackage.name}: {error}") from error
-    if model.WhichOneof("Type") != "mlProgram":
-        raise ProgramError(f"{mlpackage.name} is a {model.WhichOneof('Type')}, not an ML program")
+    parts, wanted, what = [model], ["mlProgram"], "a"
+    if model.WhichOneof("Type") == "pipeline":
+        parts, wanted, what = list(model.pipeline.models), ["mlProgram", SUPPRESSION], "a pipeline of"
+    kinds = [str(part.WhichOneof("Type")) for part in parts]
+    if kinds != wanted:
+        raise ProgramError(f"{mlpackage.name} is {what} {', '.join(kinds) or 'nothing'}, not an ML program")
 
     @cache
     def open_blobs(name: str) -> BlobFile:
@@ -47,8 +52,10 @@ def load_model(mlpackage: Path) -> Model:
             raise ProgramError(f"the program names a weight file that is not in the package: {name}")
         return BlobFile(path)
 
-    function = read_function(model.mlProgram, open_blobs)
-    program = MLProgram(mlpackage.name, function, _image_inputs(model), model.specificationVersion)
+    function = read_function(parts[0].mlProgram, open_blobs)
+    program = MLProgram(mlpackage.name, function, _image_inputs(parts[0]), parts[0].specificationVersion)
+    if len(parts) > 1:
+        return Detector(program, read_suppression(parts[1]), model.specificationVersion)
     return Classifier(program, function.naming) if function.naming else program
 
 

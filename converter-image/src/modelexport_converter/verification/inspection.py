@@ -11,7 +11,7 @@ from modelexport_converter.backends import FileContents
 from modelexport_converter.backends.file_metadata import label_lines
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import IMAGE_COLOURS
-from modelexport_converter.model import LoadedModel
+from modelexport_converter.model import CONFIDENCE_THRESHOLD, IOU_THRESHOLD, LoadedModel
 from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.programs.weight_count import count_multiplied_weights
 
@@ -51,7 +51,9 @@ def check_facts(facts: FileContents, model: LoadedModel, recipe: Recipe, *, floa
 
 def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
     last = facts.channels_last or model.options.channels_last
-    wanted = {model.input_name: model.shape_in_file(channels_last=last)}
+    wanted: dict[str, tuple[int, ...]] = {model.input_name: model.shape_in_file(channels_last=last)}
+    if model.suppression:
+        wanted |= {IOU_THRESHOLD: (), CONFIDENCE_THRESHOLD: ()}
     if dict(facts.inputs) != wanted:
         yield f"its inputs are {dict(facts.inputs)} instead of {wanted}"
     if (found := facts.input_types.get(model.input_name, "float32")) != model.type_in_file:
@@ -75,8 +77,8 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
         return
     for output in model.outputs_in_file:
         shape = facts.outputs[output.name]
-        batch = model.options.dynamic_batch
-        if len(shape) != len(output.axes) or not all(size > 0 for size in shape[batch:]) or (batch and shape[0]):
+        opened = model.options.dynamic_batch or model.suppression is not None
+        if len(shape) != len(output.axes) or not all(size > 0 for size in shape[opened:]) or (opened and shape[0]):
             yield f"its output {output.name} has the shape {shape} for the axes {', '.join(output.axes)}"
 
 

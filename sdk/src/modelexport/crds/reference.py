@@ -203,7 +203,8 @@ channels alike: for a network with a mean and a std of its own for each channel,
 is `letterbox`, give them images of the input's proportions.
 
 A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
-batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only."""
+batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and its classifiers and
+detectors for Vision tell classes apart by their names, so these must differ."""
 
 PAGES = {
     "api.md": render_api,

@@ -242,9 +242,10 @@ OPTIONS: Mapping[str, Option] = {
     "nms": Option(
         "nms",
         bool,
-        (Format.ONNX,),
-        "Whether the file suppresses overlapping boxes itself and gives boxes, scores, labels and count, best first, "
-        "as files of torchvision's detectors do.",
+        (Format.ONNX, Format.COREML),
+        "Whether the file suppresses overlapping boxes itself, best first: ONNX gives boxes, scores, labels and count, "
+        "as torchvision's detectors do; Core ML confidence and coordinates, which Vision reads as "
+        "VNRecognizedObjectObservation.",
         "false",
         anchored=True,
     ),
