@@ -127,7 +127,10 @@ def run(work: Conversion) -> None:
             # It imports torchvision and so torch._dynamo, which takes seconds.
             from modelexport_converter.architectures.suppression import suppress_boxes
 
-            model, outputs = suppress_boxes(model), ReferenceOutputs(work.folder / "suppressed-outputs")
+            model, outputs = (
+                suppress_boxes(model, request.target.format),
+                ReferenceOutputs(work.folder / "suppressed-outputs"),
+            )
         check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):

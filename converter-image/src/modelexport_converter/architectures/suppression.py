@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from modelexport.matrix.support import Format
 from modelexport_converter.architectures.torchvision_boxes import Candidates, fill_slots, suppress, to_outputs
 from modelexport_converter.architectures.torchvision_detectors import DETECTIONS
 from modelexport_converter.model import LoadedModel
@@ -18,6 +19,13 @@ SCORE, OVERLAP, SLOTS = 0.25, 0.7, 300
 https://docs.ultralytics.com/modes/predict/#inference-arguments."""
 CANDIDATES = 1000
 """Boxes of the best scores that compete, as in the region proposals of torchvision's R-CNN at inference."""
+
+
+_EXACT = "How many slots are filled."
+_BOUNDED = (
+    "How many slots are filled, or -1 where boxes overlap in longer chains than the file resolves: then there is no "
+    "answer, and all else is 0. A file in ONNX has no such limit."
+)
 
 
 class Suppressed(nn.Module):
@@ -45,11 +53,11 @@ class Suppressed(nn.Module):
         return to_outputs(fill_slots(found, keep[0], SLOTS), converged, self.size)
 
 
-def suppress_boxes(model: LoadedModel) -> LoadedModel:
-    """Return a detector that answers for every anchor with suppression after it."""
+def suppress_boxes(model: LoadedModel, fmt: Format) -> LoadedModel:
+    """Return a detector that answers for every anchor with suppression after it, for a file of a format."""
     module = Suppressed(model.module, model.input_size).eval().requires_grad_(False)
     # Everything after the last weights stays in float32: positions, and the order of the scores.
     boxes, scores, labels, count = (replace(output, keep_float32=True) for output in DETECTIONS)
-    outputs = (boxes, scores, labels, replace(count, meaning="How many slots are filled."))
+    outputs = (boxes, scores, labels, replace(count, meaning=_EXACT if fmt is Format.ONNX else _BOUNDED))
     metadata = {**model.metadata, "score_threshold": f"{SCORE:g}", "nms_threshold": f"{OVERLAP:g}"}
     return replace(model, module=module, outputs=outputs, metadata=metadata)

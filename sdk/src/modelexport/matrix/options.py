@@ -207,7 +207,7 @@ OPTIONS: Mapping[str, Option] = {
     "nms": Option(
         "nms",
         bool,
-        (Format.ONNX,),
+        (Format.ONNX, Format.LITERT),
         "Whether the file suppresses overlapping boxes itself and gives boxes, scores, labels and count, best first, "
         "as files of torchvision's detectors do.",
         "false",
