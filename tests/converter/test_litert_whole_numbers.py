@@ -166,6 +166,15 @@ def test_operators_in_float_read_whole_numbers_too(
         check_answers(model, litert.open_file(model, path), 0.03)
 
 
+def test_scale_covers_all_pixels_if_first_layer_is_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, path = quantise(FloatFirst(), tmp_path, ("body",))(QUANTISED)
+    scale = Interpreter(str(path)).get_input_details()[0]["quantization"]
+    for image in prepared_images():
+        found = first_input(path, to_file_input(model, image, scale))
+        assert np.abs(found - image.transpose(0, 2, 3, 1)).max() <= 0.51 * scale[0]
+
+
 def test_file_in_float_takes_no_quantised_values(tmp_path: Path) -> None:
     litert.convert(model := build(QUANTISED), Recipe.FP32, path := tmp_path / "base.tflite")
     with pytest.raises(ValueError, match="quantises no activation"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -340,26 +341,32 @@ def iou(one: Array, other: Array) -> float:
     return float(shared / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - shared))
 
 
-def produce_detector(folder: Path) -> Path:
+def produce_detector(fmt: Format, folder: Path) -> Path:
     """The FP32 file of a detector that suppresses boxes."""
-    load_backend(Format.ONNX).convert(
-        suppress_boxes(build_detector(), Format.ONNX), Recipe.FP32, path := folder / "detector.onnx"
-    )
+    path = folder / f"detector{BACKENDS[fmt].suffix}"
+    load_backend(fmt).convert(suppress_boxes(build_detector(), fmt), Recipe.FP32, path)
     return path
 
 
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Path]:
+    """The FP32 file of a detector in a format, made once."""
+    return cache(lambda fmt: produce_detector(fmt, tmp_path_factory.mktemp("detector")))
+
+
+@pytest.mark.xdist_group("suppression")
 @pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
-def test_boxes_are_suppressed_in_the_file(recipe: Recipe, tmp_path: Path) -> None:
-    plain, model = build_detector(), suppress_boxes(build_detector(), Format.ONNX)
-    backend, path = load_backend(Format.ONNX), tmp_path / "produced.onnx"
-    base = produce_detector(tmp_path)
-    if recipe is Recipe.FP32:
-        path = base
-    else:
-        backend.quantise(model, base, recipe, prepared_images(), path)
+@pytest.mark.parametrize("fmt", [Format.ONNX, Format.LITERT])
+def test_boxes_are_suppressed_in_the_file(
+    fmt: Format, recipe: Recipe, detectors: Callable[[Format], Path], tmp_path: Path
+) -> None:
+    plain, model, backend = build_detector(), suppress_boxes(build_detector(), fmt), load_backend(fmt)
+    path = base = detectors(fmt)
+    if recipe is not Recipe.FP32:
+        backend.quantise(model, base, recipe, prepared_images(), path := tmp_path / f"produced{base.suffix}")
     facts = backend.inspect(path)
     check_facts(facts, model, recipe)
-    assert facts.op_types["NonMaxSuppression"] == 1
+    assert facts.op_types["NonMaxSuppression"] == (fmt is Format.ONNX)
     run = backend.open_file(model, path)
     assert compare(model, run, prepared_images()).value > (0.9999 if recipe is Recipe.FP32 else 0.9)
     for image in prepared_images() if recipe is Recipe.FP32 else ():
@@ -479,6 +486,12 @@ def test_detector_for_vision_needs_different_class_names() -> None:
     check_options(suppress_boxes(model, Format.ONNX))
     with pytest.raises(Failure, match=r"two classes have the name 'a', .*; remove the option nms, or rename one"):
         check_options(suppress_boxes(model, Format.COREML))
+
+
+@pytest.mark.parametrize("fmt", [Format.ONNX, Format.LITERT, Format.COREML])
+def test_count_of_a_file_tells_of_its_limit(fmt: Format) -> None:
+    *_, count = suppress_boxes(build_detector(), fmt).outputs
+    assert ("-1 where boxes overlap" in count.meaning) is (fmt is Format.LITERT)
 
 
 def test_file_of_another_type_than_asked_is_refused(tmp_path: Path) -> None:

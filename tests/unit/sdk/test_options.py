@@ -172,6 +172,16 @@ def test_labels_need_classes_with_known_names() -> None:
         parse(target, architecture="Custom")
 
 
+@pytest.mark.parametrize(("fmt", "accepted"), [("LiteRT", True), ("ONNX", True), ("TensorFlow", False)])
+def test_nms_is_for_formats_that_run_it(fmt: str, accepted: bool) -> None:
+    target = {"format": fmt, "precision": "FP32", "options": {"nms": True}}
+    if accepted:
+        assert parse(target).options
+    else:
+        with pytest.raises(InvalidSpec, match="nms: is an option of ONNX"):
+            parse(target)
+
+
 def test_equal_targets_need_names() -> None:
     with pytest.raises(InvalidSpec, match=r"ONNX/FP32 is listed twice; give one of them another name"):
         parse(PLAIN, {**PLAIN, "options": {"opset": 18}})

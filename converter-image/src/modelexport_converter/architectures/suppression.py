@@ -21,6 +21,11 @@ CANDIDATES = 1000
 """Boxes of the best scores that compete, as in the region proposals of torchvision's R-CNN at inference."""
 _SUPPRESS_AFTERWARDS = (Format.COREML,)
 """Formats that suppress boxes in a step of their own after the network, where all boxes compete."""
+_EXACT = "How many slots are filled."
+_BOUNDED = (
+    "How many slots are filled, or -1 where boxes overlap in longer chains than the file resolves: then there is no "
+    "answer, and all else is 0. A file in ONNX has no such limit."
+)
 
 
 class Suppressed(nn.Module):
@@ -54,7 +59,7 @@ def suppress_boxes(model: LoadedModel, fmt: Format) -> LoadedModel:
     module = Suppressed(model.module, model.input_size, None if afterwards else CANDIDATES)
     # Everything after the last weights stays in float32: positions, and the order of the scores.
     boxes, scores, labels, count = (replace(output, keep_float32=True) for output in DETECTIONS)
-    outputs = (boxes, scores, labels, replace(count, meaning="How many slots are filled."))
+    outputs = (boxes, scores, labels, replace(count, meaning=_BOUNDED if fmt is Format.LITERT else _EXACT))
     metadata = {**model.metadata, "score_threshold": f"{SCORE:g}", "nms_threshold": f"{OVERLAP:g}"}
     suppression = Suppression(model, SCORE, OVERLAP, MOST_DETECTIONS) if afterwards else None
     module = module.eval().requires_grad_(False)

@@ -242,9 +242,9 @@ OPTIONS: Mapping[str, Option] = {
     "nms": Option(
         "nms",
         bool,
-        (Format.ONNX, Format.COREML),
-        "Whether the file suppresses overlapping boxes itself, best first: ONNX gives boxes, scores, labels and count, "
-        "as torchvision's detectors do; Core ML confidence and coordinates, which Vision reads as "
+        (Format.ONNX, Format.LITERT, Format.COREML),
+        "Whether the file suppresses overlapping boxes itself, best first: ONNX and LiteRT give boxes, scores, labels "
+        "and count, as torchvision's detectors do; Core ML confidence and coordinates, which Vision reads as "
         "VNRecognizedObjectObservation.",
         "false",
         anchored=True,
