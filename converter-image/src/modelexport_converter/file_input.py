@@ -58,6 +58,14 @@ def scale_and_bias(model: LoadedModel) -> tuple[Array, Array]:
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
+def scale_of_pixels(model: LoadedModel) -> Scale:
+    """Return the scale at which prepared values of all pixels fit into int8."""
+    factor, bias = scale_and_bias(model)
+    low, high = float(bias.min()), float((255 * factor + bias).max())
+    step = (high - low) / 255
+    return step, round(-128 - low / step)
+
+
 def to_file_input(model: LoadedModel, image: Array, scale: Scale | None = None) -> npt.NDArray[Any]:
     """Return the image that the file takes, in place of an input of the network (N, channels, height, width).
 

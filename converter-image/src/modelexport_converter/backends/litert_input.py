@@ -14,7 +14,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from modelexport_converter.backends.litert import METADATA, metadata_bytes, operator_of, scale_of, text_of, write
 from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
 from modelexport_converter.backends.litert_labels import append_labels, describe
-from modelexport_converter.file_input import Scale, scale_and_bias
+from modelexport_converter.file_input import Scale, scale_and_bias, scale_of_pixels
 from modelexport_converter.model import LoadedModel
 
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -36,18 +36,14 @@ def adapt(model: LoadedModel, source: Path, path: Path) -> None:
     entry = next(entry for entry in flat.metadata if text_of(entry.name) == METADATA)
     flat.buffers[entry.buffer].data = metadata_bytes(model, scale)
     if model.options.labels:
-        _add_task_metadata(flat, model)
+        outputs = {output.name: output for output in model.outputs}
+        names = {entry.tensorIndex: text_of(entry.name) for entry in flat.signatureDefs[0].outputs}
+        content = describe(model, [outputs[names[index]] for index in flat.subgraphs[0].outputs])
+        flat.metadata.append(schema.MetadataT(TASK_METADATA, len(flat.buffers)))
+        flat.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
     write(flat, path)
     if model.options.labels:
         append_labels(path, model.class_names)
-
-
-def _add_task_metadata(flat: Any, model: LoadedModel) -> None:
-    outputs = {output.name: output for output in model.outputs}
-    names = {entry.tensorIndex: text_of(entry.name) for entry in flat.signatureDefs[0].outputs}
-    content = describe(model, [outputs[names[index]] for index in flat.subgraphs[0].outputs])
-    flat.metadata.append(schema.MetadataT(TASK_METADATA, len(flat.buffers)))
-    flat.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
 
 
 class _Input:
@@ -62,22 +58,36 @@ class _Input:
         """Replace the input tensor, let the operators that read it read a value computed from the new one; return it.
 
         In a file that quantises its input first, whole numbers stay whole numbers up to the first layer.
+
+        Raises:
+            ValueError: quantised values are asked for, and the file has none.
         """
         graph, model = self._graph, self._model
         (old,) = graph.inputs
         graph.tensors[old].name = f"{model.input_name}_prepared"
-        quantised = self._quantised(old)
+        quantises = [op for op in graph.operators if operator_of(self._flat, op) == "QUANTIZE"]
+        quantised = [int(op.outputs[0]) for op in quantises if op.inputs[0] == old]
+        # A tensor has one range, so that all of these have one scale.
+        scale = scale_of(graph.tensors[quantised[0]]) if quantised else scale_of_pixels(model)
         if model.type_in_file == "int8":
-            scale = scale_of(graph.tensors[quantised[0]]) if quantised else self._scale_of_pixels()
+            if not quantises:
+                raise ValueError("the file quantises no activation")
             taken = self._take(scale)
             self._replace_quantised(old, quantised, taken, last=self._last)
         elif model.type_in_file == "uint8" and quantised:
             taken = self._take(_PIXELS)
-            value = self._normalise_whole_numbers(taken, scale_of(graph.tensors[quantised[0]]))
-            self._replace_quantised(old, quantised, value, last=True)
+            self._replace_quantised(old, quantised, self._normalise_whole_numbers(taken, scale), last=True)
         else:
-            taken = self._take()
-            self._replace(old, self._normalise(taken), last=self._last)
+            taken = value = self._take()
+            shape = model.shape_in_file(channels_last=self._last)
+            if model.type_in_file != "float32":
+                value = self._apply("CAST", [value], schema.CastOptionsT(_TYPES[model.type_in_file], _FLOAT), shape)
+            if model.options.takes_pixels:
+                factor, bias = scale_and_bias(model)
+                value = self._apply("MUL", [value, self._add_constant("scale", factor)], schema.MulOptionsT(), shape)
+                if bias.any():
+                    value = self._apply("ADD", [value, self._add_constant("bias", bias)], schema.AddOptionsT(), shape)
+            self._replace(old, value, last=self._last)
         graph.operators = [*self._first, *graph.operators]
         graph.inputs = [taken]
         (entry,) = self._flat.signatureDefs[0].inputs
@@ -88,37 +98,6 @@ class _Input:
         model = self._model
         shape = model.shape_in_file(channels_last=self._last)
         return self._add_tensor(model.input_name, shape, _TYPES[model.type_in_file], scale)
-
-    def _quantised(self, old: int) -> list[int]:
-        """Return the tensors to which the file quantises its input, if they have one scale."""
-        ops = [op for op in self._graph.operators if op.inputs[0] == old and operator_of(self._flat, op) == "QUANTIZE"]
-        found = [int(op.outputs[0]) for op in ops]
-        return found if len({scale_of(self._graph.tensors[index]) for index in found}) == 1 else []
-
-    def _scale_of_pixels(self) -> Scale:
-        """Return the scale of prepared values that covers all pixels, where the first layer stays in float.
-
-        Raises:
-            ValueError: no layer of the file is quantised.
-        """
-        if not any(operator_of(self._flat, op) == "QUANTIZE" for op in self._graph.operators):
-            raise ValueError("the file quantises no activation")
-        factor, bias = scale_and_bias(self._model)
-        low, high = float(bias.min()), float((255 * factor + bias).max())
-        step = (high - low) / 255
-        return step, round(-128 - low / step)
-
-    def _normalise(self, value: int) -> int:
-        """Scale and normalise pixels in float32, as far as the options ask for it."""
-        model, shape = self._model, self._model.shape_in_file(channels_last=self._last)
-        if model.type_in_file != "float32":
-            value = self._apply("CAST", [value], schema.CastOptionsT(_TYPES[model.type_in_file], _FLOAT), shape)
-        if model.options.takes_pixels:
-            scale, bias = scale_and_bias(model)
-            value = self._apply("MUL", [value, self._add_constant("scale", scale)], schema.MulOptionsT(), shape)
-            if bias.any():
-                value = self._apply("ADD", [value, self._add_constant("bias", bias)], schema.AddOptionsT(), shape)
-        return value
 
     def _normalise_whole_numbers(self, pixels: int, scale: Scale) -> int:
         """Return pixels as the values that the network quantises them to, with channels last.

@@ -70,8 +70,19 @@ class _Table:
 
 def describe(model: LoadedModel, outputs: Sequence[Output]) -> bytes:
     """Return the content of the metadata buffer of a file whose outputs have this order."""
+    graph = {
+        "input_tensor_metadata": [_describe_input(model)],
+        "output_tensor_metadata": [_describe_output(output, outputs) for output in outputs],
+    }
+    fields = {
+        "name": model.metadata.get("architecture", AUTHOR),
+        "description": DESCRIPTION,
+        "subgraph_metadata": [_Table("SubGraphMetadata", graph)],
+        "author": AUTHOR,
+        "min_parser_version": _PARSER,
+    }
     builder = flatbuffers.Builder()
-    builder.Finish(_write(builder, _describe_model(model, outputs)), IDENTIFIER)
+    builder.Finish(_write(builder, _Table("ModelMetadata", fields)), IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -87,21 +98,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
         return ()
     with zipfile.ZipFile(path) as archive:
         return tuple(archive.read(LABELS).decode().splitlines())
-
-
-def _describe_model(model: LoadedModel, outputs: Sequence[Output]) -> _Table:
-    graph = {
-        "input_tensor_metadata": [_describe_input(model)],
-        "output_tensor_metadata": [_describe_output(output, outputs) for output in outputs],
-    }
-    fields = {
-        "name": model.metadata.get("architecture", AUTHOR),
-        "description": DESCRIPTION,
-        "subgraph_metadata": [_Table("SubGraphMetadata", graph)],
-        "author": AUTHOR,
-        "min_parser_version": _PARSER,
-    }
-    return _Table("ModelMetadata", fields)
 
 
 def _describe_input(model: LoadedModel) -> _Table:
