@@ -162,7 +162,7 @@ REFUSED = {
         SUPPORTED_FORMATS,
     ),
     "an unknown precision": (targets("ONNX/INT4"), 'supported values: "FP32", "FP16", "INT8"'),
-    "an unknown architecture": (model(architecture="YOLOv9"), 'supported values: "YOLOv8", "FasterRCNN"'),
+    "an unknown architecture": (model(architecture="YOLOv9"), 'supported values: "YOLOv8", "YOLO11"'),
     "an unknown level": ({"supportLevel": "Beta"}, 'supported values: "Stable", "Extended"'),
     "no checkpoint": ({"model": {"architecture": "YOLOv8"}}, "spec.model.checkpoint: Required value"),
     "a local file": (model(checkpoint={"uri": "file:///tmp/x.pt"}), "file:// is for local runs; upload the file"),
