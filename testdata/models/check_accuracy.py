@@ -30,7 +30,7 @@ from torchvision.transforms import functional
 from modelexport_converter.evaluation.detections import ImageDetections, Letterbox, find, suppress
 from models import accuracy, shapes
 from models.dataset import write_dataset
-from models.train import TRAININGS, WEIGHTS
+from models.train import TRAININGS
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
@@ -57,14 +57,14 @@ def main() -> int:
         for measure, value in measure_with_accuracy(task).items():
             theirs = _ultralytics_mask_map() if measure == "mask" else float(validated[_ULTRALYTICS_KEYS[measure]])
             worst = max(worst, abs(value - theirs))
-            print(f"{TRAININGS[task].architecture:12} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
+            print(f"{TRAININGS[task].checkpoint.stem:14} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
     return int(worst > _MOST_DIFFERENCE)
 
 
 def measure_with_ultralytics(task: str, workspace: Path) -> Mapping[str, Any]:
     """Validate on the committed evaluation images."""
     images = list(_evaluation_images(task))
-    data = write_dataset(task, workspace / f"check-{task}", {"train": images[:1], "val": images})
+    data = write_dataset(TRAININGS[task].task, workspace / f"check-{task}", {"train": images[:1], "val": images})
     options = {"rect": False, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "batch": 16}
     side = TRAININGS[task].side
     metrics = _model(task).val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
@@ -95,7 +95,7 @@ def with_box_areas(truth: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(task: str) -> Any:
-    return YOLO(str(WEIGHTS / f"{TRAININGS[task].architecture}.pt"))
+    return YOLO(str(TRAININGS[task].checkpoint))
 
 
 def _evaluation_images(task: str) -> Iterator[shapes.Scene]:

@@ -1,4 +1,4 @@
-"""Writes `releases/`: checkpoints of narrow YOLOv8 networks, as releases of ultralytics write them.
+"""Writes `releases/`: checkpoints of narrow YOLOv8 and YOLO11 networks, as releases of ultralytics write them.
 
     PYTHONPATH=testdata:examples python -m models.make_checkpoints [RELEASE ...]    # all releases, one after the other
 
@@ -46,7 +46,7 @@ PLAN: Mapping[str, Mapping[str, str]] = {
     "8.2.40": {"detect": "finished interrupted", "segment-whole": "finished", "classify": "finished"},
     "8.2.48": {"detect": "finished saved", "pose": "finished", "classify": "interrupted"},
     "8.2.103": {"detect": "finished", "segment": "finished"},
-    "8.3.0": {"detect": "interrupted", "classify": "finished saved"},
+    "8.3.0": {"detect": "interrupted", "classify": "finished saved", "detect-11": "finished"},
     "8.3.40": {"pose": "finished fused"},
     "8.3.100": {"detect": "last", "segment": "finished"},
     "8.3.200": {"detect": "interrupted", "detect-relu": "finished"},
@@ -54,14 +54,14 @@ PLAN: Mapping[str, Mapping[str, str]] = {
     "8.4.10": {"detect": "finished module", "detect-whole": "finished", "pose": "finished", "segment": "fused"},
     "8.4.140": {"segment": "finished", "pose": "interrupted", "classify": "fused"},
     "8.4.190": {"detect": "finished interrupted saved fused", "segment": "finished", "pose": "finished",
-                "classify": "finished"},
+                "classify": "finished", "detect-11": "finished fused"},
 }  # fmt: skip
 """The files of every release, 10 MB in total.
 
 The releases cover the changes of the pickled content: layers in one module (8.0.100, not 8.0.121), the package
 `ultralytics.yolo` (8.0.121, not 8.0.150), logits of a classifier (8.0.20, not 8.0.58), the loss in finished files
-(8.0.112 to 8.2.46), averaged weights alone (8.2.40, not 8.1.20), depthwise classes (8.3.0, not 8.3.40), SPPF without
-its first activation (8.4.0 to 8.4.140, not 8.4.147).
+(8.0.112 to 8.2.46), averaged weights alone (8.2.40, not 8.1.20), depthwise classes (8.3.0, not 8.3.40), the first
+YOLO11 (8.3.0), SPPF without its first activation (8.4.0 to 8.4.140, not 8.4.147).
 """
 
 

@@ -1,4 +1,4 @@
-"""Trains narrow YOLOv8 networks with one release of ultralytics and keeps the files that it writes on the way.
+"""Trains narrow YOLOv8 and YOLO11 networks with one release of ultralytics, and keeps the files that it writes.
 
     python testdata/models/train_release.py TARGET PLAN
 
@@ -45,6 +45,24 @@ _BACKBONE = [
     [-1, 1, "Conv", [8, 3, 2]],
     [-1, 1, "C2f", [8, True]],
     [-1, 1, "SPPF", [8, 5]],
+]
+# The same of YOLO11; the first releases give attention one head for each 64 of half of the channels.
+_BACKBONE_11 = [
+    *_BACKBONE[:3],
+    [-1, 1, "C3k2", [8, False, 0.25]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [-1, 1, "C3k2", [8, True]],
+    [-1, 1, "SPPF", [128, 5]],
+    [-1, 1, "C2PSA", [128]],
+]
+_NECK_11 = [
+    [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+    [[-1, 3], 1, "Concat", [1]],
+    [-1, 1, "C3k2", [8, False]],
+    [-1, 1, "Conv", [8, 3, 2]],
+    [[-1, 7], 1, "Concat", [1]],
+    [-1, 1, "C3k2", [8, True]],
+    [[10, 13], 1, "Detect", ["nc"]],
 ]
 _NECK = [
     [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
@@ -116,10 +134,15 @@ def _quicken(module: nn.Module, _: Any) -> None:
 
 
 def _describe(task: str, variant: str = "short") -> dict[str, Any]:
-    """Return the description of a network: of two levels, or ultralytics' own ("whole", "p2") at reduced width."""
+    """Return the description of a network: of two levels, or ultralytics' own ("whole", "p2") at reduced width.
+
+    "11" is a YOLO11, the others are YOLOv8.
+    """
     common: dict[str, Any] = {"nc": CLASSES, "kpt_shape": [4, 3]} if task == "pose" else {"nc": CLASSES}
     if variant == "relu":
         common["activation"] = "nn.ReLU()"
+    if variant == "11":  # the first releases build no C3k2 without scales
+        return {**common, "scales": {"n": [1.0, 1.0, 1024]}, "backbone": _BACKBONE_11, "head": _NECK_11}
     if variant in {"short", "relu"}:
         common |= {"depth_multiple": 1.0, "width_multiple": 1.0}
         if task == "classify":

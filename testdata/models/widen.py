@@ -4,8 +4,9 @@
 
 Net2WiderNet, Chen et al., 2016, https://arxiv.org/abs/1511.05641: channels are repeated, and the layers that read them
 divide their weights by the number of copies. Copies of a channel are adjacent, so that joined, split or added maps
-still fit if they are widened alike. YOLOv8 and YOLOX nano and SSDlite have their published widths already. YOLOv4, FCN
-and DeepLabV3 are trained as smaller networks than users have; ``untrained.py`` replaces them.
+still fit if they are widened alike; the heads of an attention are repeated as a whole. YOLOv8 and YOLOX nano and
+SSDlite have their published widths already. YOLOv4, FCN and DeepLabV3 are trained as smaller networks than users have;
+``untrained.py`` replaces them.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import detection
+from ultralytics.nn.tasks import DetectionModel
 
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -25,6 +27,8 @@ Tensors = Mapping[str, torch.Tensor]
 _UNTRAINED = {"weights": None, "weights_backbone": None}
 _FLATTENED = {"roi_heads.box_head.fc6.weight": 7 * 7}
 """Linear layers that read maps, and the number of places per channel of these."""
+_BY_HEADS = {"qkv": 0, "pe": 0, "proj": 1}
+"""Layers of an attention, and the axis whose channels belong to its heads."""
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
@@ -32,6 +36,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "RetinaResNet": partial(detection.retinanet_resnet50_fpn, num_classes=3, **_UNTRAINED),
     "MaskRCNN": partial(detection.maskrcnn_resnet50_fpn, num_classes=4, **_UNTRAINED),
     "UNet": lambda: UNet((64, 128, 256, 512, 1024), 4),
+    "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
 }
 """Networks in their published width, for the classes of the trained models."""
 
@@ -49,9 +54,15 @@ def run_command(description: str, architectures: Iterable[str], write: Callable[
 def write_widened(architecture: str, source: Path, path: Path) -> None:
     """Write the checkpoint ``source`` in its published width, in FP32, with its class names and input size."""
     checkpoint = read_checkpoint(source)
-    widened = widen(checkpoint.tensors, NETWORKS[architecture]())
+    network = NETWORKS[architecture]()
+    widened = widen(checkpoint.tensors, network)
     facts = {name: checkpoint.facts[name] for name in ("imgsz", "names") if name in checkpoint.facts}
-    torch.save({"model": widened, **facts}, path)
+    if isinstance(network, DetectionModel):  # its layers are read from the module
+        network.load_state_dict(widened)
+        network.names = facts.pop("names")
+        torch.save({"model": network, **facts}, path)
+    else:
+        torch.save({"model": widened, **facts}, path)
 
 
 def widen(tensors: Tensors, network: nn.Module) -> dict[str, torch.Tensor]:
@@ -62,9 +73,17 @@ def widen(tensors: Tensors, network: nn.Module) -> dict[str, torch.Tensor]:
         reading = (0 if transposed else 1) if tensors[name].ndim > 1 else None
         for axis, size in enumerate(wanted[name].shape):
             if size != tensors[name].shape[axis]:
-                places = _FLATTENED.get(name, 1) if axis == reading else 1
+                places = _places(name, axis, tensors[name].shape[axis], reading=axis == reading)
                 widened[name] = _repeat(widened[name], axis, size, places, divided=axis == reading)
     return widened
+
+
+def _places(name: str, axis: int, size: int, *, reading: bool) -> int:
+    """Return how many entries of an axis are repeated together; all, if they are those of the heads of an attention."""
+    _, _, part = name.partition(".attn.")
+    if part and _BY_HEADS[part.partition(".")[0]] == axis:
+        return size
+    return _FLATTENED.get(name, 1) if reading else 1
 
 
 def _repeat(value: torch.Tensor, axis: int, size: int, places: int, divided: bool) -> torch.Tensor:

@@ -33,14 +33,20 @@ def check_same(model: Any, path: Path, size: tuple[int, int] = SIZE) -> LoadedMo
 
 
 def lively(found: dict[str, Any]) -> Any:
-    """A network whose scores and attention depend on the image, as after a training."""
+    """A network whose scores and attention depend on the image: it has the statistics of images.
+
+    Activations are nearly linear, as after a training; else each layer amplifies the rounding of the one before.
+    """
     model = network(found)
     for branch in model.model[-1].cv3:
         nn.init.zeros_(branch[-1].bias)
     for module in model.modules():
-        if type(module).__name__ == "Attention":
-            module.qkv.bn.weight.data.mul_(4)
-    return model
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.constant_(module.bias, 2)
+    with torch.no_grad():
+        model.train()(torch.rand(4, 3, *SIZE))
+    return model.eval()
 
 
 @pytest.mark.parametrize(("scale", "heads"), [("n", 2), ("s", 4), ("m", 4), ("l", 4), ("x", 6)])
@@ -144,6 +150,10 @@ def test_attention_over_too_many_places_is_refused(tmp_path: Path) -> None:
 def test_yolov8_and_yolo11_are_told_apart(asked: str, kind: str, found: str, tmp_path: Path) -> None:
     path = save(network(config(f"{kind}.yaml")), tmp_path)
     assert f"architecture {asked}, the checkpoint has {found}" in refuse(path, asked, input_size=SIZE)
+
+
+def test_other_activation_is_refused_with_both_names() -> None:
+    assert "activation ReLU, the checkpoint has SiLU;" in refuse(WEIGHTS, "YOLO11", activation="ReLU")
 
 
 def test_weights_alone_are_refused_with_way_out() -> None:
