@@ -7,7 +7,7 @@ from typing import Any
 OUTPUT = "s3://exports/default/shapes/onnx-int8-0123456789/"
 HOSTILE = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>"
 """A class name of a checkpoint that wants to be markup."""
-PICTURE = Path(__file__).with_name("gradient.jpg")
+IMAGE = Path(__file__).with_name("gradient.jpg")
 """160 x 120 pixels, stored because the unit tests have no library for images."""
 
 
@@ -37,7 +37,7 @@ def make_report(*samples: dict[str, Any], names: tuple[str, ...] = ("circle", "s
 
 def make_sample(*model: dict[str, Any], file: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     return {
-        "image": base64.b64encode(PICTURE.read_bytes()).decode(),
+        "image": base64.b64encode(IMAGE.read_bytes()).decode(),
         "size": [120, 160],
         "difference": 0.5,
         "model": list(model),
