@@ -31,6 +31,11 @@ def test_odd_strings_are_read_as_by_standard_library(text: bytes, value: Any) ->
     assert decode(text) == value
 
 
+@pytest.mark.parametrize("value", [2**70, "\ud800"])
+def test_odd_values_are_written_as_they_were_read(value: Any) -> None:
+    assert decode(encode({"value": value})) == {"value": value}
+
+
 def test_written_text_round_trips() -> None:
     body = {"text": "\u00e9\n", "number": 1, "none": None, "list": [True, 0.5], "tuple": (1, 2)}
     assert decode(encode(body)) == {**body, "tuple": [1, 2]}

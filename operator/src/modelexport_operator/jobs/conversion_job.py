@@ -110,17 +110,12 @@ def build_job(
     pool: NodePool | None = None,
     *,
     name: str | None = None,
-    planned: Iterable[ConversionRequest] = (),
+    planned: Iterable[ConversionRequest],
 ) -> Job:
     """Build the Job of one target. Its Pod meets the restricted Pod Security level and needs no cluster access.
 
-    Args:
-        export: the export.
-        request: the conversion.
-        export_class: the class of the export.
-        pool: the node pool, if the class has some.
-        name: the name of the Job; by default that of its first run.
-        planned: the conversions of the whole export, whose reports the page of the export reads.
+    ``name`` is by default that of the first run. ``planned`` are the conversions of the whole export: its page reads
+    all their reports.
     """
     name = name or job_name(export, request.target)
     sharing = export_class.sharing
@@ -147,6 +142,7 @@ def build_job(
         names.QUEUE_LABEL: sharing.queue_name,
         names.WORKLOAD_PRIORITY_LABEL: sharing.workload_priority_class_name,
     }
+    pod = _pod(export, request, export_class, pool, name=name, reports=report_uris(planned))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -164,10 +160,7 @@ def build_job(
             "podFailurePolicy": pod_failure_policy(*STEPS),
             # A failure policy requires this value: the next Pod starts when the last one is really gone.
             "podReplacementPolicy": "Failed",
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(export, request, export_class, pool, name=name, reports=report_uris(planned)),
-            },
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 
