@@ -94,13 +94,13 @@ class Suppression:
         network: the model without suppression; it gives ``boxes`` (1, 4, N) and ``scores`` (1, classes, N).
         score: the least score of a box.
         overlap: the largest intersection over union of two boxes of a class.
-        slots: the number of detections that are compared, best first.
+        most_detections: how many detections are compared at most, best first.
     """
 
     network: "LoadedModel"
     score: float
     overlap: float
-    slots: int
+    most_detections: int
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,13 @@ class _Input:
         quantises = [op for op in graph.operators if operator_of(self._flat, op) == "QUANTIZE"]
         quantised = [int(op.outputs[0]) for op in quantises if op.inputs[0] == old]
         # A tensor has one range, so that all of these have one scale.
-        scale = scale_of(graph.tensors[quantised[0]]) if quantised else scale_of_pixels(model)
+        scale = scale_of(graph.tensors[quantised[0]]) if quantised else None
         if model.type_in_file == "int8":
             if not quantises:
                 raise ValueError("the file quantises no activation")
-            taken = self._take(scale)
+            taken = self._take(scale or scale_of_pixels(model))
             self._replace_quantised(old, quantised, taken, last=self._last)
-        elif model.type_in_file == "uint8" and quantised:
+        elif model.type_in_file == "uint8" and scale:
             taken = self._take(_PIXELS)
             self._replace_quantised(old, quantised, self._normalise_whole_numbers(taken, scale), last=True)
         else:

@@ -124,15 +124,14 @@ def read_boxes(model: LoadedModel, opened: Detector, results: Mapping[str, Any])
     classes = len(model.class_names)
     if opened.labels[:classes] != model.class_names:
         raise ValueError(f"the file names the classes {', '.join(opened.labels[:classes])}")
-    slots = min(model.suppression.slots, opened.boxes)
-    confidence, coordinates = results[CONFIDENCE][:slots], results[COORDINATES][:slots]
+    most = min(model.suppression.most_detections, opened.boxes)
+    confidence, coordinates = results[CONFIDENCE][:most], results[COORDINATES][:most]
     count = len(confidence)
-    scores, labels = np.zeros((1, slots), np.float32), np.zeros((1, slots), np.float32)
-    boxes = np.zeros((1, slots, 4), np.float32)
-    if count:
-        scores[0, :count], labels[0, :count] = confidence.max(axis=1), confidence.argmax(axis=1)
-        centres, halves = coordinates[:, :2], coordinates[:, 2:] / 2
-        boxes[0, :count] = np.concatenate([centres - halves, centres + halves], axis=1)
+    scores, labels = np.zeros((1, most), np.float32), np.zeros((1, most), np.float32)
+    boxes = np.zeros((1, most, 4), np.float32)
+    scores[0, :count], labels[0, :count] = confidence.max(axis=1), confidence.argmax(axis=1)
+    centres, halves = coordinates[:, :2], coordinates[:, 2:] / 2
+    boxes[0, :count] = np.concatenate([centres - halves, centres + halves], axis=1)
     if labels.max() >= classes:
         raise ValueError(f"the file finds the class {int(labels.max())} of {classes}")
     found = {"boxes": boxes, "scores": scores, "labels": labels, "count": np.array([count], np.float32)}

@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Suppression:
+class NonMaximumSuppression:
     """The second model of the pipeline.
 
     Attributes:
@@ -45,7 +45,7 @@ class Suppression:
 class Detector:
     """An ML program whose boxes are suppressed."""
 
-    def __init__(self, program: MLProgram, suppression: Suppression, specification_version: int) -> None:
+    def __init__(self, program: MLProgram, suppression: NonMaximumSuppression, specification_version: int) -> None:
         """Join the two models of a pipeline.
 
         Raises:
@@ -142,7 +142,7 @@ def _overlaps(box: Numbers, others: Numbers) -> Numbers:
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
-def read_suppression(model: Any) -> Suppression:
+def read_suppression(model: Any) -> NonMaximumSuppression:
     """Read the second model of a pipeline, a ``Model_pb2.Model``.
 
     Raises:
@@ -158,7 +158,7 @@ def read_suppression(model: Any) -> Suppression:
         ranges = kind.shapeRange.sizeRanges
         if len(kind.shape) or not ranges or (ranges[0].lowerBound, ranges[0].upperBound) != (0, -1):
             raise ProgramError(f"the suppression of boxes limits the rows of its output {output.name!r}")
-    return Suppression(
+    return NonMaximumSuppression(
         (own.confidenceInputFeatureName, own.confidenceOutputFeatureName),
         (own.coordinatesInputFeatureName, own.coordinatesOutputFeatureName),
         (own.iouThresholdInputFeatureName, own.iouThreshold),
