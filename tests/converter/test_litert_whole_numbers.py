@@ -60,7 +60,7 @@ class FloatFirst(torch.nn.Module):
 
 
 def quantise(module: torch.nn.Module, folder: Path, body: tuple[str, ...] = ()) -> Convert:
-    """Calibrate a network once; what is returned gives its file the options that are asked for."""
+    """Calibrate a network once, and return a function that applies options to its file."""
     model = build(Options(), module=module.eval().requires_grad_(False), low_precision_modules=body)
     litert.convert(model, Recipe.FP32, base := folder / "base.tflite")
     samples, plain = prepared_images(), folder / "plain.tflite"

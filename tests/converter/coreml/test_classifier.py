@@ -1,4 +1,4 @@
-"""Classifiers: what the op `classify` gives, and damaged ones."""
+"""Classifiers: the results of the op `classify`, and damaged packages."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -142,7 +142,7 @@ def _content(kind: Any, properties: _Table) -> _Table:
 
 
 def _write(builder: Any, value: Any) -> Any:
-    """Write a value that is no number, and what it refers to before it; return its offset."""
+    """Write a text, vector, list or table after everything that it refers to, and return its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):

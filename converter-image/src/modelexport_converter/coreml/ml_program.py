@@ -16,7 +16,7 @@ from modelexport_converter.coreml.reader import MilFunction, Operand, Operation,
 from modelexport_converter.coreml.tensors import Array, TensorType, conform, hold, release
 
 Answer = Array | str | Mapping[str, float]
-"""What a model gives: a tensor or, of a classifier, the best class and the probability of each."""
+"""An output of a model: a tensor or, for a classifier, the name of the best class or the probability of each class."""
 _KINDS = {"float16": "f", "float32": "f", "bool": "b"}
 
 

@@ -14,7 +14,7 @@ from modelexport_converter.coreml.ml_program import MLProgram
 from modelexport_converter.coreml.reader import read_function
 
 Model = MLProgram | Classifier | Detector
-"""What a package holds."""
+"""The kinds of models that a package can contain."""
 
 
 def load_program(mlpackage: Path) -> MLProgram:

@@ -1,4 +1,4 @@
-"""Reads what the page shows of the report of a target; reports are untrusted."""
+"""Reads the parts of a report that the page shows. Reports are untrusted."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Target:
-    """One target and what the page shows of its report; a target without a report has its state only.
+    """One target with the parts of its report that the page shows; without a report it has its state alone.
 
     ``latency`` is the median of seconds per image in the runtime of the file. ``classes`` has the accuracy of the
     original and of the file by class.
@@ -61,7 +61,7 @@ class Target:
 
 
 def read_target(published: Published, report: Mapping[str, Any]) -> Target:
-    """Read what the page shows of a report; parts that earlier versions did not write are left out.
+    """Read the parts of a report that the page shows, except those that earlier versions did not write.
 
     Raises:
         ValueError: a part is not of its type or exceeds its limit.
