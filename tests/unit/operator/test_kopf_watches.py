@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import kopf
 import pytest
 
 from benchmarks.operator.fake_api import FakeApi, serve
 from modelexport_operator.kube.client import Cluster
 from modelexport_operator.kube.resources import CLASSES, EXPORTS
 from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime import kopf_watches
 from modelexport_operator.runtime.controller import Controller
 from modelexport_operator.runtime.kopf_watches import build_registry, watch_forever
 from testplane.control_plane import write_kubeconfig
 from testplane.objects import Body, make_class, make_export
+from unit.operator import fake_kopf
 
 
 @pytest.fixture
@@ -86,3 +89,18 @@ async def test_nameless_object_of_kopf_is_left_out(kubeconfig: Path, caplog: pyt
         api.put("modelexports", make_export())
         await until(controller.cache[EXPORTS].values)
     assert "a defect" not in caplog.text
+
+
+async def test_restarts_kopf_after_a_lost_cancellation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kopf_watches, "KOPF", Path(fake_kopf.__file__))
+    monkeypatch.setattr(kopf_watches, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(kopf_watches, "CANCEL_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(kopf, "spawn_tasks", fake_kopf.spawn_tasks)
+    stop = asyncio.Event()
+    watch = asyncio.create_task(watch_forever(kopf.OperatorRegistry(), (), stop))
+    await until(lambda: caplog.text.count("half a line") > 1)
+    stop.set()
+    await asyncio.wait_for(watch, 10)
+    assert [task for task in asyncio.all_tasks() if "lose_cancellation" in repr(task)] == []

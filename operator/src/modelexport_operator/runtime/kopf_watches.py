@@ -10,7 +10,7 @@ not JSON. Here they end only its watches, and kopf is started again.
 import asyncio
 import logging
 import signal
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 KOPF = Path(kopf.__file__).parent
 PAUSE_SECONDS = 1.0
 """Pause before kopf is started again after it lost its watches."""
+CANCEL_AGAIN_SECONDS = 1.0
+"""Time for the tasks of kopf to end before those that remain are cancelled again."""
 OBJECTS_AT_ONCE = 10
 """Objects per page when kopf lists: it reads them unpruned, and each may have 1.5 MiB (etcd's limit), several times
 that as Python objects."""
@@ -54,33 +56,45 @@ async def watch_forever(registry: kopf.OperatorRegistry, namespaces: Collection[
 async def _run_kopf(registry: kopf.OperatorRegistry, namespaces: Collection[str], stop: asyncio.Event) -> None:
     # Without an identity kopf looks up the name of the user, and the user of a container may have none.
     identity: Any = names.MANAGED_BY
-    tasks = await kopf.spawn_tasks(
-        registry=registry,
-        settings=build_settings(),
-        identity=identity,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        stop_flag=stop,
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Replaces kopf's own handlers: a signal is not lost while kopf restarts.
-        loop.add_signal_handler(number, stop.set)
-    await kopf.run_tasks(tasks, ignored=_ForeignTasks())
+    try:
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=build_settings(),
+            identity=identity,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=stop,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Replaces kopf's own handlers: a signal is not lost while kopf restarts.
+            loop.add_signal_handler(number, stop.set)
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end_kopf()
+    for task in ended:
+        if not task.cancelled():
+            task.result()
 
 
-class _ForeignTasks(Collection[Any]):
-    """All tasks that kopf has not created: on exit it cancels every task that is not in its ``ignored`` argument."""
+async def _end_kopf() -> None:
+    """Cancel the tasks of kopf until all have ended.
 
-    def __contains__(self, task: object) -> bool:
-        code = getattr(task.get_coro(), "cr_code", None) if isinstance(task, asyncio.Task) else None
-        return code is None or not Path(code.co_filename).is_relative_to(KOPF)
+    ``kopf.run_tasks`` cancels them once and waits for ever for one that lost its cancellation: a watch that ends with
+    an error at that moment does. It also cancels all other tasks of the process.
+    """
+    while tasks := [task for task in asyncio.all_tasks() if _is_of_kopf(task)]:
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # The first error is reported; asyncio would log all others as never retrieved.
 
-    def __iter__(self) -> Iterator[Any]:
-        return (task for task in asyncio.all_tasks() if task in self)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def _is_of_kopf(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).is_relative_to(KOPF)
 
 
 def build_registry(controller: Controller, resources: Iterable[Resource] = CUSTOM) -> kopf.OperatorRegistry:
