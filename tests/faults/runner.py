@@ -77,8 +77,8 @@ def run_fault(fault: Fault, stage: Stage) -> tuple[Row, list[str]]:
 
 
 def _sum_up(fault: Fault, world: World, verdict: Verdict, ready: float) -> tuple[Row, list[str]]:
-    codes = [code for kept in world.operators for code in kept.exits if code not in fault.exits]
-    ended = [*world.complaints, *(f"the operator ended with exit code {code}" for code in codes)]
+    exits = [end for kept in world.operators for end in kept.exits if end[0] not in fault.exits]
+    ended = [*world.complaints, *(f"the operator ended with exit code {code}; its log:\n{log}" for code, log in exits)]
     row = Row(
         fault.name,
         world.injected + world.injector.injected,

@@ -53,6 +53,7 @@ class Size:
     times: int
 
 
+LOG_LINES = 20
 LEASE = {
     "MODELEXPORT_LEASE_SECONDS": "10",
     "MODELEXPORT_LEASE_RENEW_SECONDS": "8",
@@ -88,14 +89,14 @@ class Kept:
     """An operator that is restarted when it has ended or its liveness probe fails, as by a kubelet.
 
     Attributes:
-        exits: the exit codes with which it ended by itself.
+        exits: the exit codes with which it ended by itself, each with the last lines of its log.
         lives: the number of its starts.
         is_watched: whether it is restarted.
     """
 
     def __init__(self, operator: Operator, probe_seconds: float) -> None:
         self.operator = operator
-        self.exits: list[int] = []
+        self.exits: list[tuple[int, str]] = []
         self.lives = 1
         self.is_watched = True
         self._failures = 0
@@ -118,7 +119,7 @@ class Kept:
         process = self.operator.process
         if process is not None and (code := process.poll()) is not None:
             if code not in (-signal.SIGKILL, 0):
-                self.exits.append(code)
+                self.exits.append((code, "\n".join(self.operator.log.read_text().splitlines()[-LOG_LINES:])))
             self.lives += 1
             self._failures = 0
             self.operator.start()
