@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from modelexport.matrix.options import TARGETS_LIMIT
 from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.client import (
     MOST_CREATIONS,
@@ -642,8 +643,14 @@ async def test_page_of_large_objects_is_read_in_smaller_pages() -> None:
 async def test_foreign_jobs_are_skipped_and_list_is_limited() -> None:
     owner = {"uid": "uid-2", "controller": True}
     foreign = {**JOB, "metadata": {**JOB["metadata"], "ownerReferences": [owner]}}
-    async with serve(always(200, {"items": [foreign] * 50 + [JOB] * 50})) as cluster:
+    async with serve(always(200, {"items": [foreign] * 50 + [JOB] * 150})) as cluster:
         assert await cluster.read_jobs("team", "uid-1") == [JOB] * MOST_JOBS
+
+
+async def test_reads_jobs_of_all_targets_and_repeats() -> None:
+    jobs = [JOB] * (2 * TARGETS_LIMIT)
+    async with serve(always(200, {"items": jobs})) as cluster:
+        assert await cluster.read_jobs("team", "uid-1") == jobs
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, RejectedError), (503, UnavailableError)])

@@ -26,6 +26,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 
 from modelexport import names
+from modelexport.matrix.options import TARGETS_LIMIT
 from modelexport.text import clean
 from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.clock import ServerClock
@@ -65,8 +66,9 @@ PAGE, WHOLE_PAGE = 200, 50
 the largest pages that were read at once stays with the process."""
 PAGE_BYTES = 8 << 20
 """Bytes of a page. Users control labels and annotations, up to 1.5 MiB per object (etcd's limit)."""
-MOST_JOBS = 30
-"""Jobs labelled with one export, of which nine can be its own: each is kept unpruned for a moment."""
+MOST_JOBS = 3 * TARGETS_LIMIT
+"""Jobs labelled with one export, each kept unpruned for a moment: one for each target, one for each that is repeated,
+and those of others."""
 API_MESSAGE_LIMIT = 4096
 """Characters of an API server's message; users control parts of it, such as names of a webhook's objects."""
 EXCERPT_LIMIT = 300
