@@ -10,6 +10,7 @@ CELLS = DOCS / "benchmarks/cells.json"
 OPERATOR = DOCS / "benchmarks/operator.json"
 SCALE = DOCS / "benchmarks/scale.json"
 WATCHES = DOCS / "benchmarks/watches.json"
+WRONG_FILES = DOCS / "benchmarks/wrong_files.json"
 SCALE_PLOT = DOCS / "benchmarks/scale.svg"
 
 

@@ -1,6 +1,6 @@
 """Measures the cost of conversions and of the operator, and writes docs/benchmarks.md.
 
-    PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run [cells|operator|scale|kopf|page|all]
+    PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run [cells|operator|scale|kopf|wrong|page|all]
 
 Parts that are not measured again keep their last results; ``page`` only writes the page.
 """
@@ -16,7 +16,7 @@ from benchmarks.pages.page import write_page
 from benchmarks.results import OPERATOR, SCALE, WATCHES, write_results
 from benchmarks.watches.cost import JOBS, measure_watches
 
-ALL = ("cells", "operator", "scale", "kopf")
+ALL = ("cells", "operator", "scale", "kopf", "wrong")
 
 
 def main() -> None:
@@ -39,6 +39,10 @@ def main() -> None:
         from benchmarks.conversions.cells import measure_cells
 
         measure_cells(options.only)
+    if options.what in ("wrong", "all"):
+        from benchmarks.conversions.wrong_files import measure_wrong_files
+
+        measure_wrong_files()
     write_page()
 
 

@@ -1,0 +1,144 @@
+"""Measures what verification finds in files that are known to be wrong, for every trained model.
+
+The model itself plays a wrong file, with one defect and in eager FP32. So the numbers say what the defect costs, with
+nothing of a format or of quantisation in them.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measuring.machine import describe_machine
+from benchmarks.results import WRONG_FILES, write_results
+from modelexport_converter.backends import Array, Run
+from modelexport_converter.model import LoadedModel
+from modelexport_converter.verification.agreement import compare
+from trained.cells import TRAINED, eval_inputs, load_model
+from trained.model import Outputs, run_eagerly
+
+IMAGES = 64
+"""As many as verification uses at most."""
+SHIFT = 4
+"""Pixels; the images have 128 to 160."""
+NOISE = 0.2
+"""The deviation of the noise in units of that of the weights."""
+BITS = 4
+
+Defect = Callable[[LoadedModel], Run]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What verification found in one wrong file.
+
+    ``agreement`` is that of the worst output; ``fidelity`` is ``None`` if the model gives too few answers for a
+    threshold.
+    """
+
+    agreement: float
+    fidelity: float | None
+
+
+def with_images(change: Callable[[Array], Array]) -> Defect:
+    """Return a defect of the preprocessing."""
+    return lambda model: lambda image: run_eagerly(model, np.ascontiguousarray(change(image)))
+
+
+def with_module(change: Callable[[torch.nn.Module], None]) -> Defect:
+    """Return a defect of the network."""
+
+    def build(model: LoadedModel) -> Run:
+        module = copy.deepcopy(model.module)
+        with torch.no_grad():
+            change(module)
+        return partial(run_eagerly, replace(model, module=module))
+
+    return build
+
+
+def lag(model: LoadedModel) -> Run:
+    """Return a file that answers with the outputs of the image before."""
+    kept: list[Outputs] = []
+
+    def run(image: Array) -> Outputs:
+        kept.append(run_eagerly(model, image))
+        return kept[max(0, len(kept) - 2)]
+
+    return run
+
+
+def reverse_channels(module: torch.nn.Module) -> None:
+    """Reverse the output channels of the convolution in the middle."""
+    weight = _middle(module, torch.nn.Conv2d).weight
+    weight.copy_(weight.flip(0))
+
+
+def add_noise(module: torch.nn.Module) -> None:
+    """Add noise to the weights of the convolution in the middle."""
+    weight = _middle(module, torch.nn.Conv2d).weight
+    weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std() * NOISE)
+
+
+def drop_activation(module: torch.nn.Module) -> None:
+    """Replace the activation in the middle by the identity."""
+    activations = [
+        (parent, name)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child).__module__ == torch.nn.SiLU.__module__ and not isinstance(child, torch.nn.Softmax)
+    ]
+    parent, name = activations[len(activations) // 2]
+    setattr(parent, name, torch.nn.Identity())
+
+
+def round_weights(module: torch.nn.Module) -> None:
+    """Round all weights of convolutions to few bits, with one scale for each convolution."""
+    most = 2 ** (BITS - 1) - 1
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            scale = layer.weight.abs().max() / most
+            layer.weight.copy_((layer.weight / scale).round() * scale)
+
+
+def _middle(module: torch.nn.Module, kind: type[torch.nn.Conv2d]) -> torch.nn.Conv2d:
+    layers = [layer for layer in module.modules() if isinstance(layer, kind) and layer.out_channels > 1]
+    return layers[len(layers) // 2]
+
+
+DEFECTS: Mapping[str, Defect] = {
+    "red and blue exchanged": with_images(lambda image: image[:, ::-1]),
+    "pixels times 1.25": with_images(lambda image: image * np.float32(1.25)),
+    f"images shifted by {SHIFT} pixels": with_images(lambda image: np.roll(image, SHIFT, axis=-1)),
+    "answers of the image before": lag,
+    "channels of a convolution reversed": with_module(reverse_channels),
+    f"{NOISE:.0%} of noise in a convolution": with_module(add_noise),
+    "an activation missing": with_module(drop_activation),
+    f"weights of {BITS} bits": with_module(round_weights),
+}
+
+
+def measure(architecture: str, defect: Defect) -> Finding:
+    """Compare a file with a defect with its model as a converter does, on the evaluation images of the trained model.
+
+    Raises:
+        Failure: the outputs are not finite.
+    """
+    model = load_model(architecture)
+    found = compare(model, defect(model), eval_inputs(architecture)[:IMAGES], least_fidelity=1.0)
+    fidelity = found.fidelity if found.fidelity and found.fidelity.threshold else None
+    return Finding(found.value, float(fidelity.value) if fidelity else None)
+
+
+def measure_wrong_files() -> None:
+    """Measure all defects of all architectures, and store the findings after each architecture."""
+    torch.set_num_threads(1)
+    findings: dict[str, Any] = {}
+    for architecture in TRAINED:
+        findings[architecture] = {name: asdict(measure(architecture, defect)) for name, defect in DEFECTS.items()}
+        print(architecture, findings[architecture], flush=True)
+        write_results(WRONG_FILES, {"machine": describe_machine(), "images": IMAGES, "findings": findings})
