@@ -40,11 +40,17 @@ _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
 
 
-def plan_ranges(model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes]) -> Budget:
-    """Choose the range of each tensor of a file: that of the least noise where it is known.
+def plan_ranges(
+    model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes], bits: int = 8
+) -> Budget:
+    """Choose the range of each tensor of a file: in 8 bits that of the least noise, where it is known.
 
-    Takes the arguments of ``measure_weights``.
+    In 16 bits a range covers all values. It has 256 times the steps, so that none has to be cut off for the others.
+
+    Takes the arguments of ``measure_weights``, and the bits of activations.
     """
+    if bits > 8:
+        return Budget({name: activation_range(found, False) for name, found in extremes.items()}, {})
     best = {name: weights.best_range() for name, weights in measure_weights(model, samples, extremes).items()}
     ranges = {
         name: best[name][:2] if name in best else activation_range(found, model.int8_sensitive)

@@ -85,6 +85,7 @@ def render_matrix() -> str:
     parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, table(titles, levels)]
     titles = ("target", "recipe", "with calibration images", "suits", "converts on")
     parts += ["## Precisions", _RECIPES_INTRODUCTION, table(titles, recipes)]
+    parts += ["These cells cannot be, and the API server refuses them:", "\n".join(_impossible())]
     parts += ["## Measured", EXPLANATION, _run()]
     for row in ARCHITECTURES.values():
         lines = [texts(lookup(row.name, target)) for target in TARGETS]
@@ -99,7 +100,16 @@ _OVERVIEW_INTRODUCTION = (
     "published if its agreement with the original FP32 model and, on the images of spec.calibration, the fidelity of "
     "its answers reach the thresholds, which are listed below ([Verification](verification.md))."
 )
-_RECIPES_INTRODUCTION = "INT8 is calibrated if the export has calibration images, else it is data-free."
+_RECIPES_INTRODUCTION = (
+    "INT8 is calibrated if the export has calibration images, else it is data-free. W8A16 has the weights of INT8 and "
+    "activations as 16-bit integers; it needs calibration images, and is the next step where INT8 loses too much."
+)
+
+
+def _impossible() -> Iterator[str]:
+    for backend in BACKENDS.values():
+        for precision, reason in backend.refused.items():
+            yield f"- {backend.format} {precision}: {reason}."
 
 
 def _run() -> str:
