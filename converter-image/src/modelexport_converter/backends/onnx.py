@@ -270,6 +270,8 @@ def _quantise_static(
         per_channel=True,
         activation_type=_ACTIVATIONS[recipe],
         weight_type=quantization.QuantType.QInt8,
+        # A range with headroom cuts less than a Relu or a Clip does.
+        extra_options={"QDQKeepRemovableActivations": recipe.activation_bits > 8},
     )
     ranges.unlink()
     return float_layers
@@ -278,7 +280,7 @@ def _quantise_static(
 def _raise_opset(path: Path) -> None:
     """Raise the version of a file's operators to the first that quantises to 16 bits."""
     content = onnx.load(path)
-    if content.opset_import[0].version < OPSET_OF_16_BITS:
+    if next(entry.version for entry in content.opset_import if not entry.domain) < OPSET_OF_16_BITS:
         onnx.save(version_converter.convert_version(content, OPSET_OF_16_BITS), path)
 
 

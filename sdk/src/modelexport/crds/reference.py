@@ -26,6 +26,7 @@ from modelexport.matrix.support import (
     SupportLevel,
     Task,
     lookup,
+    requires_images,
 )
 from modelexport.planning.estimates import (
     EXPLANATION,
@@ -80,12 +81,15 @@ def render_matrix() -> str:
         backend, precision = BACKENDS[target.format], target.precision
         plain, calibrated = (backend.recipe(precision, calibrated=known) for known in (False, True))
         hardware, cpus = backend.recommended_hardware[precision], ", ".join(backend.cpu_architectures)
-        recipes.append((str(target), f"`{plain}`", f"`{calibrated}`", hardware, cpus))
+        without = "-" if requires_images(target) else f"`{plain}`"
+        recipes.append((str(target), without, f"`{calibrated}`", hardware, cpus))
+    for backend in BACKENDS.values():
+        for precision, reason in backend.refused.items():
+            recipes.append((f"{backend.format}/{precision}", "-", "-", f"is not possible: {reason}", "-"))
     titles = ("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS))
     parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, table(titles, levels)]
     titles = ("target", "recipe", "with calibration images", "suits", "converts on")
     parts += ["## Precisions", _RECIPES_INTRODUCTION, table(titles, recipes)]
-    parts += ["These cells cannot be, and the API server refuses them:", "\n".join(_impossible())]
     parts += ["## Measured", EXPLANATION, _run()]
     for row in ARCHITECTURES.values():
         lines = [texts(lookup(row.name, target)) for target in TARGETS]
@@ -104,12 +108,6 @@ _RECIPES_INTRODUCTION = (
     "INT8 is calibrated if the export has calibration images, else it is data-free. W8A16 has the weights of INT8 and "
     "activations as 16-bit integers; it needs calibration images, and is the next step where INT8 loses too much."
 )
-
-
-def _impossible() -> Iterator[str]:
-    for backend in BACKENDS.values():
-        for precision, reason in backend.refused.items():
-            yield f"- {backend.format} {precision}: {reason}."
 
 
 def _run() -> str:
