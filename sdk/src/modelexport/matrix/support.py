@@ -385,7 +385,9 @@ _W8A16 = frozenset(target for target in TARGETS if target.precision is Precision
 # .979 in INT8, segmentation by .91. Files known to be wrong reach less: half a cell's shift of the boxes .84, one
 # convolution with a tenth of noise .83, class order and missing division by 255 below 0. A model that is run at a
 # size it was not trained for loses more in INT8 (.75 to .88 at four times the size), and rejecting its file is
-# correct.
+# correct. In W8A16, which loses what 8-bit weights lose, correct files reach .976 (keypoints in LiteRT, calibrated on
+# 16 images). Files known to be wrong: ranges too narrow by a third .75, red and blue exchanged .937. One SiLU of many
+# left out (.988) and one range too narrow by half (.990) are not detected.
 _YOLOV8_THRESHOLDS: Mapping[Precision, Threshold] = {
     Precision.FP32: Threshold("agreement", 0.9999),
     Precision.FP16: Threshold("agreement", 0.99),
@@ -393,7 +395,12 @@ _YOLOV8_THRESHOLDS: Mapping[Precision, Threshold] = {
     Precision.W8A16: Threshold("agreement", 0.95),
 }
 # Prototypes lose most, because no nonlinearity after them hides errors; the masks lose .004 mAP50-95 at .91.
-_YOLOV8_SEG_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.8)}
+# In W8A16 correct files reach .94, one SiLU left out .88, red and blue exchanged .84, ranges too narrow by a third .27.
+_YOLOV8_SEG_THRESHOLDS = {
+    **_YOLOV8_THRESHOLDS,
+    Precision.INT8: Threshold("agreement", 0.8),
+    Precision.W8A16: Threshold("agreement", 0.9),
+}
 
 
 # Measured on 64 images, with about 170 detections: correct files of YOLOv8, YOLOX, YOLOv4 and YOLOv8-SEG reach 1 in
@@ -435,12 +442,13 @@ def _yolov8(
 
 # Measured on the trained SSDlite: correct files agree by .9999998 in FP32, by .9996 in FP16 and by .985 in INT8. Files
 # known to be wrong reach less: pixels scaled by 1.25 .981, boxes shifted by two pixels of 160 .82, the best detection
-# lost .76, two classes exchanged .37.
+# lost .76, two classes exchanged .37. In W8A16 correct files of SSDlite reach .997; red and blue exchanged reach .951,
+# ranges too narrow by a third .944, one activation left out .91.
 _DETECTOR_THRESHOLDS: Mapping[Precision, Threshold] = {
     Precision.FP32: Threshold("agreement", 0.9999),
     Precision.FP16: Threshold("agreement", 0.995),
     Precision.INT8: Threshold("agreement", 0.9),
-    Precision.W8A16: Threshold("agreement", 0.95),
+    Precision.W8A16: Threshold("agreement", 0.955),
 }
 
 
@@ -471,19 +479,21 @@ def _torchvision_detector(
 
 # Correct files of the trained YOLOX agree by .998 in FP16 and by .94 in INT8; with half a cell's shift they reach .839,
 # with red and blue exchanged .829, with a fifth of noise in one convolution .816, with classes in another order or
-# pixels not divided by 255 less than 0. Pixels scaled by .9 (.949) are detected in FP16 only.
+# pixels not divided by 255 less than 0. Pixels scaled by .9 (.949) are detected in FP16 only. In W8A16 correct files
+# reach .984; pixels scaled by .9 reach .942, one SiLU left out .937, ranges too narrow by a third .45.
 _YOLOX_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement", 0.87)}
 
 _RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
 _PYRAMIDS = ("resnet18", "resnet34", *_RESNETS, "resnet152")
 _MASKS_EXTENDED = _COREML | _W8A16 | {Target(Format.LITERT, Precision.INT8), Target(Format.ONNX, Precision.FP16)}
 # Correct files of the trained U-Net agree by at least .999999 in FP32, .9998 in FP16 and .992 in INT8; the minima are
-# those of YOLOv8, below which a file is known to be wrong there.
+# those of YOLOv8, below which a file is known to be wrong there. In W8A16 correct files of U-Net, FCN and DeepLabV3
+# reach .995; ranges too narrow by a third reach .954, red and blue exchanged .93, one ReLU left out .85 (FCN).
 _SEMANTIC_THRESHOLDS: Mapping[Precision, Threshold] = {
     Precision.FP32: Threshold("agreement", 0.9999),
     Precision.FP16: Threshold("agreement", 0.99),
     Precision.INT8: Threshold("agreement", 0.85),
-    Precision.W8A16: Threshold("agreement", 0.95),
+    Precision.W8A16: Threshold("agreement", 0.97),
 }
 
 
@@ -519,7 +529,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _torchvision_detector("RetinaResNet", _PYRAMIDS),
         _torchvision_detector("MobileNet", (), 320, takes=_NORMALISES),
         # Correct files of the trained YOLOv4 agree by .998 in FP16 and .89 in INT8; with half a cell's shift they reach
-        # .806, with classes in another order less than 0.
+        # .806, with classes in another order less than 0. In W8A16 correct files reach .989; two output channels of one
+        # convolution exchanged reach .950, ranges too narrow by a third .818, one activation left out .716.
         Architecture(
             name="YOLOv4",
             task=Task.DETECTION,
