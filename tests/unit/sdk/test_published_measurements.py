@@ -20,7 +20,7 @@ def is_measured(cell: Cell) -> bool:
     return ADDED.isdisjoint({cell.target.format, cell.target.precision, cell.architecture.name})
 
 
-@pytest.mark.parametrize("cell", list(filter(is_measured, cells())), ids=str)
+@pytest.mark.parametrize("cell", [cell for cell in cells() if is_measured(cell)], ids=str)
 def test_every_cell_was_measured_on_both_models_without_failure(cell: Cell) -> None:
     numbers = cell.numbers
     assert numbers.failures == ()
