@@ -79,8 +79,9 @@ class TinyBackend:
     def inspect(self, path: Path) -> FileContents:
         count = _weights(tiny_model()).size
         kind = {4: "float32", 2: "float16", 1: "int8"}[path.stat().st_size // count]
-        operators = {"Conv": 1, "QuantizeLinear": 1}
-        return FileContents({kind: count}, operators, {"image": (1, 3, *SIZE)}, {"scores": (1, 4)})
+        operators, activations = {"Conv": 1, "QuantizeLinear": 1}, {"uint8": 1}
+        shapes = {"image": (1, 3, *SIZE)}, {"scores": (1, 4)}
+        return FileContents({kind: count}, operators, *shapes, activation_types=activations)
 
     def open_file(self, model: LoadedModel, path: Path) -> Run:
         def run(image: Array) -> tuple[Array, ...]:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,17 @@ from benchmarks.conversions.images import write_mosaics
 from benchmarks.measuring.machine import describe_load, describe_machine
 from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 from benchmarks.results import CELLS, read_results, write_results
-from modelexport.matrix.support import ARCHITECTURES, TARGETS, Cell, Format, Precision, Target, Task, cells
+from modelexport.matrix.support import (
+    ARCHITECTURES,
+    TARGETS,
+    Cell,
+    Format,
+    Precision,
+    Target,
+    Task,
+    cells,
+    requires_images,
+)
 
 MODELS = Path(__file__).parents[2] / "testdata/models"
 WEIGHTS = {
@@ -64,7 +75,7 @@ def measure_cells(only: str) -> None:
     with _prepared() as workspace:
         for cell in cells():
             name = str(cell)
-            if only in name and cell.architecture.name in WEIGHTS:
+            if only in name and cell.architecture.name in WEIGHTS and cell.target.precision in ULTRALYTICS_PRECISIONS:
                 known[name] = _measure(workspace, cell)
                 print(name, json.dumps(known[name]), flush=True)
                 write_results(CELLS, {**results, "machine": describe_machine(), "cells": known})
@@ -104,7 +115,7 @@ def _read_report(workspace: CellsWorkspace, record: Mapping[str, Any]) -> dict[s
 
 def _measure_whole(workspace: CellsWorkspace) -> dict[str, Any]:
     """Run the nine targets of one architecture together, as many at a time as the command chooses."""
-    load, process = describe_load(), _run(workspace, _export(WHOLE, TARGETS), jobs=None)
+    load, process = describe_load(), _run(workspace, _export(WHOLE, filterfalse(requires_images, TARGETS)), jobs=None)
     records = json.loads(process.output)
     shutil.rmtree(workspace.store / "exports", ignore_errors=True)
     return {

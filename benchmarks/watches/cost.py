@@ -23,12 +23,13 @@ from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
 from benchmarks.operator.fake_api import Body, FakeApi, pod_of, serve
 from benchmarks.pages.watches import WAYS
 from modelexport import names
-from modelexport.matrix.support import TARGETS
+from modelexport.matrix.support import TARGETS, requires_images
 from modelexport_operator.jobs.conversion_job import output_of
 from testplane.control_plane import write_kubeconfig
 from testplane.objects import build_all, complete, ended, make_class, make_export, publish_into, result_text
 
 JOBS = (1000, 9000)
+WITHOUT_IMAGES = tuple(str(target) for target in TARGETS if not requires_images(target))
 KINDS = ("jobs", "pods")
 LIVING = 500
 """Jobs that run at once. All take the same step; the next step starts when the process has handled the last one."""
@@ -216,7 +217,7 @@ def _differences(api: FakeApi, known: Mapping[str, Mapping[str, str]]) -> set[tu
 def _make_jobs() -> Iterator[Body]:
     """Yield the Jobs of one export after another, as the API server stores them."""
     for number in itertools.count():
-        export = make_export(*map(str, TARGETS), name=f"export-{number}", uid=f"uid-of-{number}")
+        export = make_export(*WITHOUT_IMAGES, name=f"export-{number}", uid=f"uid-of-{number}")
         for job in build_all(export, make_class()).values():
             uid = f"uid-of-{job['metadata']['name']}"
             yield {**job, "metadata": {**job["metadata"], "uid": uid}, "status": {}}

@@ -17,7 +17,7 @@ from modelexport_converter.verification.inspection import check_facts
 from trained.cells import TRAINED, eval_inputs, load_model, measure, open_cell, produce, recall, reference
 from trained.model import Outputs
 
-MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02}
+MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02, Precision.W8A16: 0.01}
 
 
 def pairs(all_cells: bool) -> Iterator[tuple[str, Format]]:
@@ -33,6 +33,8 @@ def cells(all_cells: bool) -> Iterator[Any]:
         backend, mark = BACKENDS[fmt], pytest.mark.xdist_group(f"{architecture}-{fmt}")
         rows = [(Precision.FP32, Recipe.FP32), (Precision.FP16, Recipe.FP16)]
         rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
+        if Precision.W8A16 not in backend.refused:
+            rows.insert(-1, (Precision.W8A16, Recipe.STATIC_WI8_AI16))
         for precision, recipe in rows if all_cells or architecture != "YOLO11" else rows[-1:]:
             yield pytest.param(architecture, fmt, precision, recipe, marks=mark, id=f"{architecture}-{fmt}-{recipe}")
 

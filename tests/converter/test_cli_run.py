@@ -62,6 +62,26 @@ def test_trained_detector_is_exported_verified_and_reused(command_line: CommandL
     assert again["artifact"] == found["artifact"]
 
 
+@pytest.mark.parametrize(("fmt", "suffix"), [("LiteRT", "tflite"), ("ONNX", "onnx")])
+def test_trained_detector_is_exported_as_w8a16(command_line: CommandLine, fmt: str, suffix: str) -> None:
+    calibration = {"dataset": {"uri": "s3://datasets/a.zip"}, "samples": 8}
+    body = model_export("shapes", f"{fmt}/W8A16", calibration=calibration, supportLevel="Extended")
+    command_line.write(body)
+    ended = command_line("run", "export.yaml", "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    (found,) = json.loads(ended.stdout)
+    assert (found["state"], found["scheme"]) == ("succeeded", "static_wi8_ai16")
+    assert float(found["verification"]["value"]) >= float(found["verification"]["threshold"])
+    assert found["quantization"] is None
+    assert files_in(command_line.folder / "modelexport-store") == [
+        "report.html",
+        "report.json",
+        f"shapes-w8a16.{suffix}",
+    ]
+    (again,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
+    assert again["state"] == "reused"
+
+
 def test_dark_images_sorting_first_do_not_fill_sample(command_line: CommandLine) -> None:
     archive_nights(command_line.folder / "modelexport-store/datasets/a.zip", days=64)
     command_line.write(model_export("shapes", "ONNX/INT8", calibration={"dataset": {"uri": "s3://datasets/a.zip"}}))

@@ -63,6 +63,7 @@ def cells() -> Iterator[Any]:
     for fmt, backend in BACKENDS.items():
         rows = [(Precision.FP32, Recipe.FP32), (Precision.FP16, Recipe.FP16)]
         rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
+        rows += [(Precision.W8A16, Recipe.STATIC_WI8_AI16)] if Precision.W8A16 not in backend.refused else []
         for precision, recipe in rows:
             mark = pytest.mark.xdist_group(f"Custom-{fmt}")
             yield pytest.param(fmt, precision, recipe, marks=mark, id=f"{fmt}-{recipe}")

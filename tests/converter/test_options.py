@@ -39,6 +39,7 @@ from modelexport_converter.verification.inspection import check_facts
 from trained.cells import eval_inputs, load_model
 
 HEIGHT, WIDTH = 16, 24
+EVERY_RECIPE = [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8, Recipe.STATIC_WI8_AI16]
 PIXELS = Options(layout=Layout.NHWC, input_type=InputType.UINT8)
 FLOAT_PIXELS = Options(preprocessing=PreprocessingPlace.INSIDE)
 BYTES_FIRST = Options(input_type=InputType.UINT8)
@@ -117,6 +118,7 @@ INPUTS = [
         (Recipe.FP16, PIXELS),
         (Recipe.DYNAMIC_WI8_AFP32, PIXELS),
         (Recipe.STATIC_WI8_AI8, PIXELS),
+        (Recipe.STATIC_WI8_AI16, PIXELS),
     )
 ]
 
@@ -164,7 +166,7 @@ def test_file_runs_for_its_user_with_plain_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, model.module(torch.from_numpy(image))[0].numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
 @pytest.mark.parametrize("options", [Options(dynamic_batch=True), Options(batch=2)], ids=str)
 def test_several_images_at_once_get_their_own_answers(recipe: Recipe, options: Options, tmp_path: Path) -> None:
     model, _, facts = check_file(Format.ONNX, recipe, options, tmp_path)
@@ -355,7 +357,7 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Format], Pa
 
 
 @pytest.mark.xdist_group("suppression")
-@pytest.mark.parametrize("recipe", [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8])
+@pytest.mark.parametrize("recipe", EVERY_RECIPE)
 @pytest.mark.parametrize("fmt", [Format.ONNX, Format.LITERT])
 def test_boxes_are_suppressed_in_the_file(
     fmt: Format, recipe: Recipe, detectors: Callable[[Format], Path], tmp_path: Path

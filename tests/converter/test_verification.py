@@ -554,12 +554,15 @@ STORED = {
     Recipe.WEIGHT_ONLY_WI8_AFP16: "int8",
     Recipe.WEIGHT_ONLY_WI8_AFP32: "int8",
     Recipe.STATIC_WI8_AI8: "int8",
+    Recipe.STATIC_WI8_AI16: "int8",
 }
+COMPUTED = {Recipe.STATIC_WI8_AI8: {"uint8": 9}, Recipe.STATIC_WI8_AI16: {"uint16": 9}}
 
 
 @pytest.mark.parametrize("recipe", Recipe)
 def test_file_storing_recipe_precision_is_accepted(recipe: Recipe) -> None:
-    facts = replace(FACTS, weight_types={STORED[recipe]: 990, "float32": 20}, op_types={"QuantizeLinear": 1})
+    facts = replace(FACTS, weight_types={STORED[recipe]: 990, "float32": 20})
+    facts = replace(facts, activation_types=COMPUTED.get(recipe, {}))
     if recipe is Recipe.FP32:
         facts = FACTS
     check_facts(facts, WEIGHTED, recipe)
@@ -567,16 +570,32 @@ def test_file_storing_recipe_precision_is_accepted(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", [recipe for recipe in Recipe if recipe is not Recipe.FP32])
 def test_file_holding_floats_fails_smaller_precision(recipe: Recipe) -> None:
-    facts = replace(FACTS, weight_types={"float32": 200, STORED[recipe]: 800}, op_types={"QUANTIZE": 1})
+    facts = replace(FACTS, weight_types={"float32": 200, STORED[recipe]: 800})
+    facts = replace(facts, activation_types=COMPUTED.get(recipe, {}))
     with pytest.raises(Failure, match="800 of 1000 weights are stored as") as caught:
         check_facts(facts, WEIGHTED, recipe)
     assert caught.value.reason is Reason.INSPECTION_FAILED
 
 
-def test_static_recipe_requires_quantised_activations() -> None:
+@pytest.mark.parametrize("recipe", COMPUTED)
+def test_static_recipe_requires_quantised_activations(recipe: Recipe) -> None:
     facts = replace(FACTS, weight_types={"int8": 1000})
     with pytest.raises(Failure, match="activations are not quantised"):
-        check_facts(facts, WEIGHTED, Recipe.STATIC_WI8_AI8)
+        check_facts(facts, WEIGHTED, recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "found"),
+    [
+        (Recipe.STATIC_WI8_AI16, {"int8": 9}),
+        (Recipe.STATIC_WI8_AI16, {"int16": 9, "int8": 1}),
+        (Recipe.STATIC_WI8_AI8, {"int16": 9}),
+    ],
+)
+def test_activations_of_other_width_are_refused(recipe: Recipe, found: dict[str, int]) -> None:
+    facts = replace(FACTS, weight_types={"int8": 1000}, activation_types=found)
+    with pytest.raises(Failure, match=f"activations are not all stored as .*: {found}"):
+        check_facts(facts, WEIGHTED, recipe)
 
 
 @pytest.mark.parametrize(

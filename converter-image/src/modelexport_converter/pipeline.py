@@ -332,7 +332,7 @@ class _Cell:
     @property
     def recovers(self) -> bool:
         """Whether layers of the file may stay in float."""
-        return self.work.request.recipe.needs_calibration
+        return self.work.request.recipe.takes_float_layers
 
     def recover(self) -> Recovered[Measured]:
         """Return the file, after as many rungs as it takes; a recipe without layers in float has one."""

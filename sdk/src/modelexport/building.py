@@ -11,7 +11,7 @@ from modelexport.api.spec import ModelExport
 from modelexport.crds.strict import read_export
 from modelexport.errors import BadInput
 from modelexport.matrix.options import NO_OPTIONS, OPTIONS, Options
-from modelexport.matrix.support import TARGETS, Target
+from modelexport.matrix.support import TARGETS, Target, requires_images
 from modelexport.planning.plan import check_support
 
 
@@ -32,8 +32,9 @@ def check_export(export: ModelExport) -> ModelExport:
 def read_targets(words: str | Target | Sequence[str | Target]) -> Mapping[Target, Options]:
     """Read targets with their options, in their order.
 
-    A word is ``LiteRT/INT8`` or ``int8/litert``; a format or a precision alone stands for all that have it. A third
-    part is the name of the target, and options follow a colon: ``ONNX/FP32/server:dynamicBatch=true,opset=18``.
+    A word is ``LiteRT/INT8`` or ``int8/litert``; a format or a precision alone stands for all that have it, a format
+    without those that require images, such as W8A16. A third part is the name of the target, and options follow a
+    colon: ``ONNX/FP32/server:dynamicBatch=true,opset=18``.
 
     Raises:
         BadInput: a word names no target, or a target has other options than before.
@@ -54,7 +55,12 @@ def _read_target(word: str) -> dict[Target, Options]:
     known_parts = {part.lower() for target in TARGETS for part in (target.format, target.precision)}
     names = [part for part in parts if part not in known_parts]
     asked = set(parts) - set(names)
-    matching = [target for target in TARGETS if asked <= {target.format.lower(), target.precision.lower()}]
+    matching = [
+        target
+        for target in TARGETS
+        if asked <= {target.format.lower(), target.precision.lower()}
+        and (target.precision.lower() in asked or not requires_images(target))
+    ]
     is_named = len(names) == 1 and len(asked) == 2 and parts[-1] == names[0]
     if not matching or not asked or (names and not is_named):
         known = ", ".join(map(str, TARGETS))

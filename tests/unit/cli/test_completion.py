@@ -28,7 +28,7 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     ("words", "completed"),
     [
         ("modelexport co", "convert completion"),
-        ("modelexport convert --to Lite", "LiteRT/FP32 LiteRT/FP16 LiteRT/INT8"),
+        ("modelexport convert --to Lite", "LiteRT/FP32 LiteRT/FP16 LiteRT/INT8 LiteRT/W8A16"),
         ("modelexport convert best.pt --arch", "--architecture"),
         ("modelexport matrix YOLOv8-", "YOLOv8-SEG YOLOv8-CLS YOLOv8-Pose"),
         ("modelexport init ./REA", "./README.md"),

@@ -285,6 +285,7 @@ def test_table_matrix_names_every_architecture(capsys: pytest.CaptureFixture[str
     assert main(["matrix"]) == 0
     output = capsys.readouterr().out
     assert all(f" {name} " in output for name in ARCHITECTURES)
+    assert "CoreML has no W8A16: Apple's devices compute in 16-bit floats" in output
 
 
 def test_matrix_of_one_architecture_shows_all_its_cells(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from command_line import model_export
 from modelexport import names
 from modelexport.api.fields import InvalidSpec
+from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Fault, Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import (
@@ -34,12 +36,13 @@ from modelexport.matrix.support import (
     Target,
     cells,
     lookup,
+    requires_images,
 )
 from modelexport.names import ExitCode
 from modelexport.planning.plan import plan_export, spec_hash
 
 CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip", "sha256": "0" * 64}, "samples": 7}
-ALL = [str(target) for target in TARGETS]
+ALL = [str(target) for target in TARGETS if not requires_images(target)]
 
 
 def requests_of(*targets: str, **spec: object) -> tuple[ConversionRequest, ...]:
@@ -279,7 +282,10 @@ def test_other_model_or_images_change_hash(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("change", ["recipe", "threshold"])
 def test_other_recipe_or_threshold_changes_hash(change: str) -> None:
-    export, cell = parse_export(model_export("shapes", "ONNX/INT8")), lookup("YOLOv8", TARGETS[5])
+    export, cell = (
+        parse_export(model_export("shapes", "ONNX/INT8")),
+        lookup("YOLOv8", Target(Format.ONNX, Precision.INT8)),
+    )
     other = (
         replace(cell, threshold=replace(cell.threshold, minimum=0.5))
         if change == "threshold"
@@ -293,6 +299,52 @@ def test_int8_is_static_when_format_supports_it() -> None:
     assert recipes["LiteRT/INT8"] is recipes["ONNX/INT8"] is Recipe.STATIC_WI8_AI8
     assert recipes["CoreML/INT8"] is Recipe.WEIGHT_ONLY_WI8_AFP16
     assert not any(item.recipe.needs_calibration for item in requests_of(*ALL))
+
+
+@pytest.mark.parametrize("target", ["LiteRT/W8A16", "ONNX/W8A16"])
+def test_w8a16_is_static_and_needs_images(target: str) -> None:
+    (request,) = requests_of(target, calibration=CALIBRATION, supportLevel="Extended")
+    assert request.recipe is Recipe.STATIC_WI8_AI16
+    assert ConversionRequest.from_json(request.to_json()) == request
+    with pytest.raises(InvalidSpec, match=f"^spec.targets.0.: {target} needs images"):
+        requests_of(target, supportLevel="Extended")
+
+
+def test_w8a16_needs_extended_support_level() -> None:
+    with pytest.raises(InvalidSpec, match="ONNX/W8A16 is not in the stable matrix for YOLOv8"):
+        requests_of("ONNX/W8A16", calibration=CALIBRATION)
+
+
+@pytest.mark.parametrize("fmt", ["CoreML", "PyTorch", "TensorFlow"])
+def test_w8a16_is_refused_with_reason_by_other_formats(fmt: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"^spec.targets.0..precision: W8A16 is not possible in {fmt}: .*16"):
+        requests_of(f"{fmt}/W8A16", calibration=CALIBRATION, supportLevel="Extended")
+
+
+def test_w8a16_ignores_how_far_int8_goes() -> None:
+    asked = {"quantization": {"effort": "MixedPrecision"}, "supportLevel": "Extended", "calibration": CALIBRATION}
+    (int8, w8a16) = requests_of("ONNX/INT8", "ONNX/W8A16", **asked)
+    assert int8.quantization.effort is Effort.MIXED_PRECISION
+    assert w8a16.quantization == Quantization()
+    with pytest.raises(InvalidSpec, match="applies to none of the targets"):
+        requests_of("ONNX/W8A16", **asked)
+
+
+@pytest.mark.parametrize(("opset", "is_refused"), [(20, True), (21, False)])
+def test_w8a16_needs_operators_of_16_bits(opset: int, is_refused: bool) -> None:
+    body = model_export("shapes", "ONNX/W8A16", calibration=CALIBRATION, supportLevel="Extended")
+    body["spec"]["targets"][0]["options"] = {"opset": opset}
+    refusal = pytest.raises(InvalidSpec, match="opset below 21 and W8A16 exclude each other")
+    with refusal if is_refused else nullcontext():
+        parse_export(body)
+
+
+def test_unmeasured_w8a16_asks_for_memory_of_int8() -> None:
+    int8, w8a16 = (
+        lookup("MaskRCNN", Target(Format.LITERT, precision)) for precision in (Precision.INT8, Precision.W8A16)
+    )
+    assert int8.resources.memory_mib > int8.architecture.resources.memory_mib
+    assert w8a16.numbers.full_size or w8a16.resources == int8.resources
 
 
 COREML = frozenset(target for target in TARGETS if target.format is Format.COREML)
@@ -319,7 +371,7 @@ def test_all_unsupported_targets_are_listed_grouped_by_format(monkeypatch: pytes
     extend(monkeypatch, *COREML, Target(Format.LITERT, Precision.INT8))
     with pytest.raises(InvalidSpec) as caught:
         requests_of(*ALL)
-    stable = "LiteRT/FP32, LiteRT/FP16, ONNX, PyTorch, TensorFlow"
+    stable = "LiteRT/FP32, LiteRT/FP16, LiteRT/W8A16, ONNX, PyTorch, TensorFlow"
     assert f"LiteRT/INT8, CoreML are not in the stable matrix for YOLOv8 (stable: {stable});" in str(caught.value)
 
 

@@ -216,6 +216,12 @@ def test_command_line_names_targets_and_options() -> None:
     assert list(read_targets("ONNX:opset=13")) == [t for t in read_targets("ONNX") if t.format is Format.ONNX]
 
 
+def test_format_alone_leaves_out_precisions_that_need_images() -> None:
+    assert [str(target) for target in read_targets("onnx")] == ["ONNX/FP32", "ONNX/FP16", "ONNX/INT8"]
+    assert [str(target) for target in read_targets("w8a16")] == ["LiteRT/W8A16", "ONNX/W8A16"]
+    assert [str(target) for target in read_targets("W8A16/LiteRT")] == ["LiteRT/W8A16"]
+
+
 WORDS = {
     "ONNX/FP32:opset": "'opset' is not an option; write opset=VALUE",
     "ONNX/FP32:opset=99": "opset: 99 is not a whole number from 13 to 21",

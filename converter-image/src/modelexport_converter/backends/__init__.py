@@ -27,7 +27,8 @@ class FileContents:
     where they are not float32. ``image_inputs`` are images of Apple's frameworks, each with its colours, ``RGB``. The
     size of an axis that is open is 0. ``deployment_target`` is the oldest system that runs a Core ML file, ``iOS16``.
     ``labels`` are the class names that libraries of apps find in the file. ``input_scales`` are those of inputs that
-    take quantised values.
+    take quantised values. ``activation_types`` counts the quantised tensors that are computed, by the type of their
+    numbers.
     """
 
     weight_types: Mapping[str, int]
@@ -41,6 +42,7 @@ class FileContents:
     deployment_target: str = ""
     labels: Sequence[str] = ()
     input_scales: Mapping[str, Scale] = field(default_factory=dict)
+    activation_types: Mapping[str, int] = field(default_factory=dict)
 
 
 class Backend(Protocol):

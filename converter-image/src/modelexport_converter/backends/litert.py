@@ -111,9 +111,10 @@ def quantise(
             weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
         )
         quantizer.update_quantization_recipe(".*", _ALL, fp16, AlgorithmName.FLOAT_CASTING)
-    elif recipe is Recipe.STATIC_WI8_AI8:
-        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, source, samples))
+    elif recipe.needs_calibration:
+        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, source, samples, recipe))
         flat = flatbuffer_utils.read_model(str(source))
+        quantizer.load_quantization_recipe(getattr(aeq_recipe, recipe)())
         float_layers = _plan_static(quantizer, flat, model, budget, max_float_layers)
         limits = budget.ranges.items()
         statistics = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in limits}
@@ -133,9 +134,12 @@ def inspect(path: Path) -> FileContents:
     graph, signature = flat.subgraphs[0], flat.signatureDefs[0]
     described = any(text_of(entry.name) == TASK_METADATA for entry in flat.metadata or ())
     weights: Counter[str] = Counter()
+    activations: Counter[str] = Counter()
     for tensor in graph.tensors:
         if flat.buffers[tensor.buffer].data is not None:
             weights[_TYPES[tensor.type]] += int(np.prod(tensor.shape))
+        elif tensor.quantization is not None and tensor.quantization.scale is not None:
+            activations[_TYPES[tensor.type]] += 1
     return FileContents(
         weight_types=weights,
         op_types=Counter(operator_of(flat, op) for op in graph.operators),
@@ -148,6 +152,7 @@ def inspect(path: Path) -> FileContents:
             for entry in signature.inputs
             if (tensor := graph.tensors[entry.tensorIndex]).type == schema.TensorType.INT8
         },
+        activation_types=activations,
     )
 
 
@@ -165,7 +170,7 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     return feed(run, model, (scale, zero) if taken["dtype"] is np.int8 else None)
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe) -> Budget:
     """Measure the extremes of every tensor, and choose its range.
 
     Runs one image at a time and uses the runtime's own minima and maxima, so no intermediate tensor is held. The
@@ -182,7 +187,7 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Bu
             calibrator.calibrate({_SIGNATURE: [{model.input_name: sample}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
-    return plan_ranges(model, samples, extremes)
+    return plan_ranges(model, samples, extremes, recipe.activation_bits)
 
 
 def _plan_static(
@@ -193,7 +198,6 @@ def _plan_static(
     Returns:
         The layers that stay in float because their noise is the largest, with their shares of it.
     """
-    quantizer.load_quantization_recipe(aeq_recipe.static_wi8_ai8())
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     kept = [*_float_tensors(flat, model), *_out_of_range(flat, budget.ranges)]

@@ -67,8 +67,9 @@ class _Input:
         graph.tensors[old].name = f"{model.input_name}_prepared"
         quantises = [op for op in graph.operators if operator_of(self._flat, op) == "QUANTIZE"]
         quantised = [int(op.outputs[0]) for op in quantises if op.inputs[0] == old]
-        # A tensor has one range, so that all of these have one scale.
-        scale = scale_of(graph.tensors[quantised[0]]) if quantised else None
+        # A tensor has one range, so that all of these have one scale; 16-bit values are quantised from float pixels.
+        whole = quantised and graph.tensors[quantised[0]].type == _INT8
+        scale = scale_of(graph.tensors[quantised[0]]) if whole else None
         if model.type_in_file == "int8":
             if not quantises:
                 raise ValueError("the file quantises no activation")

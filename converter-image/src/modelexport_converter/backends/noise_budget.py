@@ -32,6 +32,8 @@ A value that only other images show counts for nothing, and is cut off. With 16 
 """
 MOST_BYTES = 2**31
 """Results of a network on one image, in bytes, that are kept for its gradients."""
+HEADROOM = 2.0
+"""Ranges of 16 bits relative to the values on the calibration images."""
 UNKNOWN = "unknown"
 _RECTIFIERS = {"clamp", "clip", "hardtanh", "relu", "relu6"}
 _TOLERANCE = 1e-4
@@ -40,11 +42,25 @@ _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
 
 
-def plan_ranges(model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes]) -> Budget:
-    """Choose the range of each tensor of a file: that of the least noise where it is known.
+def plan_ranges(
+    model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes], bits: int = 8
+) -> Budget:
+    """Choose the range of each tensor of a file: in 8 bits that of the least noise, where it is known.
 
-    Takes the arguments of ``measure_weights``.
+    In 16 bits a range covers twice what any image reached. It has 256 times the steps, so that no value has to be cut
+    off for the others, nor one of an image to come: calibrated on 8 images, a YOLOv4 agreed by .85 without.
+
+    Takes the arguments of ``measure_weights``, and the bits of activations.
     """
+    if bits > 8:
+        ends = {name: np.array(found).T for name, found in extremes.items()}
+        return Budget(
+            {
+                name: (HEADROOM * min(0.0, lows.min().item()), HEADROOM * max(0.0, highs.max().item()))
+                for name, (lows, highs) in ends.items()
+            },
+            {},
+        )
     best = {name: weights.best_range() for name, weights in measure_weights(model, samples, extremes).items()}
     ranges = {
         name: best[name][:2] if name in best else activation_range(found, model.int8_sensitive)

@@ -23,6 +23,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxscript import optimizer
 
+from modelexport.matrix.options import OPSET_OF_16_BITS
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import (
@@ -51,6 +52,10 @@ _QUANTISED = (*_WEIGHTED, "Clip", "Relu")
 The quantiser removes a Relu or Clip after an operator with weights: the range of the result cuts the same values. A
 range of the values before would spend half of its steps on those.
 """
+_ACTIVATIONS = {
+    Recipe.STATIC_WI8_AI8: quantization.QuantType.QUInt8,
+    Recipe.STATIC_WI8_AI16: quantization.QuantType.QUInt16,
+}
 _RECURRENT = {1: 1, 2: 1}
 _WEIGHT_INPUTS: Mapping[str, Mapping[int, int]] = {
     "ConvTranspose": {1: 1},
@@ -144,9 +149,11 @@ def quantise(
     float_layers: Mapping[str, float] = {}
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    if recipe is Recipe.STATIC_WI8_AI8:
-        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, prepared, samples))
-        float_layers = _quantise_static(model, prepared, budget, path, max_float_layers)
+    if recipe.needs_calibration:
+        if recipe.activation_bits == 16:
+            _raise_opset(prepared)
+        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, prepared, samples, recipe))
+        float_layers = _quantise_static(model, prepared, budget, path, recipe=recipe, count=max_float_layers)
     else:
         outside = _outside_body(onnx.load(prepared).graph, model)
         quantization.quantize_dynamic(
@@ -163,6 +170,7 @@ def inspect(path: Path) -> FileContents:
     """Read back the contents of a file."""
     graph = onnx.load(path).graph
     weights: Counter[str] = Counter()
+    types = {tensor.name: str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)) for tensor in graph.initializer}
     constants = [attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
     for tensor in [*graph.initializer, *(attribute.t for attribute in constants if attribute.name == "value")]:
         weights[str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))] += int(
@@ -175,6 +183,7 @@ def inspect(path: Path) -> FileContents:
         outputs={value.name: _shape(value) for value in graph.output},
         input_types={value.name: _type(value) for value in graph.input},
         output_types={value.name: _type(value) for value in graph.output},
+        activation_types=Counter(types[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"),
     )
 
 
@@ -232,11 +241,12 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantise_static(
-    model: LoadedModel, source: Path, budget: Budget, path: Path, max_float_layers: int
+    model: LoadedModel, source: Path, budget: Budget, path: Path, *, recipe: Recipe, count: int
 ) -> Mapping[str, float]:
     """Quantise the operators with weights; all others, the decoding above all, stay in float.
 
-    ONNX Runtime's documentation recommends unsigned activations with signed weights per channel for CPUs.
+    ONNX Runtime's documentation recommends unsigned activations with signed weights per channel for CPUs. 16-bit
+    activations are unsigned as well, as Qualcomm's and other NPUs have them.
 
     Returns:
         The layers that stay in float because their noise is the largest, with their shares of it.
@@ -249,7 +259,7 @@ def _quantise_static(
         *_clips_without_zero(graph),
         *(_trace_to_weights(graph, model.outputs)[1] if model.int8_sensitive else ()),
     }
-    float_layers = pick_float_layers(budget.noise, _layers(graph, outside), max_float_layers)
+    float_layers = pick_float_layers(budget.noise, _layers(graph, outside), count)
     quantization.quantize_static(
         source,
         path,
@@ -258,11 +268,20 @@ def _quantise_static(
         op_types_to_quantize=_QUANTISED,
         nodes_to_exclude=[*outside, *float_layers],
         per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=_ACTIVATIONS[recipe],
         weight_type=quantization.QuantType.QInt8,
+        # A range with headroom cuts less than a Relu or a Clip does.
+        extra_options={"QDQKeepRemovableActivations": recipe.activation_bits > 8},
     )
     ranges.unlink()
     return float_layers
+
+
+def _raise_opset(path: Path) -> None:
+    """Raise the version of a file's operators to the first that quantises to 16 bits."""
+    content = onnx.load(path)
+    if next(entry.version for entry in content.opset_import if not entry.domain) < OPSET_OF_16_BITS:
+        onnx.save(version_converter.convert_version(content, OPSET_OF_16_BITS), path)
 
 
 def _layers(graph: onnx.GraphProto, outside: Collection[str]) -> dict[str, list[str]]:
@@ -293,7 +312,7 @@ def _clips_without_zero(graph: onnx.GraphProto) -> Iterator[str]:
                 yield node.name
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Budget:
+def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe) -> Budget:
     """Measure the extremes of every tensor, one image at a time, and choose its range."""
     extremes: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -306,7 +325,7 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array]) -> Bu
             calibrator.collect_data(_Reader(model.input_name, [images]))
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
-    return plan_ranges(model, samples, extremes)
+    return plan_ranges(model, samples, extremes, recipe.activation_bits)
 
 
 def _open_calibration_session(path: str) -> onnxruntime.InferenceSession:

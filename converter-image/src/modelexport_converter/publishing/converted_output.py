@@ -285,7 +285,7 @@ def _check_accuracy(found: Accuracy, request: ConversionRequest) -> None:
 def _take_quantization(draft: dict[str, Any], request: ConversionRequest) -> QuantizationResult | None:
     """Take how the file was made out of the draft, and check that it meets the request."""
     written, layers = draft.pop("quantization"), draft["floatLayers"]
-    if (written is not None) != request.recipe.needs_calibration:
+    if (written is not None) != request.recipe.takes_float_layers:
         raise ValueError(f"draft.quantization is {'missing' if written is None else 'not of this recipe'}")
     found = None if written is None else read_quantization(written)
     expected = found.float_layers if found else 0

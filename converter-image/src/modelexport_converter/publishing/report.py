@@ -188,7 +188,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
             report_uri=report_uri(request),
             verification=verification,
             accuracy=read_accuracy(report["accuracy"]) if request.evaluation else None,
-            quantization=read_quantization(report["quantization"]) if request.recipe.needs_calibration else None,
+            quantization=read_quantization(report["quantization"]) if request.recipe.takes_float_layers else None,
             reused=True,
         )
     except (KeyError, ValueError):

@@ -28,10 +28,15 @@ _STORED: Mapping[Recipe, tuple[str, ...]] = {
     Recipe.FP16: ("float16",),
     Recipe.DYNAMIC_WI8_AFP32: ("int8", "uint8"),
     Recipe.STATIC_WI8_AI8: ("int8", "uint8"),
+    Recipe.STATIC_WI8_AI16: ("int8", "uint8"),
     Recipe.WEIGHT_ONLY_WI8_AFP16: ("int8", "uint8"),
     Recipe.WEIGHT_ONLY_WI8_AFP32: ("int8", "uint8"),
 }
-_ACTIVATION_OPERATORS = {"QUANTIZE", "QuantizeLinear", "quantize"}
+_ACTIVATIONS: Mapping[Recipe, frozenset[str]] = {
+    Recipe.STATIC_WI8_AI8: frozenset({"int8", "uint8"}),
+    Recipe.STATIC_WI8_AI16: frozenset({"int16", "uint16"}),
+}
+"""The types of activations, of recipes that quantise these; no file has others as well."""
 
 
 def check_facts(facts: FileContents, model: LoadedModel, recipe: Recipe, *, float_layers: bool = False) -> None:
@@ -88,9 +93,12 @@ def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe, float_la
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
     if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else LEAST_SHARE) * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
-    quantised = bool(_ACTIVATION_OPERATORS & set(facts.op_types) or facts.input_scales)
-    if recipe is Recipe.STATIC_WI8_AI8 and not quantised:
+    activations = _ACTIVATIONS.get(recipe, frozenset())
+    if activations and not facts.activation_types:
         yield f"its activations are not quantised; its operators are {', '.join(sorted(facts.op_types))}"
+    elif activations and not activations.issuperset(facts.activation_types):
+        wanted = " or ".join(sorted(activations))
+        yield f"its activations are not all stored as {wanted}: {dict(facts.activation_types)}"
 
 
 def _count_weights(module: torch.nn.Module) -> int:

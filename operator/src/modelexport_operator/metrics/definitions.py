@@ -40,7 +40,7 @@ LABELS: Mapping[str, str] = {
     "fault": "who has to act, by the reason: `None`, `User` or `System`",
     "format": "`LiteRT`, `ONNX`, `CoreML`, `PyTorch` or `TensorFlow`",
     "outcome": "`Succeeded` or `Failed`",
-    "precision": "`FP32`, `FP16` or `INT8`",
+    "precision": "`FP32`, `FP16`, `INT8` or `W8A16`",
     "python": "version of Python",
     "reason": "one of the [closed list](reasons.md)",
     "resource": "`modelexports`, `exportclasses`, `jobs`, `pods` or `nodes`",

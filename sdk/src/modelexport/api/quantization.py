@@ -61,7 +61,7 @@ class Quantization:
 
 def takes_float_layers(target: Target, *, calibrated: bool) -> bool:
     """Return whether layers of a target's file may stay in float: whether all else is in 8 bits."""
-    return BACKENDS[target.format].recipe(target.precision, calibrated=calibrated).needs_calibration
+    return BACKENDS[target.format].recipe(target.precision, calibrated=calibrated).takes_float_layers
 
 
 FLOAT_LAYER_TARGETS = tuple(target for target in TARGETS if takes_float_layers(target, calibrated=True))

@@ -18,7 +18,17 @@ from modelexport.api.options import parse_name, parse_options
 from modelexport.api.quantization import Quantization, parse_quantization
 from modelexport.api.sources import PLACEHOLDER, explain_unreadable, is_plain, public_uri
 from modelexport.matrix.options import TARGETS_LIMIT, Options
-from modelexport.matrix.support import ARCHITECTURES, Architecture, Format, Precision, SupportLevel, Target, Task
+from modelexport.matrix.support import (
+    ARCHITECTURES,
+    BACKENDS,
+    Architecture,
+    Format,
+    Precision,
+    SupportLevel,
+    Target,
+    Task,
+    requires_images,
+)
 from modelexport.names import CLASS_KIND, DEFAULT_CLASS_ANNOTATION, EXPORT_KIND, REGION_DEFAULT
 from modelexport.text import is_clean, quote
 
@@ -52,8 +62,10 @@ SAMPLES_LIMIT = 10_000
 DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
 PARALLELISM_LIMIT = 100_000
+WITHOUT_IMAGES = "needs images, which give the ranges of activations; set spec.calibration, or choose INT8"
 WITHOUT_EVALUATION = "needs labelled images; set spec.evaluation, or remove maxDrop"
 NOT_EVALUATED = "the outputs of {} have no known meaning; remove spec.evaluation, or name the architecture of the model"
+REFUSED = "{} is not possible in {}: {}; choose another precision"
 LISTED_TWICE = "is listed twice; give one of them another name (name: camera), or remove it"
 WITHOUT_QUEUE = "a WorkloadPriorityClass needs a Kueue queue; set queueName"
 DEFAULT_SAMPLES = 64
@@ -302,6 +314,9 @@ def parse_export(body: Body) -> ModelExport:
     metadata, spec = fields.mapping(body, "metadata"), fields.mapping(body, "spec")
     model, targets = _parse_model(fields.mapping(spec, "spec.model")), _parse_targets(spec.get("targets"))
     calibration = _parse_calibration(fields.optional_mapping(spec, "spec.calibration"))
+    for index, target in enumerate(targets):
+        if calibration is None and requires_images(target):
+            raise InvalidSpec(f"spec.targets[{index}]", f"{target} {WITHOUT_IMAGES}")
     evaluation = _parse_evaluation(fields.optional_mapping(spec, "spec.evaluation"), model.architecture)
     return ModelExport(
         name=fields.name(metadata, "metadata.name"),
@@ -510,6 +525,8 @@ def _parse_targets(value: Any) -> tuple[Target, ...]:
             raise InvalidSpec(path, f"{quote(item)} is not a target, for example {{format: ONNX, precision: FP16}}")
         fmt = fields.enum(Format, item.get("format"), f"{path}.format")
         precision = fields.enum(Precision, item.get("precision"), f"{path}.precision")
+        if reason := BACKENDS[fmt].refused.get(precision):
+            raise InvalidSpec(f"{path}.precision", REFUSED.format(precision, fmt, reason))
         targets.append(Target(fmt, precision, parse_name(item, path)))
     for index, target in enumerate(targets):
         if target in targets[:index]:

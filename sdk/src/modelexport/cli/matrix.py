@@ -17,6 +17,7 @@ from modelexport.planning.estimates import (
     EXPLANATION,
     TEXT_TITLES,
     TITLES,
+    UNKNOWN,
     explain_failures,
     explain_images,
     explain_run,
@@ -62,7 +63,8 @@ def show(options: argparse.Namespace) -> int:
         table = Table("Architecture", "Task", "Format", *Precision, title="Support level by format and precision")
         for row in ARCHITECTURES.values():
             for fmt in Format:
-                levels = (lookup(row.name, Target(fmt, precision)).level for precision in Precision)
+                asked = [Target(fmt, precision) for precision in Precision]
+                levels = [lookup(row.name, target).level if target in TARGETS else UNKNOWN for target in asked]
                 table.add_row(row.name, row.task, fmt, *levels, end_section=fmt is list(Format)[-1])
         console = open_console(error_stream=False)
         console.print(table)
@@ -70,6 +72,8 @@ def show(options: argparse.Namespace) -> int:
             recipes = f"{backend.data_free} without calibration images, {backend.calibrated} with"
             cpus = " or ".join(backend.cpu_architectures)
             console.print(f"{backend.format} INT8 is {recipes}; converts on {cpus}", highlight=False, soft_wrap=True)
+            for precision, reason in backend.refused.items():
+                console.print(f"{backend.format} has no {precision}: {reason}", highlight=False, soft_wrap=True)
         for fmt in Format:
             if names := ", ".join(options_of(fmt)):
                 console.print(f"{fmt} has the options {names} (docs/options.md)", highlight=False, soft_wrap=True)

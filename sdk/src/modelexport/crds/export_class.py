@@ -170,8 +170,8 @@ _NODE_POOLS = keyed_list(
             "formats": word_set("Formats that the pool accepts. If unset, all.", list(Format)),
             "precisions": word_set("Precisions that the pool accepts. If unset, all.", list(Precision)),
             "work": word_set(
-                "Kinds of work that the pool accepts: Calibration is INT8 with activation ranges measured on "
-                "images, Conversion is the rest. If unset, both.",
+                "Kinds of work that the pool accepts: Calibration is INT8 or W8A16 with activation ranges measured "
+                "on images, Conversion is the rest. If unset, both.",
                 list(Work),
             ),
             "provisioned": words(

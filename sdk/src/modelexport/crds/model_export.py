@@ -24,11 +24,13 @@ from modelexport.api.spec import (
     PIXEL_RANGES,
     POSITIVE_FRACTION_PATTERN,
     RATIO_PATTERN,
+    REFUSED,
     SAMPLES_LIMIT,
     SHA256_PATTERN,
     STATED_PARAMETERS,
     URI_LIMIT,
     WITHOUT_EVALUATION,
+    WITHOUT_IMAGES,
     DeletionPolicy,
     DropType,
     LabelKind,
@@ -57,7 +59,17 @@ from modelexport.crds.schema import (
 )
 from modelexport.crds.status import STATUS
 from modelexport.matrix.options import TARGETS_LIMIT
-from modelexport.matrix.support import ARCHITECTURES, TARGETS, Architecture, Format, Precision, SupportLevel, Task
+from modelexport.matrix.support import (
+    ARCHITECTURES,
+    BACKENDS,
+    TARGETS,
+    Architecture,
+    Format,
+    Precision,
+    SupportLevel,
+    Task,
+    requires_images,
+)
 from modelexport.names import LABEL_LIMIT
 
 NAME_PROBLEM = f"becomes a label of the Jobs; use at most {LABEL_LIMIT} characters"
@@ -280,11 +292,24 @@ _TARGET = record(
     "A file to produce.",
     {
         "format": words("File format.", list(Format)),
-        "precision": words("Numeric precision of the weights.", list(Precision)),
+        "precision": words(
+            "Numeric precision of the weights. W8A16 has those of INT8, and activations as 16-bit integers: it loses "
+            "less accuracy, and is for NPUs.",
+            list(Precision),
+        ),
         "name": name_schema(),
         "options": options_schema(),
         "maxDrop": _max_drop("Allowed loss of accuracy of this target, in place of evaluation.maxDrop."),
     },
+    *(
+        rule(
+            f"self.format != '{backend.format}' || self.precision != '{precision}'",
+            REFUSED.format(precision, backend.format, reason),
+            fieldPath=".precision",
+        )
+        for backend in BACKENDS.values()
+        for precision, reason in backend.refused.items()
+    ),
     *target_rules(),
     required=("format", "precision"),
 )
@@ -301,7 +326,7 @@ _TARGETS = {
 
 _CALIBRATION = record(
     "Images on which activation ranges are measured. With them, INT8 is static if the format supports it, else "
-    "data-free.",
+    "data-free; W8A16 needs them.",
     {
         "dataset": _data("A zip archive of images, a prefix that ends with a slash and holds images, or an image."),
         "samples": integer("Maximum number of calibration images.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),
@@ -346,6 +371,15 @@ _IMMUTABLE_RULES = [
         fieldPath=f".{name}",
     )
     for name in IMMUTABLE_FIELDS
+]
+
+_CALIBRATION_RULES = [
+    rule(
+        f"has(self.calibration) || self.targets.all(t, !((t.format + '/' + t.precision) in {cel_list(group)}))",
+        f"{' and '.join(group)} {WITHOUT_IMAGES}",
+        fieldPath=".targets",
+    )
+    for group in [[str(target) for target in TARGETS if requires_images(target)]]
 ]
 
 _UNKNOWN_TASK = [row.name for row in ARCHITECTURES.values() if row.task is Task.UNKNOWN]
@@ -413,6 +447,7 @@ def export_schema() -> Schema:
                 },
                 *_IMMUTABLE_RULES,
                 *(_support_rule(row) for row in ARCHITECTURES.values() if row.extended),
+                *_CALIBRATION_RULES,
                 *_EVALUATION_RULES,
                 *quantization.rules(),
                 *architecture_rules(),

@@ -110,5 +110,7 @@ def _holds(options: Mapping[str, object], path: str = "self") -> str:
 
 
 def _equals(field: str, value: object) -> str:
+    if isinstance(value, range):
+        return f"has({field}) && {field} in {list(value)}"
     literal = "" if value is None else f" && {field} == " + ("true" if value is True else f"'{value}'")
     return f"has({field}){literal}"

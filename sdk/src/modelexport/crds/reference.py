@@ -26,6 +26,7 @@ from modelexport.matrix.support import (
     SupportLevel,
     Task,
     lookup,
+    requires_images,
 )
 from modelexport.planning.estimates import (
     EXPLANATION,
@@ -80,7 +81,11 @@ def render_matrix() -> str:
         backend, precision = BACKENDS[target.format], target.precision
         plain, calibrated = (backend.recipe(precision, calibrated=known) for known in (False, True))
         hardware, cpus = backend.recommended_hardware[precision], ", ".join(backend.cpu_architectures)
-        recipes.append((str(target), f"`{plain}`", f"`{calibrated}`", hardware, cpus))
+        without = "-" if requires_images(target) else f"`{plain}`"
+        recipes.append((str(target), without, f"`{calibrated}`", hardware, cpus))
+    for backend in BACKENDS.values():
+        for precision, reason in backend.refused.items():
+            recipes.append((f"{backend.format}/{precision}", "-", "-", f"is not possible: {reason}", "-"))
     titles = ("architecture", "task", *(f"{target.format} {target.precision}" for target in TARGETS))
     parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, table(titles, levels)]
     titles = ("target", "recipe", "with calibration images", "suits", "converts on")
@@ -99,7 +104,10 @@ _OVERVIEW_INTRODUCTION = (
     "published if its agreement with the original FP32 model and, on the images of spec.calibration, the fidelity of "
     "its answers reach the thresholds, which are listed below ([Verification](verification.md))."
 )
-_RECIPES_INTRODUCTION = "INT8 is calibrated if the export has calibration images, else it is data-free."
+_RECIPES_INTRODUCTION = (
+    "INT8 is calibrated if the export has calibration images, else it is data-free. W8A16 has the weights of INT8 and "
+    "activations as 16-bit integers; it needs calibration images, and is the next step where INT8 loses too much."
+)
 
 
 def _run() -> str:

@@ -14,6 +14,8 @@ BATCH_LIMIT = 64
 OPSETS = (13, 21)
 """The lowest and highest version of ONNX's operators: per-channel INT8 needs 13, and 21 is what ONNX Runtime 1.20 to
 1.32 run without a warning (https://onnxruntime.ai/docs/reference/compatibility.html)."""
+OPSET_OF_16_BITS = 21
+"""The first version of ONNX's operators that quantise to 16 bits."""
 TARGET_NAME_LIMIT = 20
 TARGET_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 TARGETS_LIMIT = 32
@@ -192,7 +194,9 @@ OPTIONS: Mapping[str, Option] = {
         "false",
         batched=True,
     ),
-    "opset": Option("opset", OPSETS, (Format.ONNX,), "Version of ONNX's operators, for older or newer runtimes.", "17"),
+    "opset": Option(
+        "opset", OPSETS, (Format.ONNX,), "Version of ONNX's operators, for older or newer runtimes.", "17, 21 in W8A16"
+    ),
     "layout": Option(
         "layout",
         Layout,
@@ -286,8 +290,14 @@ EXCLUDED_PRECISIONS: tuple[tuple[Mapping[str, object], Precision, str], ...] = (
         Precision.INT8,
         "deploymentTarget iOS15 and INT8 exclude each other: 8-bit weights need iOS16; choose iOS16, or FP16",
     ),
+    (
+        {"opset": range(OPSETS[0], OPSET_OF_16_BITS)},
+        Precision.W8A16,
+        f"an opset below {OPSET_OF_16_BITS} and W8A16 exclude each other: it has no 16-bit activations; choose "
+        f"{OPSET_OF_16_BITS}, or INT8",
+    ),
 )
-"""Options that a precision rules out, each by value, and the message."""
+"""Options that a precision rules out, each by value or range of values, and the message."""
 
 REQUIREMENTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = (
     (
@@ -350,4 +360,7 @@ def options_of(fmt: Format) -> Mapping[str, Option]:
 
 
 def _holds(wanted: Mapping[str, object], given: Mapping[str, object]) -> bool:
-    return all(name in given and value in (None, given[name]) for name, value in wanted.items())
+    return all(
+        name in given and (given[name] in value if isinstance(value, range) else value in (None, given[name]))
+        for name, value in wanted.items()
+    )

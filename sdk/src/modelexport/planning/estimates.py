@@ -33,9 +33,10 @@ EXPLANATION = (
     "size of its training; accuracy on 128 images, that of the FP32 model, then that of the file. The other columns "
     "are measured on a full-size model at the default input size (variant and weights are listed with the "
     "architecture): file size, its ratio to the FP32 file of the format, seconds of the whole conversion, seconds per "
-    "calibration image (INT8), peak memory, and milliseconds of one run of the file on one thread. Core ML files run "
-    "in our evaluator, whose latency says nothing about a device. A Job requests the peak and a quarter more, in "
-    f"steps of {MEMORY_STEP_MIB} MiB, and may use up to {MOST_MEMORY_MIB} MiB, which leaves room for larger variants."
+    "calibration image (INT8 and W8A16), peak memory, and milliseconds of one run of the file on one thread. Core ML "
+    "files run in our evaluator, whose latency says nothing about a device. A Job requests the peak and a quarter "
+    f"more, in steps of {MEMORY_STEP_MIB} MiB, and may use up to {MOST_MEMORY_MIB} MiB, which leaves room for larger "
+    "variants."
 )
 
 
