@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.measuring.machine import describe_machine
 from benchmarks.results import WRONG_FILES, write_results
+from modelexport_converter.architectures.shared.yolo_layers import Conv
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import compare
@@ -33,15 +34,15 @@ Defect = Callable[[LoadedModel], Run]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What verification found in one wrong file.
+class Scores:
+    """What verification finds in one wrong file, as decimals.
 
     ``agreement`` is that of the worst output; ``fidelity`` is ``None`` if the model gives too few answers for a
     threshold.
     """
 
-    agreement: float
-    fidelity: float | None
+    agreement: str
+    fidelity: str | None
 
 
 def with_images(change: Callable[[Array], Array]) -> Defect:
@@ -92,7 +93,9 @@ def drop_activation(module: torch.nn.Module) -> None:
         for name, child in parent.named_children()
         if type(child).__module__ == torch.nn.SiLU.__module__ and not isinstance(child, torch.nn.Softmax)
     ]
-    parent, name = activations[len(activations) // 2]
+    functions = [(layer, "activation") for layer in module.modules() if isinstance(layer, Conv)]
+    sites = activations or functions
+    parent, name = sites[len(sites) // 2]
     setattr(parent, name, torch.nn.Identity())
 
 
@@ -122,7 +125,7 @@ DEFECTS: Mapping[str, Defect] = {
 }
 
 
-def measure(architecture: str, defect: Defect) -> Finding:
+def measure(architecture: str, defect: Defect) -> Scores:
     """Compare a file with a defect with its model as a converter does, on the evaluation images of the trained model.
 
     Raises:
@@ -131,14 +134,14 @@ def measure(architecture: str, defect: Defect) -> Finding:
     model = load_model(architecture)
     found = compare(model, defect(model), eval_inputs(architecture)[:IMAGES], least_fidelity=1.0)
     fidelity = found.fidelity if found.fidelity and found.fidelity.threshold else None
-    return Finding(found.value, float(fidelity.value) if fidelity else None)
+    return Scores(f"{found.value:.6f}", fidelity.value if fidelity else None)
 
 
 def measure_wrong_files() -> None:
-    """Measure all defects of all architectures, and store the findings after each architecture."""
+    """Measure all defects of all architectures, and store the scores after each architecture."""
     torch.set_num_threads(1)
-    findings: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for architecture in TRAINED:
-        findings[architecture] = {name: asdict(measure(architecture, defect)) for name, defect in DEFECTS.items()}
-        print(architecture, findings[architecture], flush=True)
-        write_results(WRONG_FILES, {"machine": describe_machine(), "images": IMAGES, "findings": findings})
+        scores[architecture] = {name: asdict(measure(architecture, defect)) for name, defect in DEFECTS.items()}
+        print(architecture, scores[architecture], flush=True)
+        write_results(WRONG_FILES, {"machine": describe_machine(), "images": IMAGES, "scores": scores})

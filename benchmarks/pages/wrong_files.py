@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.pages.tables import number, table
+from benchmarks.pages.tables import table
 from modelexport.matrix.support import TARGETS, Format, Precision, lookup
 
 Result = Mapping[str, Any]
@@ -21,26 +21,26 @@ passes where the others outvote it."""
 
 def wrong_files_page(results: Result) -> Iterator[str]:
     """Yield the paragraphs and the table."""
-    findings: Mapping[str, Mapping[str, Result]] = results["findings"]
-    defects = list(next(iter(findings.values())))
+    scores: Mapping[str, Mapping[str, Result]] = results["scores"]
+    defects = list(next(iter(scores.values())))
     yield INTRODUCTION.format(images=results["images"])
     yield table(
-        ("defect", *findings),
-        [(defect, *(_cell(name, found[defect]) for name, found in findings.items())) for defect in defects],
+        ("network", *defects),
+        [(name, *(_cell(name, found[defect]) for defect in defects)) for name, found in scores.items()],
     )
 
 
-def published_precisions(architecture: str, finding: Result) -> list[Precision]:
+def published_precisions(architecture: str, found: Result) -> list[Precision]:
     """Return the precisions in which an ONNX file with these measurements would be published."""
     cells = (lookup(architecture, target) for target in TARGETS if target.format is Format.ONNX)
-    fidelity = math.inf if finding["fidelity"] is None else finding["fidelity"]
+    fidelity = math.inf if found["fidelity"] is None else float(found["fidelity"])
     return [
         cell.target.precision
         for cell in cells
-        if finding["agreement"] >= cell.threshold.minimum and fidelity >= (cell.fidelity or 0.0)
+        if float(found["agreement"]) >= cell.threshold.minimum and fidelity >= (cell.fidelity or 0.0)
     ]
 
 
-def _cell(architecture: str, finding: Result) -> str:
-    published = ", ".join(published_precisions(architecture, finding)) or NO_PRECISION
-    return f"{number(finding['agreement'], 3)} / {number(finding['fidelity'], 3)} {published}"
+def _cell(architecture: str, found: Result) -> str:
+    published = ", ".join(published_precisions(architecture, found)) or NO_PRECISION
+    return f"{found['agreement']} / {found['fidelity'] or '-'} {published}"

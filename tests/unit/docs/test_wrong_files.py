@@ -1,4 +1,4 @@
-"""The published findings about wrong files cover every architecture, and the thresholds refuse the strong defects."""
+"""The published scores of wrong files cover every architecture, and the thresholds refuse the strong defects."""
 
 import pytest
 
@@ -6,24 +6,24 @@ from benchmarks.pages.wrong_files import published_precisions
 from benchmarks.results import WRONG_FILES, read_results
 from modelexport.matrix.support import ARCHITECTURES, Precision
 
-FINDINGS = read_results(WRONG_FILES)["findings"]
+SCORES = read_results(WRONG_FILES)["scores"]
 
 
 def test_wrong_files_are_measured_for_every_network() -> None:
-    assert FINDINGS.keys() == ARCHITECTURES.keys() - {"Custom"}
+    assert SCORES.keys() == ARCHITECTURES.keys() - {"Custom"}
 
 
-@pytest.mark.parametrize("architecture", FINDINGS)
+@pytest.mark.parametrize("architecture", SCORES)
 def test_no_wrong_file_is_published_as_fp32(architecture: str) -> None:
-    published = [published_precisions(architecture, found) for found in FINDINGS[architecture].values()]
+    published = [published_precisions(architecture, found) for found in SCORES[architecture].values()]
     assert [precisions for precisions in published if Precision.FP32 in precisions] == []
 
 
-@pytest.mark.parametrize("architecture", FINDINGS)
+@pytest.mark.parametrize("architecture", SCORES)
 def test_answers_of_wrong_image_are_never_published(architecture: str) -> None:
-    assert published_precisions(architecture, FINDINGS[architecture]["answers of the image before"]) == []
+    assert published_precisions(architecture, SCORES[architecture]["answers of the image before"]) == []
 
 
-@pytest.mark.parametrize("architecture", [name for name in FINDINGS if "CLS" not in name])
+@pytest.mark.parametrize("architecture", [name for name in SCORES if "CLS" not in name])
 def test_shifted_images_are_published_only_by_classifiers(architecture: str) -> None:
-    assert published_precisions(architecture, FINDINGS[architecture]["images shifted by 4 pixels"]) == []
+    assert published_precisions(architecture, SCORES[architecture]["images shifted by 4 pixels"]) == []
