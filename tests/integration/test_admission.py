@@ -53,6 +53,11 @@ ACCEPTED = {
     "options": optional("ONNX/FP32", dynamicBatch=True, opset=13, layout="NHWC", inputType="uint8"),
     "boxes for Vision": optional("CoreML/FP16", input="Image", nms=True),
     "an image of Core ML": optional("CoreML/FP16", input="Image", deploymentTarget="iOS15"),
+    "16-bit activations": {
+        **targets("LiteRT/W8A16", "ONNX/W8A16"),
+        "calibration": CALIBRATION,
+        "supportLevel": "Extended",
+    },
     "every field": {
         **model(parameters={"variant": "n", "numClasses": 3, "inputSize": [640, 320]}),
         "className": "standard",
@@ -103,7 +108,24 @@ def quantized(**fields: Any) -> dict[str, Any]:
     return {**targets("LiteRT/INT8"), "calibration": CALIBRATION, "quantization": fields}
 
 
+def extended(pair: str, **options: Any) -> dict[str, Any]:
+    return {**optional(pair, **options), "calibration": CALIBRATION, "supportLevel": "Extended"}
+
+
 REFUSED = {
+    "16-bit activations without images": (
+        {**targets("ONNX/W8A16"), "supportLevel": "Extended"},
+        "needs images",
+    ),
+    "16-bit activations in float files": (extended("CoreML/W8A16"), "W8A16 is not possible in CoreML"),
+    "16-bit activations of old operators": (
+        extended("ONNX/W8A16", opset=20),
+        "an opset below 21 and W8A16 exclude each other",
+    ),
+    "16-bit activations at level Stable": (
+        {**targets("ONNX/W8A16"), "calibration": CALIBRATION},
+        "supportLevel: Extended",
+    ),
     "an unknown effort": (quantized(effort="Training"), 'supported values: "Auto", "Ranges", "MixedPrecision"'),
     "an effort without layers": (
         quantized(effort="MixedPrecision", maxFloatLayers=0),
