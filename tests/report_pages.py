@@ -54,3 +54,11 @@ def detections() -> dict[str, Any]:
     both = make_answer(0, 10, 20, 60, 70, keypoints=[20, 30, 40, 50])
     missed = make_answer(2, 70, 20, 110, 80, same=False, runs=[12, 30, 10, 13, 30, 12])
     return make_sample(both, missed, file=(both, make_answer(1, 100, 60, 150, 110, same=False)))
+
+
+def describe_detector() -> dict[str, Any]:
+    """The facts of a detector by which a program opens its file."""
+    image = {"name": "image", "shape": [1, 3, 120, 160], "type": "float32", "axes": ["batch", "RGB", "height", "width"]}
+    boxes = {"name": "boxes", "shape": [1, 4, 525], "type": "float32", "axes": [], "meaning": ""}
+    steps = {"resize": "letterbox", "channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}
+    return {"classNames": ["circle"], "input": image, "preprocessing": steps, "outputs": [boxes]}

@@ -18,7 +18,7 @@ from modelexport.errors import BadInput
 from modelexport.published import Published, of_cluster
 from modelexport.report_page.page import render
 from modelexport.report_page.target import Target, read_target
-from report_pages import HOSTILE, OUTPUT, detections, make_answer, make_report, make_sample
+from report_pages import HOSTILE, OUTPUT, describe_detector, detections, make_answer, make_report, make_sample
 
 
 class Page(HTMLParser):
@@ -244,3 +244,26 @@ def test_report_of_local_run_is_written(tmp_path: Path, capsys: pytest.CaptureFi
     (folder / "report.json").write_text(json.dumps(make_report() | {"samples": 3}), encoding="utf-8")
     assert main(arguments) == 2
     assert "samples is not a list of at most 6 items; run the export again" in capsys.readouterr().err
+
+
+def test_page_has_a_program_for_each_language() -> None:
+    page = page_of(make_report() | {"model": describe_detector()})
+    summaries = [text for text in page.texts if text.startswith("A program")]
+    assert summaries == [f"A program that opens the file in {language}" for language in ("Python", "C++")]
+    assert any('session.run(names, {"image": image})' in text for text in page.texts)
+
+
+def test_program_of_local_run_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / OUTPUT.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(make_report() | {"model": describe_detector()}), encoding="utf-8")
+    arguments = ["program", "shapes", "--store", str(tmp_path), "--target", "onnx/int8"]
+    assert main(arguments) == 0
+    assert 'InferenceSession("shapes-int8.onnx")' in capsys.readouterr().out
+    assert main([*arguments, "--language", "C++"]) == 0
+    assert "#include <onnxruntime_cxx_api.h>" in capsys.readouterr().out
+    assert main([*arguments, "--language", "Swift"]) == 2
+    assert "ONNX/INT8 is not opened in Swift; use one of Python, C++" in capsys.readouterr().err
+    (folder / "report.json").write_text(json.dumps(make_report()), encoding="utf-8")
+    assert main(arguments) == 2
+    assert "the report of ONNX/INT8 is invalid" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelexport import __version__
-from modelexport.cli import completion, convert, download, get, init, matrix, report, run, validate
+from modelexport.cli import completion, convert, download, get, init, matrix, program, report, run, validate
 from modelexport.errors import BadInput, ModelExportError
 
 FAILED, BAD_INPUT = 1, 2
@@ -22,6 +22,7 @@ EPILOG = """examples:
   modelexport get shapes --namespace team
   modelexport download shapes --namespace team --target LiteRT/INT8
   modelexport report shapes --namespace team
+  modelexport program shapes --namespace team --target LiteRT/INT8 --language Kotlin
   modelexport validate export.yaml
   modelexport matrix
 """
@@ -56,7 +57,7 @@ def build_parser(prog: str = PROGRAM) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modelexport {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (convert, init, run, get, download, report, validate, matrix, completion):
+    for module in (convert, init, run, get, download, report, program, validate, matrix, completion):
         module.add_parser(commands)
     parser.set_defaults(build_parser=build_parser)  # for the command that describes all commands
     return parser

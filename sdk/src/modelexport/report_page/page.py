@@ -207,6 +207,10 @@ def _add_target(parent: Element, target: Target) -> None:
         pair = SubElement(section, "div", {"class": "pair"})
         _add_side(pair, sample, ("original", "missed", sample.model), target.class_names)
         _add_side(pair, sample, (one.target, "invented", sample.file), target.class_names)
+    for language, program in target.programs.items():
+        details = SubElement(section, "details")
+        _add(details, "summary", f"A program that opens the file in {language}")
+        _add(SubElement(details, "pre"), "code", program)
     if one.artifact:
         _add(section, "p", f"{one.artifact.uri} (SHA-256 {one.artifact.sha256})", class_="file")
 

@@ -8,6 +8,8 @@ from typing import Any
 from modelexport import untrusted
 from modelexport.api.quantization import MOST_FLOAT_LAYERS
 from modelexport.published import Published
+from modelexport.reading.facts import read_facts
+from modelexport.reading.programs import write_programs
 
 MOST_SAMPLES, MOST_ANSWERS, MOST_NUMBERS = 6, 64, 1 << 14
 IMAGE_LIMIT, NAME_LIMIT, LAYER_LIMIT = 1 << 17, 60, 256
@@ -44,7 +46,7 @@ class Target:
     """One target with the parts of its report that the page shows; without a report it has its state alone.
 
     ``latency`` is the median of seconds per image in the runtime of the file. ``classes`` has the accuracy of the
-    original and of the file by class.
+    original and of the file by class, and ``programs`` a program that opens the file by language.
     """
 
     published: Published
@@ -58,6 +60,7 @@ class Target:
     float_layer_shares: Sequence[float] = ()
     latency: float | None = None
     classes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_target(published: Published, report: Mapping[str, Any]) -> Target:
@@ -97,6 +100,7 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
         if latency is None
         else untrusted.number(untrusted.record(latency, "latency").get("seconds"), "latency.seconds", 1e7),
         classes=_read_classes(report.get("evaluation", {})),
+        programs=write_programs(read_facts(report)) if "input" in model else {},
     )
 
 

@@ -1,0 +1,1 @@
+"""Short programs that open a published file, made from the facts of its report."""
