@@ -376,7 +376,7 @@ _IMMUTABLE_RULES = [
 _CALIBRATION_RULES = [
     rule(
         f"has(self.calibration) || self.targets.all(t, !((t.format + '/' + t.precision) in {cel_list(group)}))",
-        f"{' and '.join(group)} {WITHOUT_IMAGES}",
+        f"each of {', '.join(group)} {WITHOUT_IMAGES}",
         fieldPath=".targets",
     )
     for group in [[str(target) for target in TARGETS if requires_images(target)]]
