@@ -52,33 +52,34 @@ def main() -> int:
     parser.add_argument("--workspace", type=Path, default=Path("build/shapes"), help="where images and runs go")
     workspace = parser.parse_args().workspace.resolve()
     worst = 0.0
-    for task in TRAININGS:
-        validated = measure_with_ultralytics(task, workspace)
-        for measure, value in measure_with_accuracy(task).items():
-            theirs = _ultralytics_mask_map() if measure == "mask" else float(validated[_ULTRALYTICS_KEYS[measure]])
+    for name in TRAININGS:
+        validated = measure_with_ultralytics(name, workspace)
+        for measure, value in measure_with_accuracy(name).items():
+            theirs = _ultralytics_mask_map(name) if measure == "mask" else float(validated[_ULTRALYTICS_KEYS[measure]])
             worst = max(worst, abs(value - theirs))
-            print(f"{TRAININGS[task].checkpoint.stem:14} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
+            print(f"{TRAININGS[name].checkpoint.stem:18} {measure:8} accuracy.py {value:.4f}  ultralytics {theirs:.4f}")
     return int(worst > _MOST_DIFFERENCE)
 
 
-def measure_with_ultralytics(task: str, workspace: Path) -> Mapping[str, Any]:
+def measure_with_ultralytics(name: str, workspace: Path) -> Mapping[str, Any]:
     """Validate on the committed evaluation images."""
+    task, side = TRAININGS[name].task, TRAININGS[name].side
     images = list(_evaluation_images(task))
-    data = write_dataset(TRAININGS[task].task, workspace / f"check-{task}", {"train": images[:1], "val": images})
+    data = write_dataset(task, workspace / f"check-{task}", {"train": images[:1], "val": images})
     options = {"rect": False, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "batch": 16}
-    side = TRAININGS[task].side
-    metrics = _model(task).val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
+    metrics = _model(name).val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
     if task == "segment":
         print(f"at the prototypes' resolution, the masks' mAP50-95 is {metrics.seg.map:.4f}")
     return dict(metrics.results_dict)
 
 
-def measure_with_accuracy(task: str) -> dict[str, float]:
-    model = _model(task).model.float().eval()
+def measure_with_accuracy(name: str) -> dict[str, float]:
+    task, side = TRAININGS[name].task, TRAININGS[name].side
+    model = _model(name).model.float().eval()
     if task == "classify":
-        return {"top-1": _top1(model)}
+        return {"top-1": _top1(model, side)}
     truth = json.loads((DATA / "eval.json").read_text())
-    found = {index + 1: _find(model, task, image) for index, image in enumerate(_evaluation_images(task))}
+    found = {index + 1: _find(model, task, side, image) for index, image in enumerate(_evaluation_images(task))}
     measured = {"box": accuracy.box_map(truth, found)}
     if task == "segment":
         measured["mask"] = accuracy.mask_map(truth, found)
@@ -94,8 +95,8 @@ def with_box_areas(truth: Mapping[str, Any]) -> dict[str, Any]:
     return {**truth, "annotations": annotations}
 
 
-def _model(task: str) -> Any:
-    return YOLO(str(TRAININGS[task].checkpoint))
+def _model(name: str) -> Any:
+    return YOLO(str(TRAININGS[name].checkpoint))
 
 
 def _evaluation_images(task: str) -> Iterator[shapes.Scene]:
@@ -107,8 +108,7 @@ def _evaluation_images(task: str) -> Iterator[shapes.Scene]:
             yield replace(image, pixels=np.asarray(Image.open(io.BytesIO(archive.read(entry)))))
 
 
-def _top1(model: torch.nn.Module) -> float:
-    side = TRAININGS["classify"].side
+def _top1(model: torch.nn.Module, side: int) -> float:
     probabilities, labels = [], []
     for image in _evaluation_images("classify"):
         resized = functional.resize(Image.fromarray(image.pixels), [side, side])
@@ -118,19 +118,18 @@ def _top1(model: torch.nn.Module) -> float:
     return accuracy.top1(probabilities, labels)
 
 
-def _find(model: torch.nn.Module, task: str, image: shapes.Scene) -> ImageDetections:
+def _find(model: torch.nn.Module, task: str, side: int, image: shapes.Scene) -> ImageDetections:
     height, width = image.pixels.shape[:2]
-    side = TRAININGS[task].side
-    return find(Letterbox((width, height), (side, side)), **_run(model, task, image))
+    return find(Letterbox((width, height), (side, side)), **_run(model, task, side, image))
 
 
-def _ultralytics_mask_map() -> float:
+def _ultralytics_mask_map(name: str) -> float:
     """Return mAP50-95 of the same detections with masks that ultralytics assembles."""
-    model = _model("segment").model.float().eval()
+    model, side = _model(name).model.float().eval(), TRAININGS[name].side
     found = {}
     for index, image in enumerate(_evaluation_images("segment")):
-        outputs = _run(model, "segment", image)
-        answer = _find(model, "segment", image)
+        outputs = _run(model, "segment", side, image)
+        answer = _find(model, "segment", side, image)
         coefficients = suppress(outputs["boxes"], outputs["scores"]).pick(outputs["coefficients"])
         prototypes, weights, boxes = map(torch.Tensor, (outputs["prototypes"][0], coefficients, answer.boxes))
         masks = process_mask_native(prototypes, weights, boxes, image.pixels.shape[:2]).numpy()
@@ -138,9 +137,8 @@ def _ultralytics_mask_map() -> float:
     return accuracy.mask_map(json.loads((DATA / "eval.json").read_text()), found)
 
 
-def _run(model: torch.nn.Module, task: str, image: shapes.Scene) -> dict[str, Any]:
+def _run(model: torch.nn.Module, task: str, side: int, image: shapes.Scene) -> dict[str, Any]:
     """Run the model in eager FP32, and split its outputs as the converter does."""
-    side = TRAININGS[task].side
     boxed = LetterBox((side, side))(image=image.pixels)
     with torch.no_grad():
         output = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))[0]

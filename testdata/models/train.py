@@ -1,8 +1,9 @@
 """Trains the ultralytics models of the tests on synthetic shapes; writes them as stripped FP16 checkpoints.
 
-    PYTHONPATH=testdata:examples python -m models.train detect|segment|pose|classify|yolo11|all [--workspace DIRECTORY]
+    PYTHONPATH=testdata:examples python -m models.train NAME [--workspace DIRECTORY]
 
-Segmenter and classifier start with the detector's weights, the others with random ones. One thread, no accelerator.
+NAME is one of ``TRAININGS``, or all. Segmenter and classifier start with the detector's weights, the others with random
+ones. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _TRAINING_COUNT, _VALIDATION_COUNT = 1600, 128
 _SETTINGS: dict[str, Any] = {
     "batch": 32, "nbs": 32, "optimizer": "AdamW", "lr0": 2e-3, "lrf": 0.02, "cos_lr": True, "warmup_epochs": 1.0,
     "warmup_bias_lr": 2e-3, "workers": 0, "device": "cpu", "amp": False, "plots": False, "val": False, "cache": "ram",
-    "mosaic": 0.0, "scale": 0.2, "hsv_h": 0.1, "erasing": 0.0, "auto_augment": None, "pretrained": False,
+    "mosaic": 0.0, "scale": 0.2, "hsv_h": 0.1, "erasing": 0.0, "auto_augment": None,
     "seed": 0, "exist_ok": True, "verbose": False,
 }  # fmt: skip
 
@@ -43,6 +44,7 @@ class UltralyticsTraining:
     """Settings of one training: the ultralytics architecture, the input side in pixels, and the epochs.
 
     A network with a ``width`` has this share of the published channels, and the file name says that it is narrow.
+    ``start`` is the name of the training whose weights it begins with.
     """
 
     architecture: str
@@ -51,6 +53,7 @@ class UltralyticsTraining:
     settings: dict[str, Any] = field(default_factory=dict)
     task: str = "detect"
     width: float | None = None
+    start: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -59,10 +62,10 @@ class UltralyticsTraining:
 
 TRAININGS = {
     "detect": UltralyticsTraining("yolov8n", 160, 20),
-    "segment": UltralyticsTraining("yolov8n-seg", 160, 12, {"pretrained": True}, "segment"),
+    "segment": UltralyticsTraining("yolov8n-seg", 160, 12, task="segment", start="detect"),
     "pose": UltralyticsTraining("yolov8n-pose", 160, 16, task="pose"),
     # crops of a tenth at most leave every shape in sight
-    "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1, "pretrained": True}, "classify"),
+    "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1}, "classify", start="detect"),
     "yolo11": UltralyticsTraining("yolo11n", 160, 30, width=0.125),
 }
 
@@ -85,13 +88,14 @@ def train(training: UltralyticsTraining, workspace: Path) -> Path:
     splits = {"train": draw("train", _TRAINING_COUNT), "val": draw("val", _VALIDATION_COUNT)}
     data = write_dataset(task, workspace / task, splits)
     model = YOLO(_describe(training, workspace), task=task)
-    if training.settings.get("pretrained"):
-        model.load(TRAININGS["detect"].checkpoint)
+    if training.start is not None:
+        model.load(TRAININGS[training.start].checkpoint)
     train_args = {"task": task, "imgsz": training.side}
     model.add_callback("on_model_save", lambda trainer: write_checkpoint(trainer.ema.ema, train_args, checkpoint))
     model.add_callback("on_pretrain_routine_end", lambda trainer: use_bfloat16(trainer.model))
-    run = {"data": str(data), "imgsz": training.side, "epochs": training.epochs, "project": str(workspace / "runs")}
-    model.train(**{**_SETTINGS, **training.settings, **run, "name": checkpoint.stem})
+    run: dict[str, Any] = {"data": str(data), "imgsz": training.side, "epochs": training.epochs}
+    run |= {"project": str(workspace / "runs"), "name": checkpoint.stem, "pretrained": training.start is not None}
+    model.train(**{**_SETTINGS, **training.settings, **run})
     return checkpoint
 
 
@@ -103,6 +107,7 @@ def _describe(training: UltralyticsTraining, workspace: Path) -> str:
     network = yaml_model_load(name)
     depth, _, most = network["scales"][network["scale"]]
     narrow = workspace / f"{training.checkpoint.stem}.yaml"
+    narrow.parent.mkdir(parents=True, exist_ok=True)
     narrow.write_text(yaml.safe_dump({**network, "scales": {network["scale"]: [depth, training.width, most]}}))
     return str(narrow)
 
@@ -127,7 +132,7 @@ def write_checkpoint(model: torch.nn.Module, train_args: dict[str, Any], checkpo
     stripped: Any = deepcopy(model).half().requires_grad_(False)
     stripped.criterion, stripped.args = None, train_args
     vars(stripped).pop("pt_path", None)
-    stripped.yaml.pop("yaml_file", None)
+    stripped.yaml["yaml_file"] = Path(stripped.yaml["yaml_file"]).name
     checkpoint.parent.mkdir(exist_ok=True)
     partial = checkpoint.with_suffix(".partial")
     torch.save({"epoch": -1, "model": stripped, "ema": None, "train_args": train_args}, partial)
