@@ -168,4 +168,36 @@ def test_other_tasks_are_refused_by_name(kind: str, found: str, tmp_path: Path) 
     message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
     assert f"this is {found};" in message
     assert "architecture Custom" in message
-    assert "another ultralytics network" in refuse(Checkpoint(model.state_dict()), "YOLO11")
+    assert f"the weights are those of {found};" in refuse(Checkpoint(model.state_dict()), "YOLO11")
+
+
+def test_weights_of_oriented_boxes_are_refused_by_name() -> None:
+    from ultralytics.nn.tasks import OBBModel
+
+    weights = Checkpoint(OBBModel(config("11/yolo11-obb.yaml"), verbose=False).state_dict())
+    assert "the weights are those of YOLO11-OBB;" in refuse(weights, "YOLO11")
+
+
+def test_yolo26_classifier_is_known_by_its_description(tmp_path: Path) -> None:
+    """It has the layers of a YOLO11 classifier; ultralytics keeps the name of the description, in trainings too."""
+    from ultralytics import YOLO
+
+    for file in ("yolo26n-cls.yaml", r"C:\\nets\\YOLO26s-cls.yaml", "/nets/yolo12/yolo26-cls-mine.yaml"):
+        model = network(config("11/yolo11-cls.yaml", yaml_file=file))
+        message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+        assert "this is YOLO26-CLS;" in message
+        assert "architecture Custom" in message
+    YOLO("yolo26n-cls.yaml").save(tmp_path / "fresh.pt")
+    assert "this is YOLO26-CLS;" in refuse(tmp_path / "fresh.pt", "YOLO11", input_size=SIZE)
+
+
+@pytest.mark.parametrize("file", ["/yolo26/yolo11s-cls.yaml", "yolo20classes.yaml", "mine.yaml", "yolov8-c3k2.yaml"])
+def test_layers_decide_unless_a_later_family_is_named(file: str, tmp_path: Path) -> None:
+    model = network(config("11/yolo11-cls.yaml", yaml_file=file))
+    assert "this is YOLO11-CLS;" in refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+
+
+def test_yolo26_that_does_not_answer_end_to_end_is_refused(tmp_path: Path) -> None:
+    """Its head is that of YOLO11; a C3k2 has attention."""
+    model = network(config("26/yolo26.yaml", end2end=False))
+    assert "this is YOLO26;" in refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)

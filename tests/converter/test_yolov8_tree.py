@@ -59,16 +59,16 @@ def expected(model: Any, image: torch.Tensor, architecture: str) -> tuple[torch.
     """The outputs of ultralytics' own module in eval mode, split and divided as ours are."""
     with torch.inference_mode():
         output = copy.deepcopy(model).float().eval()(image)[0]
-    if architecture == "YOLOv8-CLS":
+    if architecture.endswith("-CLS"):
         return (output,)
     rows, *prototypes = output if isinstance(output, tuple) else (output,)
     height, width = image.shape[2:]
     classes = model.model[-1].nc
     boxes, scores, extra = rows.split((4, classes, rows.shape[1] - 4 - classes), 1)
     outputs = (boxes / torch.tensor([width, height, width, height]).view(1, 4, 1), scores)
-    if architecture == "YOLOv8-SEG":
+    if architecture.endswith("-SEG"):
         return (*outputs, extra, *prototypes)
-    if architecture == "YOLOv8-Pose":
+    if architecture.endswith("-Pose"):
         shape = model.model[-1].kpt_shape
         scale = torch.tensor([width, height, 1.0][: shape[1]]).view(1, 1, shape[1], 1)
         return (*outputs, extra.view(1, *shape, -1) / scale)
@@ -232,6 +232,8 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
         ("12/yolo12.yaml", "this is YOLO12: layer model.6 is A2C2f"),
         ("26/yolo26.yaml", "this is YOLO26: layer model.23 is Detect"),
         ("26/yolo26-seg.yaml", "this is YOLO26: layer model.23 is Segment26"),
+        ("26/yolo26-pose.yaml", "this is YOLO26: layer model.23 is Pose26"),
+        ("12/yolo12-cls.yaml", "this is YOLO12: layer model.6 is A2C2f"),
         ("v5/yolov5.yaml", "this is YOLOv5u: layer model.2 is C3"),
         ("v9/yolov9t.yaml", "this is YOLOv9: layer model.2 is ELAN1"),
         ("v10/yolov10n.yaml", "this is YOLOv10: layer model.5 is SCDown"),
@@ -244,7 +246,8 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
 def test_third_party_networks_are_named(name: str, family: str, tmp_path: Path) -> None:
     from ultralytics.nn import tasks
 
-    kind = {"world": "World", "rtdetr": "RTDETRDetection", "obb": "OBB", "seg": "Segmentation"}
+    kind = {"world": "World", "rtdetr": "RTDETRDetection", "obb": "OBB", "seg": "Segmentation", "pose": "Pose"}
+    kind["cls"] = "Classification"
     suffix = name.rpartition("-")[2].removesuffix(".yaml")
     model = getattr(tasks, f"{kind.get(suffix, 'Detection')}Model")(config(name, nc=80), ch=3, verbose=False)
     message = refuse(save(model, tmp_path), "YOLOv8", input_size=SIZE)

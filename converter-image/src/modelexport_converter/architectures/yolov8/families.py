@@ -1,5 +1,6 @@
-"""Names the family of a network, by the classes or the package of its layers."""
+"""Names the family of a network, by the classes or the package of its layers, or by the name of its description."""
 
+import re
 from collections.abc import Mapping
 
 from modelexport.text import clean
@@ -28,6 +29,9 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "YOLOv5u": ("C3", "Focus", "C3TR", "SPP"),
 }
 """Families by classes that only they have, in the order of the search: YOLO12 has blocks of YOLO11 too."""
+
+_LATER = re.compile(r"yolov?(1[2-9]|[2-9]\d)[nsmlx]?(?![a-z0-9])", re.IGNORECASE)
+"""The number of a family after YOLO11 in the name of a description, such as ``yolo26n-cls.yaml``."""
 
 _PACKAGES: Mapping[str, str] = {
     "models.": "the repository YOLOv5 or YOLOv7, whose code its pickle needs",
@@ -66,10 +70,24 @@ def foreign_module_failure(module: Module) -> Failure:
 def network_family(network: Module) -> str:
     """Return the family of a network, or an empty text for a YOLOv8."""
     classes = _class_names(network, 6)
+    family = next((family for family, own in _FAMILIES.items() if classes & set(own)), "")
+    return _told_from_yolo11(network) if family == YOLO11 else family
+
+
+def _told_from_yolo11(network: Module) -> str:
+    """Return the family of a network that has the classes of YOLO11.
+
+    YOLO26 has them too: its detector answers end to end or has attention in a C3k2. Its classifier has the very layers
+    of YOLO11-CLS, and only the name of its description, which ultralytics keeps, tells them apart.
+    """
     layers = list(network.child("model").children()) if network.has_child("model") else []
-    if layers and layers[-1].has_child("one2one_cv2") and "C3k2" in classes:
+    attends = any(layer.shown_kind == "C3k2" and "PSABlock" in _class_names(layer, 6) for layer in layers)
+    if attends or (layers and layers[-1].has_child("one2one_cv2")):
         return "YOLO26"
-    return next((family for family, own in _FAMILIES.items() if classes & set(own)), "")
+    description = network.attribute("yaml")
+    file = description.get("yaml_file") if isinstance(description, dict) else None
+    named = _LATER.search(re.split(r"[/\\]", file)[-1]) if isinstance(file, str) else None
+    return f"YOLO{named[1]}" if named else YOLO11
 
 
 def _class_names(module: Module, depth: int) -> set[str]:

@@ -68,7 +68,14 @@ _SUFFIXES = {
 _ACTIVATIONS = "torch.nn.modules.activation"
 _STEM, _CLASSES, _CLASSIFIER = "model.0.conv.weight", "model.22.cv3.0.2.weight", "model.9.linear.weight"
 _EXTRAS = "model.22.cv4.0.2.weight"
-_ATTENTION = "model.10.m.0.attn.qkv.conv.weight"
+_ATTENTION, _CLASSIFIER_ATTENTION = (f"model.{layer}.m.0.attn.qkv.conv.weight" for layer in (10, 9))
+_YOLO11_CLASSIFIER, _YOLO11_EXTRAS = "model.10.linear.weight", "model.23.cv4.0.2.weight"
+_YOLO11_HEADS = {
+    frozenset({"cv2", "cv3", "dfl"}): Task.DETECTION,
+    frozenset({"cv2", "cv3", "dfl", "cv4", "proto"}): Task.INSTANCE_SEGMENTATION,
+    frozenset({"cv2", "cv3", "dfl", "cv4"}): Task.KEYPOINTS,
+}
+"""The tasks of YOLO11 by the parts of its last layer, which the weights name."""
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
@@ -120,7 +127,7 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     if (found := _architecture_of(tensors)) not in ARCHITECTURES:
         raise mismatch(f"the weights are those of {found}; {ULTRALYTICS_REMEDY}")
     check_asked("architecture", model.architecture, found)
-    if found == YOLO11:
+    if found.startswith(YOLO11):
         raise mismatch(f"the weights alone do not tell the layers of {found}; give ultralytics' .pt, which does")
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
@@ -161,14 +168,23 @@ def _architecture_of(tensors: Tensors) -> str:
     if _CLASSIFIER in tensors:
         return "YOLOv8-CLS"
     if _CLASSES not in tensors or "model.22.cv3.0.0.conv.weight" not in tensors:
-        head = {name.split(".")[2] for name in tensors if name.startswith("model.23.")}
-        is_yolo11 = _ATTENTION in tensors and head == {"cv2", "cv3", "dfl"}
-        return YOLO11 if is_yolo11 else "another ultralytics network (its last layer is not that of YOLOv8)"
+        return _yolo11_of(tensors) or "another ultralytics network (its last layer is not that of YOLOv8)"
     if "model.22.proto.cv1.conv.weight" in tensors:
         return "YOLOv8-SEG"
     if _EXTRAS not in tensors:
         return "YOLOv8"
     return "YOLOv8-OBB" if len(tensors[_EXTRAS]) == 1 else "YOLOv8-Pose"
+
+
+def _yolo11_of(tensors: Tensors) -> str:
+    """Recognise YOLO11 and its task by the names of the weights; an empty text if they have others."""
+    if _CLASSIFIER_ATTENTION in tensors and _YOLO11_CLASSIFIER in tensors:
+        return YOLO11 + _SUFFIXES[Task.CLASSIFICATION]
+    head = frozenset(name.split(".")[2] for name in tensors if name.startswith("model.23."))
+    task = _YOLO11_HEADS.get(head) if _ATTENTION in tensors else None
+    if task is Task.KEYPOINTS and _YOLO11_EXTRAS in tensors and len(tensors[_YOLO11_EXTRAS]) == 1:
+        return "YOLO11-OBB"
+    return "" if task is None else YOLO11 + _SUFFIXES[task]
 
 
 def _variant_of_tree(tree: LayerTree) -> str | None:

@@ -16,7 +16,6 @@ from modelexport.matrix.support import Task
 from modelexport_converter.architectures.yolov8.blocks import Classification, Head
 from modelexport_converter.architectures.yolov8.decoder import Decoder
 from modelexport_converter.architectures.yolov8.families import (
-    YOLO11,
     foreign_module_failure,
     network_family,
     unknown_layer_failure,
@@ -90,8 +89,8 @@ class LayerTree:
 
     @property
     def family(self) -> str:
-        """YOLOv8 or YOLO11, by the classes of the layers."""
-        return YOLO11 if network_family(self.module) == YOLO11 else "YOLOv8"
+        """YOLOv8, YOLO11, or a later family that has no class of its own."""
+        return network_family(self.module) or "YOLOv8"
 
     @property
     def repeats(self) -> int:
