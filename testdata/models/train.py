@@ -2,8 +2,8 @@
 
     PYTHONPATH=testdata:examples python -m models.train NAME [--workspace DIRECTORY]
 
-NAME is one of ``TRAININGS``, or all. Segmenter and classifier start with the detector's weights, the others with random
-ones. One thread, no accelerator.
+NAME is one of ``TRAININGS``, or all. Segmenter and classifiers start with the weights of a detector, the others with
+random ones. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ TRAININGS = {
     # crops of a tenth at most leave every shape in sight
     "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1}, "classify", start="detect"),
     "yolo11": UltralyticsTraining("yolo11n", 160, 30, width=0.125),
+    "yolo11-classify": UltralyticsTraining("yolo11n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo11"),
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import detection
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel
 
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -37,6 +37,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "MaskRCNN": partial(detection.maskrcnn_resnet50_fpn, num_classes=4, **_UNTRAINED),
     "UNet": lambda: UNet((64, 128, 256, 512, 1024), 4),
     "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
+    "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
 }
 """Networks in their published width, for the classes of the trained models."""
 
@@ -57,7 +58,7 @@ def write_widened(architecture: str, source: Path, path: Path) -> None:
     network = NETWORKS[architecture]()
     widened = widen(checkpoint.tensors, network)
     facts = {name: checkpoint.facts[name] for name in ("imgsz", "names") if name in checkpoint.facts}
-    if isinstance(network, DetectionModel):  # its layers are read from the module
+    if isinstance(network, BaseModel):  # its layers are read from the module
         network.load_state_dict(widened)
         network.names = facts.pop("names")
         torch.save({"model": network, **facts}, path)

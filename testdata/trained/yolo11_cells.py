@@ -1,6 +1,12 @@
-"""The trained YOLO11."""
+"""The trained YOLO11 models, with the measures of the YOLOv8 of the same task."""
 
-from trained.model import MODELS, Trained
-from trained.yolov8_cells import measure_boxes
+from dataclasses import replace
 
-TRAINED = {"YOLO11": Trained(MODELS / "weights/yolo11n-narrow.pt", measure_boxes())}
+from trained import yolov8_cells
+from trained.model import MODELS
+
+_FILES = {"": "yolo11n", "-CLS": "yolo11n-cls"}
+TRAINED = {
+    f"YOLO11{task}": replace(yolov8_cells.TRAINED[f"YOLOv8{task}"], source=MODELS / f"weights/{name}-narrow.pt")
+    for task, name in _FILES.items()
+}

@@ -35,7 +35,7 @@ def unchanged(image: Array) -> Array:
 def checkpoint_of(architecture: str) -> Checkpoint:
     """The weights alone, as a state dict has them; of YOLO11, which they do not describe, the module too."""
     found = read_checkpoint(TRAINED[architecture].weights)
-    return found if architecture == "YOLO11" else replace(found, module=None)
+    return found if architecture.startswith("YOLO11") else replace(found, module=None)
 
 
 def own_images(architecture: str, model: LoadedModel, count: int = ENOUGH_IMAGES) -> Sequence[Array]:

@@ -474,7 +474,7 @@ WRONG = [
     *((name, boxes_half_a_cell_off, Precision.FP16) for name in DETECTORS),
     *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
     *((name, dimmed, Precision.FP32) for name in DETECTORS),
-    ("YOLOv8-CLS", swapped_channels, Precision.FP32),
+    *((name, swapped_channels, Precision.FP32) for name in ("YOLOv8-CLS", "YOLO11-CLS")),
     *(("YOLOX", change, Precision.INT8) for change in (*WRONG_OUTPUTS, boxes_half_a_cell_off, swapped_channels)),
     ("YOLOX", dimmed, Precision.FP16),
 ]

@@ -18,13 +18,15 @@ from trained.cells import TRAINED, ask, load_model
 
 YAML = "11/yolo11.yaml"
 WEIGHTS = TRAINED["YOLO11"].weights
+TASKS = {"-cls": "YOLO11-CLS"}
+"""The other architectures, by the end of the name of ultralytics' description."""
 
 
-def check_same(model: Any, path: Path, size: tuple[int, int] = SIZE) -> LoadedModel:
+def check_same(model: Any, path: Path, size: tuple[int, int] = SIZE, architecture: str = "YOLO11") -> LoadedModel:
     """The model of a checkpoint answers as ultralytics' own network does, as near as float32 can be."""
-    loaded = load(read_checkpoint(path), ask("YOLO11", input_size=size))
+    loaded = load(read_checkpoint(path), ask(architecture, input_size=size))
     image = loaded.example_input()
-    wanted, found = expected(model, image, "YOLO11"), loaded.module(image)
+    wanted, found = expected(model, image, architecture), loaded.module(image)
     assert len(wanted) == len(found) == len(loaded.outputs)
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
@@ -38,7 +40,7 @@ def lively(found: dict[str, Any]) -> Any:
     Activations are nearly linear, as after a training; else each layer amplifies the rounding of the one before.
     """
     model = network(found)
-    for branch in model.model[-1].cv3:
+    for branch in getattr(model.model[-1], "cv3", ()):
         nn.init.zeros_(branch[-1].bias)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -57,6 +59,20 @@ def test_every_variant_matches_ultralytics(scale: str, heads: int, tmp_path: Pat
     assert next(part.heads for part in loaded.module.modules() if isinstance(part, Attention)) == heads
 
 
+@pytest.mark.parametrize("scale", ["n", "s", "m"])
+@pytest.mark.parametrize(("kind", "architecture"), TASKS.items())
+def test_every_task_matches_ultralytics(kind: str, architecture: str, scale: str, tmp_path: Path) -> None:
+    model = lively(config(f"11/yolo11{kind}.yaml", scale=scale))
+    loaded = check_same(model, save(model, tmp_path), architecture=architecture)
+    assert loaded.metadata["variant"] == scale
+
+
+@pytest.mark.parametrize(("kind", "architecture"), TASKS.items())
+def test_fused_network_of_every_task_is_exported(kind: str, architecture: str, tmp_path: Path) -> None:
+    model = lively(config(f"11/yolo11{kind}.yaml")).fuse(verbose=False)
+    check_same(model, save(model, tmp_path), architecture=architecture)
+
+
 def test_fresh_network_of_ultralytics_is_exported(tmp_path: Path) -> None:
     from ultralytics import YOLO
 
@@ -66,11 +82,16 @@ def test_fresh_network_of_ultralytics_is_exported(tmp_path: Path) -> None:
     assert (len(loaded.class_names), loaded.metadata["variant"]) == (80, "n")
 
 
-@pytest.mark.parametrize("size", [(160, 160), (96, 224)])
-def test_trained_network_matches_ultralytics(size: tuple[int, int]) -> None:
-    model = torch.load(WEIGHTS, weights_only=False)["model"]
-    loaded = check_same(model, WEIGHTS, size)
-    assert (loaded.class_names, load_model("YOLO11").input_size) == (("circle", "square", "triangle"), (160, 160))
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("YOLO11", (160, 160)), *((name, (96, 224)) for name in TRAINED if name.startswith("YOLO11"))],
+)
+def test_trained_network_matches_ultralytics(architecture: str, size: tuple[int, int]) -> None:
+    path = TRAINED[architecture].weights
+    loaded = check_same(torch.load(path, weights_only=False)["model"], path, size, architecture)
+    side = 128 if architecture == "YOLO11-CLS" else 160
+    names = ("circle", "square", "triangle")
+    assert (loaded.class_names, load_model(architecture).input_size) == (names, (side, side))
     assert "variant" not in loaded.metadata, "it is narrower than every published one"
 
 
@@ -144,25 +165,28 @@ def test_attention_over_too_many_places_is_refused(tmp_path: Path) -> None:
     assert "a map of the shape (1, 2, 8192, 8192), more than 1024 values per pixel" in message
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind", "found"), [("YOLOv8", "11/yolo11", "YOLO11"), ("YOLO11", "v8/yolov8", "YOLOv8")]
-)
-def test_yolov8_and_yolo11_are_told_apart(asked: str, kind: str, found: str, tmp_path: Path) -> None:
-    path = save(network(config(f"{kind}.yaml")), tmp_path)
-    assert f"architecture {asked}, the checkpoint has {found}" in refuse(path, asked, input_size=SIZE)
+@pytest.mark.parametrize("kind", ["", *TASKS])
+def test_yolov8_and_yolo11_are_told_apart(kind: str, tmp_path: Path) -> None:
+    yolo11 = TASKS.get(kind, "YOLO11")
+    yolov8 = yolo11.replace("YOLO11", "YOLOv8")
+    for asked, description, found in ((yolov8, f"11/yolo11{kind}", yolo11), (yolo11, f"v8/yolov8{kind}", yolov8)):
+        path = save(network(config(f"{description}.yaml")), tmp_path)
+        assert f"architecture {asked}, the checkpoint has {found}" in refuse(path, asked, input_size=SIZE)
 
 
 def test_other_activation_is_refused_with_both_names() -> None:
     assert "activation ReLU, the checkpoint has SiLU;" in refuse(WEIGHTS, "YOLO11", activation="ReLU")
 
 
-def test_weights_alone_are_refused_with_way_out() -> None:
-    weights = Checkpoint(read_checkpoint(WEIGHTS).tensors)
-    assert "the weights alone do not tell the layers of YOLO11; give ultralytics' .pt" in refuse(weights, "YOLO11")
-    assert "architecture YOLOv8, the checkpoint has YOLO11" in refuse(weights, "YOLOv8")
+@pytest.mark.parametrize("architecture", [name for name in TRAINED if name.startswith("YOLO11")])
+def test_weights_alone_are_refused_with_way_out(architecture: str) -> None:
+    weights = Checkpoint(read_checkpoint(TRAINED[architecture].weights).tensors)
+    message = refuse(weights, architecture)
+    assert f"the weights alone do not tell the layers of {architecture}; give ultralytics' .pt" in message
+    assert f"architecture YOLOv8, the checkpoint has {architecture}" in refuse(weights, "YOLOv8")
 
 
-@pytest.mark.parametrize(("kind", "found"), [("seg", "YOLO11-SEG"), ("cls", "YOLO11-CLS"), ("pose", "YOLO11-Pose")])
+@pytest.mark.parametrize(("kind", "found"), [("seg", "YOLO11-SEG"), ("pose", "YOLO11-Pose")])
 def test_other_tasks_are_refused_by_name(kind: str, found: str, tmp_path: Path) -> None:
     model = network(config(f"11/yolo11-{kind}.yaml", scales={"n": [0.5, 0.125, 512]}))
     message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
@@ -179,22 +203,22 @@ def test_weights_of_oriented_boxes_are_refused_by_name() -> None:
 
 
 def test_yolo26_classifier_is_known_by_its_description(tmp_path: Path) -> None:
-    """It has the layers of a YOLO11 classifier; ultralytics keeps the name of the description, in trainings too."""
+    """It has the very layers of YOLO11-CLS; ultralytics keeps the name of the description, in trainings too."""
     from ultralytics import YOLO
 
     for file in ("yolo26n-cls.yaml", r"C:\\nets\\YOLO26s-cls.yaml", "/nets/yolo12/yolo26-cls-mine.yaml"):
         model = network(config("11/yolo11-cls.yaml", yaml_file=file))
-        message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+        message = refuse(save(model, tmp_path), "YOLO11-CLS", input_size=SIZE)
         assert "this is YOLO26-CLS;" in message
         assert "architecture Custom" in message
     YOLO("yolo26n-cls.yaml").save(tmp_path / "fresh.pt")
-    assert "this is YOLO26-CLS;" in refuse(tmp_path / "fresh.pt", "YOLO11", input_size=SIZE)
+    assert "this is YOLO26-CLS;" in refuse(tmp_path / "fresh.pt", "YOLO11-CLS", input_size=SIZE)
 
 
 @pytest.mark.parametrize("file", ["/yolo26/yolo11s-cls.yaml", "yolo20classes.yaml", "mine.yaml", "yolov8-c3k2.yaml"])
 def test_layers_decide_unless_a_later_family_is_named(file: str, tmp_path: Path) -> None:
-    model = network(config("11/yolo11-cls.yaml", yaml_file=file))
-    assert "this is YOLO11-CLS;" in refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
+    model = lively(config("11/yolo11-cls.yaml", yaml_file=file))
+    check_same(model, save(model, tmp_path), architecture="YOLO11-CLS")
 
 
 def test_yolo26_that_does_not_answer_end_to_end_is_refused(tmp_path: Path) -> None:

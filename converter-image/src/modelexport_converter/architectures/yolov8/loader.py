@@ -1,4 +1,4 @@
-"""Loads YOLOv8 for detection, segmentation, classification and keypoints, and YOLO11 for detection."""
+"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints."""
 
 import math
 from collections.abc import Sequence
