@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import detection
-from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel
+from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel, SegmentationModel
 
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -37,6 +37,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "MaskRCNN": partial(detection.maskrcnn_resnet50_fpn, num_classes=4, **_UNTRAINED),
     "UNet": lambda: UNet((64, 128, 256, 512, 1024), 4),
     "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
+    "YOLO11-SEG": partial(SegmentationModel, "yolo11n-seg.yaml", nc=3, verbose=False),
     "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
 }
 """Networks in their published width, for the classes of the trained models."""

@@ -22,6 +22,7 @@ KNOWN = {
     "unet.pt": ("UNet", None),
     "yolov4_tiny.pth": ("YOLOv4", "tiny"),
     "yolo11n-narrow.pt": ("YOLO11", None),
+    "yolo11n-seg-narrow.pt": ("YOLO11-SEG", None),
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),
     "yolov8n-cls.pt": ("YOLOv8-CLS", "n"),
     "yolov8n-pose.pt": ("YOLOv8-Pose", "n"),
