@@ -181,6 +181,18 @@ def test_images_without_sure_class_do_not_count() -> None:
     assert fidelity == Fidelity("top-1", "0.5000", 3, None, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [([0.9, 0.094, 0.006], [(0, True), (1, True)]), ([0.005, 0.995, 0], [(1, False)])],
+    ids=["the same class", "another class"],
+)
+def test_only_best_class_of_image_can_differ(found: list[float], shown: list[tuple[int, bool]]) -> None:
+    expected = [np.array([[0.98, 0.015, 0.005]])]
+    original, file = sums_of(model_of(CLASSES)).add(expected, [np.array([found])]).describe()
+    assert [(answer.label, answer.same) for answer in file] == shown
+    assert [(answer.label, answer.same) for answer in original] == [(0, shown[0][1]), (1, True)]
+
+
 def test_pixels_are_measured_by_mean_iou_of_given_classes() -> None:
     model = model_of(PROBABILITIES)
     expected, found = np.zeros((2, 1, 3, 10, 10), np.float32)

@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     artifact = read_artifact(report["artifact"], size="sizeBytes")
     published = Published(
-        "ONNX/INT8", "Succeeded", "", "static_wi8_ai8", artifact, read_verification(report["verification"])
+        "ONNX/W8A16", "Succeeded", "", "static_wi8_ai16", artifact, read_verification(report["verification"])
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render("shapes", [read_target(published, report)]), encoding="utf-8")
@@ -59,20 +59,34 @@ FRAME = """<iframe src="{page}" width="360" height="600"></iframe><script>
 const frame = document.querySelector("iframe");
 frame.onload = () => {{
   const root = frame.contentDocument.documentElement;
-  document.title = `${{root.scrollWidth}} of ${{root.clientWidth}}`;
+  document.title = {expression};
 }};
 </script>"""
-"""Loads a page as wide as a phone and says how wide its content is; the page itself runs no script."""
+"""Loads a page as wide as a phone and evaluates an expression of its root; the page itself runs no script."""
+WIDTHS = "`${root.scrollWidth} of ${root.clientWidth}`"
+CUT_LABELS = """[...root.querySelectorAll(".plots text")].filter(
+  text => text.getBBox().x < 0 || text.getBBox().x + text.getBBox().width > text.ownerSVGElement.viewBox.baseVal.width
+).map(text => text.textContent).join() || "none" """
+
+
+def evaluate(page: Path, expression: str) -> str:
+    """The value of an expression of the root of a page, in a frame."""
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME.format(page=page.as_uri(), expression=expression), encoding="utf-8")
+    content = browse(frame, "--dump-dom", "--allow-file-access-from-files")
+    found = re.search(r"<title>(.+)</title>", content)
+    assert found, content[:300]
+    return found[1]
 
 
 def test_page_fits_phone_without_scrolling_sideways(page: Path) -> None:
-    frame = page.with_name("frame.html")
-    frame.write_text(FRAME.format(page=page.as_uri()), encoding="utf-8")
-    content = browse(frame, "--dump-dom", "--allow-file-access-from-files")
-    found = re.search(r"<title>(\d+) of (\d+)</title>", content)
-    assert found, content[:300]
-    assert int(found[1]) <= int(found[2])
-    assert 300 < int(found[2]) <= 360
+    content, width = map(int, evaluate(page, WIDTHS).split(" of "))
+    assert content <= width
+    assert 300 < width <= 360
+
+
+def test_labels_of_plots_are_not_cut(page: Path) -> None:
+    assert evaluate(page, CUT_LABELS) == "none"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ SAME = 0.5
 """The least overlap of equal detections: that of the metric AP50."""
 KEYPOINT_SIGMA = 0.1
 """Deviation of a keypoint relative to the size of its object, between COCO's elbows (0.072) and hips (0.107)."""
+POSSIBLE = 0.01
+"""The least probability of a class that is shown below the best one."""
 FEWEST = 20
 """The fewest answers by which a file is refused: one of them is 0.05, which no threshold requires."""
 
@@ -242,9 +244,11 @@ class ClassFidelity:
 
 
 def _best(side: Array, other: Array) -> list[Answer]:
-    """Return the three best classes of one side."""
-    best = np.argsort(-side, kind="stable")[:3]
-    return [Answer(int(label), round(float(side[label]), 4), bool(label == other.argmax())) for label in best]
+    """Return the best class of one side, and up to two others that it finds possible; only the best one can differ."""
+    first, *others = np.argsort(-side, kind="stable")[:3]
+    shown = [first, *(label for label in others if side[label] >= POSSIBLE)]
+    same = first == other.argmax()
+    return [Answer(int(label), round(float(side[label]), 4), bool(same or label != first)) for label in shown]
 
 
 @dataclass

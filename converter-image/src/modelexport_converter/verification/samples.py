@@ -32,7 +32,7 @@ class Answer:
     Attributes:
         label: place among the class names.
         score: probability, or the share of pixels.
-        same: the other side gives this answer too.
+        same: the other side gives this answer too, or it is a class below the best one of its side.
         box: left, top, right, bottom in pixels of the input, or empty.
         keypoints: x, y, x, y, ... of the visible keypoints in pixels of the input.
         runs: row, first column and length of each run of cells, of GRID x GRID cells.

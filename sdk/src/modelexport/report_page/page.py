@@ -20,7 +20,7 @@ SHOWN_CLASSES = 20
 STYLE = (Path(__file__).with_name("page.css")).read_text(encoding="utf-8")
 _STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; img-src data:; style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'"
-_BAR_HEIGHT, _LETTER_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 7.5, 260, 90
+_BAR_HEIGHT, _LETTER_WIDTH, _BAR_WIDTH, _VALUE_WIDTH = 22, 9, 260, 90
 
 
 def render(name: str, targets: Sequence[Target]) -> str:
