@@ -49,3 +49,9 @@ def test_no_full_size_conversion_exceeds_two_minutes() -> None:
 def test_all_rows_belong_to_one_run() -> None:
     assert last_run().run is not None
     assert last_run().apart == ()
+
+
+def test_readme_counts_measured_cells() -> None:
+    readme = (LOCK.parents[1] / "README.md").read_text()
+    measured = sum(cell.numbers.trained is not None for cell in cells())
+    assert f"{measured} of the {len(cells())} cells on trained models" in readme
