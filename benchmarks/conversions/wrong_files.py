@@ -19,7 +19,7 @@ from modelexport_converter.architectures.shared.yolo_layers import Conv
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.verification.agreement import compare
-from trained.cells import TRAINED, eval_inputs, load_model
+from trained.cells import TRAINED, eval_inputs, load_model, recall
 from trained.model import Outputs, run_eagerly
 
 IMAGES = 64
@@ -64,24 +64,25 @@ def with_module(change: Callable[[torch.nn.Module], None]) -> Defect:
 
 def lag(model: LoadedModel) -> Run:
     """Return a file that answers with the outputs of the image before."""
-    kept: list[Outputs] = []
+    waiting: list[Outputs] = []
 
     def run(image: Array) -> Outputs:
-        kept.append(run_eagerly(model, image))
-        return kept[max(0, len(kept) - 2)]
+        answers = run_eagerly(model, image)
+        waiting.append(answers)
+        return waiting.pop(0) if len(waiting) > 1 else answers
 
     return run
 
 
 def reverse_channels(module: torch.nn.Module) -> None:
     """Reverse the output channels of the convolution in the middle."""
-    weight = _middle(module, torch.nn.Conv2d).weight
+    weight = _middle_convolution(module).weight
     weight.copy_(weight.flip(0))
 
 
 def add_noise(module: torch.nn.Module) -> None:
     """Add noise to the weights of the convolution in the middle."""
-    weight = _middle(module, torch.nn.Conv2d).weight
+    weight = _middle_convolution(module).weight
     weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std() * NOISE)
 
 
@@ -93,9 +94,8 @@ def drop_activation(module: torch.nn.Module) -> None:
         for name, child in parent.named_children()
         if type(child).__module__ == torch.nn.SiLU.__module__ and not isinstance(child, torch.nn.Softmax)
     ]
-    functions = [(layer, "activation") for layer in module.modules() if isinstance(layer, Conv)]
-    sites = activations or functions
-    parent, name = sites[len(sites) // 2]
+    activations = activations or [(layer, "activation") for layer in module.modules() if isinstance(layer, Conv)]
+    parent, name = activations[len(activations) // 2]
     setattr(parent, name, torch.nn.Identity())
 
 
@@ -108,8 +108,8 @@ def round_weights(module: torch.nn.Module) -> None:
             layer.weight.copy_((layer.weight / scale).round() * scale)
 
 
-def _middle(module: torch.nn.Module, kind: type[torch.nn.Conv2d]) -> torch.nn.Conv2d:
-    layers = [layer for layer in module.modules() if isinstance(layer, kind) and layer.out_channels > 1]
+def _middle_convolution(module: torch.nn.Module) -> torch.nn.Conv2d:
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d) and layer.out_channels > 1]
     return layers[len(layers) // 2]
 
 
@@ -131,8 +131,8 @@ def measure(architecture: str, defect: Defect) -> Scores:
     Raises:
         Failure: the outputs are not finite.
     """
-    model = load_model(architecture)
-    found = compare(model, defect(model), eval_inputs(architecture)[:IMAGES], least_fidelity=1.0)
+    run = defect(load_model(architecture))
+    found = compare(recall(architecture), run, eval_inputs(architecture)[:IMAGES], least_fidelity=1.0)
     fidelity = found.fidelity if found.fidelity and found.fidelity.threshold else None
     return Scores(f"{found.value:.6f}", fidelity.value if fidelity else None)
 

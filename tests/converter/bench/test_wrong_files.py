@@ -1,4 +1,4 @@
-"""The defects of the benchmark of wrong files change what they say, and verification refuses the strong ones."""
+"""Each defect of the wrong-files benchmark changes the outputs, and the thresholds refuse a wrong file."""
 
 from dataclasses import asdict
 
