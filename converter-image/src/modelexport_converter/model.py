@@ -8,6 +8,7 @@ import torch
 
 from modelexport.api.result import Reference
 from modelexport.matrix.options import NO_OPTIONS, InputKind, InputType, Options
+from modelexport.reading.facts import CLASS_LABEL, CLASS_PROBABILITIES, CONFIDENCE
 from modelexport_converter.norm_statistics import Fit
 
 COLOURS: Mapping[int, str] = {1: "grey", 2: "grey, alpha", 3: "RGB", 4: "RGBA"}
@@ -60,7 +61,6 @@ class Output:
     keep_float32: bool = False
 
 
-CLASS_LABEL, CLASS_PROBABILITIES = "classLabel", "classLabel_probs"
 CLASSIFIER_OUTPUTS = (
     Output(CLASS_LABEL, (), "Name of the class of the highest probability."),
     Output(CLASS_PROBABILITIES, ("class",), "Probability of each class by its name, a dictionary; they add up to 1."),
@@ -68,7 +68,7 @@ CLASSIFIER_OUTPUTS = (
 """The outputs of a Core ML classifier, by the names that coremltools gives them."""
 
 
-CONFIDENCE, COORDINATES = "confidence", "coordinates"
+COORDINATES = "coordinates"
 IOU_THRESHOLD, CONFIDENCE_THRESHOLD = "iouThreshold", "confidenceThreshold"
 DETECTOR_OUTPUTS = (
     Output(

@@ -16,6 +16,7 @@ import torch
 from modelexport import __version__
 from modelexport.matrix.options import DEPLOYMENT_TARGET, InputKind
 from modelexport.matrix.support import Recipe
+from modelexport.reading.facts import CLASS_LABEL
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import CalibrationMemo, trace_to_weights
 from modelexport_converter.backends.decompositions import DecompositionMode, multiplies_vector
@@ -24,7 +25,7 @@ from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.backends.vision import read_boxes, read_classes, table_of, with_suppression
 from modelexport_converter.coreml import Detector, load_model
 from modelexport_converter.file_input import IMAGE_COLOURS, feed, scale_and_bias
-from modelexport_converter.model import CLASS_LABEL, LoadedModel
+from modelexport_converter.model import LoadedModel
 
 
 @contextmanager

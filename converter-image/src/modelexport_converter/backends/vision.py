@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from modelexport.reading.facts import CLASS_LABEL, CLASS_PROBABILITIES, CONFIDENCE
 from modelexport_converter.coreml import Detector
 from modelexport_converter.coreml.library import FeatureTypes_pb2, Model_pb2, coremltools
 from modelexport_converter.file_input import Array
 from modelexport_converter.model import (
-    CLASS_LABEL,
-    CLASS_PROBABILITIES,
-    CONFIDENCE,
     CONFIDENCE_THRESHOLD,
     COORDINATES,
     DETECTOR_OUTPUTS,
