@@ -7,7 +7,7 @@ Every reader raises ``ValueError`` with the expected type.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -65,6 +65,13 @@ def record(value: Any, name: str) -> Mapping[str, Any]:
     """Read an object."""
     if not isinstance(value, Mapping):
         _refuse(name, value, "an object")
+    return value
+
+
+def items(value: Any, name: str, limit: int) -> Sequence[Any]:
+    """Read a list of at most ``limit`` items."""
+    if not isinstance(value, list) or len(value) > limit:
+        raise ValueError(f"{name} is not a list of at most {limit} items")
     return value
 
 

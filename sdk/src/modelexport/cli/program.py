@@ -41,9 +41,9 @@ def program(options: argparse.Namespace) -> int:
         BadInput: the target is not published, its report is invalid, or the language does not open its format.
     """
     if options.store:
-        found = {one.target: (one, report) for one, report in read_local_reports(options)}
-        (chosen,) = choose((one for one, _ in found.values()), options.target)
-        report = found[chosen.target][1]
+        reports = read_local_reports(options)
+        (chosen,) = choose((one for one, _ in reports), options.target)
+        report = next(report for one, report in reports if one is chosen)
     else:
         export, openers = open_store(options)
         (chosen,) = choose(of_cluster(export), options.target)

@@ -1,6 +1,6 @@
 """Reads the facts of a report that a program needs. Reports are untrusted, so every name is a plain word."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a program needs to know about a file.
+    """The facts of a file that a program needs.
 
     Attributes:
         format: the format of the file.
@@ -91,7 +91,8 @@ def read_facts(report: Mapping[str, Any]) -> Facts:
     steps, image = (untrusted.record(model.get(key), f"model.{key}") for key in ("preprocessing", "input"))
     target = untrusted.record(untrusted.record(report.get("request"), "request").get("target"), "request.target")
     artifact = untrusted.record(report.get("artifact"), "artifact")
-    axes, channels = _list(image.get("axes"), "axes", MOST_AXES), untrusted.whole(steps.get("channels"), "channels", 4)
+    axes = untrusted.items(image.get("axes"), "axes", MOST_AXES)
+    channels = untrusted.whole(steps.get("channels"), "channels", 4)
     if steps.get("resize") not in RESIZES or channels not in CHANNELS or len(axes) != 4:
         raise ValueError("model.preprocessing is not one that this version knows")
     taken = _tensor(image, "model.input")
@@ -110,19 +111,13 @@ def read_facts(report: Mapping[str, Any]) -> Facts:
         scale=None if quantization is None else _scale(untrusted.record(quantization, "quantization")),
         outputs=tuple(
             _tensor(untrusted.record(value, "model.outputs"), "model.outputs")
-            for value in _list(model.get("outputs"), "model.outputs", MOST_OUTPUTS)
+            for value in untrusted.items(model.get("outputs"), "model.outputs", MOST_OUTPUTS)
         ),
     )
 
 
-def _list(value: Any, name: str, limit: int) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) > limit:
-        raise ValueError(f"{name} is not a list of at most {limit} items")
-    return value
-
-
 def _tensor(fields: Mapping[str, Any], name: str) -> Tensor:
-    shape = _list(fields.get("shape"), f"{name}.shape", MOST_AXES)
+    shape = untrusted.items(fields.get("shape"), f"{name}.shape", MOST_AXES)
     return Tensor(
         untrusted.word(fields.get("name"), f"{name}.name", NAME_LIMIT),
         tuple(None if size is None else untrusted.whole(size, f"{name}.shape", LARGEST) for size in shape),
@@ -134,7 +129,7 @@ def _numbers(steps: Mapping[str, Any], key: str, channels: int) -> tuple[float, 
     """Read a number for each channel; none if the file takes pixels."""
     if "pixelRange" in steps:
         return ()
-    values = tuple(untrusted.number(value, key, 1e6) for value in _list(steps.get(key), key, channels))
+    values = tuple(untrusted.number(value, key, 1e6) for value in untrusted.items(steps.get(key), key, channels))
     if len(values) != channels or (key == "std" and not all(values)):
         raise ValueError(f"model.preprocessing.{key} has not a number for each channel")
     return values

@@ -8,7 +8,7 @@ INPUTS = {
     "uint8": ("ByteArray", "writeInt8"),
     "int8": ("ByteArray", "writeInt8"),
 }
-"""The array of each type of input, and what writes it into a buffer: bytes as they are, whatever their sign."""
+"""For each type of input, its array and the method that writes it into a buffer. Bytes are written unchanged."""
 
 
 def write(facts: Facts) -> str:

@@ -86,7 +86,7 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
     return Target(
         published,
         class_names=untrusted.texts(model.get("classNames", []), "model.classNames", 100_000, NAME_LIMIT),
-        samples=[_read_sample(value) for value in _list(report.get("samples", []), "samples", MOST_SAMPLES)],
+        samples=[_read_sample(value) for value in untrusted.items(report.get("samples", []), "samples", MOST_SAMPLES)],
         seconds=None if seconds is None else untrusted.number(seconds, "seconds.total", 1e7),
         peak_mib=None if peak is None else untrusted.whole(peak, "peakMemoryMiB"),
         versions={_text(name): _text(value) for name, value in list(versions.items())[:64]},
@@ -94,7 +94,7 @@ def read_target(published: Published, report: Mapping[str, Any]) -> Target:
         float_layers=untrusted.texts(report.get("floatLayers", []), "floatLayers", MOST_FLOAT_LAYERS, LAYER_LIMIT),
         float_layer_shares=[
             untrusted.number(share, "floatLayerShares", 1)
-            for share in _list(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
+            for share in untrusted.items(report.get("floatLayerShares", []), "floatLayerShares", MOST_FLOAT_LAYERS)
         ],
         latency=None
         if latency is None
@@ -122,15 +122,11 @@ def _text(value: Any) -> str:
     return untrusted.text(value, "a text", 512)
 
 
-def _list(value: Any, name: str, limit: int) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) > limit:
-        raise ValueError(f"{name} is not a list of at most {limit} items")
-    return value
-
-
 def _read_sample(value: Any) -> Sample:
     fields = untrusted.record(value, "samples")
-    height, width = (untrusted.whole(side, "samples.size", 1 << 16) for side in _list(fields.get("size"), "size", 2))
+    height, width = (
+        untrusted.whole(side, "samples.size", 1 << 16) for side in untrusted.items(fields.get("size"), "size", 2)
+    )
     image = fields.get("image")
     if not isinstance(image, str) or len(image) > IMAGE_LIMIT:
         raise ValueError(f"samples.image is not a text of at most {IMAGE_LIMIT} characters")
@@ -141,9 +137,9 @@ def _read_sample(value: Any) -> Sample:
 
 def _read_answers(value: Any, name: str) -> Sequence[Answer]:
     def numbers(value: Any, key: str, limit: int) -> Sequence[float]:
-        return [untrusted.number(number, key, 1 << 20) for number in _list(value, key, limit)]
+        return [untrusted.number(number, key, 1 << 20) for number in untrusted.items(value, key, limit)]
 
-    records = [untrusted.record(item, name) for item in _list(value, name, MOST_ANSWERS)]
+    records = [untrusted.record(item, name) for item in untrusted.items(value, name, MOST_ANSWERS)]
     return [
         Answer(
             label=untrusted.whole(item.get("label"), f"{name}.label"),
@@ -152,7 +148,8 @@ def _read_answers(value: Any, name: str) -> Sequence[Answer]:
             box=numbers(item.get("box"), f"{name}.box", 4),
             keypoints=numbers(item.get("keypoints"), f"{name}.keypoints", 2048),
             runs=[
-                untrusted.whole(n, f"{name}.runs", GRID) for n in _list(item.get("runs"), f"{name}.runs", MOST_NUMBERS)
+                untrusted.whole(n, f"{name}.runs", GRID)
+                for n in untrusted.items(item.get("runs"), f"{name}.runs", MOST_NUMBERS)
             ],
         )
         for item in records
