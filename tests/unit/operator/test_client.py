@@ -522,9 +522,9 @@ def event(kind: str, version: str) -> Body:
 
 async def observe(cluster: Cluster, count: int, version: str = "4") -> list[tuple[str, str]]:
     told = []
-    async for change, body in cluster.watch(Scope(JOBS), version):
-        told.append((change, body["metadata"]["resourceVersion"]))
-        if len(told) == count:
+    async for events in cluster.watch(Scope(JOBS), version):
+        told += [(change, body["metadata"]["resourceVersion"]) for change, body in events]
+        if len(told) >= count:
             break
     return told
 

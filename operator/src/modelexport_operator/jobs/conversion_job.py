@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, reduce
 
 from modelexport import names
 from modelexport.api.node_pools import NodePool, is_extended
@@ -434,5 +434,12 @@ def _value_of(environment: Mapping[str, EnvVar], name: str, default: str = "") -
 def target_of(job: Job) -> Target | None:
     """Read the target of a Job from its labels; ``None`` if this version does not know them."""
     labels = job["metadata"].get("labels") or {}
-    target = _TARGETS.get(f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}")
-    return target and replace(target, name=labels.get(names.TARGET_NAME_LABEL) or "")
+    cell = f"{labels.get(names.FORMAT_LABEL)}/{labels.get(names.PRECISION_LABEL)}"
+    return _target_named(cell, labels.get(names.TARGET_NAME_LABEL) or "")
+
+
+@lru_cache(maxsize=1024)
+def _target_named(cell: str, name: str) -> Target | None:
+    """Return the target with a name; cached, since every look at a Job asks for it."""
+    target = _TARGETS.get(cell)
+    return target and replace(target, name=name)

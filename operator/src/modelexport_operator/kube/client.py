@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,6 +31,7 @@ from modelexport.text import clean
 from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.clock import ServerClock
 from modelexport_operator.kube.encoding import decode, encode
+from modelexport_operator.kube.event_decoder import Decode
 from modelexport_operator.kube.objects import (
     EventObject,
     Job,
@@ -351,18 +352,19 @@ class Cluster:
             yield page
             del page
 
-    async def watch(self, scope: Scope, version: str) -> AsyncIterator[tuple[str, KubeObject]]:
+    async def watch(
+        self, scope: Scope, version: str, decode_event: Decode = decode
+    ) -> AsyncIterator[Sequence[tuple[str, KubeObject]]]:
         """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
 
-        A ``BOOKMARK`` is no change; it carries the version up to which the watch has come. When a connection ends, the
-        next one resumes from there. An unreadable object is logged and reported as deleted, with only its name and
-        version. The watch ends only by an exception.
+        Changes that arrive together are yielded together. A ``BOOKMARK`` is no change; it carries the version up to
+        which the watch has come. When a connection ends, the next one resumes from there. An unreadable object is
+        logged and reported as deleted, with only its name and version. The watch ends only by an exception.
 
         Args:
             scope: which objects.
-            version: that of a list. A watch without one would begin with all objects, ordered by name, and could not be
-                resumed
-            if its connection ended among them.
+            version: that of a list. A watch without one would begin with all objects, ordered by name, and X
+            decode_event: decodes an event; by default all of it.
 
         Raises:
             ExpiredError: changes may be lost; list again.
@@ -370,22 +372,23 @@ class Cluster:
         """
         while True:
             is_new = True
-            async with aclosing(self._watch_once(scope, version)) as events:
-                async for change, body in events:
-                    version, is_new = body["metadata"]["resourceVersion"], False
-                    yield change, body
+            async with aclosing(self._watch_once(scope, version, decode_event)) as batches:
+                async for events in batches:
+                    version, is_new = events[-1][1]["metadata"]["resourceVersion"], False
+                    yield events
             if is_new:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[tuple[str, KubeObject]]:
-        """Yield the events of one connection of a watch, including bookmarks."""
+    async def _watch_once(
+        self, scope: Scope, version: str, decode_event: Decode
+    ) -> AsyncGenerator[Sequence[tuple[str, KubeObject]]]:
+        """Yield the events of one connection of a watch, including bookmarks, those of each piece together."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **_selection(scope)}
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
-                async for line in watch_stream.read_lines(response.content.iter_any()):
-                    event = _parse(line, scope)
-                    if event is not None:
-                        yield event
+                async for lines in watch_stream.read_lines(response.content.iter_any()):
+                    if events := [event for line in lines if (event := _parse(line, scope, decode_event))]:
+                        yield events
             except TimeoutError:
                 return  # The connection was used for its full time.
             except (aiohttp.ClientError, OSError) as error:
@@ -557,7 +560,7 @@ def _name_of(stub: KubeObject) -> str:
     return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
 
 
-def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, KubeObject] | None:
+def _parse(line: watch_stream.Line, scope: Scope, decode_event: Decode) -> tuple[str, KubeObject] | None:
     """Parse a line as an event; ``None`` if its object cannot even be identified.
 
     Raises:
@@ -565,7 +568,7 @@ def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, KubeObject] | No
         ValueError: the line is not an event.
     """
     try:
-        return watch_stream.parse_event(line)
+        return watch_stream.parse_event(line, decode_event)
     except watch_stream.UnreadableError as error:
         name = _name_of(error.stub) if error.stub else "an object"
         logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)

@@ -97,15 +97,16 @@ _CONTAINER_STATUSES: Shape = [
 _CONTAINERS: Shape = [{"name": None, "resources": {"limits": {"memory": None}}}]
 _EXPORT_METADATA: Shape = {**_METADATA, "labels": {}, "finalizers": [None]}
 _CLASS_METADATA: Shape = {**_METADATA, "labels": {}, "annotations": {names.DEFAULT_CLASS_ANNOTATION: None}}
-_JOB: Shape = {
+_JOB_SPEC: dict[str, Shape] = dict.fromkeys(("suspend", "activeDeadlineSeconds", "backoffLimit"))
+_JOB: dict[str, Shape] = {
     "metadata": _METADATA,
-    "spec": dict.fromkeys(("suspend", "activeDeadlineSeconds", "backoffLimit")),
+    "spec": _JOB_SPEC,
     "status": {
         **dict.fromkeys(("startTime", "completionTime", "active", "succeeded", "failed")),
         "conditions": _keep_conditions("Complete", "Failed", "FailureTarget"),
     },
 }
-_POD: Shape = {
+_POD: dict[str, Shape] = {
     "metadata": _METADATA,
     "spec": {"nodeName": None, "containers": _CONTAINERS, "initContainers": _CONTAINERS},
     "status": {
@@ -122,6 +123,16 @@ _WORKLOAD: Shape = {
         "admissionChecks": [dict.fromkeys(("name", "state", "message"))],
     },
 }
+
+_READ_METADATA: Shape = {**_METADATA, "ownerReferences": [dict.fromkeys(("uid", "controller"))]}
+_ENVIRONMENT: Shape = [{"name": None, "env": [dict.fromkeys(("name", "value"))]}]
+READ_OF_JOB: Shape = {
+    **_JOB,
+    "metadata": _READ_METADATA,
+    "spec": {**_JOB_SPEC, "template": {"spec": {"containers": _ENVIRONMENT}}},
+}
+READ_OF_POD: Shape = {**_POD, "metadata": _READ_METADATA}
+"""What pruning reads, and a Job's output folder: more than it keeps."""
 
 _KEEP_EXPORT_METADATA, _KEEP_CLASS_METADATA = build_keep(_EXPORT_METADATA), build_keep(_CLASS_METADATA)
 _KEEP_JOB, _KEEP_POD, _KEEP_WORKLOAD = build_keep(_JOB), build_keep(_POD), build_keep(_WORKLOAD)

@@ -6,7 +6,7 @@ only its head is kept, which identifies the object. A page with one such object 
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -103,16 +103,22 @@ class WatchEndedError(Exception):
         self.status = status
 
 
-async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) -> AsyncIterator[Line]:
-    """Yield the lines of a stream. A partial line at its end is dropped: a resumed watch sends the object again."""
+async def read_lines(pieces: AsyncIterator[bytes], limit: int = OBJECT_LIMIT) -> AsyncIterator[Iterator[Line]]:
+    """Yield the lines of a stream, those that end in one piece together.
+
+    A partial line at its end is dropped: a resumed watch sends the object again.
+    """
     reader = LineReader(limit)
     async for piece in pieces:
-        for line in reader.feed(piece):
-            yield line
+        yield reader.feed(piece)
 
 
-def parse_event(line: Line) -> tuple[str, KubeObject]:
+def parse_event(line: Line, decode_event: Callable[[bytes], object] = decode) -> tuple[str, KubeObject]:
     """Return the type and the object of a watch event; name, namespace and version of the object are valid.
+
+    Args:
+        line: of the stream of a watch.
+        decode_event: decodes it, and may leave out fields of the object that nobody reads.
 
     Raises:
         UnreadableError: the object is too large or too deeply nested.
@@ -122,7 +128,7 @@ def parse_event(line: Line) -> tuple[str, KubeObject]:
     if not line.is_whole:
         raise UnreadableError("exceeds the size limit", _stub_of(line))
     try:
-        event = decode(line.content)
+        event = decode_event(line.content)
     except RecursionError as error:
         raise UnreadableError("is nested too deeply", _stub_of(line)) from error
     kind, body = (event.get("type"), event.get("object")) if isinstance(event, Mapping) else (None, None)
