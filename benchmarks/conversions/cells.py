@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,15 @@ from benchmarks.conversions.images import write_mosaics
 from benchmarks.measuring.machine import describe_load, describe_machine
 from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 from benchmarks.results import CELLS, read_results, write_results
+from benchmarks.targets import NINE
 from modelexport.matrix.support import (
     ARCHITECTURES,
-    TARGETS,
     Cell,
     Format,
     Precision,
     Target,
     Task,
     cells,
-    requires_images,
 )
 
 MODELS = Path(__file__).parents[2] / "testdata/models"
@@ -115,7 +113,7 @@ def _read_report(workspace: CellsWorkspace, record: Mapping[str, Any]) -> dict[s
 
 def _measure_whole(workspace: CellsWorkspace) -> dict[str, Any]:
     """Run the nine targets of one architecture together, as many at a time as the command chooses."""
-    load, process = describe_load(), _run(workspace, _export(WHOLE, filterfalse(requires_images, TARGETS)), jobs=None)
+    load, process = describe_load(), _run(workspace, _export(WHOLE, NINE), jobs=None)
     records = json.loads(process.output)
     shutil.rmtree(workspace.store / "exports", ignore_errors=True)
     return {

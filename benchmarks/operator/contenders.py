@@ -11,16 +11,13 @@ from typing import Any
 
 from benchmarks.operator.jobset import JOBSETS, run_jobset
 from benchmarks.operator.scale_plane import NAMESPACE, wait_until_served
-from modelexport.matrix.support import TARGETS, Format, requires_images
+from benchmarks.targets import NINE
 from testplane.api import CLASSES, EXPORTS, JOBS, Api
 from testplane.control_plane import ControlPlane
 from testplane.installation import install_definitions
 from testplane.objects import build_all, make_class, make_export
 from testplane.process import Operator
 
-_FORMATS = (Format.LITERT, Format.ONNX, Format.COREML)
-NINE = tuple(target for target in TARGETS if target.format in _FORMATS and not requires_images(target))
-"""The targets of each export: always the same ones, so that results can be compared when the matrix grows."""
 JOBS_EACH = len(NINE)
 JOBS_PATH = JOBS.format(NAMESPACE)
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
-from benchmarks.operator.contenders import JOBS_EACH, NINE
+from benchmarks.operator.contenders import JOBS_EACH
 from benchmarks.operator.fake_api import FakeApi, pod_of, serve
+from benchmarks.targets import NINE
 from modelexport_operator.jobs.conversion_job import output_of
 from modelexport_operator.reconcile.reconcile import sync
 from modelexport_operator.reconcile.snapshot import Snapshot

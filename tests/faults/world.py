@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.operator.contenders import NINE
+from benchmarks.targets import NINE
 from faults import history
 from faults.history import SUCCEEDED
 from faults.injection import Injector
