@@ -30,7 +30,9 @@ from modelexport_converter.architectures.yolov8 import loader as yolov8
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.publishing import converted_output
+from modelexport_operator.kube.encoding import decode
 from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, WatchEndedError, parse_event
+from modelexport_operator.runtime.informer import DECODERS
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
 from trained.cells import ask
@@ -271,13 +273,14 @@ def read_stream(data: bytes) -> None:
 
 
 def _parse(line: Line) -> None:
-    try:
-        kind, body = parse_event(line)
-    except (UnreadableError, WatchEndedError, ValueError) as error:
-        check_words(error)
-    else:
-        assert isinstance(kind, str)
-        assert body["metadata"]["resourceVersion"].isdigit()
+    for decode_event in (decode, *DECODERS.values()):
+        try:
+            kind, body = parse_event(line, decode_event)
+        except (UnreadableError, WatchEndedError, ValueError) as error:
+            check_words(error)
+        else:
+            assert isinstance(kind, str)
+            assert body["metadata"]["resourceVersion"].isdigit()
 
 
 def read_yaml(data: bytes) -> None:
