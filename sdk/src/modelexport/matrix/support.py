@@ -134,7 +134,8 @@ class Backend:
         suffix: file name suffix.
         data_free: INT8 recipe without calibration images.
         calibrated: INT8 recipe with calibration images.
-        cpu_architectures: CPUs for which the converter's packages exist, as Kubernetes names them.
+        cpu_architectures: CPUs for which the converter's packages exist, as Kubernetes names them; a test compares them
+            with the locks.
         tools: packages that decide what is in the files, except those that another one pins.
         recommended_hardware: hardware for each precision.
         refused: precisions that the format cannot have, each with the reason.
@@ -368,7 +369,7 @@ BACKENDS: Mapping[Format, Backend] = {
             suffix=".savedmodel.zip",
             data_free=Recipe.WEIGHT_ONLY_WI8_AFP32,
             calibrated=Recipe.WEIGHT_ONLY_WI8_AFP32,
-            cpu_architectures=("amd64",),
+            cpu_architectures=("amd64", "arm64"),
             tools=("torch", "tensorflow"),
             recommended_hardware={
                 Precision.FP32: "whatever TensorFlow runs on: CPU, GPU, TensorFlow Serving",
