@@ -32,7 +32,7 @@ import yaml
 from benchmarks.conversions.exports import build_export
 from benchmarks.matrix.full_size import SAMPLES, MatrixInputs, prepare
 from benchmarks.matrix.result_store import PARTS, ResultStore
-from benchmarks.measuring.machine import REPOSITORY, describe_machine
+from benchmarks.measuring.machine import REPOSITORY, TOOLS, describe_machine
 from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 from modelexport.matrix.measured import FILE
 from modelexport.matrix.support import Cell, cells
@@ -80,7 +80,7 @@ def main() -> int:
 def describe_run(cores: int) -> dict[str, Any]:
     """Return the conditions that two runs must share to count as one."""
     about = {"source": digest_of(SOURCES), "machine": describe_machine(), "samples": SAMPLES, "cores": cores}
-    return {**about, "versions": tool_versions()}
+    return {**about, "versions": tool_versions(TOOLS)}
 
 
 def digest_of(folders: Sequence[Path]) -> str:

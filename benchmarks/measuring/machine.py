@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from modelexport.matrix.support import cells
 from modelexport_converter.publishing.report import tool_versions
 
 REPOSITORY = Path(__file__).parents[2]
+TOOLS = frozenset(tool for cell in cells() for tool in cell.tools)
+"""The packages that make the files of any cell."""
 
 
 def describe_machine() -> dict[str, str]:
     """Return processor, memory, system and versions as texts, without the name of this machine."""
-    versions = {**tool_versions(), "ultralytics": metadata.version("ultralytics")}
+    versions = {**tool_versions(TOOLS), "ultralytics": metadata.version("ultralytics")}
     versions.pop("modelexport")
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def test_report_describes_file_usage(bench: Bench) -> None:
     assert 0 < found["latency"]["seconds"] < 10
     assert found["latency"]["images"] >= 1
     assert set(found["sources"]) == {"checkpoint", "calibration"}
-    assert {"modelexport", "torch"} <= set(found["versions"])
+    makers = {"modelexport", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "pillow"}
+    assert set(found["versions"]) == makers
 
 
 def test_file_that_loses_too_much_is_recovered(bench: Bench) -> None:
@@ -424,6 +426,24 @@ def upgrade(bench: Bench) -> None:
     bench.monkeypatch.setattr(report, "__version__", "99.0")
 
 
+def install(bench: Bench, package: str, version: str | None = "99.0") -> None:
+    """Let a package have another version, or be absent."""
+    installed = metadata.version
+
+    def find(name: str) -> str:
+        if name != package:
+            return installed(name)
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    bench.monkeypatch.setattr(metadata, "version", find)
+
+
+def upgrade_tool(bench: Bench) -> None:
+    install(bench, "onnx-ir")
+
+
 def forget_reference(bench: Bench) -> None:
     """Rewrite a report as an earlier version wrote it, without the kind of reference."""
     path = next(bench.store.rglob("report.json"))
@@ -433,7 +453,7 @@ def forget_reference(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade, forget_reference]
+    "happen", [change_checkpoint, cut_artifact, remove_artifact, break_report, upgrade, upgrade_tool, forget_reference]
 )
 def test_changed_input_repeats_conversion(bench: Bench, happen: Callable[[Bench], None]) -> None:
     bench()
@@ -442,6 +462,58 @@ def test_changed_input_repeats_conversion(bench: Bench, happen: Callable[[Bench]
     again = bench(backend=backend)
     assert again.result is not None
     assert (again.code, again.result.reused, backend.calls) == (0, False, ["convert"])
+
+
+@pytest.mark.parametrize("version", ["99.0", None])
+@pytest.mark.parametrize("package", ["coremltools", "litert-converter", "tensorflow-cpu", "torchvision", "pycocotools"])
+def test_package_that_made_no_part_of_the_file_is_no_matter(bench: Bench, package: str, version: str | None) -> None:
+    bench(STATIC)
+    install(bench, package, version)
+    again = bench(STATIC).result
+    assert again is not None
+    assert again.reused
+
+
+def test_image_reader_matters_where_images_calibrate(bench: Bench) -> None:
+    static = replace(STATIC, output="s3://exports/default/tiny/onnx-int8-0123456789/")
+    assert bench().code == bench(static).code == 0
+    install(bench, "pillow")
+    plain, calibrated = bench().result, bench(static).result
+    assert plain is not None
+    assert calibrated is not None
+    assert (plain.reused, calibrated.reused) == (True, False)
+
+
+def test_builder_of_the_network_matters_where_it_builds() -> None:
+    def of(architecture: str) -> set[str]:
+        return set(report.versions_of(replace(REQUEST, model=replace(REQUEST.model, architecture=architecture))))
+
+    assert of("FasterRCNN") - of("YOLOv8") == of("DeepLabV3") - of("UNet") == {"torchvision"}
+
+
+def test_builds_of_tensorflow_count_as_one_package(bench: Bench) -> None:
+    before = report.tool_versions(("tensorflow",))
+    installed = metadata.version
+
+    def of_arm64(name: str) -> str:
+        if name == "tensorflow-cpu":
+            raise metadata.PackageNotFoundError(name)
+        return installed("tensorflow-cpu" if name == "tensorflow" else name)
+
+    bench.monkeypatch.setattr(metadata, "version", of_arm64)
+    assert report.tool_versions(("tensorflow",)) == before
+    assert "tensorflow" in before
+
+
+def test_shared_file_is_that_of_the_same_tools(bench: Bench, tmp_path: Path) -> None:
+    shared, backend = str(tmp_path / "shared"), TinyBackend()
+    bench(REQUEST, TinyBackend(), **{names.SHARED_DIR_ENV: shared})
+    install(bench, "coremltools")
+    bench(STATIC, backend, **{names.SHARED_DIR_ENV: shared})
+    assert "convert" not in backend.calls
+    install(bench, "onnxscript")
+    bench(replace(STATIC, spec_hash="abcdef0123"), backend, **{names.SHARED_DIR_ENV: shared})
+    assert "convert" in backend.calls
 
 
 def test_fp32_file_is_shared_by_conversions_of_format(bench: Bench, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from testcluster.sbom import describe
 
 ROOT = Path(__file__).parents[2]
-IMAGES = ("operator", "converter")
+IMAGES = ("operator", "converter", "converter-arm64")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_sbom_lists_every_locked_package_with_digests(sboms: dict[str, dict[str,
 
 
 def test_operator_sbom_has_no_torch_and_converter_no_kubernetes() -> None:
-    operator, converter = ({package.split("/")[1].split("@")[0] for package in locked(image)} for image in IMAGES)
+    operator, converter, _ = ({package.split("/")[1].split("@")[0] for package in locked(image)} for image in IMAGES)
     assert "torch" in converter - operator
     assert "kopf" in operator - converter
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from modelexport_converter.publishing.converted_output import write_draft
 from modelexport_converter.publishing.original import FILE_LIMIT, HANDED_OVER
 from modelexport_converter.publishing.packing import pack
 from modelexport_converter.publishing.report import (
+    IMAGE_READER,
     LAYER_LIMIT,
     REMARK_LIMIT,
     REMARKS,
@@ -62,6 +62,8 @@ from modelexport_converter.verification.architecture_check import check_network
 from modelexport_converter.verification.inspection import check_facts
 from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 
+_MEASURING = ("torch", "torchvision", IMAGE_READER, "pycocotools")
+"""The packages that run the original and measure it; torchvision suppresses boxes and pastes masks."""
 FLOAT_LAYERS = (
     "{} layers stay in float; if the hardware computes in 8 bits only, set spec.quantization.maxFloatLayers: 0"
 )
@@ -221,7 +223,8 @@ def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:
     with library_errors("convert the model"), name_unsupported_operator(model, write, f"part{_suffix(work.request)}"):
         request, options = work.request, model.options
         more = {"options": options.to_dict()} if options else {}
-        key = f"{_digest(work, format=request.target.format, scheme=_base(request), **more)}{_suffix(request)}"
+        tools = lookup(request.model.architecture, request.target).tools
+        key = f"{_digest(work, tools, format=request.target.format, scheme=_base(request), **more)}{_suffix(request)}"
         path, made = work.cache.provide(key, partial(write, model))
     announce("converted file", scheme=base, made=made)
     return path
@@ -231,13 +234,13 @@ def _base(request: ConversionRequest) -> Recipe:
     return BACKENDS[request.target.format].base(request.recipe)
 
 
-def _digest(work: Conversion, **more: object) -> str:
-    """Return the digest of the original model, of the versions and of what else there is (64 hex digits)."""
+def _digest(work: Conversion, tools: Sequence[str], **more: object) -> str:
+    """Return the digest of the original model, of the tools' versions and of what else there is (64 hex digits)."""
     content = {
         "checkpoint": work.inputs.sources.checkpoint,
         "architecture": work.request.model.architecture,
         "parameters": asdict(work.request.model.parameters),
-        "versions": tool_versions(),
+        "versions": tool_versions(tools),
         **more,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -465,9 +468,8 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     assert work.labelled is not None
     kind, sigmas = str(work.labelled.labels.kind), matched.sigmas
     about = {"labelled": work.inputs.sources.evaluation, "images": matched.digest, "labels": kind, "sigmas": sigmas}
-    about["measured by"] = version("pycocotools")
     more = {"nms": "afterwards" if model.suppression else True} if work.request.options.nms else {}
-    key = _digest(work, **about, **more, weights=model.weights)
+    key = _digest(work, _MEASURING, **about, **more, weights=model.weights)
     expected = Expected(key, len(matched.images), len(model.class_names))
     if (shared := _read_shared(work, expected)) is not None:
         return shared

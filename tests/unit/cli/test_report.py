@@ -84,6 +84,14 @@ def test_names_and_texts_never_become_markup() -> None:
     assert HOSTILE in "".join(page.texts)
 
 
+def test_page_lists_the_tools_of_all_files() -> None:
+    first, second = (make_report() | {"versions": versions} for versions in ({"torch": "2", "onnx": "1"}, {"jax": "0"}))
+    upgraded = make_report() | {"versions": {"torch": "3", "onnx": "1"}}
+    texts = page_of(first, second, upgraded).texts
+    start = texts.index("Versions")
+    assert texts[start + 1 : start + 7] == ["jax", "0", "onnx", "1", "torch", "2, 3"]
+
+
 def test_policy_allows_only_own_style_and_embedded_images() -> None:
     page = page_of(make_report(detections()))
     (policy,) = (meta["content"] for meta in page.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")

@@ -49,7 +49,13 @@ def test_names_do_not_depend_on_matrix(
     assert names_of() == before
 
 
-@pytest.mark.parametrize(("target", "expected"), [("LiteRT/FP32", ["amd64"]), ("ONNX/FP32", ["amd64", "arm64"])])
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        *[(f"{fmt}/FP32", ["amd64"]) for fmt in ("LiteRT", "CoreML")],
+        *[(f"{fmt}/FP32", ["amd64", "arm64"]) for fmt in ("ONNX", "PyTorch", "TensorFlow")],
+    ],
+)
 def test_job_is_scheduled_only_where_converter_can_run(target: str, expected: list[str]) -> None:
     pod = build_all(make_export(target), make_class())[target]["spec"]["template"]["spec"]
     required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
+from modelexport.api.reasons import Reason
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
+from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import Array, Run, Scale
 from modelexport_converter.model import LoadedModel
 
@@ -84,8 +86,17 @@ class AdaptInput(Protocol):
 
 
 def load_backend(fmt: Format) -> Backend:
-    """Import the module of a format."""
-    return cast(Backend, importlib.import_module(BACKENDS[fmt].impl))
+    """Import the module of a format.
+
+    Raises:
+        Failure: ``ClassInvalid`` if this converter lacks its packages.
+    """
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[fmt].impl))
+    except ModuleNotFoundError as error:
+        machines = " or ".join(BACKENDS[fmt].cpu_architectures)
+        message = f"this converter makes no {fmt} files, because it has no {error.name}; an image for {machines} does"
+        raise Failure(Reason.CLASS_INVALID, f"{message} (spec.converter.image)") from error
 
 
 def load_input_adapter(fmt: Format) -> AdaptInput:

@@ -6,6 +6,7 @@ It is written last, so a file without a report was never published. The next, eq
 import contextlib
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from modelexport.api.result import (
     read_verification,
 )
 from modelexport.api.rungs import QuantizationResult, read_quantization
+from modelexport.matrix.support import lookup
 from modelexport_converter.stores import TEXT_LIMIT
 
 if TYPE_CHECKING:  # these import torch, which a reused conversion never needs
@@ -37,19 +39,10 @@ REMARKS, REMARK_LIMIT = 8, 1000
 """Remarks in a report, and characters of each, at most."""
 LAYER_LIMIT = 256
 """Characters of a layer's name, at most."""
-PACKAGES = (
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "coremltools",
-    "litert-converter",
-    "litert-torch",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "tensorflow-cpu",
-    "torch",
-    "torchvision",
-)
+IMAGE_READER = "pillow"
+"""The package that decodes and resizes images."""
+_BUILDS: Mapping[str, Sequence[str]] = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
+"""Packages whose builds have names of their own, one of which is installed; arm64 has one build of TensorFlow."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +58,23 @@ class Sources:
         return {name: value for name, value in asdict(self).items() if name != "evaluation" or value}
 
 
-def tool_versions() -> dict[str, str]:
-    """Return the versions of this converter and of its installed libraries, without importing them."""
+def tool_versions(tools: Iterable[str]) -> dict[str, str]:
+    """Return the versions of this converter and of those of the packages that are installed, without importing them."""
     versions = {"modelexport": __version__}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
+    for tool in sorted(tools):
+        for package in _BUILDS.get(tool, (tool,)):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions[tool] = metadata.version(package)
     return versions
+
+
+def versions_of(request: ConversionRequest) -> dict[str, str]:
+    """Return the versions of what makes the requested file, and of nothing else that the image of a converter has.
+
+    Images of other contents then recognise each other's files.
+    """
+    reader = (IMAGE_READER,) if request.recipe.needs_calibration else ()
+    return tool_versions((*lookup(request.model.architecture, request.target).tools, *reader))
 
 
 def artifact_uri(request: ConversionRequest) -> str:
@@ -99,7 +102,7 @@ def build_report(
         "specHash": request.spec_hash,
         "request": json.loads(request.public().to_json()),
         "scheme": str(request.recipe),
-        "versions": tool_versions(),
+        "versions": versions_of(request),
         "sources": sources.to_dict(),
         "artifact": {"uri": artifact.uri, "sha256": artifact.sha256, "sizeBytes": artifact.size_bytes},
         "verification": verification.to_dict(),
@@ -168,7 +171,7 @@ def read_earlier(content: str, request: ConversionRequest, sources: Sources) -> 
     """
     try:
         report = untrusted.load(content, TEXT_LIMIT)
-        expected = (SCHEMA_VERSION, request.spec_hash, sources.to_dict(), tool_versions())
+        expected = (SCHEMA_VERSION, request.spec_hash, sources.to_dict(), versions_of(request))
         found = tuple(report[key] for key in ("schemaVersion", "specHash", "sources", "versions"))
         if found != expected:
             return None

@@ -134,8 +134,9 @@ class Backend:
         suffix: file name suffix.
         data_free: INT8 recipe without calibration images.
         calibrated: INT8 recipe with calibration images.
-        cpu_architectures: CPUs for which the converter's packages exist, as Kubernetes names them.
-        tools: packages that produce the files.
+        cpu_architectures: CPUs for which the converter's packages exist, as Kubernetes names them; a test compares them
+            with the locks.
+        tools: packages that decide what is in the files, except those that another one pins.
         recommended_hardware: hardware for each precision.
         refused: precisions that the format cannot have, each with the reason.
         bases: recipes whose files are not quantised from an FP32 file, and the recipes of those that they start from.
@@ -212,6 +213,7 @@ class Architecture:
         stride: divisor of the input size.
         has_nms: the files contain non-maximum suppression, so users may set its thresholds.
         has_frozen_norm: batch norm may be frozen; its epsilon is not in the state dict, so users may set it.
+        tools: packages that build the network, beside torch.
         activations: activations that users may choose.
         takes: other accepted fields of ``spec.model.parameters`` for facts that are not stored with the weights.
         extended: targets at the level Extended.
@@ -228,6 +230,7 @@ class Architecture:
     stride: int
     has_nms: bool = False
     has_frozen_norm: bool = False
+    tools: tuple[str, ...] = ()
     activations: tuple[str, ...] = ()
     takes: frozenset[str] = frozenset()
     extended: frozenset[Target] = frozenset()
@@ -271,6 +274,11 @@ class Cell:
         return last_run().of(str(self))
 
     @property
+    def tools(self) -> tuple[str, ...]:
+        """The packages that decide what is in the files: those of the format and of the network."""
+        return (*self.backend.tools, *self.architecture.tools)
+
+    @property
     def resources(self) -> Resources:
         """Resources of a conversion, from the measured peak of the full-size model.
 
@@ -299,7 +307,7 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Recipe.DYNAMIC_WI8_AFP32,
             calibrated=Recipe.STATIC_WI8_AI8,
             cpu_architectures=("amd64",),
-            tools=("torch", "litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert"),
+            tools=("torch", "litert-torch", "jax", "litert-converter", "ai-edge-quantizer", "ai-edge-litert"),
             recommended_hardware={
                 Precision.FP32: "CPU, GPU",
                 Precision.FP16: "GPU; no faster than FP32 on a CPU, which computes in FP32 from half the bytes",
@@ -314,7 +322,7 @@ BACKENDS: Mapping[Format, Backend] = {
             data_free=Recipe.DYNAMIC_WI8_AFP32,
             calibrated=Recipe.STATIC_WI8_AI8,
             cpu_architectures=("amd64", "arm64"),
-            tools=("torch", "onnx", "onnxscript", "onnxruntime"),
+            tools=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime"),
             recommended_hardware={
                 Precision.FP32: "CPU, GPU",
                 Precision.FP16: "GPU, NPU; slower than FP32 on most CPUs",
@@ -361,8 +369,8 @@ BACKENDS: Mapping[Format, Backend] = {
             suffix=".savedmodel.zip",
             data_free=Recipe.WEIGHT_ONLY_WI8_AFP32,
             calibrated=Recipe.WEIGHT_ONLY_WI8_AFP32,
-            cpu_architectures=("amd64",),
-            tools=("torch", "tensorflow-cpu"),
+            cpu_architectures=("amd64", "arm64"),
+            tools=("torch", "tensorflow"),
             recommended_hardware={
                 Precision.FP32: "whatever TensorFlow runs on: CPU, GPU, TensorFlow Serving",
                 Precision.FP16: "as FP32, in half the bytes; computes in FP32",
@@ -416,6 +424,7 @@ _FIDELITIES: Mapping[Precision, float] = {
 
 _NORMALISES = frozenset({"imageMean", "imageStd"})
 _ANCHORS = frozenset({"anchorSizes", "aspectRatios"})
+_TORCHVISION = ("torchvision",)
 # Activations of the published ultralytics networks, and those that users set in the .yaml files.
 _YOLOV8_ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish", "Mish")
 
@@ -471,6 +480,7 @@ def _torchvision_detector(
         stride=32,
         has_nms=True,
         has_frozen_norm=True,
+        tools=_TORCHVISION,
         takes=takes | {"detectionsPerImage"},
         extended=extended,
         thresholds=_DETECTOR_THRESHOLDS,
@@ -505,6 +515,7 @@ def _semantic(
     input_size: int,
     stride: int,
     *,
+    tools: tuple[str, ...] = _TORCHVISION,
     takes: frozenset[str] = _NORMALISES,
 ) -> Architecture:
     return Architecture(
@@ -514,6 +525,7 @@ def _semantic(
         variants=variants,
         default_input_size=(input_size, input_size),
         stride=stride,
+        tools=tools,
         takes=takes,
         extended=_W8A16,
         thresholds=_SEMANTIC_THRESHOLDS,
@@ -572,7 +584,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _torchvision_detector("MaskRCNN", _PYRAMIDS, task=Task.INSTANCE_SEGMENTATION, extended=_MASKS_EXTENDED),
         _semantic("DeepLabV3", "torchvision.segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
         _semantic("FCN", "torchvision.segmenters", (*_RESNETS, *_MOBILENETS), 520, 8),
-        _semantic("UNet", "unet", (), 512, 16, takes=_NORMALISES | {"alignCorners"}),
+        _semantic("UNet", "unet", (), 512, 16, tools=(), takes=_NORMALISES | {"alignCorners"}),
         _yolov8("YOLOv8-CLS", Task.CLASSIFICATION, input_size=224),
         # Correct files of the trained YOLO11-CLS agree by .9999998 in FP32, .9997 in FP16 and .982 in INT8; the minima
         # are those of YOLOv8-CLS.

@@ -74,7 +74,7 @@ def record(cell: Cell) -> dict[str, object]:
         "peakMiB": full_size and full_size.peak_mib,
         "latencyMs": full_size and full_size.latency_ms,
         "failures": list(cell.numbers.failures),
-        "tools": {tool: run.versions[tool] for tool in cell.backend.tools if tool in run.versions} or None,
+        "tools": {tool: run.versions[tool] for tool in cell.tools if tool in run.versions} or None,
         "run": cell.numbers.run,
         "ofOneRun": bool(run.cells) and not run.apart,
     }

@@ -41,12 +41,20 @@ def render(name: str, targets: Sequence[Target]) -> str:
     _add_classes(main, targets)
     for target in targets:
         _add_target(main, target)
-    if versions := next((target.versions for target in targets if target.versions), None):
+    if versions := _collect_versions(targets):
         details = SubElement(main, "details")
         _add(details, "summary", "Versions")
         _add_terms(details, versions)
     _add(main, "footer", f"Written by modelexport {__version__}.")
     return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
+
+
+def _collect_versions(targets: Iterable[Target]) -> Mapping[str, str]:
+    """Return what made the files of all targets; after an upgrade a tool can have several versions."""
+    found: dict[str, list[str]] = {}
+    for name, version in (item for target in targets for item in (target.versions or {}).items()):
+        found[name] = [*dict.fromkeys((*found.get(name, ()), version))]
+    return {name: ", ".join(versions) for name, versions in sorted(found.items())}
 
 
 def _add(parent: Element, tag: str, text: str = "", **attributes: str) -> Element:
