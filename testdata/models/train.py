@@ -2,8 +2,8 @@
 
     PYTHONPATH=testdata:examples python -m models.train NAME [--workspace DIRECTORY]
 
-NAME is one of ``TRAININGS``, or all. Segmenters and classifiers start with the weights of a detector, the others
-with random ones. One thread, no accelerator.
+NAME is one of ``TRAININGS``, or all. A training with a ``start`` begins with the weights of that one, the others with
+random ones. One thread, no accelerator.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ TRAININGS = {
     "yolo11": UltralyticsTraining("yolo11n", 160, 30, width=0.125),
     "yolo11-classify": UltralyticsTraining("yolo11n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo11"),
     "yolo11-segment": UltralyticsTraining("yolo11n-seg", 160, 12, {}, "segment", 0.125, "yolo11"),
+    "yolo11-pose": UltralyticsTraining("yolo11n-pose", 160, 16, {}, "pose", 0.125, "yolo11"),
 }
 
 

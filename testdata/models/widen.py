@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import detection
-from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel, SegmentationModel
+from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel, PoseModel, SegmentationModel
 
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -39,6 +39,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
     "YOLO11-SEG": partial(SegmentationModel, "yolo11n-seg.yaml", nc=3, verbose=False),
     "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
+    "YOLO11-Pose": partial(PoseModel, "yolo11n-pose.yaml", nc=3, data_kpt_shape=(4, 3), verbose=False),
 }
 """Networks in their published width, for the classes of the trained models."""
 

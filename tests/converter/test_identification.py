@@ -24,6 +24,7 @@ KNOWN = {
     "yolo11n-narrow.pt": ("YOLO11", None),
     "yolo11n-seg-narrow.pt": ("YOLO11-SEG", None),
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),
+    "yolo11n-pose-narrow.pt": ("YOLO11-Pose", None),
     "yolov8n-cls.pt": ("YOLOv8-CLS", "n"),
     "yolov8n-pose.pt": ("YOLOv8-Pose", "n"),
     "yolov8n-seg.pt": ("YOLOv8-SEG", "n"),

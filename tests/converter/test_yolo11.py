@@ -18,7 +18,7 @@ from trained.cells import TRAINED, ask, load_model
 
 YAML = "11/yolo11.yaml"
 WEIGHTS = TRAINED["YOLO11"].weights
-TASKS = {"-seg": "YOLO11-SEG", "-cls": "YOLO11-CLS"}
+TASKS = {"-seg": "YOLO11-SEG", "-cls": "YOLO11-CLS", "-pose": "YOLO11-Pose"}
 """The other architectures, by the end of the name of ultralytics' description."""
 
 
@@ -184,14 +184,6 @@ def test_weights_alone_are_refused_with_way_out(architecture: str) -> None:
     message = refuse(weights, architecture)
     assert f"the weights alone do not tell the layers of {architecture}; give ultralytics' .pt" in message
     assert f"architecture YOLOv8, the checkpoint has {architecture}" in refuse(weights, "YOLOv8")
-
-
-def test_keypoints_are_refused_by_name(tmp_path: Path) -> None:
-    model = network(config("11/yolo11-pose.yaml", scales={"n": [0.5, 0.125, 512]}))
-    message = refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)
-    assert "this is YOLO11-Pose;" in message
-    assert "architecture Custom" in message
-    assert "the weights are those of YOLO11-Pose;" in refuse(Checkpoint(model.state_dict()), "YOLO11")
 
 
 def test_weights_of_oriented_boxes_are_refused_by_name() -> None:

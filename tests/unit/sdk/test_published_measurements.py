@@ -12,7 +12,7 @@ from modelexport.planning.estimates import MOST_SECONDS
 LOCK = Path(__file__).parents[3] / "requirements/converter.txt"
 
 
-ADDED = {Format.PYTORCH, Format.TENSORFLOW, Precision.W8A16, "YOLO11", "YOLO11-SEG", "YOLO11-CLS"}
+ADDED = {Format.PYTORCH, Format.TENSORFLOW, Precision.W8A16, "YOLO11", "YOLO11-SEG", "YOLO11-CLS", "YOLO11-Pose"}
 """Formats, precisions and architectures that came after the last whole run; the next one measures their cells."""
 ADDED_TOOLS = {"jax", "onnx-ir"}
 """Tools that the last whole run did not record; the lock had them."""
