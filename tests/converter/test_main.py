@@ -34,6 +34,8 @@ from modelexport_converter.model import LoadedModel
 from modelexport_converter.publishing import report
 from modelexport_converter.runtime.outcome import Terminated
 from modelexport_converter.runtime.threads import thread_count
+from modelexport_converter.verification import reference_outputs
+from modelexport_converter.verification.agreement import run_model
 from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 from tiny_model import TinyBackend, tiny_model
 
@@ -318,6 +320,19 @@ def test_reference_runs_once_per_image(bench: Bench) -> None:
     bench.monkeypatch.setattr(pipeline, "check_model", check)
     assert bench().code == 0
     assert len(runs) == len(kept) > 0  # those of the file, which TinyBackend runs by the module, too
+
+
+@pytest.mark.parametrize(("shared", "ran"), [(True, 0), (False, 5)])
+def test_targets_of_local_run_share_original(bench: Bench, shared: bool, ran: int) -> None:
+    runs: list[Any] = []
+    count = lambda *arguments: (runs.append(1), run_model(*arguments))[1]  # noqa: E731
+    bench.monkeypatch.setattr(reference_outputs, "run_model", count)
+    folder = {names.SHARED_DIR_ENV: str(bench.root / "shared")} if shared else {}
+    assert bench(STATIC, None, **folder).code == 0
+    assert len(runs) == 5
+    half = replace(STATIC, target=Target(Format.ONNX, Precision.FP16), recipe=Recipe.FP16, output="s3://exports/half/")
+    assert bench(half, None, **folder).code == 0
+    assert len(runs) == 5 + ran
 
 
 def own(name: str, samples: int = 64, request: ConversionRequest = STATIC) -> ConversionRequest:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -49,3 +50,33 @@ def test_outputs_over_limit_are_not_cached(tmp_path: Path, model: LoadedModel) -
     outputs.of(model, IMAGE + 1)
     assert model.module.runs == 1
     assert len(list((tmp_path / "outputs").iterdir())) == 1
+
+
+def test_shared_outputs_are_run_by_first_conversion_only(tmp_path: Path, model: LoadedModel) -> None:
+    first, second = (ReferenceOutputs(tmp_path / "shared/outputs", is_shared=True) for _ in range(2))
+    (made,) = first.of(model, IMAGE)
+    (found,) = second.of(model, IMAGE)
+    assert np.array_equal(made, found)
+    assert model.module.runs == 1
+
+
+def test_outputs_of_others_count_for_limit(tmp_path: Path, model: LoadedModel) -> None:
+    first, second = (ReferenceOutputs(tmp_path / "outputs", is_shared=True, limit=100) for _ in range(2))
+    first.of(model, IMAGE)
+    second.of(model, IMAGE + 1)
+    assert len(list((tmp_path / "outputs").iterdir())) == 1
+
+
+def test_unfinished_file_is_not_read(tmp_path: Path, model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = ReferenceOutputs(tmp_path / "outputs", is_shared=True)
+
+    def fill_disk(file: IO[bytes], *_: object) -> None:
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", fill_disk)
+        with pytest.raises(OSError, match="no space"):
+            outputs.of(model, IMAGE)
+    (found,) = outputs.of(model, IMAGE)
+    assert np.array_equal(found, IMAGE * 2)

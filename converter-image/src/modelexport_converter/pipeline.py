@@ -123,14 +123,15 @@ def run(work: Conversion) -> None:
     """
     request, stage = work.request, work.stages.stage
     with stage("load"):
-        outputs = ReferenceOutputs(work.folder / "reference-outputs")
-        backend, model = load_backend(request.target.format), check_model(work, load_model(work), outputs)
+        backend, loaded = load_backend(request.target.format), load_model(work)
+        outputs = open_reference_outputs(work, loaded)
+        model = check_model(work, loaded, outputs)
         if request.options.nms:
             # It imports torchvision and so torch._dynamo, which takes seconds.
             from modelexport_converter.architectures.suppression import suppress_boxes
 
             model = suppress_boxes(model, request.target.format)
-            outputs = ReferenceOutputs(work.folder / "suppressed-outputs")
+            outputs = open_reference_outputs(work, model, nms=request.target.format)
         check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
@@ -194,6 +195,12 @@ def _load(work: Conversion, model: Model) -> LoadedModel:
     loaded: LoadedModel = architecture.load(checkpoint, model)
     recorded = checkpoint.facts.get("train_metrics")
     return replace(loaded, weights=checkpoint.part, recorded=recorded if isinstance(recorded, Mapping) else {})
+
+
+def open_reference_outputs(work: Conversion, model: LoadedModel, **more: object) -> ReferenceOutputs:
+    """Return the outputs of the original that this machine has, of what ``more`` describes of the network."""
+    key = _digest(work, ("torch", "torchvision"), weights=model.weights, **more)
+    return ReferenceOutputs(work.cache.root / f"{key}.outputs", is_shared=work.cache.is_shared)
 
 
 def check_model(work: Conversion, model: LoadedModel, outputs: ReferenceOutputs) -> LoadedModel:

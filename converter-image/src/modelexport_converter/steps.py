@@ -78,7 +78,8 @@ def convert(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         dataset = pipeline.open_images(request, inputs)
         labelled = pipeline.open_labelled(request, inputs, dataset)
     with _scratch(environ) as folder:
-        cache = ArtifactCache(Path(environ.get(names.SHARED_DIR_ENV, folder / "cache")))
+        shared = environ.get(names.SHARED_DIR_ENV)
+        cache = ArtifactCache(Path(shared or folder / "cache"), is_shared=bool(shared))
         outputs = Path(environ[names.OUTPUTS_ENV])
         deadline = float(environ.get(names.DEADLINE_ENV, "inf"))
         work = pipeline.Conversion(request, inputs, dataset, labelled, folder, outputs, cache, stages, deadline)
