@@ -659,12 +659,14 @@ async def test_node_missed_by_watch_is_not_missing() -> None:
     controller, cluster = make_pooled()
     cluster.there[NODES] = [at(make_node(), 9)]
     await work(controller)
-    assert cluster.asked == ["list nodes"]
+    assert (cluster.asked, cluster.calls) == (["list nodes"], [])
+    await work(controller)
     assert [target["reason"] for target in cluster.status["targets"]] == ["Queued"]
 
 
 async def test_missing_node_is_looked_up_once_for_all_exports() -> None:
     controller, cluster = make_pooled("second", "third")
+    await work(controller)
     for _ in range(3):
         await work(controller)
         assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
@@ -689,6 +691,7 @@ async def test_node_that_appears_during_status_write_is_used(monkeypatch: pytest
             controller.handle_event(NODES, "ADDED", at(make_node(), 9))
 
     cluster.fail = appear
+    await work(controller)
     await work(controller)
     assert cluster.status["targets"][0]["reason"] == "NoSuitableNode"
     await asyncio.wait_for(controller.work_once(), 30)

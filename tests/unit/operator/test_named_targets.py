@@ -65,7 +65,9 @@ def test_new_named_targets_are_counted() -> None:
 def test_named_target_without_node_is_new_only_once() -> None:
     now, pooled = datetime(2026, 1, 1, tzinfo=UTC), make_class(nodePools=[{"name": "cpu"}])
     export = make_named(targets=[SERVER])
-    assert lacks_node(Snapshot(export, [], [], [pooled]), now)
-    status = sync(Snapshot(export, [], [], [pooled]), now).status or {}
-    older: Body = {**export, "status": {**status, "observedGeneration": 0}}
-    assert not lacks_node(Snapshot(older, [], [], [pooled]), now)
+    new = Snapshot(export, [], [], [pooled])
+    decision = sync(new, now)
+    assert lacks_node(new, decision)
+    older: Body = {**export, "status": {**(decision.status or {}), "observedGeneration": 0}}
+    known = Snapshot(older, [], [], [pooled])
+    assert not lacks_node(known, sync(known, now))

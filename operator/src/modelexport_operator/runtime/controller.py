@@ -263,6 +263,8 @@ class Controller:
             pods_listed=pods_listed,
         )
         decision = sync(snapshot, self._clock())
+        if lacks_node(snapshot, decision) and await self._relist_nodes():
+            return 0.0  # A watch may not have reported a new node yet.
         self.demands.reserve(key, _starting_jobs(decision))
         self.cache.note_shortage(key, decision.status)
         try:
@@ -320,17 +322,18 @@ class Controller:
             ended = [job for job in self.cache.jobs_of(parent) if is_finished(job)]
         if ended or known.removes_files:
             await self.relist(Scope(PODS, namespace), parent)
-        if lacks_node(known, self._clock()):
-            await self._relist_nodes()
         return frozenset(job["metadata"]["name"] for job in ended)
 
-    async def _relist_nodes(self) -> None:
-        """List the nodes, unless another sync has just done so."""
+    async def _relist_nodes(self) -> bool:
+        """List the nodes, unless that has just been done; return whether they were listed since the call."""
+        began = asyncio.get_running_loop().time()
+        if began - self._nodes_listed < NODE_LIST_SECONDS:
+            return False
         async with self._node_list:
-            loop = asyncio.get_running_loop()
-            if loop.time() - self._nodes_listed >= NODE_LIST_SECONDS:
+            if self._nodes_listed < began:
                 await self.relist(Scope(NODES))
-                self._nodes_listed = loop.time()
+                self._nodes_listed = asyncio.get_running_loop().time()
+        return True
 
     async def _read_conversions(self, known: Snapshot) -> list[Job]:
         """Return the unpruned conversion Jobs of an export that is deleted together with its files.
