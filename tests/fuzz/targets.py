@@ -30,9 +30,9 @@ from modelexport_converter.architectures.yolov8 import loader as yolov8
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.failures import Failure
 from modelexport_converter.publishing import converted_output
-from modelexport_operator.kube.encoding import decode
+from modelexport_operator.kube.partial_decoding import WHOLE, decoders_of
+from modelexport_operator.kube.resources import JOBS, PODS
 from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, WatchEndedError, parse_event
-from modelexport_operator.runtime.informer import DECODERS
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
 from trained.cells import ask
@@ -273,9 +273,9 @@ def read_stream(data: bytes) -> None:
 
 
 def _parse(line: Line) -> None:
-    for decode_event in (decode, *DECODERS.values()):
+    for decoders in (WHOLE, decoders_of(JOBS), decoders_of(PODS)):
         try:
-            kind, body = parse_event(line, decode_event)
+            kind, body = parse_event(line, decoders.event)
         except (UnreadableError, WatchEndedError, ValueError) as error:
             check_words(error)
         else:

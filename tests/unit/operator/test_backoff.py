@@ -33,7 +33,7 @@ class FakeCluster:
         self.pauses: list[float] = []
         self._failed: float | None = None
 
-    async def watch(self, scope: Scope, version: str, decode_event: object) -> AsyncIterator[list[tuple[str, Body]]]:
+    async def watch(self, scope: Scope, version: str) -> AsyncIterator[list[tuple[str, Body]]]:
         loop = asyncio.get_running_loop()
         if self._failed is not None:
             self.pauses.append(loop.time() - self._failed)

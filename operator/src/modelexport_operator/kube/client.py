@@ -31,7 +31,6 @@ from modelexport.text import clean
 from modelexport_operator.kube import watch_stream
 from modelexport_operator.kube.clock import ServerClock
 from modelexport_operator.kube.encoding import decode, encode
-from modelexport_operator.kube.event_decoder import Decode
 from modelexport_operator.kube.objects import (
     EventObject,
     Job,
@@ -42,6 +41,7 @@ from modelexport_operator.kube.objects import (
     ModelExportStatus,
     Workload,
 )
+from modelexport_operator.kube.partial_decoding import WHOLE, Decode, decoders_of
 from modelexport_operator.kube.pruning import prune_workload
 from modelexport_operator.kube.resources import EVENTS, EXPORTS, JOBS, LEASES, WORKLOADS, Kind, Scope, T_co
 from modelexport_operator.kube.types import controller_of
@@ -346,15 +346,14 @@ class Cluster:
             ExpiredError: the list took so long that its version has expired.
             ClusterError: the objects cannot be listed.
         """
-        async for page in self._pages(scope.path, _selection(scope, labels), accept):
+        decoders = WHOLE if accept == METADATA_ONLY else decoders_of(scope.resource)
+        async for page in self._pages(scope.path, _selection(scope, labels), accept, decoders.page):
             if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
             del page
 
-    async def watch(
-        self, scope: Scope, version: str, decode_event: Decode = decode
-    ) -> AsyncIterator[Sequence[tuple[str, KubeObject]]]:
+    async def watch(self, scope: Scope, version: str) -> AsyncIterator[Sequence[tuple[str, KubeObject]]]:
         """Yield every change after a version, in the order of versions: ``ADDED``, ``MODIFIED``, ``DELETED``.
 
         Changes that arrive together are yielded together. A ``BOOKMARK`` is no change; it carries the version up to
@@ -364,7 +363,6 @@ class Cluster:
         Args:
             scope: which objects.
             version: that of a list. A watch without one would begin with all objects, ordered by name, and X
-            decode_event: decodes an event; by default all of it.
 
         Raises:
             ExpiredError: changes may be lost; list again.
@@ -372,22 +370,20 @@ class Cluster:
         """
         while True:
             is_new = True
-            async with aclosing(self._watch_once(scope, version, decode_event)) as batches:
+            async with aclosing(self._watch_once(scope, version)) as batches:
                 async for events in batches:
                     version, is_new = events[-1][1]["metadata"]["resourceVersion"], False
                     yield events
             if is_new:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _watch_once(
-        self, scope: Scope, version: str, decode_event: Decode
-    ) -> AsyncGenerator[Sequence[tuple[str, KubeObject]]]:
+    async def _watch_once(self, scope: Scope, version: str) -> AsyncGenerator[Sequence[tuple[str, KubeObject]]]:
         """Yield the events of one connection of a watch, including bookmarks, those of each piece together."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, **_selection(scope)}
         async with await self._send("GET", scope.path, query=query, seconds=WATCH_SECONDS) as response:
             try:
                 async for lines in watch_stream.read_lines(response.content.iter_any()):
-                    if events := [event for line in lines if (event := _parse(line, scope, decode_event))]:
+                    if events := [event for line in lines if (event := _parse(line, scope))]:
                         yield events
             except TimeoutError:
                 return  # The connection was used for its full time.
@@ -398,7 +394,9 @@ class Cluster:
             except ValueError as error:
                 raise ExpiredError(f"watch of {scope.resource.plural}: {clean(repr(error), EXCERPT_LIMIT)}") from error
 
-    async def _pages(self, path: str, query: Mapping[str, str], accept: str = JSON) -> AsyncIterator[Page]:
+    async def _pages(
+        self, path: str, query: Mapping[str, str], accept: str = JSON, decode_page: Decode = decode
+    ) -> AsyncIterator[Page]:
         """Read a list page by page. With large objects a page has fewer of them: its bytes are limited, not its number.
 
         An object that cannot be read even alone is skipped and logged.
@@ -409,7 +407,8 @@ class Cluster:
             asked = {**query, "limit": str(size), **({"continue": token} if token else {})}
             most = PAGE_BYTES if size > 1 else watch_stream.OBJECT_LIMIT
             try:
-                page = watch_stream.parse_page(await self._request("GET", path, query=asked, accept=accept, most=most))
+                answer = await self._request("GET", path, query=asked, accept=accept, most=most, decoder=decode_page)
+                page = watch_stream.parse_page(answer)
             except TooLargeError as error:
                 if size > 1:
                     size = max(1, size // 8)
@@ -436,6 +435,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         accept: str = JSON,
         most: int = watch_stream.OBJECT_LIMIT,
+        decoder: Decode = decode,
         is_lease_write: bool = False,
     ) -> JsonObject:
         """Send a request and return its response within the time limit, an object of at most ``most`` bytes."""
@@ -448,7 +448,7 @@ class Cluster:
             # asyncio's timeout and not aiohttp's, which loses a cancellation that comes in the same turn of the loop
             # (https://github.com/aio-libs/aiohttp/issues/5979): writes time out just as the Lease and their tasks end.
             async with asyncio.timeout(seconds):
-                return await _read(await self._send(method, path, body, query=query, accept=accept), most)
+                return await _read(await self._send(method, path, body, query=query, accept=accept), most, decoder)
         except TimeoutError as error:
             raise UnavailableError(f"{method} {path}: no answer within {seconds:.1f} s") from error
 
@@ -512,7 +512,7 @@ class _RestClient(RESTClientObject):  # type: ignore[misc]  # It has no types.
         return RESTResponse(response)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> JsonObject:
+async def _read(response: aiohttp.ClientResponse, most: int, decoder: Decode) -> JsonObject:
     """Read a response, an object of at most so many bytes.
 
     Reading it to the end also frees its connection.
@@ -527,7 +527,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> JsonObject:
                     raise TooLargeError(
                         f"{what}: the response has more than {most} bytes", bytes(content[: watch_stream.HEAD])
                     )
-            answer = decode(content)
+            answer = decoder(content)
         except RecursionError as error:
             raise TooLargeError(
                 f"{what}: the response is nested too deeply", bytes(content[: watch_stream.HEAD])
@@ -560,7 +560,7 @@ def _name_of(stub: KubeObject) -> str:
     return "/".join(stub["metadata"][key] for key in ("namespace", "name"))
 
 
-def _parse(line: watch_stream.Line, scope: Scope, decode_event: Decode) -> tuple[str, KubeObject] | None:
+def _parse(line: watch_stream.Line, scope: Scope) -> tuple[str, KubeObject] | None:
     """Parse a line as an event; ``None`` if its object cannot even be identified.
 
     Raises:
@@ -568,7 +568,7 @@ def _parse(line: watch_stream.Line, scope: Scope, decode_event: Decode) -> tuple
         ValueError: the line is not an event.
     """
     try:
-        return watch_stream.parse_event(line, decode_event)
+        return watch_stream.parse_event(line, decoders_of(scope.resource).event)
     except watch_stream.UnreadableError as error:
         name = _name_of(error.stub) if error.stub else "an object"
         logger.error("%s: %s %s; it is left out", scope.resource.plural, name, error)

@@ -10,24 +10,16 @@ this module (docs/adr/0004-kopf.md).
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from modelexport_operator.kube.backoff import Backoff
 from modelexport_operator.kube.client import Cluster, ClusterError, ExpiredError, UnavailableError
-from modelexport_operator.kube.encoding import decode
-from modelexport_operator.kube.event_decoder import Decode, build_event_decoder
-from modelexport_operator.kube.pruning import READ_OF_JOB, READ_OF_POD
-from modelexport_operator.kube.resources import JOBS, PODS, Resource, Scope
+from modelexport_operator.kube.resources import Scope
 from modelexport_operator.kube.watch_stream import BOOKMARK
 from modelexport_operator.runtime.controller import Controller
 
 logger = logging.getLogger(__name__)
 
-DECODERS: Mapping[Resource, Decode] = {
-    JOBS: build_event_decoder(READ_OF_JOB),
-    PODS: build_event_decoder(READ_OF_POD),
-}
-"""Nodes are decoded in full: they change rarely."""
 PAUSE_SECONDS = 1.0
 """Pause before a lost watch is started again, the first time."""
 STEADY_SECONDS = 120.0
@@ -71,7 +63,7 @@ async def listen_forever(
             if not version:
                 version = await controller.relist(scope)
                 on_list()
-            async for events in cluster.watch(scope, version, DECODERS.get(scope.resource, decode)):
+            async for events in cluster.watch(scope, version):
                 for change, body in events:
                     version = body["metadata"]["resourceVersion"]
                     if change != BOOKMARK:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from modelexport_operator.jobs.conversion_job import output_of, prune_conversion_job
 from modelexport_operator.kube.encoding import decode
+from modelexport_operator.kube.partial_decoding import decoders_of
 from modelexport_operator.kube.pruning import prune_pod
 from modelexport_operator.kube.resources import JOBS, PODS
-from modelexport_operator.runtime.informer import DECODERS
 from testplane.objects import complete, ended, make_export, make_job, make_pod
 
 Body = dict[str, Any]
@@ -49,7 +49,7 @@ def with_value(value: Any, path: tuple[Any, ...], new: object) -> Any:
 
 @KINDS
 def test_nothing_that_pruning_keeps_is_left_out(kind: Any, body: Any) -> None:
-    found: Any = DECODERS[kind](line_of(body))
+    found: Any = decoders_of(kind).event(line_of(body))
     assert PRUNERS[kind](found["object"]) == PRUNERS[kind](body)
     assert output_of(found["object"]) == output_of(body)
 
@@ -57,7 +57,7 @@ def test_nothing_that_pruning_keeps_is_left_out(kind: Any, body: Any) -> None:
 @KINDS
 def test_fields_that_nobody_reads_are_left_out(kind: Any, body: Body) -> None:
     noisy = {**body, "metadata": {**body["metadata"], "managedFields": [{"manager": "kubelet"}], "annotations": {}}}
-    found: Any = DECODERS[kind](line_of(noisy))
+    found: Any = decoders_of(kind).event(line_of(noisy))
     assert not {"managedFields", "annotations"} & found["object"]["metadata"].keys()
     assert '"image"' in json.dumps(body)
     assert '"image"' not in json.dumps(found["object"])
@@ -68,7 +68,9 @@ def test_fields_that_nobody_reads_are_left_out(kind: Any, body: Body) -> None:
 def test_value_of_another_type_is_decoded_in_full(kind: Any, body: Body, data: st.DataObject, new: object) -> None:
     path = data.draw(st.sampled_from(paths(body)[1:]))
     changed = with_value(body, path, new)
-    outcomes = [_outcome(kind, event) for event in (DECODERS[kind](line_of(changed)), decode(line_of(changed)))]
+    outcomes = [
+        _outcome(kind, event) for event in (decoders_of(kind).event(line_of(changed)), decode(line_of(changed)))
+    ]
     assert outcomes[0] == outcomes[1]
 
 
@@ -82,21 +84,37 @@ def _outcome(kind: Any, event: Any) -> object:
 @pytest.mark.parametrize("change", ["ERROR", "BOOKMARK", "RENAMED"])
 def test_other_events_are_decoded_in_full(change: str) -> None:
     status = {"code": 410, "reason": "Expired", "metadata": {"annotations": {"a": "b"}}}
-    assert DECODERS[JOBS](line_of(status, change)) == {"type": change, "object": status}
+    assert decoders_of(JOBS).event(line_of(status, change)) == {"type": change, "object": status}
 
 
 def test_text_that_msgspec_rejects_is_decoded_in_full() -> None:
     line = b'{"type":"ADDED","object":{"metadata":{"name":"\\ud800","uid":"1"}}}'
-    assert DECODERS[JOBS](line) == decode(line)
+    assert decoders_of(JOBS).event(line) == decode(line)
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b'{"type":"ADDED","object":{"spec"', b"[]x", b'{"type":"ADDED"} {}'])
 def test_line_that_is_not_json_raises_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        DECODERS[PODS](line)
+        decoders_of(PODS).event(line)
 
 
 def test_deep_nesting_raises_recursion_error() -> None:
     line = b'{"type":"ADDED","object":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
     with pytest.raises(RecursionError):
-        DECODERS[JOBS](line)
+        decoders_of(JOBS).event(line)
+
+
+@KINDS
+def test_page_of_list_has_what_pruning_keeps(kind: Any, body: Any) -> None:
+    metadata = {"resourceVersion": "7", "continue": "more", "remainingItemCount": 5}
+    found: Any = decoders_of(kind).page(
+        json.dumps({"kind": "List", "metadata": metadata, "items": [body] * 2}).encode()
+    )
+    assert found["metadata"] == metadata
+    assert [PRUNERS[kind](item) for item in found["items"]] == [PRUNERS[kind](body)] * 2
+    assert '"image"' not in json.dumps(found)
+
+
+@pytest.mark.parametrize("content", [b'{"items":null}', b'{"items":[[]]}', b"[]", b'{"metadata":{"a":"\\ud800"}}'])
+def test_strange_page_is_decoded_in_full(content: bytes) -> None:
+    assert decoders_of(PODS).page(content) == decode(content)
