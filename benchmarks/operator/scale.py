@@ -40,8 +40,9 @@ CHURNED = 530
 IDLE_SECONDS = 130.0
 """Slightly more than two checks of the watches."""
 TIME_LIMIT_SECONDS = 7200
-GO_MEMORY = {"GOGC": "200", "GOMEMLIMIT": "8GiB"}
-"""For the control plane: by default kube-apiserver spends two fifths of its processor time collecting garbage."""
+GO_MEMORY = {"GOGC": "200", "GOMEMLIMIT": "12GiB"}
+"""For the control plane: by default kube-apiserver spends two fifths of its processor time collecting garbage. With
+8 GiB it begins to crawl at 25,000 Jobs and as many Pods."""
 NEIGHBOURS = "neighbours"
 MODEL_EXPORTS = ModelExports()
 Results = dict[str, Any]

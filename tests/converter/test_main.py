@@ -325,8 +325,12 @@ def test_reference_runs_once_per_image(bench: Bench) -> None:
 @pytest.mark.parametrize(("shared", "ran"), [(True, 0), (False, 5)])
 def test_targets_of_local_run_share_original(bench: Bench, shared: bool, ran: int) -> None:
     runs: list[Any] = []
-    count = lambda *arguments: (runs.append(1), run_model(*arguments))[1]  # noqa: E731
-    bench.monkeypatch.setattr(reference_outputs, "run_model", count)
+
+    def count_and_run(*arguments: Any) -> Any:
+        runs.append(1)
+        return run_model(*arguments)
+
+    bench.monkeypatch.setattr(reference_outputs, "run_model", count_and_run)
     folder = {names.SHARED_DIR_ENV: str(bench.root / "shared")} if shared else {}
     assert bench(STATIC, None, **folder).code == 0
     assert len(runs) == 5
