@@ -20,7 +20,8 @@ from modelexport.planning.estimates import (
     UNKNOWN,
     explain_failures,
     explain_images,
-    explain_run,
+    explain_older,
+    explain_runs,
     record,
     texts,
 )
@@ -99,5 +100,6 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         for reason in explain_failures(cell):
             console.print(reason, highlight=False, soft_wrap=True, markup=False)
     versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
-    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}. {explain_run()}", highlight=False)
-    console.print(explain_images(), highlight=False)
+    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}.", highlight=False)
+    for line in filter(None, (explain_older(), explain_images(), *explain_runs())):
+        console.print(line, highlight=False)
