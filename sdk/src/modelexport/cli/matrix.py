@@ -83,13 +83,15 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _write_numbers(cells: Sequence[Cell]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in TITLES:
-        table.add_column(title, justify="left" if title in TEXT_TITLES else "right", no_wrap=title == "target")
-    for cell in cells:
-        table.add_row(*texts(cell))
     console = open_console(error_stream=False)
-    console.print(table)
+    rows, kept = [dict(zip(TITLES, texts(cell), strict=True)) for cell in cells], TITLES.index("fidelity") + 1
+    for titles in (TITLES[:kept], (TITLES[0], *TITLES[kept:])):
+        table = Table(box=None, pad_edge=False)
+        for title in titles:
+            table.add_column(title, justify="left" if title in TEXT_TITLES else "right", no_wrap=title == "target")
+        for row in rows:
+            table.add_row(*(row[title] for title in titles))
+        console.print(table, "")
     for name, option in OPTIONS.items():
         if not option.refuses(cells[0].architecture):
             formats = ", ".join(option.formats)
