@@ -119,6 +119,12 @@ def test_accuracy_of_an_earlier_version_has_no_interval() -> None:
     assert "The accuracy of 1 rows with a dash as interval" in explain_older()
 
 
+def test_page_of_new_rows_mentions_no_earlier_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = parse({"runs": {"tuesday": RUN}, "cells": {"UNet ONNX/INT8": {"trained": TRAINED}}})
+    monkeypatch.setattr("modelexport.planning.estimates.last_run", lambda: run)
+    assert explain_older() == ""
+
+
 def test_uncalibrated_cell_mentions_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelexport.matrix.support.last_run", Measured)
     assert explain_images() == ""
