@@ -67,7 +67,7 @@ CONTENT: dict[str, Any] = {
 def run(monkeypatch: pytest.MonkeyPatch) -> Measured:
     run = parse(CONTENT)
     for module in ("matrix.support", "planning.estimates"):
-        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: run)
+        monkeypatch.setattr(f"modelexport.{module}.measurements", lambda: run)
     return run
 
 
@@ -121,12 +121,12 @@ def test_accuracy_of_an_earlier_version_has_no_interval() -> None:
 
 def test_page_of_new_rows_mentions_no_earlier_version(monkeypatch: pytest.MonkeyPatch) -> None:
     run = parse({"runs": {"tuesday": RUN}, "cells": {"UNet ONNX/INT8": {"trained": TRAINED}}})
-    monkeypatch.setattr("modelexport.planning.estimates.last_run", lambda: run)
+    monkeypatch.setattr("modelexport.planning.estimates.measurements", lambda: run)
     assert explain_older() == ""
 
 
 def test_uncalibrated_cell_mentions_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport.matrix.support.last_run", Measured)
+    monkeypatch.setattr("modelexport.matrix.support.measurements", Measured)
     assert explain_images() == ""
 
 
@@ -136,7 +136,7 @@ def test_page_names_full_size_model_and_synthetic_weights(
     full = {**FULL, "sizeBytes": 1, "variant": "resnet50", "randomWeights": True}
     run = parse({"runs": {"monday": RUN}, "cells": {"FCN ONNX/FP32": {"fullSize": full}}})
     for module in ("matrix.support", "planning.estimates", "crds.reference"):
-        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: run)
+        monkeypatch.setattr(f"modelexport.{module}.measurements", lambda: run)
     words = "Full-size at 512 x 512 pixels, variant resnet50, with random weights."
     assert words in render_matrix()
     told = record(lookup("FCN", make_target("ONNX/FP32")))

@@ -36,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "cells": {name: {"fullSize": {**full, "run": "monday"}} for name, full in cells.items()},
     }
     for module in ("matrix.support", "planning.estimates"):
-        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: parse(content))
+        monkeypatch.setattr(f"modelexport.{module}.measurements", lambda: parse(content))
 
 
 def plan(target: str = "ONNX/FP16", architecture: str = "YOLOv8", **more: Any) -> ConversionRequest:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from modelexport.crds.reference import render_matrix
-from modelexport.matrix.measured import last_run
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.support import MOST_MEMORY_MIB, Cell, cells
 from modelexport.planning.estimates import MOST_SECONDS, explain_unmeasured
 
 LOCK = Path(__file__).parents[3] / "requirements/converter.txt"
-MEASURED = [cell for cell in cells() if str(cell) in last_run().cells]
+MEASURED = [cell for cell in cells() if str(cell) in measurements().cells]
 
 
 ADDED_TOOLS = {"jax", "onnx-ir"}
@@ -22,7 +22,7 @@ ADDED_TOOLS = {"jax", "onnx-ir"}
 def test_every_result_has_no_failure_and_names_its_run(cell: Cell) -> None:
     numbers = cell.numbers
     assert numbers.failures == ()
-    assert {part.run for part in (numbers.trained, numbers.full_size) if part} <= last_run().runs.keys()
+    assert {part.run for part in (numbers.trained, numbers.full_size) if part} <= measurements().runs.keys()
 
 
 @pytest.mark.parametrize("cell", [cell for cell in MEASURED if cell.numbers.trained], ids=str)
@@ -40,9 +40,9 @@ def test_every_accuracy_is_that_of_file_and_original(cell: Cell) -> None:
 
 
 def test_page_has_every_run_and_every_unmeasured_cell() -> None:
-    page, runs = render_matrix(), last_run().runs
+    page, runs = render_matrix(), measurements().runs
     counted = dict.fromkeys(runs, 0)
-    for numbers in last_run().cells.values():
+    for numbers in measurements().cells.values():
         for run in {part.run for part in (numbers.trained, numbers.full_size) if part and part.run}:
             counted[run] += 1
     assert set(counted.values()).isdisjoint({0})
@@ -52,7 +52,7 @@ def test_page_has_every_run_and_every_unmeasured_cell() -> None:
 
 def test_numbers_come_from_locked_tool_versions() -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+?)(?:-cpu)?==([^ ;]+)", LOCK.read_text(), re.MULTILINE))
-    measured = {name: version for name, version in last_run().versions.items() if name != "modelexport"}
+    measured = {name: version for name, version in measurements().versions.items() if name != "modelexport"}
     assert measured == {name: locked[name] for name in measured}
     tools = {tool for cell in cells() if cell.numbers.full_size for tool in cell.tools}
     assert measured.keys() >= tools - ADDED_TOOLS

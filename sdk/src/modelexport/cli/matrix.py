@@ -10,7 +10,7 @@ from rich.table import Table
 from modelexport.console import open_console
 from modelexport.crds.reference import table as markdown_table
 from modelexport.errors import BadInput
-from modelexport.matrix.measured import last_run
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.options import OPTIONS, options_of
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
 from modelexport.planning.estimates import (
@@ -101,7 +101,7 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         console.print(f"{cell.target!s:<12} suits {hardware}", highlight=False, soft_wrap=True)
         for reason in explain_failures(cell):
             console.print(reason, highlight=False, soft_wrap=True, markup=False)
-    versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
+    versions = ", ".join(f"{name} {version}" for name, version in measurements().versions.items())
     console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}.", highlight=False)
     for line in filter(None, (explain_older(), explain_images(), *explain_runs())):
         console.print(line, highlight=False)

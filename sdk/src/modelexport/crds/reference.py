@@ -8,7 +8,7 @@ from modelexport.api.reasons import Fault, Reason
 from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
-from modelexport.matrix.measured import last_run
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.options import (
     CALIBRATED,
     CONFLICTS,
@@ -113,7 +113,7 @@ _RECIPES_INTRODUCTION = (
 
 
 def _runs() -> str:
-    found = last_run()
+    found = measurements()
     if not found.cells:
         return "Nothing is measured yet: run `make matrix`."
     tools = ", ".join(f"{name} {version}" for name, version in found.versions.items())

@@ -139,7 +139,7 @@ def parse(content: Mapping[str, Any]) -> Measured:
 
 
 @cache
-def last_run() -> Measured:
+def measurements() -> Measured:
     """Return the measurements that ship with this version of the package, or none."""
     return parse(json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {})
 

@@ -1,7 +1,7 @@
 """Measured numbers of cells, as records for programs and as strings for tables."""
 
 from modelexport.api.spec import DEFAULT_SAMPLES
-from modelexport.matrix.measured import Trained, last_run
+from modelexport.matrix.measured import Trained, measurements
 from modelexport.matrix.support import (
     MEMORY_STEP_MIB,
     MOST_MEMORY_MIB,
@@ -56,7 +56,7 @@ EXPLANATION = (
 
 def record(cell: Cell) -> dict[str, object]:
     """Return the record of a cell for programs; values are ``None`` if they were not measured."""
-    trained, full_size, versions = cell.numbers.trained, cell.numbers.full_size, last_run().versions
+    trained, full_size, versions = cell.numbers.trained, cell.numbers.full_size, measurements().versions
     return {
         "architecture": cell.architecture.name,
         "task": cell.architecture.task,
@@ -124,8 +124,8 @@ def texts(cell: Cell) -> tuple[str, ...]:
 
 def explain_runs() -> list[str]:
     """Return a line for each run: its number in the column ``runs``, and how many rows it measured when and where."""
-    measured, lines = last_run().cells.values(), []
-    for number, run in enumerate(last_run().runs.values(), 1):
+    measured, lines = measurements().cells.values(), []
+    for number, run in enumerate(measurements().runs.values(), 1):
         trained = [one.trained for one in measured if one.trained and one.trained.run == run.name]
         full_size = [one.full_size for one in measured if one.full_size and one.full_size.run == run.name]
         machine = ", ".join(run.machine[key] for key in ("Date", "Processor", "Memory", "Kernel"))
@@ -142,7 +142,7 @@ def explain_runs() -> list[str]:
 
 def explain_older() -> str:
     """Return what the rows have in common whose accuracy has no interval; empty if there are none."""
-    older = [one.trained for one in last_run().cells.values() if one.trained and one.trained.images is None]
+    older = [one.trained for one in measurements().cells.values() if one.trained and one.trained.images is None]
     if not older:
         return ""
     return (
@@ -185,7 +185,7 @@ def images(cell: Cell) -> int | None:
     full_size = cell.numbers.full_size
     if full_size is None or full_size.run is None or not Recipe(full_size.recipe).needs_calibration:
         return None
-    return last_run().runs[full_size.run].samples["fullSize"]
+    return measurements().runs[full_size.run].samples["fullSize"]
 
 
 def seconds_per_image(cell: Cell) -> float | None:
@@ -235,7 +235,7 @@ def _interval(trained: Trained | None) -> str:
 
 def _runs(cell: Cell) -> str:
     """Return the number of the run of the accuracy and of that of the other columns; one number if it is the same."""
-    numbers = {name: str(number) for number, name in enumerate(last_run().runs, 1)}
+    numbers = {name: str(number) for number, name in enumerate(measurements().runs, 1)}
     parts = [part and part.run for part in (cell.numbers.trained, cell.numbers.full_size)]
     found = [numbers.get(name, UNKNOWN) if name else UNKNOWN for name in parts]
     return found[0] if found[0] == found[1] else ", ".join(found)
