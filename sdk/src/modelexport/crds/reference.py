@@ -125,7 +125,8 @@ def _runs() -> str:
 _RUNS_INTRODUCTION = (
     "`make matrix` measured the cells in these runs. A run is what was measured with the same sources on the same "
     "machine; its name is its start time and the digest of the sources. The column runs has the run of each row; of "
-    "two, the first measured accuracy, agreement and fidelity."
+    "two, the first measured accuracy, agreement and fidelity. [Accuracy](evaluation.md#how-it-is-measured) says how "
+    "accuracy and interval are measured."
 )
 
 

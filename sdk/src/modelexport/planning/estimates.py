@@ -1,7 +1,7 @@
 """Measured numbers of cells, as records for programs and as strings for tables."""
 
 from modelexport.api.spec import DEFAULT_SAMPLES
-from modelexport.matrix.measured import Trained, measurements
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.support import (
     MEMORY_STEP_MIB,
     MOST_MEMORY_MIB,
@@ -101,13 +101,14 @@ def texts(cell: Cell) -> tuple[str, ...]:
     trained, full_size = cell.numbers.trained, cell.numbers.full_size
     agreement = _number(trained.agreement if trained else None, 4)
     fidelity = _number(trained.fidelity if trained else None, 4)
+    interval = trained and trained.interval
     return (
         str(cell.target),
         cell.level,
         cell.recipe(calibrated=True),
         _accuracy(cell),
         _number(trained.drop if trained else None, 4),
-        _interval(trained),
+        " to ".join(_number(limit, 4) for limit in interval) if interval else UNKNOWN,
         str(trained.images) if trained and trained.images else UNKNOWN,
         f"{agreement} ≥ {cell.threshold.minimum}",
         UNKNOWN if cell.fidelity is None else f"{fidelity} ≥ {cell.fidelity}",
@@ -225,12 +226,6 @@ def _accuracy(cell: Cell) -> str:
         f"{metric} {_number(trained.original.get(metric), 3)} → {value:.3f}"
         for metric, value in trained.accuracy.items()
     )
-
-
-def _interval(trained: Trained | None) -> str:
-    if trained is None or trained.interval is None:
-        return UNKNOWN
-    return " to ".join(_number(limit, 4) for limit in trained.interval)
 
 
 def _runs(cell: Cell) -> str:
