@@ -138,8 +138,9 @@ cluster-down: install ## End the test cluster and leave nothing behind
 bench: install ## Measure every cell and the operator, and write docs/benchmarks.md
 	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.run
 
-matrix: install ## Measure every cell (or ONLY="YOLOv8 ONNX"): accuracy, size, seconds, memory, latency
-	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.matrix $(if $(ONLY),--only "$(ONLY)")
+matrix: install ## Measure what lacks numbers of these sources (ONLY="INT8 'FCN ONNX'", PART=trained, AGAIN=1 to repeat)
+	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.matrix \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PART),--part $(PART)) $(if $(AGAIN),--again)
 
 checkpoints: install ## Train with 21 releases of ultralytics (or ONLY="8.2.48") and write testdata/models/releases
 	PYTHONPATH=testdata:examples $(BIN)/python -m models.make_checkpoints $(ONLY)

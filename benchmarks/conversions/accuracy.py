@@ -1,50 +1,52 @@
-"""Measures task accuracy on the evaluation images, of a model or of a file made from it.
+"""Measures the accuracy of a file of ``Custom``, which no export can ask for, as nothing says what its outputs mean.
 
-    python -m benchmarks.conversions.accuracy ARCHITECTURE CHECKPOINT [ARTIFACT FORMAT]
+    python -m benchmarks.conversions.accuracy CHECKPOINT LABELLED ARTIFACT FORMAT
 
-Prints measures by name as JSON.
+The program is a classifier here, whose classes are known. Original and file are measured on an archive of labelled
+images by the code that evaluates exports. Prints the accuracy as JSON.
 """
 
 import json
+import shutil
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from modelexport.matrix.support import Format
+from modelexport.api.spec import DataRef, Evaluation
+from modelexport.matrix.support import Format, Task
 from modelexport_converter.backends import Run, load_backend
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
-from modelexport_converter.inputs.images import PreparedImages, open_archive
+from modelexport_converter.evaluation import gate
+from modelexport_converter.evaluation.classes import match_images
+from modelexport_converter.evaluation.opening import open_evaluation
+from modelexport_converter.inputs.dataset import FetchedImages
+from modelexport_converter.inputs.labelled_data import ARCHIVE
 from modelexport_converter.model import LoadedModel
-from trained.cells import TRAINED, ask, load
-from trained.model import MODELS, Trained, run_eagerly
-from trained.yolov8_cells import measure_top1
+from models.shapes import CLASSES
+from trained.cells import ask, load
+from trained.model import run_eagerly
+
+TASK = Task.CLASSIFICATION
 
 
 def main() -> None:
-    """Print the accuracy of a model, or of its file."""
-    architecture, checkpoint, *artifact = sys.argv[1:]
+    """Print the accuracy of a file and of its original."""
+    checkpoint, labelled, artifact, fmt = sys.argv[1:]
     torch.set_num_threads(1)
-    model, trained = load(read_checkpoint(Path(checkpoint)), ask(architecture)), trained_model(architecture)
-    images = open_archive(MODELS / f"data/eval{trained.images}.zip", "eval")
+    model = replace(load(read_checkpoint(Path(checkpoint)), ask("Custom")), class_names=CLASSES)
+    asked = Evaluation(DataRef(f"file://{labelled}"), samples=10_000)
     with tempfile.TemporaryDirectory() as folder:
-        run = (
-            open_file(model, Path(artifact[0]), Format(artifact[1]), Path(folder))
-            if artifact
-            else partial(run_eagerly, model)
-        )
-        outputs = [run(image) for image in PreparedImages(images, model.preprocessing, model.input_size)]
-    print(json.dumps(trained.measure(model, outputs)))
-
-
-def trained_model(architecture: str) -> Trained:
-    """Return the trained model of an architecture. A program of the classifier represents Custom."""
-    if architecture == "Custom":
-        return Trained(MODELS / "weights/yolov8n-cls.pt", measure_top1, "-cls")
-    return TRAINED[architecture]
+        shutil.copy(labelled, Path(folder) / ARCHIVE)
+        found = open_evaluation(asked, FetchedImages("0" * 64), Path(folder), TASK, calibrating=())
+        matched = match_images(found, model, TASK)
+        runs = (partial(run_eagerly, model), open_file(model, Path(artifact), Format(fmt), Path(folder) / "file"))
+        original, file = (gate.measure(model, run, matched, TASK) for run in runs)
+    print(json.dumps(gate.judge(asked, TASK, original, file).accuracy.to_dict()))
 
 
 def open_file(model: LoadedModel, path: Path, fmt: Format, folder: Path) -> Run:

@@ -1,16 +1,16 @@
-"""The results of ``make matrix`` while they are measured: known, missing and failed ones.
+"""The results of ``make matrix``: which run each one is from, and which are missing.
 
-A run is named by its start time and a digest of its sources, and every result carries the name of its run. So the file
-shows whether all results are from one run, despite interruptions and repeated measurements.
+A run is everything that was measured in the same conditions: sources, samples, cores and machine, in one call or in
+several. It is named by the start of its first call and the digest of its sources. Every result carries the name of its
+run.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import read_results, write_results
-from modelexport.matrix.measured import run_of
 from modelexport.matrix.support import Cell, cells
 
 PARTS = ("trained", "fullSize")
@@ -22,77 +22,62 @@ SESSION_FIELDS = ("Date", "Commit")
 class ResultStore:
     """Saves every result as soon as it is measured.
 
-    A ``whole`` run resumes an interrupted one of the same conditions in ``about``: sources, versions, samples, cores
-    and machine. Otherwise it starts over. A partial run measures some cells again, and keeps the others if they come
-    from the same versions of the tools; a tool that they did not have changes none of them.
+    A call resumes the last run in the conditions of ``about``, or begins one: if there is none, or ``again``. Results
+    of other runs stay until they are measured again, if they come from the same versions of the tools; a tool that they
+    did not have changes none of them.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], started: str, *, whole: bool = True) -> None:
-        earlier = read_results(path)
-        is_kept = (
-            _is_interrupted(earlier, about) if whole else _is_contained(earlier.get("versions"), about["versions"])
-        )
-        run = f"{started} {about['source']}"
-        known = {**earlier, "versions": about["versions"]} if is_kept else {"run": run, **about}
-        self.path, self.run = path, known["run"] if whole else run
-        self.references: dict[str, Any] = known.get("references", {})
+    def __init__(self, path: Path, about: Mapping[str, Any], started: str, *, again: bool = False) -> None:
+        known = read_results(path)
+        if not known.get("versions", {}).items() <= about["versions"].items():
+            known = {}
+        conditions = {name: value for name, value in about.items() if name != "versions"}
+        self.runs: dict[str, dict[str, Any]] = known.get("runs", {})
         self.cells: dict[str, dict[str, Any]] = known.get("cells", {})
-        self.seconds: dict[str, float] = known.get("seconds", dict.fromkeys(PARTS, 0.0))
-        self.last = time.monotonic()
-        self._header = {name: known[name] for name in ("run", *about) if name in known}
+        same = [name for name, run in self.runs.items() if _conditions(run) == _conditions(conditions)]
+        self.run = f"{started} {about['source']}" if again or not same else same[-1]
+        self.runs.setdefault(self.run, {**conditions, "seconds": dict.fromkeys(PARTS, 0.0)})
+        self.path, self.last, self._versions = path, time.monotonic(), about["versions"]
 
-    def forget(self, chosen: Iterable[Cell]) -> None:
-        """Drop the results of cells, to measure them again."""
-        for cell in chosen:
-            self.cells.pop(str(cell), None)
-            self.references.pop(cell.architecture.name, None)
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The duration of each part of this run."""
+        found: dict[str, float] = self.runs[self.run]["seconds"]
+        return found
 
     def missing(self, chosen: Sequence[Cell], part: str) -> list[Cell]:
-        """Return the cells without a result of a part, failed ones included."""
-        return [cell for cell in chosen if _lacks(self.cells, cell, part)]
+        """Return the cells without a result of a part from this run, failed ones included."""
+        return [cell for cell in chosen if self._lacks(cell, part)]
 
     def record(self, cell: Cell, part: str, result: Mapping[str, Any]) -> None:
-        """Add a result. The time since the previous one counts for its part, if it is of the file's run."""
+        """Add a result. The time since the previous one counts for its part."""
         self.cells.setdefault(str(cell), {})[part] = {"run": self.run, **result}
         now = time.monotonic()
-        if self.run == self._header.get("run"):
-            self.seconds[part] += now - self.last
+        self.seconds[part] += now - self.last
         self.last = now
 
     def write(self) -> None:
-        """Write all results in the order of the matrix, with the header of the run; cells unknown to the matrix are
-        dropped.
+        """Write all results in the order of the matrix, and the runs that they are from; cells unknown to the matrix
+        are dropped.
         """
         known = {name: self.cells[name] for name in map(str, cells()) if name in self.cells}
-        content = {**self._header, "seconds": self.seconds, "references": self.references, "cells": known}
-        write_results(self.path, content)
+        used = {result["run"] for cell in known.values() for result in cell.values()}
+        runs = {name: run for name, run in self.runs.items() if name in used}
+        write_results(self.path, {"versions": self._versions, "runs": runs, "cells": known})
 
-    def failures(self, chosen: Collection[Cell]) -> list[str]:
-        """Return cell, part and reason of every chosen cell without a result."""
+    def failures(self, chosen: Collection[Cell], parts: Sequence[str] = PARTS) -> list[str]:
+        """Return cell, part and reason of every chosen cell without a result from this run."""
         return [
             f"{cell} {part}: {self.cells.get(str(cell), {}).get(part, {}).get('failed', 'not measured')}"
-            for part in PARTS
+            for part in parts
             for cell in self.missing(list(chosen), part)
         ]
 
-
-def _is_interrupted(earlier: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
-    """Return whether the results are from a single, incomplete run in these conditions."""
-    known = earlier.get("cells", {})
-    is_one = "run" in earlier and all(run_of(cell) == earlier["run"] for cell in known.values())
-    is_whole = not any(_lacks(known, cell, part) for cell in cells() for part in PARTS)
-    return is_one and not is_whole and _conditions(earlier) == _conditions(about)
+    def _lacks(self, cell: Cell, part: str) -> bool:
+        result = self.cells.get(str(cell), {}).get(part, {})
+        return result.get("run") != self.run or "failed" in result
 
 
-def _is_contained(earlier: Mapping[str, str] | None, versions: Mapping[str, str]) -> bool:
-    """Return whether all earlier versions are still those."""
-    return earlier is not None and earlier.items() <= versions.items()
-
-
-def _conditions(about: Mapping[str, Any]) -> dict[str, Any]:
-    machine = {name: value for name, value in about["machine"].items() if name not in SESSION_FIELDS}
-    return {**{name: about.get(name) for name in ("source", "versions", "samples", "cores")}, "machine": machine}
-
-
-def _lacks(known: Mapping[str, Any], cell: Cell, part: str) -> bool:
-    return "failed" in known.get(str(cell), {}).get(part, {"failed": ""})
+def _conditions(run: Mapping[str, Any]) -> dict[str, Any]:
+    machine = {name: value for name, value in run["machine"].items() if name not in SESSION_FIELDS}
+    return {**{name: run[name] for name in ("source", "samples", "cores")}, "machine": machine}

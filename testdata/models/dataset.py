@@ -25,12 +25,13 @@ def write_dataset(task: str, root: Path, splits: Mapping[str, Iterable[shapes.Sc
             write_split = _write_classified if task == "classify" else _write_labelled
             write_split(root, split, images, task)
         if task != "classify":
-            description.write_text(yaml.safe_dump(_describe(task, root)))
+            description.write_text(yaml.safe_dump(describe(task, root)))
         complete.touch()
     return description
 
 
-def _describe(task: str, root: Path) -> dict[str, Any]:
+def describe(task: str, root: Path) -> dict[str, Any]:
+    """Return the content of ``data.yaml`` of a dataset at a root."""
     common = {"path": str(root), "train": "images/train", "val": "images/val", "names": dict(enumerate(shapes.CLASSES))}
     keypoints = {"kpt_shape": [4, 3], "flip_idx": list(shapes.FLIP), "kpt_oks_sigmas": [shapes.KEYPOINT_SIGMA] * 4}
     return common | (keypoints if task == "pose" else {})
@@ -47,7 +48,7 @@ def _write_labelled(root: Path, split: str, images: Iterable[shapes.Scene], task
     labels.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(images):
         _write_pixels(image, root / "images" / split / f"{index:05}.png")
-        lines = [_label(shape, image, task) for shape in image.shapes]
+        lines = [label_line(shape, image, task) for shape in image.shapes]
         (labels / f"{index:05}.txt").write_text("\n".join(lines))
 
 
@@ -56,7 +57,7 @@ def _write_pixels(image: shapes.Scene, path: Path) -> None:
     Image.fromarray(image.pixels).save(path, compress_level=1)
 
 
-def _label(shape: shapes.Shape, image: shapes.Scene, task: str) -> str:
+def label_line(shape: shapes.Shape, image: shapes.Scene, task: str) -> str:
     """Return one line of an ultralytics label file; outlines serve detection too, as its loader derives the boxes."""
     height, width = image.pixels.shape[:2]
     frame = (width, height)

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 
-from models import shapes
+from modelexport.api.spec import LabelKind
+from models import dataset, shapes
 
 DATA = Path(__file__).parent / "data"
 EVALUATION_COUNT = 128
@@ -55,6 +57,29 @@ def build_labels(images: Iterable[shapes.Scene]) -> dict[str, Any]:
     return {"classes": list(shapes.CLASSES), "labels": labels}
 
 
+def write_labelled(kind: LabelKind, path: Path, count: int) -> None:
+    """Write the first ``count`` images of the split ``val`` as an archive that ``spec.evaluation.dataset`` takes.
+
+    ``IMAGE_FOLDER`` has the images of one object, ``YOLO`` boxes and keypoints, ``COCO`` outlines. The first images are
+    those of ``eval.zip`` or ``eval-cls.zip``.
+    """
+    draw = shapes.single_shape_images if kind is LabelKind.IMAGE_FOLDER else shapes.images
+    scenes = {file_name(index): scene for index, scene in enumerate(draw("val", count))}
+    folders = {
+        name: shapes.CLASSES[scene.shapes[0].label] if kind is LabelKind.IMAGE_FOLDER else "images/val"
+        for name, scene in scenes.items()
+    }
+    files = {f"{folders[name]}/{name}": _encode(scene) for name, scene in scenes.items()}
+    if kind is LabelKind.COCO:
+        files["instances.json"] = json.dumps(build_coco(scenes.values())).encode()
+    if kind is LabelKind.YOLO:
+        for name, scene in scenes.items():
+            lines = [dataset.label_line(shape, scene, "pose") for shape in scene.shapes]
+            files[f"labels/val/{Path(name).stem}.txt"] = "\n".join(lines).encode()
+        files["data.yaml"] = yaml.safe_dump(dataset.describe("pose", Path())).encode()
+    _write_files(path, files)
+
+
 def file_name(index: int) -> str:
     return f"{index:03}.jpg"
 
@@ -75,11 +100,19 @@ def _annotation(shape: shapes.Shape, identifier: int, image: int) -> dict[str, A
 
 
 def _write_archive(name: str, images: Iterable[shapes.Scene]) -> None:
-    with zipfile.ZipFile(DATA / name, "w") as archive:
-        for index, image in enumerate(images):
-            encoded = io.BytesIO()
-            Image.fromarray(image.pixels).save(encoded, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-            archive.writestr(zipfile.ZipInfo(file_name(index), _EPOCH), encoded.getvalue())
+    _write_files(DATA / name, {file_name(index): _encode(image) for index, image in enumerate(images)})
+
+
+def _write_files(path: Path, files: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+
+
+def _encode(image: shapes.Scene) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(image.pixels).save(encoded, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return encoded.getvalue()
 
 
 def _write_json(name: str, content: Mapping[str, Any]) -> None:

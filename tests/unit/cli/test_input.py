@@ -14,6 +14,7 @@ from command_line import ROOT, CommandLine, model_export
 from modelexport import __version__
 from modelexport.cli import main
 from modelexport.matrix.support import ARCHITECTURES, TARGETS, Format, cells
+from modelexport.planning.estimates import TITLES
 
 
 def change(**fields: Any) -> dict[str, Any]:
@@ -292,6 +293,8 @@ def test_matrix_of_one_architecture_shows_all_its_cells(capsys: pytest.CaptureFi
     assert main(["matrix", "UNet"]) == 0
     output = capsys.readouterr().out
     assert all(f"{target} " in output for target in TARGETS)
+    assert all(f" {title} " in output.replace("\n", " ") for title in TITLES[1:])
+    assert "…" not in output
     assert "suits Neural Engine" in output
     assert main(["matrix", "UNet", "-o", "json"]) == 0
     assert {record["architecture"] for record in json.loads(capsys.readouterr().out)} == {"UNet"}

@@ -8,7 +8,7 @@ from modelexport.matrix.measured import Measured
 @pytest.fixture(autouse=True)
 def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignore measured numbers, so that a new `make matrix` changes no decision."""
-    monkeypatch.setattr("modelexport.matrix.support.last_run", Measured)
+    monkeypatch.setattr("modelexport.matrix.support.measurements", Measured)
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def test_memory_is_measured_up_to_limit_and_disk_is_bounded(
 ) -> None:
     full = FullSize("fp16", (640, 640), 1.0, 100, 9.0, {}, 700.0, 1.0, 1)
     run = Measured(cells={"YOLOv8 ONNX/FP16": Numbers(full_size=full)})
-    monkeypatch.setattr("modelexport.matrix.support.last_run", lambda: run)
+    monkeypatch.setattr("modelexport.matrix.support.measurements", lambda: run)
     jobs = build_all(make_export("ONNX/FP16", "ONNX/INT8"), make_class())
     measured, unknown = (container_of(job, "convert")["resources"] for job in jobs.values())
     disk = {"ephemeral-storage": "4096Mi"}

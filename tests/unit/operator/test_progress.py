@@ -39,7 +39,7 @@ def twenty_seconds(nothing_is_measured: None, monkeypatch: pytest.MonkeyPatch) -
     stages = {"fetch": 2.0, "convert": 10.0, "verify": 6.0, "publish": 2.0, "total": 20.0}
     full = FullSize("fp16", (640, 640), 1.0, 100, 20.0, stages, 700.0, 1.0, 1, variant="n")
     run = Measured(cells={f"YOLOv8 {target}": Numbers(full_size=full) for target in (TARGET, OTHER)})
-    monkeypatch.setattr("modelexport.matrix.support.last_run", lambda: run)
+    monkeypatch.setattr("modelexport.matrix.support.measurements", lambda: run)
 
 
 def before(seconds: float) -> str:
@@ -129,7 +129,7 @@ def test_cached_pod_keeps_progress() -> None:
 
 
 def test_unmeasured_cell_shows_stage_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport.matrix.support.last_run", Measured)
+    monkeypatch.setattr("modelexport.matrix.support.measurements", Measured)
     world = World(TARGET)
     world.pod(TARGET, **running("convert", before(4)))
     status = world.record()

@@ -30,9 +30,13 @@ IMAGES = {"dataset": {"uri": "s3://datasets/a.zip"}, "samples": 16}
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = {"YOLOv8 ONNX/FP16": FULL, "YOLOv8 ONNX/INT8": STATIC, "Custom ONNX/FP16": {**FULL, "variant": None}}
-    content = {"samples": {"fullSize": 8}, "cells": {name: {"fullSize": full} for name, full in cells.items()}}
+    run = {"machine": {}, "samples": {"fullSize": 8}, "seconds": {}}
+    content = {
+        "runs": {"monday": run},
+        "cells": {name: {"fullSize": {**full, "run": "monday"}} for name, full in cells.items()},
+    }
     for module in ("matrix.support", "planning.estimates"):
-        monkeypatch.setattr(f"modelexport.{module}.last_run", lambda: parse(content))
+        monkeypatch.setattr(f"modelexport.{module}.measurements", lambda: parse(content))
 
 
 def plan(target: str = "ONNX/FP16", architecture: str = "YOLOv8", **more: Any) -> ConversionRequest:

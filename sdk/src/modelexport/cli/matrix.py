@@ -10,7 +10,7 @@ from rich.table import Table
 from modelexport.console import open_console
 from modelexport.crds.reference import table as markdown_table
 from modelexport.errors import BadInput
-from modelexport.matrix.measured import last_run
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.options import OPTIONS, options_of
 from modelexport.matrix.support import ARCHITECTURES, BACKENDS, TARGETS, Cell, Format, Precision, Target, lookup
 from modelexport.planning.estimates import (
@@ -20,7 +20,8 @@ from modelexport.planning.estimates import (
     UNKNOWN,
     explain_failures,
     explain_images,
-    explain_run,
+    explain_older,
+    explain_runs,
     record,
     texts,
 )
@@ -82,13 +83,15 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _write_numbers(cells: Sequence[Cell]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in TITLES:
-        table.add_column(title, justify="left" if title in TEXT_TITLES else "right", no_wrap=title == "target")
-    for cell in cells:
-        table.add_row(*texts(cell))
     console = open_console(error_stream=False)
-    console.print(table)
+    rows, kept = [dict(zip(TITLES, texts(cell), strict=True)) for cell in cells], TITLES.index("fidelity") + 1
+    for titles in (TITLES[:kept], (TITLES[0], *TITLES[kept:])):
+        table = Table(box=None, pad_edge=False)
+        for title in titles:
+            table.add_column(title, justify="left" if title in TEXT_TITLES else "right", no_wrap=title == "target")
+        for row in rows:
+            table.add_row(*(row[title] for title in titles))
+        console.print(table, "")
     for name, option in OPTIONS.items():
         if not option.refuses(cells[0].architecture):
             formats = ", ".join(option.formats)
@@ -98,6 +101,7 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         console.print(f"{cell.target!s:<12} suits {hardware}", highlight=False, soft_wrap=True)
         for reason in explain_failures(cell):
             console.print(reason, highlight=False, soft_wrap=True, markup=False)
-    versions = ", ".join(f"{name} {version}" for name, version in last_run().versions.items())
-    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}. {explain_run()}", highlight=False)
-    console.print(explain_images(), highlight=False)
+    versions = ", ".join(f"{name} {version}" for name, version in measurements().versions.items())
+    console.print(f"\n{EXPLANATION}\nMeasured with {versions or 'nothing yet'}.", highlight=False)
+    for line in filter(None, (explain_older(), explain_images(), *explain_runs())):
+        console.print(line, highlight=False)

@@ -8,7 +8,7 @@ from modelexport.api.reasons import Fault, Reason
 from modelexport.crds.export_class import class_schema
 from modelexport.crds.model_export import export_schema
 from modelexport.crds.schema import Schema
-from modelexport.matrix.measured import last_run
+from modelexport.matrix.measured import measurements
 from modelexport.matrix.options import (
     CALIBRATED,
     CONFLICTS,
@@ -34,7 +34,9 @@ from modelexport.planning.estimates import (
     TITLES,
     explain_failures,
     explain_images,
-    explain_run,
+    explain_older,
+    explain_runs,
+    explain_unmeasured,
     texts,
 )
 
@@ -90,7 +92,7 @@ def render_matrix() -> str:
     parts = [NOTE, "# Support matrix", _OVERVIEW_INTRODUCTION, table(titles, levels)]
     titles = ("target", "recipe", "with calibration images", "suits", "converts on")
     parts += ["## Precisions", _RECIPES_INTRODUCTION, table(titles, recipes)]
-    parts += ["## Measured", EXPLANATION, _run()]
+    parts += ["## Measured", EXPLANATION, _runs()]
     for row in ARCHITECTURES.values():
         lines = [texts(lookup(row.name, target)) for target in TARGETS]
         parts += [f"### {row.name}", _describe(row), table(TITLES, lines, right=len(TITLES) - len(TEXT_TITLES))]
@@ -110,19 +112,22 @@ _RECIPES_INTRODUCTION = (
 )
 
 
-def _run() -> str:
-    run = last_run()
-    if not run.cells:
+def _runs() -> str:
+    found = measurements()
+    if not found.cells:
         return "Nothing is measured yet: run `make matrix`."
-    tools = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    machine = ", ".join(run.machine[key] for key in ("Processor", "Memory", "Kernel"))
-    cores = sorted({numbers.full_size.cores for numbers in run.cells.values() if numbers.full_size})
-    trained, full_size = (f"{run.seconds[part] / 60:.0f} minutes" for part in ("trained", "fullSize"))
-    return (
-        f"`make matrix` measured {len(run.cells)} cells on {run.machine['Date']} ({machine}): accuracy in {trained}, "
-        f"full size in {full_size} with {'/'.join(map(str, cores))} of the cores for each conversion. "
-        f"{explain_run()} {explain_images()} Tools: {tools}."
-    )
+    tools = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    listed = "\n".join(f"- {line}" for line in (*explain_runs(), *explain_unmeasured()))
+    words = (explain_older(), explain_images(), f"Tools of all runs: {tools}.")
+    return f"{' '.join(filter(None, words))}\n\n{_RUNS_INTRODUCTION}\n\n{listed}"
+
+
+_RUNS_INTRODUCTION = (
+    "`make matrix` measured the cells in these runs. A run is what was measured with the same sources on the same "
+    "machine; its name is its start time and the digest of the sources. The column runs has the run of each row; of "
+    "two, the first measured accuracy, agreement and fidelity. [Accuracy](evaluation.md#how-it-is-measured) says how "
+    "accuracy and interval are measured."
+)
 
 
 def _describe(row: Architecture) -> str:

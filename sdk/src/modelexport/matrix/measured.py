@@ -1,7 +1,7 @@
-"""The measurements of the last run of ``make matrix``, read from ``measured.json`` next to this module.
+"""The measurements of ``make matrix``, read from ``measured.json`` next to this module.
 
-The run writes that file; the matrix, its pages and the command line read it. A cell that was not measured has ``None``
-for its numbers.
+``make matrix`` writes that file; the matrix, its pages and the command line read it. A cell that was not measured has
+``None`` for its numbers.
 """
 
 import json
@@ -18,15 +18,30 @@ FILE = Path(__file__).with_name("measured.json")
 class Trained:
     """Measurements of a small trained model, at the input size of its training.
 
-    ``accuracy`` maps the metrics of the task to the values of the file on the evaluation images, 0 to 1. ``fidelity``
-    is ``None`` where the outputs have no known meaning, and in results of earlier versions.
+    Attributes:
+        recipe: recipe of the file.
+        input_size: (height, width) in pixels.
+        accuracy: accuracy of the file on labelled images by its metric, 0 to 1; results of earlier versions have other
+            names of metrics, and may have several.
+        agreement: agreement of the file with the original model.
+        run: name of the run.
+        fidelity: ``None`` where the outputs have no known meaning, and in results of earlier versions.
+        original: accuracy of the original model.
+        drop: what the file loses, absolute; ``None`` in results of earlier versions, like the next two.
+        interval: limits between which the drop lies in 95 of 100 data sets like this one.
+        images: number of labelled images.
     """
 
     recipe: str
     input_size: tuple[int, int]
     accuracy: Mapping[str, float]
     agreement: float
+    run: str | None = None
     fidelity: float | None = None
+    original: Mapping[str, float] = field(default_factory=dict)
+    drop: float | None = None
+    interval: tuple[float, float] | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class FullSize:
         cores: CPU cores of the process.
         variant: variant of the architecture.
         random_weights: the weights are random, so the agreement is that of an untrained model.
+        run: name of the run.
     """
 
     recipe: str
@@ -58,51 +74,52 @@ class FullSize:
     cores: int
     variant: str | None = None
     random_weights: bool = False
+    run: str | None = None
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The measurements of one cell; ``failures`` are the reasons for missing ones.
-
-    ``run`` identifies the run of all results, ``None`` if they come from several runs or do not name one.
-    """
+    """The measurements of one cell; ``failures`` are the reasons for missing ones."""
 
     trained: Trained | None = None
     full_size: FullSize | None = None
     failures: tuple[str, ...] = ()
-    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was measured in the same conditions: sources, samples, cores and machine.
+
+    Attributes:
+        name: the start time and the digest of the sources.
+        machine: description of the machine.
+        samples: numbers of calibration images, of the parts ``trained`` and ``fullSize``, and ``evaluated`` ones.
+        seconds: duration of each part.
+    """
+
+    name: str
+    machine: Mapping[str, str]
+    samples: Mapping[str, int]
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of one run.
+    """The measurements of one run or several, with the same tools.
 
     Attributes:
-        run: identifier, made of the start time and the digest of the sources; cells of another run have another one.
         versions: versions of the tools.
-        machine: description of the machine.
-        samples: number of calibration images, for the parts ``trained`` and ``fullSize``.
-        seconds: duration of each part.
-        references: accuracies of the original models, by architecture.
+        runs: the runs that the cells name, by name.
         cells: numbers by name of the cell.
     """
 
-    run: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    machine: Mapping[str, str] = field(default_factory=dict)
-    samples: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    runs: Mapping[str, Run] = field(default_factory=dict)
     cells: Mapping[str, Numbers] = field(default_factory=dict)
 
     def of(self, name: str) -> Numbers:
         """Return the numbers of a cell, by its name."""
         return self.cells.get(name, Numbers())
-
-    @property
-    def apart(self) -> tuple[str, ...]:
-        """The cells that are not known to come from this run."""
-        return tuple(name for name, numbers in self.cells.items() if self.run is None or numbers.run != self.run)
 
 
 def parse(content: Mapping[str, Any]) -> Measured:
@@ -112,25 +129,18 @@ def parse(content: Mapping[str, Any]) -> Measured:
         KeyError: a number is missing.
     """
     return Measured(
-        run=content.get("run"),
         versions=content.get("versions", {}),
-        machine=content.get("machine", {}),
-        samples=content.get("samples", {}),
-        seconds=content.get("seconds", {}),
-        references=content.get("references", {}),
+        runs={
+            name: Run(name, run["machine"], run["samples"], run["seconds"])
+            for name, run in content.get("runs", {}).items()
+        },
         cells={name: _numbers(cell) for name, cell in content.get("cells", {}).items()},
     )
 
 
-def run_of(cell: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the run of all results of a cell, ``None`` if they come from several runs or do not name one."""
-    runs = {result.get("run") for result in cell.values()}
-    return runs.pop() if len(runs) == 1 else None
-
-
 @cache
-def last_run() -> Measured:
-    """Return the run that ships with this version of the package, or an empty one."""
+def measurements() -> Measured:
+    """Return the measurements that ship with this version of the package, or none."""
     return parse(json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {})
 
 
@@ -140,7 +150,16 @@ def _numbers(cell: Mapping[str, Any]) -> Numbers:
     if small and "failed" not in small:
         height, width = small["inputSize"]
         trained = Trained(
-            small["scheme"], (height, width), small["accuracy"], small["agreement"], small.get("fidelity")
+            recipe=small["scheme"],
+            input_size=(height, width),
+            accuracy=small["accuracy"],
+            agreement=small["agreement"],
+            run=small.get("run"),
+            fidelity=small.get("fidelity"),
+            original=small.get("original", {}),
+            drop=small.get("drop"),
+            interval=tuple(small["interval"]) if "interval" in small else None,
+            images=small.get("images"),
         )
     if full and "failed" not in full:
         height, width = full["inputSize"]
@@ -156,10 +175,10 @@ def _numbers(cell: Mapping[str, Any]) -> Numbers:
             cores=full["cores"],
             variant=full.get("variant"),
             random_weights=full.get("randomWeights", False),
+            run=full.get("run"),
         )
     return Numbers(
         trained=trained,
         full_size=full_size,
         failures=tuple(part["failed"] for part in (small, full) if "failed" in part),
-        run=run_of(cell),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import ceil
 
-from modelexport.matrix.measured import Numbers, last_run
+from modelexport.matrix.measured import Numbers, measurements
 
 
 class Format(StrEnum):
@@ -271,7 +271,7 @@ class Cell:
     @property
     def numbers(self) -> Numbers:
         """The measurements of the last run of ``make matrix``."""
-        return last_run().of(str(self))
+        return measurements().of(str(self))
 
     @property
     def tools(self) -> tuple[str, ...]:
