@@ -41,7 +41,7 @@ from modelexport_operator.kube.objects import (
     ModelExportStatus,
     Workload,
 )
-from modelexport_operator.kube.partial_decoding import WHOLE, Decode, decoders_of
+from modelexport_operator.kube.partial_decoding import Decode, decoders_of
 from modelexport_operator.kube.pruning import prune_workload
 from modelexport_operator.kube.resources import EVENTS, EXPORTS, JOBS, LEASES, WORKLOADS, Kind, Scope, T_co
 from modelexport_operator.kube.types import controller_of
@@ -346,8 +346,8 @@ class Cluster:
             ExpiredError: the list took so long that its version has expired.
             ClusterError: the objects cannot be listed.
         """
-        decoders = WHOLE if accept == METADATA_ONLY else decoders_of(scope.resource)
-        async for page in self._pages(scope.path, _selection(scope, labels), accept, decoders.page):
+        decode_page = decoders_of(scope.resource).page
+        async for page in self._pages(scope.path, _selection(scope, labels), accept, decode_page):
             if not page.version.isdecimal() or not all(map(watch_stream.is_object, page.items)):
                 raise UnavailableError(f"listing of {scope.resource.plural}: an item has no name or no version")
             yield page
@@ -362,7 +362,8 @@ class Cluster:
 
         Args:
             scope: which objects.
-            version: that of a list. A watch without one would begin with all objects, ordered by name, and X
+            version: that of a list. A watch without one would begin with all objects, ordered by name, and could not be
+                resumed if its connection ended among them.
 
         Raises:
             ExpiredError: changes may be lost; list again.

@@ -136,10 +136,8 @@ def sync(snapshot: Snapshot, now: datetime) -> Decision:
 
 def lacks_node(snapshot: Snapshot, decision: Decision) -> bool:
     """Return whether a decision is the first to say that no node suits a target: the nodes must be listed."""
-    entries = target_entries(decision.status or {})
-    if all(entry["reason"] != Reason.NO_SUITABLE_NODE for entry in entries):
-        return False
     known = {target for target, state in snapshot.recorded.items() if state.reason is Reason.NO_SUITABLE_NODE}
+    entries = target_entries(decision.status or {})
     return any(entry["reason"] == Reason.NO_SUITABLE_NODE and read_target(entry) not in known for entry in entries)
 
 
