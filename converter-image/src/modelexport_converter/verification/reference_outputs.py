@@ -38,14 +38,17 @@ class ReferenceOutputs:
         self._limit = limit if limit is not None else SHARED_LIMIT if is_shared else LIMIT
 
     def keep(self, image: Array, outputs: Sequence[torch.Tensor]) -> None:
-        """Store the model's outputs for an input of shape (1, channels, height, width)."""
+        """Store the model's outputs for an input of shape (1, channels, height, width), unless they are there."""
+        path = self._path(image)
+        if path.exists():
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         used = sum(path.stat().st_size for path in self._folder.glob("*.npz"))
         if used + sum(output.nbytes for output in outputs) <= self._limit:
             partial = self._folder / f"{os.getpid()}.partial"
             with partial.open("wb") as file:
                 np.savez(file, *(output.numpy() for output in outputs))
-            partial.rename(self._path(image))  # A reader in another process sees all of it or nothing.
+            partial.rename(path)  # A reader in another process sees all of it or nothing.
 
     def of(self, model: LoadedModel, image: Array, *, again: bool = False) -> tuple[Array, ...]:
         """Return the model's outputs for an input of shape (1, channels, height, width).
