@@ -1,4 +1,4 @@
-"""The nine targets of the measurements that are compared over time, whatever the matrix has gained since."""
+"""The nine targets that the benchmarks convert. They stay the same when the matrix grows, so that results compare."""
 
 from modelexport.matrix.support import TARGETS, Format, requires_images
 

@@ -1,4 +1,4 @@
-"""Measures the part ``fullSize``: what a conversion costs of a model as wide as users have it, and the file's speed."""
+"""Measures the part ``fullSize``: the cost of converting a model as wide as users have it, and the file's speed."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from modelexport.published import path_of
 
 
 def measure_full_size(workspace: MatrixWorkspace, asked: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """Convert full-size models, each in a process of its own, and yield what it cost.
+    """Convert each full-size model in a process of its own, and yield the cost of each conversion.
 
     Raises:
         RuntimeError: why nothing was published.

@@ -16,7 +16,7 @@ from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 
 @dataclass(frozen=True)
 class MatrixInputs:
-    """What a conversion reads: names of files in the store, and the parameters of the model.
+    """The inputs of a conversion: the names of files in the store, and the parameters of the model.
 
     ``labelled`` is the archive of labelled images, which trained models have. ``random_weights``: the model was not
     trained.
@@ -92,7 +92,7 @@ def describe_failure(record: Mapping[str, Any]) -> str:
 
 
 def describe_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the measurements of both parts share."""
+    """Return the fields of a report that both parts record."""
     size_of = dict(zip(report["model"]["input"]["axes"], report["model"]["input"]["shape"], strict=True))
     fidelity = report["verification"].get("fidelity")
     return {

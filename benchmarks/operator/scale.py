@@ -108,7 +108,7 @@ def measure_scale(keep: Callable[[Results], None], steps: Sequence[int] = STEPS)
 async def _measure(
     plane: ControlPlane, operator: Operator, keep: Callable[[Results], None], steps: Sequence[int]
 ) -> None:
-    results: Results = {"at_once": AT_ONCE, "foreign": 2 * FOREIGN, "jobs_each": JOBS_EACH}
+    results: Results = {"at_once": AT_ONCE, "foreign": 2 * FOREIGN, "jobs_each": JOBS_EACH, "go": GO_MEMORY}
     results |= {"steps": [], "restarts": [], "churn": []}
 
     def add(kind: str, measured: Step | Restart | Churn) -> None:

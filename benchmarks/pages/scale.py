@@ -19,9 +19,9 @@ WIDTH, HEIGHT = 8.0, 3.2
 INTRODUCTION = """## Thousands of exports
 
 One operator handles {exports} ModelExports of {each} targets ({jobs} Jobs), at most {at_once} of them in progress,
-beside {foreign} Jobs and Pods of others, on the control plane described above, whose processes have more memory
-(GOGC=200). Each row covers the exports added since the previous row. *p50* and *p99* are from a Job's completion to the
-status that reports it, *CPU ms* is the operator's processor time per Job of the row, *RSS* its memory after it.
+beside {foreign} Jobs and Pods of others, on the control plane described above{go}. Each row covers the exports added
+since the previous row. *p50* and *p99* are from a Job's completion to the status that reports it, *CPU ms* is the
+operator's processor time per Job of the row, *RSS* its memory after it.
 
 ![Memory and processor time by exports](benchmarks/scale.svg)"""
 
@@ -37,7 +37,10 @@ def scale_page(results: Result) -> Iterator[str]:
     steps, restarts, churns = results["steps"], results["restarts"], results["churn"]
     exports, each = steps[-1]["exports"], results["jobs_each"]
     numbers = {"exports": exports, "jobs": exports * each, **{key: results[key] for key in ("at_once", "foreign")}}
-    yield INTRODUCTION.format(each=each, **{key: f"{value:,}" for key, value in numbers.items()})
+    go = ", ".join(f"{name}={value}" for name, value in results.get("go", {}).items())
+    yield INTRODUCTION.format(
+        each=each, go=f" with {go}" if go else "", **{key: f"{value:,}" for key, value in numbers.items()}
+    )
     step_rows = [
         (
             f"{step['exports']:,}",
