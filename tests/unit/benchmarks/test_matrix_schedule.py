@@ -27,7 +27,7 @@ def test_any_of_the_texts_chooses_a_cell() -> None:
     }
 
 
-def test_only_accuracies_of_an_architecture_are_measured_together() -> None:
+def test_only_accuracies_share_an_export_by_architecture() -> None:
     asked = choose(ALL, ["UNet ONNX/FP", "FCN LiteRT/INT8"])
     assert sorted(len(group) for group in grouped(asked, "trained")) == [1, 2]
     assert [len(group) for group in grouped(asked, "fullSize")] == [1, 1, 1]

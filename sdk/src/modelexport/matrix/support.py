@@ -270,12 +270,12 @@ class Cell:
 
     @property
     def numbers(self) -> Numbers:
-        """The measurements of the last run of ``make matrix``."""
+        """The measurements of ``make matrix``."""
         return measurements().of(str(self))
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """The packages that decide what is in the files: those of the format and of the network."""
+        """The packages whose versions decide the content of the files: the tools of the format and of the network."""
         return (*self.backend.tools, *self.architecture.tools)
 
     @property

@@ -142,7 +142,7 @@ def explain_runs() -> list[str]:
 
 
 def explain_older() -> str:
-    """Return what the rows have in common whose accuracy has no interval; empty if there are none."""
+    """Explain how an earlier version measured the rows without an interval; empty if there are no such rows."""
     older = [one.trained for one in measurements().cells.values() if one.trained and one.trained.images is None]
     if not older:
         return ""
