@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from faults.history import JOBS
 from faults.injection import (
+    DENIAL,
     GARBAGE,
     Rule,
     answer,
@@ -105,6 +106,11 @@ def errors() -> list[Rule]:
     """One request in three fails, each in another way."""
     failures = [answer(409), answer(429, retry_after=2), answer(500), answer(504), lose_answer, cut_in_the_middle]
     return [Rule(treat, (*WRITES, *READS), share=0.06) for treat in failures] + [watches(answer(503), times=3)]
+
+
+def denials() -> list[Rule]:
+    """No Job may be created, as by an API server that has not loaded its roles yet."""
+    return [Rule(answer(403, message=DENIAL), ("POST",), "jobs")]
 
 
 def lost_answers() -> list[Rule]:
@@ -365,6 +371,14 @@ FAULTS = (
         does="Tries each export again, later each time and no sooner than `Retry-After` says.",
         advice=f"{NOBODY} If it lasts: {NOTHING}.",
         share=0.5,
+    ),
+    Fault(
+        "the API server has not loaded its roles",
+        by_rules(denials),
+        bound=90,
+        does="Says `Retrying`, and creates the Jobs as soon as it may. After two minutes: `JobRefused`.",
+        advice="If it lasts: compare the operator's role with the chart's.",
+        seconds=10.0,
     ),
     Fault(
         "answers to writes are lost",

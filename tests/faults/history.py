@@ -56,12 +56,21 @@ class Claim:
         return other is not None and (self.state, self.reason) == (other.state, other.reason)
 
 
+@dataclass(frozen=True)
+class Denial:
+    """A Job that the API server did not let the operator create, and the time of its answer."""
+
+    at: float
+    job: Body
+
+
 @dataclass
 class Conversion:
-    """All observed states of one target's Jobs and of their Pods."""
+    """All observed states of one target's Jobs and of their Pods, and the times at which a Job was denied."""
 
     jobs: dict[str, list[Sight]] = field(default_factory=lambda: defaultdict(list))
     pods: list[Sight] = field(default_factory=list)
+    denied_at: list[float] = field(default_factory=list)
 
     def has(self, condition: str, version: int) -> bool:
         """Whether a Job had a condition at a version."""
@@ -80,6 +89,11 @@ class Conversion:
     def has_failed_once(self, version: int) -> bool:
         """Whether a Pod had failed at a version."""
         return any(sight.since <= version and _phase(sight.body) == "Failed" for sight in self.pods)
+
+    def is_denied(self, claim: Claim) -> bool:
+        """Whether a Job had been denied at the time of a claim, and none existed."""
+        is_created = any(sight.since <= claim.version for job in self.jobs.values() for sight in job)
+        return not is_created and any(at <= claim.at for at in self.denied_at)
 
     @property
     def created_at(self) -> float:
@@ -101,12 +115,13 @@ class Story:
     conversions: dict[tuple[str, str], Conversion] = field(default_factory=lambda: defaultdict(Conversion))
 
     @classmethod
-    def of(cls, history: Sequence[Sight]) -> "Story":
+    def of(cls, history: Sequence[Sight], denials: Sequence[Denial] = ()) -> "Story":
         """Group a history."""
         story = cls()
+        for denial in denials:
+            story.conversions[_conversion_of(denial.job)].denied_at.append(denial.at)
         for sight in history:
-            labels = sight.body["metadata"].get("labels") or {}
-            key = labels.get(names.EXPORT_LABEL, ""), _target_of(labels)
+            key = _conversion_of(sight.body)
             if sight.kind == EXPORTS:
                 story.exports[sight.body["metadata"]["name"]].append(sight)
             elif sight.kind == JOBS and key[1]:
@@ -139,10 +154,12 @@ def claims_of(sight: Sight) -> Iterator[Claim]:
         yield Claim(target, entry["state"], entry["reason"], *files, sight.version, sight.at)
 
 
-def _target_of(labels: Mapping[str, str]) -> str:
-    if names.FORMAT_LABEL not in labels:
-        return ""
-    return f"{labels[names.FORMAT_LABEL]}/{labels[names.PRECISION_LABEL]}"
+def _conversion_of(body: Body) -> tuple[str, str]:
+    """The names of the export and the target of a Job or Pod; an empty target if it converts nothing."""
+    labels = body["metadata"].get("labels") or {}
+    is_conversion = names.FORMAT_LABEL in labels
+    target = f"{labels[names.FORMAT_LABEL]}/{labels[names.PRECISION_LABEL]}" if is_conversion else ""
+    return labels.get(names.EXPORT_LABEL, ""), target
 
 
 def _has(job: Body, condition: str) -> bool:

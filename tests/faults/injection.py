@@ -16,10 +16,17 @@ LONG_LINE = 20 << 20
 """Bytes; more than an API server sends of one object."""
 
 
-def answer(status: int, retry_after: int | None = None) -> Treatment:
+DENIAL = (
+    'jobs.batch is forbidden: User "system:serviceaccount:modelexport-system:modelexport-operator" cannot create '
+    'resource "jobs" in API group "batch" in the namespace "team"'
+)
+"""As RBAC says it."""
+
+
+def answer(status: int, retry_after: int | None = None, message: str = "injected") -> Treatment:
     """Answer with an error, and carry nothing out."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": "injected"}
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": message}
 
     async def treat(exchange: Exchange) -> web.StreamResponse:
         return web.Response(status=status, headers=headers, text=json.dumps(body), content_type="application/json")

@@ -9,7 +9,20 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from faults.history import FAILED, FINAL, RUNNING, SUCCEEDED, Body, Claim, Conversion, Sight, Story, claims_of, ready_of
+from faults.history import (
+    FAILED,
+    FINAL,
+    RUNNING,
+    SUCCEEDED,
+    Body,
+    Claim,
+    Conversion,
+    Denial,
+    Sight,
+    Story,
+    claims_of,
+    ready_of,
+)
 from modelexport import names
 
 ALL_DONE, SOME_FAILED = "Succeeded", "TargetsFailed"
@@ -19,7 +32,7 @@ FILES_REMOVED = "FilesRemoved"
 OPEN_REASONS = ("Pending", "Queued", "Running", "Progressing")
 """What may be said before the end in a world that lacks nothing: it has its class, its nodes and its quota."""
 RETRYING = "Retrying"
-"""What may be said after a Pod has failed."""
+"""What may be said after a Pod has failed, or a Job was denied."""
 ROUNDING_SECONDS = 2.0
 """Times of Kubernetes are whole seconds, and a deletion takes a moment."""
 
@@ -90,7 +103,9 @@ def judge(
     orders: Sequence[Order],
     reported: Reported,
     fault_end: float,
+    *,
     stored: Mapping[str, str] | None = None,
+    denials: Sequence[Denial] = (),
 ) -> Verdict:
     """Judge the work of an operator on some orders.
 
@@ -100,8 +115,9 @@ def judge(
         reported: the events and metrics at the end.
         fault_end: the end of the fault, in seconds of the witness's clock.
         stored: the SHA-256 of every object in the store, by its URI; ``None`` where there is no store.
+        denials: the Jobs that the API server did not let the operator create.
     """
-    story = Story.of(history)
+    story = Story.of(history, denials)
     misplaced = () if stored is None else _find_misplaced(story, orders, stored)
     return Verdict(
         lost=tuple(text for order in orders for text in _find_lost(story, order)),
@@ -242,7 +258,7 @@ def _find_lie(claim: Claim, conversion: Conversion, end: str) -> str:
         return "its Pod had not started"
     if claim.state in FINAL and claim.reason != end:
         return f"it is {end}"
-    is_retry = claim.reason == RETRYING and conversion.has_failed_once(at)
+    is_retry = claim.reason == RETRYING and (conversion.has_failed_once(at) or conversion.is_denied(claim))
     if claim.state not in FINAL and claim.reason not in OPEN_REASONS and not is_retry:
         return "nothing is missing"
     return ""

@@ -73,7 +73,8 @@ def run_fault(fault: Fault, stage: Stage) -> tuple[Row, list[str]]:
         reported, stored = world.read_reported(orders), None
         if world.line:
             ready, stored = max(ready, world.line.recovery_seconds(fault_end)), world.line.stored()
-        return _sum_up(fault, world, judge(world.witness.history, orders, reported, fault_end, stored), ready)
+        verdict = judge(world.witness.history, orders, reported, fault_end, stored=stored, denials=world.denials())
+        return _sum_up(fault, world, verdict, ready)
 
 
 def _sum_up(fault: Fault, world: World, verdict: Verdict, ready: float) -> tuple[Row, list[str]]:

@@ -1,5 +1,6 @@
 """The world of one fault: a namespace with exports, operators that are restarted, simulated Pods and a witness."""
 
+import json
 import math
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.targets import NINE
 from faults import history
-from faults.history import SUCCEEDED
+from faults.history import SUCCEEDED, Denial
 from faults.injection import Injector
 from faults.judge import Order, Reported, find_unreported, is_all_reported
 from faults.line import Line, open_line
@@ -180,6 +181,12 @@ class World:
     def jobs(self) -> list[Body]:
         """The Jobs that exist."""
         return self.witness.latest(history.JOBS)
+
+    def denials(self) -> list[Denial]:
+        """The Jobs that the API server, or a fault in its place, did not let an operator create."""
+        written = ((at, json.loads(body)) for at, body in self.proxy.forbidden)
+        mine = ((at, body) for at, body in written if body["metadata"].get("namespace") == self.api.namespace)
+        return [Denial(at, body) for at, body in mine if body["kind"] == "Job"]
 
     def wait_for_ends(self, count: float) -> None:
         """Wait until so many Jobs have ended."""

@@ -8,6 +8,7 @@ import asyncio
 import json
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from testcluster.ports import free_port
 from testplane.control_plane import ControlPlane
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
+FORBIDDEN = 403
 HOP_HEADERS = ("Host", "Transfer-Encoding", "Connection", "Content-Length", "Content-Encoding")
 
 
@@ -71,6 +73,8 @@ class Proxy:
     writes: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     """Everything that was ever asked for, in all namespaces."""
+    forbidden: list[tuple[float, bytes]] = field(default_factory=list)
+    """The bodies of all writes that were answered with 403, each with the time of the answer on the monotonic clock."""
     deaf_to: str = ""
     """Watches of this plural are kept open, and nothing of them is passed on, also when this has changed again."""
     choose: Callable[[Exchange], Treatment | None] = lambda _: None
@@ -111,7 +115,10 @@ async def _serve(proxy: Proxy, plane: ControlPlane, port: int, started: threadin
     async with ClientSession(connector=TCPConnector(ssl=trust, limit=0), auto_decompress=False) as upstream:
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await _handle(proxy, upstream, plane.address, request)
+            response = await _handle(proxy, upstream, plane.address, request)
+            if response.status == FORBIDDEN and request.method in WRITES:
+                proxy.forbidden.append((time.monotonic(), await request.read()))
+            return response
 
         application = web.Application(client_max_size=2**24)
         application.router.add_route("*", "/{path:.*}", handle)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from faults.history import Sight
+from faults.history import Denial, Sight
 from faults.judge import Order, Reported, Verdict, is_all_reported, judge
 
 ONE = Order("shapes", {"ONNX/FP16": "Succeeded"})
@@ -43,7 +43,7 @@ class Past:
         fault_end: float = 0.0,
         stored: Mapping[str, str] | None = None,
     ) -> Verdict:
-        return judge(self.sights, [order], reported, fault_end, stored)
+        return judge(self.sights, [order], reported, fault_end, stored=stored)
 
 
 LABELS = {
@@ -202,6 +202,25 @@ def test_retry_is_true_only_after_failure() -> None:
     past.pod("Failed", terminated={})
     past.export("Queued", "Retrying")
     assert past.judge().untrue == ()
+
+
+def test_retry_is_true_after_denied_job() -> None:
+    past = Past()
+    past.export()
+    past.export("Pending", "Retrying")
+    denial = Denial(1.5, {"metadata": {"labels": LABELS}})
+    assert judge(past.sights, [ONE], REPORTED, 0.0, denials=[denial]).untrue == ()
+    late = Denial(2.5, denial.job)
+    assert judge(past.sights, [ONE], REPORTED, 0.0, denials=[late]).untrue == (
+        "shapes ONNX/FP16: Pending/Retrying at 2: nothing is missing",
+    )
+
+
+def test_retry_is_untrue_once_denied_job_exists() -> None:
+    past = begin()
+    past.export("Queued", "Retrying")
+    denial = Denial(1.5, {"metadata": {"labels": LABELS}})
+    assert len(judge(past.sights, [ONE], REPORTED, 0.0, denials=[denial]).untrue) == 1
 
 
 def test_file_missing_from_store_is_wrong() -> None:
