@@ -28,7 +28,7 @@ $(UNIT): LOCKED := unit
 $(ALL) $(UNIT): | $(BIN)/uv
 	@echo "Installing the packages of requirements/$(LOCKED).txt into .venv"
 	@rm -f $(filter-out $(ALL),$(wildcard .venv/*.installed))
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(LOCKED).txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/$(LOCKED).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
 

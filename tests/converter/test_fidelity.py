@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Fidelity
@@ -20,8 +21,9 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.verification import agreement
 from modelexport_converter.verification.agreement import NO_IMAGES, NO_MEANING, UNKNOWN, check, compare
-from modelexport_converter.verification.answers import read_detections
+from modelexport_converter.verification.answers import MOST_OVERLAP, read_detections
 from modelexport_converter.verification.fidelity import FEWEST, FidelitySums, start_fidelity
+from modelexport_converter.verification.informative_images import DETECTED
 from trained.cells import eval_inputs, load_model, run_model
 from trained.model import Outputs
 
@@ -123,6 +125,19 @@ def test_overlapping_anchors_of_a_class_are_suppressed() -> None:
     found = read_detections((BOXES, SCORES), SIZE, boxes)
     assert found.labels.tolist() == [0, 1]
     assert found.boxes[0].tolist() == pytest.approx(ONE[:4], abs=1e-4)
+
+
+def test_boxes_are_suppressed_as_by_torchvision() -> None:
+    generator = np.random.default_rng(0)
+    boxes = generator.uniform(0.2, 0.8, (1, 4, 400))
+    scores = generator.uniform(DETECTED, 1, (1, 3, 400))
+    found = read_detections((BOXES, SCORES), SIZE, (boxes, scores))
+    centre, half = boxes[0, :2].T, boxes[0, 2:].T / 2
+    corners = torch.from_numpy(np.concatenate([centre - half, centre + half], 1) * [*SIZE[::-1], *SIZE[::-1]])
+    best = torch.from_numpy(scores[0]).max(0)
+    kept = batched_nms(corners, best.values, best.indices, MOST_OVERLAP)
+    assert found.boxes.tolist() == corners[kept].tolist()
+    assert found.labels.tolist() == best.indices[kept].tolist()
 
 
 def test_fidelity_names_overlap_and_score_shift() -> None:

@@ -31,6 +31,7 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.local import make_places
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.norm_statistics import Deviation, Fit
 from modelexport_converter.publishing import report
 from modelexport_converter.runtime.outcome import Terminated
 from modelexport_converter.runtime.threads import thread_count
@@ -337,6 +338,28 @@ def test_targets_of_local_run_share_original(bench: Bench, shared: bool, ran: in
     half = replace(STATIC, target=Target(Format.ONNX, Precision.FP16), recipe=Recipe.FP16, output="s3://exports/half/")
     assert bench(half, None, **folder).code == 0
     assert len(runs) == 5 + ran
+
+
+@pytest.mark.parametrize(("shared", "ran"), [(True, 0), (False, 1)])
+def test_targets_of_local_run_share_fit(bench: Bench, shared: bool, ran: int) -> None:
+    fit, measured, checked = Fit((Deviation("first", 0.1, 1.1),), 8), [], []
+
+    def measure(*_: Any) -> Fit:
+        measured.append(1)
+        return fit
+
+    def check(work: pipeline.Conversion, model: LoadedModel, outputs: ReferenceOutputs) -> LoadedModel:
+        checked.append(check_model(work, model, outputs).fit)
+        return model
+
+    check_model = pipeline.check_model
+    bench.monkeypatch.setattr(pipeline, "measure", measure)
+    bench.monkeypatch.setattr(pipeline, "check_model", check)
+    folder = {names.SHARED_DIR_ENV: str(bench.root / "shared")} if shared else {}
+    for output in ("s3://exports/one/", "s3://exports/other/"):
+        assert bench(replace(REQUEST, output=output), **folder).code == 0
+    assert checked == [fit, fit]
+    assert len(measured) == 1 + ran
 
 
 def own(name: str, samples: int = 64, request: ConversionRequest = STATIC) -> ConversionRequest:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from command_line import SOURCES
 
 COMMON = {"PIL", "numpy", "torch"}
+WEIGHTS = Path(__file__).parents[2] / "testdata/models/weights/yolov8n.pt"
 HEAVY = (
     "PIL",
     "ai_edge_litert",
@@ -21,13 +23,17 @@ HEAVY = (
     "tensorflow",
     "torch",
     "torch._dynamo",
+    "torch.distributed.tensor",
+    "torchao",
+    "torchvision",
     "transformers",
     "ultralytics",
 )
 
 
-def loaded_by(*modules: str) -> set[str]:
-    program = f"import sys, {', '.join(modules)}; print(*(name for name in {HEAVY} if name in sys.modules))"
+def loaded_by(*modules: str, program: str = "") -> set[str]:
+    program = f"{program}\nimport {', '.join(['sys', *modules])}"
+    program = f"{program}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
@@ -45,6 +51,20 @@ def test_backend_imports_only_its_own_libraries(name: str, runtime: str) -> None
 
 def test_core_ml_backend_imports_only_its_own_libraries() -> None:
     found = loaded_by("modelexport_converter.pipeline", "modelexport_converter.backends.coreml")
-    assert {"coremltools", *COMMON} <= found
-    others = {"litert_torch", "ai_edge_litert", "onnxruntime", "sklearn", "tensorflow", "transformers", "ultralytics"}
-    assert found & others == set()
+    assert found == {"coremltools", *COMMON}
+
+
+def test_loading_and_reading_detections_import_torch_alone() -> None:
+    program = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from modelexport.api.spec import DataRef, Model
+from modelexport_converter.architectures.shared.detection import BOXES, SCORES
+from modelexport_converter.architectures.yolov8.loader import load
+from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from modelexport_converter.verification.answers import read_detections
+load(read_checkpoint(Path({str(WEIGHTS)!r})), Model("YOLOv8", DataRef("s3://a/b")))
+read_detections((BOXES, SCORES), (32, 32), (np.full((1, 4, 2), 0.5), np.full((1, 1, 2), 0.9)))
+"""
+    assert loaded_by(program=program) == {"numpy", "torch"}

@@ -14,6 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from modelexport import names
 from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Reason
@@ -40,7 +42,7 @@ from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.norm_statistics import ENOUGH_IMAGES
+from modelexport_converter.norm_statistics import ENOUGH_IMAGES, Deviation, Fit, measure
 from modelexport_converter.publishing.converted_output import write_draft
 from modelexport_converter.publishing.original import FILE_LIMIT, HANDED_OVER
 from modelexport_converter.publishing.packing import pack
@@ -216,8 +218,25 @@ def check_model(work: Conversion, model: LoadedModel, outputs: ReferenceOutputs)
         lambda asked: _load(work, asked),
         prepare,
         own=dataset.is_own,
-        keep=outputs.keep,
+        fit_of=partial(_measure_fit, work, model, outputs),
     )
+
+
+def _measure_fit(
+    work: Conversion, model: LoadedModel, outputs: ReferenceOutputs, network: Module, images: Sequence[Array]
+) -> Fit | None:
+    """Return the fit of the network to images, from the cache if another target of the export measured it already."""
+    key = _digest(
+        work, ("torch",), weights=model.weights, fit=[hashlib.sha256(one.tobytes()).hexdigest() for one in images]
+    )
+
+    def write(path: Path) -> None:
+        fit = measure(network, images, outputs.keep)
+        path.write_text(json.dumps(fit and asdict(fit)), encoding="utf-8")
+
+    path, _ = work.cache.provide(f"{key}.fit", write)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found and Fit(tuple(Deviation(**one) for one in found["deviations"]), found["images"])
 
 
 def convert(work: Conversion, backend: Backend, model: LoadedModel) -> Path:

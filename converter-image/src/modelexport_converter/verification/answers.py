@@ -9,7 +9,7 @@ import torch
 
 from modelexport_converter.backends import Array
 from modelexport_converter.model import Output
-from modelexport_converter.verification.detections import Numbers, UnpaddedDetections
+from modelexport_converter.verification.detections import Numbers, UnpaddedDetections, overlaps
 from modelexport_converter.verification.informative_images import DETECTED
 
 MOST_OVERLAP = 0.5
@@ -66,16 +66,14 @@ def _read_suppressed(found: UnpaddedDetections, input_size: tuple[int, int]) -> 
 
 def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> Detections:
     """Suppress the boxes of a detector that returns all anchors, each with its best class."""
-    from torchvision.ops import batched_nms  # it imports torch._dynamo, which few conversions need
-
     scores, labels = named["scores"][0].max(axis=0), named["scores"][0].argmax(axis=0)
     (sure,) = np.nonzero(scores >= DETECTED)
     sure = sure[np.argsort(-scores[sure], kind="stable")[:MOST_CANDIDATES]]
     centre, half = named["boxes"][0, :2, sure].astype(np.float64), named["boxes"][0, 2:, sure].astype(np.float64) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1) * _corner_scale(input_size)
     confidence = scores[sure].astype(np.float64)
-    kept = batched_nms(*map(torch.from_numpy, (boxes, confidence, labels[sure])), MOST_OVERLAP)[:MOST_DETECTIONS]
-    anchors, boxes = sure[kept.numpy()], boxes[kept.numpy()]
+    kept = _suppress(boxes, labels[sure])
+    anchors, boxes = sure[kept], boxes[kept]
     keypoints = visible = draw = None
     if "keypoints" in named:
         located = np.moveaxis(named["keypoints"][0][..., anchors], -1, 0).astype(np.float64)
@@ -84,7 +82,21 @@ def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> De
     if "prototypes" in named:
         coefficients, prototypes = named["mask_coefficients"][0][:, anchors], named["prototypes"][0]
         draw = lambda index: _combine(coefficients[:, index], prototypes, boxes[index], input_size)  # noqa: E731
-    return Detections(boxes, confidence[kept.numpy()], labels[anchors], keypoints, visible, draw)
+    return Detections(boxes, confidence[kept], labels[anchors], keypoints, visible, draw)
+
+
+def _suppress(boxes: Numbers, labels: npt.NDArray[np.intp]) -> list[int]:
+    """Return the places of MOST_DETECTIONS boxes at most that overlap no better box of their class; best come first.
+
+    Suppresses as torchvision does, which imports torch._dynamo: a second of processor time.
+    """
+    kept, free = list[int](), np.ones(len(boxes), bool)
+    while free.any() and len(kept) < MOST_DETECTIONS:
+        best = int(free.argmax())
+        kept.append(best)
+        free &= (overlaps(boxes[best : best + 1], boxes)[0] <= MOST_OVERLAP) | (labels != labels[best])
+        free[best] = False  # also a box without an area, which does not overlap itself
+    return kept
 
 
 def _corner_scale(input_size: tuple[int, int]) -> Numbers:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
 from modelexport.api.spec import Model, Parameters
@@ -16,10 +18,11 @@ from modelexport_converter.backends import Array
 from modelexport_converter.checkpoints.state_dict import mismatch
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel
-from modelexport_converter.norm_statistics import ENOUGH_IMAGES, Fit, Keep, measure
+from modelexport_converter.norm_statistics import ENOUGH_IMAGES, Fit, measure
 
 Load = Callable[[Model], LoadedModel]
 Prepare = Callable[[LoadedModel], Sequence[Array]]
+FitOf = Callable[[nn.Module, Sequence[Array]], Fit | None]
 _OF_IMAGES = frozenset({"colorOrder", "pixelRange", "imageMean", "imageStd"})
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -35,7 +38,7 @@ class Alternative:
 
 
 def check_network(
-    loaded: LoadedModel, model: Model, load: Load, prepare: Prepare, *, own: bool, keep: Keep = lambda *_: None
+    loaded: LoadedModel, model: Model, load: Load, prepare: Prepare, *, own: bool, fit_of: FitOf = measure
 ) -> LoadedModel:
     """Compare a network with its normalisation statistics, and return it with warnings.
 
@@ -48,12 +51,12 @@ def check_network(
         load: loads the network with other parameters.
         prepare: returns images as inputs of a network, each (1, channels, height, width).
         own: whether the images are the user's.
-        keep: receives each image and the network's outputs for it.
+        fit_of: measures the fit of the network itself to images.
 
     Raises:
         Failure: ``CheckpointMismatch``, with the numbers and the way out.
     """
-    fit = measure(loaded.module, prepare(loaded), keep)
+    fit = fit_of(loaded.module, prepare(loaded))
     if fit is None:
         return loaded
     enough = own and fit.images >= ENOUGH_IMAGES

@@ -133,4 +133,4 @@ def split_channels(x: torch.Tensor, *shape: int) -> torch.Tensor:
     """
     if x.shape[0] == 1:
         return x.view(1, *shape, -1)
-    return x.view(-1, *shape, x[0].numel() // math.prod(shape))
+    return x.view(-1, *shape, math.prod(x.shape[1:]) // math.prod(shape))

@@ -5,6 +5,7 @@ of heads, without shortcuts, or with its normalisation already folded. An unknow
 replaced method, is refused by its name and never replaced.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -237,7 +238,9 @@ def _source(layer: Module, wanted: Any, position: int, kept: Sequence[bool]) -> 
 
 
 def _infer_shapes(module: nn.Module, tree: LayerTree, size: tuple[int, int]) -> Any:
-    """Return the outputs of a module for a (H, W) image on the meta device, without computing values.
+    """Return the outputs of a module for no image of (H, W): all shapes, with a batch of 0, and no values.
+
+    The meta device gives the same shapes, but torch imports torch._dynamo for it, which takes a second.
 
     Raises:
         Failure: with reason ``CheckpointMismatch``: the layers do not fit each other or the size, or maps grow too
@@ -247,16 +250,15 @@ def _infer_shapes(module: nn.Module, tree: LayerTree, size: tuple[int, int]) -> 
 
     def measure(part: nn.Module, _: Any, output: Any) -> None:
         for value in output if isinstance(output, list | tuple) else (output,):
-            if isinstance(value, torch.Tensor) and value.numel() > limit:
+            if isinstance(value, torch.Tensor) and math.prod(value.shape[1:]) > limit:
                 raise tree.module.refuse(
-                    f"has a map of the shape {tuple(value.shape)}, more than {VALUES_PER_PIXEL} values per pixel"
+                    f"has a map of the shape {(1, *value.shape[1:])}, more than {VALUES_PER_PIXEL} values per pixel"
                 )
 
     handles = [part.register_forward_hook(measure) for part in module.modules()]
-    empty = {name: value.to("meta") for name, value in module.state_dict().items()}
     try:
-        image = torch.empty(1, tree.channels, *size, device="meta")
-        return torch.func.functional_call(module, empty, (image,))
+        with torch.inference_mode():
+            return module(torch.empty(0, tree.channels, *size))
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         largest = int(max(tree.strides, default=32))
         raise mismatch(
