@@ -2,15 +2,17 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array
 from modelexport_converter.backends import onnx as backend
-from modelexport_converter.backends.activation_ranges import CalibrationMemo
+from modelexport_converter.backends.activation_ranges import Budget, CalibrationMemo
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 IMAGES = [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(3)]
@@ -61,6 +63,20 @@ def test_clip_above_zero_stays(tmp_path: Path) -> None:
     content, expected, found = write(Residual(0.1, 0.2), tmp_path)
     assert [node.op_type for node in content.graph.node].count("Clip") == 1
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_ranges_are_planned_in_order_of_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_ranges, planned = backend.plan_ranges, list[str]()
+
+    def plan(model: LoadedModel, samples: Any, extremes: Any, bits: int) -> Budget:
+        planned.extend(extremes)
+        return plan_ranges(model, samples, extremes, bits)
+
+    monkeypatch.setattr(backend, "plan_ranges", plan)
+    write(Residual(0, 6), tmp_path)
+    computed = [name for node in onnx.load(tmp_path / "full.onnx").graph.node for name in node.output]
+    assert planned == ["image", *(name for name in computed if name in planned)]
+    assert len(planned) == 5
 
 
 def test_onnx_keeps_as_many_layers_in_float_as_asked(tmp_path: Path) -> None:

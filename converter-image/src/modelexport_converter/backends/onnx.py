@@ -325,7 +325,15 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recip
             calibrator.collect_data(_Reader(model.input_name, [images]))
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
-    return plan_ranges(model, samples, extremes, recipe.activation_bits)
+    # The calibrator holds names in a set, so that their order changes from process to process.
+    ordered = {name: extremes[name] for name in _tensors(onnx.load(source).graph) if name in extremes}
+    return plan_ranges(model, samples, ordered, recipe.activation_bits)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the tensors of a graph in the order of computation."""
+    yield from (one.name for one in graph.input)
+    yield from (name for node in graph.node for name in node.output)
 
 
 def _open_calibration_session(path: str) -> onnxruntime.InferenceSession:
