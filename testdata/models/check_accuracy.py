@@ -67,7 +67,10 @@ def measure_with_ultralytics(name: str, workspace: Path) -> Mapping[str, Any]:
     images = list(_evaluation_images(task))
     data = write_dataset(task, workspace / f"check-{task}", {"train": images[:1], "val": images})
     options = {"rect": False, "workers": 0, "device": "cpu", "plots": False, "verbose": False, "batch": 16}
-    metrics = _model(name).val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
+    model = _model(name)
+    if hasattr(model.model.model[-1], "one2one_cv2"):
+        options["nms"] = False  # chooses the one-to-one head, without suppression
+    metrics = model.val(data=str(data), imgsz=side, project=str(workspace / "runs"), **options)
     if task == "segment":
         print(f"at the prototypes' resolution, the masks' mAP50-95 is {metrics.seg.map:.4f}")
     return dict(metrics.results_dict)
@@ -137,11 +140,13 @@ def _ultralytics_mask_map(name: str) -> float:
     return accuracy.mask_map(json.loads((DATA / "eval.json").read_text()), found)
 
 
-def _run(model: torch.nn.Module, task: str, side: int, image: shapes.Scene) -> dict[str, Any]:
+def _run(model: Any, task: str, side: int, image: shapes.Scene) -> dict[str, Any]:
     """Run the model in eager FP32, and split its outputs as the converter does."""
     boxed = LetterBox((side, side))(image=image.pixels)
     with torch.no_grad():
-        output = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))[0]
+        output, raw = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))
+        if "one2one" in raw:
+            output = model.model[-1]._inference(raw["one2one"])
     rows, prototypes = output if isinstance(output, tuple) else (output, None)
     boxes, scores, extra = (part.numpy() for part in rows.split((4, 3, rows.shape[1] - 7), 1))
     extras: dict[str, Any] = {}

@@ -70,6 +70,7 @@ TRAININGS = {
     "yolo11-classify": UltralyticsTraining("yolo11n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo11"),
     "yolo11-segment": UltralyticsTraining("yolo11n-seg", 160, 12, {}, "segment", 0.125, "yolo11"),
     "yolo11-pose": UltralyticsTraining("yolo11n-pose", 160, 16, {}, "pose", 0.125, "yolo11"),
+    "yolo26": UltralyticsTraining("yolo26n", 160, 30, width=0.125),
 }
 
 

@@ -1,9 +1,9 @@
 """Task accuracy of cells, and of the INT8 recipes without calibration, on 128 images with known answers.
 
-Every run measures YOLOv8 in all formats, YOLO11 in the calibrated INT8 of each format, and each other architecture in
-one of the first three, the tasks of YOLO11 in its calibrated INT8 only; ``--all-cells`` measures the others as well, as
-``make matrix`` does. Core ML runs in our evaluator. One group per architecture and format keeps shared files in one
-process.
+Every run measures YOLOv8 in all formats, YOLO11 and YOLO26 in the calibrated INT8 of each format, and each other
+architecture in one of the first three, the tasks of YOLO11 in its calibrated INT8 only; ``--all-cells`` measures the
+others as well, as ``make matrix`` does. Core ML runs in our evaluator. One group per architecture and format keeps
+shared files in one process.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02
 def pairs(all_cells: bool) -> Iterator[tuple[str, Format]]:
     first = (Format.LITERT, Format.ONNX, Format.COREML)
     for place, architecture in enumerate(TRAINED):
-        every = all_cells or architecture in ("YOLOv8", "YOLO11")
+        every = all_cells or architecture in ("YOLOv8", "YOLO11", "YOLO26")
         for fmt in BACKENDS if every else [first[place % len(first)]]:
             yield architecture, fmt
 
@@ -36,7 +36,7 @@ def cells(all_cells: bool) -> Iterator[Any]:
         rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
         if Precision.W8A16 not in backend.refused:
             rows.insert(-1, (Precision.W8A16, Recipe.STATIC_WI8_AI16))
-        for precision, recipe in rows if all_cells or not architecture.startswith("YOLO11") else rows[-1:]:
+        for precision, recipe in rows if all_cells or not architecture.startswith(("YOLO11", "YOLO26")) else rows[-1:]:
             yield pytest.param(architecture, fmt, precision, recipe, marks=mark, id=f"{architecture}-{fmt}-{recipe}")
 
 

@@ -33,9 +33,9 @@ def unchanged(image: Array) -> Array:
 
 
 def checkpoint_of(architecture: str) -> Checkpoint:
-    """The weights alone, as a state dict has them; of YOLO11, which they do not describe, the module too."""
+    """The weights alone, as a state dict has them; of YOLO11 and YOLO26, which they do not describe, the module too."""
     found = read_checkpoint(TRAINED[architecture].weights)
-    return found if architecture.startswith("YOLO11") else replace(found, module=None)
+    return found if architecture.startswith(("YOLO11", "YOLO26")) else replace(found, module=None)
 
 
 def own_images(architecture: str, model: LoadedModel, count: int = ENOUGH_IMAGES) -> Sequence[Array]:

@@ -40,8 +40,9 @@ def lively(found: dict[str, Any]) -> Any:
     Activations are nearly linear, as after a training; else each layer amplifies the rounding of the one before.
     """
     model = network(found)
-    for branch in getattr(model.model[-1], "cv3", ()):
-        nn.init.zeros_(branch[-1].bias)
+    for name in ("cv3", "one2one_cv3"):
+        for branch in getattr(model.model[-1], name, ()):
+            nn.init.zeros_(branch[-1].bias)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -210,9 +211,3 @@ def test_yolo26_classifier_is_known_by_its_description(tmp_path: Path) -> None:
 def test_layers_decide_unless_a_later_family_is_named(file: str, tmp_path: Path) -> None:
     model = lively(config("11/yolo11-cls.yaml", yaml_file=file))
     check_same(model, save(model, tmp_path), architecture="YOLO11-CLS")
-
-
-def test_yolo26_that_does_not_answer_end_to_end_is_refused(tmp_path: Path) -> None:
-    """Its head is that of YOLO11; a C3k2 has attention."""
-    model = network(config("26/yolo26.yaml", end2end=False))
-    assert "this is YOLO26;" in refuse(save(model, tmp_path), "YOLO11", input_size=SIZE)

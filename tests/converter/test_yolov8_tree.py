@@ -57,8 +57,9 @@ def save(model: Any, folder: Path) -> Path:
 
 def expected(model: Any, image: torch.Tensor, architecture: str) -> tuple[torch.Tensor, ...]:
     """The outputs of ultralytics' own module in eval mode, split and divided as ours are."""
+    copied = copy.deepcopy(model).float().eval()
     with torch.inference_mode():
-        output = copy.deepcopy(model).float().eval()(image)[0]
+        output = one_to_one_rows(copied, image) if architecture == "YOLO26" else copied(image)[0]
     if architecture.endswith("-CLS"):
         return (output,)
     rows, *prototypes = output if isinstance(output, tuple) else (output,)
@@ -73,6 +74,15 @@ def expected(model: Any, image: torch.Tensor, architecture: str) -> tuple[torch.
         scale = torch.tensor([width, height, 1.0][: shape[1]]).view(1, 1, shape[1], 1)
         return (*outputs, extra.view(1, *shape, -1) / scale)
     return outputs
+
+
+def one_to_one_rows(model: Any, image: torch.Tensor) -> torch.Tensor:
+    """The answers (1, 4 + classes, N) of a one-to-one head, as centre and size, before ultralytics chooses the best."""
+    from ultralytics.utils.tal import dist2bbox
+
+    head = model.model[-1]
+    head.decode_bboxes = lambda boxes, anchors, _angle: dist2bbox(boxes, anchors, dim=1)
+    return head._inference(model(image)[1]["one2one"])
 
 
 def check_same(model: Any, folder: Path, architecture: str = "YOLOv8", size: tuple[int, int] = SIZE) -> LoadedModel:
@@ -230,9 +240,8 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
     [
         ("11/yolo11-obb.yaml", "this is a network with oriented boxes (OBB): layer model.23 is OBB"),
         ("12/yolo12.yaml", "this is YOLO12: layer model.6 is A2C2f"),
-        ("26/yolo26.yaml", "this is YOLO26: layer model.23 is Detect"),
-        ("26/yolo26-seg.yaml", "this is YOLO26: layer model.23 is Segment26"),
-        ("26/yolo26-pose.yaml", "this is YOLO26: layer model.23 is Pose26"),
+        ("26/yolo26-seg.yaml", "this is YOLO26-SEG: layer model.23 is Segment26"),
+        ("26/yolo26-pose.yaml", "this is YOLO26-Pose: layer model.23 is Pose26"),
         ("12/yolo12-cls.yaml", "this is YOLO12: layer model.6 is A2C2f"),
         ("v5/yolov5.yaml", "this is YOLOv5u: layer model.2 is C3"),
         ("v9/yolov9t.yaml", "this is YOLOv9: layer model.2 is ELAN1"),
@@ -240,7 +249,7 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
         ("v8/yolov8-obb.yaml", "this is a network with oriented boxes (OBB): layer model.22 is OBB"),
         ("v8/yolov8-world.yaml", "this is YOLO-World: layer model.12 is C2fAttn"),
         ("v8/yolov8-rtdetr.yaml", "this is RT-DETR: layer model.22 is RTDETRDecoder"),
-        ("v8/yolov8-ghost.yaml", "this is neither YOLOv8 nor YOLO11: layer model.1 is GhostConv"),
+        ("v8/yolov8-ghost.yaml", "this is neither YOLOv8, YOLO11 nor YOLO26: layer model.1 is GhostConv"),
     ],
 )
 def test_third_party_networks_are_named(name: str, family: str, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ ULTRALYTICS_REMEDY = (
     "call), and export that with the architecture Custom"
 )
 
-YOLO11 = "YOLO11"
+YOLO11, YOLO26 = "YOLO11", "YOLO26"
+ONE_TO_ONE = "one2one_"
+"""The start of the names of a one-to-one head's branches; those of the one-to-many head have no such start."""
 
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "with oriented boxes (OBB)": ("OBB", "OBB26"),
@@ -23,7 +25,8 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "YOLOv10": ("v10Detect", "SCDown", "C2fCIB", "CIB", "PSA"),
     "YOLO12": ("A2C2f", "AAttn", "ABlock"),
     "YOLOv9": ("RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN", "CBLinear", "CBFuse", "RepCSP"),
-    "YOLO26": ("Pose26", "Segment26", "Proto26", "RealNVP"),
+    f"{YOLO26}-SEG": ("Segment26", "Proto26"),
+    f"{YOLO26}-Pose": ("Pose26", "RealNVP"),
     YOLO11: ("C3k2", "C2PSA", "C3k", "PSABlock"),
     "YOLOv6": ("RepVGGDW", "RepConv"),
     "YOLOv5u": ("C3", "Focus", "C3TR", "SPP"),
@@ -50,7 +53,7 @@ _PACKAGES: Mapping[str, str] = {
 def unknown_layer_failure(layer: Module, network: Module) -> Failure:
     """Return the failure for a layer of an unknown class, with the family of its network, if known."""
     family = network_family(network)
-    whose = f"this is {family}" if family else "this is neither YOLOv8 nor YOLO11"
+    whose = f"this is {family}" if family else "this is neither YOLOv8, YOLO11 nor YOLO26"
     if family.startswith("with"):
         whose = f"this is a network {family}"
     return mismatch(f"{whose}: layer {layer.name} is {layer.shown_kind}, which cannot be rebuilt; {ULTRALYTICS_REMEDY}")
@@ -77,17 +80,22 @@ def network_family(network: Module) -> str:
 def _told_from_yolo11(network: Module) -> str:
     """Return the family of a network that has the classes of YOLO11.
 
-    YOLO26 has them too: its detector answers end to end or has attention in a C3k2. Its classifier has the very layers
+    YOLO26 has them too: its detector has a one-to-one head or attention in a C3k2. Its classifier has the very layers
     of YOLO11-CLS, and only the name of its description, which ultralytics keeps, tells them apart.
     """
     layers = list(network.child("model").children()) if network.has_child("model") else []
     attends = any(layer.shown_kind == "C3k2" and "PSABlock" in _class_names(layer, 6) for layer in layers)
-    if attends or (layers and layers[-1].has_child("one2one_cv2")):
-        return "YOLO26"
+    if attends or (layers and has_one_to_one(layers[-1])):
+        return YOLO26
     description = network.attribute("yaml")
     file = description.get("yaml_file") if isinstance(description, dict) else None
     named = _LATER.search(re.split(r"[/\\]", file)[-1]) if isinstance(file, str) else None
     return f"YOLO{named[1]}" if named else YOLO11
+
+
+def has_one_to_one(head: Module) -> bool:
+    """Return whether a head has branches that give each object one box; others, for training, may be beside them."""
+    return any(head.has_child(f"{ONE_TO_ONE}{part}") for part in ("cv2", "cv3"))
 
 
 def _class_names(module: Module, depth: int) -> set[str]:

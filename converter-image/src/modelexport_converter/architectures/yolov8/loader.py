@@ -1,4 +1,4 @@
-"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints."""
+"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, and YOLO26 for detection."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from modelexport.matrix.support import ARCHITECTURES, Task
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse, set_activation
 from modelexport_converter.architectures.yolov8.decoder import STRIDES
-from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY, YOLO11
+from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY, YOLO11, YOLO26
 from modelexport_converter.architectures.yolov8.network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.architectures.yolov8.tree import LayerTree, build
 from modelexport_converter.architectures.yolov8.yolo11_blocks import VARIANTS
@@ -50,6 +50,9 @@ _KEYPOINTS = Output(
     "x and y divided by the input's width and height and, where there are three components, visibility from 0 to 1.",
     keep_float32=True,
 )
+_ONE_TO_ONE_SCORES = replace(
+    SCORES, meaning="Probability of each class, 0 to 1; one anchor answers for an object: no suppression is needed."
+)
 _PROBABILITIES = Output("probabilities", ("batch", "class"), "Probability of each class; they add up to 1.")
 
 _OUTPUTS = {
@@ -76,6 +79,11 @@ _YOLO11_HEADS = {
     frozenset({"cv2", "cv3", "dfl", "cv4"}): Task.KEYPOINTS,
 }
 """The tasks of YOLO11 by the parts of its last layer, which the weights name."""
+_YOLO26_HEADS = (
+    frozenset({"one2one_cv2", "one2one_cv3"}),
+    frozenset({"one2one_cv2", "one2one_cv3", "cv2", "cv3"}),
+)
+"""The parts of the last layer of a YOLO26 detector, fused or not."""
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
@@ -127,7 +135,7 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     if (found := _architecture_of(tensors)) not in ARCHITECTURES:
         raise mismatch(f"the weights are those of {found}; {ULTRALYTICS_REMEDY}")
     check_asked("architecture", model.architecture, found)
-    if found.startswith(YOLO11):
+    if found.startswith((YOLO11, YOLO26)):
         raise mismatch(f"the weights alone do not tell the layers of {found}; give ultralytics' .pt, which does")
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
@@ -177,10 +185,12 @@ def _architecture_of(tensors: Tensors) -> str:
 
 
 def _yolo11_of(tensors: Tensors) -> str:
-    """Recognise YOLO11 and its task by the names of the weights; an empty text if they have others."""
+    """Recognise YOLO11 and its task, or a YOLO26 detector, by the names of the weights; an empty text for others."""
     if _CLASSIFIER_ATTENTION in tensors and _YOLO11_CLASSIFIER in tensors:
         return YOLO11 + _SUFFIXES[Task.CLASSIFICATION]
     head = frozenset(name.split(".")[2] for name in tensors if name.startswith("model.23."))
+    if _ATTENTION in tensors and head in _YOLO26_HEADS:
+        return YOLO26
     task = _YOLO11_HEADS.get(head) if _ATTENTION in tensors else None
     if task is Task.KEYPOINTS and _YOLO11_EXTRAS in tensors and len(tensors[_YOLO11_EXTRAS]) == 1:
         return "YOLO11-OBB"
@@ -188,12 +198,12 @@ def _yolo11_of(tensors: Tensors) -> str:
 
 
 def _variant_of_tree(tree: LayerTree) -> str | None:
-    """Recognise the variant by the width of the first layer and, in YOLO11, by the depth too: m is as wide as l."""
+    """Recognise the variant by the width of the first layer and, after YOLOv8, by the depth too: m is as wide as l."""
     first = tree.layers[0]
     if not first.has_child("conv"):
         return None
     width = first.child("conv").integer("out_channels", 1)
-    return VARIANTS.get((width, tree.repeats)) if tree.family == YOLO11 else _variant_of(width)
+    return VARIANTS.get((width, tree.repeats)) if tree.family in (YOLO11, YOLO26) else _variant_of(width)
 
 
 def _variant_of(width: int) -> str | None:
@@ -259,7 +269,7 @@ def _describe(
     return LoadedModel(
         module=network,
         input_size=size,
-        outputs=_OUTPUTS[_task(model)],
+        outputs=(BOXES, _ONE_TO_ONE_SCORES) if model.architecture == YOLO26 else _OUTPUTS[_task(model)],
         class_names=names,
         preprocessing=Preprocessing("centre_crop" if classifier else "letterbox"),
         metadata=row_facts(model.architecture, variant),

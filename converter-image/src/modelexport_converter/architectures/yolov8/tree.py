@@ -1,4 +1,4 @@
-"""Builds YOLOv8 and YOLO11 from ultralytics' pickle, layer by layer, exactly as the checkpoint describes it.
+"""Builds YOLOv8, YOLO11 and YOLO26 from ultralytics' pickle, layer by layer, exactly as the checkpoint describes it.
 
 Each known class is built with the attributes of its module: another stride, activation, pooling, upsampling or number
 of heads, without shortcuts, or with its normalisation already folded. An unknown class, or a module with a hook or a
@@ -17,7 +17,10 @@ from modelexport.matrix.support import Task
 from modelexport_converter.architectures.yolov8.blocks import Classification, Head
 from modelexport_converter.architectures.yolov8.decoder import Decoder
 from modelexport_converter.architectures.yolov8.families import (
+    ONE_TO_ONE,
+    YOLO26,
     foreign_module_failure,
+    has_one_to_one,
     network_family,
     unknown_layer_failure,
 )
@@ -61,7 +64,7 @@ class LayerTree:
         """Find the layers of a pickled network.
 
         Raises:
-            Failure: with reason ``CheckpointMismatch``: the network is neither YOLOv8 nor YOLO11; names what it is.
+            Failure: with reason ``CheckpointMismatch``: the network is of another family; names it.
         """
         if module.kind.startswith("ultralytics.") and module.kind not in _NETWORKS and module.has_child("model"):
             inner = module.child("model")  # a whole YOLO object
@@ -76,7 +79,8 @@ class LayerTree:
         task = _TASKS.get(short_kind(layers[-1]))
         for layer in layers[:-1]:
             check_known(layer, module)
-        if task is None or any(layers[-1].has_child(name) for name in ("one2one_cv2", "one2one_cv3")):
+        end_to_end = task is Task.DETECTION and network_family(module) == YOLO26
+        if task is None or (has_one_to_one(layers[-1]) and not end_to_end):
             raise unknown_layer_failure(layers[-1], module)
         for part in layers[-1].children():
             if short_kind(part) != "DFL":
@@ -90,7 +94,7 @@ class LayerTree:
 
     @property
     def family(self) -> str:
-        """YOLOv8, YOLO11, or a later family that has no class of its own."""
+        """YOLOv8, YOLO11, or a later family that has no class of its own, such as YOLO26."""
         return network_family(self.module) or "YOLOv8"
 
     @property
@@ -271,16 +275,27 @@ def _infer_shapes(module: nn.Module, tree: LayerTree, size: tuple[int, int]) -> 
 
 
 def _head(tree: LayerTree) -> Head:
-    """Return the branches of a detector's head, and its prototypes if it has some."""
+    """Return the branches of a detector's head, and its prototypes if it has some.
+
+    Of YOLO26 they are those of the one-to-one head, whichever head ultralytics' last call chose. The one-to-many head
+    beside it is for training: it gives an object many boxes.
+    """
     head, classes = tree.head, tree.classes
     bins = head.integer("reg_max", 1)
-    if head.attribute("xyxy") or head.attribute("end2end") or head.attribute("_end2end"):
+    one_to_one = tree.family == YOLO26
+    if head.attribute("xyxy") or (not one_to_one and (head.attribute("end2end") or head.attribute("_end2end"))):
         raise head.refuse("gives boxes as corners, or answers end to end")
+    if one_to_one and not has_one_to_one(head):
+        raise head.refuse(
+            "has no one-to-one head, which fuse() removes and end2end: False leaves out; give the checkpoint of a "
+            "training with it, not fused"
+        )
+    start = ONE_TO_ONE if one_to_one else ""
     extras = {
         Task.INSTANCE_SEGMENTATION: lambda: head.integer("nm", 1),
         Task.KEYPOINTS: lambda: keypoint_shape(head)[0] * keypoint_shape(head)[1],
     }
-    branches = [_branches(tree, "cv2", 4 * bins), _branches(tree, "cv3", classes)]
+    branches = [_branches(tree, f"{start}cv2", 4 * bins), _branches(tree, f"{start}cv3", classes)]
     if tree.task in extras:
         branches.append(_branches(tree, "cv4", extras[tree.task]()))
     built = Head(*branches)

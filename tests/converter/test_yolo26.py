@@ -1,0 +1,195 @@
+"""YOLO26: the one-to-one head of ultralytics' detectors, equal to it, and told apart from its relatives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from converter.refusals import refuse
+from converter.test_yolo11 import check_same, lively
+from converter.test_yolov8_tree import SIZE, config, network, save
+from modelexport_converter.architectures.yolov8.loader import load
+from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from modelexport_converter.evaluation import detections
+from trained.cells import TRAINED, answers, ask, eval_inputs, load_model, measure, reference
+
+YAML = "26/yolo26.yaml"
+WEIGHTS = TRAINED["YOLO26"].weights
+MOST_GAINED_BY_SUPPRESSION = 0.01
+"""mAP50-95 that suppression may add to a detector that needs none."""
+
+
+@pytest.mark.parametrize("scale", ["n", "s", "m", "l", "x"])
+def test_every_variant_matches_ultralytics(scale: str, tmp_path: Path) -> None:
+    model = lively(config(YAML, scale=scale))
+    loaded = check_same(model, save(model, tmp_path), architecture="YOLO26")
+    assert loaded.metadata["variant"] == scale
+
+
+@pytest.mark.parametrize("scale", ["n", "s", "m"])
+def test_fused_network_is_exported(scale: str, tmp_path: Path) -> None:
+    model = lively(config(YAML, scale=scale))
+    model.end2end = True
+    model.fuse(verbose=False)
+    check_same(model, save(model, tmp_path), architecture="YOLO26")
+
+
+def test_fresh_network_of_ultralytics_is_exported(tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    model = YOLO("yolo26n.yaml")
+    model.save(tmp_path / "fresh.pt")
+    loaded = check_same(model.model, tmp_path / "fresh.pt", (160, 160), "YOLO26")
+    assert (len(loaded.class_names), loaded.metadata["variant"]) == (80, "n")
+
+
+@pytest.mark.parametrize("size", [(160, 160), (96, 224)])
+def test_trained_network_matches_ultralytics(size: tuple[int, int]) -> None:
+    loaded = check_same(torch.load(WEIGHTS, weights_only=False)["model"], WEIGHTS, size, "YOLO26")
+    assert (loaded.class_names, load_model("YOLO26").input_size) == (("circle", "square", "triangle"), (160, 160))
+    assert "variant" not in loaded.metadata, "it is narrower than every published one"
+
+
+def test_best_scores_are_the_answers_of_ultralytics() -> None:
+    """The end-to-end answer (1, 300, 6) is a choice from the outputs: corners in pixels, score, class, best first."""
+    model = torch.load(WEIGHTS, weights_only=False)["model"].float().eval()
+    model.end2end = True
+    for image in eval_inputs("YOLO26")[:8]:
+        with torch.inference_mode():
+            (wanted,) = model(torch.from_numpy(image))[0]
+            boxes, scores = load_model("YOLO26").module(torch.from_numpy(image))
+        best, place = scores[0].T.flatten().topk(20)
+        anchors, labels = place // 3, place % 3
+        centre, half = boxes[0, :2, anchors], boxes[0, 2:, anchors] / 2
+        corners = torch.cat([centre - half, centre + half]).T * 160
+        found = torch.cat([corners, best[:, None], labels[:, None]], 1)
+        sure = best > 0.01  # the order of scores that are equal but for rounding is open
+        torch.testing.assert_close(found[sure], wanted[:20][sure], atol=1e-3, rtol=1e-4)
+
+
+def test_suppression_hardly_changes_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detections, "MOST_OVERLAP", 1.0)
+    unsuppressed = measure("YOLO26", answers("YOLO26"))["box"]
+    assert abs(reference("YOLO26")["box"] - unsuppressed) < MOST_GAINED_BY_SUPPRESSION
+    crowded = measure("YOLO11", answers("YOLO11"))["box"]
+    assert reference("YOLO11")["box"] - crowded > 10 * MOST_GAINED_BY_SUPPRESSION
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_chosen_head_of_checkpoint_does_not_matter(chosen: bool, tmp_path: Path) -> None:
+    """A validation with other settings stores another choice; the file has the one-to-one head of either."""
+    model = lively(config(YAML))
+    model.end2end = chosen
+    check_same(model, save(model, tmp_path), architecture="YOLO26")
+
+
+def test_head_for_training_is_left_out(tmp_path: Path) -> None:
+    model = network(config(YAML))
+    loaded = load(read_checkpoint(save(model, tmp_path)), ask("YOLO26", input_size=SIZE))
+    model.end2end = True
+    wanted = sum(value.numel() for value in model.fuse(verbose=False).parameters())
+    assert sum(value.numel() for value in loaded.module.parameters()) == wanted
+
+
+def fuse(model: Any) -> Any:
+    """As ultralytics does unless ``nms=False`` chooses the one-to-one head, which it removes."""
+    model.end2end = False
+    return model.fuse(verbose=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: network(config(YAML, end2end=False)), lambda: fuse(network(config(YAML)))],
+    ids=["untrained", "fused"],
+)
+def test_network_without_one_to_one_head_is_refused(make: Callable[[], Any], tmp_path: Path) -> None:
+    message = refuse(save(make(), tmp_path), "YOLO26", input_size=SIZE)
+    assert "layer model.23 (Detect) has no one-to-one head, which fuse() removes" in message
+    assert "give the checkpoint of a training with it, not fused" in message
+    assert "architecture Custom" in message
+
+
+def lacks_branches(head: Any) -> None:
+    head.one2one_cv2 = None
+
+
+def ends_in_other_channels(head: Any) -> None:
+    head.one2one_cv3[1][2] = nn.Conv2d(head.one2one_cv3[1][2].in_channels, 5, 1)
+
+
+def gives_corners(head: Any) -> None:
+    head.xyxy = True
+
+
+def hook(head: Any) -> None:
+    head.one2one_cv3.register_forward_hook(print)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lacks_branches, "layer model.23 (Detect) has no part one2one_cv2"),
+        (ends_in_other_channels, "has a branch in one2one_cv3 that does not end in 3 channels"),
+        (gives_corners, "gives boxes as corners"),
+        (hook, "layer model.23.one2one_cv3 (ModuleList) has a hook"),
+    ],
+)
+def test_changed_head_is_refused(change: Callable[[Any], None], problem: str, tmp_path: Path) -> None:
+    model = network(config(YAML))
+    change(model.model[-1])
+    assert problem in refuse(save(model, tmp_path), "YOLO26", input_size=SIZE)
+
+
+def test_yolo11_and_yolo26_are_told_apart(tmp_path: Path) -> None:
+    for asked, description, found in (("YOLO11", YAML, "YOLO26"), ("YOLO26", "11/yolo11.yaml", "YOLO11")):
+        for values in ({}, {"end2end": False}):
+            path = save(network(config(description, **values)), tmp_path)
+            assert f"architecture {asked}, the checkpoint has {found}" in refuse(path, asked, input_size=SIZE)
+
+
+def test_one_to_one_head_of_yolov8_is_refused(tmp_path: Path) -> None:
+    path = save(network(config("v8/yolov8.yaml", end2end=True)), tmp_path)
+    for asked in ("YOLOv8", "YOLO26"):
+        assert "layer model.22 is Detect, which cannot be rebuilt" in refuse(path, asked, input_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "named"),
+    [
+        ("seg", "Segmentation", "this is YOLO26-SEG: layer model.23 is Segment26"),
+        ("pose", "Pose", "this is YOLO26-Pose: layer model.23 is Pose26"),
+        ("cls", "Classification", "this is YOLO26-CLS;"),
+        ("obb", "OBB", "this is a network with oriented boxes (OBB): layer model.23 is OBB26"),
+        ("depth", "Depth", "this is YOLO26: layer model.23 is Depth"),
+        ("sem", "SemanticSegmentation", "this is YOLO26: layer model.23 is SemanticSegment"),
+    ],
+)
+def test_other_tasks_are_refused_by_name(task: str, kind: str, named: str, tmp_path: Path) -> None:
+    from ultralytics.nn import tasks
+
+    model = getattr(tasks, f"{kind}Model")(
+        config(f"26/yolo26-{task}.yaml", yaml_file=f"yolo26n-{task}.yaml"), verbose=False
+    )
+    message = refuse(save(model, tmp_path), "YOLO26", input_size=SIZE)
+    assert named in message
+    assert "architecture Custom" in message
+
+
+def test_weights_alone_are_refused_with_way_out() -> None:
+    fused = network(config(YAML))
+    fused.end2end = True
+    fused.fuse(verbose=False)
+    for weights in (read_checkpoint(WEIGHTS).tensors, fused.state_dict()):
+        message = refuse(Checkpoint(weights), "YOLO26")
+        assert "the weights alone do not tell the layers of YOLO26; give ultralytics' .pt" in message
+        assert "architecture YOLO11, the checkpoint has YOLO26" in refuse(Checkpoint(weights), "YOLO11")
+
+
+def test_file_says_that_no_suppression_is_needed() -> None:
+    assert "no suppression is needed" in load_model("YOLO26").outputs[1].meaning
+    assert "suppress overlapping boxes" in load_model("YOLO11").outputs[1].meaning
+    assert np.shape(answers("YOLO26")[0][0]) == (1, 4, 525)
