@@ -129,13 +129,13 @@ def test_overlapping_anchors_of_a_class_are_suppressed() -> None:
 
 def test_boxes_are_suppressed_as_by_torchvision() -> None:
     generator = np.random.default_rng(0)
-    boxes = generator.uniform(0.2, 0.8, (1, 4, 400))
-    scores = generator.uniform(DETECTED, 1, (1, 3, 400))
+    boxes = generator.uniform(0.2, 0.8, (1, 4, 400)).astype(np.float32)
+    scores = generator.uniform(DETECTED, 1, (1, 3, 400)).astype(np.float32)
     found = read_detections((BOXES, SCORES), SIZE, (boxes, scores))
-    centre, half = boxes[0, :2].T, boxes[0, 2:].T / 2
+    centre, half = boxes[0, :2].T.astype(np.float64), boxes[0, 2:].T.astype(np.float64) / 2
     corners = torch.from_numpy(np.concatenate([centre - half, centre + half], 1) * [*SIZE[::-1], *SIZE[::-1]])
     best = torch.from_numpy(scores[0]).max(0)
-    kept = batched_nms(corners, best.values, best.indices, MOST_OVERLAP)
+    kept = batched_nms(corners, best.values.double(), best.indices, MOST_OVERLAP)
     assert found.boxes.tolist() == corners[kept].tolist()
     assert found.labels.tolist() == best.indices[kept].tolist()
 

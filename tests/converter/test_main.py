@@ -357,7 +357,7 @@ def test_targets_of_local_run_share_fit(bench: Bench, shared: bool, ran: int) ->
     bench.monkeypatch.setattr(pipeline, "check_model", check)
     folder = {names.SHARED_DIR_ENV: str(bench.root / "shared")} if shared else {}
     for output in ("s3://exports/one/", "s3://exports/other/"):
-        assert bench(replace(REQUEST, output=output), **folder).code == 0
+        assert bench(replace(REQUEST, output=output), None, **folder).code == 0
     assert checked == [fit, fit]
     assert len(measured) == 1 + ran
 

@@ -13,6 +13,7 @@ from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array
 from modelexport_converter.backends import onnx as backend
 from modelexport_converter.backends.activation_ranges import Budget, CalibrationMemo
+from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 
 IMAGES = [np.random.default_rng(seed).random((1, 3, 16, 16), np.float32) for seed in range(3)]
@@ -66,7 +67,7 @@ def test_clip_above_zero_stays(tmp_path: Path) -> None:
 
 
 def test_ranges_are_planned_in_order_of_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan_ranges, planned = backend.plan_ranges, list[str]()
+    planned = list[str]()
 
     def plan(model: LoadedModel, samples: Any, extremes: Any, bits: int) -> Budget:
         planned.extend(extremes)
