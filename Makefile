@@ -13,7 +13,7 @@ export MODELEXPORT_CACHE := $(CACHE)
 export YOLO_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools gitops-tools demo test test-unit test-security fuzz test-release test-converter test-integration test-faults faults test-e2e lint fmt lock generate docs sbom sbom-images cluster cluster-demo cluster-down bench matrix checkpoints clean
+.PHONY: help install tools gitops-tools demo test test-unit test-security fuzz test-release test-converter test-integration test-faults faults test-e2e lint fmt lock generate docs sbom sbom-images cluster cluster-demo cluster-down bench matrix arm64 checkpoints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -141,6 +141,9 @@ bench: install ## Measure every cell and the operator, and write docs/benchmarks
 matrix: install ## Measure what lacks numbers of these sources (ONLY="INT8 'FCN ONNX'", PART=trained, AGAIN=1 to repeat)
 	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.matrix \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PART),--part $(PART)) $(if $(AGAIN),--again)
+
+arm64: install ## Convert a trained model on an emulated arm64 (or TARGETS="ONNX/FP32"), in minutes; 5 GB, once
+	PYTHONPATH=hack:testdata:examples nice -n 19 $(BIN)/python -m arm64 $(TARGETS)
 
 checkpoints: install ## Train with 21 releases of ultralytics (or ONLY="8.2.48") and write testdata/models/releases
 	PYTHONPATH=testdata:examples $(BIN)/python -m models.make_checkpoints $(ONLY)
