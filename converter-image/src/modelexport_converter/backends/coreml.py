@@ -48,6 +48,8 @@ with _quiet():
     from coremltools.converters.mil.mil.scope import ScopeSource
     from coremltools.optimize import coreml as optimize
 
+_DATE = "com.github.apple.coremltools.conversion_date"
+"""The day, which coremltools notes: equal inputs make equal files on any day."""
 _PREVIEW = "com.apple.coreml.model.preview.type"
 """https://apple.github.io/coremltools/docs-guides/source/xcode-model-preview-types.html"""
 _WRAPPED = "module"
@@ -249,6 +251,7 @@ def _is_translated(name: str) -> bool:
 
 
 def _save(converted: Any, model: LoadedModel, path: Path) -> None:
+    converted.user_defined_metadata.pop(_DATE, None)
     if model.suppression:
         converted = with_suppression(converted, model, model.suppression)
     file_metadata = file_metadata_of(model)
