@@ -23,6 +23,7 @@ from modelexport_operator.kube.client import Cluster, ClusterError, Listing
 from modelexport_operator.kube.resources import Resource, Scope
 from modelexport_operator.kube.types import Key
 from modelexport_operator.metrics.metrics import Metrics
+from modelexport_operator.runtime import memory
 from modelexport_operator.runtime.cache import Cache
 from modelexport_operator.runtime.controller import Controller
 
@@ -162,6 +163,7 @@ class WatchCheck:
             if not difference.is_listed:
                 self._controller.handle_deletion(difference.resource, difference.key, difference.version)
         self._controller.cache[scope.resource].drop_tombstones(scope, listing.objects, listing.version)
+        memory.release()
         self._finish(scope, missed)
         return missed
 
