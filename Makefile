@@ -142,7 +142,7 @@ matrix: install ## Measure what lacks numbers of these sources (ONLY="INT8 'FCN 
 	PYTHONPATH=hack:testdata:examples $(BIN)/python -m benchmarks.matrix \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PART),--part $(PART)) $(if $(AGAIN),--again)
 
-arm64: install ## Convert a trained model on an emulated arm64 (or TARGETS="ONNX/FP32"), in minutes; 5 GB, once
+arm64: install ## Convert a model on an emulated arm64: 1 to 6 minutes a target (or TARGETS="ONNX/FP32"), 12 to install 5 GB once
 	PYTHONPATH=hack:testdata:examples nice -n 19 $(BIN)/python -m arm64 $(TARGETS)
 
 checkpoints: install ## Train with 21 releases of ultralytics (or ONLY="8.2.48") and write testdata/models/releases

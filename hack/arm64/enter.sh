@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs a command on the emulated machine: enter.sh ROOT FOLDER... -- COMMAND...
 #
-# FOLDER is on the emulated machine what it is here. The script runs in new user and mount namespaces, so neither its
-# mounts nor its interpreter of arm64's programs concern this machine: since Linux 6.7 a user namespace has its own list.
+# FOLDER is on the emulated machine what it is here. The script runs in new user and mount namespaces, so its mounts and
+# its interpreter of arm64's programs do not concern this machine. Since Linux 6.7 each user namespace has interpreters.
 set -e
 root=$1
 shift
