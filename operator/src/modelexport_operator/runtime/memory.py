@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Callable
 
-
 _trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
 
