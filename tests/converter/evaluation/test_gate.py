@@ -250,13 +250,13 @@ def test_lost_accuracy_is_recovered_by_layers_in_float(tmp_path: Path) -> None:
     shutil.copy(MODELS / "weights/yolox_nano.pth", store / "checkpoints/a.pth")
     labelled.write(store / "datasets/val.zip", labelled.coco(64))
     shutil.copy(MODELS / "data/calibration.zip", store / "datasets/calibration.zip")
-    bodies = []
+    bodies = []  # ranges of two images lose .017, far more than the noise of 64 labelled ones
     for name, effort, drop in (("climbed", "Auto", "0"), ("kept", "Auto", "1")):
         evaluation = {"dataset": {"uri": "s3://datasets/val.zip"}, "maxDrop": drop, "onDrop": "Publish"}
         model: dict[str, Any] = {"architecture": "YOLOX", "checkpoint": {"uri": "s3://checkpoints/a.pth"}}
-        calibration: dict[str, Any] = {"dataset": {"uri": "s3://datasets/calibration.zip"}, "samples": 8}
+        calibration: dict[str, Any] = {"dataset": {"uri": "s3://datasets/calibration.zip"}, "samples": 2}
         spec: dict[str, Any] = {"model": model, "calibration": calibration, "evaluation": evaluation}
-        bodies.append(model_export(name, "ONNX/INT8", **spec, quantization={"effort": effort, "maxSizeRatio": "0.5"}))
+        bodies.append(model_export(name, "LiteRT/INT8", **spec, quantization={"effort": effort, "maxSizeRatio": "0.5"}))
     command_line = CommandLine(tmp_path, fake=False)
     command_line.write(*bodies)
     ended = command_line("run", "export.yaml", "-o", "json", "--jobs", 2)
