@@ -19,14 +19,14 @@ WIDTH, HEIGHT = 8.0, 3.2
 INTRODUCTION = """## Thousands of exports
 
 One operator handles {exports} ModelExports of {each} targets ({jobs} Jobs), at most {at_once} of them in progress,
-beside {foreign} Jobs and Pods of others, on the control plane described above{go}. Each row covers the exports added
-since the previous row. *p50* and *p99* are from a Job's completion to the status that reports it, *CPU ms* is the
-operator's processor time per Job of the row, *RSS* its memory after it.
+beside {foreign} Jobs and Pods of others, on the control plane described above{go}.
+Each row covers the exports added since the previous row. *p50* and *p99* are from a Job's completion to the status that
+reports it, *CPU ms* is the operator's processor time per Job of the row, *RSS* its memory after it.
 
 ![Memory and processor time by exports](benchmarks/scale.svg)"""
 
 RESTARTS = """A new process that finds so many finished exports is *ready* when its cache has every object. *Idle* is
-its share of one core while nothing happens, checks of the watches included."""
+its share of one core from a minute after that on, checks of the watches and the rest of the first syncs included."""
 
 CHURN = """After {deleted} exports with their Jobs and Pods were deleted, the process has {rss:.0f} MiB; a fresh process
 with the remaining objects has {fresh:.0f} MiB."""
