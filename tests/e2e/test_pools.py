@@ -99,4 +99,4 @@ def expect_missing(space: Workspace, words: str) -> None:
 def message_of(space: Workspace) -> str:
     """The message of the Ready condition; empty before there is one."""
     body = space.read("mx/model")
-    return str(find_condition(body, "Ready")["message"]) if "status" in body else ""
+    return str(find_condition(body, "Ready")["message"]) if "conditions" in body["status"] else ""
