@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelexport_converter import boxes
 from modelexport_converter.coreml.errors import InputMismatch, ProgramError
 from modelexport_converter.coreml.ml_program import Feature, MLProgram
 from modelexport_converter.coreml.tensors import Array
@@ -20,7 +21,6 @@ from modelexport_converter.coreml.tensors import Array
 SUPPRESSION = "nonMaximumSuppression"
 MOST_BOXES = 1 << 19
 """Boxes of a file at most: an image of 4096 x 4096 pixels has 344,064 anchors in YOLOv8."""
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -125,21 +125,8 @@ def suppress(
     left = left[np.argsort(-scores[left], kind="stable")]
     centres, halves = coordinates[:, :2].astype(np.float64), coordinates[:, 2:].astype(np.float64) / 2
     corners = np.concatenate([centres - halves, centres + halves], axis=1)
-    kept = []
-    while left.size:
-        best, others = left[0], left[1:]
-        kept.append(best)
-        competes = labels[others] == labels[best] if per_class else np.ones(len(others), bool)
-        left = others[~(competes & (_overlaps(corners[best], corners[others]) > iou))]
-    return np.array(kept, np.intp)
-
-
-def _overlaps(box: Numbers, others: Numbers) -> Numbers:
-    """Return the intersection over union of a box (4,) and others (n, 4), 0 for those without area: (n,)."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = sides.clip(0).prod(axis=1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+    classes = labels if per_class else np.zeros_like(labels)
+    return left[list(boxes.suppress(corners[left], classes[left], iou))]
 
 
 def read_suppression(model: Any) -> NonMaximumSuppression:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from modelexport_converter.backends import Array
+from modelexport_converter.boxes import Numbers, suppress
 from modelexport_converter.model import Output
-from modelexport_converter.verification.detections import Numbers, UnpaddedDetections, overlaps
+from modelexport_converter.verification.detections import UnpaddedDetections
 from modelexport_converter.verification.informative_images import DETECTED
 
 MOST_OVERLAP = 0.5
@@ -72,7 +74,7 @@ def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> De
     centre, half = named["boxes"][0, :2, sure].astype(np.float64), named["boxes"][0, 2:, sure].astype(np.float64) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1) * _corner_scale(input_size)
     confidence = scores[sure].astype(np.float64)
-    kept = _suppress(boxes, labels[sure])
+    kept = list(islice(suppress(boxes, labels[sure], MOST_OVERLAP), MOST_DETECTIONS))
     anchors, boxes = sure[kept], boxes[kept]
     keypoints = visible = draw = None
     if "keypoints" in named:
@@ -83,20 +85,6 @@ def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> De
         coefficients, prototypes = named["mask_coefficients"][0][:, anchors], named["prototypes"][0]
         draw = lambda index: _combine(coefficients[:, index], prototypes, boxes[index], input_size)  # noqa: E731
     return Detections(boxes, confidence[kept], labels[anchors], keypoints, visible, draw)
-
-
-def _suppress(boxes: Numbers, labels: npt.NDArray[np.intp]) -> list[int]:
-    """Return the places of MOST_DETECTIONS boxes at most that overlap no better box of their class; best come first.
-
-    Suppresses as torchvision does, which imports torch._dynamo: a second of processor time.
-    """
-    kept, free = list[int](), np.ones(len(boxes), bool)
-    while free.any() and len(kept) < MOST_DETECTIONS:
-        best = int(free.argmax())
-        kept.append(best)
-        free &= (overlaps(boxes[best : best + 1], boxes)[0] <= MOST_OVERLAP) | (labels != labels[best])
-        free[best] = False  # also a box without an area, which does not overlap itself
-    return kept
 
 
 def _corner_scale(input_size: tuple[int, int]) -> Numbers:

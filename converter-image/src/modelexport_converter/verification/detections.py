@@ -18,16 +18,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from modelexport.api.reasons import Reason
 from modelexport_converter.backends import Array
+from modelexport_converter.boxes import Numbers, overlaps
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import Output
 from modelexport_converter.verification.informative_images import DETECTED, NO_DETECTION
 
 AXIS = "detection"
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -149,12 +148,3 @@ def _pairs(one: UnpaddedDetections, other: UnpaddedDetections) -> Iterator[tuple
             return
         yield int(index), int(partner), value
         values[index], values[:, partner] = 0, 0
-
-
-def overlaps(one: Numbers, other: Numbers) -> Numbers:
-    """Return the intersection over union of boxes (n, 4) and (m, 4): (n, m)."""
-    sides = np.minimum(one[:, None, 2:], other[:, 2:]) - np.maximum(one[:, None, :2], other[:, :2])
-    shared = sides.clip(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
-    union = areas[0][:, None] + areas[1] - shared
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

@@ -23,9 +23,9 @@ import numpy as np
 
 from modelexport.api.result import Fidelity, FidelityMetric
 from modelexport_converter.backends import Array
+from modelexport_converter.boxes import Numbers, overlaps
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.verification.answers import Detections, read_detections
-from modelexport_converter.verification.detections import Numbers, overlaps
 from modelexport_converter.verification.informative_images import SHARE
 from modelexport_converter.verification.samples import MOST_ANSWERS, Answer, Difference, runs_of
 
