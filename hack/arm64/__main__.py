@@ -37,7 +37,7 @@ CHECKPOINT, IMAGES = MODELS / "weights/yolov8n-cls.pt", MODELS / "data/calibrati
 VERIFYING, CALIBRATING = 16, 8
 """Images that the emulated machine has time for."""
 FORMATS = ("ONNX/FP32", "ONNX/INT8", "PyTorch/FP32", "TensorFlow/FP32")
-"""What is converted if nothing is named: every format of arm64, and a calibrated precision."""
+"""The targets that it converts by default: one of each format that arm64 can make, and a calibrated one."""
 FOLDER = machine.ROOM / "run"
 """The stores and the logs of the last run."""
 
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def lay_out(folder: Path, targets: Sequence[Target]) -> Path:
-    """Write an export of some targets, and a store with what it reads. Return their folder."""
+    """Write an export of some targets, and a store with its checkpoint and images. Return their folder."""
     for part in ("scratch", "store/checkpoints", "store/datasets"):
         (folder / part).mkdir(parents=True)
     shutil.copy(CHECKPOINT, folder / "store/checkpoints/shapes.pt")

@@ -36,7 +36,7 @@ class TargetComparison:
         return str(self.emulated["target"])
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the file of arm64, as sentences."""
+        """Return a sentence for each fault of the file that arm64 made."""
         problems = []
         if not self.recognised["reused"]:
             problems.append(f"{self.target}: amd64 does not take the file of arm64 for its own work")

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs a command on the emulated machine: enter.sh ROOT FOLDER... -- COMMAND...
 #
-# FOLDER is on the emulated machine what it is here. The script runs in new user and mount namespaces, so its mounts and
-# its interpreter of arm64's programs do not concern this machine. Since Linux 6.7 each user namespace has interpreters.
+# FOLDER has the same path on the emulated machine. The script runs in new user and mount namespaces, so its mounts and
+# its interpreter for arm64 do not concern this machine. Since Linux 6.7 each user namespace has its own interpreters.
 set -e
 root=$1
 shift

@@ -105,7 +105,7 @@ def debian_options() -> list[str]:
 
 
 def install_lock(root: Path) -> None:
-    """Install the lock as the image does, compiled by the Python that runs here, and remove what the image removes."""
+    """Install the packages of the lock, let this Python compile them, and remove what the Dockerfile removes."""
     platform = ["--python-platform=aarch64-manylinux_2_28", "--python-version=3.11", "--only-binary=:all:"]
     options = ["--quiet", "--no-deps", "--require-hashes", "--compile-bytecode", f"--python={sys.executable}"]
     folder = root / SITE_PACKAGES
@@ -117,7 +117,7 @@ def install_lock(root: Path) -> None:
 
 
 def removed_patterns(dockerfile: str) -> list[str]:
-    """Return what a Dockerfile removes from its ``site-packages``, as patterns within that folder."""
+    """Return the patterns, relative to ``site-packages``, of the files that a Dockerfile removes there."""
     return re.findall(r"/site-packages/(\S+)", dockerfile)
 
 

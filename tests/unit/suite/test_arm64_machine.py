@@ -1,4 +1,4 @@
-"""What the emulated arm64 shows of its CPUs, what its image lacks, and when its files are wrong."""
+"""The emulated arm64 describes its own CPUs and lacks what the image lacks; a wrong file of it is a problem."""
 
 from dataclasses import replace
 
