@@ -419,7 +419,7 @@ async def test_list_follows_pages_and_requests_own_metadata_only() -> None:
         listing = await cluster.list_versions(Scope(JOBS))
     assert listing.version == 40
     assert listing.objects == {("team", "job-first"): 10, ("team", "job-next"): 11}
-    assert {limit for *_, limit in asked} == {"200"}
+    assert {limit for *_, limit in asked} == {"500"}
     assert all("PartialObjectMetadataList" in accept and "modelexport-operator" in label for accept, label, _ in asked)
 
 
@@ -636,7 +636,7 @@ async def test_page_of_large_objects_is_read_in_smaller_pages() -> None:
     async with serve(answer) as cluster:
         listing = await cluster.list_versions(Scope(JOBS))
     assert len(listing.objects) == 40
-    assert asked[:4] == [200, 25, 3, 6]
+    assert asked[:4] == [500, 62, 7, 14]
     assert len(asked) < 12  # Not one request for each object, and never far beyond the bound.
 
 

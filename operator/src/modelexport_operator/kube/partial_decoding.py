@@ -72,3 +72,5 @@ def _type_of(shape: Shape) -> Any:
 WHOLE = Decoders()
 """Decoders that leave out nothing."""
 _DECODERS: Mapping[Resource, Decoders] = {JOBS: _build(READ_OF_JOB), PODS: _build(READ_OF_POD)}
+VERSIONS = _build({"metadata": dict.fromkeys(("name", "namespace", "resourceVersion"))})
+"""Decoders that keep which object it is, in which version."""

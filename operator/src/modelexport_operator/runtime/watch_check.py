@@ -208,14 +208,18 @@ class WatchCheck:
         self._metrics.record_lag(scope.resource.plural, self.lagging.get(scope.resource, 0))
 
     def _compare(self, scope: Scope, listing: Listing) -> list[Difference]:
-        resource, cache = scope.resource, self._controller.cache
-        listed = (Difference(resource, key, version, True) for key, version in listing.objects.items())
+        resource, objects = scope.resource, self._controller.cache[scope.resource]
+        late = (
+            Difference(resource, key, version, True)
+            for key, version in listing.objects.items()
+            if objects.known_version(key) < version
+        )
         gone = (
             Difference(resource, key, listing.version, False)
-            for key in cache[resource]
-            if scope.contains(key[0]) and key not in listing.objects
+            for key in objects
+            if key not in listing.objects and scope.contains(key[0])
         )
-        return [difference for difference in (*listed, *gone) if difference.persists(cache)]
+        return [*late, *(difference for difference in gone if difference.persists(self._controller.cache))]
 
     def _record_kept(self, scope: Scope) -> None:
         """Record how many objects are cached, and warn about namespaces with more than anyone should need."""
