@@ -25,7 +25,7 @@ def now() -> datetime:
 
 def format_time(at: datetime) -> str:
     """Format a time as Kubernetes does: RFC 3339 in UTC, to the second."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 class ServerClock:

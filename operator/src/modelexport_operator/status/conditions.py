@@ -274,7 +274,7 @@ def recorded_targets(status: JsonObject) -> dict[Target, TargetState]:
     states = []
     for entry in target_entries(status):
         try:
-            states.append(_read_entry(encode(entry)))
+            states.append(_read_entry(encode({**entry, "progress": None})))
         except (KeyError, TypeError, ValueError):
             continue
     return {state.target: state for state in states}
@@ -284,7 +284,8 @@ def recorded_targets(status: JsonObject) -> dict[Target, TargetState]:
 def _read_entry(content: bytes) -> TargetState:
     """Parse one entry as untrusted input: anyone with write access to statuses can have written it.
 
-    Cached by the JSON: every sync reads an entry three times, and most are the same in the next status.
+    Cached by the JSON: every sync reads an entry three times, and apart from the progress, which is not read, most are
+    the same in the next status.
     """
     entry = cast(JsonObject, decode(content))
     reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
