@@ -24,6 +24,8 @@ from benchmarks.operator.client import Client
 from benchmarks.operator.comparison import EventTimes
 from benchmarks.operator.contenders import JOBS_EACH, JOBS_PATH, ModelExports
 from benchmarks.operator.scale_plane import NAMESPACE, start_scale_plane
+from modelexport_operator.metrics.definitions import QUEUE_DEPTH
+from modelexport_operator.runtime.watch_check import LONGEST_PAUSE
 from testplane.api import CLASSES, JOBS, PODS, Api
 from testplane.control_plane import ControlPlane, wait_until
 from testplane.installation import install_definitions
@@ -37,8 +39,8 @@ FOREIGN = 5000
 """Jobs, and as many Pods, that are not the operator's."""
 CHURNED = 530
 """Exports deleted at the end: with their Jobs and Pods 10,000 objects."""
-IDLE_SECONDS = 130.0
-"""Slightly more than two checks of the watches."""
+CHECKED_SECONDS = LONGEST_PAUSE + 20.0
+"""Within this time every watch is checked once, however many objects it has."""
 TIME_LIMIT_SECONDS = 7200
 GO_MEMORY = {"GOGC": "200", "GOMEMLIMIT": "12GiB"}
 """For the control plane: by default kube-apiserver spends two fifths of its processor time collecting garbage. With
@@ -179,10 +181,10 @@ async def _restart(operator: Operator, exports: int) -> Restart:
     await _until_ready(operator)
     pid, seconds = _pid(operator), time.monotonic() - start
     ready_cpu = cpu_seconds(pid)
-    await asyncio.sleep(60)  # everything is synced once
+    await _until_synced(operator)
     idle_from = cpu_seconds(pid)
-    await asyncio.sleep(IDLE_SECONDS)
-    idle_percent = 100 * (cpu_seconds(pid) - idle_from) / IDLE_SECONDS
+    await asyncio.sleep(CHECKED_SECONDS)
+    idle_percent = 100 * (cpu_seconds(pid) - idle_from) / CHECKED_SECONDS
     return Restart(exports, seconds, ready_cpu, rss_mib(pid), peak_mib(pid), idle_percent)
 
 
@@ -192,17 +194,28 @@ async def _churn(client: Client, operator: Operator, exports: int) -> Churn:
     await client.delete_all(names)
     while await client.count(JOBS_PATH) > (exports - len(names)) * JOBS_EACH:
         await asyncio.sleep(5)
-    await asyncio.sleep(60)
-    rss = rss_mib(_pid(operator))
+    rss = await _measure_settled(operator)
     operator.kill()
     operator.start()
     await _until_ready(operator)
-    await asyncio.sleep(60)
-    return Churn(len(names), rss, rss_mib(_pid(operator)))
+    return Churn(len(names), rss, await _measure_settled(operator))
+
+
+async def _measure_settled(operator: Operator) -> float:
+    """Return the memory after everything was synced and every watch was checked, in MiB."""
+    await _until_synced(operator)
+    await asyncio.sleep(CHECKED_SECONDS)
+    return rss_mib(_pid(operator))
 
 
 async def _until_ready(operator: Operator) -> None:
     await asyncio.to_thread(wait_until, "the operator to be ready", lambda: operator.ask("/readyz")[0] == 200, 600)
+
+
+async def _until_synced(operator: Operator) -> None:
+    """Wait until no export waits to be synced."""
+    while f"\n{QUEUE_DEPTH.name} 0.0\n" not in (await asyncio.to_thread(operator.ask, "/metrics"))[1]:
+        await asyncio.sleep(5)
 
 
 def _pid(operator: Operator) -> int:
