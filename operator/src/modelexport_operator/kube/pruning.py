@@ -64,18 +64,18 @@ def build_keep(shape: Shape) -> Keep:
     if callable(shape):
         return shape
     if isinstance(shape, Mapping):
-        keeps = [(key, build_keep(inner)) for key, inner in shape.items()]
+        keeps = {key: build_keep(inner) for key, inner in shape.items()}
 
         def keep_mapping(value: object) -> object:
             found = value if isinstance(value, dict) else {}
-            return {key: keep(part) for key, keep in keeps if (part := found.get(key)) is not None}
+            return {key: keeps[key](part) for key, part in found.items() if part is not None and key in keeps}
 
         return keep_mapping
     if isinstance(shape, list):
         keep_item = build_keep(shape[0])
         return lambda value: [keep_item(item) for item in value[:LIST_LIMIT]] if isinstance(value, list) else []
     limit = shape or TEXT_LIMIT
-    return lambda value: value[:limit] if isinstance(value, str) else value if isinstance(value, int | float) else None
+    return lambda value: value[:limit] if isinstance(value, str) else value if isinstance(value, (int, float)) else None
 
 
 _METADATA: dict[str, Shape] = {

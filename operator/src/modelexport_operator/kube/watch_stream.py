@@ -29,6 +29,7 @@ _METADATA = (
 _EVENT_HEAD = re.compile(rb'\{"type":"[A-Z]+","object":\{' + _KIND + _METADATA)
 """The head of a line for a Pod, a Job or a Node (the field order of ObjectMeta in kubernetes,
 staging/src/k8s.io/apimachinery/pkg/apis/meta/v1/types.go); only the server chooses what precedes the version."""
+_VERSION = re.compile("[0-9]{1,19}")
 _PAGE_HEAD = re.compile(
     rb"\{" + _KIND + rb'"metadata":\{"resourceVersion":"(?P<listed>[0-9]{1,19})"(?:,"continue":"(?P<token>[^"\\]*)")?'
     rb'(?:,"remainingItemCount":[0-9]+)?\},"items":\[\{(?:' + _KIND + rb")?" + _METADATA
@@ -172,7 +173,7 @@ def is_object(body: JsonObject, *, is_named: bool = True) -> TypeGuard[KubeObjec
     if not isinstance(metadata, Mapping):
         return False
     version, words = metadata.get("resourceVersion"), (metadata.get("name"), metadata.get("namespace", ""))
-    is_versioned = isinstance(version, str) and re.fullmatch("[0-9]{1,19}", version) is not None
+    is_versioned = isinstance(version, str) and _VERSION.fullmatch(version) is not None
     return is_versioned and (not is_named or all(isinstance(word, str) for word in words))
 
 
