@@ -7,6 +7,7 @@ from typing import Any
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CELLS = DOCS / "benchmarks/cells.json"
+FINISHED = DOCS / "benchmarks/finished.json"
 OPERATOR = DOCS / "benchmarks/operator.json"
 SCALE = DOCS / "benchmarks/scale.json"
 WATCHES = DOCS / "benchmarks/watches.json"

@@ -1,6 +1,7 @@
 """Measures the cost of conversions and of the operator, and writes docs/benchmarks.md.
 
-    PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run [cells|operator|scale|kopf|wrong|page|all]
+    PYTHONPATH=hack:testdata:examples .venv/bin/python -m benchmarks.run \\
+        [cells|operator|scale|finished|kopf|wrong|page|all]
 
 Parts that are not measured again keep their last results; ``page`` only writes the page.
 """
@@ -11,12 +12,13 @@ import signal
 import sys
 
 from benchmarks.measuring.machine import describe_machine
+from benchmarks.operator.finished import EXPORTS, measure_finished
 from benchmarks.operator.scale import STEPS, measure_scale
 from benchmarks.pages.page import write_page
-from benchmarks.results import OPERATOR, SCALE, WATCHES, write_results
+from benchmarks.results import FINISHED, OPERATOR, SCALE, WATCHES, write_results
 from benchmarks.watches.cost import JOBS, measure_watches
 
-ALL = ("cells", "operator", "scale", "kopf", "wrong")
+ALL = ("cells", "operator", "scale", "finished", "kopf", "wrong")
 
 
 def main() -> None:
@@ -33,6 +35,9 @@ def main() -> None:
     if options.what in ("scale", "all"):
         machine = describe_machine()
         measure_scale(lambda measured: write_results(SCALE, {"machine": machine, **measured}), options.steps)
+    if options.what in ("finished", "all"):
+        machine = describe_machine()
+        measure_finished(lambda measured: write_results(FINISHED, {"machine": machine, **measured}), options.finished)
     if options.what in ("kopf", "all"):
         write_results(WATCHES, {"machine": describe_machine(), **measure_watches(options.jobs, options.rounds)})
     if options.what in ("cells", "all"):
@@ -54,6 +59,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=110, help="exports in a round; default: 110")
     parser.add_argument(
         "--steps", type=int, nargs="+", default=STEPS, metavar="EXPORTS", help="numbers of exports at which to measure"
+    )
+    parser.add_argument(
+        "--finished", type=int, nargs="+", default=EXPORTS, metavar="EXPORTS", help="numbers of finished exports"
     )
     parser.add_argument("--jobs", type=int, nargs="+", default=JOBS, help="numbers of Jobs at which to watch")
     parser.add_argument("--only", default="", help="cells whose architecture, format or precision has this in its name")

@@ -49,14 +49,27 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
+    async def create(self, path: str, body: Body) -> dict[str, Any]:
+        """Create an object and return it."""
+        return await self._send("POST", path, body)
+
+    async def write_status(self, path: str, body: Body) -> dict[str, Any]:
+        """Replace the status of an object below a path, and return the object."""
+        return await self._send("PUT", f"{path}/{body['metadata']['name']}/status", body)
+
+    async def _send(self, method: str, path: str, body: Body) -> dict[str, Any]:
+        async with self._session.request(method, path, json=body) as response:
+            assert response.status in (200, 201), await response.text()
+            answer: dict[str, Any] = await response.json()
+            return answer
+
     async def create_all(self, path: str, bodies: Iterable[Body]) -> None:
         """Create objects, ``AT_ONCE`` at a time."""
         waiting = iter(bodies)
 
         async def create_some() -> None:
             for body in waiting:
-                async with self._session.post(path, json=body) as response:
-                    assert response.status == 201, await response.text()
+                await self.create(path, body)
 
         await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
 

@@ -75,10 +75,13 @@ class ModelExports(Contender):
     path = parents = EXPORTS.format(NAMESPACE)
 
     def bodies(self, objects: int) -> Iterator[Body]:
-        for index in range(objects):
-            export = _export(index)
-            del export["metadata"]["uid"], export["metadata"]["generation"]
-            yield export
+        yield from map(self.body, range(objects))
+
+    def body(self, index: int) -> Body:
+        """Return one export as a client creates it."""
+        export = _export(index)
+        del export["metadata"]["uid"], export["metadata"]["generation"]
+        return export
 
     @contextmanager
     def running(self, plane: ControlPlane) -> Iterator[int]:

@@ -14,31 +14,24 @@ import json
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
 from benchmarks.operator.contenders import JOBS_EACH
 from benchmarks.operator.fake_api import FakeApi, pod_of, serve
+from benchmarks.operator.finished import LONG_AGO, final_pod_status, final_status
 from benchmarks.targets import NINE
-from modelexport_operator.jobs.conversion_job import output_of
-from modelexport_operator.reconcile.reconcile import sync
-from modelexport_operator.reconcile.snapshot import Snapshot
 from testplane.objects import (
     build_all,
     complete,
-    ended,
     make_class,
     make_export,
     make_node,
-    publish_into,
-    result_text,
 )
 from testplane.process import SOURCES, Operator
 
 TIME_LIMIT_SECONDS = 900
-LONG_AGO = "2026-01-02T03:04:05Z"
 
 
 def main() -> None:
@@ -107,16 +100,13 @@ def put_finished(api: FakeApi, index: int) -> None:
         "modelexports", make_export(*map(str, NINE), name=f"finished-{index}", uid=f"uid-of-finished-{index}")
     )
     jobs = [api.put("jobs", {**job, "status": complete(LONG_AGO)}) for job in build_all(export, make_class()).values()]
-    pods = [api.put("pods", _end(pod_of(job), job)) for job in jobs]
-    status = sync(Snapshot(export, jobs, pods, [make_class()]), datetime.fromisoformat(LONG_AGO)).status
-    api.put("modelexports", {**export, "status": status})
+    pods = [api.put("pods", _end_pod_of(job)) for job in jobs]
+    api.put("modelexports", {**export, "status": final_status(export, jobs, pods)})
 
 
-def _end(pod: dict[str, Any], job: Any) -> dict[str, Any]:
-    statuses = ended(0, publish_into(output_of(job), result_text()), "Completed")
-    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": LONG_AGO}]
-    status = {**pod["status"], "phase": "Succeeded", "conditions": conditions, "containerStatuses": statuses}
-    return {**pod, "spec": {**pod["spec"], "nodeName": "node-1"}, "status": status}
+def _end_pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    pod = pod_of(job)
+    return {**pod, "spec": {**pod["spec"], "nodeName": "node-1"}, "status": final_pod_status(pod, job)}
 
 
 def _finished(api: FakeApi) -> int:

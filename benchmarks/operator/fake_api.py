@@ -234,7 +234,13 @@ def pod_of(job: Body) -> Body:
     """The Pod of a Job, as its controller creates it."""
     metadata, template = job["metadata"], job["spec"]["template"]
     labels = {**template["metadata"]["labels"], POD_JOB_LABEL: metadata["name"]}
-    owner = {"kind": "Job", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
     about = {"name": f"{metadata['name']}-abcde", "namespace": metadata["namespace"], "labels": labels}
     spec = {**template["spec"], "schedulerName": "default-scheduler", "dnsPolicy": "ClusterFirst", "priority": 0}
     return {

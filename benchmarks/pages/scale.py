@@ -10,9 +10,6 @@ Result = Mapping[str, Any]
 
 MOST_LAG_SECONDS = 2.0
 MOST_MB = 400.0
-MOST_READY_SECONDS = 20.0
-MOST_IDLE_PERCENT = 1.0
-MOST_CHURN_RATIO = 1.1
 MB_PER_MIB = 1.048576
 WIDTH, HEIGHT = 8.0, 3.2
 
@@ -25,16 +22,10 @@ reports it, *CPU ms* is the operator's processor time per Job of the row, *RSS* 
 
 ![Memory and processor time by exports](benchmarks/scale.svg)"""
 
-RESTARTS = """A new process that finds so many finished exports is *ready* when its cache has every object. *Idle* is
-its share of one core from a minute after that on, checks of the watches and the rest of the first syncs included."""
-
-CHURN = """After {deleted} exports with their Jobs and Pods were deleted, the process has {rss:.0f} MiB; a fresh process
-with the remaining objects has {fresh:.0f} MiB."""
-
 
 def scale_page(results: Result) -> Iterator[str]:
     """Yield the paragraphs and tables."""
-    steps, restarts, churns = results["steps"], results["restarts"], results["churn"]
+    steps = results["steps"]
     exports, each = steps[-1]["exports"], results["jobs_each"]
     numbers = {"exports": exports, "jobs": exports * each, **{key: results[key] for key in ("at_once", "foreign")}}
     go = ", ".join(f"{name}={value}" for name, value in results.get("go", {}).items())
@@ -52,37 +43,14 @@ def scale_page(results: Result) -> Iterator[str]:
         for step in steps
     ]
     yield table(("exports", "Jobs/s", "p50 s", "p99 s", "CPU ms", "RSS MiB", "peak MiB", "load"), step_rows)
-    yield RESTARTS
-    restart_rows = [
-        (
-            f"{restart['exports']:,}",
-            *(number(restart[key]) for key in ("ready_seconds", "ready_cpu_seconds")),
-            *(number(restart[key], 0) for key in ("rss_mib", "peak_mib")),
-            number(restart["idle_percent"], 2),
-        )
-        for restart in restarts
-    ]
-    yield table(("exports", "ready s", "CPU s", "RSS MiB", "peak MiB", "idle %"), restart_rows)
-    for churn in churns:
-        yield CHURN.format(deleted=f"{churn['deleted']:,}", rss=churn["rss_mib"], fresh=churn["fresh_rss_mib"])
-    yield table(("Target", "Measured", "Result"), list(_targets(steps, restarts, churns)))
+    yield table(("Target", "Measured", "Result"), list(_targets(steps)))
 
 
-def _targets(
-    steps: Sequence[Result], restarts: Sequence[Result], churns: Sequence[Result]
-) -> Iterator[tuple[str, str, str]]:
+def _targets(steps: Sequence[Result]) -> Iterator[tuple[str, str, str]]:
     lag = max(step["lag_p99"] for step in steps)
-    peak = max(found["peak_mib"] for found in (*steps, *restarts)) * MB_PER_MIB
+    peak = max(step["peak_mib"] for step in steps) * MB_PER_MIB
     yield ("p99 under 2 s", f"{lag:.2f} s", verdict(lag < MOST_LAG_SECONDS))
     yield (f"under 400 MB with {steps[-1]['exports']:,} exports", f"{peak:.0f} MB", verdict(peak < MOST_MB))
-    if restarts:
-        ready, exports = restarts[0]["ready_seconds"], restarts[0]["exports"]
-        yield (f"ready within 20 s with {exports:,}", f"{ready:.1f} s", verdict(ready <= MOST_READY_SECONDS))
-        idle, exports = restarts[-1]["idle_percent"], restarts[-1]["exports"]
-        yield (f"idle under 1 % of a core with {exports:,}", f"{idle:.2f} %", verdict(idle < MOST_IDLE_PERCENT))
-    for churn in churns:
-        ratio = churn["rss_mib"] / churn["fresh_rss_mib"]
-        yield ("after a churn within 10 % of a fresh process", f"{ratio:.2f}", verdict(ratio <= MOST_CHURN_RATIO))
 
 
 def draw_scale(results: Result, path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Measures an operator that finds thousands of finished exports: its start, its idle cost, its memory after a churn.
+
+Exports, Jobs and Pods are written to a real API server as their conversions would leave them, in a tenth of the time
+that it takes to run them (``benchmarks.operator.scale`` does). The Jobs name another controller in ``managedBy``, so
+that the Job controller does not run them.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring.machine import describe_load
+from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
+from benchmarks.operator.client import AT_ONCE, Client
+from benchmarks.operator.contenders import JOBS_EACH, JOBS_PATH, ModelExports
+from benchmarks.operator.fake_api import pod_of
+from benchmarks.operator.neighbours import create_neighbours
+from benchmarks.operator.scale_plane import GO_MEMORY, NAMESPACE
+from modelexport_operator.jobs.conversion_job import output_of
+from modelexport_operator.metrics.definitions import QUEUE_DEPTH
+from modelexport_operator.reconcile.reconcile import sync
+from modelexport_operator.reconcile.snapshot import Snapshot
+from modelexport_operator.runtime.watch_check import LONGEST_PAUSE
+from testplane.api import CLASSES, PODS, Api
+from testplane.control_plane import ControlPlane, start_control_plane, wait_until
+from testplane.installation import install_definitions
+from testplane.objects import build_all, complete, ended, make_class, publish_into, result_text
+from testplane.process import Operator
+
+EXPORTS = (1000, 3000, 5000)
+CHURNED = 530
+"""Exports deleted at the end: with their Jobs and Pods 10,000 objects."""
+CHECKED_SECONDS = LONGEST_PAUSE + 20.0
+"""Within this time every watch is checked once, however many objects it has."""
+LONG_AGO = "2026-01-02T03:04:05Z"
+MANAGER = "modelexport.dev/benchmark"
+MODEL_EXPORTS = ModelExports()
+PODS_PATH = PODS.format(NAMESPACE)
+
+Body = dict[str, Any]
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A new process with ``exports`` existing exports, all finished: seconds, CPU seconds, MiB.
+
+    ``idle_percent`` is its share of one core while nothing happens.
+    """
+
+    exports: int
+    ready_seconds: float
+    ready_cpu_seconds: float
+    rss_mib: float
+    peak_mib: float
+    idle_percent: float
+    load: str
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Memory after exports were deleted, of the old process and of a fresh one, in MiB."""
+
+    deleted: int
+    rss_mib: float
+    fresh_rss_mib: float
+
+
+def measure_finished(keep: Callable[[Results], None], sizes: Sequence[int] = EXPORTS) -> None:
+    """Measure everything.
+
+    Args:
+        keep: takes the results so far after each measurement, so that an interruption loses only the last one.
+        sizes: the numbers of exports at which to measure, growing.
+    """
+    os.environ.update(GO_MEMORY)
+    with tempfile.TemporaryDirectory(prefix="modelexport-bench-") as folder, start_control_plane(Path(folder)) as plane:
+        plane.kubectl("create", "namespace", NAMESPACE)
+        install_definitions(plane)
+        Api(plane, NAMESPACE).create(CLASSES, make_class())
+        asyncio.run(_measure(plane, keep, sizes))
+
+
+async def _measure(plane: ControlPlane, keep: Callable[[Results], None], sizes: Sequence[int]) -> None:
+    results: Results = {"jobs_each": JOBS_EACH, "restarts": [], "churn": []}
+
+    def add(kind: str, measured: Restart | Churn) -> None:
+        print(measured, flush=True)
+        results[kind].append(asdict(measured))
+        keep(results)
+
+    operator = Operator(plane.address, plane.folder, plane.certificate)
+    async with Client(plane) as client:
+        results["foreign"] = await create_neighbours(plane, client)
+        for before, exports in zip((0, *sizes), sizes, strict=False):
+            await _create_finished(client, range(before, exports))
+            with operator.started():
+                add("restarts", await _watch_start(operator, exports))
+        with operator.started():
+            await _until_synced(operator)
+            add("churn", await _churn(client, operator, sizes[-1]))
+
+
+async def _create_finished(client: Client, indexes: Iterable[int]) -> None:
+    """Create exports that have ended, ``AT_ONCE`` at a time, with their Jobs and Pods."""
+    waiting = iter(indexes)
+
+    async def create_some() -> None:
+        for index in waiting:
+            await _create_one(client, MODEL_EXPORTS.body(index))
+
+    await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
+
+
+async def _create_one(client: Client, body: Body) -> None:
+    export = await client.create(MODEL_EXPORTS.path, body)
+    jobs, pods = [], []
+    for planned in build_all(export, make_class()).values():
+        job = await client.create(JOBS_PATH, {**planned, "spec": {**planned["spec"], "managedBy": MANAGER}})
+        jobs.append(await client.write_status(JOBS_PATH, {**job, "status": complete(LONG_AGO)}))
+        pod = await client.create(PODS_PATH, pod_of(job))
+        pods.append(await client.write_status(PODS_PATH, {**pod, "status": final_pod_status(pod, job)}))
+    await client.write_status(MODEL_EXPORTS.path, {**export, "status": final_status(export, jobs, pods)})
+
+
+def final_pod_status(pod: Body, job: Body) -> Body:
+    """Return the status of a Pod of a Job that has published its file."""
+    statuses = ended(0, publish_into(output_of(job), result_text()), "Completed")
+    conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": LONG_AGO}]
+    return {**pod["status"], "phase": "Succeeded", "conditions": conditions, "containerStatuses": statuses}
+
+
+def final_status(export: Body, jobs: Sequence[Body], pods: Sequence[Body]) -> Any:
+    """Return the status that the operator writes for an export whose Jobs have ended."""
+    return sync(Snapshot(export, jobs, pods, [make_class()]), datetime.fromisoformat(LONG_AGO)).status
+
+
+async def _watch_start(operator: Operator, exports: int) -> Restart:
+    """Return what the start of a process costs, and the process while nothing happens; it has just been started."""
+    load, start, pid = describe_load(), time.monotonic(), _pid(operator)
+    await _until_ready(operator)
+    seconds, ready_cpu = time.monotonic() - start, cpu_seconds(pid)
+    await _until_synced(operator)
+    idle_from = cpu_seconds(pid)
+    await asyncio.sleep(CHECKED_SECONDS)
+    idle_percent = 100 * (cpu_seconds(pid) - idle_from) / CHECKED_SECONDS
+    return Restart(exports, seconds, ready_cpu, rss_mib(pid), peak_mib(pid), idle_percent, load)
+
+
+async def _churn(client: Client, operator: Operator, exports: int) -> Churn:
+    """Delete exports with their dependents, and compare the operator with a fresh one."""
+    names = [f"{MODEL_EXPORTS.path}/export-{index}" for index in range(min(CHURNED, exports))]
+    await client.delete_all(names)
+    for path in (JOBS_PATH, PODS_PATH):
+        while await client.count(path) > (exports - len(names)) * JOBS_EACH:
+            await asyncio.sleep(5)
+    rss = await _measure_settled(operator)
+    operator.kill()
+    operator.start()
+    return Churn(len(names), rss, await _measure_settled(operator))
+
+
+async def _measure_settled(operator: Operator) -> float:
+    """Return the memory after everything was synced and every watch was checked, in MiB."""
+    await _until_synced(operator)
+    await asyncio.sleep(CHECKED_SECONDS)
+    return rss_mib(_pid(operator))
+
+
+async def _until_ready(operator: Operator) -> None:
+    await asyncio.to_thread(wait_until, "the operator to be ready", lambda: operator.ask("/readyz")[0] == 200, 600)
+
+
+async def _until_synced(operator: Operator) -> None:
+    """Wait until the operator is ready and no export waits to be synced."""
+    await _until_ready(operator)
+    while f"\n{QUEUE_DEPTH.name} 0.0\n" not in (await asyncio.to_thread(operator.ask, "/metrics"))[1]:
+        await asyncio.sleep(5)
+
+
+def _pid(operator: Operator) -> int:
+    assert operator.process is not None
+    return operator.process.pid
