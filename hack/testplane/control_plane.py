@@ -112,8 +112,11 @@ class ControlPlane:
 
 
 @contextmanager
-def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Run a control plane with its data in ``folder`` until the context ends."""
+def start_control_plane(folder: Path, *, has_controllers: bool = True) -> Iterator[ControlPlane]:
+    """Run a control plane with its data in ``folder`` until the context ends.
+
+    Without controllers no Job gets Pods, and what depends on a deleted object stays.
+    """
     install()
     plane = ControlPlane(f"https://127.0.0.1:{free_port()}", folder)
     _write_credentials(plane)
@@ -123,7 +126,8 @@ def start_control_plane(folder: Path) -> Iterator[ControlPlane]:
         stack.enter_context(_run(plane, "kube-apiserver", *_api_server_flags(plane, store)))
         plane.wait_until_ready()
         write_kubeconfig(plane.kubeconfig, plane.address, plane.certificate)
-        stack.enter_context(_run(plane, "kube-controller-manager", *_controller_flags(plane)))
+        if has_controllers:
+            stack.enter_context(_run(plane, "kube-controller-manager", *_controller_flags(plane)))
         yield plane
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from modelexport.logs import JsonFormatter, TextFormatter
 from modelexport_operator.kube.client import Cluster, NotFoundError, RejectedError
@@ -121,7 +122,15 @@ async def run(settings: Settings) -> None:
             watching = group.create_task(watch_forever(build_registry(controller), settings.namespaces, stop))
             busy = scopes_of(BUILTIN, settings.namespaces)
             tasks = [
-                group.create_task(listen_forever(cluster, controller, scope, watch_check.await_list(scope)))
+                group.create_task(
+                    listen_forever(
+                        cluster,
+                        controller,
+                        scope,
+                        on_list=watch_check.await_list(scope),
+                        on_bookmark=partial(watch_check.note_bookmark, scope),
+                    )
+                )
                 for scope in busy
             ]
             tasks.append(group.create_task(watch_check.run_forever()))

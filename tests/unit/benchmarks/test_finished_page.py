@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.pages.finished import finished_page
 
-RESTART = {"exports": 300, "ready_seconds": 9.0, "ready_cpu_seconds": 5.0, "idle_percent": 0.5}
+RESTART: dict[str, Any] = {"exports": 300, "ready_seconds": 9.0, "ready_cpu_seconds": 5.0, "idle_percent": 0.5}
 RESTART |= {"rss_mib": 90.0, "peak_mib": 95.0, "load": "2.0"}
 CHURN = {"deleted": 1000, "rss_mib": 99.0, "fresh_rss_mib": 95.0}
 

@@ -299,3 +299,23 @@ async def test_unreadable_object_does_not_block_others(
     assert (version, known(controller)) == ("40", {"a": 10, "c": 30})
     assert listed.objects == {("team", "a"): 10, ("team", "b"): 20, ("team", "c"): 30}
     assert "team/b is left out" in caplog.text
+
+
+async def test_bookmark_is_noted_and_changes_nothing() -> None:
+    noted = asyncio.Event()
+    lines = [
+        {"type": "ADDED", "object": make("a", 5)},
+        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}},
+    ]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "4"}, "items": []})
+        return web.Response(text="".join(json.dumps(line) + "\n" for line in lines))
+
+    async with serve(answer) as cluster:
+        controller = Controller(cluster, Metrics())
+        task = asyncio.create_task(listen_forever(cluster, controller, Scope(JOBS), on_bookmark=noted.set))
+        await asyncio.wait_for(noted.wait(), 5)
+        task.cancel()
+    assert known(controller) == {"a": 5}

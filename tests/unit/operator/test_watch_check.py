@@ -15,7 +15,7 @@ from modelexport_operator.kube.types import Key
 from modelexport_operator.metrics.metrics import Metrics
 from modelexport_operator.runtime import watch_check as module
 from modelexport_operator.runtime.controller import Controller
-from modelexport_operator.runtime.watch_check import WatchCheck
+from modelexport_operator.runtime.watch_check import LONGEST_PAUSE, WatchCheck
 from testplane.objects import Body, make_export
 
 KEY = ("team", "shapes")
@@ -388,4 +388,28 @@ async def test_costly_list_is_requested_seldom_but_slow_one_is_not(
     times = [at for resource, at in cluster.asked if resource is JOBS]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps[1:] == pytest.approx([pause + seconds] * len(gaps[1:]))
+    assert not patient.is_stale
+
+
+@pytest.mark.parametrize("figures", [(0.5, 60, 150), (2.0, 60, 720), (9.0, 60, 900), (9.0, 9999, LONGEST_PAUSE)])
+async def test_bookmark_passes_as_check_where_list_is_costly(
+    patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, figures: tuple[float, float, float]
+) -> None:
+    cost, seconds_between_bookmarks, gap = figures
+
+    def spent() -> float:
+        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
+
+    async def send_bookmarks() -> None:
+        while True:
+            patient.note_bookmark(Scope(JOBS))
+            await asyncio.sleep(seconds_between_bookmarks)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
+    sending = asyncio.create_task(send_bookmarks())
+    await asyncio.sleep(4000)
+    sending.cancel()
+    times = [at for resource, at in cluster.asked if resource is JOBS]
+    gaps = [later - earlier for earlier, later in pairwise(times)][1:]
+    assert gaps == pytest.approx([gap] * len(gaps), abs=1)
     assert not patient.is_stale

@@ -46,7 +46,11 @@ async def wait_for_list(cluster: Cluster, scope: Scope) -> None:
 
 
 async def listen_forever(
-    cluster: Cluster, controller: Controller, scope: Scope, on_list: Callable[[], None] = lambda: None
+    cluster: Cluster,
+    controller: Controller,
+    scope: Scope,
+    on_list: Callable[[], None] = lambda: None,
+    on_bookmark: Callable[[], None] = lambda: None,
 ) -> None:
     """Pass all objects of a scope and their changes to the controller; reconnect after every failure.
 
@@ -55,6 +59,7 @@ async def listen_forever(
         controller: owns the cache.
         scope: which objects.
         on_list: called whenever the controller knows every object of a list.
+        on_bookmark: called whenever it knows everything up to some version, and nothing need have happened.
     """
     version, backoff, loop = "", Backoff(PAUSE_SECONDS), asyncio.get_running_loop()
     while True:
@@ -66,7 +71,9 @@ async def listen_forever(
             async for events in cluster.watch(scope, version):
                 for change, body in events:
                     version = body["metadata"]["resourceVersion"]
-                    if change != BOOKMARK:
+                    if change == BOOKMARK:
+                        on_bookmark()
+                    else:
                         controller.handle_event(scope.resource, change, body)
         except ClusterError as error:
             if isinstance(error, ExpiredError):

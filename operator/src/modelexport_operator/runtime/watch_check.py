@@ -13,6 +13,7 @@ two apart even under load. Versions of one object only grow: a version newer tha
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,13 +36,19 @@ COMPARISONS_PER_SECOND = 10_000
 LATE_SECONDS = 1.0
 """How often a watch that was behind is checked for having caught up."""
 LIST_COST_FACTOR = 300
-"""The pause between checks is at least this many times the processor time of the list: with very many objects checks
-use no more of it, but are rarer. How long the list takes by the clock does not count: a slow API server or a busy
-machine makes a list slow, not expensive, and is when watches fail."""
+"""The pause between lists is at least this many times the processor time of the last one: with very many objects lists
+use no more of it, but are rarer. How long a list takes by the clock does not count: a slow API server or a busy machine
+makes a list slow, not expensive, and is when watches fail."""
 LONGEST_PAUSE = 180.0
 """Seconds between two checks at most, however large the cluster: a silent watch delays every end until it is noticed. A
 check with its tolerance for lag then stays below the 300 s after which the alert ModelExportOperatorDeaf counts it as
-missing, and after which a watch connects again by itself (``WATCH_SECONDS``). 60,000 objects cost 1 % of a core."""
+missing, and after which a watch connects again by itself (``WATCH_SECONDS``)."""
+LONGEST_TRUST = 900.0
+"""Seconds for which bookmarks alone may pass as checks, where lists are due more rarely than checks. 90,000 Jobs and
+Pods cost 3 s for each list."""
+BOOKMARK_SECONDS = 150.0
+"""A watch without a bookmark for this long counts as silent. An API server sends one each minute (kubernetes,
+staging/src/k8s.io/apiserver/pkg/storage/cacher/cacher.go); a new connection starts a new minute."""
 CROWDED_NAMESPACE = 5000
 """Objects of one kind in one namespace: nine targets each of more than five hundred exports."""
 
@@ -93,7 +100,10 @@ class WatchCheck:
         self._interval = interval
         self._lag_tolerance = lag_tolerance
         self._behind = dict.fromkeys(scopes, 0)
-        self._last_listing = dict.fromkeys(scopes, time.monotonic())
+        self._last_answer = dict.fromkeys(scopes, time.monotonic())
+        self._last_bookmark = dict.fromkeys(scopes, -math.inf)
+        self._next_list = dict.fromkeys(scopes, -math.inf)
+        """When the next list of a scope is due, if its watch is not silent."""
         self._pauses = dict.fromkeys(scopes, interval)
         self._unsynced = set(scopes)
         self._first_lists: dict[Scope, asyncio.Event] = {}
@@ -113,13 +123,17 @@ class WatchCheck:
         """Whether the API server has not answered for some scope for the time of three checks."""
         now = time.monotonic()
         return any(
-            now - at > 3 * (self._pauses[scope] + self._lag_tolerance) for scope, at in self._last_listing.items()
+            now - at > 3 * (self._pauses[scope] + self._lag_tolerance) for scope, at in self._last_answer.items()
         )
 
     def await_list(self, scope: Scope) -> Callable[[], None]:
         """Let the first list of an informer be the first check of its scope; it calls what is returned."""
         self._first_lists[scope] = asyncio.Event()
         return self._first_lists[scope].set
+
+    def note_bookmark(self, scope: Scope) -> None:
+        """Take note that a watch has reported everything up to some version."""
+        self._last_bookmark[scope] = time.monotonic()
 
     async def run_forever(self) -> None:
         """Check every scope periodically and separately: a scope that cannot be listed does not delay others."""
@@ -132,8 +146,7 @@ class WatchCheck:
         backoff = Backoff()
         if listed := self._first_lists.get(scope):
             await listed.wait()
-            self._last_listing[scope] = time.monotonic()
-            self._finish(scope, [])
+            self._pass(scope)
             await self._wait_for_next_check(scope, [])
         while True:
             try:
@@ -146,6 +159,19 @@ class WatchCheck:
             else:
                 backoff.reset()
                 await self._wait_for_next_check(scope, missed)
+                while not missed and self._can_trust_watch(scope):
+                    self._pass(scope)
+                    await self._wait_for_next_check(scope, [])
+
+    def _can_trust_watch(self, scope: Scope) -> bool:
+        """Return whether a bookmark passes as a check because a list would be too expensive so soon."""
+        now = time.monotonic()
+        return now < self._next_list[scope] and now - self._last_bookmark[scope] < BOOKMARK_SECONDS
+
+    def _pass(self, scope: Scope) -> None:
+        """Record a check that has found nothing, without a list."""
+        self._last_answer[scope] = time.monotonic()
+        self._finish(scope, [])
 
     async def check(self, scope: Scope) -> list[Difference]:
         """Compare cache and list, and return what the watch has not reported within the tolerance.
@@ -155,15 +181,15 @@ class WatchCheck:
         """
         began = time.process_time()
         listing = await self._cluster.list_versions(scope)
-        self._last_listing[scope] = time.monotonic()
-        cost = time.process_time() - began
+        now, cost = time.monotonic(), time.process_time() - began
+        self._last_answer[scope] = now
         self._pauses[scope] = max(self._interval, min(LIST_COST_FACTOR * cost, LONGEST_PAUSE))
+        self._next_list[scope] = now + min(LIST_COST_FACTOR * cost, LONGEST_TRUST)
         missed = await self._wait_for_watch(scope, listing)
         for difference in missed:
             if not difference.is_listed:
                 self._controller.handle_deletion(difference.resource, difference.key, difference.version)
         self._controller.cache[scope.resource].drop_tombstones(scope, listing.objects, listing.version)
-        memory.release()
         self._finish(scope, missed)
         return missed
 
@@ -190,6 +216,7 @@ class WatchCheck:
 
     def _finish(self, scope: Scope, missed: Sequence[Difference]) -> None:
         """Record the result of a check."""
+        memory.release()
         self._set_lag(scope, len(missed))
         self._pending.discard(scope)
         if not self._pending:
