@@ -133,14 +133,14 @@ async def _create_one(client: Client, body: Body) -> None:
     await client.write_status(MODEL_EXPORTS.path, {**export, "status": final_status(export, jobs, pods)})
 
 
-def final_pod_status(pod: Body, job: Body) -> Body:
+def final_pod_status(pod: Body, job: Any) -> Body:
     """Return the status of a Pod of a Job that has published its file."""
     statuses = ended(0, publish_into(output_of(job), result_text()), "Completed")
     conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": LONG_AGO}]
     return {**pod["status"], "phase": "Succeeded", "conditions": conditions, "containerStatuses": statuses}
 
 
-def final_status(export: Body, jobs: Sequence[Body], pods: Sequence[Body]) -> Any:
+def final_status(export: Any, jobs: Sequence[Any], pods: Sequence[Any]) -> Any:
     """Return the status that the operator writes for an export whose Jobs have ended."""
     return sync(Snapshot(export, jobs, pods, [make_class()]), datetime.fromisoformat(LONG_AGO)).status
 
