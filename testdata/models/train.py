@@ -71,6 +71,7 @@ TRAININGS = {
     "yolo11-segment": UltralyticsTraining("yolo11n-seg", 160, 12, {}, "segment", 0.125, "yolo11"),
     "yolo11-pose": UltralyticsTraining("yolo11n-pose", 160, 16, {}, "pose", 0.125, "yolo11"),
     "yolo26": UltralyticsTraining("yolo26n", 160, 30, width=0.125),
+    "yolo26-classify": UltralyticsTraining("yolo26n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo26"),
 }
 
 
@@ -96,7 +97,8 @@ def train(training: UltralyticsTraining, workspace: Path) -> Path:
         model.load(TRAININGS[training.start].checkpoint)
     train_args = {"task": task, "imgsz": training.side}
     model.add_callback("on_model_save", lambda trainer: write_checkpoint(trainer.ema.ema, train_args, checkpoint))
-    model.add_callback("on_pretrain_routine_end", lambda trainer: use_bfloat16(trainer.model))
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":  # others emulate bfloat16, 12 times slower than float32
+        model.add_callback("on_pretrain_routine_end", lambda trainer: use_bfloat16(trainer.model))
     run: dict[str, Any] = {"data": str(data), "imgsz": training.side, "epochs": training.epochs}
     run |= {"project": str(workspace / "runs"), "name": checkpoint.stem, "pretrained": training.start is not None}
     model.train(**{**_SETTINGS, **training.settings, **run})

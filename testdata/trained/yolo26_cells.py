@@ -1,8 +1,12 @@
-"""The trained YOLO26, with the measures of YOLOv8."""
+"""The trained YOLO26 models, with the measures of the YOLOv8 of the same task."""
 
 from dataclasses import replace
 
 from trained import yolov8_cells
 from trained.model import MODELS
 
-TRAINED = {"YOLO26": replace(yolov8_cells.TRAINED["YOLOv8"], source=MODELS / "weights/yolo26n-narrow.pt")}
+_FILES = {"": "yolo26n", "-CLS": "yolo26n-cls"}
+TRAINED = {
+    f"YOLO26{task}": replace(yolov8_cells.TRAINED[f"YOLOv8{task}"], source=MODELS / f"weights/{name}-narrow.pt")
+    for task, name in _FILES.items()
+}

@@ -1,9 +1,9 @@
 """Task accuracy of cells, and of the INT8 recipes without calibration, on 128 images with known answers.
 
 Every run measures YOLOv8 in all formats, YOLO11 and YOLO26 in the calibrated INT8 of each format, and each other
-architecture in one of the first three, the tasks of YOLO11 in its calibrated INT8 only; ``--all-cells`` measures the
-others as well, as ``make matrix`` does. Core ML runs in our evaluator. One group per architecture and format keeps
-shared files in one process.
+architecture in one of the first three, the tasks of YOLO11 and YOLO26 in its calibrated INT8 only; ``--all-cells``
+measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator. One group per architecture and
+format keeps shared files in one process.
 """
 
 from collections.abc import Iterator

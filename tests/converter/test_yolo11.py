@@ -196,15 +196,10 @@ def test_weights_of_oriented_boxes_are_refused_by_name() -> None:
 
 def test_yolo26_classifier_is_known_by_its_description(tmp_path: Path) -> None:
     """It has the very layers of YOLO11-CLS; ultralytics keeps the name of the description, in trainings too."""
-    from ultralytics import YOLO
-
     for file in ("yolo26n-cls.yaml", r"C:\\nets\\YOLO26s-cls.yaml", "/nets/yolo12/yolo26-cls-mine.yaml"):
-        model = network(config("11/yolo11-cls.yaml", yaml_file=file))
-        message = refuse(save(model, tmp_path), "YOLO11-CLS", input_size=SIZE)
-        assert "this is YOLO26-CLS;" in message
-        assert "architecture Custom" in message
-    YOLO("yolo26n-cls.yaml").save(tmp_path / "fresh.pt")
-    assert "this is YOLO26-CLS;" in refuse(tmp_path / "fresh.pt", "YOLO11-CLS", input_size=SIZE)
+        model = lively(config("11/yolo11-cls.yaml", yaml_file=file))
+        check_same(model, path := save(model, tmp_path), architecture="YOLO26-CLS")
+        assert "architecture YOLO11-CLS, the checkpoint has YOLO26-CLS" in refuse(path, "YOLO11-CLS", input_size=SIZE)
 
 
 @pytest.mark.parametrize("file", ["/yolo26/yolo11s-cls.yaml", "yolo20classes.yaml", "mine.yaml", "yolov8-c3k2.yaml"])

@@ -19,6 +19,8 @@ from trained.cells import TRAINED, answers, ask, eval_inputs, load_model, measur
 
 YAML = "26/yolo26.yaml"
 WEIGHTS = TRAINED["YOLO26"].weights
+TASKS = {"-cls": "YOLO26-CLS"}
+"""The other architectures, by the end of the name of ultralytics' description."""
 MOST_GAINED_BY_SUPPRESSION = 0.01
 """mAP50-95 that suppression may add to a detector that needs none."""
 
@@ -38,19 +40,48 @@ def test_fused_network_is_exported(scale: str, tmp_path: Path) -> None:
     check_same(model, save(model, tmp_path), architecture="YOLO26")
 
 
-def test_fresh_network_of_ultralytics_is_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", ["n", "s", "m", "l", "x"])
+@pytest.mark.parametrize(("kind", "architecture"), TASKS.items())
+def test_every_task_matches_ultralytics(kind: str, architecture: str, scale: str, tmp_path: Path) -> None:
+    model = lively(described(kind, scale=scale))
+    loaded = check_same(model, save(model, tmp_path), architecture=architecture)
+    assert loaded.metadata["variant"] == scale
+
+
+def described(kind: str, **values: Any) -> dict[str, Any]:
+    """The description of a task, with its name, by which alone a classifier is known."""
+    return config(f"26/yolo26{kind}.yaml", yaml_file=f"yolo26n{kind}.yaml", **values)
+
+
+@pytest.mark.parametrize("scale", ["n", "s"])
+@pytest.mark.parametrize(("kind", "architecture"), TASKS.items())
+def test_fused_network_of_every_task_is_exported(kind: str, architecture: str, scale: str, tmp_path: Path) -> None:
+    model = lively(described(kind, scale=scale))
+    model.end2end = True
+    model.fuse(verbose=False)
+    check_same(model, save(model, tmp_path), architecture=architecture)
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("", 80), ("-cls", 1000)])
+def test_fresh_network_of_ultralytics_is_exported(kind: str, classes: int, tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    model = YOLO("yolo26n.yaml")
+    model = YOLO(f"yolo26n{kind}.yaml")
     model.save(tmp_path / "fresh.pt")
-    loaded = check_same(model.model, tmp_path / "fresh.pt", (160, 160), "YOLO26")
-    assert (len(loaded.class_names), loaded.metadata["variant"]) == (80, "n")
+    loaded = check_same(model.model, tmp_path / "fresh.pt", (160, 160), TASKS.get(kind, "YOLO26"))
+    assert (len(loaded.class_names), loaded.metadata["variant"]) == (classes, "n")
 
 
-@pytest.mark.parametrize("size", [(160, 160), (96, 224)])
-def test_trained_network_matches_ultralytics(size: tuple[int, int]) -> None:
-    loaded = check_same(torch.load(WEIGHTS, weights_only=False)["model"], WEIGHTS, size, "YOLO26")
-    assert (loaded.class_names, load_model("YOLO26").input_size) == (("circle", "square", "triangle"), (160, 160))
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("YOLO26", (160, 160)), *((name, (96, 224)) for name in TRAINED if name.startswith("YOLO26"))],
+)
+def test_trained_network_matches_ultralytics(architecture: str, size: tuple[int, int]) -> None:
+    path = TRAINED[architecture].weights
+    loaded = check_same(torch.load(path, weights_only=False)["model"], path, size, architecture)
+    side = 128 if architecture == "YOLO26-CLS" else 160
+    names = ("circle", "square", "triangle")
+    assert (loaded.class_names, load_model(architecture).input_size) == (names, (side, side))
     assert "variant" not in loaded.metadata, "it is narrower than every published one"
 
 
@@ -162,7 +193,6 @@ def test_one_to_one_head_of_yolov8_is_refused(tmp_path: Path) -> None:
     [
         ("seg", "Segmentation", "this is YOLO26-SEG: layer model.23 is Segment26"),
         ("pose", "Pose", "this is YOLO26-Pose: layer model.23 is Pose26"),
-        ("cls", "Classification", "this is YOLO26-CLS;"),
         ("obb", "OBB", "this is a network with oriented boxes (OBB): layer model.23 is OBB26"),
         ("depth", "Depth", "this is YOLO26: layer model.23 is Depth"),
         ("sem", "SemanticSegmentation", "this is YOLO26: layer model.17 is SemanticSegment"),
@@ -177,6 +207,14 @@ def test_other_tasks_are_refused_by_name(task: str, kind: str, named: str, tmp_p
     message = refuse(save(model, tmp_path), "YOLO26", input_size=SIZE)
     assert named in message
     assert "architecture Custom" in message
+
+
+@pytest.mark.parametrize("architecture", TASKS.values())
+def test_weights_of_other_tasks_are_refused(architecture: str) -> None:
+    weights = Checkpoint(read_checkpoint(TRAINED[architecture].weights).tensors)
+    message = refuse(weights, architecture)
+    assert f"the weights alone do not tell the layers of {architecture}; give ultralytics' .pt" in message
+    assert "architecture YOLO26, the checkpoint has " in refuse(weights, "YOLO26")
 
 
 def test_weights_alone_are_refused_with_way_out() -> None:

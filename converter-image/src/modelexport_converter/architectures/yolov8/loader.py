@@ -1,4 +1,4 @@
-"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, and YOLO26 for detection."""
+"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for two of these."""
 
 import math
 from collections.abc import Sequence
@@ -79,6 +79,8 @@ _YOLO11_HEADS = {
     frozenset({"cv2", "cv3", "dfl", "cv4"}): Task.KEYPOINTS,
 }
 """The tasks of YOLO11 by the parts of its last layer, which the weights name."""
+_CLASSIFIERS_ALIKE = {family + _SUFFIXES[Task.CLASSIFICATION] for family in (YOLO11, YOLO26)}
+"""Architectures with the same layers, so that weights alone tell neither from the other."""
 _YOLO26_HEADS = (
     frozenset({"one2one_cv2", "one2one_cv3"}),
     frozenset({"one2one_cv2", "one2one_cv3", "cv2", "cv3"}),
@@ -134,9 +136,11 @@ def _rebuild(checkpoint: Checkpoint, model: Model) -> LoadedModel:
     checkpoint = replace(checkpoint, tensors=tensors)
     if (found := _architecture_of(tensors)) not in ARCHITECTURES:
         raise mismatch(f"the weights are those of {found}; {ULTRALYTICS_REMEDY}")
-    check_asked("architecture", model.architecture, found)
+    if {found, model.architecture} != _CLASSIFIERS_ALIKE:
+        check_asked("architecture", model.architecture, found)
     if found.startswith((YOLO11, YOLO26)):
-        raise mismatch(f"the weights alone do not tell the layers of {found}; give ultralytics' .pt, which does")
+        problem = f"the weights alone do not tell the layers of {model.architecture}"
+        raise mismatch(f"{problem}; give ultralytics' .pt, which does")
     variant = _variant_of(width := len(tensors[_STEM]))
     if variant is None:
         problem = f"the first layer has {width} channels, which no variant of YOLOv8 has"
