@@ -33,10 +33,13 @@ HEAVY = (
 
 def loaded_by(*modules: str, program: str = "") -> set[str]:
     program = f"{program}\nimport {', '.join(['sys', *modules])}"
-    program = f"{program}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    return set(printed_by(f"{program}\nprint(*(name for name in {HEAVY} if name in sys.modules))"))
+
+
+def printed_by(program: str) -> list[str]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))}
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return done.stdout.split()
 
 
 def test_fetch_and_publish_import_no_model_or_image_reader() -> None:
@@ -68,3 +71,28 @@ load(read_checkpoint(Path({str(WEIGHTS)!r})), Model("YOLOv8", DataRef("s3://a/b"
 read_detections((BOXES, SCORES), (32, 32), (np.full((1, 4, 2), 0.5), np.full((1, 1, 2), 0.9)))
 """
     assert loaded_by(program=program) == {"numpy", "torch"}
+
+
+def test_step_and_backend_are_imported_without_collections() -> None:
+    """The step ends at once, because it has no request."""
+    program = """
+import gc
+from types import SimpleNamespace
+from modelexport import names
+from modelexport_converter import steps
+from modelexport_converter.runtime.progress import Stages
+steps.FetchedInputs.read = lambda folder: SimpleNamespace(effort=Stages().effort(), earlier=None)
+gc.collect()
+before = gc.get_stats()[2]["collections"]
+try:
+    steps.convert({names.INPUTS_ENV: "."}, None, Stages())
+except AttributeError:
+    print(gc.get_freeze_count())
+from modelexport.matrix.support import Format
+from modelexport_converter.backends import load_backend
+load_backend(Format.ONNX)
+print(gc.get_freeze_count(), gc.get_stats()[2]["collections"] - before)
+"""
+    step, backend, full_collections = map(int, printed_by(program))
+    assert 100_000 < step < backend
+    assert full_collections == 0

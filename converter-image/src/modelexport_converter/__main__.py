@@ -27,6 +27,7 @@ from modelexport_converter.local import ChildDied, run_here
 from modelexport_converter.publishing.commands import run_command
 from modelexport_converter.runtime.outcome import Terminated, explain
 from modelexport_converter.runtime.progress import Stages, claim_stdout, start_logging
+from modelexport_converter.runtime.quick_imports import quick_imports
 from modelexport_converter.steps import STEPS, run_step
 
 TERMINATED = 128 + signal.SIGTERM
@@ -69,7 +70,8 @@ def _answer(environ: Mapping[str, str], stream: TextIO, command: str | None) -> 
             start_logging(stream, context)
             return run_step(command, environ, request) if command else run_here(environ, request, stream)
         if command == names.IDENTIFY:
-            from modelexport_converter.identification import identify  # imports torch
+            with quick_imports():
+                from modelexport_converter.identification import identify  # imports torch
 
             result = identify(environ)
         else:

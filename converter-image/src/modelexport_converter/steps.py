@@ -26,6 +26,7 @@ from modelexport_converter.publishing.report import build_report, describe_proof
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
 from modelexport_converter.runtime.outcome import explain
 from modelexport_converter.runtime.progress import Stages
+from modelexport_converter.runtime.quick_imports import quick_imports
 from modelexport_converter.runtime.threads import limit_threads
 from modelexport_converter.stores import Store
 from modelexport_converter.stores.opening import open_store
@@ -73,7 +74,8 @@ def convert(environ: Mapping[str, str], request: ConversionRequest, stages: Stag
         return
     with stages.stage("start"):
         limit_threads(environ)
-        from modelexport_converter import pipeline  # imports torch, which no other step needs
+        with quick_imports():
+            from modelexport_converter import pipeline  # imports torch, which no other step needs
 
         dataset = pipeline.open_images(request, inputs)
         labelled = pipeline.open_labelled(request, inputs, dataset)

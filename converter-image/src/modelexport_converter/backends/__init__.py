@@ -15,6 +15,7 @@ from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import Array, Run, Scale
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.runtime.quick_imports import quick_imports
 
 __all__ = ["Array", "Backend", "FileContents", "Run", "load_backend", "load_input_adapter"]
 
@@ -92,7 +93,8 @@ def load_backend(fmt: Format) -> Backend:
         Failure: ``ClassInvalid`` if this converter lacks its packages.
     """
     try:
-        return cast(Backend, importlib.import_module(BACKENDS[fmt].impl))
+        with quick_imports():
+            return cast(Backend, importlib.import_module(BACKENDS[fmt].impl))
     except ModuleNotFoundError as error:
         machines = " or ".join(BACKENDS[fmt].cpu_architectures)
         message = f"this converter makes no {fmt} files, because it has no {error.name}; an image for {machines} does"

@@ -37,6 +37,7 @@ from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.file_input import Scale, feed
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.runtime.quick_imports import quick_imports
 
 METADATA = "modelexport"
 """Name of the metadata buffer, which holds one JSON object of texts."""
@@ -70,7 +71,7 @@ _ALIGNMENT = 16
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, in FP32."""
     assert base is Recipe.FP32
-    with warnings.catch_warnings():
+    with quick_imports(), warnings.catch_warnings():
         # Python warns of torchao's strings when it first compiles them.
         warnings.filterwarnings("ignore", "invalid escape sequence", DeprecationWarning)
         import litert_torch  # imports jax, which takes seconds; only this step needs it
