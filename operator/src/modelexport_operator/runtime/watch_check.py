@@ -35,7 +35,7 @@ COMPARISONS_PER_SECOND = 10_000
 """Limits how many late objects are compared again per second: there are many while a new process lists them all."""
 LATE_SECONDS = 1.0
 """How often a watch that was behind is checked for having caught up."""
-LIST_COST_FACTOR = 300
+LIST_COST_FACTOR = 600
 """The pause between lists is at least this many times the processor time of the last one: with very many objects lists
 use no more of it, but are rarer. How long a list takes by the clock does not count: a slow API server or a busy machine
 makes a list slow, not expensive, and is when watches fail."""
@@ -43,9 +43,9 @@ LONGEST_PAUSE = 180.0
 """Seconds between two checks at most, however large the cluster: a silent watch delays every end until it is noticed. A
 check with its tolerance for lag then stays below the 300 s after which the alert ModelExportOperatorDeaf counts it as
 missing, and after which a watch connects again by itself (``WATCH_SECONDS``)."""
-LONGEST_TRUST = 900.0
-"""Seconds for which bookmarks alone may pass as checks, where lists are due more rarely than checks. 90,000 Jobs and
-Pods cost 3 s for each list."""
+LONGEST_TRUST = 1800.0
+"""Seconds for which bookmarks alone may pass as checks, where lists are due more rarely than checks. A list of 45,000
+Jobs costs up to 3 s."""
 BOOKMARK_SECONDS = 150.0
 """A watch without a bookmark for this long counts as silent. An API server sends one each minute (kubernetes,
 staging/src/k8s.io/apiserver/pkg/storage/cacher/cacher.go); a new connection starts a new minute."""
