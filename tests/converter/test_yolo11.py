@@ -23,13 +23,16 @@ TASKS = {"-seg": "YOLO11-SEG", "-cls": "YOLO11-CLS", "-pose": "YOLO11-Pose"}
 
 
 def check_same(model: Any, path: Path, size: tuple[int, int] = SIZE, architecture: str = "YOLO11") -> LoadedModel:
-    """The model of a checkpoint answers as ultralytics' own network does, as near as float32 can be."""
+    """The model of a checkpoint answers as ultralytics' own network does, as near as float32 can be.
+
+    How much rounding is left depends on the processor, and grows with the values: mask coefficients reach 5.
+    """
     loaded = load(read_checkpoint(path), ask(architecture, input_size=size))
     image = loaded.example_input()
     wanted, found = expected(model, image, architecture), loaded.module(image)
     assert len(wanted) == len(found) == len(loaded.outputs)
     for one, other in zip(wanted, found, strict=True):
-        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(other, one, atol=1e-5 * max(1.0, float(one.abs().max())), rtol=1e-4)
     assert loaded.assumptions == ()
     return loaded
 
