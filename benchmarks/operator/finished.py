@@ -21,7 +21,6 @@ from benchmarks.operator.contenders import JOBS_EACH, JOBS_PATH, ModelExports
 from benchmarks.operator.fake_api import pod_of
 from benchmarks.operator.neighbours import create_neighbours
 from benchmarks.operator.scale_plane import GO_MEMORY, NAMESPACE
-from modelexport.names import EXPORT_LABEL
 from modelexport_operator.jobs.conversion_job import output_of
 from modelexport_operator.metrics.definitions import QUEUE_DEPTH
 from modelexport_operator.reconcile.reconcile import sync
@@ -34,8 +33,8 @@ from testplane.objects import build_all, complete, ended, make_class, publish_in
 from testplane.process import Operator
 
 EXPORTS = (1000, 5000)
-CHURNED = 530
-"""Exports deleted at the end: with their Jobs and Pods 10,000 objects."""
+CHURNED = 530 * (1 + 2 * JOBS_EACH)
+"""Objects deleted at the end: exports with their Jobs and Pods."""
 CHECKED_SECONDS = LONGEST_PAUSE + 20.0
 """Within this time every watch is checked once, however many objects it has."""
 IDLE_SECONDS_PER_EXPORT = 0.12
@@ -66,7 +65,7 @@ class Restart:
 
 @dataclass(frozen=True)
 class Churn:
-    """Memory after exports were deleted, of the old process and of a fresh one, in MiB."""
+    """Memory after so many objects were deleted, of the old process and of a fresh one, in MiB."""
 
     deleted: int
     rss_mib: float
@@ -102,27 +101,28 @@ async def _measure(plane: ControlPlane, keep: Callable[[Results], None], sizes: 
     operator = Operator(plane.address, plane.folder, plane.certificate)
     async with Client(plane) as client:
         results["foreign"] = await create_neighbours(plane, client)
+        created: list[str] = []
         for before, exports in zip((0, *sizes), sizes, strict=False):
-            await _create_finished(client, range(before, exports))
+            await _create_finished(client, range(before, exports), created)
             with operator.started():
                 add("restarts", await _watch_start(operator, exports))
         with operator.started():
             await _until_synced(operator)
-            add("churn", await _churn(client, operator, sizes[-1]))
+            add("churn", await _churn(client, operator, created))
 
 
-async def _create_finished(client: Client, indexes: Iterable[int]) -> None:
-    """Create exports that have ended, ``AT_ONCE`` at a time, with their Jobs and Pods."""
+async def _create_finished(client: Client, indexes: Iterable[int], created: list[str]) -> None:
+    """Create exports that have ended, ``AT_ONCE`` at a time, with their Jobs and Pods; add the paths to ``created``."""
     waiting = iter(indexes)
 
     async def create_some() -> None:
         for index in waiting:
-            await _create_one(client, MODEL_EXPORTS.body(index))
+            created.extend(await _create_one(client, MODEL_EXPORTS.body(index)))
 
     await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
 
 
-async def _create_one(client: Client, body: Body) -> None:
+async def _create_one(client: Client, body: Body) -> list[str]:
     export = await client.create(MODEL_EXPORTS.path, body)
     jobs, pods = [], []
     for planned in build_all(export, make_class()).values():
@@ -131,6 +131,8 @@ async def _create_one(client: Client, body: Body) -> None:
         pod = await client.create(PODS_PATH, pod_of(job))
         pods.append(await client.write_status(PODS_PATH, {**pod, "status": final_pod_status(pod, job)}))
     await client.write_status(MODEL_EXPORTS.path, {**export, "status": final_status(export, jobs, pods)})
+    kinds = ((MODEL_EXPORTS.path, [export]), (JOBS_PATH, jobs), (PODS_PATH, pods))
+    return [f"{path}/{one['metadata']['name']}" for path, found in kinds for one in found]
 
 
 def final_pod_status(pod: Body, job: Any) -> Body:
@@ -158,17 +160,14 @@ async def _watch_start(operator: Operator, exports: int) -> Restart:
     return Restart(exports, seconds, ready_cpu, rss_mib(pid), peak_mib(pid), idle_percent, load)
 
 
-async def _churn(client: Client, operator: Operator, exports: int) -> Churn:
+async def _churn(client: Client, operator: Operator, created: Sequence[str]) -> Churn:
     """Delete exports with their Jobs and Pods, and compare the operator with a fresh one."""
-    names = [f"export-{index}" for index in range(min(CHURNED, exports))]
-    await client.delete_all(f"{MODEL_EXPORTS.path}/{name}" for name in names)
-    for name in names:
-        for path in (JOBS_PATH, PODS_PATH):
-            await client.delete_all([f"{path}?labelSelector={EXPORT_LABEL}={name}"])
+    deleted = created[:CHURNED]
+    await client.delete_all(deleted)
     rss = await _measure_settled(operator)
     operator.kill()
     operator.start()
-    return Churn(len(names), rss, await _measure_settled(operator))
+    return Churn(len(deleted), rss, await _measure_settled(operator))
 
 
 async def _measure_settled(operator: Operator) -> float:

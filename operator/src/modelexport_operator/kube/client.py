@@ -62,9 +62,10 @@ MOST_CREATIONS = 32
 limits all other writes, which do not wait for these."""
 RECONNECT_SECONDS = 1.0
 """Pause before a watch reconnects whose connection ended without an event."""
-PAGE, WHOLE_PAGE = 500, 50
-"""Objects per page, as metadata or whole: 500 as in client-go, but a whole Job or Pod has 8 KB, ten times that as
-Python objects, and the memory of the largest pages that were read at once stays with the process."""
+PAGE, WHOLE_PAGE = 500, 200
+"""Objects per page, as metadata or whole: 500 as in client-go, but a whole Job or Pod has 16 KB, and the memory of the
+largest pages that were read at once stays with the process. All pages have to be read within the five minutes for which
+an API server keeps a version."""
 PAGE_BYTES = 8 << 20
 """Bytes of a page. Users control labels and annotations, up to 1.5 MiB per object (etcd's limit)."""
 MOST_JOBS = 3 * TARGETS_LIMIT
