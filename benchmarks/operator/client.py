@@ -5,9 +5,10 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import aiohttp
 
@@ -15,6 +16,7 @@ from modelexport_operator.kube.encoding import decode
 from testplane.control_plane import TOKEN, ControlPlane
 
 Body = Mapping[str, Any]
+T = TypeVar("T")
 AT_ONCE = 16
 LONGEST_LINE = 1 << 22
 
@@ -28,6 +30,21 @@ def is_answering(url: str, certificate: Path | None = None) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
+
+
+async def do_all(work: Callable[[T], Awaitable[object]], items: Iterable[T]) -> None:
+    """Do some work for each item, for ``AT_ONCE`` of them at a time."""
+    waiting = iter(items)
+
+    async def do_some() -> None:
+        for item in waiting:
+            await work(item)
+
+    await asyncio.gather(*(do_some() for _ in range(AT_ONCE)))
+
+
+def _parse(answer: bytes) -> dict[str, Any]:
+    return cast(dict[str, Any], decode(answer))
 
 
 class Client:
@@ -51,44 +68,24 @@ class Client:
 
     async def create(self, path: str, body: Body) -> dict[str, Any]:
         """Create an object and return it."""
-        return await self._send("POST", path, body)
+        return _parse(await self._send("POST", path, body))
 
     async def write_status(self, path: str, body: Body) -> dict[str, Any]:
         """Replace the status of an object below a path, and return the object."""
-        return await self._send("PUT", f"{path}/{body['metadata']['name']}/status", body)
-
-    async def _send(self, method: str, path: str, body: Body) -> dict[str, Any]:
-        async with self._session.request(method, path, json=body) as response:
-            assert response.status in (200, 201), await response.text()
-            answer: dict[str, Any] = await response.json()
-            return answer
+        return _parse(await self._send("PUT", f"{path}/{body['metadata']['name']}/status", body))
 
     async def create_all(self, path: str, bodies: Iterable[Body]) -> None:
         """Create objects, ``AT_ONCE`` at a time."""
-        waiting = iter(bodies)
-
-        async def create_some() -> None:
-            for body in waiting:
-                await self.create(path, body)
-
-        await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
+        await do_all(partial(self._send, "POST", path), bodies)
 
     async def delete_all(self, paths: Iterable[str]) -> None:
         """Delete objects and their dependents, ``AT_ONCE`` at a time."""
-        waiting = iter(paths)
+        await do_all(partial(self._send, "DELETE", body={"propagationPolicy": "Background"}), paths)
 
-        async def delete_some() -> None:
-            for path in waiting:
-                async with self._session.delete(path, json={"propagationPolicy": "Background"}) as response:
-                    assert response.status == 200, await response.text()
-
-        await asyncio.gather(*(delete_some() for _ in range(AT_ONCE)))
-
-    async def count(self, path: str) -> int:
-        """Return the number of objects."""
-        async with self._session.get(path, params={"limit": "1"}) as response:
-            page = await response.json()
-        return len(page["items"]) + int(page["metadata"].get("remainingItemCount", 0))
+    async def _send(self, method: str, path: str, body: Body) -> bytes:
+        async with self._session.request(method, path, json=body) as response:
+            assert response.status == (201 if method == "POST" else 200), await response.text()
+            return await response.read()
 
     async def watch(self, path: str, observe: Callable[[Body, float], None]) -> None:
         """Pass every state of every object with its arrival time to ``observe``, until cancelled.

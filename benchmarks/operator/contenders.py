@@ -91,8 +91,7 @@ class ModelExports(Contender):
         Api(plane, NAMESPACE).create(CLASSES, make_class())
         operator = Operator(plane.address, plane.folder, plane.certificate)
         with operator.running():
-            assert operator.process is not None
-            yield operator.process.pid
+            yield operator.pid
 
     def finished_jobs(self, parent: Body) -> Sequence[str]:
         targets = parent.get("status", {}).get("targets", [])

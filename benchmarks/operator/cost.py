@@ -57,8 +57,7 @@ async def measure(sources: str, options: argparse.Namespace) -> dict[str, Any]:
             await asyncio.to_thread(running.__enter__)
             ready = round(time.monotonic() - begin, 1)
             try:
-                assert operator.process is not None
-                return {"sources": sources, "ready_seconds": ready, **await _run(api, operator.process.pid, options)}
+                return {"sources": sources, "ready_seconds": ready, **await _run(api, operator.pid, options)}
             finally:
                 await asyncio.to_thread(running.__exit__, *sys.exc_info())
 

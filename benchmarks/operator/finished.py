@@ -8,15 +8,17 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.machine import describe_load
 from benchmarks.measuring.processes import cpu_seconds, peak_mib, rss_mib
-from benchmarks.operator.client import AT_ONCE, Client
+from benchmarks.operator.client import Client, do_all
 from benchmarks.operator.contenders import JOBS_EACH, JOBS_PATH, ModelExports
 from benchmarks.operator.fake_api import pod_of
 from benchmarks.operator.neighbours import create_neighbours
@@ -37,8 +39,8 @@ CHURNED = 530 * (1 + 2 * JOBS_EACH)
 """Objects deleted at the end: exports with their Jobs and Pods."""
 CHECKED_SECONDS = LONGEST_PAUSE + 20.0
 """Within this time every watch is checked once, however many objects it has."""
-IDLE_SECONDS_PER_EXPORT = 0.12
-"""With 5,000 exports Jobs and Pods are listed about every ten minutes."""
+IDLE_SECONDS_PER_EXPORT = 0.36
+"""With 5,000 exports half an hour (``LONGEST_TRUST``): by then every kind was listed."""
 LONG_AGO = "2026-01-02T03:04:05Z"
 MODEL_EXPORTS = ModelExports()
 PODS_PATH = PODS.format(NAMESPACE)
@@ -102,8 +104,8 @@ async def _measure(plane: ControlPlane, keep: Callable[[Results], None], sizes: 
     async with Client(plane) as client:
         results["foreign"] = await create_neighbours(plane, client)
         created: list[str] = []
-        for before, exports in zip((0, *sizes), sizes, strict=False):
-            await _create_finished(client, range(before, exports), created)
+        for before, exports in pairwise((0, *sizes)):
+            await do_all(partial(_create_finished, client, created), range(before, exports))
             with operator.started():
                 add("restarts", await _watch_start(operator, exports))
         with operator.started():
@@ -111,19 +113,9 @@ async def _measure(plane: ControlPlane, keep: Callable[[Results], None], sizes: 
             add("churn", await _churn(client, operator, created))
 
 
-async def _create_finished(client: Client, indexes: Iterable[int], created: list[str]) -> None:
-    """Create exports that have ended, ``AT_ONCE`` at a time, with their Jobs and Pods; add the paths to ``created``."""
-    waiting = iter(indexes)
-
-    async def create_some() -> None:
-        for index in waiting:
-            created.extend(await _create_one(client, MODEL_EXPORTS.body(index)))
-
-    await asyncio.gather(*(create_some() for _ in range(AT_ONCE)))
-
-
-async def _create_one(client: Client, body: Body) -> list[str]:
-    export = await client.create(MODEL_EXPORTS.path, body)
+async def _create_finished(client: Client, created: list[str], index: int) -> None:
+    """Create an export that has ended with its Jobs and Pods, and add their paths to ``created``."""
+    export = await client.create(MODEL_EXPORTS.path, MODEL_EXPORTS.body(index))
     jobs, pods = [], []
     for planned in build_all(export, make_class()).values():
         job = await client.create(JOBS_PATH, planned)
@@ -132,7 +124,7 @@ async def _create_one(client: Client, body: Body) -> list[str]:
         pods.append(await client.write_status(PODS_PATH, {**pod, "status": final_pod_status(pod, job)}))
     await client.write_status(MODEL_EXPORTS.path, {**export, "status": final_status(export, jobs, pods)})
     kinds = ((MODEL_EXPORTS.path, [export]), (JOBS_PATH, jobs), (PODS_PATH, pods))
-    return [f"{path}/{one['metadata']['name']}" for path, found in kinds for one in found]
+    created += [f"{path}/{one['metadata']['name']}" for path, found in kinds for one in found]
 
 
 def final_pod_status(pod: Body, job: Any) -> Body:
@@ -148,8 +140,8 @@ def final_status(export: Any, jobs: Sequence[Any], pods: Sequence[Any]) -> Any:
 
 
 async def _watch_start(operator: Operator, exports: int) -> Restart:
-    """Return what the start of a process costs, and the process while nothing happens; it has just been started."""
-    load, start, pid = describe_load(), time.monotonic(), _pid(operator)
+    """Measure an operator that has just been started: until it is ready, and then while nothing happens."""
+    load, start, pid = describe_load(), time.monotonic(), operator.pid
     await _until_ready(operator)
     seconds, ready_cpu = time.monotonic() - start, cpu_seconds(pid)
     await _until_synced(operator)
@@ -174,7 +166,7 @@ async def _measure_settled(operator: Operator) -> float:
     """Return the memory after everything was synced and every watch was checked, in MiB."""
     await _until_synced(operator)
     await asyncio.sleep(CHECKED_SECONDS)
-    return rss_mib(_pid(operator))
+    return rss_mib(operator.pid)
 
 
 async def _until_ready(operator: Operator) -> None:
@@ -186,8 +178,3 @@ async def _until_synced(operator: Operator) -> None:
     await _until_ready(operator)
     while f"\n{QUEUE_DEPTH.name} 0.0\n" not in (await asyncio.to_thread(operator.ask, "/metrics"))[1]:
         await asyncio.sleep(5)
-
-
-def _pid(operator: Operator) -> int:
-    assert operator.process is not None
-    return operator.process.pid

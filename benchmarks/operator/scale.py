@@ -103,8 +103,7 @@ async def _take_step(
     client: Client, operator: Operator, times: EventTimes, bodies: Iterator[dict[str, Any]], exports: int
 ) -> Step:
     """Create exports up to a number, ``AT_ONCE`` at a time, and return when all have ended and are reported."""
-    assert operator.process is not None
-    pid, load, start = operator.process.pid, describe_load(), time.monotonic()
+    pid, load, start = operator.pid, describe_load(), time.monotonic()
     before, before_cpu, created = set(times.completed), cpu_seconds(pid), len(times.finished)
     while len(times.finished) < exports:
         more = min(exports - created, AT_ONCE - (created - len(times.finished)))

@@ -13,7 +13,7 @@ INTRODUCTION = """## Thousands of finished exports
 
 A new process finds ModelExports of {each} targets that have ended, with their Jobs and Pods, beside {foreign} Jobs
 and Pods of others, on a real API server. It is *ready* when its cache has every object. *Idle* is its share of one core
-after it has synced everything, for so long that every kind is listed (ten minutes with 5,000 exports)."""
+after it has synced everything, checks of the watches included."""
 
 CHURN = """After {deleted} exports, Jobs and Pods were deleted, a process that knew them has {rss:.0f} MiB; a
 fresh process with the remaining objects has {fresh:.0f} MiB. Both have synced everything and checked every watch."""

@@ -50,6 +50,12 @@ class Restartable(ABC):
             assert self.process is not None
             end_process(self.process)
 
+    @property
+    def pid(self) -> int:
+        """The id of the process, which has been started."""
+        assert self.process is not None
+        return self.process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self.process is not None

@@ -1,4 +1,4 @@
-"""Large libraries are imported without looking for garbage, and later collections skip what they made."""
+"""Tests that imports of large libraries run without garbage collection, now and later."""
 
 import gc
 from collections.abc import Iterator

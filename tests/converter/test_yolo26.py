@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from converter.refusals import refuse
-from converter.test_yolo11 import check_same, lively
+from converter.test_yolo11 import check_same, check_trained, lively
 from converter.test_yolov8_tree import SIZE, config, network, save
 from modelexport_converter.architectures.yolov8.loader import load
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
@@ -77,12 +77,7 @@ def test_fresh_network_of_ultralytics_is_exported(kind: str, classes: int, tmp_p
     [("YOLO26", (160, 160)), *((name, (96, 224)) for name in TRAINED if name.startswith("YOLO26"))],
 )
 def test_trained_network_matches_ultralytics(architecture: str, size: tuple[int, int]) -> None:
-    path = TRAINED[architecture].weights
-    loaded = check_same(torch.load(path, weights_only=False)["model"], path, size, architecture)
-    side = 128 if architecture == "YOLO26-CLS" else 160
-    names = ("circle", "square", "triangle")
-    assert (loaded.class_names, load_model(architecture).input_size) == (names, (side, side))
-    assert "variant" not in loaded.metadata, "it is narrower than every published one"
+    check_trained(architecture, size)
 
 
 def test_best_scores_are_the_answers_of_ultralytics() -> None:

@@ -372,17 +372,21 @@ async def test_watch_catching_up_late_is_no_longer_stale(
     assert patient.lagging == {}
 
 
+def charge_for_lists(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, cost: float) -> None:
+    """Let every list cost so many seconds of processor time; all scopes are listed at once."""
+
+    def spent() -> float:
+        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
+
+
 @pytest.mark.parametrize("figures", [(0.05, 0.5, 60), (0.05, 9.0, 60), (0.25, 9.0, 150), (9.0, 9.0, 180)])
 async def test_costly_list_is_requested_seldom_but_slow_one_is_not(
     patient: WatchCheck, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, figures: tuple[float, float, int]
 ) -> None:
     cost, seconds, pause = figures
-
-    def spent() -> float:
-        """The processor time: every list costs the same, and all scopes are listed at once."""
-        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
-
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
+    charge_for_lists(monkeypatch, cluster, cost)
     cluster.seconds = seconds
     await asyncio.sleep(2300)
     times = [at for resource, at in cluster.asked if resource is JOBS]
@@ -397,15 +401,12 @@ async def test_bookmark_passes_as_check_where_list_is_costly(
 ) -> None:
     cost, seconds_between_bookmarks, gap = figures
 
-    def spent() -> float:
-        return cost * sum(resource is JOBS for resource, _ in cluster.asked)
-
     async def send_bookmarks() -> None:
         while True:
             patient.note_bookmark(Scope(JOBS))
             await asyncio.sleep(seconds_between_bookmarks)
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time, process_time=spent))
+    charge_for_lists(monkeypatch, cluster, cost)
     sending = asyncio.create_task(send_bookmarks())
     await asyncio.sleep(8000)
     sending.cancel()

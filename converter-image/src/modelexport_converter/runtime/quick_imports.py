@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Let imports within the block run without garbage collection, and later collections skip what they made.
+    """Turn garbage collection off for the imports in the block, and exempt what they made from later collections.
 
     torch and a backend make 270,000 objects that stay, and Python would go through all of them again and again: that is
     a quarter of the processor time of these imports. If everything is imported already, nothing is set aside.
