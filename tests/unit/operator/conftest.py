@@ -1,14 +1,19 @@
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
 from modelexport.matrix.measured import Measured
+from modelexport.planning.progress import expect_steps
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ignore measured numbers, so that a new `make matrix` changes no decision."""
     monkeypatch.setattr("modelexport.matrix.support.measurements", Measured)
+    expect_steps.cache_clear()
+    yield
+    expect_steps.cache_clear()
 
 
 @pytest.fixture

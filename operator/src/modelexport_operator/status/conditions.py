@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
@@ -269,23 +270,28 @@ class RecordedStatus:
         return recorded_targets(self.status)
 
 
-def recorded_targets(status: JsonObject) -> dict[Target, TargetState]:
+def recorded_targets(status: JsonObject) -> Mapping[Target, TargetState]:
     """Parse the targets of a status; unreadable entries of another version are skipped."""
+    return _read_targets(encode(status.get("targets")))
+
+
+@lru_cache(maxsize=1 << 8)
+def _read_targets(content: bytes) -> Mapping[Target, TargetState]:
+    """Parse the targets; cached by their JSON, since every sync reads those before and after it, twice each."""
     states = []
-    for entry in target_entries(status):
+    for entry in _mappings(decode(content)):
         try:
             states.append(_read_entry(encode({**entry, "progress": None})))
         except (KeyError, TypeError, ValueError):
             continue
-    return {state.target: state for state in states}
+    return MappingProxyType({state.target: state for state in states})
 
 
 @lru_cache(maxsize=1 << 10)
 def _read_entry(content: bytes) -> TargetState:
     """Parse one entry as untrusted input: anyone with write access to statuses can have written it.
 
-    Cached by the JSON: every sync reads an entry three times, and apart from the progress, which is not read, most are
-    the same in the next status.
+    Cached by the JSON: apart from the progress, which is not read, most entries are the same in the next status.
     """
     entry = cast(JsonObject, decode(content))
     reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)

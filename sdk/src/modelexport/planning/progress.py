@@ -7,6 +7,8 @@ network than the measured one, there is no estimate.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from modelexport import untrusted
@@ -117,13 +119,17 @@ def _calibration_scale(request: ConversionRequest, cell: Cell, pixels: float) ->
     return request.calibration.samples / measured * pixels
 
 
-def expect_steps(request: ConversionRequest) -> dict[str, float] | None:
-    """Return the expected seconds of each container of a conversion; ``None`` as in ``expect_stages``."""
+@lru_cache(maxsize=1 << 10)
+def expect_steps(request: ConversionRequest) -> Mapping[str, float] | None:
+    """Return the expected seconds of each container of a conversion; ``None`` as in ``expect_stages``.
+
+    Cached: every sync of an export asks for those of its running targets.
+    """
     stages = expect_stages(request)
     if stages is None:
         return None
     fetch, *inner, publish = stages.values()
-    return {FETCH: fetch, CONVERT: sum(inner), PUBLISH: publish}
+    return MappingProxyType({FETCH: fetch, CONVERT: sum(inner), PUBLISH: publish})
 
 
 def estimate(expected: Mapping[str, float] | None, stage: str, elapsed: float) -> Estimate | None:
