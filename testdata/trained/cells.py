@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,23 @@ def eval_inputs(architecture: str) -> tuple[Array, ...]:
 
 
 @cache
+def answer(architecture: str, index: int) -> Outputs:
+    """The outputs of the model for one evaluation image; every cell is compared with them."""
+    return run_model(architecture, eval_inputs(architecture)[index])
+
+
 def answers(architecture: str) -> tuple[Outputs, ...]:
-    """The outputs of the model for the evaluation images; every cell is compared with them."""
-    return tuple(run_model(architecture, image) for image in eval_inputs(architecture))
+    """The outputs of the model for all evaluation images."""
+    return tuple(answer(architecture, index) for index in range(len(eval_inputs(architecture))))
 
 
 def recall(architecture: str) -> LoadedModel:
-    """The model with its recorded outputs for the evaluation images, in their order."""
+    """The model with its outputs for the evaluation images, in their order, each computed once."""
 
     class Recalled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.answers = iter(answers(architecture))
+            self.answers = (answer(architecture, index) for index in count())
 
         def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return tuple(map(torch.from_numpy, next(self.answers)))

@@ -1,9 +1,9 @@
 """Task accuracy of cells, and of the INT8 recipes without calibration, on 128 images with known answers.
 
-Every run measures YOLOv8 in all formats, YOLO11 and YOLO26 in the calibrated INT8 of each format, and each other
-architecture in one of the first three, the tasks of YOLO11 and YOLO26 in its calibrated INT8 only; ``--all-cells``
-measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator. One group per architecture and
-format keeps shared files in one process.
+Every run measures YOLOv8 in all formats and recipes, YOLO11 and YOLO26 in the calibrated INT8 of each format, and each
+other architecture in one of the first three formats: in FP16 and in calibrated INT8, the tasks of YOLO11 and YOLO26 in
+the latter only. ``--all-cells`` measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator.
+One group per architecture and format keeps shared files in one process.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,11 @@ def cells(all_cells: bool) -> Iterator[Any]:
         rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
         if Precision.W8A16 not in backend.refused:
             rows.insert(-1, (Precision.W8A16, Recipe.STATIC_WI8_AI16))
-        for precision, recipe in rows if all_cells or not architecture.startswith(("YOLO11", "YOLO26")) else rows[-1:]:
+        if architecture.startswith(("YOLO11", "YOLO26")) and not all_cells:
+            rows = rows[-1:]
+        elif architecture != "YOLOv8" and not all_cells:
+            rows = [rows[1], rows[-1]]
+        for precision, recipe in rows:
             yield pytest.param(architecture, fmt, precision, recipe, marks=mark, id=f"{architecture}-{fmt}-{recipe}")
 
 

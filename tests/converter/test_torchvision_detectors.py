@@ -33,7 +33,6 @@ from trained.cells import ask
 from trained.detector_cells import TRAINED, build, drawn, enliven, torchvisions_own, untrained
 
 SIZE = (96, 128)
-IMAGES = 20
 LARGE = (256, 320)
 MANY = 12
 """Classes, for which R-CNNs compare the boxes of all at once."""
@@ -93,6 +92,12 @@ def assert_same_detections(expected: dict[str, torch.Tensor], found: dict[str, t
 
 
 @pytest.fixture
+def image_count(request: pytest.FixtureRequest) -> int:
+    """How many images a network is compared on: with ``--all-cells`` more."""
+    return 20 if request.config.getoption("--all-cells") else 2
+
+
+@pytest.fixture
 def double_precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
@@ -101,7 +106,9 @@ def double_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(("builder", "architecture", "size", "classes"), NETWORKS)
-def test_detections_match_torchvision(builder: str, architecture: str, size: tuple[int, int], classes: int) -> None:
+def test_detections_match_torchvision(
+    builder: str, architecture: str, size: tuple[int, int], classes: int, image_count: int
+) -> None:
     """Uses double precision: rounding in folded normalisation changes scores of untrained networks by up to 1e-4."""
     network, parameters = untrained(builder, size, classes), dict[str, Any]()
     if classes == MANY:
@@ -112,8 +119,8 @@ def test_detections_match_torchvision(builder: str, architecture: str, size: tup
     model = load_untrained(network, architecture, size, **parameters)
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
     ties, compared = watch_ties(network), 0
-    for image in drawn(3 * IMAGES, size):
-        if compared == IMAGES:
+    for image in drawn(3 * image_count, size):
+        if compared == image_count:
             break
         with torch.inference_mode():
             expected = network([image])[0]
@@ -122,7 +129,7 @@ def test_detections_match_torchvision(builder: str, architecture: str, size: tup
             compared += 1
         except AssertionError:
             assert ties[-1]
-    assert compared == IMAGES
+    assert compared == image_count
 
 
 def watch_ties(network: Any) -> list[bool]:
@@ -146,7 +153,11 @@ def watch_ties(network: Any) -> list[bool]:
 @pytest.mark.parametrize("captured", [True, False])
 @pytest.mark.parametrize("architecture", TRAINED)
 def test_trained_model_detects_same_as_torchvision(
-    architecture: str, captured: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    architecture: str,
+    captured: bool,
+    image_count: int,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Compares in float32, as files are shipped, and in double precision.
 
@@ -159,7 +170,7 @@ def test_trained_model_detects_same_as_torchvision(
     model = load(read_checkpoint(TRAINED[architecture].weights), ask(architecture))
     network = torchvisions_own(architecture, model.input_size)
     network.transform.postprocess = lambda found, *_: found  # which pastes the masks
-    for image in drawn(IMAGES, model.input_size):
+    for image in drawn(image_count, model.input_size):
         with torch.inference_mode():
             expected = network([image])[0]
         assert_same_detections(expected, answer(model, image))
