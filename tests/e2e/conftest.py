@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from minio import Minio
 
-from e2e.support import INPUTS, RESULTS, Workspace, workspace
+from e2e import deletions, faulty_exports
+from e2e.support import INPUTS, RESULTS, Workspace, open_workspace, workspace
 from e2e.support_inputs import build_inputs
 from testcluster import installation, lifecycle
 from testcluster.bootstrap import build_store_secret, kubectl, store_credentials
@@ -24,6 +25,8 @@ Kubectl = Callable[..., str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "begun_early: judges what began before the first test; runs after the others")
+    config.addinivalue_line("markers", "changes_definitions: installs older definitions for a while; runs after those")
     config.addinivalue_line("markers", "ends_cluster: ends the cluster and brings it up again; runs last")
     config.addinivalue_line("markers", "own_cluster(need): is skipped on a foreign cluster, for what it needs of ours")
     if FOREIGN and (missing := FOREIGN.missing()):
@@ -37,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items if FOREIGN else ():
         if mark := item.get_closest_marker("own_cluster"):
             item.add_marker(pytest.mark.skip(reason=f"not on a foreign cluster: it needs {mark.args[0]}"))
-    items.sort(key=lambda item: item.get_closest_marker("ends_cluster") is not None)
+    late = ("ends_cluster", "changes_definitions", "begun_early")
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in late])
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +102,31 @@ def product(operator_image: str, converter_image: str, minio: Minio) -> str:
     for name, content in build_inputs().items():
         minio.put_object(bucket_name=INPUTS, object_name=name, data=io.BytesIO(content), length=len(content))
     return converter_image
+
+
+@pytest.fixture(scope="session")
+def begun_faults(product: str, minio: Minio) -> Workspace:
+    """A namespace with exports that fail, some of them only after minutes."""
+    space = open_workspace(product)
+    faulty_exports.begin(space, minio)
+    return space
+
+
+@pytest.fixture(scope="session")
+def begun_deletion(product: str) -> Workspace:
+    """A namespace with an export that is being deleted while its store is gone, which takes minutes."""
+    space = open_workspace(product)
+    deletions.begin_without_store(space)
+    return space
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request: pytest.FixtureRequest) -> None:
+    """Begin what mostly waits before the first test, so that it waits beside the others, if its tests are chosen."""
+    chosen = (item for item in request.session.items if not item.get_closest_marker("skip"))
+    names = {name for item in chosen if isinstance(item, pytest.Function) for name in item.fixturenames}
+    for name in sorted(names & {"begun_deletion", "begun_faults"}):
+        request.getfixturevalue(name)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ CLASSIFIER = f"s3://{INPUTS}/yolov8n-cls.pt"
 SECONDS = 600
 """How long a single conversion may take here, its turn on a busy machine included."""
 LOOK_SECONDS = 0.3
+SHARED_CPU = [{"name": "shared", "resources": {"cpu": "100m"}}]
+"""Node pools for what waits: with the usual request of one CPU, a Pod would keep a node of two for itself."""
 
 
 def build_class(name: str, image: str, **changes: Any) -> Body:
@@ -142,17 +144,28 @@ class Workspace:
 @contextmanager
 def workspace(image: str) -> Iterator[Workspace]:
     """A new namespace that admits restricted Pods only and holds MinIO's keys; it goes with everything in it."""
+    space = open_workspace(image)
+    try:
+        yield space
+    finally:
+        close_workspace(space)
+
+
+def open_workspace(image: str) -> Workspace:
+    """Create the namespace of a workspace."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     kubectl("create", "--filename=-", input=json.dumps(body))
     kubectl("create", "--filename=-", input=installation.build_secret(name))
     kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
-    try:
-        yield Workspace(name, image)
-    finally:
-        kubectl("delete", "exportclass", f"--selector=workspace={name}")
-        kubectl("delete", "namespace", name, "--wait=false")
+    return Workspace(name, image)
+
+
+def close_workspace(space: Workspace) -> None:
+    """Delete a workspace with everything in it."""
+    kubectl("delete", "exportclass", f"--selector=workspace={space.name}")
+    kubectl("delete", "namespace", space.name, "--wait=false")
 
 
 def state_of(pod: Body, container: str = names.CONVERT) -> Body:

@@ -17,7 +17,10 @@ from testcluster.installation import build_values
 from testcluster.layout import BUILDAH, KUBECONFIG, REPOSITORY, digest_of
 from testcluster.shell import exclusive, run, scratch_folder, wait_until
 
-pytestmark = pytest.mark.own_cluster("images that the tests build and import")
+pytestmark = [
+    pytest.mark.own_cluster("images that the tests build and import"),
+    pytest.mark.changes_definitions,
+]
 
 FAKE = REPOSITORY / "tests/e2e/fake_converter.py"
 OPERATORS = f"--selector=app.kubernetes.io/instance={RELEASE}"
