@@ -42,7 +42,7 @@ demo: install ## Export the trained YOLOv8 detector of the repository to all nin
 test: lint test-unit test-security test-release test-converter test-integration test-faults test-e2e ## Run everything: what CI runs
 
 test-unit: $(or $(wildcard $(ALL)),$(UNIT)) ## Run the tests that need neither torch nor a cluster nor root; installs 220 MB if .venv is empty
-	$(PYTEST) tests/unit
+	$(PYTEST) -n 2 --dist loadgroup tests/unit
 
 test-security: install ## Try hostile programs, pickles, archives, images, URIs, YAML, messages and objects
 	$(PYTEST) -n 2 --dist loadgroup tests/security
@@ -64,8 +64,8 @@ gitops-tools: tools ## Build Argo CD, kstatus and Kueue, which only some tests r
 # fault for each 4 KiB, which was half of the time of the largest tests: it keeps everything.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 
-test-converter: tools ## Test the converter, with the accuracy of representative cells; `make matrix` measures all
-	$(KEEP_MEMORY) $(PYTEST) -n 2 --dist loadgroup tests/converter
+test-converter: tools ## Test the converter, with the accuracy of representative cells, or with ALL=1 of every cell
+	$(KEEP_MEMORY) $(PYTEST) -n 2 --dist loadgroup $(if $(ALL),--all-cells) tests/converter
 
 test-integration: gitops-tools ## Run the operator against a real API server
 	$(PYTEST) -n 3 --dist loadgroup tests/integration
