@@ -21,6 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cells", action="store_true", help="convert and measure every cell")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "all_cells: runs with --all-cells only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in () if config.getoption("--all-cells") else items:
+        if item.get_closest_marker("all_cells"):
+            item.add_marker(pytest.mark.skip(reason="with --all-cells only"))
+
+
 @pytest.fixture(autouse=True)
 def _pillow_as_in_the_converter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore Pillow's ``Image.open``, which ultralytics replaces at import; the converter never runs beside it."""

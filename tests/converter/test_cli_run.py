@@ -62,9 +62,12 @@ def test_trained_detector_is_exported_verified_and_reused(command_line: CommandL
     assert again["artifact"] == found["artifact"]
 
 
-def test_trained_detector_is_exported_as_w8a16(command_line: CommandLine) -> None:
+@pytest.mark.parametrize(
+    ("fmt", "suffix"), [pytest.param("LiteRT", "tflite", marks=pytest.mark.all_cells), ("ONNX", "onnx")]
+)
+def test_trained_detector_is_exported_as_w8a16(command_line: CommandLine, fmt: str, suffix: str) -> None:
     calibration = {"dataset": {"uri": "s3://datasets/a.zip"}, "samples": 8}
-    body = model_export("shapes", "ONNX/W8A16", calibration=calibration, supportLevel="Extended")
+    body = model_export("shapes", f"{fmt}/W8A16", calibration=calibration, supportLevel="Extended")
     command_line.write(body)
     ended = command_line("run", "export.yaml", "-o", "json")
     assert ended.returncode == 0, ended.stderr
@@ -72,7 +75,8 @@ def test_trained_detector_is_exported_as_w8a16(command_line: CommandLine) -> Non
     assert (found["state"], found["scheme"]) == ("succeeded", "static_wi8_ai16")
     assert float(found["verification"]["value"]) >= float(found["verification"]["threshold"])
     assert found["quantization"] is None
-    assert files_in(command_line.folder / "modelexport-store") == ["report.html", "report.json", "shapes-w8a16.onnx"]
+    names = ["report.html", "report.json", f"shapes-w8a16.{suffix}"]
+    assert files_in(command_line.folder / "modelexport-store") == names
     (again,) = json.loads(command_line("run", "export.yaml", "-o", "json").stdout)
     assert again["state"] == "reused"
 

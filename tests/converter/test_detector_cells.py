@@ -87,7 +87,10 @@ def test_onnx_float16_is_used_only_in_low_precision_modules(architecture: str) -
     assert len(casts) == 1 + regions
 
 
+@pytest.mark.parametrize(
+    "recipe", [Recipe.FP16, pytest.param(Recipe.WEIGHT_ONLY_WI8_AFP16, marks=pytest.mark.all_cells)]
+)
 @pytest.mark.parametrize("architecture", made_with(Format.COREML))
-def test_core_ml_float16_is_used_only_in_low_precision_modules(architecture: str) -> None:
-    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, Recipe.FP16))
+def test_core_ml_float16_is_used_only_in_low_precision_modules(architecture: str, recipe: Recipe) -> None:
+    facts = load_backend(Format.COREML).inspect(produce(architecture, Format.COREML, recipe))
     assert facts.weight_types["float32"] >= load_model(architecture).module.get_buffer("anchors").numel()
