@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in () if config.getoption("--all-cells") else items:
         if item.get_closest_marker("all_cells"):
-            item.add_marker(pytest.mark.skip(reason="with --all-cells only"))
+            item.add_marker(pytest.mark.skip(reason="takes long: make test-converter ALL=1 runs it"))
 
 
 @pytest.fixture(autouse=True)

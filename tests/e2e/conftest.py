@@ -6,14 +6,13 @@ one node, so this folder does not run in parallel processes.
 
 import io
 import json
-import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 from minio import Minio
 
 from e2e import deletions, faulty_exports
-from e2e.support import INPUTS, RESULTS, Workspace, open_workspace, workspace
+from e2e.support import INPUTS, RESULTS, Workspace, create_namespace, open_workspace, workspace
 from e2e.support_inputs import build_inputs
 from testcluster import installation, lifecycle
 from testcluster.bootstrap import build_store_secret, kubectl, store_credentials
@@ -22,11 +21,12 @@ from testcluster.images import CONVERTER, OPERATOR, provide
 from testcluster.layout import STORE_ADDRESS, STORE_ENDPOINT
 
 Kubectl = Callable[..., str]
+BEGUN = {"begun_deletion", "begun_faults"}
+"""Fixtures that begin what mostly waits; they start with the first test, and the tests that use them come late."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "begun_early: judges what began before the first test; runs after the others")
-    config.addinivalue_line("markers", "changes_definitions: installs older definitions for a while; runs after those")
+    config.addinivalue_line("markers", "changes_definitions: installs older definitions for a while; runs late")
     config.addinivalue_line("markers", "ends_cluster: ends the cluster and brings it up again; runs last")
     config.addinivalue_line("markers", "own_cluster(need): is skipped on a foreign cluster, for what it needs of ours")
     if FOREIGN and (missing := FOREIGN.missing()):
@@ -40,8 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items if FOREIGN else ():
         if mark := item.get_closest_marker("own_cluster"):
             item.add_marker(pytest.mark.skip(reason=f"not on a foreign cluster: it needs {mark.args[0]}"))
-    late = ("ends_cluster", "changes_definitions", "begun_early")
-    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in late])
+    late = ("ends_cluster", "changes_definitions")
+    items.sort(key=lambda item: ([item.get_closest_marker(name) is not None for name in late], bool(begun_by(item))))
+
+
+def begun_by(item: pytest.Item) -> set[str]:
+    """Return the fixtures of ``BEGUN`` that a test uses."""
+    return BEGUN & set(item.fixturenames) if isinstance(item, pytest.Function) else set()
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +67,8 @@ def administrator(cluster: None) -> Kubectl:
 @pytest.fixture
 def namespace(cluster: None) -> Iterator[str]:
     """A new namespace that admits restricted Pods only and holds the Secret with MinIO's credentials."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    kubectl("create", "--filename=-", input=json.dumps(body))
+    name = create_namespace("test")
     kubectl("create", "--filename=-", input=json.dumps(build_store_secret(name)))
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 
@@ -124,8 +125,7 @@ def begun_deletion(product: str) -> Workspace:
 def begun(request: pytest.FixtureRequest) -> None:
     """Begin what mostly waits before the first test, so that it waits beside the others, if its tests are chosen."""
     chosen = (item for item in request.session.items if not item.get_closest_marker("skip"))
-    names = {name for item in chosen if isinstance(item, pytest.Function) for name in item.fixturenames}
-    for name in sorted(names & {"begun_deletion", "begun_faults"}):
+    for name in sorted({name for item in chosen for name in begun_by(item)}):
         request.getfixturevalue(name)
 
 

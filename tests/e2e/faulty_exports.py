@@ -1,7 +1,7 @@
 """Exports with bad input or broken surroundings, and the words with which each must fail.
 
 A store that does not answer is asked for minutes before an export fails. All of them are applied before the first test,
-and judged after the others (see ``conftest.begun``).
+and judged after the others (see ``begun`` in conftest.py).
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,11 @@ class Workspace:
 
     name: str
     image: str
+
+    def close(self) -> None:
+        """Delete the namespace with everything in it, and the classes."""
+        kubectl("delete", "exportclass", f"--selector=workspace={self.name}")
+        kubectl("delete", "namespace", self.name, "--wait=false")
 
     def kubectl(self, *arguments: str, **options: str) -> str:
         """Run kubectl in the namespace; see ``cluster.bootstrap.kubectl``."""
@@ -144,28 +149,25 @@ class Workspace:
 @contextmanager
 def workspace(image: str) -> Iterator[Workspace]:
     """A new namespace that admits restricted Pods only and holds MinIO's keys; it goes with everything in it."""
-    space = open_workspace(image)
-    try:
+    with closing(open_workspace(image)) as space:
         yield space
-    finally:
-        close_workspace(space)
 
 
 def open_workspace(image: str) -> Workspace:
-    """Create the namespace of a workspace."""
-    name = f"e2e-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    kubectl("create", "--filename=-", input=json.dumps(body))
+    """Create a workspace, which its user closes."""
+    name = create_namespace("e2e")
     kubectl("create", "--filename=-", input=installation.build_secret(name))
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
     return Workspace(name, image)
 
 
-def close_workspace(space: Workspace) -> None:
-    """Delete a workspace with everything in it."""
-    kubectl("delete", "exportclass", f"--selector=workspace={space.name}")
-    kubectl("delete", "namespace", space.name, "--wait=false")
+def create_namespace(prefix: str) -> str:
+    """Create a namespace that admits restricted Pods only, and return its name."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    kubectl("create", "--filename=-", input=json.dumps(body))
+    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
+    return name
 
 
 def state_of(pod: Body, container: str = names.CONVERT) -> Body:

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.support import Body, Workspace, build_export, workspace
+from e2e.support import Body, Workspace, build_export, create_namespace, workspace
 from testcluster import builder, containerd, oci
 from testcluster.bootstrap import kubectl
 from testcluster.chart import CHART, RELEASE, helm
@@ -17,10 +16,7 @@ from testcluster.installation import build_values
 from testcluster.layout import BUILDAH, KUBECONFIG, REPOSITORY, digest_of
 from testcluster.shell import exclusive, run, scratch_folder, wait_until
 
-pytestmark = [
-    pytest.mark.own_cluster("images that the tests build and import"),
-    pytest.mark.changes_definitions,
-]
+pytestmark = [pytest.mark.own_cluster("images that the tests build and import"), pytest.mark.changes_definitions]
 
 FAKE = REPOSITORY / "tests/e2e/fake_converter.py"
 OPERATORS = f"--selector=app.kubernetes.io/instance={RELEASE}"
@@ -56,10 +52,7 @@ def exports(fake_converter: str) -> Iterator[Workspace]:
 @pytest.fixture
 def system(cluster: None) -> Iterator[str]:
     """The namespace of the release."""
-    name = f"chart-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
+    name = create_namespace("chart")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
 

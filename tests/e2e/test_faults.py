@@ -4,27 +4,25 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from e2e.faulty_exports import FAULTS, FULL_BUCKET
-from e2e.support import Workspace, close_workspace, find_condition, state_of
+from e2e.support import Workspace, find_condition, state_of
 from e2e.support_inputs import MARK, build_attack
 
-pytestmark = [
-    pytest.mark.own_cluster("a MinIO with quotas, and a port of its node on which nobody listens"),
-    pytest.mark.begun_early,
-]
+pytestmark = pytest.mark.own_cluster("a MinIO with quotas, and a port of its node on which nobody listens")
 
 
 @pytest.fixture(scope="module")
 def failed(begun_faults: Workspace) -> Iterator[Workspace]:
     """A namespace in which every export has ended."""
-    begun_faults.wait("mx", "condition=Stalled", seconds=1800)
-    yield begun_faults
-    close_workspace(begun_faults)
+    with closing(begun_faults) as space:
+        space.wait("mx", "condition=Stalled", seconds=1800)
+        yield space
 
 
 @pytest.mark.parametrize("name", FAULTS)

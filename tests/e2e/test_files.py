@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from minio import Minio
 
 from command_line import CommandLine
 from e2e.deletions import file_events, publish, stored
-from e2e.support import RESULTS, Workspace, close_workspace
+from e2e.support import RESULTS, Workspace
 from testcluster.bootstrap import kubectl
 from testcluster.layout import KUBECONFIG, MINIO_HOST, tool
 
@@ -44,13 +45,11 @@ def test_files_are_deleted_from_original_store_after_update(space: Workspace, mi
     assert stored(minio, f"teams/{space.name}/") == set()
 
 
-@pytest.mark.begun_early
 def test_missing_store_does_not_block_deletion(begun_deletion: Workspace, minio: Minio) -> None:
-    space = begun_deletion
-    space.wait("mx/model", "delete", seconds=420)  # after eight minutes the finalizer would be removed anyway
-    assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json", "report.html"}
-    [(kind, reason, words)] = file_events(space)
-    assert (kind, reason) == ("Warning", "FilesRemain")
-    assert "cannot be reached" in words
-    assert f"s3://{RESULTS}/teams/{space.name}/model/" in words
-    close_workspace(space)
+    with closing(begun_deletion) as space:
+        space.wait("mx/model", "delete", seconds=420)  # after eight minutes the finalizer would be removed anyway
+        assert stored(minio, f"teams/{space.name}/") == {"model-fp32.onnx", "report.json", "report.html"}
+        [(kind, reason, words)] = file_events(space)
+        assert (kind, reason) == ("Warning", "FilesRemain")
+        assert "cannot be reached" in words
+        assert f"s3://{RESULTS}/teams/{space.name}/model/" in words
