@@ -1,7 +1,7 @@
 """The options of a target: each file is run, and answers as the model does."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,8 @@ from trained.cells import eval_inputs, load_model
 
 HEIGHT, WIDTH = 16, 24
 EVERY_RECIPE = [Recipe.FP32, Recipe.FP16, Recipe.DYNAMIC_WI8_AFP32, Recipe.STATIC_WI8_AI8, Recipe.STATIC_WI8_AI16]
+CORE_ML = [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16]
+WEIGHTS_ONLY = [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP32]
 PIXELS = Options(layout=Layout.NHWC, input_type=InputType.UINT8)
 FLOAT_PIXELS = Options(preprocessing=PreprocessingPlace.INSIDE)
 BYTES_FIRST = Options(input_type=InputType.UINT8)
@@ -81,13 +83,13 @@ def prepared_images(count: int = 6) -> list[Array]:
 
 def produce(fmt: Format, recipe: Recipe, options: Options, folder: Path) -> tuple[LoadedModel, Path]:
     """Convert as the pipeline does."""
-    model, network = build(options), build(options.of_network)
+    model, network = build(options), build(options.of_network(fmt))
     backend, suffix = load_backend(fmt), BACKENDS[fmt].suffix.removesuffix(".zip")
     base = BACKENDS[fmt].base(recipe)
     backend.convert(network, base, path := folder / f"base{suffix}")
     if recipe is not base:
         backend.quantise(network, path, recipe, prepared_images(), path := folder / f"quantised{suffix}")
-    if options != options.of_network:
+    if options != network.options:
         load_input_adapter(fmt)(model, path, path := folder / f"adapted{suffix}")
     return model, path
 
@@ -166,14 +168,45 @@ def test_file_runs_for_its_user_with_plain_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, model.module(torch.from_numpy(image))[0].numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", EVERY_RECIPE)
-@pytest.mark.parametrize("options", [Options(dynamic_batch=True), Options(batch=2)], ids=str)
-def test_several_images_at_once_get_their_own_answers(recipe: Recipe, options: Options, tmp_path: Path) -> None:
-    model, _, facts = check_file(Format.ONNX, recipe, options, tmp_path)
+RECIPES: Mapping[Format, Sequence[Recipe]] = {
+    Format.ONNX: EVERY_RECIPE,
+    Format.LITERT: EVERY_RECIPE,
+    Format.COREML: CORE_ML,
+    Format.PYTORCH: WEIGHTS_ONLY,
+    Format.TENSORFLOW: WEIGHTS_ONLY,
+}
+SEVERAL_IMAGES = [
+    pytest.param(fmt, recipe, options, id=f"{fmt}-{recipe}-{options}")
+    for fmt, recipes in RECIPES.items()
+    for recipe in recipes
+    for options in (Options(batch=2), *([Options(dynamic_batch=True)] if fmt is Format.ONNX else []))
+]
+
+
+@pytest.mark.parametrize(("fmt", "recipe", "options"), SEVERAL_IMAGES)
+def test_several_images_at_once_get_their_own_answers(
+    fmt: Format, recipe: Recipe, options: Options, tmp_path: Path
+) -> None:
+    model, path, facts = check_file(fmt, recipe, options, tmp_path)
     size = options.batch or 0
-    assert facts.inputs == {"image": (size, 3, HEIGHT, WIDTH)}
+    shape = (size, HEIGHT, WIDTH, 3) if facts.channels_last else (size, 3, HEIGHT, WIDTH)
+    assert facts.inputs == {"image": shape}
     assert facts.outputs == {"probabilities": (size, 4)}
     assert describe_model(model, facts)["outputs"][0]["shape"] == (size or None, 4)
+    assert json.loads(READERS[fmt](path)["input"])["shape"] == [size or None, *shape[1:]]
+
+
+@pytest.mark.parametrize("fmt", [Format.COREML, Format.PYTORCH, Format.TENSORFLOW])
+@pytest.mark.parametrize("options", [FLOAT_PIXELS, replace(FLOAT_PIXELS, batch=3)], ids=str)
+def test_other_formats_scale_and_normalise_pixels_too(fmt: Format, options: Options, tmp_path: Path) -> None:
+    for recipe in RECIPES[fmt]:
+        (folder := tmp_path / recipe).mkdir()
+        model, path, _ = check_file(fmt, recipe, options, folder)
+        steps = {"resize": "stretch", "channels": 3, "pixelRange": "0-255"}
+        assert json.loads(READERS[fmt](path)["preprocessing"]) == steps
+        unprepared = replace(model, options=replace(options, preprocessing=None))
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            check_answers(model, load_backend(fmt).open_file(unprepared, path), 0.02)
 
 
 def test_dynamic_batch_takes_pixels_too(tmp_path: Path) -> None:
@@ -193,9 +226,6 @@ def test_every_opset_is_as_asked_and_runs(opset: int, tmp_path: Path) -> None:
 def test_int8_runs_at_the_oldest_and_newest_opset(opset: int, tmp_path: Path) -> None:
     _, path, _ = check_file(Format.ONNX, Recipe.STATIC_WI8_AI8, Options(opset=opset), tmp_path)
     assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [opset]
-
-
-CORE_ML = [Recipe.FP32, Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP16]
 
 
 @pytest.mark.parametrize("recipe", CORE_ML)

@@ -158,6 +158,14 @@ REFUSED = {
         optional("ONNX/FP32", batch=2, dynamicBatch=True),
         "batch and dynamicBatch exclude each other; remove one",
     ),
+    "a batch for Vision": (
+        optional("CoreML/FP16", batch=2, input="Image"),
+        "batch and input Image exclude each other: Core ML takes images one at a time; remove one",
+    ),
+    "a batch of a network that takes one image": (
+        {**optional("LiteRT/FP32", batch=2), **model(architecture="FasterRCNN")},
+        "the option batch is not possible for FasterRCNN",
+    ),
     "normalised bytes": (
         optional("ONNX/FP32", inputType="uint8", preprocessing="Outside"),
         "inputType uint8 needs preprocessing Inside",

@@ -175,6 +175,13 @@ class LoadedModel:
             return DETECTOR_OUTPUTS
         return CLASSIFIER_OUTPUTS if self.options.classifier else self.outputs
 
+    def captured_input(self) -> torch.Tensor:
+        """Return the input with which a format captures the network: as many images as its file takes.
+
+        For a batch of any size these are two, as one would be broadcast.
+        """
+        return self.example_input(2 if self.options.dynamic_batch else self.options.batch or 1)
+
     def example_input(self, batch: int = 1) -> torch.Tensor:
         """Return a tensor of ``input_shape``, or of several images, with values in 0..1 from a fixed seed."""
         generator = torch.Generator().manual_seed(0)

@@ -137,7 +137,7 @@ def run(work: Conversion) -> None:
         check_options(model := replace(model, options=request.options))
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
-        converted = convert(work, backend, network_of(model))
+        converted = convert(work, backend, network_of(work, model))
     cell = _Cell(work, backend, model, converted, outputs, matched)
     found = cell.recover()
     measured, quantization = found.measured, found.result if cell.recovers else None
@@ -379,7 +379,7 @@ class _Cell:
                 return Candidate(adapt_input(work, self.model, self.converted), {}, 1.0)
             with library_errors(f"quantise the model by {recipe}"):
                 layers = self.backend.quantise(
-                    network_of(self.model),
+                    network_of(self.work, self.model),
                     self.converted,
                     recipe,
                     images,
@@ -428,14 +428,14 @@ def _bytes(path: Path) -> int:
     return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) if path.is_dir() else path.stat().st_size
 
 
-def network_of(model: LoadedModel) -> LoadedModel:
+def network_of(work: Conversion, model: LoadedModel) -> LoadedModel:
     """Return the model with the options that concern the network; the others change the input of a finished file."""
-    return replace(model, options=model.options.of_network)
+    return replace(model, options=model.options.of_network(work.request.target.format))
 
 
 def adapt_input(work: Conversion, model: LoadedModel, produced: Path) -> Path:
     """Return the file with the input that the options ask for; the values inside it stay the same."""
-    if model.options == model.options.of_network:
+    if model.options == network_of(work, model).options:
         return produced
     path = work.folder / f"adapted-{produced.stem}{_suffix(work.request)}"
     with library_errors("change the input of the file"):

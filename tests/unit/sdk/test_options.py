@@ -77,9 +77,9 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
         {"format": "LiteRT", "precision": "FP32", "options": {"opset": 17}},
         "spec.targets[0].options.opset: is an option of ONNX only; remove it, or choose that format",
     ),
-    "no options": (
+    "an unknown option": (
         {"format": "PyTorch", "precision": "FP32", "options": {"size": 1}},
-        "spec.targets[0].options.size: is not known; use one of none: PyTorch has no options",
+        "spec.targets[0].options.size: is not known; use one of batch, preprocessing",
     ),
     "a value": (
         {**PLAIN, "options": {"layout": "NWHC"}},
@@ -89,6 +89,18 @@ REFUSED: dict[str, tuple[Mapping[str, Any], str]] = {
     "a flag": ({**PLAIN, "options": {"dynamicBatch": "yes"}}, "dynamicBatch: 'yes' is neither true nor false"),
     "two batches": ({**PLAIN, "options": {"batch": 2, "dynamicBatch": True}}, "exclude each other; remove one"),
     "boxes of a batch": ({**PLAIN, "options": {"nms": True, "batch": 2}}, "batch and nms exclude each other"),
+    "several images of Vision": (
+        {"format": "CoreML", "precision": "FP16", "options": {"batch": 2, "input": "Image"}},
+        "batch and input Image exclude each other: Core ML takes images one at a time; remove one",
+    ),
+    "labels of several images": (
+        {"format": "LiteRT", "precision": "FP32", "options": {"batch": 2, "labels": True, "layout": "NHWC"}},
+        "batch and labels exclude each other: libraries that read labels give one image; remove one",
+    ),
+    "normalised images of Vision": (
+        {"format": "CoreML", "precision": "FP16", "options": {"input": "Image", "preprocessing": "Outside"}},
+        "input Image needs preprocessing Inside: Vision gives pixels; remove one",
+    ),
     "bytes from outside": (
         {**PLAIN, "options": {"inputType": "uint8", "preprocessing": "Outside"}},
         "inputType uint8 needs preprocessing Inside",
@@ -135,6 +147,11 @@ def test_systems_that_can_run_a_precision_are_accepted(precision: str, system: s
 def test_networks_of_one_image_refuse_batches(architecture: str) -> None:
     with pytest.raises(InvalidSpec, match=f"dynamicBatch: true is not possible for {architecture}; remove it"):
         parse({**PLAIN, "options": {"dynamicBatch": True}}, architecture=architecture)
+    for fmt in Format:
+        target = {"format": fmt, "precision": "FP32", "options": {"batch": 4}}
+        assert parse(target).options
+        with pytest.raises(InvalidSpec, match=f"batch: 4 is not possible for {architecture}; remove it"):
+            parse(target, architecture=architecture)
 
 
 @pytest.mark.parametrize("architecture", ["YOLOv8-CLS", "YOLOv8-SEG", "UNet", "FasterRCNN", "Custom"])
@@ -152,6 +169,12 @@ def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
     assert parse(target, architecture="YOLOv8-CLS").options
     with pytest.raises(InvalidSpec, match=f"classifier: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)
+
+
+def test_core_ml_classifies_one_image() -> None:
+    target = {"format": "CoreML", "precision": "FP16", "options": {"classifier": True, "batch": 2}}
+    with pytest.raises(InvalidSpec, match=r"batch and classifier exclude each other: .* one image; remove one"):
+        parse(target, architecture="YOLOv8-CLS")
 
 
 @pytest.mark.parametrize(("fmt", "accepted"), [("LiteRT", True), ("ONNX", False)])
@@ -194,12 +217,13 @@ def test_extended_target_with_a_name_stays_extended() -> None:
         plan_export(parse_export(named), "s3://exports")
 
 
-def test_every_option_is_in_the_schema_with_a_rule() -> None:
+def test_options_of_some_formats_have_rules_in_the_schema() -> None:
     (version,) = build_export_crd()["spec"]["versions"]
     items = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["targets"]["items"]
     assert list(items["properties"]["options"]["properties"]) == list(OPTIONS)
     texts = [rule["rule"] for rule in items["x-kubernetes-validations"]]
-    assert all(any(f"self.options.{name})" in text for text in texts) for name in OPTIONS)
+    rare = [name for name, option in OPTIONS.items() if len(option.formats) < len(Format)]
+    assert all(any(f"self.options.{name})" in text for text in texts) for name in rare)
 
 
 def test_options_that_do_not_exist_are_refused_in_files() -> None:

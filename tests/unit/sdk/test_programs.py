@@ -21,8 +21,10 @@ CASES = {
     "onnx-batch-normalised": report_of("ONNX", batch=4, **TORCHVISION),
     "litert-plain": report_of("LiteRT"),
     "litert-pixels-nhwc": report_of("LiteRT", SUPPRESSED, last=True, kind="uint8", **PIXELS),
+    "litert-batch-bytes": report_of("LiteRT", last=True, batch=3, kind="uint8", **PIXELS),
     "litert-int8-crop": report_of("LiteRT", kind="int8", resize="centre_crop"),
     "coreml-tensor": report_of("CoreML", **TORCHVISION),
+    "coreml-batch-pixels": report_of("CoreML", batch=2, **PIXELS),
     "coreml-image": report_of("CoreML", kind="image", **PIXELS),
     "coreml-classifier": report_of(
         "CoreML", (("classLabel", []), ("classLabel_probs", [])), kind="image", resize="centre_crop", **PIXELS

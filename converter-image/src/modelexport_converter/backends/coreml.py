@@ -180,7 +180,7 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 
 
 class _Pixels(torch.nn.Module):
-    """Computes a model from the pixels of an image, 0 to 255, which it scales and normalises."""
+    """Computes a model from the pixels of images, 0 to 255, which it scales and normalises."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Pixels(torch.nn.Module):
         self.bias: torch.Tensor
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs for pixels (1, channels, height, width)."""
+        """Return the outputs for pixels (batch, channels, height, width)."""
         outputs: tuple[torch.Tensor, ...] = self.module(pixels * self.scale + self.bias)
         return outputs
 
@@ -216,7 +216,7 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
         warnings.filterwarnings("ignore", category=FutureWarning, message="`torch.jit.trace")
         with DecompositionMode(_is_translated, {"aten::matmul": multiplies_vector}):
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                module, model.example_input(), strict=False, check_trace=False
+                module, model.captured_input(), strict=False, check_trace=False
             )
     image = _input_type(model)
     outputs = [ct.TensorType(name=output.name, dtype=np.float32) for output in model.outputs]
@@ -240,7 +240,7 @@ def _translate(model: LoadedModel, module: torch.nn.Module, precision: Any) -> A
 def _input_type(model: LoadedModel) -> Any:
     """Return the type of the file's input: an RGB or grey image of Apple's frameworks, or a tensor."""
     if model.options.input is not InputKind.IMAGE:
-        return ct.TensorType(name=model.input_name, shape=model.input_shape, dtype=np.float32)
+        return ct.TensorType(name=model.input_name, shape=model.shape_in_file(channels_last=False), dtype=np.float32)
     colours = getattr(ct.colorlayout, IMAGE_COLOURS[model.preprocessing.channels])
     return ct.ImageType(name=model.input_name, shape=model.input_shape, color_layout=colours)
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array
+from modelexport_converter.file_input import scale_and_bias
 from modelexport_converter.model import LoadedModel
 
 _CONVERSION = torch.ops.aten.to.dtype
@@ -36,22 +37,24 @@ _RIGHT_FACTORS: Mapping[str, int] = {
 
 
 def export_program(model: LoadedModel) -> ExportedProgram:
-    """Return a model as a program that takes one image and returns a dict of its outputs by name."""
+    """Return a model as a program that takes an image, or a batch, and returns a dict of its outputs by name."""
     names = tuple(output.name for output in model.outputs)
+    scale, bias = (torch.from_numpy(values).view(1, -1, 1, 1) for values in scale_and_bias(model))
     kind = type(model.module)
 
     class Named(kind):  # type: ignore[misc, valid-type]  # its base is known at run time only
         """The network itself, under its own names of weights."""
 
         def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-            return dict(zip(names, super().forward(image), strict=True))
+            prepared = image * scale + bias if model.options.takes_pixels else image
+            return dict(zip(names, super().forward(prepared), strict=True))
 
     network = copy.copy(model.module)
     network.__class__ = Named
     with warnings.catch_warnings(), torch.no_grad():
         # Recurrent layers keep their weights as attributes too.
         warnings.filterwarnings("ignore", "The tensor attributes self", UserWarning)
-        program = torch.export.export(network, (model.example_input(),))
+        program = torch.export.export(network, (model.captured_input(),))
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for entry in _ABOUT_SOURCES:

@@ -79,7 +79,7 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
 
     config.show_progress = False
     with DecompositionMode(lambda name: name not in _UNSUPPORTED, _UNSUPPORTED_CALLS):
-        converted = litert_torch.convert(split_large_convolutions(model.module), (model.example_input(),))
+        converted = litert_torch.convert(split_large_convolutions(model.module), (model.captured_input(),))
     flat = flatbuffer_utils.read_model_from_bytearray(converted.model_content())
     _pad_with_zeros(flat)
     _rename(flat, model)
@@ -185,7 +185,8 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recip
     with no_progress_bars():
         for sample in samples:
             calibrator.reset_model_qsvs()
-            calibrator.calibrate({_SIGNATURE: [{model.input_name: sample}]}, RecipeManager())
+            images = np.repeat(sample, model.options.batch or 1, axis=0)
+            calibrator.calibrate({_SIGNATURE: [{model.input_name: images}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
     return plan_ranges(model, samples, extremes, recipe.activation_bits)

@@ -92,7 +92,7 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
             # The exporter checks that this function exists, not its result, and then prints whole graphs.
             torch.onnx.export(
                 model.module,
-                (_example_input(model),),
+                (model.captured_input(),),
                 path,
                 dynamo=False,
                 opset_version=exported,
@@ -108,11 +108,6 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     finish(content if opset == exported else version_converter.convert_version(content, opset), model, path)
 
 
-def _example_input(model: LoadedModel) -> torch.Tensor:
-    """Return the input that is traced: for a batch of any size two images, as one would be broadcast."""
-    return model.example_input(2 if model.options.dynamic_batch else model.options.batch or 1)
-
-
 def _has_symbolic(opset: int, name: str) -> bool:
     """Return whether the exporter translates an operator, e.g. ``aten::relu``, to an opset."""
     for older in range(9, opset + 1):
@@ -123,7 +118,7 @@ def _has_symbolic(opset: int, name: str) -> bool:
 def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
     """Give every output its name and shape; the exporter does not name an output that is constant."""
     with torch.inference_mode():
-        shapes: list[tuple[int | str, ...]] = [tuple(output.shape) for output in model.module(_example_input(model))]
+        shapes: list[tuple[int | str, ...]] = [tuple(output.shape) for output in model.module(model.captured_input())]
     if model.options.dynamic_batch:
         shapes = [(_BATCH, *shape[1:]) for shape in shapes]
     for value, output, shape in zip(graph.output, model.outputs, shapes, strict=True):

@@ -14,6 +14,7 @@ from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.exported_program import export_program, store_weights
 from modelexport_converter.backends.file_metadata import file_metadata_of
+from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel
 
 METADATA = "modelexport.json"
@@ -64,12 +65,12 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a file into torch."""
     module = torch.export.load(path).module()
 
-    def run(image: Array) -> tuple[Array, ...]:
+    def run(images: Array) -> tuple[Array, ...]:
         with torch.inference_mode():
-            outputs = module(torch.from_numpy(image))
+            outputs = module(torch.from_numpy(images))
         return tuple(outputs[output.name].numpy() for output in model.outputs)
 
-    return run
+    return feed(run, model)
 
 
 def _save(program: ExportedProgram, model: LoadedModel, path: Path) -> None:

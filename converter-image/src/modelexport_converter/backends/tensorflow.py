@@ -23,6 +23,7 @@ from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.exported_program import export_program
 from modelexport_converter.backends.file_metadata import file_metadata_of
+from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.absent_modules import absent
 
@@ -48,9 +49,8 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
         program = export_program(model)
     program = decompose(program)
     builder = GraphBuilder(program, base)
-    _, channels, *size = model.input_shape
     names = [output.name for output in model.outputs]
-    image = tf.TensorSpec((1, *size, channels), tf.float32, name=model.input_name)
+    image = tf.TensorSpec(model.shape_in_file(channels_last=True), tf.float32, name=model.input_name)
 
     @tf.function(input_signature=[image], autograph=False)  # type: ignore[untyped-decorator]
     def serve(image: Any) -> dict[str, Any]:
@@ -148,11 +148,11 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a file into plain TensorFlow, in a process of its own that ends with the result."""
     process = _Process(path)
 
-    def run(image: Array) -> tuple[Array, ...]:
-        results = process.run(np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+    def run(images: Array) -> tuple[Array, ...]:
+        results = process.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         return tuple(results[output.name] for output in model.outputs)
 
-    return run
+    return feed(run, model)
 
 
 class _Process:
@@ -169,11 +169,11 @@ class _Process:
         self._end = weakref.finalize(self, _end, self._process, self._errors)
         self._shapes: dict[str, list[int]] = json.loads(self._take(None))["outputs"]
 
-    def run(self, image: Array) -> dict[str, Array]:
-        """Return the outputs for an image (1, height, width, channels), by name."""
+    def run(self, images: Array) -> dict[str, Array]:
+        """Return the outputs for images (batch, height, width, channels), by name."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(image.tobytes())
+            self._process.stdin.write(images.tobytes())
             self._process.stdin.flush()
         except BrokenPipeError:
             self._take(1)  # says why

@@ -57,8 +57,7 @@ def read_options(given: Mapping[str, Any], path: str, target: Target | None = No
     values = {}
     for name in given:
         if name not in OPTIONS:
-            found = ", ".join(known) or f"none: {target and target.format} has no options"
-            raise InvalidSpec(f"{path}.{name}", f"is not known; use one of {found}")
+            raise InvalidSpec(f"{path}.{name}", f"is not known; use one of {', '.join(known)}")
         option = OPTIONS[name]
         values[option.attribute] = _read(option, given, f"{path}.{name}")
     return Options(**values)

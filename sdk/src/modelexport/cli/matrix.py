@@ -94,8 +94,8 @@ def _write_numbers(cells: Sequence[Cell]) -> None:
         console.print(table, "")
     for name, option in OPTIONS.items():
         if not option.refuses(cells[0].architecture):
-            formats = ", ".join(option.formats)
-            console.print(f"option {name} of {formats}: {option.describe_values()}", highlight=False, soft_wrap=True)
+            words = f"option {name} of {option.list_formats()}: {option.describe_values()}"
+            console.print(words, highlight=False, soft_wrap=True)
     for cell in cells:
         hardware = cell.backend.recommended_hardware[cell.target.precision]
         console.print(f"{cell.target!s:<12} suits {hardware}", highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from modelexport.matrix.options import (
     describe_formats,
     refused_by,
 )
+from modelexport.matrix.support import Format
 
 UNIQUE = (
     "self.all(t, self.exists_one(o, o.format == t.format && o.precision == t.precision && "
@@ -53,6 +54,7 @@ def target_rules() -> list[Schema]:
             fieldPath=".options",
         )
         for name, option in OPTIONS.items()
+        if len(option.formats) < len(Format)
     )
     precisions = (
         rule(
@@ -95,7 +97,7 @@ def calibration_rules() -> Iterator[Schema]:
 
 
 def _option(option: Option) -> Schema:
-    description = f"{', '.join(option.formats)}: {option.meaning} Default: {option.default}."
+    description = f"For {option.list_formats()}. {option.meaning} Default: {option.default}."
     if option.kind is bool:
         return {"type": "boolean", "description": description}
     if isinstance(option.kind, tuple):

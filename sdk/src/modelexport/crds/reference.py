@@ -158,7 +158,7 @@ def render_options() -> str:
     rows = [
         (
             f"`{name}`",
-            ", ".join(option.formats),
+            option.list_formats(),
             option.describe_values(),
             option.default,
             option.meaning,

@@ -60,6 +60,8 @@ class DeploymentTarget(StrEnum):
     IOS18 = "iOS18"
 
 
+CHANGED_AFTERWARDS = (Format.ONNX, Format.LITERT)
+"""The formats whose input is changed in the finished file, after it was quantised."""
 DEPLOYMENT_TARGET = DeploymentTarget.IOS16
 """That of files without the option: the first with 8-bit weights."""
 
@@ -95,10 +97,10 @@ class Options:
             f"{name}={str(value).lower() if value is True else value}" for name, value in self.to_dict().items()
         )
 
-    @property
-    def of_network(self) -> "Options":
-        """The options of the network, without those that change the file after it was converted and quantised."""
-        return replace(self, layout=None, input_type=None, preprocessing=None, labels=False)
+    def of_network(self, fmt: Format) -> "Options":
+        """Return the options of the network, without those that change a finished file of a format."""
+        preprocessing = None if fmt in CHANGED_AFTERWARDS else self.preprocessing
+        return replace(self, layout=None, input_type=None, preprocessing=preprocessing, labels=False)
 
     @property
     def takes_several(self) -> bool:
@@ -157,6 +159,10 @@ class Option:
             return f"{self.kind[0]} to {self.kind[1]}"
         return ", ".join(word for word in self.kind.__members__.values() if isinstance(word, str))
 
+    def list_formats(self) -> str:
+        """Return the formats that have it, as words."""
+        return "all formats" if len(self.formats) == len(Format) else ", ".join(self.formats)
+
     def refuses(self, row: Architecture) -> bool:
         """Return whether the networks of an architecture cannot have it."""
         leaves_boxes = row.task is Task.DETECTION and not row.has_nms
@@ -181,7 +187,7 @@ OPTIONS: Mapping[str, Option] = {
     "batch": Option(
         "batch",
         (1, BATCH_LIMIT),
-        (Format.ONNX,),
+        tuple(Format),
         "Number of images that the file takes at once; outputs have as many rows.",
         "1",
         batched=True,
@@ -215,9 +221,9 @@ OPTIONS: Mapping[str, Option] = {
     "preprocessing": Option(
         "preprocessing",
         PreprocessingPlace,
-        (Format.ONNX, Format.LITERT),
+        tuple(Format),
         "Inside: the file takes pixels of 0 to 255, of the type inputType, and scales and normalises them.",
-        "Outside, with inputType uint8 Inside",
+        "Outside, with inputType uint8 or input Image Inside",
     ),
     "input": Option(
         "input",
@@ -271,6 +277,26 @@ CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = 
     ({"batch": None}, {"nms": True}, _ONE_IMAGE.format("batch")),
     ({"dynamicBatch": True}, {"nms": True}, _ONE_IMAGE.format("dynamicBatch")),
     ({"batch": None}, {"dynamicBatch": True}, "batch and dynamicBatch exclude each other; remove one"),
+    (
+        {"batch": None},
+        {"input": InputKind.IMAGE},
+        "batch and input Image exclude each other: Core ML takes images one at a time; remove one",
+    ),
+    (
+        {"batch": None},
+        {"classifier": True},
+        "batch and classifier exclude each other: Core ML classifies one image; remove one",
+    ),
+    (
+        {"batch": None},
+        {"labels": True},
+        "batch and labels exclude each other: libraries that read labels give one image; remove one",
+    ),
+    (
+        {"input": InputKind.IMAGE},
+        {"preprocessing": PreprocessingPlace.OUTSIDE},
+        "input Image needs preprocessing Inside: Vision gives pixels; remove one",
+    ),
     (
         {"inputType": InputType.UINT8},
         {"preprocessing": PreprocessingPlace.OUTSIDE},

@@ -38,6 +38,7 @@ def write(facts: Facts) -> str:
         colours=_COLOURS[facts.channels],
         place="(y * WIDTH + x) * CHANNELS + c" if facts.channels_last else "(c * HEIGHT + y) * WIDTH + x",
         value=value_of(facts),
+        images="values" if facts.batch == 1 else f"{array}({facts.batch} * values.size) {{ values[it % values.size] }}",
     )
 
 
@@ -120,6 +121,6 @@ private fun prepare(photo: Bitmap): {array} {{
         )
         for ((c, pixel) in pixels.withIndex()) values[{place}] = {value}
     }}
-    return values
+    return {images}
 }}
 """

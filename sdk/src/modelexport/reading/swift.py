@@ -52,7 +52,8 @@ def multi_array(facts: Facts) -> str:
         colours=_COLOURS[facts.channels],
         constants=f"    let mean: [Float] = [{mean}], std: [Float] = [{std}]\n" if facts.normalises else "",
         place=f"(c * {height} + y) * {width} + x",
-        value="(pixel / 255 - mean[c]) / std[c]" if facts.normalises else "pixel / 255",
+        value="(pixel / 255 - mean[c]) / std[c]" if facts.normalises else "pixel / 255" if facts.mean else "pixel",
+        copies="" if facts.batch == 1 else _COPIES.format(batch=facts.batch),
     )
 
 
@@ -152,8 +153,11 @@ func prepare(_ photo: CGImage) -> MLFeatureValue {{
             }}
         }}
     }}
-    return MLFeatureValue(multiArray: MLMultiArray(MLShapedArray<Float>(scalars: values, shape: {shape})))
+{copies}    return MLFeatureValue(multiArray: MLMultiArray(MLShapedArray<Float>(scalars: values, shape: {shape})))
 }}
+"""
+_COPIES = """\
+    values = [Float](repeatElement(values, count: {batch}).joined())  // the file takes {batch} images
 """
 _DRAW = """\
 func draw(_ photo: CGImage, in context: CGContext) {{
