@@ -29,6 +29,7 @@ def report_of(
     last: bool = False,
     kind: str = "float32",
     batch: int | None = 1,
+    size: tuple[int, int] | None = (128, 160),
     resize: str = "letterbox",
     **steps: Any,
 ) -> dict[str, Any]:
@@ -36,13 +37,15 @@ def report_of(
     preprocessing = {"resize": resize, **(steps or PLAIN)}
     scale = {"quantization": {"scale": 0.00392156862745098, "zeroPoint": -128}} if kind == "int8" else {}
     colours = preprocessing["channels"]
-    shape = [batch, 128, 160, colours] if last else [batch, colours, 128, 160]
+    sides = size or (None, None)
+    shape = [batch, *sides, colours] if last else [batch, colours, *sides]
+    any_size = {} if size else {"inputSize": [128, 160]}
     axes = ["batch", "height", "width", "RGB"] if last else ["batch", "RGB", "height", "width"]
     return {
         "request": {"target": {"format": fmt, "precision": "FP32"}},
         "artifact": {"uri": f"s3://exports/default/shapes/a/shapes-fp32.{FILES[fmt]}"},
         "model": {
-            "input": {"name": "image", "shape": shape, "type": kind, "axes": axes, **scale},
+            "input": {"name": "image", "shape": shape, "type": kind, "axes": axes, **any_size, **scale},
             "preprocessing": preprocessing,
             "outputs": [{"name": name, "shape": sizes, "type": "float32", "axes": []} for name, sizes in outputs],
         },

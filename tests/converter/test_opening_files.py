@@ -54,6 +54,7 @@ def test_program_of_page_opens_a_file(fmt: Format, tmp_path: Path) -> None:
 OPTIONS: dict[str, tuple[Options, str]] = {
     "ONNX-uint8": (PIXELS, "probabilities (1, 4)\n"),
     "ONNX-batch": (Options(dynamic_batch=True), "probabilities (5, 4)\n"),
+    "ONNX-size": (Options(dynamic_size=True), "probabilities (1, 4)\n"),
     "ONNX-opset": (Options(opset=13), "13\nprobabilities (1, 4)\n"),
     "LiteRT-uint8": (PIXELS, "probabilities (1, 4)\n"),
     "LiteRT-float": (replace(CHANNELS_LAST, preprocessing=PreprocessingPlace.INSIDE), "probabilities (1, 4)\n"),

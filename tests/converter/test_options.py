@@ -25,13 +25,13 @@ from modelexport.matrix.options import (
     Options,
     PreprocessingPlace,
 )
-from modelexport.matrix.support import BACKENDS, Format, Recipe
+from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Recipe
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.coreml import load_model as load_package
 from modelexport_converter.failures import Failure
-from modelexport_converter.file_input import Batches, check_options, to_file_input
+from modelexport_converter.file_input import Batches, check_options, open_sizes, to_file_input, verified_sizes
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.publishing.report import describe_model
 from modelexport_converter.verification.agreement import compare
@@ -214,6 +214,41 @@ def test_dynamic_batch_takes_pixels_too(tmp_path: Path) -> None:
     assert facts.inputs == {"image": (0, HEIGHT, WIDTH, 3)}
 
 
+SIZES = [
+    pytest.param(recipe, options, id=f"{recipe}-{options}")
+    for recipe in EVERY_RECIPE
+    for options in (Options(dynamic_size=True), replace(PIXELS, dynamic_size=True, dynamic_batch=True))
+]
+
+
+@pytest.mark.parametrize(("recipe", "options"), SIZES)
+def test_file_of_any_size_answers_in_every_size(recipe: Recipe, options: Options, tmp_path: Path) -> None:
+    model, path, facts = check_file(Format.ONNX, recipe, options, tmp_path)
+    first = 0 if options.dynamic_batch else 1
+    assert facts.inputs == {"image": (first, 0, 0, 3) if options.channels_last else (first, 3, 0, 0)}
+    assert describe_model(model, facts)["input"]["inputSize"] == (HEIGHT, WIDTH)
+    run = load_backend(Format.ONNX).open_file(model, path)
+    for image in prepared_images(2):
+        other = np.ascontiguousarray(np.concatenate([image, image[:, :, :8]], 2)[..., 8:])
+        expected = model.module(torch.from_numpy(other))[0].numpy()
+        np.testing.assert_allclose(run(other)[0], expected, atol=1e-5 if recipe is Recipe.FP32 else 0.02)
+
+
+@pytest.mark.parametrize("architecture", ["UNet", "DeepLabV3", "FCN", "YOLOv8-CLS", "YOLO11-CLS", "YOLO26-CLS"])
+def test_trained_network_takes_any_size(architecture: str, tmp_path: Path) -> None:
+    model = replace(load_model(architecture), options=Options(dynamic_size=True))
+    open_sizes(model.module)
+    backend = load_backend(Format.ONNX)
+    backend.convert(model, Recipe.FP32, path := tmp_path / "any.onnx")
+    check_facts(backend.inspect(path), model, Recipe.FP32)
+    (height, width), stride = model.input_size, ARCHITECTURES[architecture].stride
+    assert verified_sizes(model, stride) == ((height, width), (height + stride, width - stride))
+    run, image = backend.open_file(model, path), eval_inputs(architecture)[0]
+    for size in verified_sizes(model, stride):
+        rows, columns = (np.arange(side) % own for side, own in zip(size, (height, width), strict=True))
+        assert compare(model, run, [np.ascontiguousarray(image[:, :, rows][..., columns])]).value > 0.9999
+
+
 @pytest.mark.parametrize("opset", range(OPSETS[0], OPSETS[1] + 1))
 def test_every_opset_is_as_asked_and_runs(opset: int, tmp_path: Path) -> None:
     _, path, _ = check_file(Format.ONNX, Recipe.FP32, Options(opset=opset), tmp_path)
@@ -324,10 +359,12 @@ def test_core_ml_refuses_images_with_alpha() -> None:
         check_options(model)
 
 
-@pytest.mark.parametrize("options", [Options(dynamic_batch=True), Options(batch=2)], ids=str)
-def test_programs_refuse_several_images(options: Options) -> None:
+@pytest.mark.parametrize(
+    "options", [Options(dynamic_batch=True), Options(batch=2), Options(dynamic_size=True)], ids=str
+)
+def test_programs_refuse_several_images_and_sizes(options: Options) -> None:
     check_options(build(options))
-    with pytest.raises(Failure, match=r"not possible for a \.pt2 program, which takes one image; remove it"):
+    with pytest.raises(Failure, match=r"for a \.pt2 program, which takes one image of one size; remove it"):
         check_options(build(options, reference=Reference.PROGRAM))
 
 

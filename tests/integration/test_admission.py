@@ -158,6 +158,10 @@ REFUSED = {
         optional("ONNX/FP32", batch=2, dynamicBatch=True),
         "batch and dynamicBatch exclude each other; remove one",
     ),
+    "a detector of any size": (
+        optional("ONNX/FP32", dynamicSize=True),
+        "the option dynamicSize is not possible for YOLOv8",
+    ),
     "a batch for Vision": (
         optional("CoreML/FP16", batch=2, input="Image"),
         "batch and input Image exclude each other: Core ML takes images one at a time; remove one",

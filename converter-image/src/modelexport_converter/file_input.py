@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
@@ -37,9 +38,9 @@ def check_options(model: LoadedModel) -> None:
         Failure: ``UnsupportedTarget``.
     """
     options, channels = model.options, model.preprocessing.channels
-    if options.takes_several and model.reference is Reference.PROGRAM:
-        name = "dynamicBatch" if options.dynamic_batch else "batch"
-        problem = f"the option {name} is not possible for a .pt2 program, which takes one image"
+    refused = {"batch": options.batch, "dynamicBatch": options.dynamic_batch, "dynamicSize": options.dynamic_size}
+    for name in filter(refused.get, refused) if model.reference is Reference.PROGRAM else ():
+        problem = f"the option {name} is not possible for a .pt2 program, which takes one image of one size"
         raise Failure(Reason.UNSUPPORTED_TARGET, f"{problem}; remove it, or give the checkpoint of the training")
     if options.input is InputKind.IMAGE and channels not in IMAGE_COLOURS:
         problem = f"the network takes images of {channels} channels ({model.preprocessing.colours}), and Core ML has"
@@ -86,6 +87,22 @@ def to_file_input(model: LoadedModel, image: Array, scale: Scale | None = None) 
         step, zero = np.float32(scale[0]), scale[1]
         given = (np.rint(image / step) + zero).clip(-128, 127).astype(np.float32)
     return np.ascontiguousarray(given.transpose(0, 2, 3, 1) if options.channels_last else given, model.type_in_file)
+
+
+def open_sizes(module: torch.nn.Module) -> None:
+    """Let the parts of a network that compute maps for one input size compute them for the size of each image."""
+    for part in module.modules():
+        if hasattr(part, "any_size"):
+            part.any_size = True
+
+
+def verified_sizes(model: LoadedModel, stride: int) -> tuple[tuple[int, int], ...]:
+    """Return the sizes (height, width) in which a file gets the images in turns: its own, and where it takes any size,
+    one that is higher and, where that is possible, narrower by a stride.
+    """
+    height, width = model.input_size
+    other = height + stride, max(stride, width - stride)
+    return (model.input_size, other) if model.options.dynamic_size else (model.input_size,)
 
 
 class Batches:

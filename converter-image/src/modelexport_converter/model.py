@@ -152,11 +152,19 @@ class LoadedModel:
     def shape_in_file(self, *, channels_last: bool) -> tuple[int, int, int, int]:
         """Return the shape of the image that a file takes: with channels last or, as the module, first.
 
-        A batch of any size is 0, as in the files.
+        An axis of any size is 0, as in the files.
         """
         _, channels, height, width = self.input_shape
+        if self.options.dynamic_size:
+            height, width = 0, 0
         batch = 0 if self.options.dynamic_batch else self.options.batch or 1
         return (batch, height, width, channels) if channels_last else (batch, channels, height, width)
+
+    @property
+    def open_axes(self) -> frozenset[str]:
+        """Return the axes of input and outputs that have any size in a file."""
+        images = {"batch"} if self.options.dynamic_batch else set[str]()
+        return frozenset(images | ({"height", "width", "row", "column"} if self.options.dynamic_size else set()))
 
     @property
     def type_in_file(self) -> str:

@@ -37,7 +37,7 @@ from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluat
 from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
 from modelexport_converter.evaluation.records import Records
 from modelexport_converter.failures import Failure
-from modelexport_converter.file_input import check_options
+from modelexport_converter.file_input import check_options, open_sizes, verified_sizes
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
@@ -135,6 +135,8 @@ def run(work: Conversion) -> None:
             model = suppress_boxes(model, request.target.format)
             outputs = open_reference_outputs(work, model, nms=request.target.format)
         check_options(model := replace(model, options=request.options))
+        if request.options.dynamic_size:
+            open_sizes(model.module)
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
         converted = convert(work, backend, network_of(work, model))
@@ -453,7 +455,8 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, candidate: C
 
 def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path, original: Run) -> Comparison:
     """Run the produced file and the original model on the same images and compare their outputs."""
-    images = PreparedImages(work.dataset.verification, model.preprocessing, model.input_size)
+    sizes = verified_sizes(model, ARCHITECTURES[work.request.model.architecture].stride)
+    images = PreparedImages(work.dataset.verification, model.preprocessing, *sizes)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = Stopwatch(backend.open_file(model, produced))
         cell = lookup(work.request.model.architecture, work.request.target)

@@ -171,6 +171,15 @@ def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
         parse(target, architecture=architecture)
 
 
+@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLO26", "YOLOv8-Pose", "MaskRCNN", "Custom"])
+def test_networks_of_one_size_refuse_dynamic_size(architecture: str) -> None:
+    target = {**PLAIN, "options": {"dynamicSize": True, "dynamicBatch": True}}
+    assert parse(target, architecture="UNet").options
+    target = {**PLAIN, "options": {"dynamicSize": True}}
+    with pytest.raises(InvalidSpec, match=f"dynamicSize: true is not possible for {architecture}; remove it"):
+        parse(target, architecture=architecture)
+
+
 def test_core_ml_classifies_one_image() -> None:
     target = {"format": "CoreML", "precision": "FP16", "options": {"classifier": True, "batch": 2}}
     with pytest.raises(InvalidSpec, match=r"batch and classifier exclude each other: .* one image; remove one"):
@@ -249,7 +258,7 @@ def test_format_alone_leaves_out_precisions_that_need_images() -> None:
 WORDS = {
     "ONNX/FP32:opset": "'opset' is not an option; write opset=VALUE",
     "ONNX/FP32:opset=99": "opset: 99 is not a whole number from 13 to 21",
-    "ONNX/FP32:size=1": "size: is not known; use one of batch, dynamicBatch, opset",
+    "ONNX/FP32:size=1": "size: is not known; use one of batch, dynamicBatch, dynamicSize, opset",
     "ONNX/FP32/a/b": "is not a target",
     "camera": "is not a target",
     "ONNX/INT4": "is not a target",

@@ -19,6 +19,7 @@ CASES = {
     "onnx-plain": report_of("ONNX"),
     "onnx-pixels-nms": report_of("ONNX", SUPPRESSED, last=True, kind="uint8", **PIXELS),
     "onnx-batch-normalised": report_of("ONNX", batch=4, **TORCHVISION),
+    "onnx-any-size": report_of("ONNX", size=None),
     "litert-plain": report_of("LiteRT"),
     "litert-pixels-nhwc": report_of("LiteRT", SUPPRESSED, last=True, kind="uint8", **PIXELS),
     "litert-batch-bytes": report_of("LiteRT", last=True, batch=3, kind="uint8", **PIXELS),

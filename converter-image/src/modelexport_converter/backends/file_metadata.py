@@ -29,6 +29,7 @@ def file_metadata_of(model: LoadedModel, *, channels_last: bool = False, scale: 
         "shape": open_shape(model.shape_in_file(channels_last=channels_last)),
         "type": model.kind_in_file,
         "channels": model.preprocessing.colours,
+        **describe_size(model),
         **describe_scale(scale),
     }
     return {
@@ -47,6 +48,11 @@ def describe_preprocessing(model: LoadedModel) -> Mapping[str, Any]:
     if not model.options.takes_pixels:
         return steps
     return {"resize": steps["resize"], "channels": steps["channels"], "pixelRange": "0-255"}
+
+
+def describe_size(model: LoadedModel) -> dict[str, Any]:
+    """Return the size (height, width) for which a file was calibrated that takes images of any; nothing for others."""
+    return {"inputSize": model.input_size} if model.options.dynamic_size else {}
 
 
 def describe_scale(scale: Scale | None) -> dict[str, Any]:

@@ -42,7 +42,8 @@ OPSET = 17
 """Supported by ONNX Runtime since 1.12 (2022), and sufficient for convolutional networks."""
 _EXPORTED_OPSET = 20
 """The newest opset of the exporter; ONNX's own converter does the rest."""
-_BATCH = "batch"
+_AXES = {"row": "height", "column": "width"}
+"""The axes of maps of any size, which are those of the image."""
 """Name of a batch of any size."""
 _EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -75,7 +76,6 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     opset = model.options.opset or OPSET
     exported = min(opset, _EXPORTED_OPSET)
     outputs = [output.name for output in model.outputs]
-    open_axes = {name: {0: _BATCH} for name in (model.input_name, *outputs)} if model.options.dynamic_batch else None
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but ten times as fast as the new one, and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
@@ -98,7 +98,7 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
                 opset_version=exported,
                 input_names=[model.input_name],
                 output_names=outputs,
-                dynamic_axes=open_axes,
+                dynamic_axes=_open_axes(model),
             )
     content = onnx.load(path)
     # The exporter leaves widths of padding as nodes, and shapes after them unknown.
@@ -115,13 +115,23 @@ def _has_symbolic(opset: int, name: str) -> bool:
     return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, opset))
 
 
+def _open_axes(model: LoadedModel) -> dict[str, dict[int, str]]:
+    """Return the names of the axes of any size of input and outputs, by position."""
+    axes = {model.input_name: ("batch", "channels", "height", "width")}
+    axes |= {output.name: output.axes for output in model.outputs}
+    return {
+        name: {position: _AXES.get(axis, axis) for position, axis in enumerate(names) if axis in model.open_axes}
+        for name, names in axes.items()
+    }
+
+
 def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
     """Give every output its name and shape; the exporter does not name an output that is constant."""
     with torch.inference_mode():
-        shapes: list[tuple[int | str, ...]] = [tuple(output.shape) for output in model.module(model.captured_input())]
-    if model.options.dynamic_batch:
-        shapes = [(_BATCH, *shape[1:]) for shape in shapes]
-    for value, output, shape in zip(graph.output, model.outputs, shapes, strict=True):
+        shapes = [tuple(output.shape) for output in model.module(model.captured_input())]
+    opened = _open_axes(model)
+    for value, output, sizes in zip(graph.output, model.outputs, shapes, strict=True):
+        shape = [opened.get(output.name, {}).get(axis, size) for axis, size in enumerate(sizes)]
         if value.name != output.name:
             graph.node.append(onnx.helper.make_node("Identity", [value.name], [output.name], f"/{output.name}"))
         value.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, shape))

@@ -11,7 +11,7 @@ from modelexport_converter.backends.onnx import finish
 from modelexport_converter.file_input import Array, scale_and_bias
 from modelexport_converter.model import LoadedModel
 
-_TO_CHANNELS_FIRST = (0, 3, 1, 2)
+_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def adapt(model: LoadedModel, source: Path, path: Path) -> None:
@@ -37,10 +37,11 @@ def _change_input(graph: onnx.GraphProto, model: LoadedModel) -> None:
         value = result
     for position, node in enumerate(nodes):
         graph.node.insert(position, node)
-    batch, *_ = taken.type.tensor_type.shape.dim
-    shape = model.shape_in_file(channels_last=model.options.channels_last)
+    dims = taken.type.tensor_type.shape.dim
+    order = _TO_CHANNELS_LAST if model.options.channels_last else range(len(dims))
+    shape = [dims[axis].dim_param or dims[axis].dim_value for axis in order]
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(model.type_in_file))
-    taken.CopyFrom(onnx.helper.make_tensor_value_info(taken.name, kind, [batch.dim_param or shape[0], *shape[1:]]))
+    taken.CopyFrom(onnx.helper.make_tensor_value_info(taken.name, kind, shape))
 
 
 def _steps(graph: onnx.GraphProto, model: LoadedModel) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:

@@ -243,15 +243,15 @@ def _decode(content: bytes, *, alpha: bool) -> Image.Image:
 class PreparedImages(Sequence[Array]):
     """Images as model inputs, each (1, channels, height, width) float32, prepared on access.
 
-    Ten thousand of them would not fit into memory at once.
+    Ten thousand of them would not fit into memory at once. With several input sizes, the images have them in turns.
     """
 
     def __init__(
-        self, images: Sequence[ImageFile], preprocessing: "Preprocessing", input_size: tuple[int, int]
+        self, images: Sequence[ImageFile], preprocessing: "Preprocessing", *input_sizes: tuple[int, int]
     ) -> None:
         self._images = images
         self._preprocessing = preprocessing
-        self._input_size = input_size
+        self._input_sizes = input_sizes
 
     def __len__(self) -> int:
         return len(self._images)
@@ -262,9 +262,10 @@ class PreparedImages(Sequence[Array]):
     def __getitem__(self, index: slice) -> "PreparedImages": ...
     def __getitem__(self, index: int | slice) -> "Array | PreparedImages":
         if isinstance(index, slice):
-            return PreparedImages(self._images[index], self._preprocessing, self._input_size)
+            sizes = [self._input_sizes[i % len(self._input_sizes)] for i in range(len(self))[index]]
+            return PreparedImages(self._images[index], self._preprocessing, *sizes)
         image = decode(self._images[index], alpha=self._preprocessing.has_alpha)
-        return prepare(image, self._preprocessing, self._input_size)
+        return prepare(image, self._preprocessing, self._input_sizes[index % len(self._input_sizes)])
 
 
 def prepare(image: Image.Image, preprocessing: "Preprocessing", input_size: tuple[int, int]) -> Array:

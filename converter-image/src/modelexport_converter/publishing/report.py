@@ -113,7 +113,12 @@ def build_report(
 
 def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any]:
     """Return the facts that users of a file need: its input, outputs, classes and content."""
-    from modelexport_converter.backends.file_metadata import describe_preprocessing, describe_scale, open_shape
+    from modelexport_converter.backends.file_metadata import (
+        describe_preprocessing,
+        describe_scale,
+        describe_size,
+        open_shape,
+    )
 
     outputs = [
         {
@@ -134,6 +139,7 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
             "shape": open_shape(model.shape_in_file(channels_last=last)),
             "type": model.kind_in_file,
             "axes": axes,
+            **describe_size(model),
             **describe_scale(facts.input_scales.get(model.input_name)),
         },
         "preprocessing": describe_preprocessing(model),

@@ -82,8 +82,9 @@ def _interface(facts: FileContents, model: LoadedModel) -> Iterator[str]:
         return
     for output in model.outputs_in_file:
         shape = facts.outputs[output.name]
-        opened = model.options.dynamic_batch or model.suppression is not None
-        if len(shape) != len(output.axes) or not all(size > 0 for size in shape[opened:]) or (opened and shape[0]):
+        opened = {"detection"} if model.suppression else model.open_axes
+        wanted_open = [axis in opened for axis in output.axes]
+        if [size == 0 for size in shape] != wanted_open or min(shape, default=0) < 0:
             yield f"its output {output.name} has the shape {shape} for the axes {', '.join(output.axes)}"
 
 

@@ -65,4 +65,5 @@ class ReferenceOutputs:
             return tuple(kept.values())
 
     def _path(self, image: Array) -> Path:
-        return self._folder / f"{hashlib.sha256(image.tobytes()).hexdigest()}.npz"
+        content = hashlib.sha256(f"{image.shape}".encode() + image.tobytes())
+        return self._folder / f"{content.hexdigest()}.npz"

@@ -197,9 +197,11 @@ _OPTIONS_USE = """\
 Every file is run with what its option says, and its answers are compared with those of the original model, as
 [Verification](verification.md) describes: a file that takes pixels gets the pixels of the images, a file of a dynamic
 batch runs alternately on one image and on three, each at another place among its predecessors, a file of a fixed
-batch on so many. A batch of 16 costs 16 times the time of verification.
+batch on so many. A batch of 16 costs 16 times the time of verification. A file of any size gets the images in turns in
+its input size and in one that is higher and narrower by a stride.
 
-The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`. A
+The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`,
+and `inputSize` is the size for which a file of any size was calibrated and, with `spec.evaluation`, evaluated. A
 file that takes pixels has `"pixelRange": "0-255"` in `preprocessing` in place of `mean` and `std`: resize the image
 as `resize` says, and give its pixels as they are.
 
@@ -215,8 +217,9 @@ channels alike: for a network with a mean and a std of its own for each channel,
 `inputType: uint8` as well. These libraries scale height and width to the input size, whatever `resize` says; where it
 is `letterbox`, give them images of the input's proportions.
 
-A batch needs a network that treats every image on its own. The program of a `.pt2` archive takes one image: with a
-batch the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and its classifiers and
+A batch needs a network that treats every image on its own, and `dynamicSize` one that holds nothing of one size:
+detectors hold the places of their anchors. The program of a `.pt2` archive takes one image of one size: with these
+options the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and its classifiers and
 detectors for Vision tell classes apart by their names, so these must differ."""
 
 PAGES = {

@@ -72,6 +72,7 @@ class Options:
 
     batch: int | None = None
     dynamic_batch: bool = False
+    dynamic_size: bool = False
     opset: int | None = None
     layout: Layout | None = None
     input_type: InputType | None = None
@@ -136,6 +137,7 @@ class Option:
         meaning: what it does.
         default: what a file without it has.
         batched: whether it needs a network that takes several images at once.
+        resizable: whether it needs a network that takes images of any size.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
         classifying: whether it needs a network that classifies images.
         labelled: whether it needs classes whose names are known.
@@ -147,6 +149,7 @@ class Option:
     meaning: str
     default: str
     batched: bool = False
+    resizable: bool = False
     anchored: bool = False
     classifying: bool = False
     labelled: bool = False
@@ -169,6 +172,7 @@ class Option:
         classifies = row.task is Task.CLASSIFICATION
         return (
             (self.batched and not takes_batches(row))
+            or (self.resizable and row.task not in RESIZABLE)
             or (self.anchored and not leaves_boxes)
             or (self.classifying and not classifies)
             or (self.labelled and row.task is Task.UNKNOWN)
@@ -182,6 +186,9 @@ def takes_batches(row: Architecture) -> bool:
     """
     return not row.has_nms and row.task is not Task.UNKNOWN
 
+
+RESIZABLE = (Task.CLASSIFICATION, Task.SEMANTIC_SEGMENTATION)
+"""The tasks whose networks take images of any size; detectors decode boxes with the places of anchors in one size."""
 
 OPTIONS: Mapping[str, Option] = {
     "batch": Option(
@@ -199,6 +206,15 @@ OPTIONS: Mapping[str, Option] = {
         "Whether the file takes any number of images at once: the first axis of input and outputs is open.",
         "false",
         batched=True,
+    ),
+    "dynamicSize": Option(
+        "dynamic_size",
+        bool,
+        (Format.ONNX,),
+        "Whether the file takes images of any height and width that are multiples of the network's stride: these axes "
+        "of input and maps are open.",
+        "false",
+        resizable=True,
     ),
     "opset": Option(
         "opset", OPSETS, (Format.ONNX,), "Version of ONNX's operators, for older or newer runtimes.", "17, 21 in W8A16"

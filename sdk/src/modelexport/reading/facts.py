@@ -1,7 +1,7 @@
 """Reads the facts of a report that a program needs. Reports are untrusted, so every name is a plain word."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelexport import untrusted
@@ -95,7 +95,7 @@ def read_facts(report: Mapping[str, Any]) -> Facts:
     channels = untrusted.whole(steps.get("channels"), "channels", 4)
     if steps.get("resize") not in RESIZES or channels not in CHANNELS or len(axes) != 4:
         raise ValueError("model.preprocessing is not one that this version knows")
-    taken = _tensor(image, "model.input")
+    taken = _sized(_tensor(image, "model.input"), image, axes)
     if taken.shape[1:].count(None) or len(taken.shape) != 4 or taken.type not in INPUT_TYPES:
         raise ValueError("model.input.shape or its type is not that of images of one size")
     quantization = image.get("quantization")
@@ -114,6 +114,18 @@ def read_facts(report: Mapping[str, Any]) -> Facts:
             for value in untrusted.items(model.get("outputs"), "model.outputs", MOST_OUTPUTS)
         ),
     )
+
+
+def _sized(taken: Tensor, image: Mapping[str, Any], axes: Sequence[Any]) -> Tensor:
+    """Return an input of any size as one of the size for which its file was calibrated."""
+    if "inputSize" not in image:
+        return taken
+    height, width = (
+        untrusted.whole(side, "inputSize", LARGEST) for side in untrusted.items(image["inputSize"], "inputSize", 2)
+    )
+    known = {"height": height, "width": width}
+    shape = (size or known.get(str(axis)) for axis, size in zip(axes, taken.shape, strict=True))
+    return replace(taken, shape=tuple(shape))
 
 
 def _tensor(fields: Mapping[str, Any], name: str) -> Tensor:

@@ -48,12 +48,14 @@ class Probabilities(nn.Module):
         super().__init__()
         self.network = network
         self.size = size
+        self.any_size = False
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         """(1, C, H, W) to the one output (1, classes, H, W)."""
         logits = self.network(image)
-        if tuple(logits.shape[2:]) != self.size:
-            logits = functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
+        size = image.shape[2:] if self.any_size else self.size
+        if tuple(logits.shape[2:]) != tuple(size):
+            logits = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1),)
 
 

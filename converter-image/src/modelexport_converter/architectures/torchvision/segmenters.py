@@ -124,11 +124,12 @@ class _Pyramid(nn.Module):
         pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_normalised(channels, width))
         self.convs = nn.ModuleList([nn.Sequential(*_normalised(channels, width)), *dilated, pooled])
         self.project = nn.Sequential(*_normalised(len(self.convs) * width, width), nn.Dropout(0.5))
+        self.any_size = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, channels, H, W) to (1, width, H, W)."""
-        # Sizes as numbers: interpolating to another tensor's size would add operators that compute it.
-        height, width = (int(side) for side in x.shape[-2:])
+        # Sizes as numbers: a file of one size needs no operators that compute it.
+        height, width = x.shape[-2:] if self.any_size else (int(side) for side in x.shape[-2:])
         *maps, pooled = (conv(x) for conv in self.convs)
         # A sum, which every runtime broadcasts. LiteRT refuses a quantised ``expand``.
         spread = pooled + torch.zeros(1, 1, height, width)
