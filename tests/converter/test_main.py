@@ -273,10 +273,29 @@ def test_options_go_through_the_whole_conversion(bench: Bench) -> None:
     found = bench.report()
     assert found["request"]["options"] == {"dynamicBatch": True, "layout": "NHWC", "inputType": "uint8"}
     axes = ["batch", "height", "width", "RGB"]
-    assert found["model"]["input"] == {"name": "image", "shape": [None, 32, 32, 3], "type": "uint8", "axes": axes}
+    described = {"name": "image", "shape": [None, 32, 32, 3], "type": "uint8", "axes": axes}
+    assert found["model"]["input"] == {**described, "inputSize": None, "quantization": None}
     assert found["model"]["outputs"][0]["shape"] == [None, 4]
     assert found["model"]["preprocessing"] == {"resize": "letterbox", "channels": 3, "pixelRange": "0-255"}
     assert found["agreements"]["scores"] > 0.9999
+
+
+def test_scale_of_quantised_input_is_in_the_report(bench: Bench) -> None:
+    own, options = Calibration(DataRef("s3://datasets/five.zip"), 5), Options(input_type=InputType.INT8)
+    target = replace(STATIC.target, format=Format.LITERT)
+    answer = bench(replace(STATIC, target=target, options=options, calibration=own), load_backend(Format.LITERT))
+    assert answer.code == 0, answer.result
+    scale = bench.report()["model"]["input"]["quantization"]
+    assert scale["scale"] > 0
+    assert -128 <= scale["zeroPoint"] <= 127
+
+
+def test_file_of_any_size_goes_through_the_conversion(bench: Bench) -> None:
+    own, options = Calibration(DataRef("s3://datasets/five.zip"), 5), Options(dynamic_size=True, dynamic_batch=True)
+    answer = bench(replace(REQUEST, options=options, calibration=own), load_backend(Format.ONNX))
+    assert answer.code == 0, answer.result
+    found = bench.report()["model"]["input"]
+    assert (found["shape"], found["inputSize"]) == ([None, 3, None, None], [32, 32])
 
 
 def test_time_of_our_evaluator_is_no_latency(bench: Bench) -> None:

@@ -588,6 +588,20 @@ def test_batches_find_a_file_that_answers_for_the_first() -> None:
         check_answers(model, batch_run(lambda answers: answers[:1]), 1e-3)
 
 
+def test_images_of_each_size_come_in_every_batch() -> None:
+    given: list[tuple[int, ...]] = []
+
+    def run(images: Array) -> tuple[Array, ...]:
+        given.append(images.shape)
+        return (np.zeros((len(images), 4), np.float32),)
+
+    batches = Batches(run, build(Options(dynamic_batch=True, dynamic_size=True)))
+    for _ in range(2):
+        for width in (WIDTH, WIDTH // 2):
+            batches(np.zeros((1, 3, HEIGHT, width), np.float32))
+    assert {(shape[0], shape[3]) for shape in given} == {(1, WIDTH), (3, WIDTH), (1, WIDTH // 2), (3, WIDTH // 2)}
+
+
 def test_input_that_is_of_no_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="not of pixels from 0 to 255"):
         to_file_input(build(PIXELS), prepared_images()[0] + np.float32(0.01))

@@ -1,6 +1,6 @@
 """The image that a file takes, from the input of the network: as pixels, with channels last, in batches."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,13 +109,13 @@ class Batches:
     """Runs a file that takes several images at once on one image after the other.
 
     Each image is at another place among its predecessors, so that a file that mixes images or answers for the first
-    one only does not agree with the model.
+    one only does not agree with the model. Images of each size have predecessors and numbers of their own.
     """
 
     def __init__(self, run: Run, model: LoadedModel) -> None:
         self._run, self._sizes = run, (model.options.batch,) if model.options.batch else DYNAMIC_BATCHES
-        self._before: list[Array] = []
-        self._count = 0
+        self._before: defaultdict[tuple[int, ...], list[Array]] = defaultdict(list)
+        self._counts: Counter[tuple[int, ...]] = Counter()
 
     def __call__(self, image: Array) -> tuple[Array, ...]:
         """Return the outputs of one image (1, channels, height, width).
@@ -123,14 +123,15 @@ class Batches:
         Raises:
             ValueError: an output has not one row for each image.
         """
-        turn, choice = divmod(self._count, len(self._sizes))
+        before = self._before[image.shape]
+        turn, choice = divmod(self._counts[image.shape], len(self._sizes))
         size = self._sizes[choice]
         place = turn % size
-        others = [*self._before, np.ascontiguousarray(image[..., ::-1])]
+        others = [*before, np.ascontiguousarray(image[..., ::-1])]
         images = [others[index % len(others)] for index in range(size)]
         images[place] = image
-        self._count += 1
-        self._before = [image, *self._before][: max(self._sizes) - 1]
+        self._counts[image.shape] += 1
+        self._before[image.shape] = [image, *before][: max(self._sizes) - 1]
         outputs = self._run(np.concatenate(images))
         for output in outputs:
             if output.shape[:1] != (size,):

@@ -124,6 +124,13 @@ def whole(value: Any, name: str, high: int = EXACT_LIMIT) -> int:
     return int(value)
 
 
+def int8(value: Any, name: str) -> int:
+    """Read an integer of 8 bits, from -128 to 127."""
+    if type(value) is not int or not -128 <= value <= 127:
+        _refuse(name, value, "a whole number from -128 to 127")
+    return int(value)
+
+
 def number(value: Any, name: str, high: float) -> float:
     """Read a finite number from 0 to ``high``."""
     if type(value) not in (int, float) or not 0 <= value <= high:  # false for NaN

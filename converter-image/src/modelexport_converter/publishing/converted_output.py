@@ -86,7 +86,14 @@ _DRAFT: Mapping[str, Check] = dict(  # noqa: C408 - as the calls of record
         record(image=text(1 << 17), size=each(whole(1 << 16), 2), difference=number(1), model=_SIDE, file=_SIDE), 6
     ),
     model=record(
-        input=record(name=text(256), shape=_SHAPE, type=text(64), axes=_AXES),
+        input=record(
+            name=text(256),
+            shape=_SHAPE,
+            type=text(64),
+            axes=_AXES,
+            inputSize=optional(each(whole(1 << 24), 2)),
+            quantization=optional(record(scale=number(1e6), zeroPoint=untrusted.int8)),
+        ),
         preprocessing=simple(3),
         outputs=each(record(name=text(256), shape=_SHAPE, type=text(64), axes=_AXES, meaning=text(4096)), 1024),
         classNames=each(text(256), 100_000),

@@ -139,6 +139,8 @@ def describe_model(model: "LoadedModel", facts: "FileContents") -> dict[str, Any
             "shape": open_shape(model.shape_in_file(channels_last=last)),
             "type": model.kind_in_file,
             "axes": axes,
+            "inputSize": None,
+            "quantization": None,
             **describe_size(model),
             **describe_scale(facts.input_scales.get(model.input_name)),
         },

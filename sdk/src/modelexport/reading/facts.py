@@ -118,7 +118,7 @@ def read_facts(report: Mapping[str, Any]) -> Facts:
 
 def _sized(taken: Tensor, image: Mapping[str, Any], axes: Sequence[Any]) -> Tensor:
     """Return an input of any size as one of the size for which its file was calibrated."""
-    if "inputSize" not in image:
+    if image.get("inputSize") is None:
         return taken
     height, width = (
         untrusted.whole(side, "inputSize", LARGEST) for side in untrusted.items(image["inputSize"], "inputSize", 2)
@@ -148,7 +148,5 @@ def _numbers(steps: Mapping[str, Any], key: str, channels: int) -> tuple[float, 
 
 
 def _scale(fields: Mapping[str, Any]) -> tuple[float, int]:
-    zero_point = fields.get("zeroPoint")
-    if type(zero_point) is not int or not -128 <= zero_point <= 127:
-        raise ValueError("quantization.zeroPoint is not a whole number from -128 to 127")
+    zero_point = untrusted.int8(fields.get("zeroPoint"), "quantization.zeroPoint")
     return untrusted.number(fields.get("scale"), "quantization.scale", 1e6), zero_point
