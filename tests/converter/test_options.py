@@ -31,8 +31,8 @@ from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.coreml import load_model as load_package
 from modelexport_converter.failures import Failure
-from modelexport_converter.file_input import Batches, check_options, open_sizes, to_file_input, verified_sizes
-from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.file_input import Batches, check_options, to_file_input, verified_sizes
+from modelexport_converter.model import LoadedModel, Output, Preprocessing, open_sizes
 from modelexport_converter.publishing.report import describe_model
 from modelexport_converter.verification.agreement import compare
 from modelexport_converter.verification.inspection import check_facts

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Reference
@@ -87,13 +86,6 @@ def to_file_input(model: LoadedModel, image: Array, scale: Scale | None = None) 
         step, zero = np.float32(scale[0]), scale[1]
         given = (np.rint(image / step) + zero).clip(-128, 127).astype(np.float32)
     return np.ascontiguousarray(given.transpose(0, 2, 3, 1) if options.channels_last else given, model.type_in_file)
-
-
-def open_sizes(module: torch.nn.Module) -> None:
-    """Let the parts of a network that compute maps for one input size compute them for the size of each image."""
-    for part in module.modules():
-        if hasattr(part, "any_size"):
-            part.any_size = True
 
 
 def verified_sizes(model: LoadedModel, stride: int) -> tuple[tuple[int, int], ...]:

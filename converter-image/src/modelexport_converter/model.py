@@ -103,6 +103,21 @@ class Suppression:
     most_detections: int
 
 
+class SizedModule(torch.nn.Module):
+    """A part of a network that computes maps for one input size or, if ``any_size`` is set, for that of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any_size = False
+
+
+def open_sizes(module: torch.nn.Module) -> None:
+    """Let a network take images of any size."""
+    for part in module.modules():
+        if isinstance(part, SizedModule):
+            part.any_size = True
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready for capture.

@@ -37,11 +37,11 @@ from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluat
 from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
 from modelexport_converter.evaluation.records import Records
 from modelexport_converter.failures import Failure
-from modelexport_converter.file_input import check_options, open_sizes, verified_sizes
+from modelexport_converter.file_input import check_options, verified_sizes
 from modelexport_converter.inputs.fetched_inputs import FetchedInputs
 from modelexport_converter.inputs.image_selection import VERIFICATION_COUNT, Dataset, open_dataset
 from modelexport_converter.inputs.images import PreparedImages
-from modelexport_converter.model import LoadedModel
+from modelexport_converter.model import LoadedModel, open_sizes
 from modelexport_converter.norm_statistics import ENOUGH_IMAGES, Deviation, Fit, measure
 from modelexport_converter.publishing.converted_output import write_draft
 from modelexport_converter.publishing.original import FILE_LIMIT, HANDED_OVER

@@ -117,7 +117,7 @@ def _has_symbolic(opset: int, name: str) -> bool:
 
 def _open_axes(model: LoadedModel) -> dict[str, dict[int, str]]:
     """Return the names of the axes of any size of input and outputs, by position."""
-    axes = {model.input_name: ("batch", "channels", "height", "width")}
+    axes: dict[str, tuple[str, ...]] = {model.input_name: ("batch", "channels", "height", "width")}
     axes |= {output.name: output.axes for output in model.outputs}
     return {
         name: {position: _AXES.get(axis, axis) for position, axis in enumerate(names) if axis in model.open_axes}

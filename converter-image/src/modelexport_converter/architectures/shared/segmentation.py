@@ -20,7 +20,7 @@ from modelexport_converter.checkpoints.state_dict import (
     trained_size,
     unfit,
 )
-from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.model import LoadedModel, Output, Preprocessing, SizedModule
 from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.verification.output_contract import check_program
 
@@ -41,14 +41,13 @@ class RecognisedNetwork:
     variant: str | None = None
 
 
-class Probabilities(nn.Module):
+class Probabilities(SizedModule):
     """Wraps a network that returns logits (1, classes, h, w): resizes them to the image, and returns probabilities."""
 
     def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
         self.network = network
         self.size = size
-        self.any_size = False
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         """(1, C, H, W) to the one output (1, classes, H, W)."""

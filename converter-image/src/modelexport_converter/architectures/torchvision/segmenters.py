@@ -22,7 +22,7 @@ from modelexport_converter.architectures.shared.segmentation import (
 )
 from modelexport_converter.checkpoints.checkpoint import Checkpoint
 from modelexport_converter.checkpoints.state_dict import Tensors, fill, own_weights
-from modelexport_converter.model import LoadedModel, Preprocessing
+from modelexport_converter.model import LoadedModel, Preprocessing, SizedModule
 
 RATES = (12, 24, 36)
 """Dilations of the pyramid, as in torchvision."""
@@ -115,7 +115,7 @@ def deeplab_head(channels: int, width: int, classes: int) -> nn.Module:
     return nn.Sequential(_Pyramid(channels, width), *_normalised(width, width, 3, 1), nn.Conv2d(width, classes, 1))
 
 
-class _Pyramid(nn.Module):
+class _Pyramid(SizedModule):
     """One 1x1 convolution, three dilated ones and the average of the image, joined by a 1x1 convolution."""
 
     def __init__(self, channels: int, width: int) -> None:
@@ -124,7 +124,6 @@ class _Pyramid(nn.Module):
         pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_normalised(channels, width))
         self.convs = nn.ModuleList([nn.Sequential(*_normalised(channels, width)), *dilated, pooled])
         self.project = nn.Sequential(*_normalised(len(self.convs) * width, width), nn.Dropout(0.5))
-        self.any_size = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, channels, H, W) to (1, width, H, W)."""
