@@ -1,11 +1,15 @@
 """Fidelity: the answers of a file, counted with those of the model as labels."""
 
+import base64
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.ops import batched_nms
 
 from modelexport.api.reasons import Reason
@@ -316,3 +320,25 @@ def test_slow_file_is_refused_only_on_all_images(monkeypatch: pytest.MonkeyPatch
     assert (found.images, found.fidelity and found.fidelity.images) == (2, 30)
     assert found.fidelity is not None
     assert (found.fidelity.value, found.fidelity.threshold) == ("0.7500", "0.9")
+
+
+class Images(list[Array]):
+    """Images that count how often each is read."""
+
+    def __init__(self, images: Sequence[Array]) -> None:
+        super().__init__(images)
+        self.read = list[int]()
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_only_images_of_samples_are_drawn() -> None:
+    model, build = KINDS["padded detections"]
+    images = Images([np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)])
+    run = lambda image: build((20, 10, 60, 50 - 10 * float(image[0, 0, 0, 0]), 0.9, 0))  # noqa: E731
+    found = compare(model, run, images, original=lambda image: build(ONE), least_fidelity=0.9)
+    assert images.read == [29, 28, 27, 26, 25, 24], "later ones differ more"
+    drawn = [Image.open(io.BytesIO(base64.b64decode(sample["image"]))) for sample in found.samples]
+    assert [round(float(np.asarray(image).mean())) for image in drawn] == [246, 238, 229, 221, 212, 204]

@@ -132,13 +132,13 @@ def compare(
     if not images:
         raise ValueError("there are no images to verify on")
     run_original = original or partial(run_model, model)
-    sums = _Sums(model, len(images) + 1 if first is None else first, enough, least_fidelity)
-    for image in images:
+    sums = _Sums(model, images, len(images) + 1 if first is None else first, enough, least_fidelity)
+    for index, image in enumerate(images):
         expected, found = run_original(image), run(image)
         if model.reference is Reference.PROGRAM:
             check_outputs(model, expected)
         _check_outputs(model, expected, found)
-        sums.add(image, expected, found)
+        sums.add(index, expected, found)
         if sums.suffice():
             break
     return sums.comparison(model)
@@ -147,19 +147,21 @@ def compare(
 class _Sums:
     """Sums of agreement and of fidelity over the images so far, and whether these suffice: see ``compare``."""
 
-    def __init__(self, model: LoadedModel, first: int, enough: float, least_fidelity: float | None) -> None:
+    def __init__(
+        self, model: LoadedModel, images: Sequence[Array], first: int, enough: float, least_fidelity: float | None
+    ) -> None:
         self._agreement, self._wanted, self._enough = _start(model), first, enough
         self._fidelity = None if least_fidelity is None else start_fidelity(model)
         self._least_fidelity = least_fidelity or 0.0
-        self._samples = Samples(model.preprocessing)
+        self._samples = Samples(model.preprocessing, images)
         self._absent = NO_IMAGES if least_fidelity is None else NO_MEANING
         self._end = time.monotonic() + FIDELITY_SECONDS
         self._agreed, self._images = False, 0
 
-    def add(self, image: Array, expected: Sequence[Array], found: Sequence[Array]) -> None:
-        """Add one image: an input, and outputs of equal shapes."""
+    def add(self, index: int, expected: Sequence[Array], found: Sequence[Array]) -> None:
+        """Add one image by its index: outputs of equal shapes."""
         if self._fidelity:
-            self._samples.add(image, self._fidelity.add(expected, found))
+            self._samples.add(index, self._fidelity.add(expected, found))
         if self._agreed:
             return
         self._images += 1

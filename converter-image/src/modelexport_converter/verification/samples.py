@@ -59,13 +59,29 @@ class Samples:
     """The samples of one comparison, the largest differences first; of equal ones, those of earlier images."""
 
     preprocessing: Preprocessing
-    kept: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+    images: Sequence[Array]
+    kept: list["_Kept"] = field(default_factory=list)
 
-    def add(self, image: Array, difference: Difference) -> None:
-        """Consider an input of shape (1, channels, height, width)."""
-        if len(self.kept) == MOST and difference.amount <= self.kept[-1][0]:
-            return
-        model, file = difference.describe()
+    def add(self, index: int, difference: Difference) -> None:
+        """Consider an image by its index."""
+        if len(self.kept) < MOST or difference.amount > self.kept[-1].amount:
+            kept = _Kept(index, difference.amount, *difference.describe())
+            self.kept = sorted([*self.kept, kept], key=lambda one: -one.amount)[:MOST]
+
+    def to_list(self) -> list[Mapping[str, Any]]:
+        """Return the samples as plain data; their images are read once more, since most were not kept to the end."""
+        return [
+            {
+                **self._draw(self.images[one.index]),
+                "difference": round(one.amount, 4),
+                "model": [asdict(answer) for answer in one.model[:MOST_ANSWERS]],
+                "file": [asdict(answer) for answer in one.file[:MOST_ANSWERS]],
+            }
+            for one in self.kept
+        ]
+
+    def _draw(self, image: Array) -> dict[str, Any]:
+        """Return a small JPEG of an input of shape (1, channels, height, width), and the input's height and width."""
         mean, std = (np.array(values)[:, None, None] for values in (self.preprocessing.mean, self.preprocessing.std))
         pixels = ((image[0] * std + mean) * 255).round().clip(0, 255).astype(np.uint8)
         colours = pixels[: 3 if len(pixels) > 2 else 1]  # grey may have alpha
@@ -73,18 +89,17 @@ class Samples:
         drawn.thumbnail((_LONGEST, _LONGEST))
         buffer = io.BytesIO()
         drawn.save(buffer, "JPEG", quality=_QUALITY)
-        sample = {
-            "image": base64.b64encode(buffer.getvalue()).decode(),
-            "size": [int(side) for side in image.shape[2:]],
-            "difference": round(difference.amount, 4),
-            "model": [asdict(answer) for answer in model[:MOST_ANSWERS]],
-            "file": [asdict(answer) for answer in file[:MOST_ANSWERS]],
-        }
-        self.kept = sorted([*self.kept, (difference.amount, sample)], key=lambda pair: -pair[0])[:MOST]
+        return {"image": base64.b64encode(buffer.getvalue()).decode(), "size": [int(side) for side in image.shape[2:]]}
 
-    def to_list(self) -> list[Mapping[str, Any]]:
-        """Return the samples as plain data."""
-        return [sample for _, sample in self.kept]
+
+@dataclass(frozen=True)
+class _Kept:
+    """An image by its index, how much the answers to it differ, and the answers of model and file."""
+
+    index: int
+    amount: float
+    model: Sequence[Answer]
+    file: Sequence[Answer]
 
 
 def runs_of(mask: npt.NDArray[np.bool_]) -> list[int]:
