@@ -65,7 +65,7 @@ class TinyBackend:
     ) -> Mapping[str, float]:
         self.calls.append(f"quantise {recipe}")
         if memo and recipe.needs_calibration:
-            memo.recall(lambda: self._calibrate(samples))
+            memo.recall(lambda _: self._calibrate(samples))
         weights = np.frombuffer(source.read_bytes(), np.float32)
         path.write_bytes(weights.astype(np.float16 if recipe is Recipe.FP16 else np.int8).tobytes())
         self._noise = self._recovers.get(max_float_layers, self._noise)

@@ -1,6 +1,7 @@
 """How much the outputs react to each tensor: found by extremes, measured by one backward pass, without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from modelexport_converter.backends import Array, noise_budget
-from modelexport_converter.backends.activation_ranges import Extremes
+from modelexport_converter.backends.activation_ranges import BINS, Extremes
+from modelexport_converter.backends.measurement import Measurement, start_weights
 from modelexport_converter.backends.noise_budget import measure_weights, plan_ranges
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
+from modelexport_converter.runtime.artifact_cache import ArtifactCache
 
 IMAGES = [np.random.default_rng(seed).random((1, 3, 8, 8), np.float32) for seed in range(4)]
 
@@ -181,3 +184,68 @@ class Halves(Network):
 def test_part_that_nothing_reads_has_no_weights() -> None:
     network = Halves().eval()
     assert set(measure_weights(model_of(network), IMAGES, extremes(network))) == {"read"}
+
+
+def provide_in(folder: Path) -> Callable[[Callable[[Path], None]], tuple[Path, bool]]:
+    """Keep one file, as the conversions of a local run do."""
+    return lambda build: ArtifactCache(folder).provide("kept", build)
+
+
+def forbid(*_: object) -> None:
+    raise AssertionError("the network runs again")
+
+
+def test_second_file_takes_gradients_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, provide = Network().eval(), provide_in(tmp_path)
+    first = measure_weights(model_of(network), IMAGES, extremes(network), provide)
+    known = {"x.2": extremes(network)["after"], "x.3": extremes(network)["other"], "x.1": extremes(network)["before"]}
+    monkeypatch.setattr(noise_budget, "_measure", forbid)
+    second = measure_weights(model_of(network), IMAGES, known, provide)
+    assert list(second) == ["x.2", "x.1"]
+    for mine, its in (("x.1", "before"), ("x.2", "after")):
+        np.testing.assert_array_equal(second[mine].squares, first[its].squares)
+
+
+def test_file_with_further_tensors_measures_them(tmp_path: Path) -> None:
+    network, provide = Network().eval(), provide_in(tmp_path)
+    measure_weights(model_of(network), IMAGES, {"after": extremes(network)["after"]}, provide)
+    found = measure_weights(model_of(network), IMAGES, extremes(network), provide)
+    expected = measure_weights(model_of(network), IMAGES, extremes(network))
+    assert set(found) == set(expected) == {"image", "before", "after"}
+    for name, weights in expected.items():
+        np.testing.assert_array_equal(found[name].squares, weights.squares)
+
+
+@pytest.mark.parametrize(
+    "takers", [([0, -1], [-1, 0]), ([-1, -1], [-1, -1])], ids=["another on the second image", "none"]
+)
+def test_tensors_that_the_first_file_found_elsewhere_are_measured(takers: tuple[list[int], list[int]]) -> None:
+    """The second file finds the first tensor of the network on both images."""
+    seen = [np.array([[0.0, 1.0], [0.0, 2.0]])] * 2
+    kept = Measurement(np.ones((1, BINS)), seen, [np.array(one) for one in takers])
+    limits = np.array([[[0.0, 1.0], [0.0, 1.0]]])
+    assert not kept.add_to(weights := start_weights(limits), limits)
+    assert not weights[0].squares.any()
+
+
+def test_tensor_that_no_file_took_is_measured() -> None:
+    kept = Measurement(np.ones((1, BINS)), [np.array([[0.0, 1.0]])], [np.array([-1])])
+    limits = np.array([[[0.0, 1.0]]])
+    assert not kept.add_to(start_weights(limits), limits)
+
+
+def test_network_without_derivative_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, provide = Overwriting().eval(), provide_in(tmp_path)
+    assert measure_weights(model_of(network), IMAGES, extremes(network), provide) == {}
+    monkeypatch.setattr(noise_budget, "_measure", forbid)
+    assert measure_weights(model_of(network), IMAGES, extremes(network), provide) == {}
+
+
+def test_measurement_is_read_as_written(tmp_path: Path) -> None:
+    """Images on which a network calls different numbers of functions."""
+    seen = [np.array([[0.0, 1.0]]), np.array([[0.0, 2.0], [1.0, 3.0]])]
+    kept = Measurement(np.ones((1, BINS)), seen, [np.array([0]), np.array([0, -1])])
+    kept.write(tmp_path / "kept")
+    found = Measurement.read(tmp_path / "kept")
+    for mine, its in zip([found.squares, *found.seen, *found.takers], [kept.squares, *seen, *kept.takers], strict=True):
+        np.testing.assert_array_equal(mine, its)

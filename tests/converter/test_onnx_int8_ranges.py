@@ -69,9 +69,9 @@ def test_clip_above_zero_stays(tmp_path: Path) -> None:
 def test_ranges_are_planned_in_order_of_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = list[str]()
 
-    def plan(model: LoadedModel, samples: Any, extremes: Any, bits: int) -> Budget:
+    def plan(model: LoadedModel, samples: Any, extremes: Any, *more: Any) -> Budget:
         planned.extend(extremes)
-        return plan_ranges(model, samples, extremes, bits)
+        return plan_ranges(model, samples, extremes, *more)
 
     monkeypatch.setattr(backend, "plan_ranges", plan)
     write(Residual(0, 6), tmp_path)

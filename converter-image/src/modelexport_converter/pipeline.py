@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def run(work: Conversion) -> None:
         matched = match_images(work.labelled, model, work.task) if work.labelled else None
     with stage("convert"):
         converted = convert(work, backend, network_of(work, model))
-    cell = _Cell(work, backend, model, converted, outputs, matched)
+    cell = _Cell(work, backend, model, converted, outputs, matched, start_memo(work, model))
     found = cell.recover()
     measured, quantization = found.measured, found.result if cell.recovers else None
     verification = measured.require_kept(request.evaluation, quantization)
@@ -205,6 +205,16 @@ def open_reference_outputs(work: Conversion, model: LoadedModel, **more: object)
     """Return the outputs of the original that this machine has, of what ``more`` describes of the network."""
     key = _digest(work, ("torch", "torchvision"), weights=model.weights, **more)
     return ReferenceOutputs(work.cache.root / f"{key}.outputs", is_shared=work.cache.is_shared)
+
+
+def start_memo(work: Conversion, model: LoadedModel) -> CalibrationMemo:
+    """Return the memo of a calibration, whose longest part the formats of a local run share."""
+    if not work.cache.is_shared:
+        return CalibrationMemo()
+    options, images = work.request.options, sorted(digest.hex() for digest in work.dataset.calibrating)
+    network = {"nms": work.request.target.format if options.nms else None, "dynamicSize": options.dynamic_size}
+    key = _digest(work, ("torch", IMAGE_READER), weights=model.weights, calibrating=images, **network)
+    return CalibrationMemo(partial(work.cache.provide, f"{key}.ranges"))
 
 
 def check_model(work: Conversion, model: LoadedModel, outputs: ReferenceOutputs) -> LoadedModel:
@@ -358,7 +368,7 @@ class _Cell:
     converted: Path
     outputs: ReferenceOutputs
     matched: MatchedImages | None
-    memo: CalibrationMemo = field(default_factory=CalibrationMemo)
+    memo: CalibrationMemo
 
     @property
     def recovers(self) -> bool:

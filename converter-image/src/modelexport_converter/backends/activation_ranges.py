@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -22,16 +23,24 @@ class Budget:
     noise: Mapping[str, float]
 
 
+Provide = Callable[[Callable[[Path], None]], tuple[Path, bool]]
+"""Returns a file, and whether its argument wrote it now, since no other conversion had."""
+
+
 @dataclass
 class CalibrationMemo:
-    """Remembers the budget of a file: several files are quantised from it after one calibration."""
+    """Remembers the budget of a file: several files are quantised from it after one calibration.
 
+    ``provide`` keeps what files of several formats share of it.
+    """
+
+    provide: Provide | None = None
     budget: Budget | None = None
 
-    def recall(self, measure: Callable[[], Budget]) -> Budget:
+    def recall(self, measure: Callable[[Provide | None], Budget]) -> Budget:
         """Return the budget, measured the first time."""
         if self.budget is None:
-            self.budget = measure()
+            self.budget = measure(self.provide)
         return self.budget
 
 

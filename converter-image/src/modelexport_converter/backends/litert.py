@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import (
     Budget,
     CalibrationMemo,
+    Provide,
     pick_float_layers,
     trace_to_weights,
 )
@@ -113,7 +115,7 @@ def quantise(
         )
         quantizer.update_quantization_recipe(".*", _ALL, fp16, AlgorithmName.FLOAT_CASTING)
     elif recipe.needs_calibration:
-        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, source, samples, recipe))
+        budget = (memo or CalibrationMemo()).recall(partial(_calibrate, model, source, samples, recipe))
         flat = flatbuffer_utils.read_model(str(source))
         quantizer.load_quantization_recipe(getattr(aeq_recipe, recipe)())
         float_layers = _plan_static(quantizer, flat, model, budget, max_float_layers)
@@ -171,7 +173,9 @@ def open_file(model: LoadedModel, path: Path) -> Run:
     return feed(run, model, (scale, zero) if taken["dtype"] is np.int8 else None)
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe) -> Budget:
+def _calibrate(
+    model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe, provide: Provide | None
+) -> Budget:
     """Measure the extremes of every tensor, and choose its range.
 
     Runs one image at a time and uses the runtime's own minima and maxima, so no intermediate tensor is held. The
@@ -189,7 +193,7 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recip
             calibrator.calibrate({_SIGNATURE: [{model.input_name: images}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
-    return plan_ranges(model, samples, extremes, recipe.activation_bits)
+    return plan_ranges(model, samples, extremes, recipe.activation_bits, provide)
 
 
 def _plan_static(

@@ -11,18 +11,26 @@ compute all tensors of a file, as some lie inside a decomposed operator; and pro
 scores, pass no gradient to these. Such tensors have no weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from modelexport.logs import announce
 from modelexport_converter.backends import Array
-from modelexport_converter.backends.activation_ranges import BINS, Budget, Extremes, Weights, activation_range
+from modelexport_converter.backends.activation_ranges import (
+    BINS,
+    Budget,
+    Extremes,
+    Numbers,
+    Provide,
+    Weights,
+    activation_range,
+)
+from modelexport_converter.backends.measurement import Matching, Measurement, Places, start_weights
 from modelexport_converter.model import LoadedModel, Output
 
 IMAGES = 64
@@ -36,14 +44,18 @@ HEADROOM = 2.0
 """Ranges of 16 bits relative to the values on the calibration images."""
 UNKNOWN = "unknown"
 _RECTIFIERS = {"clamp", "clip", "hardtanh", "relu", "relu6"}
-_TOLERANCE = 1e-4
-"""Difference between the extremes of a tensor in torch and in another runtime, as a part of the larger one."""
+_PIECE = 1 << 16
+"""Values that are sorted into bins at once: they and their bins stay in the cache of a processor."""
 _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
 
 
 def plan_ranges(
-    model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes], bits: int = 8
+    model: LoadedModel,
+    samples: Sequence[Array],
+    extremes: Mapping[str, Extremes],
+    bits: int = 8,
+    provide: Provide | None = None,
 ) -> Budget:
     """Choose the range of each tensor of a file: in 8 bits that of the least noise, where it is known.
 
@@ -61,7 +73,8 @@ def plan_ranges(
             },
             {},
         )
-    best = {name: weights.best_range() for name, weights in measure_weights(model, samples, extremes).items()}
+    measured = measure_weights(model, samples, extremes, provide)
+    best = {name: weights.best_range() for name, weights in measured.items()}
     ranges = {
         name: best[name][:2] if name in best else activation_range(found, model.int8_sensitive)
         for name, found in extremes.items()
@@ -70,7 +83,7 @@ def plan_ranges(
 
 
 def measure_weights(
-    model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes]
+    model: LoadedModel, samples: Sequence[Array], extremes: Mapping[str, Extremes], provide: Provide | None = None
 ) -> dict[str, Weights]:
     """Return the weights of the values of each tensor of a file that the network computes as well.
 
@@ -80,18 +93,19 @@ def measure_weights(
         model: the eager network.
         samples: calibration inputs (1, C, H, W).
         extremes: minimum and maximum of each tensor of the file on each sample, in the order of computation.
+        provide: provides the measurement for the first of several files of this network and these samples.
     """
     names, limits = list(extremes), np.array(list(extremes.values())).reshape(len(extremes), len(samples), 2)
     limits[~np.isfinite(limits).all((1, 2))] = np.nan  # masks, which then equal nothing
-    lows, highs = limits[..., 0].min(1).tolist(), limits[..., 1].max(1).tolist()
-    found = [Weights(min(low, 0.0), max(high, 0.0)) for low, high in zip(lows, highs, strict=True)]
-    signs = torch.Generator().manual_seed(0)
-    try:
-        for index in range(min(IMAGES, len(samples))):
-            _add_image(model, samples[index], found, limits[:, index], signs)
-    except RuntimeError as error:
-        announce("ranges cover all values", why=f"the network has no gradients: {error}")
-        return {}
+    found = start_weights(limits)
+    if provide is None:
+        _measure(model, samples, found, limits)
+    else:
+        path, made = provide(lambda path: _measure(model, samples, found, limits).write(path))
+        shared = not made and Measurement.read(path).add_to(found, limits)
+        if not made and not shared:
+            _measure(model, samples, found, limits)
+        announce("measured gradients", made=not shared)
     return {
         name: weights
         for name, weights in zip(names, found, strict=True)
@@ -99,20 +113,31 @@ def measure_weights(
     }
 
 
-def _add_image(
-    model: LoadedModel,
-    sample: Array,
-    found: Sequence[Weights],
-    limits: npt.NDArray[np.float64],
-    signs: torch.Generator,
-) -> None:
+def _measure(model: LoadedModel, samples: Sequence[Array], found: Sequence[Weights], limits: Numbers) -> Measurement:
+    """Add the squared gradients of the first images to the weights of tensors of extremes (tensors, images, 2)."""
+    signs, seen, takers = torch.Generator().manual_seed(0), list[Numbers](), list[Places]()
+    try:
+        for index in range(min(IMAGES, len(samples))):
+            taps = _Taps(found, Matching(limits[:, index]))
+            _add_image(model, samples[index], taps, signs)
+            seen.append(np.array(taps.seen).reshape(-1, 2))
+            takers.append(np.array(taps.takers, np.intp))
+    except RuntimeError as error:
+        announce("ranges cover all values", why=f"the network has no gradients: {error}")
+        seen, takers = [], []
+        for weights in found:
+            weights.squares[:] = 0
+    return Measurement(np.array([weights.squares for weights in found]).reshape(-1, BINS), seen, takers)
+
+
+def _add_image(model: LoadedModel, sample: Array, taps: "_Taps", signs: torch.Generator) -> None:
     """Add the squared gradients of one image to the weights.
 
     Raises:
         RuntimeError: an operator has no derivative or has lost what it needs for it, or the results are too large.
     """
     image = torch.from_numpy(sample).requires_grad_()
-    with _Taps(found, limits) as taps:
+    with taps:
         taps.see(image)
         outputs = model.module(image.clone())
     total = _random_sum(outputs, model.outputs, signs)
@@ -121,20 +146,23 @@ def _add_image(
 
 
 class _Taps(TorchFunctionMode):
-    """Finds the tensors of a file among the results of torch's functions, and adds up their squared gradients."""
+    """Finds the tensors of a file among the results of torch's functions, and adds up their squared gradients.
 
-    def __init__(self, found: Sequence[Weights], limits: npt.NDArray[np.float64]) -> None:
+    ``seen`` has the extremes of all results, and ``takers`` the places of the file's tensors found in them, or -1.
+    """
+
+    def __init__(self, found: Sequence[Weights], matching: Matching) -> None:
         super().__init__()
-        self._found, self._limits = found, limits
-        self._tolerances = np.abs(limits).max(1) * _TOLERANCE
-        self._free = np.ones(len(limits), bool)
-        self._seen: dict[int, _Values] = {}
+        self.seen: list[tuple[float, ...]] = []
+        self.takers: list[int] = []
+        self._found, self._matching = found, matching
+        self._values: dict[int, _Values] = {}
         self._bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function and look at its results."""
-        if args and id(args[0]) in self._seen and _overwrites(func, kwargs or {}):
-            self._seen[id(args[0])].settle()
+        if args and id(args[0]) in self._values and _overwrites(func, kwargs or {}):
+            self._values[id(args[0])].settle()
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, list | tuple) else (result,):
             if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.numel():
@@ -148,13 +176,11 @@ class _Taps(TorchFunctionMode):
             self._bytes += values.nbytes
         if self._bytes > MOST_BYTES:
             raise RuntimeError(f"its results on one image exceed {MOST_BYTES >> 20} MiB")
-        extremes = np.array([value.item() for value in values.aminmax()])
-        near = (np.abs(self._limits - extremes).max(1) <= self._tolerances) & self._free
-        if near.any():
-            chosen = int(near.argmax())
-            self._free[chosen] = False
-            self._seen[id(tensor)] = seen = _Values(self._found[chosen], values)
-            tensor.register_hook(seen.add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
+        self.seen.append(tuple(value.item() for value in values.aminmax()))
+        self.takers.append(place := self._matching.take(np.array(self.seen[-1])))
+        if place >= 0:
+            self._values[id(tensor)] = tapped = _Values(self._found[place], values)
+            tensor.register_hook(tapped.add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
 def _overwrites(func: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -172,12 +198,12 @@ class _Values:
 
     def __init__(self, weights: Weights, values: Tensor) -> None:
         self._weights, self._values, self._version = weights, values, values._version
-        self._settled: Tensor | None = None
+        self._settled: list[Tensor] | None = None
 
     def settle(self) -> None:
         """Keep the bins of the values, before a later operator overwrites them."""
         if self._is_current():
-            self._settled = self._bins()
+            self._settled = list(self._bins())
 
     def add_squares(self, gradient: Tensor | None) -> None:
         """Add squared gradients to the bins of the values; nothing if a ReLU has overwritten these.
@@ -187,18 +213,19 @@ class _Values:
         if gradient is None or (self._settled is None and not self._is_current()):
             return
         bins = self._bins() if self._settled is None else self._settled
-        sums = torch.bincount(bins.int(), gradient.flatten().square(), minlength=BINS + 1)
-        self._weights.squares += sums[:BINS].double().numpy()
+        for some, part in zip(bins, torch.split(gradient.flatten(), _PIECE), strict=True):
+            sums = torch.bincount(some, part.square(), minlength=BINS + 1)
+            self._weights.squares += sums[:BINS].double().numpy()
 
     def _is_current(self) -> bool:
         return self._values._version == self._version
 
-    def _bins(self) -> Tensor:
-        """Return the bin of each value. Zero has one beyond: its 8-bit number is exact, so it adds no noise."""
-        values = self._values.flatten()
-        scale = BINS / max(self._weights.high - self._weights.low, 1e-30)
-        bins = ((values - self._weights.low) * scale).clamp_(0, BINS - 1).short()
-        return bins.masked_fill_(values == 0, BINS)
+    def _bins(self) -> Iterator[Tensor]:
+        """Yield bins of some values at once. Zero has one beyond: its 8-bit number is exact, so it adds no noise."""
+        low, scale = self._weights.low, BINS / max(self._weights.high - self._weights.low, 1e-30)
+        for values in torch.split(self._values.flatten(), _PIECE):
+            bins = values.sub(low).mul_(scale).clamp_(0, BINS - 1).short()
+            yield bins.masked_fill_(values == 0, BINS)
 
 
 def _random_sum(outputs: Sequence[Tensor], described: Sequence[Output], signs: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import (
     Budget,
     CalibrationMemo,
+    Provide,
     pick_float_layers,
     trace_to_weights,
 )
@@ -157,7 +158,7 @@ def quantise(
     if recipe.needs_calibration:
         if recipe.activation_bits == 16:
             _raise_opset(prepared)
-        budget = (memo or CalibrationMemo()).recall(lambda: _calibrate(model, prepared, samples, recipe))
+        budget = (memo or CalibrationMemo()).recall(partial(_calibrate, model, prepared, samples, recipe))
         float_layers = _quantise_static(model, prepared, budget, path, recipe=recipe, count=max_float_layers)
     else:
         outside = _outside_body(onnx.load(prepared).graph, model)
@@ -317,7 +318,9 @@ def _clips_without_zero(graph: onnx.GraphProto) -> Iterator[str]:
                 yield node.name
 
 
-def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe) -> Budget:
+def _calibrate(
+    model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe, provide: Provide | None
+) -> Budget:
     """Measure the extremes of every tensor, one image at a time, and choose its range."""
     extremes: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -332,7 +335,7 @@ def _calibrate(model: LoadedModel, source: Path, samples: Sequence[Array], recip
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
     # The calibrator holds names in a set, so that their order changes from process to process.
     ordered = {name: extremes[name] for name in _tensors(onnx.load(source).graph) if name in extremes}
-    return plan_ranges(model, samples, ordered, recipe.activation_bits)
+    return plan_ranges(model, samples, ordered, recipe.activation_bits, provide)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[str]:
