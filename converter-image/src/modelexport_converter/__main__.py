@@ -10,9 +10,11 @@ Standard output carries one line of JSON per event; output of libraries goes to 
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -24,6 +26,7 @@ from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
 from modelexport_converter.failures import Failure
 from modelexport_converter.local import ChildDied, run_here
+from modelexport_converter.prepared import serve
 from modelexport_converter.publishing.commands import run_command
 from modelexport_converter.runtime.outcome import Terminated, explain
 from modelexport_converter.runtime.progress import Stages, claim_stdout, start_logging
@@ -106,9 +109,17 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-if __name__ == "__main__":
+def _run(*command: str) -> NoReturn:
+    """Be the process of a conversion, of one of its steps or of another command."""
     signal.signal(signal.SIGTERM, _terminate)
     output = claim_stdout()
-    exit_code = main(os.environ, output, *sys.argv[1:2])
+    exit_code = main(os.environ, output, *command)
     output.flush()
     _leave(exit_code)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [names.PREPARE]:
+        serve(socket.socket(fileno=0), partial(_run, names.CONVERT))
+        _leave(0)
+    _run(*sys.argv[1:2])

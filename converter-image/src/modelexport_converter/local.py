@@ -14,6 +14,7 @@ from modelexport import names
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.environment import scrub
+from modelexport_converter.prepared import PreparedChild, start_child
 from modelexport_converter.steps import run_step
 
 GRACE_SECONDS = 8
@@ -44,7 +45,7 @@ def run_here(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
         places = make_places(Path(folder))
         if failed := run_step(names.FETCH, {**environ, **places}, request):
             return failed
-        if failed := _convert(scrub(environ) | places, request, stream):
+        if failed := _convert(scrub(environ) | places, request, stream, environ.get(names.PREPARED_ENV)):
             return failed
         patient = {names.STORE_TIMEOUT_ENV: str(RETRY_SECONDS), **environ, **places}
         published = run_step(names.PUBLISH, patient, request)
@@ -64,28 +65,26 @@ def make_places(folder: Path) -> dict[str, str]:
     return {name: str(place) for name, place in places.items()}
 
 
-def _convert(environ: Mapping[str, str], request: ConversionRequest, stream: TextIO) -> ConversionResult | None:
+def _convert(
+    environ: Mapping[str, str], request: ConversionRequest, stream: TextIO, door: str | None
+) -> ConversionResult | None:
     message = Path(environ[names.WORK_DIR_ENV]).parent / "answer.json"
     own = {
         "HOME": environ[names.WORK_DIR_ENV],
         names.REQUEST_ENV: request.public().to_json(),
         names.TERMINATION_LOG_ENV: str(message),
     }
-    stream.flush()
-    command = [sys.executable, "-m", "modelexport_converter", names.CONVERT]
-    child = subprocess.Popen(  # noqa: S603 - this interpreter, not a shell
-        command, env={**environ, **own}, stdin=subprocess.DEVNULL, stdout=stream
-    )
+    child = _start({**environ, **own}, door, stream)
     try:
         code = child.wait()
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+    except BaseException:
+        child.terminate()
+        try:
+            child.wait(GRACE_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            child.kill()
+            child.wait()
+        raise
     if not code:
         return None
     try:
@@ -93,3 +92,13 @@ def _convert(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
             return ConversionResult.from_json(file.read(names.TERMINATION_MESSAGE_LIMIT).decode(), exit_code=code)
     except (OSError, ValueError):
         raise ChildDied(code) from None
+
+
+def _start(environ: Mapping[str, str], door: str | None, stream: TextIO) -> PreparedChild | subprocess.Popen[bytes]:
+    """Start the child: forked by the prepared parent of the run, if there is one, which spares it the imports."""
+    stream.flush()
+    if door and (prepared := start_child(int(door), environ, stream)):
+        return prepared
+    command = [sys.executable, "-m", "modelexport_converter", names.CONVERT]
+    # This interpreter, not a shell.
+    return subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=stream)  # noqa: S603

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import cast
 from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
+from modelexport.environment import scrub
 from modelexport.local.conversions import RETRYING, Conversion
 from modelexport.logs import parse_event
 
@@ -49,20 +51,43 @@ class Runner:
         waiting = in_order(conversions)
         leading: list[Conversion] = []
 
-        async def work() -> None:
+        async def work(door: int | None) -> None:
             while waiting:
                 conversion = pick(waiting, leading)
                 waiting.remove(conversion)
                 leading.append(conversion)
-                await self._convert(conversion)
+                await self._convert(conversion, door)
 
-        async with asyncio.TaskGroup() as group:
+        async with self._prepared(len(conversions)) as door, asyncio.TaskGroup() as group:
             for _ in range(min(self.jobs, len(conversions))):
-                group.create_task(work())
+                group.create_task(work(door))
 
-    async def _convert(self, conversion: Conversion) -> None:
+    @contextlib.asynccontextmanager
+    async def _prepared(self, count: int) -> AsyncIterator[int | None]:
+        """Run the process that forks the children of several conversions; yield a descriptor to ask it by."""
+        if count < 2 or CONVERTER_ENV in os.environ:  # another converter may not have it
+            yield None
+            return
+        door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with door:
+            with other:
+                parent = await asyncio.create_subprocess_exec(
+                    *converter_command(),
+                    names.PREPARE,
+                    env=scrub(os.environ) | {names.THREADS_ENV: self._threads},
+                    stdin=other.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            try:
+                yield door.fileno()
+            finally:
+                await end(parent)
+
+    async def _convert(self, conversion: Conversion, door: int | None) -> None:
         for attempt in range(1, ATTEMPTS + 1):
-            result = await self._attempt(conversion)
+            result = await self._attempt(conversion, door)
             if not result.reason.policy.retriable or attempt == ATTEMPTS:
                 break
             conversion.enter(RETRYING)
@@ -71,18 +96,19 @@ class Runner:
         conversion.finish(result)
         self.changed(conversion)
 
-    async def _attempt(self, conversion: Conversion) -> ConversionResult:
+    async def _attempt(self, conversion: Conversion, door: int | None) -> ConversionResult:
         conversion.begin()
         message = self.folder / f"{conversion.log.stem}.json"
         message.unlink(missing_ok=True)
         with conversion.log.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *converter_command(),
-                env={**os.environ, **self._environment(conversion, message)},
+                env={**os.environ, **self._environment(conversion, message, door)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=() if door is None else (door,),
             )
             try:
                 async for line in read_lines(cast(asyncio.StreamReader, child.stdout)):
@@ -98,7 +124,11 @@ class Runner:
                 await end(child)
         return read_result(message, code, conversion.log, conversion.request.output)
 
-    def _environment(self, conversion: Conversion, message: Path) -> Mapping[str, str]:
+    @property
+    def _threads(self) -> str:
+        return str(max(1, usable_cpus() // self.jobs))
+
+    def _environment(self, conversion: Conversion, message: Path, door: int | None = None) -> Mapping[str, str]:
         return {
             names.REQUEST_ENV: conversion.request.to_json(),
             names.STORE_ENV: self.store,
@@ -107,7 +137,8 @@ class Runner:
             names.WORK_DIR_ENV: str(self.folder),
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
             names.TERMINATION_LOG_ENV: str(message),
-            names.THREADS_ENV: str(max(1, usable_cpus() // self.jobs)),
+            names.THREADS_ENV: self._threads,
+            **({} if door is None else {names.PREPARED_ENV: str(door)}),
             # In a directory the run writes the page itself at its end, with the targets that failed.
             **({names.REPORTS_ENV: json.dumps(conversion.reports)} if "://" in self.store else {}),
         }
