@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from command_line import FAKE_CONVERTER, model_export
 from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
-from modelexport.api.spec import parse_export
+from modelexport.api.spec import DataRef, Model, Parameters, parse_export
 from modelexport.local.conversions import Conversion
 from modelexport.local.run import make_conversions
 from modelexport.local.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, pick, read_lines
@@ -22,10 +23,11 @@ from modelexport.planning.plan import plan_export
 from modelexport_converter.stores.addresses import is_allowed, parse_networks
 
 DONE = ConversionResult(Reason.SUCCEEDED, "verified and published")
+OTHER = Model("YOLOv8", DataRef("s3://checkpoints/a.pt"), parameters=Parameters(variant="x"))
 
 
-def conversions_of(folder: Path, *targets: str) -> list[Conversion]:
-    requests = plan_export(parse_export(model_export("shapes", *targets)), "s3://exports")
+def conversions_of(folder: Path, *targets: str, **spec: Any) -> list[Conversion]:
+    requests = plan_export(parse_export(model_export("shapes", *targets, **spec)), "s3://exports")
     return [Conversion(item, str(item.target), folder / f"{item.target.slug}.log") for item in requests]
 
 
@@ -83,10 +85,46 @@ def test_result_of_earlier_attempt_is_not_reused(tmp_path: Path, monkeypatch: py
     assert not result.succeeded
 
 
+CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip"}, "samples": 64}
+
+
 def test_first_target_of_each_format_runs_first(tmp_path: Path) -> None:
     found = in_order(conversions_of(tmp_path, "LiteRT/FP32", "LiteRT/INT8", "ONNX/FP16", "ONNX/INT8", "CoreML/INT8"))
     labels = [conversion.label for conversion in found]
-    assert labels == ["LiteRT/FP32", "ONNX/FP16", "CoreML/INT8", "LiteRT/INT8", "ONNX/INT8"]
+    assert labels == ["LiteRT/FP32", "CoreML/INT8", "ONNX/FP16", "LiteRT/INT8", "ONNX/INT8"]
+
+
+def test_target_that_makes_nothing_for_others_runs_last(tmp_path: Path) -> None:
+    asked = ("ONNX/FP32", "ONNX/INT8", "LiteRT/FP32", "LiteRT/INT8")
+    found = in_order(conversions_of(tmp_path, *asked, calibration=CALIBRATION))
+    assert found[-1].label == "LiteRT/INT8", "although it takes longer than ONNX/FP32"
+    assert found[-1].expected_seconds(converts=False) > found[-2].expected_seconds(converts=True)
+
+
+def test_longest_target_runs_first(tmp_path: Path) -> None:
+    found = in_order(conversions_of(tmp_path, "ONNX/FP32", "CoreML/FP32", "LiteRT/FP32"))
+    assert [conversion.label for conversion in found] == ["LiteRT/FP32", "CoreML/FP32", "ONNX/FP32"]
+
+
+def test_targets_without_measurement_keep_their_order(tmp_path: Path) -> None:
+    asked = conversions_of(tmp_path, "ONNX/FP32", "LiteRT/FP32", "CoreML/FP32", "CoreML/FP16")
+    unknown = [replace(one, request=replace(one.request, model=OTHER)) for one in asked]
+    assert in_order(unknown) == unknown
+
+
+def test_second_calibration_waits_for_the_first(tmp_path: Path) -> None:
+    asked = ("LiteRT/INT8", "ONNX/INT8", "ONNX/FP16")
+    litert, onnx, half = conversions_of(tmp_path, *asked, calibration=CALIBRATION)
+    assert in_order([litert, onnx, half])[0] is litert
+    assert pick([onnx, half], [litert]) is half
+    litert.finish(DONE)
+    assert pick([onnx, half], [litert]) is onnx
+
+
+def test_data_free_conversions_wait_for_no_calibration(tmp_path: Path) -> None:
+    litert, onnx = conversions_of(tmp_path, "LiteRT/INT8", "ONNX/INT8")
+    assert pick([onnx], [litert]) is onnx
+    assert not litert.shared & onnx.shared
 
 
 def test_core_ml_shares_one_fp32_and_one_smaller_base(tmp_path: Path) -> None:

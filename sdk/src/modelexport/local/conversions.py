@@ -40,6 +40,21 @@ class Conversion:
         return self.request.model, fmt, BACKENDS[fmt].base(self.request.recipe)
 
     @property
+    def shared(self) -> frozenset[tuple[object, ...]]:
+        """Keys of what one conversion makes and others read: the converted file, and the gradients for 8-bit ranges."""
+        request = self.request
+        calibrated = [(request.model, request.calibration)] if request.recipe.activation_bits == 8 else []
+        return frozenset([self.family, *calibrated])
+
+    def expected_seconds(self, *, converts: bool) -> float:
+        """Return the seconds on one core, or 0 if nothing comparable was measured.
+
+        ``converts``: it makes the file that its family shares.
+        """
+        stages = expect_stages(self.request) or {}
+        return sum(seconds for stage, seconds in stages.items() if converts or stage != "convert")
+
+    @property
     def succeeded(self) -> bool:
         """Whether the artifact is in the store."""
         return self.result is not None and self.result.succeeded

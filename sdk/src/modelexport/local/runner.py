@@ -168,17 +168,27 @@ def _cut(line: bytes) -> bytes:
 
 
 def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
-    """Return the conversions with the first of every family in front: it makes the file that the others share."""
-    families = [conversion.family for conversion in conversions]
-    earlier = [families[:index].count(family) for index, family in enumerate(families)]
-    return [conversion for _, conversion in sorted(zip(earlier, conversions, strict=True), key=lambda pair: pair[0])]
+    """Return the conversions with those in front that make what others read, and with the longest first.
+
+    What comes last is short then, so that no core is idle for long before the end.
+    """
+    makers: dict[object, Conversion] = {}
+    for conversion in conversions:
+        for key in conversion.shared:
+            makers.setdefault(key, conversion)
+
+    def rank(conversion: Conversion) -> tuple[bool, float]:
+        makes = conversion in makers.values()
+        return not makes, -conversion.expected_seconds(converts=makers[conversion.family] is conversion)
+
+    return sorted(conversions, key=rank)
 
 
 def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
-    """Return the next conversion: the first that does not wait for the converted file of a running one."""
-    made = {conversion.family for conversion in started if conversion.result}
-    making = {conversion.family for conversion in started} - made
-    return next((conversion for conversion in waiting if conversion.family not in making), waiting[0])
+    """Return the next conversion: the first that does not wait for what a running one makes."""
+    made = {key for conversion in started if conversion.result for key in conversion.shared}
+    making = {key for conversion in started for key in conversion.shared} - made
+    return next((conversion for conversion in waiting if not conversion.shared & making), waiting[0])
 
 
 def usable_cpus() -> int:
