@@ -550,6 +550,15 @@ def test_detector_of_wrong_classes_is_refused(labels: tuple[str, ...], column: i
         read_boxes(model, opened, results)
 
 
+@pytest.mark.parametrize("fmt", [Format.ONNX, Format.LITERT])
+def test_trained_detector_suppresses_boxes_in_int8(fmt: Format, tmp_path: Path) -> None:
+    model, images = suppress_boxes(load_model("YOLOv8"), fmt), eval_inputs("YOLOv8")[:12]
+    model, backend, suffix = replace(model, options=Options(nms=True)), load_backend(fmt), BACKENDS[fmt].suffix
+    backend.convert(model, Recipe.FP32, plain := tmp_path / f"plain{suffix}")
+    backend.quantise(model, plain, Recipe.STATIC_WI8_AI8, images[:8], path := tmp_path / f"int8{suffix}")
+    assert compare(model, backend.open_file(model, path), images).value > 0.97
+
+
 def test_detector_for_vision_needs_different_class_names() -> None:
     model = replace(build_detector(), class_names=("a", "a"))
     check_options(suppress_boxes(model, Format.ONNX))

@@ -91,13 +91,11 @@ class Suppression:
     """How a format suppresses boxes in a step of its own after the network.
 
     Attributes:
-        network: the model without suppression; it gives ``boxes`` (1, 4, N) and ``scores`` (1, classes, N).
         score: the least score of a box.
         overlap: the largest intersection over union of two boxes of a class.
         most_detections: how many detections are compared at most, best first.
     """
 
-    network: "LoadedModel"
     score: float
     overlap: float
     most_detections: int
@@ -137,6 +135,7 @@ class LoadedModel:
         fit: how well the network fits its normalisation statistics, if it has any and was compared.
         weights: the part of the checkpoint that holds the weights, e.g. ``ema``; empty for the whole checkpoint.
         recorded: the metrics that the checkpoint records of its own validation, by the names of its trainer.
+        unsuppressed: with the option ``nms``, the detector that answers for every anchor.
         suppression: if the format suppresses boxes after the network, how; ``module`` suppresses them, too.
         options: how the file takes images, and what it contains besides the network; the module is the same.
     """
@@ -156,6 +155,7 @@ class LoadedModel:
     fit: Fit | None = None
     weights: str = ""
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    unsuppressed: "LoadedModel | None" = None
     suppression: Suppression | None = None
     options: Options = NO_OPTIONS
 

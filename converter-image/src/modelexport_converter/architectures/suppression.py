@@ -61,6 +61,8 @@ def suppress_boxes(model: LoadedModel, fmt: Format) -> LoadedModel:
     boxes, scores, labels, count = (replace(output, keep_float32=True) for output in DETECTIONS)
     outputs = (boxes, scores, labels, replace(count, meaning=_BOUNDED if fmt is Format.LITERT else _EXACT))
     metadata = {**model.metadata, "score_threshold": f"{SCORE:g}", "nms_threshold": f"{OVERLAP:g}"}
-    suppression = Suppression(model, SCORE, OVERLAP, MOST_DETECTIONS) if afterwards else None
+    suppression = Suppression(SCORE, OVERLAP, MOST_DETECTIONS) if afterwards else None
     module = module.eval().requires_grad_(False)
-    return replace(model, module=module, outputs=outputs, metadata=metadata, suppression=suppression)
+    return replace(
+        model, module=module, outputs=outputs, metadata=metadata, unsuppressed=model, suppression=suppression
+    )

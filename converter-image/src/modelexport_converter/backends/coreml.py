@@ -94,7 +94,7 @@ def _chunk(context: Any, node: Any) -> None:
 
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     """Write the model to ``path``, a folder, by ``fp32`` or ``fp16``."""
-    network = model if model.suppression is None else table_of(model, model.suppression)
+    network = table_of(model, model.unsuppressed) if model.unsuppressed else model
     precision = ct.precision.FLOAT32 if base is Recipe.FP32 else _fp16_precision(network)
     module = _Pixels(network) if model.options.takes_pixels else network.module
     converted = _translate(network, module, precision)

@@ -136,11 +136,13 @@ def _add_image(model: LoadedModel, sample: Array, taps: "_Taps", signs: torch.Ge
     Raises:
         RuntimeError: an operator has no derivative or has lost what it needs for it, or the results are too large.
     """
+    # Of the boxes that suppression leaves, background has no gradient, and its scores would be cut off.
+    network = model.unsuppressed or model
     image = torch.from_numpy(sample).requires_grad_()
     with taps:
         taps.see(image)
-        outputs = model.module(image.clone())
-    total = _random_sum(outputs, model.outputs, signs)
+        outputs = network.module(image.clone())
+    total = _random_sum(outputs, network.outputs, signs)
     if total.requires_grad:
         torch.autograd.backward(total)
 

@@ -46,9 +46,8 @@ class _Table(torch.nn.Module):
         return chosen * best.unsqueeze(1), boxes[0].transpose(0, 1)
 
 
-def table_of(model: LoadedModel, suppression: Suppression) -> LoadedModel:
+def table_of(model: LoadedModel, network: LoadedModel) -> LoadedModel:
     """Return the network before the suppression of boxes, whose outputs are the table that is suppressed."""
-    network = suppression.network
     module = _Table(network.module, len(_labels(model))).eval().requires_grad_(False)
     outputs = tuple(replace(output, name=f"{_RAW}{output.name}", keep_float32=True) for output in DETECTOR_OUTPUTS)
     return replace(network, module=module, outputs=outputs, options=model.options)

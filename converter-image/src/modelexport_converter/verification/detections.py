@@ -121,9 +121,8 @@ class UnpaddedDetections:
         if count < 0:
             chains = "boxes overlap in longer chains than the file resolves"
             problem = f"{chains}, or more exceed the score's threshold than it compares"
-            raise Failure(
-                Reason.VERIFICATION_FAILED, f"{problem}, so that it has no answer to an image; raise scoreThreshold"
-            )
+            way_out = "raise scoreThreshold, or remove the option nms"
+            raise Failure(Reason.VERIFICATION_FAILED, f"{problem}, so that it has no answer to an image; {way_out}")
         boxes, scores, labels = (named[name][0, :count].astype(np.float64) for name in ("boxes", "scores", "labels"))
         return cls(boxes, scores, labels, named["masks"][0, :count] if "masks" in named else None)
 
