@@ -39,6 +39,7 @@ class Task(StrEnum):
     SEMANTIC_SEGMENTATION = "semantic segmentation"
     CLASSIFICATION = "classification"
     KEYPOINTS = "keypoints"
+    ORIENTED_DETECTION = "oriented detection"
     UNKNOWN = "unknown"
 
     @property
@@ -53,6 +54,7 @@ _METRICS: Mapping[Task, str] = {
     Task.SEMANTIC_SEGMENTATION: "mIoU",
     Task.CLASSIFICATION: "top-1",
     Task.KEYPOINTS: "OKS-mAP50-95",
+    Task.ORIENTED_DETECTION: "rotated-mAP50-95",
 }
 
 
