@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -40,9 +40,11 @@ def keypoint_map(truth: Truth, found: Mapping[int, ImageDetections], sigma: floa
     return _mean_precision(truth, found, "keypoints", sigma)
 
 
-def rotated_map(truth: Truth, found: Mapping[int, ImageDetections]) -> float:
-    """Return mAP50-95 of rotated boxes by their exact overlap; the objects of `truth` have `corners`."""
-    return _mean_precision(truth, found, "rotated")
+def rotated_map(
+    truth: Truth, found: Mapping[int, ImageDetections], measure: Callable[[Array, Array], Array] = overlaps
+) -> float:
+    """Return mAP50-95 of rotated boxes by their exact overlap or another measure; `truth` has `corners` of objects."""
+    return _mean_precision(truth, found, "rotated", measure=measure)
 
 
 def top1(probabilities: Iterable[Array], labels: Iterable[int]) -> float:
@@ -51,7 +53,13 @@ def top1(probabilities: Iterable[Array], labels: Iterable[int]) -> float:
     return sum(hits) / len(hits)
 
 
-def _mean_precision(truth: Truth, found: Mapping[int, ImageDetections], kind: str, sigma: float | None = None) -> float:
+def _mean_precision(
+    truth: Truth,
+    found: Mapping[int, ImageDetections],
+    kind: str,
+    sigma: float | None = None,
+    measure: Callable[[Array, Array], Array] | None = None,
+) -> float:
     """Return the mean over IoU thresholds .50-.95, recall levels and classes, as COCOeval defines it.
 
     Raises:
@@ -69,22 +77,22 @@ def _mean_precision(truth: Truth, found: Mapping[int, ImageDetections], kind: st
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         if sigma is not None:
             evaluation.params.kpt_oks_sigmas = np.full(len(truth["annotations"][0]["keypoints"]) // 3, sigma)
-        if kind == "rotated":
-            evaluation.computeIoU = partial(_overlap_rotated, evaluation)
+        if measure is not None:
+            evaluation.computeIoU = partial(_overlap_rotated, evaluation, measure)
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"]
     return float(precision[precision >= 0].mean())
 
 
-def _overlap_rotated(evaluation: Any, image: int, label: int) -> Any:
+def _overlap_rotated(evaluation: Any, measure: Callable[[Array, Array], Array], image: int, label: int) -> Any:
     """Return the overlaps of the detections of a class, best first, with its objects, as COCOeval wants them."""
     objects, found = (rows[image, label] for rows in (evaluation._gts, evaluation._dts))
     if not objects or not found:
         return []
     best = sorted(found, key=lambda row: -row["score"])[: evaluation.params.maxDets[-1]]
     truth = np.array([smallest_box(np.reshape(row["corners"], (4, 2))) for row in objects])
-    return overlaps(np.array([row["rotated"] for row in best]), truth)
+    return measure(np.array([row["rotated"] for row in best]), truth)
 
 
 def _results(image: int, found: ImageDetections, kind: str) -> Iterable[dict[str, Any]]:

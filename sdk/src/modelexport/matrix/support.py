@@ -600,6 +600,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         # Correct files of the trained YOLO11-Pose agree by .9999995 in FP32, .9992 in FP16, .970 in INT8 and .9885 in
         # W8A16; red and blue exchanged give .936. The minima are those of YOLOv8-Pose.
         _yolov8("YOLO11-Pose", Task.KEYPOINTS, extended=frozenset(TARGETS)),
+        _yolov8("YOLOv8-OBB", Task.ORIENTED_DETECTION, extended=frozenset(TARGETS)),
         Architecture(
             name="Custom",
             task=Task.UNKNOWN,
