@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         cells, centres = _grid((height, width), strides, maps)
         self.register_buffer("cells", cells)
         self.register_buffer("centres", centres)
-        self.register_buffer("units", torch.tensor([1 / width, 1 / height]).view(1, 2, 1))
+        self.register_buffer("units", None if in_pixels else torch.tensor([1 / width, 1 / height]).view(1, 2, 1))
         self.register_buffer("bins", None if bins is None else bins.view(1, 1, -1, 1))
         self.cells: torch.Tensor
         self.centres: torch.Tensor
