@@ -90,7 +90,7 @@ def test_rotated_boxes_are_drawn_by_their_corners() -> None:
     assert shapes == [both, ("box hue1 alone", "-20.0,20.0 10.0,-30.0 40.0,0.0 10.0,50.0"), both]
     assert not [box for box in page.of("rect") if str(box["class"]).startswith("box")]
     marks = [text for text in page.of("text") if text.get("class") == "mark"]
-    assert [(mark["x"], mark["y"]) for mark in marks] == [("60.0", "8.5"), ("10.0", "7.0"), ("60.0", "8.5")]
+    assert [(mark["x"], mark["y"]) for mark in marks] == [("20.0", "8.5"), ("0.0", "7.0"), ("20.0", "8.5")]
 
 
 def test_names_and_texts_never_become_markup() -> None:

@@ -287,7 +287,7 @@ def _draw(svg: Element, answer: Answer, name: str, size: tuple[int, int], index:
         corners = list(zip(answer.corners[::2], answer.corners[1::2], strict=True))
         outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
         SubElement(svg, "polygon", {"class": f"box {kind}", "points": outline, "stroke-width": f"{1.5 * unit:.2f}"})
-        left, top = min(corners, key=lambda corner: corner[1])
+        left, top = (min(values) for values in zip(*corners, strict=True))
         words, at = f"{name} {answer.score:.2f}", (max(0, left), max(top - 1.5 * unit, 7 * unit))
     elif len(answer.box) == 4:
         left, top, right, bottom = answer.box
