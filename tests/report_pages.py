@@ -56,6 +56,13 @@ def detections() -> dict[str, Any]:
     return make_sample(both, missed, file=(both, make_answer(1, 100, 60, 150, 110, same=False)))
 
 
+def oriented_detections() -> dict[str, Any]:
+    """A sample with a rotated box that both sides have, and one beyond the image that the file misses."""
+    both = make_answer(0, 20, 10, 100, 90, corners=[60, 10, 100, 50, 60, 90, 20, 50])
+    missed = make_answer(1, 0, 0, 40, 50, same=False, corners=[-20, 20, 10, -30, 40, 0, 10, 50])
+    return make_sample(both, missed, file=(both,))
+
+
 def describe_detector() -> dict[str, Any]:
     """The facts of a detector by which a program opens its file."""
     image = {"name": "image", "shape": [1, 3, 120, 160], "type": "float32", "axes": ["batch", "RGB", "height", "width"]}

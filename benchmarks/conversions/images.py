@@ -47,6 +47,6 @@ def _side(task: Task) -> int:
 
 
 def _read(task: Task) -> list[Image.Image]:
-    name = "calibration-cls.zip" if task is Task.CLASSIFICATION else "calibration.zip"
-    with zipfile.ZipFile(DATA / name) as archive:
+    kind = {Task.CLASSIFICATION: "-cls", Task.ORIENTED_DETECTION: "-obb"}.get(task, "")
+    with zipfile.ZipFile(DATA / f"calibration{kind}.zip") as archive:
         return [Image.open(io.BytesIO(archive.read(entry))).convert("RGB") for entry in sorted(archive.namelist())]

@@ -29,7 +29,11 @@ SAMPLES = {"trained": 64 - VERIFICATION_COUNT, "fullSize": 8, "evaluated": 640}
 """Number of calibration images: of 64, those that verification does not use; fewer at full size, since each is a mosaic
 of many and memory does not depend on them. ``evaluated``: labelled images on which trained models are measured.
 """
-LABELS = {Task.CLASSIFICATION: LabelKind.IMAGE_FOLDER, Task.KEYPOINTS: LabelKind.YOLO}
+LABELS = {
+    Task.CLASSIFICATION: LabelKind.IMAGE_FOLDER,
+    Task.KEYPOINTS: LabelKind.YOLO,
+    Task.ORIENTED_DETECTION: LabelKind.YOLO,
+}
 """The labels of each task; all others have COCO's. Only YOLO's state the constants of keypoints' similarity."""
 Size = tuple[int, int]
 
@@ -57,10 +61,11 @@ def _prepare_trained(store: Path, architecture: str) -> MatrixInputs:
     """Prepare the trained model at the size of its training, and labelled images of its task."""
     trained, task = trained_model(architecture), ARCHITECTURES[_source(architecture)].task
     kind = LABELS.get(task, LabelKind.COCO)
-    images, labelled = f"calibration{trained.images}.zip", f"labelled-{kind}.zip"
+    images, labelled = f"calibration{trained.images}.zip", f"labelled-{kind}{trained.images}.zip"
     shutil.copy(MODELS / "data" / images, _folder(store, "datasets"))
     if not (store / "datasets" / labelled).exists():
-        write_labelled(kind, store / "datasets" / labelled, SAMPLES["evaluated"])
+        path, oriented = store / "datasets" / labelled, task is Task.ORIENTED_DETECTION
+        write_labelled(kind, path, SAMPLES["evaluated"], oriented=oriented)
     return MatrixInputs(_checkpoint(store, architecture, trained.weights), images, {}, labelled)
 
 

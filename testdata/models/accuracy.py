@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from modelexport_converter.evaluation.detections import MOST_DETECTIONS, ImageDetections
+from modelexport_converter.rotated_boxes import overlaps, smallest_box
 from models.shapes import KEYPOINT_SIGMA
 
 Array = npt.NDArray[Any]
@@ -38,13 +40,26 @@ def keypoint_map(truth: Truth, found: Mapping[int, ImageDetections], sigma: floa
     return _mean_precision(truth, found, "keypoints", sigma)
 
 
+def rotated_map(
+    truth: Truth, found: Mapping[int, ImageDetections], measure: Callable[[Array, Array], Array] = overlaps
+) -> float:
+    """Return mAP50-95 of rotated boxes by their exact overlap or another measure; `truth` has `corners` of objects."""
+    return _mean_precision(truth, found, "rotated", measure=measure)
+
+
 def top1(probabilities: Iterable[Array], labels: Iterable[int]) -> float:
     """Return the share of images whose most probable class (1, C) is the labelled one."""
     hits = [int(row.argmax()) == label for row, label in zip(probabilities, labels, strict=True)]
     return sum(hits) / len(hits)
 
 
-def _mean_precision(truth: Truth, found: Mapping[int, ImageDetections], kind: str, sigma: float | None = None) -> float:
+def _mean_precision(
+    truth: Truth,
+    found: Mapping[int, ImageDetections],
+    kind: str,
+    sigma: float | None = None,
+    measure: Callable[[Array, Array], Array] | None = None,
+) -> float:
     """Return the mean over IoU thresholds .50-.95, recall levels and classes, as COCOeval defines it.
 
     Raises:
@@ -57,15 +72,27 @@ def _mean_precision(truth: Truth, found: Mapping[int, ImageDetections], kind: st
         reference = COCO()
         reference.dataset = copy.deepcopy(dict(truth))  # evaluation writes into the annotations
         reference.createIndex()
-        evaluation = COCOeval(reference, reference.loadRes(results), kind)
+        evaluation = COCOeval(reference, reference.loadRes(results), "bbox" if kind == "rotated" else kind)
         evaluation.params.maxDets = [MOST_DETECTIONS]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         if sigma is not None:
             evaluation.params.kpt_oks_sigmas = np.full(len(truth["annotations"][0]["keypoints"]) // 3, sigma)
+        if measure is not None:
+            evaluation.computeIoU = partial(_overlap_rotated, evaluation, measure)
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"]
     return float(precision[precision >= 0].mean())
+
+
+def _overlap_rotated(evaluation: Any, measure: Callable[[Array, Array], Array], image: int, label: int) -> Any:
+    """Return the overlaps of the detections of a class, best first, with its objects, as COCOeval wants them."""
+    objects, found = (rows[image, label] for rows in (evaluation._gts, evaluation._dts))
+    if not objects or not found:
+        return []
+    best = sorted(found, key=lambda row: -row["score"])[: evaluation.params.maxDets[-1]]
+    truth = np.array([smallest_box(np.reshape(row["corners"], (4, 2))) for row in objects])
+    return measure(np.array([row["rotated"] for row in best]), truth)
 
 
 def _results(image: int, found: ImageDetections, kind: str) -> Iterable[dict[str, Any]]:
@@ -75,5 +102,7 @@ def _results(image: int, found: ImageDetections, kind: str) -> Iterable[dict[str
             yield row | {"bbox": [left, top, right - left, bottom - top]}
         elif kind == "segm":
             yield row | {"segmentation": dict(found.masks[index])}
+        elif kind == "rotated" and found.rotated is not None:
+            yield row | {"bbox": [left, top, right - left, bottom - top], "rotated": found.rotated[index]}
         else:
             yield row | {"keypoints": found.keypoints[index].ravel().tolist()}

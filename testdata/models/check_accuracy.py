@@ -5,7 +5,8 @@
 Exits with 1 if a pair differs by more than 0.01. Keypoints are compared with ultralytics' object areas, 0.53 of the
 box; the tests use the areas of the outlines, as COCO does, and that number is printed too. Masks are compared with
 those that ultralytics' `process_mask_native` assembles at the image's resolution: its validation scores coarser masks
-against coarser truth, a number that is printed but not comparable.
+against coarser truth, a number that is printed but not comparable. Rotated boxes are compared with ultralytics'
+probabilistic overlap; by the exact one, as in the tests, they are printed too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from torchvision.transforms import functional
 
-from modelexport_converter.evaluation.detections import ImageDetections, Letterbox, find, suppress
+from modelexport_converter.evaluation.detections import ImageDetections, Letterbox, find, find_rotated, suppress
+from modelexport_converter.rotated_boxes import likenesses
 from models import accuracy, shapes
 from models.dataset import write_dataset
 from models.train import TRAININGS
@@ -40,8 +42,11 @@ from ultralytics.utils.ops import process_mask_native
 
 DATA = Path(__file__).parent / "data"
 _MOST_DIFFERENCE = 0.01
+_KINDS = {"classify": "-cls", "obb": "-obb"}
+"""What follows the names of the images of a task."""
 _ULTRALYTICS_KEYS = {
     "box": "metrics/mAP50-95(B)",
+    "rotated": "metrics/mAP50-95(B)",
     "keypoint": "metrics/mAP50-95(P)",
     "top-1": "metrics/accuracy_top1",
 }
@@ -81,8 +86,11 @@ def measure_with_accuracy(name: str) -> dict[str, float]:
     model = _model(name).model.float().eval()
     if task == "classify":
         return {"top-1": _top1(model, side)}
-    truth = json.loads((DATA / "eval.json").read_text())
+    truth = json.loads((DATA / f"eval{_KINDS.get(task, '')}.json").read_text())
     found = {index + 1: _find(model, task, side, image) for index, image in enumerate(_evaluation_images(task))}
+    if task == "obb":
+        print(f"by exact overlap, the rotated boxes' mAP50-95 is {accuracy.rotated_map(truth, found):.4f}")
+        return {"rotated": accuracy.rotated_map(truth, found, likenesses)}
     measured = {"box": accuracy.box_map(truth, found)}
     if task == "segment":
         measured["mask"] = accuracy.mask_map(truth, found)
@@ -104,8 +112,8 @@ def _model(name: str) -> Any:
 
 def _evaluation_images(task: str) -> Iterator[shapes.Scene]:
     """Yield the JPEG images of the committed archive with their exact labels."""
-    draw, name = (shapes.images, "eval") if task != "classify" else (shapes.single_shape_images, "eval-cls")
-    with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
+    draw = {"classify": shapes.single_shape_images, "obb": shapes.stretched_images}.get(task, shapes.images)
+    with zipfile.ZipFile(DATA / f"eval{_KINDS.get(task, '')}.zip") as archive:
         names = archive.namelist()
         for entry, image in zip(names, draw("val", len(names)), strict=True):
             yield replace(image, pixels=np.asarray(Image.open(io.BytesIO(archive.read(entry)))))
@@ -123,7 +131,8 @@ def _top1(model: torch.nn.Module, side: int) -> float:
 
 def _find(model: torch.nn.Module, task: str, side: int, image: shapes.Scene) -> ImageDetections:
     height, width = image.pixels.shape[:2]
-    return find(Letterbox((width, height), (side, side)), **_run(model, task, side, image))
+    show = find_rotated if task == "obb" else find
+    return show(Letterbox((width, height), (side, side)), **_run(model, task, side, image))
 
 
 def _ultralytics_mask_map(name: str) -> float:
@@ -150,6 +159,8 @@ def _run(model: Any, task: str, side: int, image: shapes.Scene) -> dict[str, Any
     rows, prototypes = output if isinstance(output, tuple) else (output, None)
     boxes, scores, extra = (part.numpy() for part in rows.split((4, 3, rows.shape[1] - 7), 1))
     extras: dict[str, Any] = {}
+    if task == "obb":
+        return {"boxes": boxes, "scores": scores, "angles": extra}
     if prototypes is not None:
         extras = {"coefficients": extra, "prototypes": prototypes.numpy()}
     elif task == "pose":

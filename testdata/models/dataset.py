@@ -66,6 +66,8 @@ def label_line(shape: shapes.Shape, image: shapes.Scene, task: str) -> str:
         numbers = [(left + across / 2) / width, (top + down / 2) / height, across / width, down / height]
         for x, y in (shape.keypoints / frame).tolist():
             numbers += [x, y, 2]
+    elif task == "obb":
+        numbers = (shape.corners / frame).ravel().tolist()
     else:
         numbers = (shape.outline / frame).ravel().tolist()
     return " ".join([str(shape.label), *(f"{number:.6g}" for number in numbers)])

@@ -23,6 +23,7 @@ SIDE = 320
 _FRAMES = ((SIDE, SIDE), (SIDE, 256), (256, SIDE))  # width, height
 _SUPERSAMPLING = 3
 _MOST_TILT = math.radians(30)  # below 45 degrees, beyond which the corners of a square would change places
+_FLATTENED = (0.35, 0.6)  # height of a stretched shape, as a share of that before
 _LEAST_CONTRAST = 70.0  # euclidean distance of fill and background in RGB
 _PLACING_ATTEMPTS = 30
 
@@ -32,11 +33,15 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: its class index, outline (n, 2) and keypoints (4, 2), from the upper left clockwise."""
+    """One object: its class index, outline (n, 2) and keypoints (4, 2), from the upper left clockwise.
+
+    ``corners`` (4, 2) are those of its box, which is turned as the object is.
+    """
 
     label: int
     outline: Points
     keypoints: Points
+    corners: Points
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -72,16 +77,33 @@ def single_shape_images(split: str, count: int) -> Iterator[Scene]:
         yield _draw(_generator(split, index, variant=1), (SIDE, SIDE), most_shapes=1, label=index % len(CLASSES))
 
 
+def stretched_images(split: str, count: int) -> Iterator[Scene]:
+    """Yield the first `count` images of the variant for oriented boxes: each object is flattened, and turned freely.
+
+    A circle becomes an ellipse and a square a rectangle, so that the direction of a box can be seen.
+    """
+    for index in range(count):
+        rng = _generator(split, index, variant=2)
+        yield _draw(rng, _FRAMES[index % len(_FRAMES)], most_shapes=4, stretched=True)
+
+
 def _generator(split: str, index: int, variant: int) -> np.random.Generator:
     return np.random.default_rng((SPLITS.index(split), index, variant))
 
 
-def _draw(rng: np.random.Generator, frame: tuple[int, int], most_shapes: int, label: int | None = None) -> Scene:
+def _draw(
+    rng: np.random.Generator,
+    frame: tuple[int, int],
+    most_shapes: int,
+    label: int | None = None,
+    stretched: bool = False,
+) -> Scene:
     background = _texture(rng, frame)
     canvas = Image.fromarray(background).resize((frame[0] * _SUPERSAMPLING, frame[1] * _SUPERSAMPLING))
     shapes = []
     for centre, radius in _placements(rng, frame, int(rng.integers(1, most_shapes + 1))):
-        shape = _shape(int(rng.integers(len(CLASSES))) if label is None else label, centre, radius, rng)
+        chosen = int(rng.integers(len(CLASSES))) if label is None else label
+        shape = _shape(chosen, centre, radius, rng, stretched)
         _paint(canvas, shape, background, rng)
         shapes.append(shape)
     pixels = np.asarray(canvas.resize(frame, Image.Resampling.BOX), dtype=np.float64)
@@ -117,8 +139,8 @@ def _placements(rng: np.random.Generator, frame: tuple[int, int], count: int) ->
     return placed
 
 
-def _shape(label: int, centre: Points, radius: float, rng: np.random.Generator) -> Shape:
-    """Return a shape inscribed in the circle around `centre`.
+def _shape(label: int, centre: Points, radius: float, rng: np.random.Generator, stretched: bool) -> Shape:
+    """Return a shape inscribed in the circle around `centre`; of a stretched one, the corners of its box are in it.
 
     A circle's keypoints lie on its diagonals, a triangle's upper two halfway up its sides, so that mirroring pairs the
     same keypoints in every class.
@@ -133,8 +155,16 @@ def _shape(label: int, centre: Points, radius: float, rng: np.random.Generator) 
         outline = _on_circle(np.radians([270, 30, 150]))
         apex, right, left = outline
         keypoints = np.array([(apex + left) / 2, (apex + right) / 2, right, left])
+    if stretched:
+        tilt = rng.uniform(0, 2 * math.pi)
+        flat = np.array([1.0, rng.uniform(*_FLATTENED)])
+        outline, keypoints = outline * flat, keypoints * flat
+    (left, top), (right, bottom) = outline.min(axis=0), outline.max(axis=0)
+    box = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    if stretched:
+        radius /= float(np.linalg.norm(box, axis=1).max())
     turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
-    return Shape(label, centre + radius * outline @ turn, centre + radius * keypoints @ turn)
+    return Shape(label, *(centre + radius * points @ turn for points in (outline, keypoints, box)))
 
 
 def _on_circle(angles: Points) -> Points:

@@ -66,6 +66,7 @@ TRAININGS = {
     "pose": UltralyticsTraining("yolov8n-pose", 160, 16, task="pose"),
     # crops of a tenth at most leave every shape in sight
     "classify": UltralyticsTraining("yolov8n-cls", 128, 10, {"scale": 0.1}, "classify", start="detect"),
+    "obb": UltralyticsTraining("yolov8n-obb", 160, 14, {"flipud": 0.5}, "obb", 0.125),
     "yolo11": UltralyticsTraining("yolo11n", 160, 30, width=0.125),
     "yolo11-classify": UltralyticsTraining("yolo11n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo11"),
     "yolo11-segment": UltralyticsTraining("yolo11n-seg", 160, 12, {}, "segment", 0.125, "yolo11"),
@@ -89,7 +90,7 @@ def main() -> None:
 def train(training: UltralyticsTraining, workspace: Path) -> Path:
     """Train one model; return its checkpoint, which is replaced after every epoch and always complete."""
     task, checkpoint = training.task, training.checkpoint
-    draw = shapes.single_shape_images if task == "classify" else shapes.images
+    draw = {"classify": shapes.single_shape_images, "obb": shapes.stretched_images}.get(task, shapes.images)
     splits = {"train": draw("train", _TRAINING_COUNT), "val": draw("val", _VALIDATION_COUNT)}
     data = write_dataset(task, workspace / task, splits)
     model = YOLO(_describe(training, workspace), task=task)

@@ -17,7 +17,14 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import detection
-from ultralytics.nn.tasks import BaseModel, ClassificationModel, DetectionModel, PoseModel, SegmentationModel
+from ultralytics.nn.tasks import (
+    BaseModel,
+    ClassificationModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    SegmentationModel,
+)
 
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
@@ -41,6 +48,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "YOLO11-SEG": partial(SegmentationModel, "yolo11n-seg.yaml", nc=3, verbose=False),
     "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
     "YOLO26-CLS": partial(ClassificationModel, "yolo26n-cls.yaml", nc=3, verbose=False),
+    "YOLOv8-OBB": partial(OBBModel, "yolov8n-obb.yaml", nc=3, verbose=False),
     "YOLO11-Pose": partial(PoseModel, "yolo11n-pose.yaml", nc=3, data_kpt_shape=(4, 3), verbose=False),
 }
 """Networks in their published width, for the classes of the trained models."""

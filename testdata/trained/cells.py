@@ -17,10 +17,22 @@ from modelexport_converter.backends import Array, load_backend
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from modelexport_converter.inputs.images import PreparedImages, open_archive
 from modelexport_converter.model import LoadedModel
-from trained import detector_cells, semantic_cells, yolo11_cells, yolo26_cells, yolov4_cells, yolov8_cells, yolox_cells
+from trained import (
+    detector_cells,
+    oriented_cells,
+    semantic_cells,
+    yolo11_cells,
+    yolo26_cells,
+    yolov4_cells,
+    yolov8_cells,
+    yolox_cells,
+)
 from trained.model import MODELS, Outputs, Trained, run_eagerly
 
-_FAMILIES = (yolov8_cells, semantic_cells, detector_cells, yolox_cells, yolov4_cells, yolo11_cells, yolo26_cells)
+_FAMILIES = (
+    *(yolov8_cells, semantic_cells, detector_cells, yolox_cells, yolov4_cells, yolo11_cells, yolo26_cells),
+    oriented_cells,
+)
 TRAINED: dict[str, Trained] = {name: trained for family in _FAMILIES for name, trained in family.TRAINED.items()}
 
 

@@ -74,6 +74,23 @@ def _line(row: Mapping[str, Any], size: tuple[int, int], what: str) -> str:
     return " ".join([str(row["category_id"]), *(f"{number:.8f}" for number in numbers)])
 
 
+def oriented(count: int) -> dict[str, bytes]:
+    """Labels of ultralytics for rotated boxes: their four corners."""
+    files = {f"images/val/{name}": data for name, data in images(count, "-obb").items()}
+    labels = truth("eval-obb")
+    for entry in labels["images"][:count]:
+        own = [row for row in labels["annotations"] if row["image_id"] == entry["id"]]
+        size = entry["width"], entry["height"]
+        lines = [f"{row['category_id']} {' '.join(map(str, corners_of(row, size)))}" for row in own]
+        files[f"labels/val/{Path(entry['file_name']).stem}.txt"] = "\n".join(lines).encode()
+    return {**files, "data.yaml": yaml.safe_dump({"val": "images/val", "names": NAMES}).encode()}
+
+
+def corners_of(row: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
+    numbers: list[float] = (np.array(row["corners"]).reshape(-1, 2) / size).ravel().tolist()
+    return numbers
+
+
 def masks(count: int) -> dict[str, bytes]:
     files = {f"images/{name}": data for name, data in images(count).items()}
     for entry, own in rows(count):

@@ -18,7 +18,13 @@ from modelexport.matrix.support import ARCHITECTURES, Format, Precision, Target,
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.shared.segmentation import PROBABILITIES
 from modelexport_converter.architectures.torchvision.detectors import _BOXES, _COUNT, _LABELS, _MASKS, _SCORES
-from modelexport_converter.architectures.yolov8.loader import _COEFFICIENTS, _KEYPOINTS, _PROTOTYPES
+from modelexport_converter.architectures.yolov8.loader import (
+    _ANGLES,
+    _COEFFICIENTS,
+    _KEYPOINTS,
+    _PROTOTYPES,
+    _ROTATED_BOXES,
+)
 from modelexport_converter.architectures.yolov8.loader import _PROBABILITIES as CLASSES
 from modelexport_converter.backends import Array
 from modelexport_converter.failures import Failure
@@ -65,6 +71,17 @@ KINDS = {
     "anchors": (model_of(BOXES, SCORES), anchors),
     "padded detections": (model_of(_BOXES, _SCORES, _LABELS, _COUNT), padded),
 }
+
+
+def turned(*boxes: Box, angle: float = 0.5, jump: bool = False) -> Outputs:
+    """The boxes in pixels, turned about their centres; ``jump`` describes each by its other side."""
+    located, scores = anchors(*boxes)
+    located = located * np.array([*SIZE[::-1], *SIZE[::-1]], np.float32)[:, None]
+    angles = np.full((1, 1, located.shape[2]), angle + jump * np.pi / 2, np.float32)
+    return located[:, [0, 1, 3, 2]] if jump else located, scores, angles
+
+
+ROTATED = model_of(_ROTATED_BOXES, SCORES, _ANGLES)
 
 
 def sums_of(model: LoadedModel) -> FidelitySums:
@@ -151,6 +168,37 @@ def test_fidelity_names_overlap_and_score_shift() -> None:
     assert fidelity.metric == "boxes"
     assert (fidelity.value, fidelity.iou, fidelity.score_shift) == ("1.0000", "0.8000", "-0.0500")
     assert str(fidelity) == "boxes 1.0000 (2 kept, 0 missed, 0 invented, IoU 0.8000, score shift -0.0500)"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (turned(TWO, ONE), (2, 0, 0, "1.0000")),
+        (turned(ONE, TWO, jump=True), (2, 0, 0, "1.0000")),
+        (turned(ONE, TWO, angle=0.5 - 3 * np.pi), (2, 0, 0, "1.0000")),
+        (turned(ONE), (1, 1, 0, "1.0000")),
+        (turned(moved(ONE, label=1), TWO), (1, 1, 1, "1.0000")),
+        (turned(ONE, TWO, angle=0.5 + np.pi / 2), (1, 1, 1, "1.0000")),
+    ],
+    ids=["same", "sides exchanged", "turned around", "lost", "other class", "upright where it lies"],
+)
+def test_rotated_boxes_match_as_they_lie(found: Outputs, expected: tuple[object, ...]) -> None:
+    """ONE is a square, which a quarter of a turn does not change, TWO is not."""
+    fidelity = measure(ROTATED, turned(ONE, TWO), found)
+    assert fidelity is not None
+    assert (fidelity.metric, fidelity.kept, fidelity.missed, fidelity.invented, fidelity.iou) == ("boxes", *expected)
+
+
+def test_sample_of_rotated_boxes_has_their_corners() -> None:
+    square = (0.0, 0.0, 40.0, 40.0, 0.9, 0)
+    original, file = sums_of(ROTATED).add(turned(square, angle=np.pi / 4), turned(angle=0)).describe()
+    assert [answer.same for answer in original] == [False]
+    reach = 20 * 2**0.5
+    wanted = [[20, 20 - reach], [20 + reach, 20], [20, 20 + reach], [20 - reach, 20]]
+    assert np.reshape(original[0].corners, (4, 2)) == pytest.approx(np.array(wanted), abs=0.01)
+    assert original[0].corners[-2] < 0, "it reaches beyond the image"
+    assert original[0].box == pytest.approx([0, 0, 20 + reach, 20 + reach], abs=0.01)
+    assert list(file) == []
 
 
 def test_mask_of_other_half_is_no_kept_detection() -> None:

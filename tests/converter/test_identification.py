@@ -28,6 +28,7 @@ KNOWN = {
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),
     "yolo11n-pose-narrow.pt": ("YOLO11-Pose", None),
     "yolov8n-cls.pt": ("YOLOv8-CLS", "n"),
+    "yolov8n-obb-narrow.pt": ("YOLOv8-OBB", None),
     "yolov8n-pose.pt": ("YOLOv8-Pose", "n"),
     "yolov8n-seg.pt": ("YOLOv8-SEG", "n"),
     "yolov8n.pt": ("YOLOv8", "n"),

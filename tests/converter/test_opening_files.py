@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from converter.test_options import CHANNELS_LAST, PIXELS, produce_detector, produce_vision_detector
@@ -13,7 +14,9 @@ from converter.test_options import produce as produce_with_options
 from modelexport.matrix.options import InputKind, InputType, Options, PreprocessingPlace
 from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.publishing.packing import pack
-from trained.cells import produce
+from modelexport_converter.rotated_boxes import corners
+from modelexport_converter.verification.answers import read_detections
+from trained.cells import eval_inputs, load_model, produce, run_model
 
 PAGE = (Path(__file__).parents[2] / "docs/reading-files.md").read_text(encoding="utf-8")
 ALONE = "import sys; assert not any('modelexport' in name for name in sys.modules)"
@@ -66,10 +69,12 @@ OPTIONS: dict[str, tuple[Options, str]] = {
 
 
 SUPPRESSED = ("ONNX-nms", "LiteRT-nms")
+ORIENTED = "ONNX-oriented"
 
 
 def test_every_program_with_options_is_run() -> None:
-    assert {name for name in PROGRAMS if "-" in name} == {*OPTIONS, *SUPPRESSED, "CoreML-nms"} - set(Format)
+    others = {"CoreML-nms", ORIENTED}
+    assert {name for name in PROGRAMS if "-" in name} == {*OPTIONS, *SUPPRESSED, *others} - set(Format)
 
 
 @pytest.mark.parametrize("name", SUPPRESSED)
@@ -78,6 +83,25 @@ def test_program_of_page_reads_boxes(name: str, tmp_path: Path) -> None:
     printed = run_program(name, fmt, produce_detector(fmt, tmp_path), tmp_path)
     assert printed.endswith("(1, 300, 4) (1, 300) (1, 300)\n")
     assert len(printed.splitlines()) > 1
+
+
+@pytest.mark.xdist_group("YOLOv8-OBB-ONNX")
+def test_program_of_page_suppresses_oriented_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its boxes are those of fidelity, which suppresses as much."""
+    architecture = "YOLOv8-OBB"
+    file, model = produce(architecture, Format.ONNX, Recipe.FP32), load_model(architecture)
+    noise = "np.random.rand(*session.get_inputs()[0].shape).astype(np.float32)"
+    assert noise in PROGRAMS[ORIENTED]
+    monkeypatch.setitem(PROGRAMS, ORIENTED, PROGRAMS[ORIENTED].replace(noise, 'np.load("image.npy")'))
+    images = eval_inputs(architecture)[:4]
+    for index, image in enumerate(images):
+        np.save(tmp_path / "image.npy", image)
+        printed = run_program(ORIENTED, Format.ONNX, file, tmp_path).splitlines()
+        wanted = read_detections(model.outputs, model.input_size, run_model(architecture, image))
+        assert wanted.rotated is not None, index
+        found = [[float(number) for number in line.split()] for line in printed]
+        assert [row[0] for row in found] == wanted.labels.tolist()
+        assert np.array(found)[:, 2:] == pytest.approx(corners(wanted.rotated).reshape(-1, 8), abs=0.02)
 
 
 def test_program_of_page_reads_what_vision_expects(tmp_path: Path) -> None:

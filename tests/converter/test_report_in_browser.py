@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from modelexport.api.result import read_artifact, read_verification
 from modelexport.published import Published
 from modelexport.report_page.page import render
 from modelexport.report_page.target import read_target
-from report_pages import HOSTILE, detections, make_report
+from report_pages import HOSTILE, detections, make_report, oriented_detections
 
 CHROMIUM = "/usr/bin/chromium"
 LIGHT, DARK = (255, 255, 255), (15, 19, 24)
@@ -24,11 +25,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "latency": {"seconds": 0.0123, "images": 63},
         "evaluation": {"classes": classes},
     }
+    return write(report, tmp_path_factory.mktemp("page"))
+
+
+def write(report: dict[str, Any], folder: Path) -> Path:
     artifact = read_artifact(report["artifact"], size="sizeBytes")
     published = Published(
         "ONNX/W8A16", "Succeeded", "", "static_wi8_ai16", artifact, read_verification(report["verification"])
     )
-    path = tmp_path_factory.mktemp("page") / "report.html"
+    path = folder / "report.html"
     path.write_text(render("shapes", [read_target(published, report)]), encoding="utf-8")
     return path
 
@@ -87,6 +92,20 @@ def test_page_fits_phone_without_scrolling_sideways(page: Path) -> None:
 
 def test_labels_of_plots_are_not_cut(page: Path) -> None:
     assert evaluate(page, CUT_LABELS) == "none"
+
+
+OUTLINES = """[...root.querySelectorAll("polygon")].map(shape => {
+  const box = shape.getBBox();
+  return `${box.x} ${box.y} ${box.width} ${box.height} ${getComputedStyle(shape).fill}`;
+}).join("; ")"""
+
+
+def test_rotated_boxes_are_outlines_in_browser(tmp_path: Path) -> None:
+    page = write(make_report(oriented_detections()), tmp_path)
+    both, missed = "20 10 80 80 none", "-20 -30 60 80 none"
+    assert evaluate(page, OUTLINES) == f"{both}; {missed}; {both}"
+    colours = {colour for _, colour in shoot(page, 1000).getcolors(maxcolors=1 << 24) or ()}
+    assert {(255, 176, 0), (63, 167, 255)} <= colours
 
 
 @pytest.mark.parametrize(

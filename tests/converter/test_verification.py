@@ -440,6 +440,25 @@ def boxes_by_corners(architecture: str, image: Array) -> Outputs:
     return _change_boxes(architecture, image, corners)
 
 
+def upright_boxes(architecture: str, image: Array) -> Outputs:
+    boxes, scores, angles = run_model(architecture, image)
+    return boxes, scores, np.zeros_like(angles)
+
+
+def angles_in_degrees(architecture: str, image: Array) -> Outputs:
+    boxes, scores, angles = run_model(architecture, image)
+    return boxes, scores, np.degrees(angles)
+
+
+def angles_counterclockwise(architecture: str, image: Array) -> Outputs:
+    boxes, scores, angles = run_model(architecture, image)
+    return boxes, scores, -angles
+
+
+def boxes_four_pixels_off(architecture: str, image: Array) -> Outputs:
+    return _change_boxes(architecture, image, lambda boxes: boxes - np.float32(4))
+
+
 def boxes_half_a_cell_off(architecture: str, image: Array) -> Outputs:
     return _change_boxes(architecture, image, lambda boxes: boxes - np.float32(0.5 * 8 / 160))
 
@@ -469,6 +488,8 @@ NOISE_SEEN = {
 }
 """Where noise in one convolution does no more than correct quantisation to 8 bits may: it agrees by .89 to .985."""
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
+WRONG_ANGLES = [upright_boxes, angles_in_degrees, angles_counterclockwise]
+ORIENTED = "YOLOv8-OBB"
 DETECTORS = ("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLOv8-Pose", "YOLO11-Pose")
 WRONG = [
     *((name, change, Precision.INT8) for name in TRAINED for change in ALWAYS_WRONG),
@@ -478,6 +499,9 @@ WRONG = [
     *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
     *((name, dimmed, Precision.FP32) for name in DETECTORS),
     *((name, swapped_channels, Precision.FP32) for name in ("YOLOv8-CLS", "YOLO11-CLS", "YOLO26-CLS")),
+    *((ORIENTED, change, Precision.INT8) for change in (*WRONG_OUTPUTS, *WRONG_ANGLES)),
+    *((ORIENTED, change, Precision.FP16) for change in (boxes_four_pixels_off, swapped_channels)),
+    (ORIENTED, dimmed, Precision.FP32),
     *(("YOLOX", change, Precision.INT8) for change in (*WRONG_OUTPUTS, boxes_half_a_cell_off, swapped_channels)),
     ("YOLOX", dimmed, Precision.FP16),
 ]

@@ -188,7 +188,7 @@ def test_one_to_one_head_of_yolov8_is_refused(tmp_path: Path) -> None:
     [
         ("seg", "Segmentation", "this is YOLO26-SEG: layer model.23 is Segment26"),
         ("pose", "Pose", "this is YOLO26-Pose: layer model.23 is Pose26"),
-        ("obb", "OBB", "this is a network with oriented boxes (OBB): layer model.23 is OBB26"),
+        ("obb", "OBB", "this is YOLO26-OBB: layer model.23 is OBB26"),
         ("depth", "Depth", "this is YOLO26: layer model.23 is Depth"),
         ("sem", "SemanticSegmentation", "this is YOLO26: layer model.17 is SemanticSegment"),
     ],

@@ -19,7 +19,7 @@ from modelexport_converter.model import LoadedModel
 from trained.cells import ask
 
 SIZE = (64, 128)
-KINDS = {"": "YOLOv8", "-seg": "YOLOv8-SEG", "-cls": "YOLOv8-CLS", "-pose": "YOLOv8-Pose"}
+KINDS = {"": "YOLOv8", "-seg": "YOLOv8-SEG", "-cls": "YOLOv8-CLS", "-pose": "YOLOv8-Pose", "-obb": "YOLOv8-OBB"}
 Config = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ def network(found: Config, channels: int = 3) -> Any:
     """One of ultralytics' networks, with weights and statistics as after a training."""
     from ultralytics.nn import tasks
 
-    kind = {"Segment": "Segmentation", "Pose": "Pose", "Classify": "Classification"}
+    kind = {"Segment": "Segmentation", "Pose": "Pose", "Classify": "Classification", "OBB": "OBB"}
     torch.manual_seed(0)
     last = found["head"][-1][2]
     model = getattr(tasks, f"{kind.get(last, 'Detection')}Model")(found, ch=channels, verbose=False)
@@ -66,6 +66,8 @@ def expected(model: Any, image: torch.Tensor, architecture: str) -> tuple[torch.
     height, width = image.shape[2:]
     classes = model.model[-1].nc
     boxes, scores, extra = rows.split((4, classes, rows.shape[1] - 4 - classes), 1)
+    if architecture.endswith("-OBB"):
+        return boxes, scores, extra
     outputs = (boxes / torch.tensor([width, height, width, height]).view(1, 4, 1), scores)
     if architecture.endswith("-SEG"):
         return (*outputs, extra, *prototypes)
@@ -238,7 +240,7 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("11/yolo11-obb.yaml", "this is a network with oriented boxes (OBB): layer model.23 is OBB"),
+        ("26/yolo26-obb.yaml", "this is YOLO26-OBB: layer model.23 is OBB26"),
         ("12/yolo12.yaml", "this is YOLO12: layer model.6 is A2C2f"),
         ("26/yolo26-seg.yaml", "this is YOLO26-SEG: layer model.23 is Segment26"),
         ("26/yolo26-pose.yaml", "this is YOLO26-Pose: layer model.23 is Pose26"),
@@ -246,7 +248,6 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
         ("v5/yolov5.yaml", "this is YOLOv5u: layer model.2 is C3"),
         ("v9/yolov9t.yaml", "this is YOLOv9: layer model.2 is ELAN1"),
         ("v10/yolov10n.yaml", "this is YOLOv10: layer model.5 is SCDown"),
-        ("v8/yolov8-obb.yaml", "this is a network with oriented boxes (OBB): layer model.22 is OBB"),
         ("v8/yolov8-world.yaml", "this is YOLO-World: layer model.12 is C2fAttn"),
         ("v8/yolov8-rtdetr.yaml", "this is RT-DETR: layer model.22 is RTDETRDecoder"),
         ("v8/yolov8-ghost.yaml", "this is neither YOLOv8, YOLO11 nor YOLO26: layer model.1 is GhostConv"),

@@ -141,6 +141,23 @@ def test_hostile_text_of_yolo_is_refused(tmp_path: Path, case: str) -> None:
     assert message in refuse(tmp_path, files, Task.DETECTION)
 
 
+CORNERED: dict[str, tuple[bytes, str]] = {
+    "an infinite corner": (b"0 inf 0 1 0 1 1 0 1", "finite numbers"),
+    "a corner that is no number": (b"0 nan 0 1 0 1 1 0 1", "finite numbers"),
+    "a corner of 1e299": (b"0 1e299 -1e299 1 0 1 1 0 1", "box outside the image"),
+    "a million corners": (b"0" + b" 0.5" * 1_000_000, "has 1000000 numbers, not x and y of the four corners"),
+    "a million lines": (b"0 0 0 1 0 1 1 0 1\n" * 50_000, "20,000 lines; correct it"),
+    "points alone": (b"0 0.5 0.5 0.5 0.5 0.5 0.5 0.5 0.5\n" * 19_999, "have no labelled object"),
+}
+
+
+@pytest.mark.parametrize("case", CORNERED)
+def test_hostile_corners_of_rotated_boxes_are_refused(tmp_path: Path, case: str) -> None:
+    content, message = CORNERED[case]
+    files = {name: content if name.endswith(".txt") else old for name, old in labelled.oriented(COUNT).items()}
+    assert message in refuse(tmp_path, files, Task.ORIENTED_DETECTION)
+
+
 def test_names_that_climb_are_only_names(tmp_path: Path) -> None:
     content = labelled.coco_content(COUNT)
     content["images"][0]["file_name"] = "../../../../etc/passwd"

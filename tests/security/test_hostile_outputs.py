@@ -80,7 +80,15 @@ def good_draft() -> dict[str, Any]:
                 "size": [160, 160],
                 "difference": 0.25,
                 "model": [
-                    {"label": 1, "score": 0.9, "same": True, "box": [1, 2, 3, 4.5], "keypoints": [], "runs": [0, 1, 2]}
+                    {
+                        "label": 1,
+                        "score": 0.9,
+                        "same": True,
+                        "box": [1, 2, 3, 4.5],
+                        "keypoints": [],
+                        "runs": [0, 1, 2],
+                        "corners": [-1.5, 0, 1, 2, 3, 4, 5, 6],
+                    }
                 ],
                 "file": [],
             }
@@ -407,6 +415,8 @@ DRAFTS: dict[str, Change] = {
     "box of a sample at infinity": lambda d: d["samples"][0]["model"][0].update(box=[0, 0, 1, 1e300]),
     "label of a sample as text": lambda d: d["samples"][0]["model"][0].update(label="<b>"),
     "runs of a sample without end": lambda d: d["samples"][0]["model"][0].update(runs=[1] * 20_000),
+    "corners of a sample far away": lambda d: d["samples"][0]["model"][0].update(corners=[-1e300] * 8),
+    "corners of a sample without end": lambda d: d["samples"][0]["model"][0].update(corners=[1] * 9),
     "statistics as a text": lambda d: d["model"].update(normalisation="fine"),
     "statistics without a mean": lambda d: d["model"]["normalisation"].pop("mean"),
     "statistics below zero": lambda d: d["model"]["normalisation"].update(mean=-1),

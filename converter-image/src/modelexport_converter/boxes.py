@@ -1,6 +1,6 @@
 """Boxes as corners left, top, right, bottom: how much they overlap, and which of them suppression keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,20 @@ def overlaps(one: Numbers, other: Numbers) -> Numbers:
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
-def suppress(boxes: Numbers, labels: npt.NDArray[np.intp], most: float) -> Iterator[int]:
+def suppress(
+    boxes: Numbers,
+    labels: npt.NDArray[np.intp],
+    most: float,
+    measure: Callable[[Numbers, Numbers], Numbers] = overlaps,
+) -> Iterator[int]:
     """Yield the places of the boxes that overlap no kept box of their class by more than ``most``.
 
-    Takes boxes (n, 4), best first, and their classes (n,). torchvision has the same, and imports torch._dynamo for it:
-    a second of processor time.
+    Takes boxes, best first, and their classes (n,). ``measure`` returns the overlaps of some boxes with others.
+    torchvision has the same for upright boxes, and imports torch._dynamo for it: a second of processor time.
     """
     left = np.arange(len(boxes))
     while left.size:
         best, others = left[0], left[1:]
         yield int(best)
-        shares = overlaps(boxes[best][None], boxes[others])[0]
+        shares = measure(boxes[best][None], boxes[others])[0]
         left = others[(shares <= most) | (labels[others] != labels[best])]

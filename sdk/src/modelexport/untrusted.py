@@ -131,10 +131,10 @@ def int8(value: Any, name: str) -> int:
     return int(value)
 
 
-def number(value: Any, name: str, high: float) -> float:
-    """Read a finite number from 0 to ``high``."""
-    if type(value) not in (int, float) or not 0 <= value <= high:  # false for NaN
-        _refuse(name, value, f"a number from 0 to {high:g}")
+def number(value: Any, name: str, high: float, low: float = 0) -> float:
+    """Read a finite number from ``low`` to ``high``."""
+    if type(value) not in (int, float) or not low <= value <= high:  # false for NaN
+        _refuse(name, value, f"a number from {low:g} to {high:g}")
     return float(value)
 
 

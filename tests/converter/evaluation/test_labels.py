@@ -22,6 +22,8 @@ from modelexport_converter.evaluation.scoring import paint
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.image_selection import pixel_digest
 from modelexport_converter.inputs.images import decode
+from modelexport_converter.rotated_boxes import enclose, overlaps, smallest_box
+from trained.model import truth
 
 COUNT = 6
 OBJECTS = (Task.DETECTION, Task.INSTANCE_SEGMENTATION, Task.KEYPOINTS)
@@ -192,6 +194,79 @@ def test_bad_yolo_is_refused_with_cause(tmp_path: Path, case: str) -> None:
         read(tmp_path, files)
     assert caught.value.reason is Reason.EVALUATION_INVALID
     assert message in str(caught.value)
+
+
+def test_corners_of_rotated_boxes_are_read(tmp_path: Path) -> None:
+    found = read(tmp_path, labelled.oriented(COUNT), Task.ORIENTED_DETECTION)
+    assert (found.labels.kind, found.labels.classes) == (LabelKind.YOLO, tuple(labelled.NAMES))
+    labels = truth("eval-obb")
+    for entry in labels["images"][:COUNT]:
+        rows = [row for row in labels["annotations"] if row["image_id"] == entry["id"]]
+        for one, row in zip(by_name(found)[entry["file_name"]], rows, strict=True):
+            drawn = smallest_box(np.reshape(row["corners"], (4, 2)))
+            assert one.label == row["category_id"]
+            assert overlaps(one.rotated[None], drawn[None])[0, 0] > 0.999
+            assert one.area == pytest.approx(drawn[2] * drawn[3])
+            assert np.allclose(one.box, enclose(drawn[None])[0], atol=0.02)
+
+
+def read_lines(folder: Path, text: bytes) -> Any:
+    files = labelled.oriented(COUNT)
+    return by_name(read(folder, {**files, "labels/val/000.txt": text}, Task.ORIENTED_DETECTION))["000.jpg"]
+
+
+def test_order_of_corners_does_not_matter(tmp_path: Path) -> None:
+    first, second, third, fourth = "0.2 0.3", "0.6 0.5", "0.5 0.7", "0.1 0.5"
+    orders = [(first, second, third, fourth), (third, second, first, fourth), (first, third, second, fourth)]
+    boxes = [
+        read_lines(tmp_path / str(place), f"1 {' '.join(order)}".encode())[0].rotated
+        for place, order in enumerate(orders)
+    ]
+    assert np.allclose([overlaps(boxes[0][None], box[None])[0, 0] for box in boxes], 1)
+
+
+def test_corners_at_no_right_angle_give_smallest_box(tmp_path: Path) -> None:
+    (one,) = read_lines(tmp_path, b"0 0.1 0.1 0.5 0.1 0.4 0.3 0.2 0.3")
+    assert sorted(one.rotated[2:4]) == pytest.approx([0.2 * 320, 0.4 * 320])
+
+
+@pytest.mark.parametrize(
+    "text", [b"0 .1 .1 .1 .1 .1 .1 .1 .1", b"0 .1 .1 .2 .2 .3 .3 .4 .4"], ids=["a point", "a line"]
+)
+def test_rotated_box_without_area_is_no_object(tmp_path: Path, text: bytes) -> None:
+    assert read_lines(tmp_path, text) == ()
+
+
+REFUSED_ROTATED = {
+    "a box": (b"0 .5 .5 .1 .1", "has 4 numbers, not x and y of the four corners of a rotated box"),
+    "an angle": (b"0 .5 .5 .1 .1 .3", "has 5 numbers, not x and y of the four corners"),
+    "five corners": (b"0 .1 .1 .2 .1 .2 .2 .1 .2 .1 .1", "has 10 numbers, not x and y"),
+    "pixels": (b"0 10 10 20 10 20 20 10 20", "has a box outside the image of 320 x 320 pixels"),
+    "outside": (b"0 -.5 .1 .2 .1 .2 .2 .1 .2", "has a box outside the image"),
+    "not finite": (b"0 nan .1 .2 .1 .2 .2 .1 .2", "must be a class, from 0 on, and finite numbers"),
+    "infinite": (b"0 inf .1 .2 .1 .2 .2 .1 1e999", "must be a class, from 0 on, and finite numbers"),
+    "huge": (b"0 1e299 -1e299 .2 .1 .2 .2 .1 .2", "has a box outside the image"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_ROTATED)
+def test_bad_corners_are_refused_with_cause(tmp_path: Path, case: str) -> None:
+    line, message = REFUSED_ROTATED[case]
+    with pytest.raises(Failure) as caught:
+        read_lines(tmp_path, line)
+    assert caught.value.reason is Reason.EVALUATION_INVALID
+    assert message in str(caught.value)
+
+
+def test_coco_does_not_measure_rotated_boxes(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="labels of COCO, which do not measure oriented detection; give labels of YOLO"):
+        read(tmp_path, labelled.coco(COUNT), Task.ORIENTED_DETECTION)
+
+
+def test_corners_are_outlines_for_a_detector(tmp_path: Path) -> None:
+    found = by_name(read(tmp_path, labelled.oriented(COUNT), Task.DETECTION))
+    wanted = by_name(read(tmp_path / "own", labelled.oriented(COUNT), Task.ORIENTED_DETECTION))
+    assert [one.box for one in found["000.jpg"]] == [pytest.approx(one.box) for one in wanted["000.jpg"]]
 
 
 REFUSED_MASKS: dict[str, tuple[labelled.Change, str]] = {

@@ -18,10 +18,12 @@ from modelexport_converter.evaluation.detections import ImageDetections
 from modelexport_converter.evaluation.opening import EvaluationSet
 from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
 from modelexport_converter.evaluation.records import Hits, Matches, Overlaps, Records, value
-from modelexport_converter.evaluation.scoring import BOXES, KEYPOINTS, MASKS, DetectionScorer
+from modelexport_converter.evaluation.scoring import BOXES, KEYPOINTS, MASKS, ROTATED, DetectionScorer
 from modelexport_converter.model import LoadedModel, Preprocessing
+from modelexport_converter.rotated_boxes import enclose, smallest_box
 from models import accuracy
 from models.masks import ConfusionMatrix
+from trained.model import truth
 
 COUNT = 12
 TASKS = {BOXES: Task.DETECTION, MASKS: Task.INSTANCE_SEGMENTATION, KEYPOINTS: Task.KEYPOINTS}
@@ -90,6 +92,47 @@ def test_precision_equals_pycocotools_own(tmp_path: Path, content: dict[str, Any
     assert 0.05 < expected < 0.95
     assert value(found) == pytest.approx(expected, abs=1e-12)
     assert np.mean(list(found.by_class().values())) == pytest.approx(expected, abs=1e-12)
+
+
+def rotated_truth(turn: float = 0.0, shift: float = 0.0) -> dict[int, ImageDetections]:
+    """The labelled boxes as detections, in another description, turned and shifted."""
+    labels, found, random = truth("eval-obb"), {}, np.random.default_rng(3)
+    for image in labels["images"][:COUNT]:
+        rows = [row for row in labels["annotations"] if row["image_id"] == image["id"]]
+        boxes = np.array([smallest_box(np.reshape(row["corners"], (4, 2))) for row in rows])
+        boxes = boxes[:, [0, 1, 3, 2, 4]] + np.array([0, 0, 0, 0, np.pi / 2 + turn])
+        boxes[:, :2] += random.normal(0, shift, (len(rows), 2))
+        classes = np.array([row["category_id"] for row in rows])
+        points = np.zeros((len(rows), 0, 3))
+        found[image["id"]] = ImageDetections(enclose(boxes), random.random(len(rows)), classes, (), points, boxes)
+    return found
+
+
+def collect_rotated(folder: Path, found: Mapping[int, ImageDetections]) -> Records:
+    labels = labelled.read(folder, labelled.oriented(COUNT), Task.ORIENTED_DETECTION)
+    model = LoadedModel(torch.nn.Identity(), (160, 160), (), tuple(labelled.NAMES), Preprocessing("letterbox"))
+    scorer = DetectionScorer(model, ROTATED)
+    for image in ordered(labels):
+        assert isinstance(image.truth, tuple)
+        scorer.add_detections(found[int(Path(image.file.entry).stem) + 1], image.size, image.truth)
+    return scorer.records()
+
+
+@pytest.mark.parametrize(
+    ("turn", "shift", "wanted"),
+    [(0, 0, 1.0), (np.pi, 0, 1.0), (np.pi / 2, 0, 0.0), (0.1, 0, 0.72), (0, 4, 0.43), (0, 1e5, 0.0)],
+    ids=["same", "turned around", "upright where it lies", "turned a little", "shifted", "elsewhere"],
+)
+def test_precision_of_rotated_boxes_is_that_of_pycocotools(
+    tmp_path: Path, turn: float, shift: float, wanted: float
+) -> None:
+    found = rotated_truth(turn, shift)
+    measured = value(collect_rotated(tmp_path, found))
+    content = truth("eval-obb")
+    first = [row for row in content["annotations"] if row["image_id"] <= COUNT]
+    part = {**content, "images": content["images"][:COUNT], "annotations": first}
+    assert measured == pytest.approx(accuracy.rotated_map(part, found), abs=1e-12)
+    assert measured == pytest.approx(wanted, abs=0.1 if 0 < wanted < 1 else 1e-9)
 
 
 def test_selection_equals_repeated_data_set(tmp_path: Path, content: dict[str, Any]) -> None:

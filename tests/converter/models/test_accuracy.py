@@ -11,6 +11,7 @@ from modelexport_converter.evaluation.detections import (
     Letterbox,
     assemble_masks,
     find,
+    find_rotated,
     suppress,
 )
 from models import accuracy
@@ -67,6 +68,18 @@ def test_letterboxed_point_maps_back_to_image() -> None:
     assert WIDE.border.tolist() == [0, 16]
     assert np.allclose(WIDE.to_image(np.array([[0.25, 0.5], [0.5, 0.1]])), [[80, 128], [160, 0]])
     assert np.allclose(WIDE.to_image(np.array([0.25, 0.3])), [80, 64])
+
+
+def test_rotated_box_maps_back_to_image_in_pixels() -> None:
+    """It keeps its angle, and is not cut at the image."""
+    boxes = np.array([[[40, 150, 41], [80, 30, 81], [20, 60, 20], [10, 20, 10]]], np.float32)
+    angles = np.array([[[0.3, 1.2, 0.3]]], np.float32)
+    scores = np.array([[[0.9, 0.5, 0.8], [0.0, 0.0, 0.0]]], np.float32)
+    answer = find_rotated(WIDE, boxes, scores, angles)
+    assert answer.rotated == pytest.approx(np.array([[80, 128, 40, 20, 0.3], [300, 28, 120, 40, 1.2]]))
+    assert (answer.scores.tolist(), answer.labels.tolist()) == ([pytest.approx(0.9), 0.5], [0, 0])
+    assert answer.boxes[1, 1] < 0
+    assert find_rotated(WIDE, boxes, scores * 0, angles).boxes.shape == (0, 4)
 
 
 def test_odd_padding_pixel_goes_right_and_below() -> None:

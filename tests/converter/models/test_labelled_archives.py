@@ -23,18 +23,19 @@ COUNT = 5
 CASES = [
     *((LabelKind.COCO, task) for task in (Task.DETECTION, Task.INSTANCE_SEGMENTATION, Task.SEMANTIC_SEGMENTATION)),
     (LabelKind.YOLO, Task.KEYPOINTS),
+    (LabelKind.YOLO, Task.ORIENTED_DETECTION),
     (LabelKind.IMAGE_FOLDER, Task.CLASSIFICATION),
 ]
 
 
-def write(folder: Path, kind: LabelKind) -> Path:
+def write(folder: Path, kind: LabelKind, *, oriented: bool = False) -> Path:
     path = folder / "labelled.zip"
-    write_labelled(kind, path, COUNT)
+    write_labelled(kind, path, COUNT, oriented=oriented)
     return path
 
 
 def read(folder: Path, kind: LabelKind, task: Task) -> EvaluationSet:
-    shutil.move(write(folder, kind), folder / ARCHIVE)
+    shutil.move(write(folder, kind, oriented=task is Task.ORIENTED_DETECTION), folder / ARCHIVE)
     asked = Evaluation(DataRef("s3://datasets/labelled.zip"), samples=640)
     return open_evaluation(asked, FetchedImages("0" * 64), folder, task, calibrating=())
 
@@ -48,11 +49,16 @@ def test_archive_holds_labels_of_the_task_for_every_image(tmp_path: Path, kind: 
 
 @pytest.mark.parametrize(
     ("kind", "archive"),
-    [(LabelKind.COCO, "eval"), (LabelKind.YOLO, "eval"), (LabelKind.IMAGE_FOLDER, "eval-cls")],
+    [
+        (LabelKind.COCO, "eval"),
+        (LabelKind.YOLO, "eval"),
+        (LabelKind.YOLO, "eval-obb"),
+        (LabelKind.IMAGE_FOLDER, "eval-cls"),
+    ],
     ids=str,
 )
 def test_first_images_are_those_of_the_tests(tmp_path: Path, kind: LabelKind, archive: str) -> None:
-    path = write(tmp_path, kind)
+    path = write(tmp_path, kind, oriented=archive == "eval-obb")
     with zipfile.ZipFile(path) as labelled, zipfile.ZipFile(DATA / f"{archive}.zip") as stored:
         names = [name for name in labelled.namelist() if name.endswith(".jpg")]
         assert sorted(PurePosixPath(name).name for name in names) == stored.namelist()[:COUNT]

@@ -62,7 +62,31 @@ def test_box_contains_outline_and_keypoints(drawn: list[shapes.Scene]) -> None:
 
 def test_area_of_square_is_its_side_squared() -> None:
     outline = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 3.0], [0.0, 3.0]])
-    assert math.isclose(shapes.Shape(1, outline, outline).area, 9)
+    assert math.isclose(shapes.Shape(1, outline, outline, outline).area, 9)
+
+
+def test_oriented_box_touches_outline_within_image() -> None:
+    for image in shapes.stretched_images("train", 24):
+        height, width = image.pixels.shape[:2]
+        for shape in image.shapes:
+            first, second, third, fourth = shape.corners
+            assert shape.corners.min() > 0
+            assert (shape.corners < [width, height]).all()
+            across, down = second - first, fourth - first
+            assert abs(across @ down) < 1e-6
+            assert 0.3 < np.linalg.norm(down) / np.linalg.norm(across) < 0.65
+            assert np.allclose(third, second + down)
+            for side in (across, down):
+                placed = (shape.outline - first) @ side / (side @ side)
+                assert (placed.min(), placed.max()) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
+
+
+def test_stretched_objects_lie_in_all_directions() -> None:
+    sides = [
+        shape.corners[1] - shape.corners[0] for image in shapes.stretched_images("val", 60) for shape in image.shapes
+    ]
+    angles = np.degrees([math.atan2(y, x) for x, y in sides])
+    assert min(np.histogram(angles, 4, (-180, 180))[0]) > 10
 
 
 def test_shapes_contrast_with_background(drawn: list[shapes.Scene]) -> None:

@@ -30,7 +30,7 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("modelexport co", "convert completion"),
         ("modelexport convert --to Lite", "LiteRT/FP32 LiteRT/FP16 LiteRT/INT8 LiteRT/W8A16"),
         ("modelexport convert best.pt --arch", "--architecture"),
-        ("modelexport matrix YOLOv8-", "YOLOv8-SEG YOLOv8-CLS YOLOv8-Pose"),
+        ("modelexport matrix YOLOv8-", "YOLOv8-SEG YOLOv8-CLS YOLOv8-Pose YOLOv8-OBB"),
         ("modelexport init ./REA", "./README.md"),
         ("modelexport get shapes -o js", "json"),
     ],

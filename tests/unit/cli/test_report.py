@@ -18,7 +18,16 @@ from modelexport.errors import BadInput
 from modelexport.published import Published, of_cluster
 from modelexport.report_page.page import render
 from modelexport.report_page.target import Target, read_target
-from report_pages import HOSTILE, OUTPUT, describe_detector, detections, make_answer, make_report, make_sample
+from report_pages import (
+    HOSTILE,
+    OUTPUT,
+    describe_detector,
+    detections,
+    make_answer,
+    make_report,
+    make_sample,
+    oriented_detections,
+)
 
 
 class Page(HTMLParser):
@@ -72,6 +81,16 @@ def test_page_shows_numbers_and_answers_of_both_sides() -> None:
     ]
     assert len(page.of("circle")) == 4
     assert [path["d"] for path in page.of("path")] == ["M75.0 22.5h25.0v1.9h-25.0z M75.0 24.4h30.0v1.9h-30.0z"]
+
+
+def test_rotated_boxes_are_drawn_by_their_corners() -> None:
+    page = page_of(make_report(oriented_detections()))
+    shapes = [(shape["class"], shape["points"]) for shape in page.of("polygon")]
+    both = ("box hue0", "60.0,10.0 100.0,50.0 60.0,90.0 20.0,50.0")
+    assert shapes == [both, ("box hue1 alone", "-20.0,20.0 10.0,-30.0 40.0,0.0 10.0,50.0"), both]
+    assert not [box for box in page.of("rect") if str(box["class"]).startswith("box")]
+    marks = [text for text in page.of("text") if text.get("class") == "mark"]
+    assert [(mark["x"], mark["y"]) for mark in marks] == [("20.0", "8.5"), ("0.0", "7.0"), ("20.0", "8.5")]
 
 
 def test_names_and_texts_never_become_markup() -> None:
@@ -207,6 +226,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "answers as an object": {"model": {}},
     "label as text": {"model": [make_answer(0) | {"label": "<b>"}]},
     "box at infinity": {"model": [make_answer(0, 0, 0, 1, float("inf"))]},
+    "corners at infinity": {"model": [make_answer(0, corners=[float("nan")] * 8)]},
+    "corners far away": {"model": [make_answer(0, corners=[-(1 << 21)] * 8)]},
+    "nine corners": {"model": [make_answer(0, corners=[0] * 9)]},
     "runs outside of the grid": {"model": [make_answer(0, runs=[65, 0, 1])]},
     "endless runs": {"model": [make_answer(0, runs=[1] * 20_000)]},
     "endless answers": {"model": [make_answer(0)] * 65},

@@ -204,6 +204,14 @@ def test_labels_need_classes_with_known_names() -> None:
         parse(target, architecture="Custom")
 
 
+@pytest.mark.parametrize("fmt", ["ONNX", "LiteRT", "CoreML"])
+def test_nms_of_oriented_boxes_is_refused_with_reason(fmt: str) -> None:
+    target = {**PLAIN, "format": fmt, "options": {"nms": True}}
+    message = "nms: true is not possible for YOLOv8-OBB, as ONNX, LiteRT and Core ML suppress upright boxes only"
+    with pytest.raises(InvalidSpec, match=message):
+        parse(target, architecture="YOLOv8-OBB")
+
+
 @pytest.mark.parametrize(("fmt", "accepted"), [("LiteRT", True), ("ONNX", True), ("TensorFlow", False)])
 def test_nms_is_for_formats_that_run_it(fmt: str, accepted: bool) -> None:
     target = {"format": fmt, "precision": "FP32", "options": {"nms": True}}

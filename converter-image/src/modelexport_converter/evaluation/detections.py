@@ -7,22 +7,27 @@ All arrays are float, of batch 1. Detectors without suppression of their own hav
     mask_coefficients  (1, 32, N)
     prototypes         (1, 32, H/4, W/4)
     keypoints          (1, K, 2 or 3, N) x and y divided like the boxes, visibility after the sigmoid
+    angles             (1, 1, N)         of boxes in pixels, which are turned by them
 
 Others list D detections, the first ``count`` of which are filled: boxes (1, D, 4) as left, top, right, bottom divided
 by the input's width and height; scores and labels (1, D); masks (1, D, 28, 28) within the boxes.
 
 Thresholds are those of ultralytics' validation: scores above 0.001, suppression above IoU 0.7 within a class, several
-classes per anchor, at most 300 detections per image.
+classes per anchor, at most 300 detections per image. Rotated boxes are suppressed by their probabilistic IoU, as there.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pycocotools import mask as rle
+
+from modelexport_converter import rotated_boxes
+from modelexport_converter.boxes import suppress as suppress_by
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +105,7 @@ class ImageDetections:
     """Detections in pixels of the image, masks as COCO run lengths.
 
     boxes are xyxy (n, 4), scores and labels (n,), keypoints (n, K, 3). A model without masks or keypoints leaves
-    ``masks`` empty or K at 0.
+    ``masks`` empty or K at 0. ``rotated`` are (n, 5), as in ``rotated_boxes``, if the model turns its boxes.
     """
 
     boxes: Array
@@ -108,6 +113,7 @@ class ImageDetections:
     labels: Array
     masks: Sequence[Mapping[str, Any]]
     keypoints: Array
+    rotated: Array | None = None
 
 
 def decode_outputs(placement: Placement, outputs: Mapping[str, Array]) -> ImageDetections:
@@ -120,6 +126,8 @@ def decode_outputs(placement: Placement, outputs: Mapping[str, Array]) -> ImageD
         masks = _paste(placement.image, corners, outputs["masks"][0, filled]) if "masks" in outputs else ()
         return ImageDetections(corners, scores, labels, masks, np.zeros((len(corners), 0, 3)))
     assert isinstance(placement, Letterbox)
+    if "angles" in outputs:
+        return find_rotated(placement, outputs["boxes"], outputs["scores"], outputs["angles"])
     return find(
         placement,
         outputs["boxes"],
@@ -151,19 +159,39 @@ def find(
     return ImageDetections(corners, kept.scores, kept.labels, masks, located)
 
 
-def suppress(boxes: Array, scores: Array) -> Detections:
-    """Suppress overlapping boxes of a class, except the best: boxes (1, 4, N) with scores (1, C, N)."""
+def find_rotated(letterbox: Letterbox, boxes: Array, scores: Array, angles: Array) -> ImageDetections:
+    """Decode one image's boxes (1, 4, N) in pixels, scores (1, C, N) and angles (1, 1, N).
+
+    Rotated boxes are not cut at the image, as they would be no boxes any more.
+    """
+    labels, anchors, confidence = _candidates(scores)
+    rotated = rotated_boxes.read_anchors(boxes, angles, anchors)
+    kept = list(islice(suppress_by(rotated, labels, MOST_OVERLAP, rotated_boxes.likenesses), MOST_DETECTIONS))
+    rotated = rotated[kept]
+    rotated[:, :2] = (rotated[:, :2] - letterbox.border) / letterbox.scale
+    rotated[:, 2:4] /= letterbox.scale
+    corners, nothing = rotated_boxes.enclose(rotated), np.zeros((len(kept), 0, 3))
+    return ImageDetections(corners, confidence[kept], labels[kept], (), nothing, rotated)
+
+
+def _candidates(scores: Array) -> tuple[Array, Array, Array]:
+    """Return classes, anchors and scores of what suppression compares, best first, from scores (1, C, N): (n,) each."""
     labels, anchors = np.nonzero(scores[0] > LEAST_SCORE)
     confidence = scores[0][labels, anchors]
     order = np.argsort(-confidence, kind="stable")[:MOST_CANDIDATES]
-    labels, anchors, confidence = labels[order], anchors[order], confidence[order]
+    return labels[order], anchors[order], confidence[order]
+
+
+def suppress(boxes: Array, scores: Array) -> Detections:
+    """Suppress overlapping boxes of a class, except the best: boxes (1, 4, N) with scores (1, C, N)."""
+    labels, anchors, confidence = _candidates(scores)
     centre, half = boxes[0, :2, anchors], boxes[0, 2:, anchors] / 2
     corners = np.concatenate([centre - half, centre + half], axis=1).astype(np.float64)
     apart = corners + 4.0 * labels[:, None]  # normalised boxes of different classes can then not meet
     from torchvision.ops import nms  # imports torch._dynamo, which few conversions need
 
     # Ranks in place of scores: torchvision's order of equal scores is not defined.
-    ranks = torch.arange(len(order), 0, -1, dtype=torch.float64)
+    ranks = torch.arange(len(anchors), 0, -1, dtype=torch.float64)
     kept = nms(torch.from_numpy(apart), ranks, MOST_OVERLAP).numpy()[:MOST_DETECTIONS]
     return Detections(corners[kept], confidence[kept], labels[kept], anchors[kept])
 

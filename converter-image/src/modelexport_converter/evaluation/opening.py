@@ -134,7 +134,7 @@ READERS: Mapping[LabelKind, Reader] = {
 _OBJECTS = frozenset({Task.DETECTION, Task.INSTANCE_SEGMENTATION, Task.KEYPOINTS, Task.SEMANTIC_SEGMENTATION})
 TASKS: Mapping[LabelKind, frozenset[Task]] = {
     LabelKind.COCO: _OBJECTS,
-    LabelKind.YOLO: _OBJECTS,
+    LabelKind.YOLO: _OBJECTS | {Task.ORIENTED_DETECTION},
     LabelKind.MASK_PNG: frozenset({Task.SEMANTIC_SEGMENTATION}),
     LabelKind.IMAGE_FOLDER: frozenset({Task.CLASSIFICATION}),
 }

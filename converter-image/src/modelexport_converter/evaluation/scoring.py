@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,10 +25,18 @@ from modelexport_converter.evaluation.detections import (
 from modelexport_converter.evaluation.records import OVERLAPS, Hits, Matches, Numbers, Overlaps, Records
 from modelexport_converter.evaluation.truth import VOID, ClassMap, LabelledObject, Objects, Size, Truth
 from modelexport_converter.model import LoadedModel
+from modelexport_converter.rotated_boxes import overlaps
 
 BOXES, MASKS, KEYPOINTS = "bbox", "segm", "keypoints"
 """The names of pycocotools for what is compared."""
-_COMPARED = {Task.DETECTION: BOXES, Task.INSTANCE_SEGMENTATION: MASKS, Task.KEYPOINTS: KEYPOINTS}
+ROTATED = "rotated boxes"
+"""What pycocotools compares by our overlaps."""
+_COMPARED = {
+    Task.DETECTION: BOXES,
+    Task.INSTANCE_SEGMENTATION: MASKS,
+    Task.KEYPOINTS: KEYPOINTS,
+    Task.ORIENTED_DETECTION: ROTATED,
+}
 
 
 class Scorer(Protocol):
@@ -98,6 +107,8 @@ def _results(found: ImageDetections, compared: str) -> Iterable[dict[str, Any]]:
         row = {"image_id": 1, "category_id": int(found.labels[index]), "score": float(found.scores[index])}
         if compared == BOXES:
             yield row | {"bbox": [left, top, right - left, bottom - top]}
+        elif found.rotated is not None:
+            yield row | {"bbox": [left, top, right - left, bottom - top], ROTATED: found.rotated[index]}
         elif compared == MASKS:
             yield row | {"segmentation": dict(found.masks[index])}
         else:
@@ -117,13 +128,25 @@ def _match(
             "annotations": [_annotation(number, one) for number, one in enumerate(truth, 1)],
         }
         reference.createIndex()
-        evaluation = COCOeval(reference, reference.loadRes(results), compared)
+        evaluation = COCOeval(reference, reference.loadRes(results), BOXES if compared == ROTATED else compared)
         evaluation.params.maxDets = [MOST_DETECTIONS]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         if compared == KEYPOINTS:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        if compared == ROTATED:
+            evaluation.computeIoU = partial(_overlap_rotated, evaluation)
         evaluation.evaluate()
     return [entry for entry in evaluation.evalImgs if entry is not None]
+
+
+def _overlap_rotated(evaluation: Any, image: int, label: int) -> Any:
+    """Return the overlaps of a class of an image as pycocotools wants them: by detection, best first, and by object."""
+    objects, found = (rows[image, label] for rows in (evaluation._gts, evaluation._dts))
+    if not objects or not found:
+        return []
+    order = np.argsort([-row["score"] for row in found], kind="stable")[: evaluation.params.maxDets[-1]]
+    detections = np.array([row[ROTATED] for row in found])[order]
+    return overlaps(detections, np.array([row[ROTATED] for row in objects]))
 
 
 def _annotation(number: int, one: LabelledObject) -> dict[str, Any]:
@@ -138,6 +161,8 @@ def _annotation(number: int, one: LabelledObject) -> dict[str, Any]:
     }
     if one.mask is not None:
         row["segmentation"] = dict(one.mask)
+    if one.rotated is not None:
+        row[ROTATED] = one.rotated
     if one.keypoints is not None:
         row |= {"keypoints": one.keypoints.ravel().tolist(), "num_keypoints": _count_labelled(one)}
     return row

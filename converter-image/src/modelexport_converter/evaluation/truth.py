@@ -30,7 +30,8 @@ class LabelledObject:
     """One object: its class, its box (left, top, right, bottom) and what else is labelled.
 
     ``keypoints`` are (K, 3): x, y and visibility, 0 for a keypoint that is not labelled. A ``crowd`` stands for many
-    objects, and detections within it do not count.
+    objects, and detections within it do not count. A ``rotated`` box is (5,), as in ``rotated_boxes``; ``box`` is the
+    upright one around it.
     """
 
     label: int
@@ -39,6 +40,7 @@ class LabelledObject:
     mask: RunLengths | None = None
     keypoints: Numbers | None = None
     crowd: bool = False
+    rotated: Numbers | None = None
 
 
 Objects = tuple[LabelledObject, ...]

@@ -1,7 +1,8 @@
 """Reads labels of YOLO: a ``data.yaml`` with the names of the classes, and a text file of objects for each image.
 
 A line of a text file is a class and numbers divided by the image's width and height: ``x y width height`` of a box, the
-corners of an outline, or a box and its keypoints. An image without a text file shows no object, as ultralytics has it.
+corners of an outline, a box and its keypoints, or the four corners of a rotated box. An image without a text file shows
+no object, as ultralytics has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from modelexport_converter.evaluation.truth import (
 from modelexport_converter.inputs.dataset import SHOWN, is_hidden, is_image, list_names
 from modelexport_converter.inputs.images import ImageFile
 from modelexport_converter.inputs.labelled_names import text_name
+from modelexport_converter.rotated_boxes import smallest_box
 
 YAML_LIMIT, TEXT_LIMIT = 1 << 20, 4 << 20
 """Bytes of the description, and of the labels of one image."""
@@ -44,7 +46,7 @@ CLASSES_LIMIT = 100_000
 USUAL_NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 POSE_AREA = 0.53
 """Area of an object in the similarity of keypoints, as a share of its box: ultralytics' value."""
-_BOX_NUMBERS = 4
+_BOX_NUMBERS, _CORNER_NUMBERS = 4, 8
 
 
 def find_description(files: Sequence[ImageFile]) -> ImageFile | None:
@@ -162,6 +164,8 @@ def _read_line(line: str, task: Task, shape: tuple[int, int] | None, where: str,
         raise invalid(f"{where} is {quote(line)[:80]}; must be a class, from 0 on, and finite numbers")
     if task is Task.KEYPOINTS and shape:
         return _read_pose(int(label), values, shape, where, size)
+    if task is Task.ORIENTED_DETECTION:
+        return _read_rotated(int(label), values, where, size)
     if len(values) == _BOX_NUMBERS:
         if task in (Task.INSTANCE_SEGMENTATION, Task.SEMANTIC_SEGMENTATION):
             raise invalid(f"{where} is a box without an outline; give outlines, which this model is measured by")
@@ -171,6 +175,20 @@ def _read_line(line: str, task: Task, shape: tuple[int, int] | None, where: str,
     mask = outline_mask([points], size, where)
     box = cut_box(polygon_box(points), size, where)
     return box and LabelledObject(int(label), box, float(rle.area(mask)), mask)
+
+
+def _read_rotated(label: int, values: Sequence[float], where: str, size: Size) -> LabelledObject | None:
+    """Read a rotated box from its corners, in any order; they need not be at right angles.
+
+    It is the box of least area around them, which ultralytics trains with.
+    """
+    if len(values) != _CORNER_NUMBERS:
+        problem = f"{where} has {len(values)} numbers, not x and y of the four corners of a rotated box"
+        raise invalid(f"{problem}; give labels of oriented boxes, as a training with ultralytics' task obb takes them")
+    points: Numbers = np.array(cut_points(_scale(values, size), size, where, "box")).reshape(-1, 2)
+    rotated = smallest_box(points)
+    area = float(rotated[2] * rotated[3])
+    return LabelledObject(label, polygon_box(points.ravel().tolist()), area, rotated=rotated) if area > 0 else None
 
 
 def _scale(values: Sequence[float], size: Size) -> list[float]:

@@ -61,6 +61,7 @@ _SIDE = each(
         box=each(number(1 << 20), 4),
         keypoints=each(number(1 << 20), 2048),
         runs=each(whole(1 << 12), 1 << 14),
+        corners=each(number(1 << 20, -(1 << 20)), 8),
     ),
     64,
 )

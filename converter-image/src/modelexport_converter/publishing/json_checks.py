@@ -36,9 +36,9 @@ def whole(high: int) -> Check:
     return lambda value, field: untrusted.whole(value, field, high)
 
 
-def number(high: float) -> Check:
-    """Accept a finite number from 0 to ``high``."""
-    return lambda value, field: untrusted.number(value, field, high)
+def number(high: float, low: float = 0) -> Check:
+    """Accept a finite number from ``low`` to ``high``."""
+    return lambda value, field: untrusted.number(value, field, high, low)
 
 
 def optional(inner: Check) -> Check:

@@ -17,6 +17,7 @@ dominate it. The agreement of a model is that of its worst output.
 - Everything else is measured against the average per channel, since positions and masks have no natural zero.
 - Outputs with unknown axes are measured channel by channel: see ``unlabelled``.
 - Outputs that list detections are measured together: see ``detections``.
+- Boxes and their angles are measured together: see ``rotated_boxes.align_sides``.
 """
 
 import sys
@@ -36,6 +37,7 @@ from modelexport.matrix.support import Threshold
 from modelexport_converter.backends import Array, Run
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
+from modelexport_converter.rotated_boxes import align_sides
 from modelexport_converter.verification.detections import AXIS, DetectionSums, incomparable
 from modelexport_converter.verification.fidelity import start_fidelity
 from modelexport_converter.verification.informative_images import (
@@ -254,6 +256,8 @@ def _start(model: LoadedModel) -> "DetectionSums | ChannelSums | TensorSums":
         return DetectionSums(model.outputs, model.input_size)
     if any(_has(output, UNKNOWN) for output in model.outputs):
         return ChannelSums(model.outputs, model.input_size)
+    if any(_has(output, "angle") for output in model.outputs):
+        return RotatedSums(model.outputs)
     return TensorSums(model.outputs)
 
 
@@ -310,6 +314,19 @@ class TensorSums:
     def remark(self) -> str:
         """Return the model's highest score as a phrase, if it has scores."""
         return "" if self._confident is None else f"the model's highest score on them is {self._highest:.2g}"
+
+
+class RotatedSums(TensorSums):
+    """The same for boxes (1, 4, N), scores (1, classes, N) and angles (1, 1, N): of the boxes as they lie."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        super().__init__(outputs[:2])
+
+    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> None:
+        """Add one image: outputs of equal shapes."""
+        placed = align_sides(*(np.concatenate([boxes, angles], 1)[0].T for boxes, _, angles in (expected, found)))
+        one, other = (boxes.T[None].astype(np.float32) for boxes in placed)
+        super().add((one, expected[1]), (other, found[1]))
 
 
 @dataclass

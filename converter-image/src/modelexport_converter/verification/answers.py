@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from modelexport_converter import rotated_boxes
 from modelexport_converter.backends import Array
 from modelexport_converter.boxes import Numbers, suppress
 from modelexport_converter.model import Output
@@ -15,7 +16,10 @@ from modelexport_converter.verification.detections import UnpaddedDetections
 from modelexport_converter.verification.informative_images import DETECTED
 
 MOST_OVERLAP = 0.5
-"""Suppression of boxes of one class, as torchvision's detectors do by default; YOLOX 0.45, ultralytics 0.7."""
+"""Suppression of boxes of one class, as torchvision's detectors do by default; YOLOX 0.45, ultralytics 0.7.
+
+Of rotated boxes it is the probabilistic intersection over union.
+"""
 MOST_CANDIDATES, MOST_DETECTIONS = 4096, 300
 """Boxes that enter suppression, and that leave it: a network with random weights may be sure of every anchor."""
 VISIBLE = 0.5
@@ -28,12 +32,13 @@ class Detections:
     """The detections of one image with a score of DETECTED at least, best first.
 
     Attributes:
-        boxes: left, top, right, bottom in pixels of the input, (n, 4).
+        boxes: left, top, right, bottom in pixels of the input, (n, 4); of rotated boxes, those around them.
         scores: (n,).
         labels: (n,), places among the class names.
         keypoints: x and y in pixels, (n, keypoints, 2); ``None`` if the model has none.
         visible: which keypoints are visible, (n, keypoints).
         mask: returns the mask of a detection by its index, (height, width); ``None`` if the model has none.
+        rotated: the boxes in pixels with their angles, (n, 5), as in ``rotated_boxes``; ``None`` if they are upright.
     """
 
     boxes: Numbers
@@ -42,6 +47,7 @@ class Detections:
     keypoints: Numbers | None = None
     visible: Mask | None = None
     mask: Callable[[int], Mask] | None = None
+    rotated: Numbers | None = None
 
 
 def read_detections(outputs: Sequence[Output], input_size: tuple[int, int], answer: Sequence[Array]) -> Detections:
@@ -71,6 +77,12 @@ def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> De
     scores, labels = named["scores"][0].max(axis=0), named["scores"][0].argmax(axis=0)
     (sure,) = np.nonzero(scores >= DETECTED)
     sure = sure[np.argsort(-scores[sure], kind="stable")[:MOST_CANDIDATES]]
+    if "angles" in named:
+        rotated = rotated_boxes.read_anchors(named["boxes"], named["angles"], sure)
+        found = suppress(rotated, labels[sure], MOST_OVERLAP, rotated_boxes.likenesses)
+        kept = list(islice(found, MOST_DETECTIONS))
+        confidence, rotated = scores[sure[kept]].astype(np.float64), rotated[kept]
+        return Detections(rotated_boxes.enclose(rotated), confidence, labels[sure[kept]], rotated=rotated)
     centre, half = named["boxes"][0, :2, sure].astype(np.float64), named["boxes"][0, 2:, sure].astype(np.float64) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1) * _corner_scale(input_size)
     confidence = scores[sure].astype(np.float64)

@@ -6,7 +6,8 @@ them:
 
 - detections after suppression: ``kept / (kept + missed + invented)``. Model and file have the same detection if class
   and place are the same: an intersection over union of SAME at least, of the boxes and, where the model has them, of
-  the masks, or an object keypoint similarity of as much. Each is in one pair at most, best score first;
+  the masks, or an object keypoint similarity of as much. Rotated boxes overlap as they lie, whatever their angles are
+  called. Each is in one pair at most, best score first;
 - classes of pixels: intersection over union of each class, averaged over the classes that the model gives;
 - classes of images: the share of images with the same class.
 
@@ -22,6 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from modelexport.api.result import Fidelity, FidelityMetric
+from modelexport_converter import rotated_boxes
 from modelexport_converter.backends import Array
 from modelexport_converter.boxes import Numbers, overlaps
 from modelexport_converter.model import LoadedModel, Output
@@ -139,6 +141,7 @@ def _describe(side: Detections, sure: set[int], same: set[int]) -> list[Answer]:
             box=side.boxes[index].clip(0).round(2).tolist(),
             keypoints=_visible_keypoints(side, index).clip(0).round(2).ravel().tolist(),
             runs=[] if side.mask is None else runs_of(side.mask(index)),
+            corners=_corners(side, index),
         )
         for index in sorted(sure | same)[:MOST_ANSWERS]
     ]
@@ -148,6 +151,13 @@ def _visible_keypoints(side: Detections, index: int) -> Numbers:
     if side.keypoints is None or side.visible is None:
         return np.zeros((0, 2))
     return np.asarray(side.keypoints[index][side.visible[index]])
+
+
+def _corners(side: Detections, index: int) -> list[float]:
+    if side.rotated is None:
+        return []
+    points: list[float] = rotated_boxes.corners(side.rotated[[index]]).round(2).ravel().tolist()
+    return points
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ def match(one: Detections, other: Detections) -> Iterator[Pair]:
 
     A detection takes the free partner that it overlaps most.
     """
-    table = overlaps(one.boxes, other.boxes) * (one.labels[:, None] == other.labels)
+    table = _overlaps(one, other) * (one.labels[:, None] == other.labels)
     for index in range(len(one.scores)):
         for partner in np.argsort(-table[index], kind="stable"):
             overlap = float(table[index, partner])
@@ -186,6 +196,12 @@ def match(one: Detections, other: Detections) -> Iterator[Pair]:
                 yield Pair(index, int(partner), *scores, overlap, likeness)
                 table[:, partner] = 0
                 break
+
+
+def _overlaps(one: Detections, other: Detections) -> Numbers:
+    if one.rotated is not None and other.rotated is not None:
+        return rotated_boxes.overlaps(one.rotated, other.rotated)
+    return overlaps(one.boxes, other.boxes)
 
 
 def _likeness(one: Detections, index: int, other: Detections, partner: int, overlap: float) -> float:

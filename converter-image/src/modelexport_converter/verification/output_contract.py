@@ -1,7 +1,7 @@
 """Checks that a ``.pt2`` program's outputs have the meaning that its architecture promises.
 
-Logits have the shape of probabilities, and boxes in pixels have that of boxes in fractions of the image. A file of them
-would agree with the program and mislead everyone who reads its description.
+Logits have the shape of probabilities, boxes in pixels have that of boxes in fractions of the image, and angles in
+degrees that of radians. A file of them would agree with the program and mislead everyone who reads its description.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,8 @@ FARTHEST = 4.0
 network that detects nothing; in pixels it is 16 and more.
 """
 
+LARGEST_ANGLE = 2 * np.pi
+
 
 def check_program(model: LoadedModel) -> LoadedModel:
     """Run a program once, on noise, and return it if its outputs meet the contract of its architecture.
@@ -39,13 +41,14 @@ def check_outputs(model: LoadedModel, found: Sequence[Array]) -> None:
     Raises:
         Failure: ``CheckpointMismatch``, with the operator that the program has to end in.
     """
+    in_pixels = any("angle" in output.axes for output in model.outputs)
     for output, values in zip(model.outputs, found, strict=True):
-        problem = _problem(output, values)
+        problem = _problem(output, values, in_pixels)
         if problem:
             raise Failure(Reason.CHECKPOINT_MISMATCH, f"the .pt2 archive does not fit: {problem}")
 
 
-def _problem(output: Output, values: Array) -> str:
+def _problem(output: Output, values: Array, in_pixels: bool) -> str:
     if not values.size or not np.isfinite(values).all():
         return ""  # other checks refuse values that are not finite
     low, high = float(values.min()), float(values.max())
@@ -60,7 +63,10 @@ def _problem(output: Output, values: Array) -> str:
         if not alone and np.abs(sums - 1).max() > ROUNDING:
             farthest = sums.flat[np.abs(sums - 1).argmax()]
             return f"the classes of its own output {output.name} add up to {farthest:.3g} and not to 1; {way_out}"
-    if "coordinate" in output.axes and np.median(np.abs(values[:, :2])) > FARTHEST:
-        way_out = "divide them by the input's width and height in the model before torch.export.export"
-        return f"{span}, which are not fractions of the image; {way_out}"
+    if "coordinate" in output.axes and in_pixels != bool(np.median(np.abs(values[:, :2])) > FARTHEST):
+        wanted, change = ("pixels", "multiply") if in_pixels else ("fractions of the image", "divide")
+        way_out = f"{change} them by the input's width and height in the model before torch.export.export"
+        return f"{span}, which are not {wanted}; {way_out}"
+    if "angle" in output.axes and max(-low, high) > LARGEST_ANGLE:
+        return f"{span}, which are not radians; multiply them by pi / 180 in the model before torch.export.export"
     return ""

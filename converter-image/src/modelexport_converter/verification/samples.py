@@ -36,6 +36,7 @@ class Answer:
         box: left, top, right, bottom in pixels of the input, or empty.
         keypoints: x, y, x, y, ... of the visible keypoints in pixels of the input.
         runs: row, first column and length of each run of cells, of GRID x GRID cells.
+        corners: x, y, x, y, ... of the corners of a rotated box in pixels of the input.
     """
 
     label: int
@@ -44,6 +45,7 @@ class Answer:
     box: Sequence[float] = ()
     keypoints: Sequence[float] = ()
     runs: Sequence[int] = ()
+    corners: Sequence[float] = ()
 
 
 @dataclass(frozen=True)

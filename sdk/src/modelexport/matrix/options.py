@@ -287,6 +287,9 @@ OPTIONS: Mapping[str, Option] = {
 }
 """The options by their names in the API."""
 
+UPRIGHT_ONLY = ", as ONNX, LiteRT and Core ML suppress upright boxes only (docs/reading-files.md has a program)"
+"""Why files cannot suppress rotated boxes."""
+
 _ONE_IMAGE = "{} and nms exclude each other: boxes are suppressed in one image; remove one"
 
 CONFLICTS: tuple[tuple[Mapping[str, object], Mapping[str, object], str], ...] = (
@@ -371,7 +374,9 @@ def problems(architecture: str, target: Target, options: Options, *, calibrated:
         if target.format not in option.formats:
             yield name, describe_formats(name)
         elif option.refuses(row):
-            yield name, f"{str(value).lower() if value is True else value} is not possible for {row.name}; remove it"
+            why = UPRIGHT_ONLY if option.anchored and row.task is Task.ORIENTED_DETECTION else ""
+            shown = str(value).lower() if value is True else value
+            yield name, f"{shown} is not possible for {row.name}{why}; remove it"
     for first, second, message in CONFLICTS:
         if _holds(first, given) and _holds(second, given):
             yield next(iter(second)), message

@@ -283,7 +283,13 @@ def _draw(svg: Element, answer: Answer, name: str, size: tuple[int, int], index:
         SubElement(
             svg, "circle", {"class": f"point {kind}", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{2 * unit:.1f}"}
         )
-    if len(answer.box) == 4:
+    if len(answer.corners) == 8:
+        corners = list(zip(answer.corners[::2], answer.corners[1::2], strict=True))
+        outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+        SubElement(svg, "polygon", {"class": f"box {kind}", "points": outline, "stroke-width": f"{1.5 * unit:.2f}"})
+        left, top = (min(values) for values in zip(*corners, strict=True))
+        words, at = f"{name} {answer.score:.2f}", (max(0, left), max(top - 1.5 * unit, 7 * unit))
+    elif len(answer.box) == 4:
         left, top, right, bottom = answer.box
         place = {"x": f"{left:.1f}", "y": f"{top:.1f}"}
         sides = {"width": f"{max(0, right - left):.1f}", "height": f"{max(0, bottom - top):.1f}"}

@@ -29,6 +29,7 @@ class Answer:
     box: Sequence[float]
     keypoints: Sequence[float]
     runs: Sequence[int]
+    corners: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def _read_sample(value: Any) -> Sample:
 
 
 def _read_answers(value: Any, name: str) -> Sequence[Answer]:
-    def numbers(value: Any, key: str, limit: int) -> Sequence[float]:
-        return [untrusted.number(number, key, 1 << 20) for number in untrusted.items(value, key, limit)]
+    def numbers(value: Any, key: str, limit: int, low: float = 0) -> Sequence[float]:
+        return [untrusted.number(number, key, 1 << 20, low) for number in untrusted.items(value, key, limit)]
 
     records = [untrusted.record(item, name) for item in untrusted.items(value, name, MOST_ANSWERS)]
     return [
@@ -151,6 +152,7 @@ def _read_answers(value: Any, name: str) -> Sequence[Answer]:
                 untrusted.whole(n, f"{name}.runs", GRID)
                 for n in untrusted.items(item.get("runs"), f"{name}.runs", MOST_NUMBERS)
             ],
+            corners=numbers(item.get("corners", []), f"{name}.corners", 8, -(1 << 20)),
         )
         for item in records
     ]

@@ -1,8 +1,9 @@
-"""Decodes the raw predictions of YOLOv8's head into boxes and keypoints, in units of the input's size.
+"""Decodes the raw predictions of YOLOv8's head into boxes and keypoints, in units of the input's size or in pixels.
 
 The box distribution is that of Generalized Focal Loss, https://arxiv.org/abs/2006.04388.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,6 +30,8 @@ class Decoder(nn.Module):
         strides: Sequence[float] = STRIDES,
         maps: Sequence[tuple[int, int]] | None = None,
         bins: torch.Tensor | None = None,
+        *,
+        in_pixels: bool = False,
     ) -> None:
         """Build the constants.
 
@@ -37,13 +40,15 @@ class Decoder(nn.Module):
             strides: sides of the maps' cells in pixels, finest map first.
             maps: (rows, columns) of the maps; default: the input's size divided by the strides.
             bins: distances of the distribution, (BINS,); ``None`` if the head predicts distances directly.
+            in_pixels: whether positions stay in pixels; a box that is turned has one unit for both axes.
         """
         super().__init__()
         maps = maps or [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
-        cells, centres = _grid(size, strides, maps)
+        height, width = (1, 1) if in_pixels else size
+        cells, centres = _grid((height, width), strides, maps)
         self.register_buffer("cells", cells)
         self.register_buffer("centres", centres)
-        self.register_buffer("units", torch.tensor([1 / size[1], 1 / size[0]]).view(1, 2, 1))
+        self.register_buffer("units", None if in_pixels else torch.tensor([1 / width, 1 / height]).view(1, 2, 1))
         self.register_buffer("bins", None if bins is None else bins.view(1, 1, -1, 1))
         self.cells: torch.Tensor
         self.centres: torch.Tensor
@@ -52,11 +57,33 @@ class Decoder(nn.Module):
 
     def boxes(self, raw: torch.Tensor) -> torch.Tensor:
         """(1, 4 * BINS, N) to (1, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
+        near, far = self._sides(raw)
+        return torch.cat([self.centres + (far - near) * (self.units / 2), (near + far) * self.units], 1)
+
+    def rotated_boxes(self, raw: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode boxes (1, 4 * BINS, N) and their raw angles (1, 1, N), with positions in pixels.
+
+        The distances from an anchor to the sides of its box are along these sides: ``dist2rbox`` of ultralytics,
+        https://docs.ultralytics.com/reference/utils/tal.
+
+        Returns:
+            Centre x, centre y, width, height (1, 4, N), and the angle from the x axis to the width, towards the y axis,
+            from -pi / 4 to 3 pi / 4 (1, 1, N).
+        """
+        turn = (angle.sigmoid() - 0.25) * math.pi
+        cosine, sine = turn.cos(), turn.sin()
+        near, far = self._sides(raw)
+        offsets = (far - near) / 2
+        along, across = offsets[:, :1], offsets[:, 1:]
+        x, y = along * cosine - across * sine, along * sine + across * cosine
+        return torch.cat([self.centres + torch.cat([x, y], 1), near + far], 1), turn
+
+    def _sides(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the distances of the left and upper, and of the other sides in pixels, (1, 2, N) each."""
         if self.bins is not None:
             raw = (split_channels(raw, 4, self.bins.shape[2]).softmax(2) * self.bins).sum(2)
         sides = raw * self.cells
-        near, far = sides[:, :2], sides[:, 2:]
-        return torch.cat([self.centres + (far - near) * (self.units / 2), (near + far) * self.units], 1)
+        return sides[:, :2], sides[:, 2:]
 
     def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         """(1, K * D, N) to (1, K, D, N): x, y divided by the input's width, height and, if D is 3, visibility."""

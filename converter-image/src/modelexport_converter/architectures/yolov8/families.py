@@ -18,13 +18,13 @@ ONE_TO_ONE = "one2one_"
 """The start of the names of a one-to-one head's branches; those of the one-to-many head have no such start."""
 
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "with oriented boxes (OBB)": ("OBB", "OBB26"),
     "YOLOE": ("YOLOEDetect", "YOLOESegment", "YOLOESegment26", "LRPCHead"),
     "YOLO-World": ("WorldDetect", "C2fAttn", "ImagePoolingAttn", "MaxSigmoidAttnBlock"),
     "RT-DETR": ("RTDETRDecoder", "HGStem", "HGBlock", "AIFI", "RepC3"),
     "YOLOv10": ("v10Detect", "SCDown", "C2fCIB", "CIB", "PSA"),
     "YOLO12": ("A2C2f", "AAttn", "ABlock"),
     "YOLOv9": ("RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN", "CBLinear", "CBFuse", "RepCSP"),
+    f"{YOLO26}-OBB": ("OBB26",),
     f"{YOLO26}-SEG": ("Segment26", "Proto26"),
     f"{YOLO26}-Pose": ("Pose26", "RealNVP"),
     YOLO11: ("C3k2", "C2PSA", "C3k", "PSABlock"),
@@ -54,8 +54,6 @@ def unknown_layer_failure(layer: Module, network: Module) -> Failure:
     """Return the failure for a layer of an unknown class, with the family of its network, if known."""
     family = network_family(network)
     whose = f"this is {family}" if family else "this is neither YOLOv8, YOLO11 nor YOLO26"
-    if family.startswith("with"):
-        whose = f"this is a network {family}"
     return mismatch(f"{whose}: layer {layer.name} is {layer.shown_kind}, which cannot be rebuilt; {ULTRALYTICS_REMEDY}")
 
 

@@ -1,4 +1,7 @@
-"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for two of these."""
+"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for two of these.
+
+YOLOv8 also detects oriented boxes.
+"""
 
 import math
 from collections.abc import Sequence
@@ -50,6 +53,19 @@ _KEYPOINTS = Output(
     "x and y divided by the input's width and height and, where there are three components, visibility from 0 to 1.",
     keep_float32=True,
 )
+_ROTATED_BOXES = Output(
+    "boxes",
+    ("batch", "coordinate", "anchor"),
+    "Centre x, centre y, width, height in pixels of the input, before the box is turned by its angle about its centre.",
+    keep_float32=True,
+)
+_ANGLES = Output(
+    "angles",
+    ("batch", "angle", "anchor"),
+    "Angle of each box in radians, from the x axis to its width, clockwise as y points down. A box turned by pi is the "
+    "same, and so is one turned by pi / 2 with width and height exchanged.",
+    keep_float32=True,
+)
 _ONE_TO_ONE_SCORES = replace(
     SCORES, meaning="Probability of each class, 0 to 1; one anchor answers for an object: no suppression is needed."
 )
@@ -59,12 +75,14 @@ _OUTPUTS = {
     Task.DETECTION: (BOXES, SCORES),
     Task.INSTANCE_SEGMENTATION: (BOXES, SCORES, _COEFFICIENTS, _PROTOTYPES),
     Task.KEYPOINTS: (BOXES, SCORES, _KEYPOINTS),
+    Task.ORIENTED_DETECTION: (_ROTATED_BOXES, SCORES, _ANGLES),
     Task.CLASSIFICATION: (_PROBABILITIES,),
 }
 _SUFFIXES = {
     Task.DETECTION: "",
     Task.INSTANCE_SEGMENTATION: "-SEG",
     Task.KEYPOINTS: "-Pose",
+    Task.ORIENTED_DETECTION: "-OBB",
     Task.CLASSIFICATION: "-CLS",
 }
 """What follows the family in the name of an architecture."""
@@ -222,7 +240,8 @@ def _build(checkpoint: Checkpoint, task: Task, variant: str, classes: int, size:
         network = Classifier(variant, classes, channels)
     else:
         keypoints = _keypoint_shape(checkpoint) if task is Task.KEYPOINTS else None
-        network = Network(variant, classes, size, task is Task.INSTANCE_SEGMENTATION, keypoints, channels=channels)
+        masks, oriented = task is Task.INSTANCE_SEGMENTATION, task is Task.ORIENTED_DETECTION
+        network = Network(variant, classes, size, masks, keypoints, oriented=oriented, channels=channels)
     # The box distribution's bins are constants that ultralytics stores as a weight.
     tensors = {name: value for name, value in checkpoint.tensors.items() if name != "model.22.dfl.conv.weight"}
     fill(network, {**tensors, **decoder_buffers(network)}, f"YOLOv8 {variant} with {classes} classes")
@@ -302,6 +321,7 @@ def _check_outputs(found: list[tuple[int, ...]], task: Task, size: tuple[int, in
         Task.DETECTION: detected,
         Task.INSTANCE_SEGMENTATION: [*detected, (1, MASKS, anchors), (1, MASKS, size[0] // 4, size[1] // 4)],
         Task.KEYPOINTS: [*detected, last if len(last) == 4 and last[::3] == (1, anchors) else ()],
+        Task.ORIENTED_DETECTION: [*detected, (1, 1, anchors)],
     }
     if not classes or found != expected[task]:
         names = ", ".join(f"{output.name} ({', '.join(output.axes)})" for output in _OUTPUTS[task])

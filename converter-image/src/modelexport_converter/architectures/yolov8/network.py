@@ -54,7 +54,7 @@ class Network(nn.Module):
     """Detector; with ``masks`` also a segmenter, with ``keypoints`` (K, D) also a pose estimator.
 
     Maps an image (1, C, H, W) to boxes (1, 4, N), scores (1, classes, N) and, depending on the task, mask coefficients
-    (1, 32, N) with prototypes (1, 32, H / 4, W / 4), or keypoints (1, K, D, N).
+    (1, 32, N) with prototypes (1, 32, H / 4, W / 4), keypoints (1, K, D, N), or angles (1, 1, N) if ``oriented``.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Network(nn.Module):
         masks: bool = False,
         keypoints: tuple[int, int] | None = None,
         *,
+        oriented: bool = False,
         channels: int = 3,
     ) -> None:
         super().__init__()
         depth, width, most = SCALES[variant]
         c1, c2, c3, c4, c5 = (_channels(c, width, most) for c in (64, 128, 256, 512, 1024))
         short, long = round(3 * depth), round(6 * depth)
-        extras = MASKS if masks else keypoints[0] * keypoints[1] if keypoints else 0
+        extras = MASKS if masks else keypoints[0] * keypoints[1] if keypoints else int(oriented)
         head = _head((c3, c4, c5), classes, extras)
         if masks:
             hidden = _channels(256, width, most)
@@ -90,15 +91,19 @@ class Network(nn.Module):
             "22": head,
         }
         self.model = nn.ModuleDict(layers)
-        self.decoder = Decoder(size, bins=torch.arange(BINS, dtype=torch.float32))
+        self.decoder = Decoder(size, bins=torch.arange(BINS, dtype=torch.float32), in_pixels=oriented)
         self.masks = masks
         self.keypoints = keypoints
+        self.oriented = oriented
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs listed at the class."""
         maps = self._features(image)
         head: Any = self.model["22"]
         boxes, scores, *extra = head(maps)
+        if self.oriented:
+            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0])
+            return boxes, scores.sigmoid(), angles
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if self.masks:
             return (*outputs, extra[0], head.proto(maps[0]))

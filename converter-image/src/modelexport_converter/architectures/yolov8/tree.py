@@ -6,7 +6,7 @@ replaced method, is refused by its name and never replaced.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,14 @@ The maps of YOLOv8x have 20, which leaves room for wider networks.
 """
 MOST_LAYERS = 1000
 
-_NETWORKS = {f"ultralytics.nn.tasks.{name}Model" for name in ("Detection", "Segmentation", "Pose", "Classification")}
+_NETWORKS = {
+    f"ultralytics.nn.tasks.{name}Model" for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
+}
 _TASKS = {
     "Detect": Task.DETECTION,
     "Segment": Task.INSTANCE_SEGMENTATION,
     "Pose": Task.KEYPOINTS,
+    "OBB": Task.ORIENTED_DETECTION,
     "Classify": Task.CLASSIFICATION,
 }
 """The task of a network, by the class of its last layer."""
@@ -148,9 +151,10 @@ def build(tree: LayerTree, size: tuple[int, int]) -> nn.Module:
         if not isinstance(maps, list) or len(maps) != len(tree.strides):
             raise tree.head.refuse(f"takes another number of maps than its {len(tree.strides)} strides")
         shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
-        decoder = Decoder(size, tree.strides, shapes, _bins(tree))
+        oriented = tree.task is Task.ORIENTED_DETECTION
+        decoder = Decoder(size, tree.strides, shapes, _bins(tree), in_pixels=oriented)
         keypoints = keypoint_shape(tree.head) if tree.task is Task.KEYPOINTS else None
-        network = _Detector([*layers, _head(tree)], routes, decoder, keypoints)
+        network = _Detector([*layers, _head(tree)], routes, decoder, keypoints, oriented)
     network.eval().requires_grad_(False)
     _infer_shapes(network, tree, size)
     return network
@@ -188,14 +192,18 @@ class _Detector(Routed):
         routes: Sequence[int | list[int]],
         decoder: Decoder,
         keypoints: tuple[int, int] | None,
+        oriented: bool,
     ) -> None:
         super().__init__(layers, routes)
-        self.decoder, self.keypoints = decoder, keypoints
+        self.decoder, self.keypoints, self.oriented = decoder, keypoints, oriented
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return boxes (1, 4, N), scores (1, classes, N), and the further outputs of the task."""
         maps, head = super().forward(image), self.model[-1]
         boxes, scores, *extra = head(maps)
+        if self.oriented:
+            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0])
+            return boxes, scores.sigmoid(), angles
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if isinstance(head.proto, nn.Module):
             return (*outputs, extra[0], head.proto(maps[0]))
@@ -291,9 +299,10 @@ def _head(tree: LayerTree) -> Head:
             "training with it, not fused"
         )
     start = ONE_TO_ONE if one_to_one else ""
-    extras = {
+    extras: Mapping[Task, Callable[[], int]] = {
         Task.INSTANCE_SEGMENTATION: lambda: head.integer("nm", 1),
         Task.KEYPOINTS: lambda: keypoint_shape(head)[0] * keypoint_shape(head)[1],
+        Task.ORIENTED_DETECTION: lambda: 1,
     }
     branches = [_branches(tree, f"{start}cv2", 4 * bins), _branches(tree, f"{start}cv3", classes)]
     if tree.task in extras:
