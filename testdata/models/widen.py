@@ -39,6 +39,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
     "YOLO26": partial(DetectionModel, "yolo26n.yaml", nc=3, verbose=False),
     "YOLO11-SEG": partial(SegmentationModel, "yolo11n-seg.yaml", nc=3, verbose=False),
+    "YOLO26-SEG": partial(SegmentationModel, "yolo26n-seg.yaml", nc=3, verbose=False),
     "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
     "YOLO26-CLS": partial(ClassificationModel, "yolo26n-cls.yaml", nc=3, verbose=False),
     "YOLO11-Pose": partial(PoseModel, "yolo11n-pose.yaml", nc=3, data_kpt_shape=(4, 3), verbose=False),

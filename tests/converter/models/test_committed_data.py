@@ -16,7 +16,7 @@ DATA = MODELS / "data"
 ARCHIVES = {"eval": 128, "eval-cls": 128, "calibration": 64, "calibration-cls": 64}
 CHECKPOINTS = ["yolov8n", "yolov8n-seg", "yolov8n-cls", "yolov8n-pose", "yolo11n-narrow", "deeplabv3", "fcn", "unet"]
 CHECKPOINTS += ["yolo11n-seg-narrow", "yolo11n-cls-narrow", "yolo11n-pose-narrow", "yolo26n-narrow"]
-CHECKPOINTS += ["yolo26n-cls-narrow"]
+CHECKPOINTS += ["yolo26n-seg-narrow", "yolo26n-cls-narrow"]
 CHECKPOINTS += ["ssdlite320_mobilenet_v3_large", "retinanet", "maskrcnn"]
 
 
