@@ -469,7 +469,7 @@ NOISE_SEEN = {
 }
 """Where noise in one convolution does no more than correct quantisation to 8 bits may: it agrees by .89 to .985."""
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
-DETECTORS = ("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLOv8-Pose", "YOLO11-Pose")
+DETECTORS = ("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLO26-SEG", "YOLOv8-Pose", "YOLO11-Pose")
 WRONG = [
     *((name, change, Precision.INT8) for name in TRAINED for change in ALWAYS_WRONG),
     *((name, one_noisy_convolution, NOISE_SEEN.get(name, Precision.INT8)) for name in TRAINED),

@@ -101,7 +101,7 @@ class Network(nn.Module):
         boxes, scores, *extra = head(maps)
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if self.masks:
-            return (*outputs, extra[0], head.proto(maps[0]))
+            return (*outputs, extra[0], head.proto(maps))
         if self.keypoints:
             return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
         return outputs
