@@ -154,9 +154,9 @@ def _run(model: Any, task: str, side: int, image: shapes.Scene) -> dict[str, Any
     boxed = LetterBox((side, side))(image=image.pixels)
     with torch.no_grad():
         output, raw = model(torch.from_numpy(boxed.transpose(2, 0, 1)[None] / np.float32(255)))
+        rows, prototypes = output if isinstance(output, tuple) else (output, None)
         if "one2one" in raw:
-            output = model.model[-1]._inference(raw["one2one"])
-    rows, prototypes = output if isinstance(output, tuple) else (output, None)
+            rows = model.model[-1]._inference(raw["one2one"])
     boxes, scores, extra = (part.numpy() for part in rows.split((4, 3, rows.shape[1] - 7), 1))
     extras: dict[str, Any] = {}
     if task == "obb":

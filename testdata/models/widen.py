@@ -46,6 +46,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "YOLO11": partial(DetectionModel, "yolo11n.yaml", nc=3, verbose=False),
     "YOLO26": partial(DetectionModel, "yolo26n.yaml", nc=3, verbose=False),
     "YOLO11-SEG": partial(SegmentationModel, "yolo11n-seg.yaml", nc=3, verbose=False),
+    "YOLO26-SEG": partial(SegmentationModel, "yolo26n-seg.yaml", nc=3, verbose=False),
     "YOLO11-CLS": partial(ClassificationModel, "yolo11n-cls.yaml", nc=3, verbose=False),
     "YOLO26-CLS": partial(ClassificationModel, "yolo26n-cls.yaml", nc=3, verbose=False),
     "YOLOv8-OBB": partial(OBBModel, "yolov8n-obb.yaml", nc=3, verbose=False),

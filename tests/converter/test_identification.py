@@ -23,6 +23,7 @@ KNOWN = {
     "yolov4_tiny.pth": ("YOLOv4", "tiny"),
     "yolo11n-narrow.pt": ("YOLO11", None),
     "yolo26n-narrow.pt": ("YOLO26", None),
+    "yolo26n-seg-narrow.pt": ("YOLO26-SEG", None),
     "yolo26n-cls-narrow.pt": ("YOLO26-CLS", None),
     "yolo11n-seg-narrow.pt": ("YOLO11-SEG", None),
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),

@@ -86,9 +86,9 @@ class Prototypes(nn.Module):
         super().__init__()
         self.cv1, self.upsample, self.cv2, self.cv3 = cv1, upsample, cv2, cv3
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, inputs, H, W) to (1, masks, 2 H, 2 W)."""
-        masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(x))))
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps of a head, the first one (1, inputs, H, W), to (1, masks, 2 H, 2 W)."""
+        masks: torch.Tensor = self.cv3(self.cv2(self.upsample(self.cv1(maps[0]))))
         return masks
 
 

@@ -25,7 +25,7 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "YOLO12": ("A2C2f", "AAttn", "ABlock"),
     "YOLOv9": ("RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN", "CBLinear", "CBFuse", "RepCSP"),
     f"{YOLO26}-OBB": ("OBB26",),
-    f"{YOLO26}-SEG": ("Segment26", "Proto26"),
+    YOLO26: ("Segment26", "Proto26"),
     f"{YOLO26}-Pose": ("Pose26", "RealNVP"),
     YOLO11: ("C3k2", "C2PSA", "C3k", "PSABlock"),
     "YOLOv6": ("RepVGGDW", "RepConv"),

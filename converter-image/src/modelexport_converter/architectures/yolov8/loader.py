@@ -1,4 +1,4 @@
-"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for two of these.
+"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for three of these.
 
 YOLOv8 also detects oriented boxes.
 """
@@ -15,7 +15,7 @@ from modelexport.matrix.support import ARCHITECTURES, Task
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers, fuse, set_activation
 from modelexport_converter.architectures.yolov8.decoder import STRIDES
-from modelexport_converter.architectures.yolov8.families import ULTRALYTICS_REMEDY, YOLO11, YOLO26
+from modelexport_converter.architectures.yolov8.families import ONE_TO_ONE, ULTRALYTICS_REMEDY, YOLO11, YOLO26
 from modelexport_converter.architectures.yolov8.network import MASKS, SCALES, Classifier, Network
 from modelexport_converter.architectures.yolov8.tree import LayerTree, build
 from modelexport_converter.architectures.yolov8.yolo11_blocks import VARIANTS
@@ -99,11 +99,11 @@ _YOLO11_HEADS = {
 """The tasks of YOLO11 by the parts of its last layer, which the weights name."""
 _CLASSIFIERS_ALIKE = {family + _SUFFIXES[Task.CLASSIFICATION] for family in (YOLO11, YOLO26)}
 """Architectures with the same layers, so that weights alone tell neither from the other."""
-_YOLO26_HEADS = (
-    frozenset({"one2one_cv2", "one2one_cv3"}),
-    frozenset({"one2one_cv2", "one2one_cv3", "cv2", "cv3"}),
-)
-"""The parts of the last layer of a YOLO26 detector, fused or not."""
+_YOLO26_HEADS = {
+    frozenset({"cv2", "cv3"}): Task.DETECTION,
+    frozenset({"cv2", "cv3", "cv4", "proto"}): Task.INSTANCE_SEGMENTATION,
+}
+"""The tasks of YOLO26 likewise, where each part of the one-to-one head counts as that of the other head."""
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
@@ -207,16 +207,17 @@ def _architecture_of(tensors: Tensors) -> str:
 
 
 def _yolo11_of(tensors: Tensors) -> str:
-    """Recognise YOLO11 and its task, or a YOLO26 detector, by the names of the weights; an empty text for others."""
+    """Recognise YOLO11 or YOLO26 and the task by the names of the weights; an empty text for others."""
     if _CLASSIFIER_ATTENTION in tensors and _YOLO11_CLASSIFIER in tensors:
         return YOLO11 + _SUFFIXES[Task.CLASSIFICATION]
+    if _ATTENTION not in tensors:
+        return ""
     head = frozenset(name.split(".")[2] for name in tensors if name.startswith("model.23."))
-    if _ATTENTION in tensors and head in _YOLO26_HEADS:
-        return YOLO26
-    task = _YOLO11_HEADS.get(head) if _ATTENTION in tensors else None
+    parts = frozenset(name.removeprefix(ONE_TO_ONE) for name in head)
+    family, task = (YOLO11, _YOLO11_HEADS.get(head)) if parts == head else (YOLO26, _YOLO26_HEADS.get(parts))
     if task is Task.KEYPOINTS and _YOLO11_EXTRAS in tensors and len(tensors[_YOLO11_EXTRAS]) == 1:
         return "YOLO11-OBB"
-    return "" if task is None else YOLO11 + _SUFFIXES[task]
+    return "" if task is None else family + _SUFFIXES[task]
 
 
 def _variant_of_tree(tree: LayerTree) -> str | None:
@@ -289,10 +290,13 @@ def _describe(
     network: torch.nn.Module, model: Model, variant: str | None, size: tuple[int, int], names: tuple[str, ...]
 ) -> LoadedModel:
     classifier = _task(model) is Task.CLASSIFICATION
+    outputs = _OUTPUTS[_task(model)]
+    if model.architecture.startswith(YOLO26):
+        outputs = tuple(_ONE_TO_ONE_SCORES if output is SCORES else output for output in outputs)
     return LoadedModel(
         module=network,
         input_size=size,
-        outputs=(BOXES, _ONE_TO_ONE_SCORES) if model.architecture == YOLO26 else _OUTPUTS[_task(model)],
+        outputs=outputs,
         class_names=names,
         preprocessing=Preprocessing("centre_crop" if classifier else "letterbox"),
         metadata=row_facts(model.architecture, variant),

@@ -106,7 +106,7 @@ class Network(nn.Module):
             return boxes, scores.sigmoid(), angles
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if self.masks:
-            return (*outputs, extra[0], head.proto(maps[0]))
+            return (*outputs, extra[0], head.proto(maps))
         if self.keypoints:
             return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
         return outputs

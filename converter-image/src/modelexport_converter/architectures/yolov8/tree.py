@@ -47,6 +47,7 @@ _NETWORKS = {
 _TASKS = {
     "Detect": Task.DETECTION,
     "Segment": Task.INSTANCE_SEGMENTATION,
+    "Segment26": Task.INSTANCE_SEGMENTATION,
     "Pose": Task.KEYPOINTS,
     "OBB": Task.ORIENTED_DETECTION,
     "Classify": Task.CLASSIFICATION,
@@ -82,8 +83,7 @@ class LayerTree:
         task = _TASKS.get(short_kind(layers[-1]))
         for layer in layers[:-1]:
             check_known(layer, module)
-        end_to_end = task is Task.DETECTION and network_family(module) == YOLO26
-        if task is None or (has_one_to_one(layers[-1]) and not end_to_end):
+        if task is None or (has_one_to_one(layers[-1]) and network_family(module) != YOLO26):
             raise unknown_layer_failure(layers[-1], module)
         for part in layers[-1].children():
             if short_kind(part) != "DFL":
@@ -206,7 +206,7 @@ class _Detector(Routed):
             return boxes, scores.sigmoid(), angles
         outputs = (self.decoder.boxes(boxes), scores.sigmoid())
         if isinstance(head.proto, nn.Module):
-            return (*outputs, extra[0], head.proto(maps[0]))
+            return (*outputs, extra[0], head.proto(maps))
         if self.keypoints:
             return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
         return outputs
@@ -306,7 +306,7 @@ def _head(tree: LayerTree) -> Head:
     }
     branches = [_branches(tree, f"{start}cv2", 4 * bins), _branches(tree, f"{start}cv3", classes)]
     if tree.task in extras:
-        branches.append(_branches(tree, "cv4", extras[tree.task]()))
+        branches.append(_branches(tree, f"{start}cv4", extras[tree.task]()))
     built = Head(*branches)
     if tree.task is Task.INSTANCE_SEGMENTATION:
         built.proto = build_layer(head.child("proto"), tree.module)

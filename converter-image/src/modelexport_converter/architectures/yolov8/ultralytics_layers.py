@@ -14,6 +14,7 @@ from modelexport_converter.architectures.shared.yolo_layers import Conv
 from modelexport_converter.architectures.yolov8.blocks import C2, SPPF, Bottleneck, C2f, Prototypes
 from modelexport_converter.architectures.yolov8.families import unknown_layer_failure
 from modelexport_converter.architectures.yolov8.yolo11_blocks import C2PSA, Attention, C3k, PSABlock
+from modelexport_converter.architectures.yolov8.yolo26_blocks import FusedPrototypes
 from modelexport_converter.checkpoints.module_tree import Module
 from modelexport_converter.checkpoints.pickles import PickledObject
 
@@ -244,6 +245,14 @@ def _sppf(layer: Module, build: _Build) -> nn.Module:
 @_builds("Proto")
 def _prototypes(layer: Module, build: _Build) -> nn.Module:
     return Prototypes(*(build(layer.child(name)) for name in ("cv1", "upsample", "cv2", "cv3")))
+
+
+@_builds("Proto26")
+def _fused_prototypes(layer: Module, build: _Build) -> nn.Module:
+    refine = build(layer.child("feat_refine"))
+    if not isinstance(refine, nn.ModuleList):
+        raise layer.refuse("has no list of layers for its coarser maps")
+    return FusedPrototypes(refine, build(layer.child("feat_fuse")), _prototypes(layer, build))
 
 
 class Join(nn.Module):
