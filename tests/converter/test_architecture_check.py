@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from converter.refusals import failure_of
+from converter.test_state_dict import WITH_WEIGHTS_ALONE
 from modelexport.api.result import WARNING_LENGTH, Reference
 from modelexport.api.spec import Model
 from modelexport.matrix.support import ARCHITECTURES
@@ -33,9 +34,9 @@ def unchanged(image: Array) -> Array:
 
 
 def checkpoint_of(architecture: str) -> Checkpoint:
-    """The weights alone, as a state dict has them; of YOLO11 and YOLO26, which they do not describe, the module too."""
+    """The weights alone, as a state dict has them; of networks that they do not describe, the module too."""
     found = read_checkpoint(TRAINED[architecture].weights)
-    return found if architecture.startswith(("YOLO11", "YOLO26")) else replace(found, module=None)
+    return found if architecture not in WITH_WEIGHTS_ALONE else replace(found, module=None)
 
 
 def own_images(architecture: str, model: LoadedModel, count: int = ENOUGH_IMAGES) -> Sequence[Array]:

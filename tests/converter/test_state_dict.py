@@ -12,8 +12,8 @@ from modelexport_converter.failures import Failure
 from trained.cells import TRAINED, ask, load, load_model
 from trained.yolov8_cells import UNTOLD
 
-WITH_WEIGHTS_ALONE = [name for name in TRAINED if not name.startswith(("YOLO11", "YOLO26"))]
-"""A YOLO11 and a YOLO26 need their modules."""
+WITH_WEIGHTS_ALONE = [name for name in TRAINED if not name.startswith(("YOLO11", "YOLO26", "YOLOv8-OBB"))]
+"""A YOLO11 and a YOLO26 need their modules, and so does a YOLOv8 of another width than the published ones."""
 PREFIXES = ("model.", "net.", "detector.model.")
 
 

@@ -170,7 +170,7 @@ def upright(image: Array) -> Outputs:
 def test_turned_boxes_are_found_to_be_wrong(wrong: Callable[[Array], Outputs], most: float, iou: float) -> None:
     found = compare(recall(NAME), wrong, eval_inputs(NAME)[:IMAGES], least_fidelity=0.9)
     assert found.agreements["boxes"] < most
-    assert found.agreements["scores"] == 1
+    assert found.agreements["scores"] > 0.99999
     assert found.fidelity is not None
     assert float(found.fidelity.iou or 0) < iou
 
