@@ -45,7 +45,6 @@ _EXPORTED_OPSET = 20
 """The newest opset of the exporter; ONNX's own converter does the rest."""
 _AXES = {"row": "height", "column": "width"}
 """The axes of maps of any size, which are those of the image."""
-"""Name of a batch of any size."""
 _EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISED = (*_WEIGHTED, "Clip", "Relu")

@@ -65,5 +65,6 @@ class ReferenceOutputs:
             return tuple(kept.values())
 
     def _path(self, image: Array) -> Path:
-        content = hashlib.sha256(f"{image.shape}".encode() + image.tobytes())
+        content = hashlib.sha256(f"{image.shape}".encode())
+        content.update(image.tobytes())
         return self._folder / f"{content.hexdigest()}.npz"

@@ -17,7 +17,6 @@ from modelexport.matrix.options import (
     describe_formats,
     refused_by,
 )
-from modelexport.matrix.support import Format
 
 UNIQUE = (
     "self.all(t, self.exists_one(o, o.format == t.format && o.precision == t.precision && "
@@ -54,7 +53,7 @@ def target_rules() -> list[Schema]:
             fieldPath=".options",
         )
         for name, option in OPTIONS.items()
-        if len(option.formats) < len(Format)
+        if not option.in_all_formats
     )
     precisions = (
         rule(

@@ -162,9 +162,14 @@ class Option:
             return f"{self.kind[0]} to {self.kind[1]}"
         return ", ".join(word for word in self.kind.__members__.values() if isinstance(word, str))
 
+    @property
+    def in_all_formats(self) -> bool:
+        """Whether every format has it."""
+        return len(self.formats) == len(Format)
+
     def list_formats(self) -> str:
         """Return the formats that have it, as words."""
-        return "all formats" if len(self.formats) == len(Format) else ", ".join(self.formats)
+        return "all formats" if self.in_all_formats else ", ".join(self.formats)
 
     def refuses(self, row: Architecture) -> bool:
         """Return whether the networks of an architecture cannot have it."""
