@@ -385,7 +385,10 @@ class Images(list[Array]):
 def test_only_images_of_samples_are_drawn() -> None:
     model, build = KINDS["padded detections"]
     images = Images([np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)])
-    run = lambda image: build((20, 10, 60, 50 - 10 * float(image[0, 0, 0, 0]), 0.9, 0))  # noqa: E731
+
+    def run(image: Array) -> Outputs:
+        return build((20, 10, 60, 50 - 10 * float(image[0, 0, 0, 0]), 0.9, 0))
+
     found = compare(model, run, images, original=lambda image: build(ONE), least_fidelity=0.9)
     assert images.read == [29, 28, 27, 26, 25, 24], "later ones differ more"
     drawn = [Image.open(io.BytesIO(base64.b64decode(sample["image"]))) for sample in found.samples]

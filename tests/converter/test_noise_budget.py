@@ -219,7 +219,7 @@ def test_file_with_further_tensors_measures_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "takers", [([0, -1], [-1, 0]), ([-1, -1], [-1, -1])], ids=["another on the second image", "none"]
 )
-def test_tensors_that_the_first_file_found_elsewhere_are_measured(takers: tuple[list[int], list[int]]) -> None:
+def test_tensors_found_elsewhere_by_the_first_file_are_measured(takers: tuple[list[int], list[int]]) -> None:
     """The second file finds the first tensor of the network on both images."""
     seen = [np.array([[0.0, 1.0], [0.0, 2.0]])] * 2
     kept = Measurement(np.ones((1, BINS)), seen, [np.array(one) for one in takers])

@@ -28,7 +28,7 @@ from modelexport_converter.prepared import serve
 tempfile.gettempdir()  # as libraries may when they are imported
 serve(socket.socket(fileno=0), lambda: exec(os.environ["ACTION"]))
 """
-"""Its children do what their environment says: whatever a checkpoint that took one over could do."""
+"""Each child runs the code in its environment, as a hostile checkpoint could do that controls the child."""
 
 
 class Parent:

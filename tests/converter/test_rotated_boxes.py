@@ -90,7 +90,7 @@ def test_overlap_equals_that_of_opencv() -> None:
             shapes = [
                 ((*map(float, box[:2]),), (*map(float, box[2:4]),), math.degrees(box[4])) for box in (first, second)
             ]
-            _, shared = cv2.rotatedRectangleIntersection(*shapes)  # type: ignore[call-overload]
+            _, shared = cv2.rotatedRectangleIntersection(*shapes)  # type: ignore[call-overload]  # cv2 takes tuples
             area = 0.0 if shared is None else cv2.contourArea(cv2.convexHull(shared))
             union = first[2] * first[3] + second[2] * second[3] - area
             assert found[row, column] == pytest.approx(area / union, abs=2e-3)

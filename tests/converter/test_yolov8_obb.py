@@ -13,6 +13,7 @@ from torch import nn
 
 from converter.refusals import refuse
 from converter.test_yolo11 import check_same, check_trained, lively
+from converter.test_yolo26 import gives_corners
 from converter.test_yolov8_tree import SIZE, config, expected, network, save
 from modelexport.api.result import Reference
 from modelexport_converter import rotated_boxes
@@ -80,10 +81,6 @@ def test_trained_network_matches_ultralytics(size: tuple[int, int]) -> None:
 def two_angles(head: Any) -> None:
     for branch in head.cv4:
         branch[2] = nn.Conv2d(branch[2].in_channels, 2, 1)
-
-
-def gives_corners(head: Any) -> None:
-    head.xyxy = True
 
 
 def decodes_otherwise(head: Any) -> None:

@@ -83,7 +83,7 @@ def start_child(door: int, environ: Mapping[str, str], stream: TextIO) -> Prepar
 
 
 def serve(door: socket.socket, main: Main) -> None:
-    """Import torch, and fork a child for every message of ``door`` until nobody holds its other end.
+    """Import torch, and fork a child for every message from ``door`` until all processes have closed its other end.
 
     ``main`` runs in the child, with the environment and the streams of the message.
 
@@ -167,7 +167,7 @@ class _Child:
     connection: socket.socket
 
     def end(self, selector: selectors.BaseSelector, *, is_asked: bool) -> None:
-        """Pass on how the child ended; kill it first if nobody waits for it."""
+        """Send the exit code of the child to its conversion; kill the child first if its conversion has gone away."""
         if is_asked:
             os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)

@@ -185,7 +185,7 @@ def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
 
 
 def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
-    """Return the next conversion: the first that does not wait for what a running one makes."""
+    """Return the first conversion that needs nothing that a running one is making, or else the first of all."""
     made = {key for conversion in started if conversion.result for key in conversion.shared}
     making = {key for conversion in started for key in conversion.shared} - made
     return next((conversion for conversion in waiting if not conversion.shared & making), waiting[0])
