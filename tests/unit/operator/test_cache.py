@@ -7,7 +7,8 @@ import pytest
 from modelexport import names
 from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, NODES, PODS, Resource, Scope
 from modelexport_operator.kube.types import key_of
-from modelexport_operator.runtime.cache import Cache
+from modelexport_operator.reconcile.snapshot import Snapshot
+from modelexport_operator.runtime.cache import REMEMBERED, Cache
 from modelexport_operator.status.conditions import READY, find_condition
 from testplane.objects import (
     Body,
@@ -39,6 +40,12 @@ def filled() -> tuple[Cache, Body, Body, Body]:
     return cache, export, job, pod
 
 
+def observe(cache: Cache, export: Body) -> Snapshot:
+    observed = cache.snapshot(key_of(export))
+    assert observed is not None
+    return observed
+
+
 def test_export_is_observed_with_jobs_pods_and_classes() -> None:
     cache, export, job, pod = filled()
     other = at(make_job(make_export("ONNX/FP16", uid="uid-2"), "ONNX/FP16"), 5)
@@ -48,6 +55,44 @@ def test_export_is_observed_with_jobs_pods_and_classes() -> None:
     assert [body["metadata"]["name"] for body in observed.jobs] == [job["metadata"]["name"]]
     assert [body["metadata"]["name"] for body in observed.pods] == [pod["metadata"]["name"]]
     assert len(observed.classes) == 1
+
+
+def test_entry_that_stays_is_not_parsed_again() -> None:
+    cache, export, *_ = filled()
+    running = {**TARGET, "precision": "FP32", "state": "Running", "reason": "Running"}
+    parsed = []
+    for version, percentage in ((5, 10), (6, 20)):
+        status = {"targets": [TARGET, {**running, "attempts": version, "progress": {"percentage": percentage}}]}
+        cache[EXPORTS].put(at({**export, "status": status}, version))
+        parsed.append(list(observe(cache, export).recorded.values()))
+    (ended_before, running_before), (ended_after, running_after) = parsed
+    assert ended_after is ended_before
+    assert (running_before.attempts, running_after.attempts) == (5, 6)
+
+
+def test_target_that_is_gone_is_not_recorded() -> None:
+    cache, export, *_ = filled()
+    other = {**TARGET, "precision": "FP32"}
+    for version, targets in ((5, [TARGET, other]), (6, [other]), (7, [TARGET, {"format": "unreadable"}])):
+        cache[EXPORTS].put(at({**export, "status": {"targets": targets}}, version))
+        read = [entry["precision"] for entry in targets if "precision" in entry]
+        assert [target.precision for target in observe(cache, export).recorded] == read
+
+
+def test_parsed_statuses_are_bounded() -> None:
+    cache = Cache()
+    for number in range(REMEMBERED + 10):
+        cache.parse_status(make_export("ONNX/FP16", name=f"export-{number}"))
+    assert len(cache.parsed) == REMEMBERED
+
+
+def test_status_of_packed_export_is_not_kept() -> None:
+    cache, export, *_ = filled()
+    done = {"completionTime": "2026-01-02T03:00:00Z", "targets": [TARGET]}
+    cache[EXPORTS].put(at({**export, "status": done}, 5))
+    observe(cache, export)
+    cache.compress(key_of(export))
+    assert not cache.parsed
 
 
 def test_deleted_export_is_not_observed() -> None:

@@ -28,7 +28,7 @@ from modelexport_operator.kube.objects import ExportClassObject, Job, ModelExpor
 from modelexport_operator.kube.types import POD_JOB_LABEL, created
 from modelexport_operator.reconcile.export_class import pick_class
 from modelexport_operator.scheduling.fair_share import Demand
-from modelexport_operator.status.conditions import READY, find_condition, recorded_targets, status_of
+from modelexport_operator.status.conditions import READY, RecordedStatus, find_condition, status_of
 
 POD_CREATION_TOLERANCE = timedelta(seconds=10)
 """How long a Job may lack a Pod before its events are read, and how often they are read until they explain it."""
@@ -53,6 +53,7 @@ class Snapshot:
         admissions: Job name -> why Kueue lets the Job wait, where that is known.
         pods_listed: names of the Jobs that had already ended when their Pods were listed: ``pods`` has all of them.
         deleted_for: how long this operator has seen the export being deleted.
+        parsed: the status of ``parent``, if it may have been parsed before.
     """
 
     parent: ModelExportObject
@@ -69,6 +70,7 @@ class Snapshot:
     admissions: Mapping[str, Diagnosis] = field(default_factory=dict)
     pods_listed: Collection[str] = ()
     deleted_for: timedelta = timedelta(0)
+    parsed: RecordedStatus | None = None
 
     @property
     def is_deleted(self) -> bool:
@@ -88,7 +90,7 @@ class Snapshot:
     @cached_property
     def recorded(self) -> Mapping[Target, TargetState]:
         """The targets as the status records them."""
-        return recorded_targets(status_of(self.parent))
+        return (self.parsed or RecordedStatus(status_of(self.parent))).targets
 
     @cached_property
     def job_by_target(self) -> Mapping[Target, Job]:

@@ -1,7 +1,7 @@
 """The cache: the newest known body of every watched object, pruned to the fields that are read."""
 
 import zlib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,9 +28,11 @@ from modelexport_operator.kube.resources import (
 )
 from modelexport_operator.kube.types import POD_JOB_LABEL, Key, key_of, version_of
 from modelexport_operator.reconcile.snapshot import Snapshot
-from modelexport_operator.status.conditions import READY, find_condition, status_of, target_entries
+from modelexport_operator.status.conditions import READY, RecordedStatus, find_condition, status_of, target_entries
 
 T = TypeVar("T", bound=KubeObject)
+REMEMBERED = 1000
+"""Exports whose parsed status is kept; each of nine targets takes 12 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class Cache:
         }
         self.short_of_nodes: set[Key] = set()
         """Exports whose last sync found no suitable node. Their recorded status may not say so yet."""
+        self.parsed: OrderedDict[Key, RecordedStatus] = OrderedDict()
+        """The last parsed statuses of the exports that have not ended, the latest last."""
 
     @overload
     def __getitem__(self, resource: Kind[T]) -> ObjectCache[T]: ...
@@ -226,7 +230,19 @@ class Cache:
             return None
         jobs = self.jobs_of(parent)
         pods = select_pods(parent, jobs, self[PODS].labelled_with(parent))
-        return Snapshot(parent, jobs, pods, self[CLASSES].values(), self[NODES].values())
+        classes, nodes = self[CLASSES].values(), self[NODES].values()
+        return Snapshot(parent, jobs, pods, classes, nodes, parsed=self.parse_status(parent))
+
+    def parse_status(self, export: ModelExportObject) -> RecordedStatus:
+        """Return the status of an export; what it shares with the last one of that export is not parsed again."""
+        key, status = key_of(export), status_of(export)
+        known = self.parsed.pop(key, None)
+        if known is None or known.status is not status:
+            known = RecordedStatus(status, known.entries if known else ())
+        self.parsed[key] = known
+        if len(self.parsed) > REMEMBERED:
+            self.parsed.popitem(last=False)
+        return known
 
     def jobs_of(self, export: ModelExportObject) -> list[Job]:
         """Return the Jobs that belong to an export."""
@@ -244,6 +260,7 @@ class Cache:
         """Compress an export whose targets have all ended, and its ended Jobs and Pods."""
         self[EXPORTS].compress(key)
         if (uid := self[EXPORTS].compressed_uid(key)) is not None:
+            self.parsed.pop(key, None)
             for objects in (self[JOBS], self[PODS]):
                 for labelled in objects.keys_labelled_with(key[0], uid):
                     objects.compress(labelled)

@@ -38,7 +38,7 @@ from modelexport_operator.runtime.denials import Denials
 from modelexport_operator.runtime.event_recorder import SENDERS, EventRecorder
 from modelexport_operator.runtime.kueue_admissions import KueueAdmissions
 from modelexport_operator.runtime.work_queue import Priority, WorkQueue
-from modelexport_operator.status.conditions import READY, RecordedStatus, find_condition, status_of
+from modelexport_operator.status.conditions import READY, find_condition, status_of
 from modelexport_operator.status.events import Event, compare_statuses, export_events, finished_targets, is_same_end
 
 logger = logging.getLogger(__name__)
@@ -421,9 +421,9 @@ class Controller:
         if known["metadata"]["uid"] != body["metadata"]["uid"]:
             self._report_release(key)
             return
-        before, after = RecordedStatus(status_of(known)), RecordedStatus(status_of(body))
-        if not self._is_leading or before == after:
+        if not self._is_leading or status_of(known) == status_of(body):
             return
+        before, after = self.cache.parse_status(known), self.cache.parse_status(body)
         written = self._ended.pop(key, ())
         for state in finished_targets(before.targets, after.targets.values()):
             # For an end that this process has written, it knows more than the status.

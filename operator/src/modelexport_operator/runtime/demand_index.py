@@ -25,7 +25,7 @@ from modelexport_operator.scheduling.fair_share import (
     is_limited,
     select_starting,
 )
-from modelexport_operator.status.conditions import STALLED, find_condition, recorded_targets, status_of, target_entries
+from modelexport_operator.status.conditions import STALLED, find_condition, status_of, target_entries
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class DemandIndex:
             return None
         if not self._is_limited(export):
             return None
-        running, waiting = self._count_running(export, self.reserved(key)), _count_waiting(export)
+        running, waiting = self._count_running(export, self.reserved(key)), self._count_waiting(export)
         if not running and not waiting:
             return None
         since = export["metadata"].get("creationTimestamp", "")
@@ -145,28 +145,28 @@ class DemandIndex:
         kept = sum(name not in jobs or not is_finished(jobs[name]) for name in reserved)
         return kept + sum(is_active(job) for name, job in jobs.items() if name not in reserved)
 
+    def _count_waiting(self, export: ModelExportObject) -> int:
+        """Return how many targets of an export wait for a place.
+
+        Targets of an invalid or suspended export do not wait. Neither do those of an export whose Jobs the API server
+        refuses, or it would stay first for ever; its Jobs are created again after a pause, and then it waits like
+        others.
+        """
+        status, spec = status_of(export), export.get("spec") or {}
+        is_suspended = spec.get("suspend") or export["metadata"].get("deletionTimestamp")
+        if is_suspended or "completionTime" in status or find_condition(status, STALLED).get("status") == "True":
+            return 0
+        if not any(entry.get("reason") == Reason.LIMIT_REACHED for entry in target_entries(status)):
+            return 0  # The common case; parsing all targets would be most of the cost.
+        reasons = [state.reason for state in self._cache.parse_status(export).targets.values()]
+        return 0 if Reason.JOB_REFUSED in reasons else reasons.count(Reason.LIMIT_REACHED)
+
 
 def _sharing_of(body: ExportClassObject | None) -> Sharing | None:
     try:
         return parse_class(body or {}).sharing
     except InvalidSpec:
         return None  # Every sync of its exports reports it.
-
-
-def _count_waiting(export: ModelExportObject) -> int:
-    """Return how many targets of an export wait for a place.
-
-    Targets of an invalid or suspended export do not wait. Neither do those of an export whose Jobs the API server
-    refuses, or it would stay first for ever; its Jobs are created again after a pause, and then it waits like others.
-    """
-    status, spec = status_of(export), export.get("spec") or {}
-    is_suspended = spec.get("suspend") or export["metadata"].get("deletionTimestamp")
-    if is_suspended or "completionTime" in status or find_condition(status, STALLED).get("status") == "True":
-        return 0
-    if not any(entry.get("reason") == Reason.LIMIT_REACHED for entry in target_entries(status)):
-        return 0  # The common case; parsing all targets would be most of the cost.
-    reasons = [state.reason for state in recorded_targets(status).values()]
-    return 0 if Reason.JOB_REFUSED in reasons else reasons.count(Reason.LIMIT_REACHED)
 
 
 def _class_name(export: ModelExportObject) -> str | None:

@@ -5,10 +5,9 @@ Conditions follow the rules of kstatus, so ``kubectl wait``, Flux and Argo CD un
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property, lru_cache
-from types import MappingProxyType
+from functools import cached_property
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
@@ -20,7 +19,6 @@ from modelexport.untrusted import moment, text, time, uri, whole, word
 from modelexport_operator.jobs.asked_targets import read_target
 from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.jobs.state import MESSAGE_LIMIT, State, TargetState, shorten
-from modelexport_operator.kube.encoding import decode, encode
 from modelexport_operator.kube.objects import Condition, JsonObject, ModelExportObject, ModelExportStatus, TargetStatus
 
 NAME_LIMIT = 253
@@ -260,40 +258,55 @@ def target_entries(status: JsonObject) -> list[JsonObject]:
 
 @dataclass(frozen=True)
 class RecordedStatus:
-    """The recorded status of an export, whose targets are parsed once."""
+    """The recorded status of an export, whose targets are parsed once.
+
+    Attributes:
+        status: as plain data.
+        earlier: the entries of an earlier status. Most entries of a status are the same as before, apart from the
+            progress, which is not read; those are not parsed again.
+    """
 
     status: JsonObject
+    earlier: "Sequence[RecordedEntry]" = field(default=(), repr=False, compare=False)
+
+    @cached_property
+    def entries(self) -> "Sequence[RecordedEntry]":
+        """All entries, readable or not."""
+        found = [{**entry, "progress": None} for entry in target_entries(self.status)]
+        earlier = (*self.earlier[: len(found)], *[None] * (len(found) - len(self.earlier)))
+        return [
+            before if before is not None and before.content == content else RecordedEntry(content)
+            for content, before in zip(found, earlier, strict=True)
+        ]
 
     @cached_property
     def targets(self) -> Mapping[Target, TargetState]:
         """The readable targets."""
-        return recorded_targets(self.status)
+        return {entry.state.target: entry.state for entry in self.entries if entry.state is not None}
+
+
+@dataclass(frozen=True)
+class RecordedEntry:
+    """One target of a recorded status."""
+
+    content: JsonObject
+
+    @cached_property
+    def state(self) -> TargetState | None:
+        """What the entry says; ``None`` if it is unreadable, as one of another version may be."""
+        try:
+            return _read_entry(self.content)
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def recorded_targets(status: JsonObject) -> Mapping[Target, TargetState]:
     """Parse the targets of a status; unreadable entries of another version are skipped."""
-    return _read_targets(encode(status.get("targets")))
+    return RecordedStatus(status).targets
 
 
-@lru_cache(maxsize=1 << 8)
-def _read_targets(content: bytes) -> Mapping[Target, TargetState]:
-    """Parse the targets; cached by their JSON, since every sync reads those before and after it, twice each."""
-    states = []
-    for entry in _mappings(decode(content)):
-        try:
-            states.append(_read_entry(encode({**entry, "progress": None})))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return MappingProxyType({state.target: state for state in states})
-
-
-@lru_cache(maxsize=1 << 10)
-def _read_entry(content: bytes) -> TargetState:
-    """Parse one entry as untrusted input: anyone with write access to statuses can have written it.
-
-    Cached by the JSON: apart from the progress, which is not read, most entries are the same in the next status.
-    """
-    entry = cast(JsonObject, decode(content))
+def _read_entry(entry: JsonObject) -> TargetState:
+    """Parse one entry as untrusted input: anyone with write access to statuses can have written it."""
     reason, message = read_reason(entry.get("reason")), text(entry.get("message", ""), "message", MESSAGE_LIMIT)
     result = None
     if any(entry.get(key) is not None for key in ("artifact", "verification", "accuracy", "quantization")):
