@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from modelexport_converter.backends import Array, noise_budget
 from modelexport_converter.backends.activation_ranges import BINS, Extremes
-from modelexport_converter.backends.measurement import Measurement, start_weights
+from modelexport_converter.backends.measurement import Measurement, find_tensors
 from modelexport_converter.backends.noise_budget import measure_weights, plan_ranges
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
@@ -216,22 +216,67 @@ def test_file_with_further_tensors_measures_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name].squares, weights.squares)
 
 
-@pytest.mark.parametrize(
-    "takers", [([0, -1], [-1, 0]), ([-1, -1], [-1, -1])], ids=["another on the second image", "none"]
-)
-def test_tensors_found_elsewhere_by_the_first_file_are_measured(takers: tuple[list[int], list[int]]) -> None:
-    """The second file finds the first tensor of the network on both images."""
-    seen = [np.array([[0.0, 1.0], [0.0, 2.0]])] * 2
-    kept = Measurement(np.ones((1, BINS)), seen, [np.array(one) for one in takers])
-    limits = np.array([[[0.0, 1.0], [0.0, 1.0]]])
-    assert not kept.add_to(weights := start_weights(limits), limits)
-    assert not weights[0].squares.any()
+def test_tensor_is_the_result_with_its_extremes_on_most_images() -> None:
+    whole, part = [[0.0, 2.0], [0.0, 2.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]
+    seen = np.array([whole, part]).transpose(1, 0, 2)
+    assert find_tensors(np.array([part]), seen).tolist() == [-1, 0], "two images have the extremes of the whole"
+    assert find_tensors(np.array([part, whole]), seen).tolist() == [1, 0]
+    assert find_tensors(np.array([part, part]), seen).tolist() == [1, 0], "copies of values, as a transposition makes"
 
 
-def test_tensor_that_no_file_took_is_measured() -> None:
-    kept = Measurement(np.ones((1, BINS)), [np.array([[0.0, 1.0]])], [np.array([-1])])
-    limits = np.array([[[0.0, 1.0]]])
-    assert not kept.add_to(start_weights(limits), limits)
+def test_tensor_is_no_result_with_its_extremes_on_few_images() -> None:
+    seen = np.array([[[0.0, 1.0]], [[0.0, 2.0]]])
+    assert find_tensors(np.array([[[0.0, 1.0], [0.0, 7.0]]]), seen).tolist() == [-1]
+
+
+class Parts(Network):
+    """Reads both halves of what its convolution computes, of which either one has the extremes of the whole."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 2)."""
+        first, second = functional.relu(self.convolution(image)).chunk(2, 1)
+        return (torch.cat([first * 2, second]).mean((2, 3)),)
+
+    def tensors(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The whole and its halves."""
+        whole = functional.relu(self.convolution(image))
+        return {"whole": whole, **dict(zip(("first", "second"), whole.chunk(2, 1), strict=True))}
+
+
+def test_part_takes_the_same_gradients_with_and_without_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, provide = Parts().eval(), provide_in(tmp_path)
+    found = extremes(network)
+    assert {found["first"] == found["whole"], found["second"] == found["whole"]} == {False}
+    assert all(
+        whole in parts for whole, *parts in zip(*(found[name] for name in ("whole", "first", "second")), strict=True)
+    )
+    parts = {name: found[name] for name in ("first", "second")}
+    alone = measure_weights(model_of(network), IMAGES, parts)
+    measure_weights(model_of(network), IMAGES, found, provide)
+    monkeypatch.setattr(noise_budget, "_measure", forbid)
+    shared = measure_weights(model_of(network), IMAGES, parts, provide)
+    assert set(shared) == set(alone) == {"first", "second"}
+    for name, weights in alone.items():
+        np.testing.assert_array_equal(shared[name].squares, weights.squares)
+
+
+class Changing(Network):
+    """Calls one function more for an image whose first value is large."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 4)."""
+        return super().forward(image + 0 if image[0, 0, 0, 0] > 0.5 else image)
+
+
+def test_network_of_changing_functions_is_measured_for_each_file(tmp_path: Path) -> None:
+    assert len({bool(image[0, 0, 0, 0] > 0.5) for image in IMAGES}) == 2
+    network, provide = Changing().eval(), provide_in(tmp_path)
+    expected = measure_weights(model_of(Network().eval()), IMAGES, extremes(network))
+    for _ in range(2):
+        found = measure_weights(model_of(network), IMAGES, extremes(network), provide)
+        assert set(found) == {"image", "before", "after"}
+        for name in ("before", "after"):
+            np.testing.assert_allclose(found[name].squares, expected[name].squares)
 
 
 def test_network_without_derivative_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,10 +287,8 @@ def test_network_without_derivative_is_tried_once(tmp_path: Path, monkeypatch: p
 
 
 def test_measurement_is_read_as_written(tmp_path: Path) -> None:
-    """Images on which a network calls different numbers of functions."""
-    seen = [np.array([[0.0, 1.0]]), np.array([[0.0, 2.0], [1.0, 3.0]])]
-    kept = Measurement(np.ones((1, BINS)), seen, [np.array([0]), np.array([0, -1])])
+    kept = Measurement(np.array([[[0.0, 1.0], [1.0, 3.0]]]), np.array([True, False]), np.ones((2, BINS)))
     kept.write(tmp_path / "kept")
     found = Measurement.read(tmp_path / "kept")
-    for mine, its in zip([found.squares, *found.seen, *found.takers], [kept.squares, *seen, *kept.takers], strict=True):
-        np.testing.assert_array_equal(mine, its)
+    for name in ("seen", "measured", "squares"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(kept, name))

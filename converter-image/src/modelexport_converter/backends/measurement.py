@@ -11,29 +11,41 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from modelexport_converter.backends.activation_ranges import Numbers, Weights
+from modelexport_converter.backends.activation_ranges import BINS, Numbers, Weights
 
+Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 TOLERANCE = 1e-4
 """Difference between the extremes of a tensor in torch and in another runtime, as a part of the larger one."""
 
 
-class Matching:
-    """Finds the tensors of a file on one image, whose extremes are ``limits``, (tensors, 2)."""
+def has_extremes(limits: Numbers, extremes: Numbers) -> Flags:
+    """Return which results of a network, of ``extremes`` (results, 2), have those of the tensors of a file on one
+    image, ``limits`` (tensors, 2): (results, tensors).
+    """
+    near: Flags = np.abs(limits - extremes[:, None]).max(2) <= np.abs(limits).max(1) * TOLERANCE
+    return near
 
-    def __init__(self, limits: Numbers) -> None:
-        self._limits = limits
-        self._tolerances = np.abs(limits).max(1) * TOLERANCE
-        self._free = np.ones(len(limits), bool)
 
-    def take(self, extremes: Numbers) -> int:
-        """Return the place of the first tensor with these extremes, (2,), that was not found before; -1 if none has."""
-        near = (np.abs(self._limits - extremes).max(1) <= self._tolerances) & self._free
-        if not near.any():
-            return -1
-        found = int(near.argmax())
-        self._free[found] = False
-        return found
+def find_tensors(limits: Numbers, seen: Numbers) -> Places:
+    """Return the place of the tensor of a file that each result of its network is, (results,), -1 where it is none.
+
+    A tensor is the result with its extremes on most images, and on more than half of them: a part of a tensor has the
+    extremes of the whole on some.
+
+    Args:
+        limits: extremes of the tensors, (tensors, images, 2).
+        seen: extremes of the results, in the order of computation, on the same images, (images, results, 2).
+    """
+    counts = np.zeros((seen.shape[1], len(limits)), np.intp)
+    for index, extremes in enumerate(seen):
+        counts += has_extremes(limits[:, index], extremes)
+    places, free = np.full(len(counts), -1), np.ones(len(limits), bool)
+    pairs = np.argwhere(2 * counts > len(seen))
+    for result, tensor in pairs[np.argsort(-counts[tuple(pairs.T)], kind="stable")]:
+        if places[result] < 0 and free[tensor]:
+            places[result], free[tensor] = tensor, False
+    return places
 
 
 def start_weights(limits: Numbers) -> list[Weights]:
@@ -44,49 +56,44 @@ def start_weights(limits: Numbers) -> list[Weights]:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The squared gradients of the tensors of a file, (tensors, bins), and where in the network they were found.
+    """The squared gradients of the results of a network that are tensors of a file.
 
     Attributes:
-        squares: sums over all images.
-        seen: the extremes of every tensor of the network on each image, in the order of computation, (found, 2).
-        takers: the place of the file's tensor that took its gradients, -1 where none did, on each image, (found,).
+        seen: the extremes of every result on each image, in the order of computation, (images, results, 2).
+        measured: whether the gradients of a result were measured, (results,).
+        squares: their sums over all images, (results, bins).
     """
 
+    seen: Numbers
+    measured: Flags
     squares: Numbers
-    seen: Sequence[Numbers]
-    takers: Sequence[Places]
+
+    @classmethod
+    def of_nothing(cls, seen: Numbers) -> "Measurement":
+        """Return the measurement of a network without gradients, or whose results another file has to find itself."""
+        return cls(seen, np.zeros(seen.shape[1], bool), np.zeros((seen.shape[1], BINS)))
 
     def add_to(self, weights: Sequence[Weights], limits: Numbers) -> bool:
-        """Add to the weights of the tensors of another file, of extremes (tensors, images, 2), and return whether.
+        """Add to the weights of the tensors of a file, of extremes (tensors, images, 2), and return whether.
 
         They are what a measurement for that file finds, except that values are sorted into bins of extremes that differ
-        by rounding. Nothing is added if it would find a tensor of the network that no tensor of this file took.
+        by rounding. Nothing is added if the file has a result that was not measured.
         """
-        images = [_match(limits[:, index], seen) for index, seen in enumerate(self.seen)]
-        partners = np.full(len(self.squares) + 1, -1)  # the last one is that of takers of -1
-        for found, takers in zip(images, self.takers, strict=True):
-            partners[takers[found >= 0]] = found[found >= 0]
-        if partners[-1] >= 0 or any((partners[t] != f).any() for f, t in zip(images, self.takers, strict=True)):
+        places = find_tensors(limits[:, : len(self.seen)], self.seen)
+        found = np.flatnonzero(places >= 0)
+        if not self.measured[found].all():
             return False
-        for place in np.flatnonzero(partners >= 0):
-            weights[partners[place]].squares += self.squares[place]
+        for result in found:
+            weights[places[result]].squares += self.squares[result]
         return True
 
     def write(self, path: Path) -> None:
         """Write to a file, as numbers alone."""
-        ends = np.cumsum([len(one) for one in self.takers], dtype=np.intp)
-        seen, takers = np.concatenate([np.zeros((0, 2)), *self.seen]), np.concatenate([ends[:0], *self.takers])
         with path.open("wb") as file:
-            np.savez(file, squares=self.squares, seen=seen, takers=takers, ends=ends)
+            np.savez(file, seen=self.seen, measured=self.measured, squares=self.squares)
 
     @classmethod
     def read(cls, path: Path) -> "Measurement":
         """Read a file that ``write`` wrote."""
         with np.load(path) as kept:
-            ends = kept["ends"][:-1]
-            return cls(kept["squares"], np.split(kept["seen"], ends), np.split(kept["takers"], ends))
-
-
-def _match(limits: Numbers, seen: Numbers) -> Places:
-    matching = Matching(limits)
-    return np.array([matching.take(extremes) for extremes in seen], np.intp)
+            return cls(kept["seen"], kept["measured"], kept["squares"])

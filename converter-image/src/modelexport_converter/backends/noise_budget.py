@@ -5,12 +5,13 @@ that sum. If every output value enters the sum with a random sign, the average o
 all outputs together. One backward pass per image through the eager network gives ``g`` for every tensor, without
 labels.
 
-A file's tensors are found in the network by their minimum and maximum on each image, which calibration measures
+A file's tensors are found in the network by their minimum and maximum on most images, which calibration measures
 anyway. This needs no names, and holds for every format, for rebuilt networks and for programs. The network does not
 compute all tensors of a file, as some lie inside a decomposed operator; and proposals, which are chosen by their
 scores, pass no gradient to these. Such tensors have no weights.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from modelexport_converter.backends.activation_ranges import (
     Weights,
     activation_range,
 )
-from modelexport_converter.backends.measurement import Matching, Measurement, Places, start_weights
+from modelexport_converter.backends.measurement import Measurement, find_tensors, has_extremes, start_weights
 from modelexport_converter.model import LoadedModel, Output
 
 IMAGES = 64
@@ -46,6 +47,8 @@ UNKNOWN = "unknown"
 _RECTIFIERS = {"clamp", "clip", "hardtanh", "relu", "relu6"}
 _PIECE = 1 << 16
 """Values that are sorted into bins at once: they and their bins stay in the cache of a processor."""
+_Key = tuple[int, float, float]
+"""The number of a result of a network, and the range of a tensor that it may be."""
 _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
 
@@ -115,19 +118,37 @@ def measure_weights(
 
 def _measure(model: LoadedModel, samples: Sequence[Array], found: Sequence[Weights], limits: Numbers) -> Measurement:
     """Add the squared gradients of the first images to the weights of tensors of extremes (tensors, images, 2)."""
-    signs, seen, takers = torch.Generator().manual_seed(0), list[Numbers](), list[Places]()
+    signs, images = torch.Generator().manual_seed(0), dict[int, list[int]]()
+    # Results are told apart by their number, so images on which the network calls as many functions belong together.
+    seen, sums = defaultdict[int, list[Numbers]](list), defaultdict[int, dict[_Key, Weights]](dict)
     try:
         for index in range(min(IMAGES, len(samples))):
-            taps = _Taps(found, Matching(limits[:, index]))
+            taps = _Taps(found, limits[:, index])
             _add_image(model, samples[index], taps, signs)
-            seen.append(np.array(taps.seen).reshape(-1, 2))
-            takers.append(np.array(taps.takers, np.intp))
+            count = len(taps.seen)
+            images.setdefault(count, []).append(index)
+            seen[count].append(np.array(taps.seen).reshape(-1, 2))
+            for key, weights in taps.sums.items():
+                sums[count].setdefault(key, Weights(weights.low, weights.high)).squares += weights.squares
     except RuntimeError as error:
         announce("ranges cover all values", why=f"the network has no gradients: {error}")
-        seen, takers = [], []
-        for weights in found:
-            weights.squares[:] = 0
-    return Measurement(np.array([weights.squares for weights in found]).reshape(-1, BINS), seen, takers)
+        return Measurement.of_nothing(np.zeros((0, 0, 2)))
+    measurements = [_collect(found, limits[:, images[n]], np.array(seen[n]), sums[n]) for n in images]
+    for measurement, chosen in zip(measurements, images.values(), strict=True):
+        measurement.add_to(found, limits[:, chosen])
+    if len(measurements) == 1:
+        return measurements[0]
+    return Measurement.of_nothing(measurements[0].seen[:1] if measurements else np.zeros((0, 0, 2)))
+
+
+def _collect(found: Sequence[Weights], limits: Numbers, seen: Numbers, sums: Mapping[_Key, Weights]) -> Measurement:
+    """Return the measurement of images (images, results, 2) on which the network calls the same functions."""
+    places = find_tensors(limits, seen)
+    squares = np.zeros((len(places), BINS))
+    for result in np.flatnonzero(places >= 0):
+        tensor = found[places[result]]
+        squares[result] = sums[result.item(), tensor.low, tensor.high].squares
+    return Measurement(seen, places >= 0, squares)
 
 
 def _add_image(model: LoadedModel, sample: Array, taps: "_Taps", signs: torch.Generator) -> None:
@@ -148,23 +169,25 @@ def _add_image(model: LoadedModel, sample: Array, taps: "_Taps", signs: torch.Ge
 
 
 class _Taps(TorchFunctionMode):
-    """Finds the tensors of a file among the results of torch's functions, and adds up their squared gradients.
+    """Adds up the squared gradients of those results of torch's functions that may be tensors of a file.
 
-    ``seen`` has the extremes of all results, and ``takers`` the places of the file's tensors found in them, or -1.
+    ``seen`` has the extremes of all results, and ``sums`` the weights of a result by its number and by the range of a
+    tensor that it may be: only all images together tell which one it is.
     """
 
-    def __init__(self, found: Sequence[Weights], matching: Matching) -> None:
+    def __init__(self, found: Sequence[Weights], limits: Numbers) -> None:
         super().__init__()
         self.seen: list[tuple[float, ...]] = []
-        self.takers: list[int] = []
-        self._found, self._matching = found, matching
-        self._values: dict[int, _Values] = {}
+        self.sums: dict[_Key, Weights] = {}
+        self._found, self._limits = found, limits
+        self._values: dict[int, list[_Values]] = {}
         self._bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function and look at its results."""
-        if args and id(args[0]) in self._values and _overwrites(func, kwargs or {}):
-            self._values[id(args[0])].settle()
+        if args and _overwrites(func, kwargs or {}):
+            for values in self._values.get(id(args[0]), ()):
+                values.settle()
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, list | tuple) else (result,):
             if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.numel():
@@ -172,17 +195,22 @@ class _Taps(TorchFunctionMode):
         return result
 
     def see(self, tensor: Tensor) -> None:
-        """Let a tensor take part if a tensor of the file has its extremes and is not found yet; the first one does."""
+        """Let a result take part if tensors of the file have its extremes."""
         values = tensor.detach()
         if not tensor._is_view():
             self._bytes += values.nbytes
         if self._bytes > MOST_BYTES:
             raise RuntimeError(f"its results on one image exceed {MOST_BYTES >> 20} MiB")
-        self.seen.append(tuple(value.item() for value in values.aminmax()))
-        self.takers.append(place := self._matching.take(np.array(self.seen[-1])))
-        if place >= 0:
-            self._values[id(tensor)] = tapped = _Values(self._found[place], values)
-            tensor.register_hook(tapped.add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
+        number, extremes = len(self.seen), tuple(value.item() for value in values.aminmax())
+        self.seen.append(extremes)
+        (near,) = has_extremes(self._limits, np.array([extremes]))
+        ranges = {(self._found[place].low, self._found[place].high) for place in np.flatnonzero(near)}
+        if ranges:
+            self._values[id(tensor)] = tapped = []
+        for low, high in ranges:
+            weights = self.sums[number, low, high] = Weights(low, high)
+            tapped.append(_Values(weights, values))
+            tensor.register_hook(tapped[-1].add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
 def _overwrites(func: Any, kwargs: Mapping[str, Any]) -> bool:
