@@ -279,6 +279,14 @@ def test_network_of_changing_functions_is_measured_for_each_file(tmp_path: Path)
             np.testing.assert_allclose(found[name].squares, expected[name].squares)
 
 
+def test_exact_zeros_add_no_noise() -> None:
+    network = Parts().eval()
+    weights = measure_weights(model_of(network), IMAGES, extremes(network))["whole"]
+    values = torch.cat([network.tensors(image)["whole"] for image in map(torch.from_numpy, IMAGES)])
+    assert (values == 0).float().mean() > 0.2
+    assert weights.squares[0] < 0.05 * weights.squares.sum(), "the first bin holds values near zero alone"
+
+
 def test_network_without_derivative_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, provide = Overwriting().eval(), provide_in(tmp_path)
     assert measure_weights(model_of(network), IMAGES, extremes(network), provide) == {}
