@@ -97,8 +97,20 @@ def test_first_target_of_each_format_runs_first(tmp_path: Path) -> None:
 def test_target_that_makes_nothing_for_others_runs_last(tmp_path: Path) -> None:
     asked = ("ONNX/FP32", "ONNX/INT8", "LiteRT/FP32", "LiteRT/INT8")
     found = in_order(conversions_of(tmp_path, *asked, calibration=CALIBRATION))
-    assert found[-1].label == "LiteRT/INT8", "although it takes longer than ONNX/FP32"
-    assert found[-1].expected_seconds(converts=False) > found[-2].expected_seconds(converts=True)
+    assert [conversion.label for conversion in found] == ["LiteRT/INT8", "ONNX/FP32", "ONNX/INT8", "LiteRT/FP32"]
+    assert found[-2].expected_seconds(converts=False) > found[1].expected_seconds(converts=True)
+
+
+def test_target_with_most_tensors_measures_gradients(tmp_path: Path) -> None:
+    onnx, litert = conversions_of(tmp_path, "ONNX/INT8", "LiteRT/INT8", calibration=CALIBRATION)
+    assert in_order([onnx, litert])[0] is litert
+
+
+def test_no_target_overtakes_one_that_makes_what_it_needs(tmp_path: Path) -> None:
+    asked = ("LiteRT/FP32", "LiteRT/INT8", "ONNX/INT8", "CoreML/FP32")
+    made, litert, onnx, other = conversions_of(tmp_path, *asked, calibration=CALIBRATION)
+    assert pick([litert, onnx, other], [made]) is other, "ONNX/INT8 would measure the gradients"
+    assert pick([litert, onnx], [made]) is litert, "waiting is better than nothing"
 
 
 def test_longest_target_runs_first(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
-from modelexport.matrix.support import BACKENDS
+from modelexport.matrix.support import BACKENDS, Format
 from modelexport.planning.progress import Estimate, estimate, expect_stages
 
 WAITING, RETRYING, SUCCEEDED, REUSED, FAILED = "waiting", "waiting to retry", "succeeded", "reused", "failed"
@@ -45,6 +45,15 @@ class Conversion:
         request = self.request
         calibrated = [(request.model, request.calibration)] if request.recipe.activation_bits == 8 else []
         return frozenset([self.family, *calibrated])
+
+    @property
+    def measures_most(self) -> bool:
+        """Whether it measures gradients that files of all formats can read.
+
+        A LiteRT file has every result of a network as a tensor. An ONNX file has fewer, and finds them among these.
+        """
+        request = self.request
+        return request.recipe.activation_bits == 8 and request.target.format is Format.LITERT
 
     def expected_seconds(self, *, converts: bool) -> float:
         """Return the seconds on one core, or 0 if nothing comparable was measured.

@@ -173,7 +173,7 @@ def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
     What comes last is short then, so that no core is idle for long before the end.
     """
     makers: dict[object, Conversion] = {}
-    for conversion in conversions:
+    for conversion in sorted(conversions, key=lambda conversion: not conversion.measures_most):
         for key in conversion.shared:
             makers.setdefault(key, conversion)
 
@@ -185,10 +185,18 @@ def in_order(conversions: Sequence[Conversion]) -> list[Conversion]:
 
 
 def pick(waiting: Sequence[Conversion], started: Sequence[Conversion]) -> Conversion:
-    """Return the first conversion that needs nothing that a running one is making, or else the first of all."""
+    """Return the first conversion that needs nothing that a running one is making, or else the first of all.
+
+    Gradients that a waiting conversion measures for all formats are not measured by another one before it.
+    """
     made = {key for conversion in started if conversion.result for key in conversion.shared}
     making = {key for conversion in started for key in conversion.shared} - made
-    return next((conversion for conversion in waiting if not conversion.shared & making), waiting[0])
+    for conversion in waiting:
+        if not conversion.shared & making:
+            return conversion
+        if conversion.measures_most:
+            making |= conversion.shared - made
+    return waiting[0]
 
 
 def usable_cpus() -> int:
