@@ -180,14 +180,13 @@ class _Taps(TorchFunctionMode):
         self.seen: list[tuple[float, ...]] = []
         self.sums: dict[_Key, Weights] = {}
         self._found, self._limits = found, limits
-        self._values: dict[int, list[_Values]] = {}
+        self._values: dict[int, _Values] = {}
         self._bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function and look at its results."""
-        if args and _overwrites(func, kwargs or {}):
-            for values in self._values.get(id(args[0]), ()):
-                values.settle()
+        if args and id(args[0]) in self._values and _overwrites(func, kwargs or {}):
+            self._values[id(args[0])].settle()
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, list | tuple) else (result,):
             if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.numel():
@@ -204,13 +203,11 @@ class _Taps(TorchFunctionMode):
         number, extremes = len(self.seen), tuple(value.item() for value in values.aminmax())
         self.seen.append(extremes)
         (near,) = has_extremes(self._limits, np.array([extremes]))
-        ranges = {(self._found[place].low, self._found[place].high) for place in np.flatnonzero(near)}
-        if ranges:
-            self._values[id(tensor)] = tapped = []
-        for low, high in ranges:
-            weights = self.sums[number, low, high] = Weights(low, high)
-            tapped.append(_Values(weights, values))
-            tensor.register_hook(tapped[-1].add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
+        ranges = {(self._found[place].low, self._found[place].high) for place in np.flatnonzero(near).tolist()}
+        self.sums |= (sums := {(number, low, high): Weights(low, high) for low, high in ranges})
+        if sums:
+            self._values[id(tensor)] = tapped = _Values(list(sums.values()), values)
+            tensor.register_hook(tapped.add_squares)  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
 def _overwrites(func: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -226,9 +223,9 @@ def _overwrites(func: Any, kwargs: Mapping[str, Any]) -> bool:
 class _Values:
     """The values of a tensor on one image, which are kept until their gradients come back."""
 
-    def __init__(self, weights: Weights, values: Tensor) -> None:
+    def __init__(self, weights: Sequence[Weights], values: Tensor) -> None:
         self._weights, self._values, self._version = weights, values, values._version
-        self._settled: list[Tensor] | None = None
+        self._settled: list[list[Tensor]] | None = None
 
     def settle(self) -> None:
         """Keep the bins of the values, before a later operator overwrites them."""
@@ -244,21 +241,27 @@ class _Values:
             return
         bins = self._bins() if self._settled is None else self._settled
         for some, part in zip(bins, torch.split(gradient.flatten(), _PIECE), strict=True):
-            sums = torch.bincount(some, part.square(), minlength=BINS)
-            self._weights.squares += sums[:BINS].double().numpy()
+            squares = part.square()
+            for weights, places in zip(self._weights, some, strict=True):
+                sums = torch.bincount(places, squares, minlength=BINS)
+                weights.squares += sums[:BINS].double().numpy()
 
     def _is_current(self) -> bool:
         return self._values._version == self._version
 
-    def _bins(self) -> Iterator[Tensor]:
-        """Yield bins of some values at once. Zero has one beyond: its 8-bit number is exact, so it adds no noise.
+    def _bins(self) -> Iterator[list[Tensor]]:
+        """Yield bins of some values at once, by each of the weights.
 
-        Comparing takes longer than all else here, and most activations are nowhere zero.
+        Zero has one beyond: its 8-bit number is exact, so it adds no noise. Comparing takes longer than all else here,
+        and most activations are nowhere zero.
         """
-        low, scale = self._weights.low, BINS / max(self._weights.high - self._weights.low, 1e-30)
         for values in torch.split(self._values.flatten(), _PIECE):
-            bins = values.sub(low).mul_(scale).clamp_(0, BINS - 1).short()
-            yield bins if values.abs().min() else bins + (values == 0).short() * BINS
+            beyond = 0 if values.abs().min() else (values == 0).short() * BINS
+            scales = [BINS / max(weights.high - weights.low, 1e-30) for weights in self._weights]
+            yield [
+                values.sub(weights.low).mul_(scale).clamp_(0, BINS - 1).short() + beyond
+                for weights, scale in zip(self._weights, scales, strict=True)
+            ]
 
 
 def _random_sum(outputs: Sequence[Tensor], described: Sequence[Output], signs: torch.Generator) -> Tensor:
