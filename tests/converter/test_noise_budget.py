@@ -129,6 +129,22 @@ def test_anchors_that_detect_nothing_weigh_nothing() -> None:
     assert set(measure_weights(model_of(Detector(), boxes, scores), IMAGES, dict(parts))) == {"sure"}
 
 
+class Scored(nn.Module):
+    """Scores of eight detections, most of which are certain."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to scores (1, 8)."""
+        return ((image[:, 0, 0] * 9).sigmoid(),)
+
+
+def test_certain_detections_keep_their_order() -> None:
+    """A range that ends at 5 costs probabilities less than a hundredth, and makes all above equal."""
+    logits = [image[0, 0, 0] * np.float32(9) for image in IMAGES]
+    found = {"logits": [(float(values.min()), float(values.max())) for values in logits]}
+    model = model_of(Scored(), Output("scores", ("batch", "detection"), ""))
+    assert plan_ranges(model, IMAGES, found).ranges["logits"][1] > 0.9 * max(high for _, high in found["logits"])
+
+
 def test_network_too_large_keeps_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise_budget, "MOST_BYTES", 3000)
     network, found = Network().eval(), extremes(Network().eval())

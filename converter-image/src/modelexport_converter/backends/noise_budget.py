@@ -51,6 +51,8 @@ _Key = tuple[int, float, float]
 """The number of a result of a network, and the range of a tensor that it may be."""
 _ABOUT_AVERAGE = 0.25
 """Squares about the average, as a part of those about zero, of positions in an image."""
+_LEAST_DOUBT = 1e-3
+"""The least distance of a detection's score from 1 that its odds are computed with."""
 
 
 def plan_ranges(
@@ -291,7 +293,10 @@ def _confidence(outputs: Sequence[Tensor], described: Sequence[Output]) -> Tenso
 def _factors(values: Tensor, output: Output, confidence: Tensor | None) -> Tensor:
     """Return the factors of the values of an output, broadcast to its shape.
 
-    The spread is that of one image about zero, since a single object has none about its average.
+    The spread is that of one image about zero, since a single object has none about its average. The error of a
+    detection's score is that of its log-odds, times the slope of the logistic function at 0, a quarter: suppression and
+    mean precision read the order of scores, in which .99 and .999 are as far apart as .9 and .99. Their difference as
+    probabilities is so small that ranges cut both to one score, and a worse box could suppress a better one.
     """
     if UNKNOWN in output.axes:
         # The values of one channel have the same unit.
@@ -299,7 +304,9 @@ def _factors(values: Tensor, output: Output, confidence: Tensor | None) -> Tenso
         positions = tuple(axis for axis in range(values.ndim) if axis != channel)
         return 1 / values.square().sum(positions, keepdim=True).sqrt().clamp_min(1e-6)
     if "class" in output.axes or output.name == "scores":
-        return 1 / values.square().sum().clamp_min(1).sqrt()
+        spread = values.square().sum().clamp_min(1).sqrt()
+        slope = 4 * (1 - values).clamp_min(_LEAST_DOUBT) if "detection" in output.axes else torch.ones(())
+        return 1 / (spread * slope)
     shape = [-1 if axis in ("anchor", "detection") else 1 for axis in output.axes]
     weights = torch.ones(()) if confidence is None or -1 not in shape else confidence.reshape(shape)
     square = (weights * values.square()).sum() * _ABOUT_AVERAGE / weights.sum().clamp(1e-6, 1)
