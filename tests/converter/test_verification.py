@@ -490,7 +490,10 @@ NOISE_SEEN = {
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
 WRONG_ANGLES = [upright_boxes, angles_in_degrees, angles_counterclockwise]
 ORIENTED = "YOLOv8-OBB"
-DETECTORS = ("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLO26-SEG", "YOLOv8-Pose", "YOLO11-Pose")
+DETECTORS = (
+    *("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLO26-SEG"),
+    *("YOLOv8-Pose", "YOLO11-Pose", "YOLO26-Pose"),
+)
 WRONG = [
     *((name, change, Precision.INT8) for name in TRAINED for change in ALWAYS_WRONG),
     *((name, one_noisy_convolution, NOISE_SEEN.get(name, Precision.INT8)) for name in TRAINED),

@@ -19,7 +19,7 @@ from trained.cells import TRAINED, answers, ask, eval_inputs, load_model, measur
 
 YAML = "26/yolo26.yaml"
 WEIGHTS = TRAINED["YOLO26"].weights
-TASKS = {"-seg": "YOLO26-SEG", "-cls": "YOLO26-CLS"}
+TASKS = {"-seg": "YOLO26-SEG", "-cls": "YOLO26-CLS", "-pose": "YOLO26-Pose"}
 """The other architectures, by the end of the name of ultralytics' description."""
 WITH_BOXES = {"": "YOLO26", **{kind: name for kind, name in TASKS.items() if kind != "-cls"}}
 MOST_GAINED_BY_SUPPRESSION = 0.01
@@ -169,6 +169,22 @@ def refines_by_one_layer(head: Any) -> None:
     head.proto.feat_refine = head.proto.feat_refine[0]
 
 
+def lacks_keypoints(head: Any) -> None:
+    head.one2one_cv4_kpts = None
+
+
+def gives_fewer_keypoints(head: Any) -> None:
+    head.kpt_shape = [16, 3]
+
+
+def ends_in_one_layer(head: Any) -> None:
+    head.one2one_cv4_kpts = head.one2one_cv4_kpts[0]
+
+
+def decodes_keypoints_otherwise(head: Any) -> None:
+    head.kpts_decode = print
+
+
 def ends_in_other_channels(head: Any) -> None:
     head.one2one_cv3[1][2] = nn.Conv2d(head.one2one_cv3[1][2].in_channels, 5, 1)
 
@@ -193,6 +209,10 @@ def hook(head: Any) -> None:
         ("-seg", refines_no_map, "layer model.23.proto (Proto26) has no part feat_refine"),
         ("-seg", refines_by_one_layer, "layer model.23.proto (Proto26) has no list of layers for its coarser maps"),
         ("-seg", refines_fewer_maps, "the layers of the checkpoint do not fit to each other"),
+        ("-pose", lacks_keypoints, "layer model.23 (Pose26) has no part one2one_cv4_kpts"),
+        ("-pose", gives_fewer_keypoints, "has a branch in one2one_cv4_kpts that does not end in 48 channels"),
+        ("-pose", ends_in_one_layer, "has not 3 branches in one2one_cv4_kpts"),
+        ("-pose", decodes_keypoints_otherwise, "layer model.23 (Pose26) has a method kpts_decode of its own"),
     ],
 )
 def test_changed_head_is_refused(kind: str, change: Callable[[Any], None], problem: str, tmp_path: Path) -> None:
@@ -220,7 +240,6 @@ def test_one_to_one_head_of_yolov8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "kind", "named"),
     [
-        ("pose", "Pose", "this is YOLO26-Pose: layer model.23 is Pose26"),
         ("obb", "OBB", "this is YOLO26-OBB: layer model.23 is OBB26"),
         ("depth", "Depth", "this is YOLO26: layer model.23 is Depth"),
         ("sem", "SemanticSegmentation", "this is YOLO26: layer model.17 is SemanticSegment"),

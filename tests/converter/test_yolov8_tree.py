@@ -246,7 +246,6 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
     [
         ("26/yolo26-obb.yaml", "this is YOLO26-OBB: layer model.23 is OBB26"),
         ("12/yolo12.yaml", "this is YOLO12: layer model.6 is A2C2f"),
-        ("26/yolo26-pose.yaml", "this is YOLO26-Pose: layer model.23 is Pose26"),
         ("12/yolo12-cls.yaml", "this is YOLO12: layer model.6 is A2C2f"),
         ("v5/yolov5.yaml", "this is YOLOv5u: layer model.2 is C3"),
         ("v9/yolov9t.yaml", "this is YOLOv9: layer model.2 is ELAN1"),
@@ -259,7 +258,7 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
 def test_third_party_networks_are_named(name: str, family: str, tmp_path: Path) -> None:
     from ultralytics.nn import tasks
 
-    kind = {"world": "World", "rtdetr": "RTDETRDetection", "obb": "OBB", "pose": "Pose"}
+    kind = {"world": "World", "rtdetr": "RTDETRDetection", "obb": "OBB"}
     kind["cls"] = "Classification"
     suffix = name.rpartition("-")[2].removesuffix(".yaml")
     model = getattr(tasks, f"{kind.get(suffix, 'Detection')}Model")(config(name, nc=80), ch=3, verbose=False)

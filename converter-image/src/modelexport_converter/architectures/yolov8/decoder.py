@@ -32,6 +32,7 @@ class Decoder(nn.Module):
         bins: torch.Tensor | None = None,
         *,
         in_pixels: bool = False,
+        direct: bool = False,
     ) -> None:
         """Build the constants.
 
@@ -41,8 +42,11 @@ class Decoder(nn.Module):
             maps: (rows, columns) of the maps; default: the input's size divided by the strides.
             bins: distances of the distribution, (BINS,); ``None`` if the head predicts distances directly.
             in_pixels: whether positions stay in pixels; a box that is turned has one unit for both axes.
+            direct: whether a raw keypoint is its distance from the centre of the cell, in cells, as in YOLO26; in
+                earlier families its double is the distance from the upper left corner.
         """
         super().__init__()
+        self.direct = direct
         maps = maps or [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
         height, width = (1, 1) if in_pixels else size
         cells, centres = _grid((height, width), strides, maps)
@@ -88,7 +92,8 @@ class Decoder(nn.Module):
     def keypoints(self, raw: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         """(1, K * D, N) to (1, K, D, N): x, y divided by the input's width, height and, if D is 3, visibility."""
         points = split_channels(raw, *shape)
-        position = (points[:, :, :2] * 2 - 0.5) * self.cells * self.units + self.centres
+        distances = points[:, :, :2] if self.direct else points[:, :, :2] * 2 - 0.5
+        position = distances * self.cells * self.units + self.centres
         return torch.cat([position, points[:, :, 2:].sigmoid()], 2) if shape[1] == 3 else position
 
 

@@ -1,4 +1,4 @@
-"""Loads YOLOv8 and YOLO11 for detection, segmentation, classification and keypoints, YOLO26 for three of these.
+"""Loads YOLOv8, YOLO11 and YOLO26 for detection, segmentation, classification and keypoints.
 
 YOLOv8 also detects oriented boxes.
 """
@@ -102,8 +102,11 @@ _CLASSIFIERS_ALIKE = {family + _SUFFIXES[Task.CLASSIFICATION] for family in (YOL
 _YOLO26_HEADS = {
     frozenset({"cv2", "cv3"}): Task.DETECTION,
     frozenset({"cv2", "cv3", "cv4", "proto"}): Task.INSTANCE_SEGMENTATION,
+    frozenset({"cv2", "cv3", "cv4", "cv4_kpts"}): Task.KEYPOINTS,
 }
 """The tasks of YOLO26 likewise, where each part of the one-to-one head counts as that of the other head."""
+_FOR_LOSS = {"cv4_sigma", "flow_model"}
+"""Parts of its head for keypoints that only the loss reads."""
 _FOLDED, _NORMALISATION = "model.0.conv.bias", "model.0.bn.weight"
 
 
@@ -213,8 +216,9 @@ def _yolo11_of(tensors: Tensors) -> str:
     if _ATTENTION not in tensors:
         return ""
     head = frozenset(name.split(".")[2] for name in tensors if name.startswith("model.23."))
-    parts = frozenset(name.removeprefix(ONE_TO_ONE) for name in head)
-    family, task = (YOLO11, _YOLO11_HEADS.get(head)) if parts == head else (YOLO26, _YOLO26_HEADS.get(parts))
+    one_to_one = any(name.startswith(ONE_TO_ONE) for name in head)
+    parts = frozenset(name.removeprefix(ONE_TO_ONE) for name in head) - _FOR_LOSS
+    family, task = (YOLO26, _YOLO26_HEADS.get(parts)) if one_to_one else (YOLO11, _YOLO11_HEADS.get(head))
     if task is Task.KEYPOINTS and _YOLO11_EXTRAS in tensors and len(tensors[_YOLO11_EXTRAS]) == 1:
         return "YOLO11-OBB"
     return "" if task is None else family + _SUFFIXES[task]

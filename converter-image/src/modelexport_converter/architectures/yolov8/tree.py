@@ -49,10 +49,14 @@ _TASKS = {
     "Segment": Task.INSTANCE_SEGMENTATION,
     "Segment26": Task.INSTANCE_SEGMENTATION,
     "Pose": Task.KEYPOINTS,
+    "Pose26": Task.KEYPOINTS,
     "OBB": Task.ORIENTED_DETECTION,
     "Classify": Task.CLASSIFICATION,
 }
 """The task of a network, by the class of its last layer."""
+_KEYPOINTS26 = "Pose26"
+_OTHER_PARTS = {"DFL", "RealNVP"}
+"""Classes of a head's parts that are no layers: its bins, and the distribution of errors, which only the loss reads."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class LayerTree:
         if task is None or (has_one_to_one(layers[-1]) and network_family(module) != YOLO26):
             raise unknown_layer_failure(layers[-1], module)
         for part in layers[-1].children():
-            if short_kind(part) != "DFL":
+            if short_kind(part) not in _OTHER_PARTS:
                 check_known(part, module)
         return cls(module, layers, task)
 
@@ -152,7 +156,8 @@ def build(tree: LayerTree, size: tuple[int, int]) -> nn.Module:
             raise tree.head.refuse(f"takes another number of maps than its {len(tree.strides)} strides")
         shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
         oriented = tree.task is Task.ORIENTED_DETECTION
-        decoder = Decoder(size, tree.strides, shapes, _bins(tree), in_pixels=oriented)
+        direct = short_kind(tree.head) == _KEYPOINTS26
+        decoder = Decoder(size, tree.strides, shapes, _bins(tree), in_pixels=oriented, direct=direct)
         keypoints = keypoint_shape(tree.head) if tree.task is Task.KEYPOINTS else None
         network = _Detector([*layers, _head(tree)], routes, decoder, keypoints, oriented)
     network.eval().requires_grad_(False)
@@ -306,22 +311,32 @@ def _head(tree: LayerTree) -> Head:
     }
     branches = [_branches(tree, f"{start}cv2", 4 * bins), _branches(tree, f"{start}cv3", classes)]
     if tree.task in extras:
-        branches.append(_branches(tree, f"{start}cv4", extras[tree.task]()))
+        last = "_kpts" if short_kind(head) == _KEYPOINTS26 else ""
+        branches.append(_branches(tree, f"{start}cv4", extras[tree.task](), last))
     built = Head(*branches)
     if tree.task is Task.INSTANCE_SEGMENTATION:
         built.proto = build_layer(head.child("proto"), tree.module)
     return built
 
 
-def _branches(tree: LayerTree, name: str, outputs: int) -> nn.ModuleList:
-    branches = build_layer(tree.head.child(name), tree.module)
-    if not isinstance(branches, nn.ModuleList) or len(branches) != len(tree.strides):
-        raise tree.head.refuse(f"has not {len(tree.strides)} branches in {name}")
+def _branches(tree: LayerTree, name: str, outputs: int, last: str = "") -> nn.ModuleList:
+    """Return the branches of a name, one for each map; with ``last``, their last layers have a list of their own."""
+    branches = _for_each_map(tree, name)
+    if last:
+        name = f"{name}{last}"
+        branches = nn.ModuleList(map(nn.Sequential, branches, _for_each_map(tree, name)))
     for branch in branches:
-        last = branch[-1] if isinstance(branch, nn.Sequential) and len(branch) else None
-        if not isinstance(last, nn.Conv2d) or last.out_channels != outputs:
+        end = branch[-1] if isinstance(branch, nn.Sequential) and len(branch) else None
+        if not isinstance(end, nn.Conv2d) or end.out_channels != outputs:
             raise tree.head.refuse(f"has a branch in {name} that does not end in {outputs} channels")
     return branches
+
+
+def _for_each_map(tree: LayerTree, name: str) -> nn.ModuleList:
+    layers = build_layer(tree.head.child(name), tree.module)
+    if not isinstance(layers, nn.ModuleList) or len(layers) != len(tree.strides):
+        raise tree.head.refuse(f"has not {len(tree.strides)} branches in {name}")
+    return layers
 
 
 def _bins(tree: LayerTree) -> torch.Tensor | None:
