@@ -95,13 +95,15 @@ fmt: install ## Format the code
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
 LOCK_CONVERTER := $(LOCK) --extra converter --constraint requirements/dev.txt --override -
 
-# The container that opens untrusted files has no client of Kubernetes, and no completion of a command line.
+# The container that opens untrusted files has no client of Kubernetes, and no completion of a command line. ExecuTorch
+# asks for the other two, and what we use of it does without.
+ABSENT := printf "%s; sys_platform == 'never'\n" hypothesis kubernetes scikit-learn shtab
 lock: install ## Resolve the dependencies again and write requirements/
 	$(LOCK) --extra operator --extra converter --extra ultralytics --group dev -o requirements/dev.txt
 	$(LOCK) --extra operator --group unit --constraint requirements/dev.txt -o requirements/unit.txt
 	$(LOCK) --extra operator --constraint requirements/dev.txt -o requirements/operator.txt
-	printf "%s; sys_platform == 'never'\n" kubernetes shtab | $(LOCK_CONVERTER) -o requirements/converter.txt
-	printf "%s; sys_platform == 'never'\n" kubernetes shtab | $(LOCK_CONVERTER) --python-platform aarch64-manylinux_2_28 --only-binary :all: -o requirements/converter-arm64.txt
+	$(ABSENT) | $(LOCK_CONVERTER) -o requirements/converter.txt
+	$(ABSENT) | $(LOCK_CONVERTER) --python-platform aarch64-manylinux_2_28 --only-binary :all: -o requirements/converter-arm64.txt
 	echo atheris | $(subst pyproject.toml,-,$(LOCK)) -o requirements/fuzz.txt
 	printf '%s\n' furo myst-parser sphinx | $(subst pyproject.toml,-,$(LOCK)) --constraint requirements/dev.txt -o requirements/docs.txt
 	sed -n '/^uv==/,/^[a-tv-z]/{/^uv==/p;/^  /p}' requirements/dev.txt | sed '$$ s/ \\$$//' > requirements/bootstrap.txt

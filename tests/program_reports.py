@@ -8,6 +8,7 @@ FILES = {
     "CoreML": "mlpackage.zip",
     "PyTorch": "pt2",
     "TensorFlow": "savedmodel.zip",
+    "ExecuTorch": "pte",
 }
 DETECTOR = (("boxes", [1, 4, 525]), ("scores", [1, 3, 525]))
 SUPPRESSED = (("boxes", [1, 300, 4]), ("scores", [1, 300]), ("labels", [1, 300]), ("count", [1]))

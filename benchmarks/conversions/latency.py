@@ -1,7 +1,7 @@
 """Measures how long one run of a produced file takes, on one thread: ``python -m benchmarks.conversions.latency FILE``.
 
-LiteRT, ONNX, PyTorch and TensorFlow files run in their runtimes. A Core ML package runs in our evaluator: its time is a
-cost of verification, and says nothing about a device.
+LiteRT, ONNX, PyTorch, TensorFlow and ExecuTorch files run in their runtimes. A Core ML package runs in our evaluator:
+its time is a cost of verification, and says nothing about a device.
 """
 
 import json
@@ -119,10 +119,24 @@ def open_tensorflow(path: Path) -> Callable[[], object]:
     return run
 
 
+def open_executorch(path: Path) -> Callable[[], object]:
+    """Load an ExecuTorch file into its runtime."""
+    import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    from executorch.runtime import Runtime
+
+    torch.set_num_threads(1)
+    _unsafe_reset_threadpool(1)
+    method = Runtime.get().load_program(path).load_method("forward")
+    image = torch.from_numpy(noise(method.metadata.input_tensor_meta(0).sizes()))
+    return lambda: method.execute([image])
+
+
 OPENERS = {
     ".mlpackage.zip": open_coreml,
     ".onnx": open_onnx,
     ".pt2": open_pytorch,
+    ".pte": open_executorch,
     ".savedmodel.zip": open_tensorflow,
     ".tflite": open_litert,
 }

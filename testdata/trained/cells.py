@@ -106,11 +106,21 @@ def produce(architecture: str, fmt: Format, recipe: Recipe) -> Path:
     backend, model = load_backend(fmt), load_model(architecture)
     path = Path(scratch().name) / f"{architecture}-{recipe}{BACKENDS[fmt].suffix.removesuffix('.zip')}"
     base = BACKENDS[fmt].base(recipe)
-    if recipe is base:
+    if not BACKENDS[fmt].quantises(recipe):
         backend.convert(model, base, path)
     else:
         samples = inputs(architecture, "calibration") if recipe.needs_calibration else ()
-        backend.quantise(model, produce(architecture, fmt, base), recipe, samples, path)
+        backend.quantise(model, convert_base(architecture, fmt, base), recipe, samples, path)
+    return path
+
+
+@cache
+def convert_base(architecture: str, fmt: Format, base: Recipe) -> Path:
+    """Convert a model to the file that its others are quantised from."""
+    if not BACKENDS[fmt].quantises(base):
+        return produce(architecture, fmt, base)
+    path = Path(scratch().name) / f"{architecture}-{base}-base{BACKENDS[fmt].suffix.removesuffix('.zip')}"
+    load_backend(fmt).convert(load_model(architecture), base, path)
     return path
 
 

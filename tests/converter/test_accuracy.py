@@ -1,9 +1,9 @@
 """Task accuracy of cells, and of the INT8 recipes without calibration, on 128 images with known answers.
 
-Every run measures YOLOv8 in all formats and recipes, YOLO11 and YOLO26 in the calibrated INT8 of each format, and each
-other architecture in one of the first three formats, in calibrated INT8 and often in FP16 (see ``INT8_ONLY``).
-``--all-cells`` measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator. One group per
-architecture and format keeps shared files in one process.
+Every run measures YOLOv8 in all formats and recipes, YOLO11 and YOLO26 in the calibrated INT8 of each format except
+ExecuTorch, and each other architecture in one of the first three formats, in calibrated INT8 and often in FP16 (see
+``INT8_ONLY``). ``--all-cells`` measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator. One
+group per architecture and format keeps shared files in one process.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,8 @@ def pairs(all_cells: bool) -> Iterator[tuple[str, Format]]:
     for place, architecture in enumerate(TRAINED):
         every = all_cells or architecture in ("YOLOv8", "YOLO11", "YOLO26")
         for fmt in BACKENDS if every else [first[place % len(first)]]:
-            yield architecture, fmt
+            if fmt is not Format.EXECUTORCH or architecture == "YOLOv8" or all_cells:
+                yield architecture, fmt
 
 
 def cells(all_cells: bool) -> Iterator[Any]:

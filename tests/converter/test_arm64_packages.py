@@ -1,7 +1,7 @@
 """Conversions with the packages of the lock for arm64 alone; the other image takes their work for its own.
 
 A process in which no other package can be imported or found stands for the image: it costs no environment of its own.
-The process in which TensorFlow runs a file to verify it is isolated from the variables that hide them.
+The process in which TensorFlow or ExecuTorch runs a file to verify it is isolated from the variables that hide them.
 """
 
 import json
@@ -123,7 +123,10 @@ def convert(store: Path, tmp_path: Path) -> Convert:
     return run
 
 
-CELLS = [(Format.ONNX, Precision.FP32), (Format.ONNX, Precision.INT8), (Format.TENSORFLOW, Precision.FP32)]
+CELLS = [
+    *((fmt, Precision.FP32) for fmt in (Format.ONNX, Format.TENSORFLOW, Format.EXECUTORCH)),
+    (Format.ONNX, Precision.INT8),
+]
 EVALUATED = (Format.PYTORCH, Precision.FP32)
 
 

@@ -27,7 +27,7 @@ RECIPES = [
     for fmt, backend in BACKENDS.items()
     for recipe in dict.fromkeys((Recipe.FP32, Recipe.FP16, backend.data_free, backend.calibrated))
 ]
-litert, onnx, coreml, pytorch, tensorflow = (pytest.mark.xdist_group(f"{DETECTOR}-{fmt}") for fmt in Format)
+litert, onnx, coreml, pytorch, tensorflow, executorch = (pytest.mark.xdist_group(f"{DETECTOR}-{fmt}") for fmt in Format)
 
 
 def read_litert(path: Path) -> dict[str, str]:
@@ -64,12 +64,20 @@ def read_tensorflow(path: Path) -> dict[str, str]:
     return dict(json.loads((path / "assets.extra/modelexport.json").read_text(encoding="utf-8")))
 
 
+def read_executorch(path: Path) -> dict[str, str]:
+    from executorch.runtime import Runtime
+
+    (text,) = Runtime.get().load_program(path).load_method("modelexport").execute([])
+    return dict(json.loads(text))
+
+
 READERS: dict[Format, Callable[[Path], dict[str, str]]] = {
     Format.LITERT: read_litert,
     Format.ONNX: read_onnx,
     Format.COREML: read_coreml,
     Format.PYTORCH: read_pytorch,
     Format.TENSORFLOW: read_tensorflow,
+    Format.EXECUTORCH: read_executorch,
 }
 
 

@@ -78,7 +78,7 @@ def test_cell_agrees_with_program_and_passes_checks(
     converted, path = tmp_path / f"converted{suffix}", tmp_path / f"file{suffix}"
     base = BACKENDS[fmt].base(recipe)
     backend.convert(model, base, converted)
-    if recipe is base:
+    if not BACKENDS[fmt].quantises(recipe):
         path = converted
     else:
         samples = images(model, "calibration") if recipe.needs_calibration else ()

@@ -96,6 +96,7 @@ def describe_file(fmt: Format, recipe: Recipe, options: Options, folder: Path) -
         (Format.ONNX, Recipe.FP32, Options(batch=4)),
         (Format.PYTORCH, Recipe.FP32, NO_OPTIONS),
         (Format.TENSORFLOW, Recipe.FP32, NO_OPTIONS),
+        (Format.EXECUTORCH, Recipe.FP32, NO_OPTIONS),
     ],
 )
 def test_program_runs_the_file_of_its_report(fmt: Format, recipe: Recipe, options: Options, tmp_path: Path) -> None:

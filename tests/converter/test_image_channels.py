@@ -72,7 +72,7 @@ CELLS = [
         (Precision.INT8, backend.calibrated, (4,)),
     )
     for channels in counts
-    if fmt is not Format.TENSORFLOW or channels == 2  # each starts a process
+    if fmt not in (Format.TENSORFLOW, Format.EXECUTORCH) or channels == 2  # each starts a process
 ]
 
 
@@ -84,7 +84,7 @@ def test_file_has_channel_count_of_program(
     path = converted = tmp_path / f"converted{BACKENDS[fmt].suffix.removesuffix('.zip')}"
     images = PreparedImages(noise(8), model.preprocessing, model.input_size)
     backend.convert(model, BACKENDS[fmt].base(recipe), converted)
-    if recipe is not BACKENDS[fmt].base(recipe):
+    if BACKENDS[fmt].quantises(recipe):
         path = converted.with_stem("file")
         backend.quantise(model, converted, recipe, images, path)
     facts = backend.inspect(path)

@@ -87,7 +87,7 @@ def produce(fmt: Format, recipe: Recipe, options: Options, folder: Path) -> tupl
     backend, suffix = load_backend(fmt), BACKENDS[fmt].suffix.removesuffix(".zip")
     base = BACKENDS[fmt].base(recipe)
     backend.convert(network, base, path := folder / f"base{suffix}")
-    if recipe is not base:
+    if BACKENDS[fmt].quantises(recipe):
         backend.quantise(network, path, recipe, prepared_images(), path := folder / f"quantised{suffix}")
     if options != network.options:
         load_input_adapter(fmt)(model, path, path := folder / f"adapted{suffix}")
@@ -174,6 +174,7 @@ RECIPES: Mapping[Format, Sequence[Recipe]] = {
     Format.COREML: CORE_ML,
     Format.PYTORCH: WEIGHTS_ONLY,
     Format.TENSORFLOW: WEIGHTS_ONLY,
+    Format.EXECUTORCH: (Recipe.FP32, Recipe.STATIC_WI8_AI8),
 }
 SEVERAL_IMAGES = [
     pytest.param(fmt, recipe, options, id=f"{fmt}-{recipe}-{options}")
@@ -196,7 +197,7 @@ def test_several_images_at_once_get_their_own_answers(
     assert json.loads(READERS[fmt](path)["input"])["shape"] == [size or None, *shape[1:]]
 
 
-@pytest.mark.parametrize("fmt", [Format.COREML, Format.PYTORCH, Format.TENSORFLOW])
+@pytest.mark.parametrize("fmt", [Format.COREML, Format.PYTORCH, Format.TENSORFLOW, Format.EXECUTORCH])
 @pytest.mark.parametrize("options", [FLOAT_PIXELS, replace(FLOAT_PIXELS, batch=3)], ids=str)
 def test_other_formats_scale_and_normalise_pixels_too(fmt: Format, options: Options, tmp_path: Path) -> None:
     for recipe in RECIPES[fmt][: 1 if options.batch else None]:

@@ -15,7 +15,7 @@ from testcluster.bootstrap import kubectl
 from testcluster.layout import REPOSITORY
 from testcluster.shell import wait_until
 
-SUPPORTED_FORMATS = 'supported values: "LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow"'
+SUPPORTED_FORMATS = 'supported values: "LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow", "ExecuTorch"'
 TARGETS = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
 MODEL = {
     "architecture": "YOLOv8",

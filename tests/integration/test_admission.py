@@ -42,8 +42,8 @@ def pools(*entries: Body) -> Body:
     return {"nodePools": list(entries)}
 
 
-FORMATS = ("LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow")
-SUPPORTED_FORMATS = 'supported values: "LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow"'
+FORMATS = ("LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow", "ExecuTorch")
+SUPPORTED_FORMATS = 'supported values: "LiteRT", "ONNX", "CoreML", "PyTorch", "TensorFlow", "ExecuTorch"'
 ALL = [f"{fmt}/{precision}" for fmt in FORMATS for precision in ("FP32", "FP16", "INT8")]
 
 ACCEPTED = {
@@ -135,7 +135,8 @@ REFUSED = {
     "a size above FP32": (quantized(maxSizeRatio="1.01"), "not a decimal above 0 and up to 1; write it as text"),
     "an effort without a target for it": (
         {**quantized(), **targets("CoreML/INT8", "ONNX/FP16")},
-        "quantization applies to none of the targets: only LiteRT/INT8 and ONNX/INT8 can keep layers in float",
+        "quantization applies to none of the targets: only LiteRT/INT8, ONNX/INT8 and ExecuTorch/INT8 can keep "
+        "layers in float",
     ),
     "an effort without images": (
         {**targets("ONNX/INT8"), "quantization": {}},

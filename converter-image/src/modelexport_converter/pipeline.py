@@ -387,7 +387,7 @@ class _Cell:
         produced = work.folder / f"produced-{max_float_layers}{_suffix(work.request)}"
         images = PreparedImages(work.dataset.calibration, self.model.preprocessing, self.model.input_size)
         with work.stages.stage("quantise"):
-            if recipe is _base(work.request):
+            if not BACKENDS[work.request.target.format].quantises(recipe):
                 return Candidate(adapt_input(work, self.model, self.converted), {}, 1.0)
             with library_errors(f"quantise the model by {recipe}"):
                 layers = self.backend.quantise(

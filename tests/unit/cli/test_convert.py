@@ -183,7 +183,7 @@ def test_converter_reads_the_checkpoint_without_credentials(
         ),
         (
             ["--to", "ONNX/FP16", "--effort", "Ranges"],
-            "spec.quantization.effort: Ranges applies to none of the targets: only LiteRT/INT8 and ONNX/INT8 can keep",
+            "spec.quantization.effort: Ranges applies to none of the targets: only LiteRT/INT8, ONNX/INT8 ",
         ),
         (["--max-float-layers", "-1"], "spec.quantization.maxFloatLayers: -1 is not a whole number from 0 to 1024"),
         (["--jobs", "0"], "--jobs: 0 is less than one; use 1 or more"),

@@ -31,7 +31,8 @@ CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap"}
 BAD_BODIES: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown format": (
         lambda: change(targets=[{"format": "TFLite", "precision": "INT8"}]),
-        "spec.targets[0].format: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow",
+        "spec.targets[0].format: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow, "
+        "ExecuTorch",
     ),
     "an unknown architecture": (
         lambda: change(model={"architecture": "YOLOv9", "checkpoint": {"uri": "s3://abc/a.pt"}}),
@@ -111,7 +112,7 @@ def test_extended_cell_is_refused_under_stable_with_remedy(
     assert main([command, str(path)]) == 2
     words = (
         "spec.targets[0]: CoreML/FP32, CoreML/INT8 are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX, "
-        "PyTorch, TensorFlow); "
+        "PyTorch, TensorFlow, ExecuTorch); "
         "set spec.supportLevel: Extended"
     )
     assert words in capsys.readouterr().err

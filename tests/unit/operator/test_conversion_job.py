@@ -10,13 +10,13 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.spec import Storage
 from modelexport.environment import escape, unescape
 from modelexport.matrix.measured import FullSize, Measured, Numbers
-from modelexport.matrix.support import TARGETS, requires_images
+from modelexport.matrix.support import ARCHITECTURES, TARGETS
 from modelexport_operator.jobs.conversion_job import request_of, storage_of
 from testplane.objects import Body, build_all, make_class, make_export
 
 STEPS = ("fetch", "convert", "publish")
 TOKEN = "X-Amz-Signature=0123456789abcdef"
-ALL = [str(target) for target in TARGETS if not requires_images(target)]
+ALL = [str(target) for target in TARGETS if not ARCHITECTURES["YOLOv8"].is_extended(target)]
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -53,11 +53,11 @@ def test_names_do_not_depend_on_matrix(
     ("target", "expected"),
     [
         *[(f"{fmt}/FP32", ["amd64"]) for fmt in ("LiteRT", "CoreML")],
-        *[(f"{fmt}/FP32", ["amd64", "arm64"]) for fmt in ("ONNX", "PyTorch", "TensorFlow")],
+        *[(f"{fmt}/FP32", ["amd64", "arm64"]) for fmt in ("ONNX", "PyTorch", "TensorFlow", "ExecuTorch")],
     ],
 )
 def test_job_is_scheduled_only_where_converter_can_run(target: str, expected: list[str]) -> None:
-    pod = build_all(make_export(target), make_class())[target]["spec"]["template"]["spec"]
+    pod = build_all(make_export(target, supportLevel="Extended"), make_class())[target]["spec"]["template"]["spec"]
     required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == expected
 

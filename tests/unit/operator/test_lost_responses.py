@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from modelexport.matrix.support import TARGETS, requires_images
+from modelexport.matrix.support import ARCHITECTURES, TARGETS
 from modelexport_operator.kube.client import AlreadyExistsError, ConflictError, UnavailableError
 from modelexport_operator.kube.resources import CLASSES, EXPORTS, JOBS, PODS
 from modelexport_operator.metrics.metrics import Metrics
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("virtual_time")
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TARGET = "ONNX/FP16"
-ALL = tuple(str(target) for target in TARGETS if not requires_images(target))
+ALL = tuple(str(target) for target in TARGETS if not ARCHITECTURES["YOLOv8"].is_extended(target))
 KEY = ("team", "shapes")
 WATCH_SECONDS = 0.05
 

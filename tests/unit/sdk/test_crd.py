@@ -79,7 +79,7 @@ def test_extended_cell_rule_names_stable_cells_and_remedy(monkeypatch: pytest.Mo
     assert "'CoreML/FP32'" in rule["rule"]
     assert rule["message"] == (
         "ONNX/FP16, CoreML are not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX/FP32, ONNX/INT8, ONNX/W8A16, "
-        "PyTorch, TensorFlow); "
+        "PyTorch, TensorFlow, ExecuTorch); "
         "set spec.supportLevel: Extended"
     )
 

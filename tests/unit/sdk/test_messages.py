@@ -36,13 +36,12 @@ from modelexport.matrix.support import (
     Target,
     cells,
     lookup,
-    requires_images,
 )
 from modelexport.names import ExitCode
 from modelexport.planning.plan import plan_export, spec_hash
 
 CALIBRATION = {"dataset": {"uri": "s3://datasets/a.zip", "sha256": "0" * 64}, "samples": 7}
-ALL = [str(target) for target in TARGETS if not requires_images(target)]
+ALL = [str(target) for target in TARGETS if not ARCHITECTURES["YOLOv8"].is_extended(target)]
 
 
 def requests_of(*targets: str, **spec: object) -> tuple[ConversionRequest, ...]:
@@ -315,7 +314,7 @@ def test_w8a16_needs_extended_support_level() -> None:
         requests_of("ONNX/W8A16", calibration=CALIBRATION)
 
 
-@pytest.mark.parametrize("fmt", ["CoreML", "PyTorch", "TensorFlow"])
+@pytest.mark.parametrize("fmt", ["CoreML", "PyTorch", "TensorFlow", "ExecuTorch"])
 def test_w8a16_is_refused_with_reason_by_other_formats(fmt: str) -> None:
     with pytest.raises(InvalidSpec, match=f"^spec.targets.0..precision: W8A16 is not possible in {fmt}: .*16"):
         requests_of(f"{fmt}/W8A16", calibration=CALIBRATION, supportLevel="Extended")
@@ -337,6 +336,11 @@ def test_w8a16_needs_operators_of_16_bits(opset: int, is_refused: bool) -> None:
     refusal = pytest.raises(InvalidSpec, match="opset below 21 and W8A16 exclude each other")
     with refusal if is_refused else nullcontext():
         parse_export(body)
+
+
+def test_executorch_int8_needs_images() -> None:
+    with pytest.raises(InvalidSpec, match=r"^spec.targets.0.: ExecuTorch/INT8 needs images"):
+        requests_of("ExecuTorch/INT8", supportLevel="Extended")
 
 
 def test_unmeasured_w8a16_asks_for_memory_of_int8() -> None:
@@ -361,7 +365,7 @@ def test_extended_cell_requires_opt_in(monkeypatch: pytest.MonkeyPatch) -> None:
         requests_of("ONNX/FP32", "CoreML/FP16")
     assert str(caught.value) == (
         "spec.targets[1]: CoreML/FP16 is not in the stable matrix for YOLOv8 (stable: LiteRT, ONNX, PyTorch, "
-        "TensorFlow); set spec.supportLevel: Extended"
+        "TensorFlow, ExecuTorch); set spec.supportLevel: Extended"
     )
     assert caught.value.reason is Reason.UNSUPPORTED_TARGET
     assert len(requests_of("CoreML/FP16", supportLevel=SupportLevel.EXTENDED.value)) == 1
@@ -371,7 +375,7 @@ def test_all_unsupported_targets_are_listed_grouped_by_format(monkeypatch: pytes
     extend(monkeypatch, *COREML, Target(Format.LITERT, Precision.INT8))
     with pytest.raises(InvalidSpec) as caught:
         requests_of(*ALL)
-    stable = "LiteRT/FP32, LiteRT/FP16, LiteRT/W8A16, ONNX, PyTorch, TensorFlow"
+    stable = "LiteRT/FP32, LiteRT/FP16, LiteRT/W8A16, ONNX, PyTorch, TensorFlow, ExecuTorch"
     assert f"LiteRT/INT8, CoreML are not in the stable matrix for YOLOv8 (stable: {stable});" in str(caught.value)
 
 

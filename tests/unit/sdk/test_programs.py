@@ -33,6 +33,7 @@ CASES = {
     "coreml-nms": report_of("CoreML", OBJECTS, kind="image", **PIXELS),
     "pytorch-plain": report_of("PyTorch"),
     "tensorflow-plain": report_of("TensorFlow", last=True),
+    "executorch-plain": report_of("ExecuTorch"),
 }
 
 

@@ -42,7 +42,7 @@ def test_quantization_has_defaults_of_the_api() -> None:
 
 
 def test_layers_may_stay_in_float_where_all_else_is_8_bits() -> None:
-    assert [str(target) for target in FLOAT_LAYER_TARGETS] == ["LiteRT/INT8", "ONNX/INT8"]
+    assert [str(target) for target in FLOAT_LAYER_TARGETS] == ["LiteRT/INT8", "ONNX/INT8", "ExecuTorch/INT8"]
 
 
 def test_quantization_reaches_the_targets_it_concerns() -> None:
@@ -89,8 +89,8 @@ def test_quantization_of_no_target_is_refused() -> None:
     with pytest.raises(InvalidSpec) as caught:
         parse_export(body({"effort": "Ranges"}, "ONNX/FP16", "CoreML/INT8"))
     assert str(caught.value) == (
-        "spec.quantization.effort: Ranges applies to none of the targets: only LiteRT/INT8 and ONNX/INT8 can keep "
-        "layers in float; add one of them, or remove spec.quantization"
+        "spec.quantization.effort: Ranges applies to none of the targets: only LiteRT/INT8, ONNX/INT8 and "
+        "ExecuTorch/INT8 can keep layers in float; add one of them, or remove spec.quantization"
     )
 
 

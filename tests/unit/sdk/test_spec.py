@@ -150,7 +150,7 @@ REFUSED_POOLS = [
             ({"nodeSelector": {"gpu": True}}, "nodeSelector.gpu: True is not a string; quote the value"),
             (
                 {"formats": ["TFLite"]},
-                "formats[0]: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow",
+                "formats[0]: 'TFLite' is not known; use one of LiteRT, ONNX, CoreML, PyTorch, TensorFlow, ExecuTorch",
             ),
             ({"work": ["Training"]}, "work[0]: 'Training' is not known; use one of Conversion, Calibration"),
             ({"provisioned": "Later"}, "provisioned: 'Later' is not known; use one of Static, OnDemand"),

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -62,13 +62,15 @@ def export_program(model: LoadedModel) -> ExportedProgram:
     return program
 
 
-def store_weights(program: ExportedProgram, recipe: Recipe) -> None:
+def store_weights(program: ExportedProgram, recipe: Recipe, kept: Collection[str] = ()) -> None:
     """Store the weights of a program, in place, in half precision or in 8 bits; it computes in float32 from them.
 
     Only weights that are multiplied with values are stored so, each once; a program reads them by ``aten.to`` and, for
-    8 bits, a product with the scale of each output channel.
+    8 bits, a product with the scale of each output channel. ``kept`` names the nodes of weights that stay in float32.
     """
     for node, axis in list(_multiplied(program)):
+        if node.name in kept:
+            continue
         spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
         weight = program.state_dict[str(spec.target)]
         if recipe is Recipe.FP16:
@@ -77,7 +79,7 @@ def store_weights(program: ExportedProgram, recipe: Recipe) -> None:
             values, scales = quantise_per_channel(weight.detach().numpy(), axis)
             stored, scale = torch.from_numpy(values), torch.from_numpy(scales)
         program.state_dict[str(spec.target)] = torch.nn.Parameter(stored, requires_grad=False)
-        _read_as_float(program, node, spec, stored, scale)
+        _read_as_float(program, node, stored, scale)
     program.graph_module.recompile()
     program.validate()  # type: ignore[no-untyped-call]  # torch has no types for it
 
@@ -90,6 +92,20 @@ def quantise_per_channel(values: Array, axis: int) -> tuple[np.ndarray[Any, np.d
     others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
     scales = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
     return np.round(values / scales).astype(np.int8), scales.astype(np.float32)
+
+
+def add_weight(program: ExportedProgram, beside: Node, name: str, values: torch.Tensor) -> Node:
+    """Add a weight to a program after another one, with ``name`` at the end of its name, and return its node."""
+    signature = program.graph_signature
+    place = next(i for i, spec in enumerate(signature.input_specs) if spec.arg.name == beside.name)
+    target = f"{signature.input_specs[place].target}_{name}"
+    with program.graph.inserting_after(beside):
+        node = program.graph.placeholder(f"{beside.name}_{name}")
+    node.meta["val"] = beside.meta["val"].fake_mode.from_tensor(values, static_shapes=True)
+    program.state_dict[target] = values
+    added = InputSpec(InputKind.BUFFER, TensorArgument(node.name), target, persistent=True)
+    signature.input_specs.insert(place + 1, added)
+    return node
 
 
 def _multiplied(program: ExportedProgram) -> Iterator[tuple[Node, int]]:
@@ -143,24 +159,14 @@ def _output_axis(node: Node, weight: Node) -> int:
     return -1 if position is not None and node.args[position] is weight else 0
 
 
-def _read_as_float(
-    program: ExportedProgram, node: Node, spec: InputSpec, stored: torch.Tensor, scale: torch.Tensor | None
-) -> None:
+def _read_as_float(program: ExportedProgram, node: Node, stored: torch.Tensor, scale: torch.Tensor | None) -> None:
     """Replace each use of a weight by its conversion to float32, times its scale if it has one."""
-    graph, signature, before = program.graph, program.graph_signature, node.meta["val"]
-    mode = before.fake_mode
-    node.meta["val"] = mode.from_tensor(stored, static_shapes=True)
+    graph, before = program.graph, node.meta["val"]
+    node.meta["val"] = before.fake_mode.from_tensor(stored, static_shapes=True)
     users = list(node.users)
     first = next(other for other in graph.nodes if other.op != "placeholder")
     if scale is not None:
-        target = f"{spec.target}_scale"
-        with graph.inserting_after(node):
-            factor = graph.placeholder(f"{node.name}_scale")
-        factor.meta["val"] = mode.from_tensor(scale, static_shapes=True)
-        program.state_dict[target] = scale
-        place = signature.input_specs.index(spec) + 1
-        argument = TensorArgument(factor.name)
-        signature.input_specs.insert(place, InputSpec(InputKind.BUFFER, argument, target, persistent=True))
+        factor = add_weight(program, node, "scale", scale)
     with graph.inserting_before(first):
         value = graph.call_function(_CONVERSION, (node, torch.float32))
         value.meta["val"] = before

@@ -2,10 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
@@ -14,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
@@ -23,6 +18,7 @@ from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.exported_program import export_program
 from modelexport_converter.backends.file_metadata import file_metadata_of
+from modelexport_converter.backends.file_process import FileProcess
 from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.absent_modules import absent
@@ -146,60 +142,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def open_file(model: LoadedModel, path: Path) -> Run:
     """Load a file into plain TensorFlow, in a process of its own that ends with the result."""
-    process = _Process(path)
+    process = FileProcess("TensorFlow", runner.__file__, path)
 
     def run(images: Array) -> tuple[Array, ...]:
         results = process.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         return tuple(results[output.name] for output in model.outputs)
 
     return feed(run, model)
-
-
-class _Process:
-    """A process that runs a SavedModel."""
-
-    def __init__(self, path: Path) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        self._process = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", runner.__file__, str(path), str(torch.get_num_threads())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
-        self._end = weakref.finalize(self, _end, self._process, self._errors)
-        self._shapes: dict[str, list[int]] = json.loads(self._take(None))["outputs"]
-
-    def run(self, images: Array) -> dict[str, Array]:
-        """Return the outputs for images (batch, height, width, channels), by name."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(images.tobytes())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            self._take(1)  # says why
-        return {
-            name: np.frombuffer(self._take(4 * prod(shape)), np.float32).reshape(shape)
-            for name, shape in self._shapes.items()
-        }
-
-    def _take(self, size: int | None) -> bytes:
-        """Return bytes of the answer, or its line.
-
-        Raises:
-            RuntimeError: TensorFlow ended, with the end of what it wrote.
-        """
-        assert self._process.stdout is not None
-        content = self._process.stdout.readline() if size is None else self._process.stdout.read(size)
-        if len(content) < (size or 1):
-            code = self._process.wait()
-            self._errors.seek(0)
-            lines = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"TensorFlow ended with exit code {code}: {' '.join(lines[-1:])}")
-        return content
-
-
-def _end(process: "subprocess.Popen[bytes]", errors: Any) -> None:
-    for stream in (process.stdin, process.stdout, errors):
-        if stream is not None:
-            stream.close()
-    process.wait()

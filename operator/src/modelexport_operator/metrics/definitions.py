@@ -38,7 +38,7 @@ LABELS: Mapping[str, str] = {
         " operator"
     ),
     "fault": "who has to act, by the reason: `None`, `User` or `System`",
-    "format": "`LiteRT`, `ONNX`, `CoreML`, `PyTorch` or `TensorFlow`",
+    "format": "`LiteRT`, `ONNX`, `CoreML`, `PyTorch`, `TensorFlow` or `ExecuTorch`",
     "outcome": "`Succeeded` or `Failed`",
     "precision": "`FP32`, `FP16`, `INT8` or `W8A16`",
     "python": "version of Python",

@@ -66,7 +66,8 @@ def takes_float_layers(target: Target, *, calibrated: bool) -> bool:
 
 FLOAT_LAYER_TARGETS = tuple(target for target in TARGETS if takes_float_layers(target, calibrated=True))
 NO_TARGET = (
-    f"applies to none of the targets: only {' and '.join(map(str, FLOAT_LAYER_TARGETS))} can keep layers in float; "
+    f"applies to none of the targets: only {', '.join(map(str, FLOAT_LAYER_TARGETS[:-1]))} and "
+    f"{FLOAT_LAYER_TARGETS[-1]} can keep layers in float; "
     "add one of them, or remove spec.quantization"
 )
 

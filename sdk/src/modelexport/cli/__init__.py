@@ -50,8 +50,8 @@ def build_parser(prog: str = PROGRAM) -> argparse.ArgumentParser:
     """Build the parser of all commands; every command sets ``command`` to its function."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Turn trained PyTorch vision models into verified LiteRT, ONNX, Core ML, PyTorch and TensorFlow "
-        "files.",
+        description="Turn trained PyTorch vision models into verified LiteRT, ONNX, Core ML, PyTorch, TensorFlow "
+        "and ExecuTorch files.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

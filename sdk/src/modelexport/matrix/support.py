@@ -20,6 +20,7 @@ class Format(StrEnum):
     COREML = "CoreML"
     PYTORCH = "PyTorch"
     TENSORFLOW = "TensorFlow"
+    EXECUTORCH = "ExecuTorch"
 
 
 class Precision(StrEnum):
@@ -141,7 +142,8 @@ class Backend:
         tools: packages that decide what is in the files, except those that another one pins.
         recommended_hardware: hardware for each precision.
         refused: precisions that the format cannot have, each with the reason.
-        bases: recipes whose files are not quantised from an FP32 file, and the recipes of those that they start from.
+        bases: recipes whose files are not quantised from an FP32 file, and the recipes of those that they start from;
+            with calibration, a recipe whose base is itself starts from a program that is no file for users.
         has_runtime: whether the converter runs the files in their users' runtime; else in an evaluator of ours, whose
             time says nothing about a device.
     """
@@ -169,6 +171,10 @@ class Backend:
     def base(self, recipe: Recipe) -> Recipe:
         """Return the recipe of the converted file that is then quantised by ``recipe``; it may be ``recipe`` itself."""
         return self.bases.get(recipe, Recipe.FP32)
+
+    def quantises(self, recipe: Recipe) -> bool:
+        """Return whether a converted file is quantised by ``recipe``, even if ``recipe`` has a base of its own."""
+        return recipe.needs_calibration or recipe is not self.base(recipe)
 
 
 @dataclass(frozen=True)
@@ -381,6 +387,23 @@ BACKENDS: Mapping[Format, Backend] = {
             refused={Precision.W8A16: _FLOAT_ACTIVATIONS},
             bases={recipe: recipe for recipe in (Recipe.FP16, Recipe.WEIGHT_ONLY_WI8_AFP32)},
         ),
+        Backend(
+            format=Format.EXECUTORCH,
+            impl="modelexport_converter.backends.executorch",
+            suffix=".pte",
+            # XNNPACK cannot measure ranges of ordinary networks while they run (docs/adr/0019-executorch.md).
+            data_free=Recipe.STATIC_WI8_AI8,
+            calibrated=Recipe.STATIC_WI8_AI8,
+            cpu_architectures=("amd64", "arm64"),
+            tools=("torch", "executorch"),
+            recommended_hardware={
+                Precision.FP32: "CPU of Android, iOS and embedded devices (XNNPACK)",
+                Precision.FP16: "CPU with arithmetic in half precision (ARMv8.2); slower than FP32 on others",
+                Precision.INT8: "CPU; costs some accuracy",
+            },
+            refused={Precision.W8A16: "XNNPACK has no 16-bit activations"},
+            bases={recipe: recipe for recipe in (Recipe.FP16, Recipe.STATIC_WI8_AI8)},
+        ),
     )
 }
 
@@ -388,7 +411,10 @@ TARGETS: tuple[Target, ...] = tuple(
     Target(fmt, precision) for fmt in Format for precision in Precision if precision not in BACKENDS[fmt].refused
 )
 _COREML = frozenset(target for target in TARGETS if target.format is Format.COREML)
+_EXECUTORCH = frozenset(target for target in TARGETS if target.format is Format.EXECUTORCH)
 _W8A16 = frozenset(target for target in TARGETS if target.precision is Precision.W8A16)
+_EXTENDED = _EXECUTORCH | _W8A16
+"""Targets at the level Extended for every architecture."""
 
 # Measured on the trained models of testdata/models, at the size of their training. Correct files agree by at least
 # .99999 in FP32 (pixels scaled by .9 instead of 1: .97 to .999), by .9985 in FP16 (bfloat16: .986 to .999) and by
@@ -436,7 +462,7 @@ def _yolov8(
     task: Task,
     input_size: int = 640,
     thresholds: Mapping[Precision, Threshold] = _YOLOV8_THRESHOLDS,
-    extended: frozenset[Target] = _W8A16,
+    extended: frozenset[Target] = _EXTENDED,
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -470,7 +496,7 @@ def _torchvision_detector(
     input_size: int = 640,
     *,
     task: Task = Task.DETECTION,
-    extended: frozenset[Target] = _COREML | _W8A16,
+    extended: frozenset[Target] = _COREML | _EXTENDED,
     takes: frozenset[str] = _NORMALISES | _ANCHORS,
 ) -> Architecture:
     return Architecture(
@@ -498,7 +524,7 @@ _YOLOX_THRESHOLDS = {**_YOLOV8_THRESHOLDS, Precision.INT8: Threshold("agreement"
 
 _RESNETS, _MOBILENETS = ("resnet50", "resnet101"), ("mobilenet_v3_large", "mobilenet_v3_small")
 _PYRAMIDS = ("resnet18", "resnet34", *_RESNETS, "resnet152")
-_MASKS_EXTENDED = _COREML | _W8A16 | {Target(Format.LITERT, Precision.INT8), Target(Format.ONNX, Precision.FP16)}
+_MASKS_EXTENDED = _COREML | _EXTENDED | {Target(Format.LITERT, Precision.INT8), Target(Format.ONNX, Precision.FP16)}
 # Correct files of the trained U-Net agree by at least .999999 in FP32, .9998 in FP16 and .992 in INT8; the minima are
 # those of YOLOv8, below which a file is known to be wrong there. In W8A16 correct files of U-Net, FCN and DeepLabV3
 # reach .995; ranges too narrow by a third reach .954, red and blue exchanged .93, one ReLU left out .85 (FCN).
@@ -529,7 +555,7 @@ def _semantic(
         stride=stride,
         tools=tools,
         takes=takes,
-        extended=_W8A16,
+        extended=_EXTENDED,
         thresholds=_SEMANTIC_THRESHOLDS,
         fidelities=_FIDELITIES,
     )
@@ -558,7 +584,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             stride=32,
             activations=("Mish", "LeakyReLU", "ReLU"),
             takes=frozenset({"anchors"}),
-            extended=_W8A16,
+            extended=_EXTENDED,
             thresholds=_YOLOV8_THRESHOLDS,
             fidelities=_FIDELITIES,
             resources=Resources(memory_mib=4096),
@@ -573,7 +599,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             # The values of ``act`` in Megvii's networks.
             activations=("SiLU", "ReLU", "LeakyReLU"),
             takes=_NORMALISES | {"colorOrder", "pixelRange"},
-            extended=_COREML | _W8A16,
+            extended=_COREML | _EXTENDED,
             thresholds=_YOLOX_THRESHOLDS,
             fidelities=_FIDELITIES,
         ),
@@ -622,7 +648,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             variants=(),
             default_input_size=(640, 640),
             stride=1,
-            extended=_W8A16,
+            extended=_EXTENDED,
             thresholds=_YOLOV8_THRESHOLDS,
         ),
     )

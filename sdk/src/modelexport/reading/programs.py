@@ -12,6 +12,7 @@ WRITERS: Mapping[Format, Mapping[str, Callable[[Facts], str]]] = {
     Format.COREML: {"Swift": swift.write},
     Format.PYTORCH: {"Python": python.write},
     Format.TENSORFLOW: {"Python": python.write},
+    Format.EXECUTORCH: {"Python": python.write},
 }
 """The languages of each format, the one that most apps use first."""
 TYPED, UNTYPED = cpp.TYPES.keys() & kotlin.READERS.keys(), ("Python", "Swift")

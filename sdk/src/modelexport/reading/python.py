@@ -8,8 +8,9 @@ PACKAGES = {
     Format.ONNX: "onnxruntime",
     Format.PYTORCH: "torch",
     Format.TENSORFLOW: "tensorflow",
+    Format.EXECUTORCH: "executorch, torch",
 }
-"""The package that opens a format."""
+"""The packages that open a format."""
 
 
 def write(facts: Facts) -> str:
@@ -121,6 +122,20 @@ zipfile.ZipFile("{file}").extractall()
 network = tf.saved_model.load("{folder}").signatures["serving_default"]
 answers = network(**{{"{input}": tf.constant(image)}})
 outputs = {{name: answers[name].numpy() for name in [{outputs}]}}""",
+    ),
+    Format.EXECUTORCH: (
+        """\
+import sys
+
+import numpy as np
+import torch
+from executorch.runtime import Runtime
+from PIL import Image
+""",
+        """\
+network = Runtime.get().load_program("{file}").load_method("forward")
+answers = network.execute([torch.from_numpy(image)])  # it takes {input} and names no outputs
+outputs = {{name: values.numpy() for name, values in zip([{outputs}], answers)}}""",
     ),
 }
 _SHOW = """\

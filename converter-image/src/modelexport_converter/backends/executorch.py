@@ -1,0 +1,301 @@
+"""ExecuTorch (``.pte``): a program of ``torch.export``, compiled for XNNPACK; ExecuTorch's runtime runs it."""
+
+import json
+import logging
+import re
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import resources
+from math import prod
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from modelexport.matrix.support import Recipe
+from modelexport_converter.backends import Array, FileContents, Run
+from modelexport_converter.backends import executorch_runner as runner
+from modelexport_converter.backends.activation_ranges import Budget, CalibrationMemo, Provide, pick_float_layers
+from modelexport_converter.backends.decompositions import DecompositionMode
+from modelexport_converter.backends.executorch_graph import (
+    Layer,
+    body_of,
+    give_layers_their_weights,
+    layers_of,
+    measure_extremes,
+    quantisable_layers,
+    quantise_layers,
+    shuffle_transposed,
+    split_by_slices,
+    to_half,
+)
+from modelexport_converter.backends.exported_program import export_program, store_weights
+from modelexport_converter.backends.file_metadata import file_metadata_of
+from modelexport_converter.backends.file_process import FileProcess
+from modelexport_converter.backends.noise_budget import plan_ranges
+from modelexport_converter.file_input import feed
+from modelexport_converter.model import LoadedModel
+from modelexport_converter.runtime.absent_modules import absent
+
+METADATA = "modelexport"
+"""Name of the method that returns the metadata, one JSON object of texts."""
+METHOD = "forward"
+_XNNPACK_TYPES = {
+    "xnn_datatype_fp32": "float32",
+    "xnn_datatype_fp16": "float16",
+    "xnn_datatype_qint8": "int8",
+    "xnn_datatype_qcint8": "int8",
+    "xnn_datatype_qint32": "int32",
+    "xnn_datatype_qcint32": "int32",
+}
+"""Types of tensors by their names in XNNPACK's schema; 8 bits are with a scale, or with one for each channel."""
+_TYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+}
+"""Types of tensors by their numbers in ExecuTorch's schema."""
+
+_UNUSED = (
+    *("coremltools", "cpuinfo", "expecttest", "hydra", "hypothesis", "jax", "kgb", "matplotlib", "omegaconf", "pandas"),
+    *("parameterized", "pytorch_tokenizers", "scipy", "sklearn", "tensorflow"),
+)
+"""Libraries that the compiler imports for language models and its own tests, or if they are there."""
+_PASSES: Mapping[str, Sequence[str]] = {
+    "ConvertToSDPAPass": (),
+    "ConvertToUpsampleBilinear2d": (),
+    "DecomposeBatchNorm": ("batch_norm",),
+    "FuseBatchNormPass": ("batch_norm",),
+    "PReLUReshapePass": ("prelu",),
+}
+"""Passes of XNNPACK over a graph, each with words of the operators that it is for; ours have neither of the first."""
+_UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
+"""Operators without a kernel, that torch decomposes into others without one."""
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Ignore the warnings of ExecuTorch, which are about its own code: it uses what newer Pythons will not have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the log free of what libraries say while they are imported."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with patch.object(logging, "basicConfig"), _without_warnings():
+            yield
+    finally:
+        logging.disable(before)
+
+
+with absent(_UNUSED), _quiet():
+    from executorch.backends.xnnpack import serialization, xnnpack_preprocess
+    from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir._serialize._flatbuffer import _flatc_decompile
+    from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.exir.schema import Tensor
+
+
+def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
+    """Write the model to ``path``: in FP32 or FP16, and for INT8 the program that ``quantise`` takes."""
+    program = _capture(model)
+    if base.needs_calibration:
+        with path.open("wb") as file:  # torch asks the name of a file for another suffix
+            torch.export.save(program, file)
+        return
+    if base is Recipe.FP16:
+        shuffle_transposed(program)
+        body = body_of(program, model)
+        to_half(program, body)
+        store_weights(program, Recipe.FP16, kept=_weights(set(layers_of(program)).difference(body.layers)))
+    _compile(program, model, path)
+
+
+def quantise(
+    model: LoadedModel,
+    source: Path,
+    recipe: Recipe,
+    samples: Sequence[Array],
+    path: Path,
+    *,
+    max_float_layers: int = 0,
+    memo: CalibrationMemo | None = None,
+) -> Mapping[str, float]:
+    """Write the program ``source`` to ``path`` by another recipe; return the layers that noise keeps in float."""
+    with source.open("rb") as file:
+        program = torch.export.load(file)
+    body = body_of(program, model)
+    layers = list(quantisable_layers(body))
+    budget = (memo or CalibrationMemo()).recall(partial(_calibrate, model, program, layers, samples))
+    allowed = [layer for layer in layers if not (model.int8_sensitive and layer.node in body.last)]
+    float_layers = pick_float_layers(budget.noise, {one.name: one.tensors for one in allowed}, max_float_layers)
+    done = quantise_layers(program, [one for one in allowed if one.name not in float_layers], budget.ranges)
+    others = set(body.layers).difference(layer.node for layer in layers)
+    quantised = {layer.node for layer in done}
+    kept = _weights(set(layers_of(program)) - others - quantised)
+    store_weights(program, Recipe.WEIGHT_ONLY_WI8_AFP32, kept=kept)
+    _compile(program, model, path)
+    return float_layers
+
+
+def _capture(model: LoadedModel) -> ExportedProgram:
+    """Return a model as a program in the operators that the compiler takes."""
+    with DecompositionMode(lambda name: name not in _UNSUPPORTED):
+        program = export_program(model)
+    kept, _ = XnnpackPartitioner().ops_to_not_decompose(program)
+    table = torch.export.default_decompositions()
+    for operator in kept:
+        table.pop(operator, None)
+    decomposed: ExportedProgram = program.run_decompositions(table)
+    give_layers_their_weights(decomposed)
+    split_by_slices(decomposed)
+    return decomposed
+
+
+def _weights(layers: Iterable[Node]) -> set[str]:
+    return {layer.args[1].name for layer in layers}
+
+
+def _calibrate(
+    model: LoadedModel,
+    program: ExportedProgram,
+    layers: Sequence[Layer],
+    samples: Sequence[Array],
+    provide: Provide | None,
+) -> Budget:
+    """Measure the extremes of what layers read and give, one image at a time, and choose their ranges."""
+    images = (np.repeat(sample, model.options.batch or 1, axis=0) for sample in samples)
+    extremes = measure_extremes(program, {name for layer in layers for name in layer.tensors}, images)
+    return plan_ranges(model, samples, extremes, provide=provide)
+
+
+def _compile(program: ExportedProgram, model: LoadedModel, path: Path) -> None:
+    """Compile a program for XNNPACK, with its metadata as a method, and write it."""
+    metadata = json.dumps(file_metadata_of(model), ensure_ascii=False)
+    with _compiler(program):
+        lowered = to_edge_transform_and_lower(
+            program,
+            partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+            constant_methods={METADATA: metadata},
+        )
+        compiled = lowered.to_executorch()
+    path.write_bytes(compiled.buffer)
+
+
+@contextmanager
+def _compiler(program: ExportedProgram) -> Iterator[None]:
+    """Change the compiler within the block.
+
+    It widens weights in half precision of convolutions to four bytes (1.5), which is not needed to run them. And it
+    takes twice the time: it copies the history of each node in every pass, and looks for operators in every part that
+    the program does not have.
+    """
+    define, manager = NodeVisitor.define_tensor, xnnpack_preprocess.XNNPACKPassManager
+    operators = " ".join({str(node.target) for node in program.graph.nodes if node.op == "call_function"})
+    unneeded = {name for name, words in _PASSES.items() if not any(word in operators for word in words)}
+
+    def define_tensor(self: Any, tensor: Node, *args: Any, force_fp32: bool = False, **kwargs: Any) -> None:
+        narrow = tensor.meta["val"].dtype is torch.float16 and tensor.meta["val"].ndim > 1
+        define(self, tensor, *args, force_fp32=force_fp32 and not narrow, **kwargs)
+
+    def plan_passes(part: Any, passes: Any = None) -> Any:
+        planned = manager(part, passes)
+        planned.passes = [one for one in planned.passes if one.__name__ not in unneeded]
+        return planned
+
+    with (
+        _without_warnings(),
+        patch.object(NodeVisitor, "define_tensor", define_tensor),
+        patch.object(xnnpack_preprocess, "XNNPACKPassManager", plan_passes),
+        patch.object(torch.fx.traceback.NodeSource, "__deepcopy__", lambda self, memo: self, create=True),
+    ):
+        yield
+
+
+def inspect(path: Path) -> FileContents:
+    """Read back the contents of a file."""
+    file = _read(path)
+    plan = next(plan for plan in file.program.execution_plan if plan.name == METHOD)
+    metadata = read_metadata(path)
+    weights: Counter[str] = Counter()
+    operators: Counter[str] = Counter(f"{one.name}.{one.overload}".rstrip(".") for one in plan.operators)
+    activations: Counter[str] = Counter()
+    values = [value.val for value in plan.values]
+    for value in values:
+        if isinstance(value, Tensor) and value.data_buffer_idx:
+            weights[_TYPES[value.scalar_type]] += prod(value.sizes)
+    for delegate in plan.delegates:
+        graph = _read_delegate(file.program.backend_delegate_data[delegate.processed.index].data)
+        operators.update(node["xnode_union_type"] for node in graph["xnodes"])
+        for entry in graph["xvalues"]:
+            value = entry["xvalue_union"]
+            tensor = value.get("tensor_value", value)
+            kind = _XNNPACK_TYPES[tensor["datatype"]]
+            if tensor.get("constant_buffer_idx"):
+                weights[kind] += prod(tensor["dims"])
+            elif kind == "int8":
+                activations[kind] += 1
+    (image,) = (values[place] for place in plan.inputs)
+    names = [output["name"] for output in json.loads(metadata["outputs"])]
+    return FileContents(
+        weight_types=weights,
+        op_types=operators,
+        inputs={json.loads(metadata["input"])["name"]: tuple(image.sizes)},
+        outputs={name: tuple(values[place].sizes) for name, place in zip(names, plan.outputs, strict=True)},
+        activation_types=activations,
+    )
+
+
+def _read(path: Path) -> Any:
+    with _without_warnings():
+        return deserialize_pte_binary(path.read_bytes())
+
+
+def _read_delegate(data: bytes) -> dict[str, Any]:
+    """Return the graph in what XNNPACK reads, by its schema."""
+    header = XNNHeader.from_bytes(data[: XNNHeader.EXPECTED_LENGTH])
+    content = data[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size]
+    with tempfile.TemporaryDirectory() as folder:
+        schema, graph = Path(folder) / "schema.fbs", Path(folder) / "graph.bin"
+        schema.write_bytes(resources.files(serialization).joinpath("schema.fbs").read_bytes())
+        graph.write_bytes(content)
+        _flatc_decompile(folder, str(schema), str(graph))
+        text = (Path(folder) / "graph.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(re.sub(r": (-?inf)\b", r': "\1"', text))  # bounds of activations
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that ``convert`` wrote into a file."""
+    plan = next(plan for plan in _read(path).program.execution_plan if plan.name == METADATA)
+    file_metadata: dict[str, str] = json.loads(plan.values[plan.outputs[0]].val.string_val)
+    return file_metadata
+
+
+def open_file(model: LoadedModel, path: Path) -> Run:
+    """Load a file into ExecuTorch's runtime, in a process of its own that ends with the result."""
+    process = FileProcess("ExecuTorch", runner.__file__, path)
+    return feed(lambda images: tuple(process.run(images).values()), model)
