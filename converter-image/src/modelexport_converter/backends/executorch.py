@@ -110,6 +110,8 @@ def _quiet() -> Iterator[None]:
 with absent(_UNUSED), _quiet():
     from executorch.backends.xnnpack import serialization, xnnpack_preprocess
     from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
+    from executorch.backends.xnnpack.partition.config.gemm_configs import GEMMConfig
+    from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
@@ -197,12 +199,25 @@ def _compile(program: ExportedProgram, model: LoadedModel, path: Path) -> None:
     with _compiler(program):
         lowered = to_edge_transform_and_lower(
             program,
-            partitioner=[XnnpackPartitioner()],
+            partitioner=[_partitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
             constant_methods={METADATA: metadata},
         )
         compiled = lowered.to_executorch()
     path.write_bytes(compiled.buffer)
+
+
+def _partitioner() -> Any:
+    """Return what gives XNNPACK its parts: of the operators, layers alone are in 8 bits.
+
+    Between two conversions it would compute others in 8 bits as well, such as a pooling, and XNNPACK then refuses to
+    load them (error 0x1) if the conversions have different scales.
+    """
+    partitioner = XnnpackPartitioner()
+    for config in partitioner.target_partitioner_configs.values():
+        if ConfigPrecisionType.FP32 in config.supported_precision_types() and not isinstance(config, GEMMConfig):
+            config.set_enabled_precision_types([ConfigPrecisionType.FP32])
+    return partitioner
 
 
 @contextmanager
