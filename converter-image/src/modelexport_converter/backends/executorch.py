@@ -27,6 +27,7 @@ from modelexport_converter.backends.activation_ranges import Budget, Calibration
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.executorch_graph import (
     Layer,
+    arguments_of,
     body_of,
     give_layers_their_weights,
     layers_of,
@@ -169,7 +170,7 @@ def _capture(model: LoadedModel) -> ExportedProgram:
     kept, _ = XnnpackPartitioner().ops_to_not_decompose(program)
     table = torch.export.default_decompositions()
     for operator in kept:
-        table.pop(operator, None)
+        table.pop(operator, None)  # type: ignore[no-untyped-call]  # torch has no types for it
     decomposed: ExportedProgram = program.run_decompositions(table)
     give_layers_their_weights(decomposed)
     split_by_slices(decomposed)
@@ -177,7 +178,7 @@ def _capture(model: LoadedModel) -> ExportedProgram:
 
 
 def _weights(layers: Iterable[Node]) -> set[str]:
-    return {layer.args[1].name for layer in layers}
+    return {arguments_of(layer)[1].name for layer in layers}
 
 
 def _calibrate(

@@ -51,6 +51,11 @@ def static_nodes(program: ExportedProgram) -> dict[Node, torch.Tensor]:
     return {node: tensors[names[node.name]].detach() for node in placeholders if node.name in names}
 
 
+def arguments_of(node: Node) -> Any:
+    """Return the arguments of a node, whose types depend on its operator."""
+    return node.args
+
+
 def layers_of(program: ExportedProgram) -> list[Node]:
     """Return the convolutions and linear layers of a program."""
     return [node for node in program.graph.nodes if node.op == "call_function" and node.target in _LAYERS]
@@ -64,7 +69,7 @@ def give_layers_their_weights(program: ExportedProgram) -> None:
     """
     static, taken = static_nodes(program), set[Node]()
     for node in layers_of(program):
-        for place, source in enumerate(node.args[1:3], 1):
+        for place, source in enumerate(arguments_of(node)[1:3], 1):
             if not isinstance(source, Node) or (values := _compute(source, static)) is None:
                 continue
             if source not in static or (len(source.users) > 1 and source in taken):
@@ -85,7 +90,7 @@ def _compute(node: Node, static: Mapping[Node, torch.Tensor]) -> torch.Tensor | 
         return None
     target: Any = node.target
     with torch.no_grad():
-        found = target(*map_arg(node.args, known.__getitem__), **map_arg(node.kwargs, known.__getitem__))
+        found = target(*map_arg(arguments_of(node), known.__getitem__), **map_arg(node.kwargs, known.__getitem__))
     return found if isinstance(found, torch.Tensor) else None
 
 
@@ -101,10 +106,10 @@ def split_by_slices(program: ExportedProgram) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target is not _aten.split_with_sizes.default:
             continue
-        source, sizes, axis = (*node.args, 0)[:3]
+        source, sizes, axis = (*arguments_of(node), 0)[:3]
         ends = np.cumsum(sizes).tolist()
         for item in list(node.users):
-            place = item.args[1]
+            place = arguments_of(item)[1]
             with graph.inserting_before(item):
                 piece = graph.call_function(_aten.slice.Tensor, (source, axis, ends[place] - sizes[place], ends[place]))
             piece.meta.update(item.meta)
@@ -142,7 +147,7 @@ def body_of(program: ExportedProgram, model: LoadedModel) -> Body:
     inside = frozenset(node for node in computed if not modules or _module(node) in modules)
     return Body(
         inside,
-        [node for node in layers_of(program) if node in inside and node.args[1] in static],
+        [node for node in layers_of(program) if node in inside and arguments_of(node)[1] in static],
         frozenset(names[name] for name in last),
         frozenset(names[name] for name in following),
     )
@@ -166,14 +171,14 @@ def shuffle_transposed(program: ExportedProgram) -> None:
     """
     graph, static = program.graph, static_nodes(program)
     for node in layers_of(program):
-        if not _is_transposed(node) or node.args[1] not in static or _overlaps(node):
+        if not _is_transposed(node) or arguments_of(node)[1] not in static or _overlaps(node):
             continue
-        weight, bias, (stride, _) = *node.args[1:3], node.args[3]
+        source, weight, bias, (stride, _), *_ = arguments_of(node)
         values = static[weight].permute(1, 2, 3, 0).reshape(-1, len(static[weight]), 1, 1).contiguous()
         own = add_weight(program, weight, "shuffled", values)
         if bias is not None:
             bias = add_weight(program, bias, "shuffled", static[bias].repeat_interleave(stride**2))
-        arguments = (node.args[0], own, bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+        arguments = (source, own, bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
         with graph.inserting_before(node):
             pixels = graph.call_function(_aten.convolution.default, arguments)
             shuffled = graph.call_function(_aten.pixel_shuffle.default, (pixels, stride))
@@ -188,15 +193,15 @@ def shuffle_transposed(program: ExportedProgram) -> None:
 
 
 def _is_transposed(node: Node) -> bool:
-    return node.target is _aten.convolution.default and bool(node.args[6])
+    return node.target is _aten.convolution.default and bool(arguments_of(node)[6])
 
 
 def _overlaps(node: Node) -> bool:
     """Return whether a transposed convolution adds anything else than whole kernels beside each other."""
-    *_, height, width = node.args[1].meta["val"].shape
-    _, _, _, stride, padding, dilation, _, output_padding, groups = node.args
+    *_, height, width = arguments_of(node)[1].meta["val"].shape
+    _, _, _, stride, padding, dilation, _, output_padding, groups = arguments_of(node)
     plain = not any((*padding, *output_padding)) and set(dilation) == {1} and groups == 1
-    return not plain or node.args[1].meta["val"].ndim != 4 or {height, width} != set(stride)
+    return not plain or arguments_of(node)[1].meta["val"].ndim != 4 or {height, width} != set(stride)
 
 
 def to_half(program: ExportedProgram, body: Body) -> None:
@@ -210,10 +215,10 @@ def to_half(program: ExportedProgram, body: Body) -> None:
     layers = {node for node in body.layers if not _is_transposed(node)}
     for node in list(graph.nodes):
         if node in layers:
-            for source in node.args[1:3]:
+            for source in arguments_of(node)[1:3]:
                 if isinstance(source, Node) and source in static:
                     _store(program, source, static[source].to(torch.float16))
-            if (source := node.args[0]) not in halves:
+            if (source := arguments_of(node)[0]) not in halves:
                 if source not in rounded:
                     rounded[source] = _convert(graph, source, torch.float16)
                 node.update_arg(0, rounded[source])
@@ -284,13 +289,15 @@ def quantisable_layers(body: Body) -> Iterator[Layer]:
     It has no convolutions of one or three axes in 8 bits, and no transposed ones in groups.
     """
     for node in body.layers:
-        rank = node.args[1].meta["val"].ndim
-        if node.target is _aten.convolution.default and (rank != 4 or (node.args[6] and node.args[8] > 1)):
+        rank = arguments_of(node)[1].meta["val"].ndim
+        if node.target is _aten.convolution.default and (
+            rank != 4 or (arguments_of(node)[6] and arguments_of(node)[8] > 1)
+        ):
             continue
         result = node
         if len(node.users) == 1 and (user := next(iter(node.users))).target in _FUSED:
             result = user
-        yield Layer(node, node.args[0], result)
+        yield Layer(node, arguments_of(node)[0], result)
 
 
 class _Extremes(Interpreter):
@@ -331,8 +338,8 @@ def quantise_layers(program: ExportedProgram, layers: Sequence[Layer], ranges: M
     static, done = static_nodes(program), list[Layer]()
     for layer in layers:
         given, taken = (_scale_of(*ranges[name]) for name in layer.tensors)
-        weight, bias = layer.node.args[1], (*layer.node.args, None)[2]
-        axis = 1 if layer.node.target is _aten.convolution.default and layer.node.args[6] else 0
+        weight, bias = arguments_of(layer.node)[1], (*arguments_of(layer.node), None)[2]
+        axis = 1 if _is_transposed(layer.node) else 0
         numbers, scales = _quantise_weight(static[weight], axis, None if bias is None else static.get(bias), given[0])
         if not given[0] * scales.max().item() < _MOST_RESCALING * taken[0]:
             continue
@@ -401,7 +408,7 @@ def _finish(program: ExportedProgram) -> None:
     """Bring the rest of a program into agreement with its changed graph."""
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
-    (outputs,) = program.graph.output_node().args
+    (outputs,) = arguments_of(program.graph.output_node())
     for spec, node in zip(program.graph_signature.output_specs, outputs, strict=True):
         if isinstance(node, Node):
             spec.arg = TensorArgument(node.name)

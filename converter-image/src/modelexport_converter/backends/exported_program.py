@@ -100,7 +100,7 @@ def add_weight(program: ExportedProgram, beside: Node, name: str, values: torch.
     place = next(i for i, spec in enumerate(signature.input_specs) if spec.arg.name == beside.name)
     target = f"{signature.input_specs[place].target}_{name}"
     with program.graph.inserting_after(beside):
-        node = program.graph.placeholder(f"{beside.name}_{name}")
+        node: Node = program.graph.placeholder(f"{beside.name}_{name}")
     node.meta["val"] = beside.meta["val"].fake_mode.from_tensor(values, static_shapes=True)
     program.state_dict[target] = values
     added = InputSpec(InputKind.BUFFER, TensorArgument(node.name), target, persistent=True)
