@@ -48,7 +48,7 @@ ALL = [f"{fmt}/{precision}" for fmt in FORMATS for precision in ("FP32", "FP16",
 
 ACCEPTED = {
     "the smallest": {},
-    "all targets": targets(*ALL),
+    "all targets": {**targets(*ALL), "calibration": CALIBRATION, "supportLevel": "Extended"},
     "a target by two names": named("camera", "server"),
     "options": optional("ONNX/FP32", dynamicBatch=True, opset=13, layout="NHWC", inputType="uint8"),
     "boxes for Vision": optional("CoreML/FP16", input="Image", nms=True),
