@@ -80,7 +80,7 @@ def give_layers_their_weights(program: ExportedProgram) -> None:
 
 
 def _compute(node: Node, static: Mapping[Node, torch.Tensor]) -> torch.Tensor | None:
-    """Return what a node computes from weights alone; ``None`` if it reads anything else."""
+    """Return the value of a node that reads weights alone; ``None`` for any other node."""
     if node in static:
         return static[node]
     if node.op != "call_function" or not node.all_input_nodes:
@@ -243,14 +243,18 @@ def _stays_half(node: Node, halves: Collection[Node], body: Body) -> bool:
 
 
 def _convert(graph: torch.fx.Graph, node: Node, kind: torch.dtype) -> Node:
-    """Add the conversion of a value after it, or after the last input if it is one."""
-    after = node
-    while after.op == "placeholder" and after.next.op == "placeholder":
-        after = after.next
-    with graph.inserting_after(after):
+    """Add the conversion of a value after it."""
+    with graph.inserting_after(_last_input(node)):
         converted = graph.call_function(_aten.to.dtype, (node, kind))
     converted.meta["val"] = node.meta["val"].to(kind)
     return converted
+
+
+def _last_input(node: Node) -> Node:
+    """Return the last input of a graph in place of an input, after which computed nodes may follow; or the node."""
+    while node.op == "placeholder" and node.next.op == "placeholder":
+        node = node.next
+    return node
 
 
 def _store(program: ExportedProgram, node: Node, values: torch.Tensor) -> None:
@@ -331,7 +335,7 @@ def measure_extremes(program: ExportedProgram, names: Collection[str], images: I
 
 
 def quantise_layers(program: ExportedProgram, layers: Sequence[Layer], ranges: Mapping[str, Range]) -> list[Layer]:
-    """Quantise the weights of layers, and what they read and give, in place; return the layers that were.
+    """Quantise layers in place: their weights, what they read and what they give. Return the quantised layers.
 
     A layer stays as it is if one step of its weights would be more than 256 of its result.
     """
@@ -389,12 +393,9 @@ def _quantise_weight(
 
 def _round(graph: torch.fx.Graph, node: Node, scale: tuple[float, int], users: Sequence[Node]) -> None:
     """Let users read a value in 8 bits, each by a conversion of its own, as XNNPACK fuses these with a layer."""
-    after = node
-    while after.op == "placeholder" and after.next.op == "placeholder":
-        after = after.next
     numbers = (*scale, _LOW, _HIGH, torch.int8)
     operators = torch.ops.quantized_decomposed
-    with graph.inserting_after(after):
+    with graph.inserting_after(_last_input(node)):
         rounded = graph.call_function(operators.quantize_per_tensor.default, (node, *numbers))
     rounded.meta["val"] = node.meta["val"].to(torch.int8)
     for user in users:

@@ -234,7 +234,7 @@ class Cache:
         return Snapshot(parent, jobs, pods, classes, nodes, parsed=self.parse_status(parent))
 
     def parse_status(self, export: ModelExportObject) -> RecordedStatus:
-        """Return the status of an export; what it shares with the last one of that export is not parsed again."""
+        """Return the parsed status of an export. Targets that have not changed since the last call are kept."""
         key, status = key_of(export), status_of(export)
         known = self.parsed.pop(key, None)
         if known is None or known.status is not status:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import zip_longest
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from modelexport.api.reasons import Reason
@@ -273,10 +274,9 @@ class RecordedStatus:
     def entries(self) -> "Sequence[RecordedEntry]":
         """All entries, readable or not."""
         found = [{**entry, "progress": None} for entry in target_entries(self.status)]
-        earlier = (*self.earlier[: len(found)], *[None] * (len(found) - len(self.earlier)))
         return [
             before if before is not None and before.content == content else RecordedEntry(content)
-            for content, before in zip(found, earlier, strict=True)
+            for content, before in zip_longest(found, self.earlier[: len(found)])
         ]
 
     @cached_property
@@ -293,7 +293,7 @@ class RecordedEntry:
 
     @cached_property
     def state(self) -> TargetState | None:
-        """What the entry says; ``None`` if it is unreadable, as one of another version may be."""
+        """The state that the entry records; ``None`` if this version cannot read it."""
         try:
             return _read_entry(self.content)
         except (KeyError, TypeError, ValueError):
