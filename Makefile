@@ -4,7 +4,7 @@ PYTHON ?= python3
 CACHE := $(or $(MODELEXPORT_CACHE),$(HOME)/.cache/modelexport)
 BIN := .venv/bin
 stamp = .venv/$(1)-$(shell cat requirements/$(1).txt pyproject.toml | git hash-object --stdin).installed
-ALL := $(call stamp,dev)
+DEV := $(call stamp,dev)
 UNIT := $(call stamp,unit)
 PYTEST := $(BIN)/python -m pytest -q
 CLUSTER := PYTHONPATH=hack $(BIN)/python -m testcluster
@@ -23,16 +23,16 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
 
 # .venv holds the packages of one lock: all, or those that tests/unit needs, which are a part of all.
-$(ALL): LOCKED := dev
+$(DEV): LOCKED := dev
 $(UNIT): LOCKED := unit
-$(ALL) $(UNIT): | $(BIN)/uv
+$(DEV) $(UNIT): | $(BIN)/uv
 	@echo "Installing the packages of requirements/$(LOCKED).txt into .venv"
-	@rm -f $(filter-out $(ALL),$(wildcard .venv/*.installed))
+	@rm -f $(filter-out $(DEV),$(wildcard .venv/*.installed))
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/$(LOCKED).txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
 
-install: $(ALL) ## Install the locked Python packages into .venv (about 7 GB; seconds when they are cached)
+install: $(DEV) ## Install the locked Python packages into .venv (about 7 GB; seconds when they are cached)
 
 demo: install ## Export the trained YOLOv8 detector of the repository to all nine targets, without a cluster
 	@install -D -m 644 testdata/models/weights/yolov8n.pt modelexport-store/checkpoints/shapes/yolov8n.pt
@@ -41,7 +41,7 @@ demo: install ## Export the trained YOLOv8 detector of the repository to all nin
 
 test: lint test-unit test-security test-release test-converter test-integration test-faults test-e2e ## Run everything: what CI runs
 
-test-unit: $(or $(wildcard $(ALL)),$(UNIT)) ## Run the tests that need neither torch nor a cluster nor root; installs 220 MB if .venv is empty
+test-unit: $(or $(wildcard $(DEV)),$(UNIT)) ## Run the tests that need neither torch nor a cluster nor root; installs 220 MB if .venv is empty
 	$(PYTEST) -n 2 --dist loadgroup tests/unit
 
 test-security: install ## Try hostile programs, pickles, archives, images, URIs, YAML, messages and objects
