@@ -80,6 +80,13 @@ def test_skipped_passes_change_nothing(
     assert (tmp_path / "fewer.pte").read_bytes() == (tmp_path / "all.pte").read_bytes()
 
 
+def test_layer_alone_is_compiled_in_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = load_ordinary(nn.Conv2d(3, 4, 3).eval(), tmp_path / "network.pt2")
+    executorch.convert(model, Recipe.FP16, tmp_path / "file.pte")
+    assert executorch.inspect(tmp_path / "file.pte").weight_types["float16"] == 4 * 3 * 3 * 3
+
+
 def test_compiler_is_as_before_after_a_conversion(tmp_path: Path) -> None:
     source, traces = vars(torch.fx.traceback.NodeSource), torch.fx.config.do_not_emit_stack_traces
     decompose = ExportedProgram.run_decompositions

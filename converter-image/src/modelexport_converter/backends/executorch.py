@@ -40,7 +40,7 @@ from modelexport_converter.backends.executorch_graph import (
     split_by_slices,
     to_half,
 )
-from modelexport_converter.backends.exported_program import export_program, store_weights
+from modelexport_converter.backends.exported_program import CONVERSION, export_program, store_weights
 from modelexport_converter.backends.file_metadata import file_metadata_of
 from modelexport_converter.backends.file_process import FileProcess
 from modelexport_converter.backends.noise_budget import plan_ranges
@@ -279,7 +279,9 @@ def _compiler(program: ExportedProgram) -> Iterator[None]:
 
     def decompose_others(program: ExportedProgram, table: Mapping[Any, Any] | None = None) -> ExportedProgram:
         found = {node.target for node in program.graph.nodes if node.op == "call_function"}
-        return program if table is not None and found.isdisjoint(table) else decompose(program, table)
+        # A conversion of ours may return its input, and is decomposed whatever the table.
+        is_done = table is not None and found.isdisjoint([CONVERSION, *table])
+        return program if is_done else decompose(program, table)
 
     def plan_passes(part: ExportedProgram, passes: Any = None) -> Any:
         planned = manager(part, passes)
