@@ -83,7 +83,9 @@ _UNUSED = (
 
 def _calls(*operators: str) -> Callable[[Node], bool]:
     """Return whether a node calls an operator, by parts of their names."""
-    return lambda node: node.op == "call_function" and any(name in node.target.__name__ for name in operators)
+    return lambda node: (
+        node.op == "call_function" and any(name in getattr(node.target, "__name__", "") for name in operators)
+    )
 
 
 _PASSES: Mapping[str, Callable[[Node], bool]] = {
@@ -155,8 +157,11 @@ with absent(_UNUSED), _quiet(), replaced(ruamel.yaml, "YAML", _parse_quickly):
     from executorch.exir.schema import Tensor
 
 
+_visitor: Any = _node_visitor_dict["aten.convolution.default"]
+
+
 @register_node_visitor
-class _Convolution(_node_visitor_dict["aten.convolution.default"]):  # type: ignore[misc]  # it has no types
+class _Convolution(_visitor):  # type: ignore[misc]  # known at run time only
     """Writes a convolution; the compiler widens its weights in half precision to four bytes (1.5)."""
 
     def define_tensor(self, tensor: Node, *args: Any, force_fp32: bool = False, **kwargs: Any) -> None:
