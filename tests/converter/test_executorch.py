@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from converter.test_ordinary_networks import images, load_ordinary
 from modelexport.matrix.support import ARCHITECTURES, Precision, Recipe
@@ -51,6 +52,48 @@ def test_every_kind_of_layer_runs(precision: Precision, recipe: Recipe, tmp_path
     facts = executorch.inspect(path)
     check_facts(facts, model, recipe) if recipe.needs_calibration else None
     check(compare(model, executorch.open_file(model, path), images()), ARCHITECTURES["Custom"].thresholds[precision])
+
+
+class Rare(nn.Module):
+    """What passes of the compiler are for that most programs do not need, each with a layer before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.line = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv1d(8, 4, 3)
+        self.norm, self.slope = nn.BatchNorm2d(8), nn.PReLU(8)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = nn.functional.pad(self.stem(x), (1, 2, 1, 2))
+        z = nn.functional.relu(torch.cat([self.slope(y), y, self.norm(y + 1), y.sigmoid(), y + 2, y * 2], 1) + 1)
+        return z, self.line(y.amax(3)) @ torch.ones(y.shape[2] - 2, 3)
+
+
+@pytest.mark.parametrize("network", [Kinds, Rare])
+def test_skipped_passes_change_nothing(
+    network: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = load_ordinary(network().eval(), tmp_path / "network.pt2")
+    executorch.convert(model, Recipe.FP32, tmp_path / "fewer.pte")
+    monkeypatch.setattr(executorch, "_PASSES", {})
+    executorch.convert(model, Recipe.FP32, tmp_path / "all.pte")
+    assert (tmp_path / "fewer.pte").read_bytes() == (tmp_path / "all.pte").read_bytes()
+
+
+def test_layer_alone_is_compiled_in_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = load_ordinary(nn.Conv2d(3, 4, 3).eval(), tmp_path / "network.pt2")
+    executorch.convert(model, Recipe.FP16, tmp_path / "file.pte")
+    assert executorch.inspect(tmp_path / "file.pte").weight_types["float16"] == 4 * 3 * 3 * 3
+
+
+def test_compiler_is_as_before_after_a_conversion(tmp_path: Path) -> None:
+    source, traces = vars(torch.fx.traceback.NodeSource), torch.fx.config.do_not_emit_stack_traces
+    decompose = ExportedProgram.run_decompositions
+    executorch.convert(model_of_kinds(tmp_path), Recipe.FP32, tmp_path / "file.pte")
+    assert "__deepcopy__" not in source
+    assert torch.fx.config.do_not_emit_stack_traces is traces
+    assert ExportedProgram.run_decompositions is decompose
 
 
 def test_noisiest_layers_stay_in_float(tmp_path: Path) -> None:

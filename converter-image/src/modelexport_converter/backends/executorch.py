@@ -6,17 +6,19 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib import resources
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
+import ruamel.yaml
 import torch
+import yaml
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -38,13 +40,14 @@ from modelexport_converter.backends.executorch_graph import (
     split_by_slices,
     to_half,
 )
-from modelexport_converter.backends.exported_program import export_program, store_weights
+from modelexport_converter.backends.exported_program import CONVERSION, export_program, store_weights
 from modelexport_converter.backends.file_metadata import file_metadata_of
 from modelexport_converter.backends.file_process import FileProcess
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.file_input import feed, to_file_input
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.absent_modules import absent
+from modelexport_converter.runtime.replaced import replaced
 
 METADATA = "modelexport"
 """Name of the method that returns the metadata, one JSON object of texts."""
@@ -76,14 +79,41 @@ _UNUSED = (
     *("parameterized", "pytorch_tokenizers", "scipy", "sklearn", "tensorflow"),
 )
 """Libraries that the compiler imports for language models and its own tests, or if they are there."""
-_PASSES: Mapping[str, Sequence[str]] = {
-    "ConvertToSDPAPass": (),
-    "ConvertToUpsampleBilinear2d": (),
-    "DecomposeBatchNorm": ("batch_norm",),
-    "FuseBatchNormPass": ("batch_norm",),
-    "PReLUReshapePass": ("prelu",),
+
+
+def _calls(*operators: str) -> Callable[[Node], bool]:
+    """Return whether a node calls an operator, by parts of their names."""
+    return lambda node: (
+        node.op == "call_function" and any(name in getattr(node.target, "__name__", "") for name in operators)
+    )
+
+
+_PASSES: Mapping[str, Callable[[Node], bool]] = {
+    "ConstPropPass": lambda node: node.op in ("call_function", "get_attr") and not node.all_input_nodes,
+    "Conv1dUnsqueezePass": lambda node: _calls("convolution")(node) and node.meta["val"].ndim == _LINE,
+    "ConvertToLinearPass": _calls("mm"),
+    "ConvertToSDPAPass": _calls(),
+    "ConvertToUpsampleBilinear2d": _calls(),
+    "DecomposeBatchNorm": _calls("batch_norm"),
+    "DecomposeConcatenate": lambda node: _calls("aten.cat.default")(node) and len(arguments_of(node)[0]) > _JOINED,
+    "DimOrderOpsRevertPass": _calls("dim_order"),
+    "FuseActivationPass": _calls("relu", "hardtanh"),
+    "FuseBatchNormPass": _calls("batch_norm"),
+    "InsertPadQDQPass": _calls("pad"),
+    "NormalizeTransposePass": lambda node: node.target is torch.ops.aten.t.default,
+    "PReLUReshapePass": _calls("prelu"),
+    "PropagateCustomMetaPass": lambda node: "custom" in node.meta,
+    "RemoveGetItemPass": _calls("max_pool2d_with_indices", "max.dim"),
+    "SymToTensorPass": lambda node: isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool),
 }
-"""Passes of XNNPACK over a graph, each with words of the operators that it is for; ours have neither of the first."""
+"""Passes of the compiler, each with the nodes that it changes: all shapes are computed anew in each.
+
+Programs of ours have no use for those without operators.
+"""
+_LINE = 3
+"""Axes of what a convolution over one axis gives: batch, channels and positions."""
+_JOINED = 5
+"""Tensors that XNNPACK concatenates at once."""
 _UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
 """Operators without a kernel, that torch decomposes into others without one."""
 
@@ -98,19 +128,24 @@ def _without_warnings() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the log free of what libraries say while they are imported."""
+    """Keep the log free of what libraries say while they are imported, and as it is configured."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with patch.object(logging, "basicConfig"), _without_warnings():
+        with replaced(logging, "basicConfig", lambda **_: None), _without_warnings():
             yield
     finally:
         logging.disable(before)
 
 
-with absent(_UNUSED), _quiet():
+def _parse_quickly(typ: str) -> SimpleNamespace:
+    """Return a parser of YAML in C; ruamel's is in Python, and takes half of the import for a table of operators."""
+    return SimpleNamespace(load=partial(yaml.load, Loader=yaml.CSafeLoader))
+
+
+with absent(_UNUSED), _quiet(), replaced(ruamel.yaml, "YAML", _parse_quickly):
     from executorch.backends.xnnpack import serialization, xnnpack_preprocess
-    from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor
+    from executorch.backends.xnnpack.operators.node_visitor import _node_visitor_dict, register_node_visitor
     from executorch.backends.xnnpack.partition.config.gemm_configs import GEMMConfig
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -118,7 +153,21 @@ with absent(_UNUSED), _quiet():
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
     from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.exir.program import _program as compiler
     from executorch.exir.schema import Tensor
+
+
+_visitor: Any = _node_visitor_dict["aten.convolution.default"]
+
+
+@register_node_visitor
+class _Convolution(_visitor):  # type: ignore[misc]  # known at run time only
+    """Writes a convolution; the compiler widens its weights in half precision to four bytes (1.5)."""
+
+    def define_tensor(self, tensor: Node, *args: Any, force_fp32: bool = False, **kwargs: Any) -> None:
+        """Write a tensor: a weight in the precision that it has."""
+        narrow = tensor.meta["val"].dtype is torch.float16 and tensor.meta["val"].ndim > 1
+        super().define_tensor(tensor, *args, force_fp32=force_fp32 and not narrow, **kwargs)
 
 
 def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
@@ -171,7 +220,8 @@ def _capture(model: LoadedModel) -> ExportedProgram:
     table = torch.export.default_decompositions()
     for operator in kept:
         table.pop(operator, None)  # type: ignore[no-untyped-call]  # torch has no types for it
-    decomposed: ExportedProgram = program.run_decompositions(table)
+    with _without_traces():
+        decomposed: ExportedProgram = program.run_decompositions(table)
     give_layers_their_weights(decomposed)
     split_by_slices(decomposed)
     return decomposed
@@ -224,32 +274,46 @@ def _partitioner() -> Any:
 
 @contextmanager
 def _compiler(program: ExportedProgram) -> Iterator[None]:
-    """Change the compiler within the block.
+    """Change the compiler within the block, which spares two thirds of its time.
 
-    It widens weights in half precision of convolutions to four bytes (1.5), which is not needed to run them. And it
-    takes twice the time: it copies the history of each node in every pass, and looks for operators in every part that
-    the program does not have.
+    It decomposes a program three times, copies the history of each node in every pass, and runs all passes over a
+    program and its parts, also those that have nothing to change there.
     """
-    define, manager = NodeVisitor.define_tensor, xnnpack_preprocess.XNNPACKPassManager
-    operators = " ".join({str(node.target) for node in program.graph.nodes if node.op == "call_function"})
-    unneeded = {name for name, words in _PASSES.items() if not any(word in operators for word in words)}
+    manager = xnnpack_preprocess.XNNPACKPassManager
+    decompose, passes = ExportedProgram.run_decompositions, compiler.base_pre_op_replace_passes
 
-    def define_tensor(self: Any, tensor: Node, *args: Any, force_fp32: bool = False, **kwargs: Any) -> None:
-        narrow = tensor.meta["val"].dtype is torch.float16 and tensor.meta["val"].ndim > 1
-        define(self, tensor, *args, force_fp32=force_fp32 and not narrow, **kwargs)
+    def decompose_others(program: ExportedProgram, table: Mapping[Any, Any] | None = None) -> ExportedProgram:
+        found = {node.target for node in program.graph.nodes if node.op == "call_function"}
+        # A conversion of ours may return its input, and is decomposed whatever the table.
+        is_done = table is not None and found.isdisjoint([CONVERSION, *table])
+        return program if is_done else decompose(program, table)
 
-    def plan_passes(part: Any, passes: Any = None) -> Any:
+    def plan_passes(part: ExportedProgram, passes: Any = None) -> Any:
         planned = manager(part, passes)
-        planned.passes = [one for one in planned.passes if one.__name__ not in unneeded]
+        planned.passes = _needed(part, planned.passes)
         return planned
 
     with (
         _without_warnings(),
-        patch.object(NodeVisitor, "define_tensor", define_tensor),
-        patch.object(xnnpack_preprocess, "XNNPACKPassManager", plan_passes),
-        patch.object(torch.fx.traceback.NodeSource, "__deepcopy__", lambda self, memo: self, create=True),
+        _without_traces(),
+        replaced(ExportedProgram, "run_decompositions", decompose_others),
+        replaced(compiler, "base_pre_op_replace_passes", _needed(program, passes)),
+        replaced(xnnpack_preprocess, manager.__name__, plan_passes),
+        replaced(torch.fx.traceback.NodeSource, "__deepcopy__", lambda self, memo: self),
     ):
         yield
+
+
+def _needed(program: ExportedProgram, passes: Iterable[Any]) -> list[Any]:
+    """Return the passes that change a node of a program, and those of which this is not known."""
+    nodes = list(program.graph.nodes)
+    unneeded = [name for name, changes in _PASSES.items() if not any(map(changes, nodes))]
+    return [one for one in passes if not any(name in one.__name__ for name in unneeded)]
+
+
+def _without_traces() -> AbstractContextManager[None]:
+    """Keep torch from looking up the source of each node: the program has none of them."""
+    return replaced(torch.fx.config, "do_not_emit_stack_traces", True)
 
 
 def inspect(path: Path) -> FileContents:

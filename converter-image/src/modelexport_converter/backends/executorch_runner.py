@@ -4,6 +4,7 @@ A process of its own, because the runtime ends the process on some faults. It re
 float32, and writes the outputs, after a line of JSON that gives their shapes by their places.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -27,6 +28,7 @@ def main() -> None:
     package = sys.modules[COMPILER] = ModuleType(COMPILER)
     package.__path__ = [f"{folder}/exir" for folder in spec.submodule_search_locations]
 
+    gc.disable()  # the imports leave nothing to collect, and an image next to nothing
     import numpy as np
     import torch
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool

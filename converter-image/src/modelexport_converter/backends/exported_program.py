@@ -17,7 +17,8 @@ from modelexport_converter.backends import Array
 from modelexport_converter.file_input import scale_and_bias
 from modelexport_converter.model import LoadedModel
 
-_CONVERSION = torch.ops.aten.to.dtype
+CONVERSION = torch.ops.aten.to.dtype
+"""The operator that converts stored weights, and activations."""
 _ABOUT_SOURCES = ("from_node", "source_fn_stack", "stack_trace", "torch_fn")
 """Entries of a node about the code that it comes from: our own, with paths of this machine."""
 _PRODUCTS = frozenset(
@@ -168,7 +169,7 @@ def _read_as_float(program: ExportedProgram, node: Node, stored: torch.Tensor, s
     if scale is not None:
         factor = add_weight(program, node, "scale", scale)
     with graph.inserting_before(first):
-        value = graph.call_function(_CONVERSION, (node, torch.float32))
+        value = graph.call_function(CONVERSION, (node, torch.float32))
         value.meta["val"] = before
         if scale is not None:
             value = graph.call_function(torch.ops.aten.mul.Tensor, (value, factor))

@@ -23,7 +23,9 @@ def has_extremes(limits: Numbers, extremes: Numbers) -> Flags:
     """Return which results of a network, of ``extremes`` (results, 2), have those of the tensors of a file on one
     image, ``limits`` (tensors, 2): (results, tensors).
     """
-    near: Flags = np.abs(limits - extremes[:, None]).max(2) <= np.abs(limits).max(1) * TOLERANCE
+    most = np.abs(limits).max(1) * TOLERANCE
+    lows, highs = (np.abs(limits[:, end] - extremes[:, end, None]) <= most for end in range(2))
+    near: Flags = lows & highs
     return near
 
 

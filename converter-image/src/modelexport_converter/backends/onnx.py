@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -38,6 +37,7 @@ from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, fi
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel, Output
+from modelexport_converter.runtime.replaced import replaced
 
 OPSET = 17
 """Supported by ONNX Runtime since 1.12 (2022), and sufficient for convolutional networks."""
@@ -88,7 +88,7 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
         # The exporter warns that it keeps padding widths as nodes; they are folded below.
         warnings.filterwarnings("ignore", message="Constant folding - Only steps=1", category=UserWarning)
         is_translated = partial(_has_symbolic, exported)
-        with DecompositionMode(is_translated), patch.object(torch._C, "_jit_is_onnx_log_enabled", None):
+        with DecompositionMode(is_translated), replaced(torch._C, "_jit_is_onnx_log_enabled", None):
             # The exporter checks that this function exists, not its result, and then prints whole graphs.
             torch.onnx.export(
                 model.module,

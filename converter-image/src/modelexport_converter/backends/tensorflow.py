@@ -1,13 +1,11 @@
 """TensorFlow (SavedModel): a program of ``torch.export`` in TensorFlow's own operators; plain TensorFlow runs it."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from modelexport_converter.backends.file_process import FileProcess
 from modelexport_converter.file_input import feed
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.absent_modules import absent
+from modelexport_converter.runtime.replaced import environment
 
 METADATA = Path("assets.extra/modelexport.json")
 """Place of the metadata in the folder, one JSON object of texts; SavedModel leaves ``assets.extra`` to its writers."""
@@ -32,7 +31,7 @@ _UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa",
 """Operators that torch decomposes into writes by index, or not at all."""
 
 
-with absent(runner.UNUSED), patch.dict(os.environ, _QUIET):
+with absent(runner.UNUSED), environment(_QUIET):
     import tensorflow as tf
 
 from modelexport_converter.backends import tensorflow_operators  # noqa: E402, F401 (fills the table)
