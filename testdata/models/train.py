@@ -74,6 +74,7 @@ TRAININGS = {
     "yolo11-classify": UltralyticsTraining("yolo11n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo11"),
     "yolo11-segment": UltralyticsTraining("yolo11n-seg", 160, 12, {}, "segment", 0.125, "yolo11"),
     "yolo11-pose": UltralyticsTraining("yolo11n-pose", 160, 16, {}, "pose", 0.125, "yolo11"),
+    "yolo11-obb": UltralyticsTraining("yolo11n-obb", 160, 10, {"flipud": 0.5}, "obb", 0.125, "yolo11"),
     "yolo26": UltralyticsTraining("yolo26n", 160, 30, width=0.125),
     "yolo26-classify": UltralyticsTraining("yolo26n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo26"),
     "yolo26-segment": UltralyticsTraining("yolo26n-seg", 160, 6, _BACKBONE_KEPT, "segment", 0.125, "yolo26"),
