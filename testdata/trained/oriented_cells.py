@@ -18,4 +18,8 @@ def measure_rotated(model: LoadedModel, outputs: Sequence[Outputs]) -> dict[str,
     return {"rotated": accuracy.rotated_map(labels, found)}
 
 
-TRAINED = {"YOLOv8-OBB": Trained(MODELS / "weights/yolov8n-obb-narrow.pt", measure_rotated, "-obb")}
+_FAMILIES = {"YOLOv8": "yolov8n", "YOLO11": "yolo11n"}
+TRAINED = {
+    f"{family}-OBB": Trained(MODELS / f"weights/{name}-obb-narrow.pt", measure_rotated, "-obb")
+    for family, name in _FAMILIES.items()
+}

@@ -29,6 +29,7 @@ KNOWN = {
     "yolo11n-seg-narrow.pt": ("YOLO11-SEG", None),
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),
     "yolo11n-pose-narrow.pt": ("YOLO11-Pose", None),
+    "yolo11n-obb-narrow.pt": ("YOLO11-OBB", None),
     "yolov8n-cls.pt": ("YOLOv8-CLS", "n"),
     "yolov8n-obb-narrow.pt": ("YOLOv8-OBB", None),
     "yolov8n-pose.pt": ("YOLOv8-Pose", "n"),

@@ -489,7 +489,7 @@ NOISE_SEEN = {
 """Where noise in one convolution does no more than correct quantisation to 8 bits may: it agrees by .89 to .985."""
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
 WRONG_ANGLES = [upright_boxes, angles_in_degrees, angles_counterclockwise]
-ORIENTED = "YOLOv8-OBB"
+ORIENTED = ("YOLOv8-OBB", "YOLO11-OBB")
 DETECTORS = (
     *("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLO26-SEG"),
     *("YOLOv8-Pose", "YOLO11-Pose", "YOLO26-Pose"),
@@ -502,9 +502,9 @@ WRONG = [
     *((name, swapped_channels, Precision.FP16) for name in DETECTORS),
     *((name, dimmed, Precision.FP32) for name in DETECTORS),
     *((name, swapped_channels, Precision.FP32) for name in ("YOLOv8-CLS", "YOLO11-CLS", "YOLO26-CLS")),
-    *((ORIENTED, change, Precision.INT8) for change in (*WRONG_OUTPUTS, *WRONG_ANGLES)),
-    *((ORIENTED, change, Precision.FP16) for change in (boxes_four_pixels_off, swapped_channels)),
-    (ORIENTED, dimmed, Precision.FP32),
+    *((name, change, Precision.INT8) for name in ORIENTED for change in (*WRONG_OUTPUTS, *WRONG_ANGLES)),
+    *((name, change, Precision.FP16) for name in ORIENTED for change in (boxes_four_pixels_off, swapped_channels)),
+    *((name, dimmed, Precision.FP32) for name in ORIENTED),
     *(("YOLOX", change, Precision.INT8) for change in (*WRONG_OUTPUTS, boxes_half_a_cell_off, swapped_channels)),
     ("YOLOX", dimmed, Precision.FP16),
 ]

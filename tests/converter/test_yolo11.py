@@ -18,7 +18,7 @@ from trained.cells import TRAINED, ask, load_model
 
 YAML = "11/yolo11.yaml"
 WEIGHTS = TRAINED["YOLO11"].weights
-TASKS = {"-seg": "YOLO11-SEG", "-cls": "YOLO11-CLS", "-pose": "YOLO11-Pose"}
+TASKS = {"-seg": "YOLO11-SEG", "-cls": "YOLO11-CLS", "-pose": "YOLO11-Pose", "-obb": "YOLO11-OBB"}
 """The other architectures, by the end of the name of ultralytics' description."""
 
 
@@ -193,13 +193,6 @@ def test_weights_alone_are_refused_with_way_out(architecture: str) -> None:
     message = refuse(weights, architecture)
     assert f"the weights alone do not tell the layers of {architecture}; give ultralytics' .pt" in message
     assert f"architecture YOLOv8, the checkpoint has {architecture}" in refuse(weights, "YOLOv8")
-
-
-def test_weights_of_oriented_boxes_are_refused_by_name() -> None:
-    from ultralytics.nn.tasks import OBBModel
-
-    weights = Checkpoint(OBBModel(config("11/yolo11-obb.yaml"), verbose=False).state_dict())
-    assert "the weights are those of YOLO11-OBB;" in refuse(weights, "YOLO11")
 
 
 def test_yolo26_classifier_is_known_by_its_description(tmp_path: Path) -> None:

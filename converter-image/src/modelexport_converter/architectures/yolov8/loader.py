@@ -1,6 +1,6 @@
 """Loads YOLOv8, YOLO11 and YOLO26 for detection, segmentation, classification and keypoints.
 
-YOLOv8 also detects oriented boxes.
+YOLOv8 and YOLO11 also detect oriented boxes.
 """
 
 import math
