@@ -79,6 +79,7 @@ TRAININGS = {
     "yolo26-classify": UltralyticsTraining("yolo26n-cls", 128, 6, {"scale": 0.1}, "classify", 0.125, "yolo26"),
     "yolo26-segment": UltralyticsTraining("yolo26n-seg", 160, 6, _BACKBONE_KEPT, "segment", 0.125, "yolo26"),
     "yolo26-pose": UltralyticsTraining("yolo26n-pose", 160, 16, _BACKBONE_KEPT, "pose", 0.125, "yolo26"),
+    "yolo26-obb": UltralyticsTraining("yolo26n-obb", 160, 12, {"flipud": 0.5}, "obb", 0.125, "yolo26"),
 }
 
 

@@ -51,6 +51,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "YOLO26-CLS": partial(ClassificationModel, "yolo26n-cls.yaml", nc=3, verbose=False),
     "YOLOv8-OBB": partial(OBBModel, "yolov8n-obb.yaml", nc=3, verbose=False),
     "YOLO11-OBB": partial(OBBModel, "yolo11n-obb.yaml", nc=3, verbose=False),
+    "YOLO26-OBB": partial(OBBModel, "yolo26n-obb.yaml", nc=3, verbose=False),
     "YOLO11-Pose": partial(PoseModel, "yolo11n-pose.yaml", nc=3, data_kpt_shape=(4, 3), verbose=False),
     "YOLO26-Pose": partial(PoseModel, "yolo26n-pose.yaml", nc=3, data_kpt_shape=(4, 3), verbose=False),
 }

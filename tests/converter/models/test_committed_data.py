@@ -19,7 +19,7 @@ ARCHIVES |= {"calibration": 64, "calibration-cls": 64, "calibration-obb": 64}
 CHECKPOINTS = ["yolov8n", "yolov8n-seg", "yolov8n-cls", "yolov8n-pose", "yolo11n-narrow", "deeplabv3", "fcn", "unet"]
 CHECKPOINTS += ["yolo11n-seg-narrow", "yolo11n-cls-narrow", "yolo11n-pose-narrow", "yolo26n-narrow"]
 CHECKPOINTS += ["yolo26n-seg-narrow", "yolo26n-cls-narrow", "yolo26n-pose-narrow", "yolov8n-obb-narrow"]
-CHECKPOINTS += ["yolo11n-obb-narrow"]
+CHECKPOINTS += ["yolo11n-obb-narrow", "yolo26n-obb-narrow"]
 CHECKPOINTS += ["ssdlite320_mobilenet_v3_large", "retinanet", "maskrcnn"]
 
 
