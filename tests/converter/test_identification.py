@@ -26,6 +26,7 @@ KNOWN = {
     "yolo26n-seg-narrow.pt": ("YOLO26-SEG", None),
     "yolo26n-cls-narrow.pt": ("YOLO26-CLS", None),
     "yolo26n-pose-narrow.pt": ("YOLO26-Pose", None),
+    "yolo26n-obb-narrow.pt": ("YOLO26-OBB", None),
     "yolo11n-seg-narrow.pt": ("YOLO11-SEG", None),
     "yolo11n-cls-narrow.pt": ("YOLO11-CLS", None),
     "yolo11n-pose-narrow.pt": ("YOLO11-Pose", None),

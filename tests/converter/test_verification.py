@@ -489,7 +489,7 @@ NOISE_SEEN = {
 """Where noise in one convolution does no more than correct quantisation to 8 bits may: it agrees by .89 to .985."""
 WRONG_OUTPUTS = [boxes_in_pixels, boxes_by_corners, logits_for_scores]
 WRONG_ANGLES = [upright_boxes, angles_in_degrees, angles_counterclockwise]
-ORIENTED = ("YOLOv8-OBB", "YOLO11-OBB")
+ORIENTED = ("YOLOv8-OBB", "YOLO11-OBB", "YOLO26-OBB")
 DETECTORS = (
     *("YOLOv8", "YOLO11", "YOLO26", "YOLOv8-SEG", "YOLO11-SEG", "YOLO26-SEG"),
     *("YOLOv8-Pose", "YOLO11-Pose", "YOLO26-Pose"),

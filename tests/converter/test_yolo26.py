@@ -19,7 +19,7 @@ from trained.cells import TRAINED, answers, ask, eval_inputs, load_model, measur
 
 YAML = "26/yolo26.yaml"
 WEIGHTS = TRAINED["YOLO26"].weights
-TASKS = {"-seg": "YOLO26-SEG", "-cls": "YOLO26-CLS", "-pose": "YOLO26-Pose"}
+TASKS = {"-seg": "YOLO26-SEG", "-cls": "YOLO26-CLS", "-pose": "YOLO26-Pose", "-obb": "YOLO26-OBB"}
 """The other architectures, by the end of the name of ultralytics' description."""
 WITH_BOXES = {"": "YOLO26", **{kind: name for kind, name in TASKS.items() if kind != "-cls"}}
 MOST_GAINED_BY_SUPPRESSION = 0.01
@@ -63,6 +63,14 @@ def test_fused_network_of_every_task_is_exported(kind: str, architecture: str, s
     check_same(model, save(model, tmp_path), architecture=architecture)
 
 
+def test_angles_beyond_a_turn_stay_as_they_are(tmp_path: Path) -> None:
+    model = lively(described("-obb"))
+    for branch in model.model[-1].one2one_cv4:
+        nn.init.constant_(branch[-1].bias, 10)
+    loaded = check_same(model, save(model, tmp_path), architecture="YOLO26-OBB")
+    assert float(loaded.module(loaded.example_input())[2].min()) > 2 * np.pi
+
+
 @pytest.mark.parametrize(("kind", "classes"), [*((kind, 80) for kind in WITH_BOXES), ("-cls", 1000)])
 def test_fresh_network_of_ultralytics_is_exported(kind: str, classes: int, tmp_path: Path) -> None:
     from ultralytics import YOLO
@@ -99,11 +107,15 @@ def test_best_scores_are_the_answers_of_ultralytics() -> None:
 
 
 def test_suppression_hardly_changes_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = {name: reference(name)["box"] for name in (*WITH_BOXES.values(), "YOLO11")}
+    usual = {name: boxes_of(reference(name)) for name in (*WITH_BOXES.values(), "YOLO11")}
     monkeypatch.setattr(detections, "MOST_OVERLAP", 1.0)
-    gained = {name: value - measure(name, answers(name))["box"] for name, value in usual.items()}
+    gained = {name: value - boxes_of(measure(name, answers(name))) for name, value in usual.items()}
     assert gained.pop("YOLO11") > 10 * MOST_GAINED_BY_SUPPRESSION
     assert max(map(abs, gained.values())) < MOST_GAINED_BY_SUPPRESSION
+
+
+def boxes_of(measured: dict[str, float]) -> float:
+    return measured["box" if "box" in measured else "rotated"]
 
 
 @pytest.mark.parametrize("chosen", [True, False])
@@ -209,6 +221,7 @@ def hook(head: Any) -> None:
         ("-seg", refines_no_map, "layer model.23.proto (Proto26) has no part feat_refine"),
         ("-seg", refines_by_one_layer, "layer model.23.proto (Proto26) has no list of layers for its coarser maps"),
         ("-seg", refines_fewer_maps, "the layers of the checkpoint do not fit to each other"),
+        ("-obb", lacks_coefficients, "layer model.23 (OBB26) has no part one2one_cv4"),
         ("-pose", lacks_keypoints, "layer model.23 (Pose26) has no part one2one_cv4_kpts"),
         ("-pose", gives_fewer_keypoints, "has a branch in one2one_cv4_kpts that does not end in 48 channels"),
         ("-pose", ends_in_one_layer, "has not 3 branches in one2one_cv4_kpts"),
@@ -240,7 +253,6 @@ def test_one_to_one_head_of_yolov8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "kind", "named"),
     [
-        ("obb", "OBB", "this is YOLO26-OBB: layer model.23 is OBB26"),
         ("depth", "Depth", "this is YOLO26: layer model.23 is Depth"),
         ("sem", "SemanticSegmentation", "this is YOLO26: layer model.17 is SemanticSegment"),
     ],

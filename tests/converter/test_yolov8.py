@@ -115,7 +115,7 @@ def test_other_architecture_is_refused_with_both_names() -> None:
     assert "architecture YOLOv8, the checkpoint has YOLOv8-SEG" in message
 
 
-@pytest.mark.parametrize("other", ["yolo12n", "yolo26n-obb", "yolov5n", "yolov8n-obb"])
+@pytest.mark.parametrize("other", ["yolo12n", "yolo26n-depth", "yolov5n", "yolov8n-obb"])
 def test_other_ultralytics_networks_are_refused(other: str) -> None:
     from ultralytics import YOLO
 

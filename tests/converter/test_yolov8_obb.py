@@ -28,6 +28,8 @@ from trained.cells import TRAINED, ask, eval_inputs, load_model, recall, run_mod
 from trained.model import Outputs
 
 NAME, YAML = "YOLOv8-OBB", "v8/yolov8-obb.yaml"
+UNLIMITED = "YOLO26-OBB"
+"""The architecture whose angles are raw numbers."""
 IMAGES = 16
 
 
@@ -130,16 +132,21 @@ def test_answers_are_those_of_ultralytics_prediction() -> None:
         np.testing.assert_allclose(found.rotated, theirs, rtol=1e-5, atol=1e-4)
 
 
-def otherwise_described(image: Array) -> Outputs:
-    boxes, scores, angles = run_model(NAME, image)
-    exchanged = np.arange(boxes.shape[2]) % 3 == 0
-    turned = np.where(exchanged, angles + np.float32(math.pi / 2), angles - np.float32(math.pi))
-    return np.where(exchanged, boxes[:, [0, 1, 3, 2]], boxes), scores, turned
+def otherwise_described(architecture: str, rounds: float) -> Callable[[Array], Outputs]:
+    def run(image: Array) -> Outputs:
+        boxes, scores, angles = run_model(architecture, image)
+        exchanged = np.arange(boxes.shape[2]) % 3 == 0
+        turned = np.where(exchanged, angles + np.float32(math.pi / 2), angles - np.float32(2 * math.pi * rounds))
+        return np.where(exchanged, boxes[:, [0, 1, 3, 2]], boxes), scores, turned
+
+    return run
 
 
-def test_other_descriptions_of_boxes_are_no_difference() -> None:
-    """An angle that jumps where the box stays is no error: width and height change places, or it turns by pi."""
-    found = compare(recall(NAME), otherwise_described, eval_inputs(NAME)[:IMAGES], least_fidelity=0.9)
+@pytest.mark.parametrize(("architecture", "rounds"), [(NAME, 0.5), (UNLIMITED, 0.5), (UNLIMITED, 8)])
+def test_other_descriptions_of_boxes_are_no_difference(architecture: str, rounds: float) -> None:
+    """An angle that jumps where the box stays is no error: width and height change places, or it goes around."""
+    run, images = otherwise_described(architecture, rounds), eval_inputs(architecture)[:IMAGES]
+    found = compare(recall(architecture), run, images, least_fidelity=0.9)
     assert found.agreements.keys() == {"boxes", "scores"}
     assert found.value > 0.99999
     assert found.fidelity is not None
@@ -172,8 +179,9 @@ def test_turned_boxes_are_found_to_be_wrong(wrong: Callable[[Array], Outputs], m
     assert float(found.fidelity.iou or 0) < iou
 
 
-def load_program(model: LoadedModel, folder: Path, change: Callable[..., Any]) -> LoadedModel:
-    """The model as a program whose outputs are changed."""
+def load_program(architecture: str, folder: Path, change: Callable[..., Any]) -> LoadedModel:
+    """The trained model as a program whose outputs are changed."""
+    model = load_model(architecture)
 
     class Changed(nn.Module):
         def __init__(self) -> None:
@@ -185,7 +193,11 @@ def load_program(model: LoadedModel, folder: Path, change: Callable[..., Any]) -
 
     program = torch.export.export(Changed().eval(), (model.example_input(),))
     torch.export.save(program, folder / "x.pt2")
-    return load(read_checkpoint(folder / "x.pt2"), ask(NAME))
+    return load(read_checkpoint(folder / "x.pt2"), ask(architecture))
+
+
+def in_degrees(boxes: torch.Tensor, scores: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return boxes, scores, angles * 180 / math.pi
 
 
 @pytest.mark.parametrize(
@@ -195,7 +207,7 @@ def load_program(model: LoadedModel, folder: Path, change: Callable[..., Any]) -
             lambda boxes, scores, angles: (boxes / 160, scores, angles),
             "which are not pixels; multiply them by the input",
         ),
-        (lambda boxes, scores, angles: (boxes, scores, angles * 57.3), "which are not radians; multiply them by pi"),
+        (in_degrees, "which are not radians; multiply them by pi"),
         (lambda boxes, scores, angles: (boxes, scores.logit(), angles), "which are not probabilities"),
         (lambda boxes, scores, angles: (boxes, scores), "expected with 525 anchors: boxes (batch, coordinate, anchor)"),
     ],
@@ -203,13 +215,22 @@ def load_program(model: LoadedModel, folder: Path, change: Callable[..., Any]) -
 )
 def test_program_with_other_outputs_is_refused(change: Callable[..., Any], problem: str, tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
-        load_program(load_model(NAME), tmp_path, change)
+        load_program(NAME, tmp_path, change)
     assert problem in str(caught.value)
+
+
+def test_angles_without_limits_are_told_from_degrees(tmp_path: Path) -> None:
+    """On noise, which no training shows, raw angles of YOLO26 go beyond every turn."""
+    loaded = load_program(UNLIMITED, tmp_path, lambda *outputs: outputs)
+    assert float(loaded.module(loaded.example_input())[2].abs().max()) > 4 * math.pi
+    with pytest.raises(Failure) as caught:
+        load_program(UNLIMITED, tmp_path, in_degrees)
+    assert "which are not radians; multiply them by pi" in str(caught.value)
 
 
 def test_program_with_same_outputs_is_exported(tmp_path: Path) -> None:
     model = load_model(NAME)
-    loaded = load_program(model, tmp_path, lambda *outputs: outputs)
+    loaded = load_program(NAME, tmp_path, lambda *outputs: outputs)
     image = model.example_input()
     for one, other in zip(model.module(image), loaded.module(image), strict=True):
         torch.testing.assert_close(one, other)

@@ -42,8 +42,9 @@ class Decoder(nn.Module):
             maps: (rows, columns) of the maps; default: the input's size divided by the strides.
             bins: distances of the distribution, (BINS,); ``None`` if the head predicts distances directly.
             in_pixels: whether positions stay in pixels; a box that is turned has one unit for both axes.
-            direct: whether a raw keypoint is its distance from the centre of the cell, in cells, as in YOLO26; in
-                earlier families its double is the distance from the upper left corner.
+            direct: whether a raw keypoint is its distance from the centre of the cell, in cells, and a raw angle is in
+                radians, as in YOLO26. In earlier families the double of a keypoint is the distance from the upper left
+                corner, and the sigmoid of an angle is its share of the range from -pi / 4 to 3 pi / 4.
         """
         super().__init__()
         self.direct = direct
@@ -72,9 +73,9 @@ class Decoder(nn.Module):
 
         Returns:
             Centre x, centre y, width, height (1, 4, N), and the angle from the x axis to the width, towards the y axis,
-            from -pi / 4 to 3 pi / 4 (1, 1, N).
+            in radians (1, 1, N).
         """
-        turn = (angle.sigmoid() - 0.25) * math.pi
+        turn = angle if self.direct else (angle.sigmoid() - 0.25) * math.pi
         cosine, sine = turn.cos(), turn.sin()
         near, far = self._sides(raw)
         offsets = (far - near) / 2

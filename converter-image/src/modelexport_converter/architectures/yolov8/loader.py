@@ -1,7 +1,4 @@
-"""Loads YOLOv8, YOLO11 and YOLO26 for detection, segmentation, classification and keypoints.
-
-YOLOv8 and YOLO11 also detect oriented boxes.
-"""
+"""Loads YOLOv8, YOLO11 and YOLO26 for detection, segmentation, classification, keypoints and oriented boxes."""
 
 import math
 from collections.abc import Sequence
@@ -103,6 +100,7 @@ _YOLO26_HEADS = {
     frozenset({"cv2", "cv3"}): Task.DETECTION,
     frozenset({"cv2", "cv3", "cv4", "proto"}): Task.INSTANCE_SEGMENTATION,
     frozenset({"cv2", "cv3", "cv4", "cv4_kpts"}): Task.KEYPOINTS,
+    frozenset({"cv2", "cv3", "cv4"}): Task.ORIENTED_DETECTION,
 }
 """The tasks of YOLO26 likewise, where each part of the one-to-one head counts as that of the other head."""
 _FOR_LOSS = {"cv4_sigma", "flow_model"}

@@ -51,10 +51,13 @@ _TASKS = {
     "Pose": Task.KEYPOINTS,
     "Pose26": Task.KEYPOINTS,
     "OBB": Task.ORIENTED_DETECTION,
+    "OBB26": Task.ORIENTED_DETECTION,
     "Classify": Task.CLASSIFICATION,
 }
 """The task of a network, by the class of its last layer."""
 _KEYPOINTS26 = "Pose26"
+_DIRECT = {_KEYPOINTS26, "OBB26"}
+"""Heads whose keypoints and angles are their raw numbers: see ``Decoder``."""
 _OTHER_PARTS = {"DFL", "RealNVP"}
 """Classes of a head's parts that are no layers: its bins, and the distribution of errors, which only the loss reads."""
 
@@ -156,7 +159,7 @@ def build(tree: LayerTree, size: tuple[int, int]) -> nn.Module:
             raise tree.head.refuse(f"takes another number of maps than its {len(tree.strides)} strides")
         shapes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
         oriented = tree.task is Task.ORIENTED_DETECTION
-        direct = short_kind(tree.head) == _KEYPOINTS26
+        direct = short_kind(tree.head) in _DIRECT
         decoder = Decoder(size, tree.strides, shapes, _bins(tree), in_pixels=oriented, direct=direct)
         keypoints = keypoint_shape(tree.head) if tree.task is Task.KEYPOINTS else None
         network = _Detector([*layers, _head(tree)], routes, decoder, keypoints, oriented)
