@@ -850,6 +850,31 @@ async def test_rejection_admits_next_in_queue_without_delay(monkeypatch: pytest.
     assert created(cluster) == 2
 
 
+async def test_slot_freed_while_export_is_told_to_wait_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COOLDOWN_SECONDS", 0.0)
+    controller, cluster = limited("first", "second")
+    await work(controller)
+    writing, freed, write = asyncio.Event(), asyncio.Event(), cluster.write_status
+
+    async def write_late(export: Body, status: Body) -> Body:
+        writing.set()
+        await freed.wait()
+        return await write(export, status)
+
+    monkeypatch.setattr(cluster, "write_status", write_late)
+    second = asyncio.create_task(work(controller))
+    await writing.wait()
+    first = make_export("ONNX/FP16", "ONNX/FP32", name="first", uid="uid-of-first")
+    controller.handle_event(EXPORTS, "DELETED", at(first, 100))
+    assert created(cluster) == 1
+    freed.set()
+    await second
+    assert {target["reason"] for target in cluster.status["targets"]} == {"LimitReached"}
+    await work(controller)  # of the deleted one
+    await work(controller)
+    assert created(cluster) == 2
+
+
 async def test_expired_export_is_deleted(caplog: pytest.LogCaptureFixture) -> None:
     ended = {"format": "ONNX", "precision": "FP16", "state": "Succeeded", "reason": "Succeeded"}
     controller, cluster = make({**make_export("ONNX/FP16", ttlSecondsAfterFinished=0), "status": {"targets": [ended]}})

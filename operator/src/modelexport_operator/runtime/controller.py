@@ -262,6 +262,7 @@ class Controller:
             conversions=conversions,
             pods_listed=pods_listed,
         )
+        freed = self.demands.freed
         decision = sync(snapshot, self._clock())
         if lacks_node(snapshot, decision) and await self._relist_nodes():
             return 0.0  # A watch may not have reported a new node yet.
@@ -283,8 +284,10 @@ class Controller:
         except NotFoundError as error:
             logger.info("%s; the watch will report it", error, extra=_log_fields(key))
             return NOT_FOUND_SECONDS
+        # A place that was freed before this export was known to wait has woken others only.
+        woken = 0.0 if self.demands.freed > freed and self.demands.waits(key) else None
         again = None if decision.requeue_after is None else decision.requeue_after.total_seconds()
-        return min((seconds for seconds in (again, ask_again) if seconds is not None), default=None)
+        return min((seconds for seconds in (woken, again, ask_again) if seconds is not None), default=None)
 
     def _add_demands(self, key: Key, known: Snapshot | None) -> Snapshot | None:
         """Add the demands to a snapshot. No await may come between this call and the reservation of places."""

@@ -49,13 +49,22 @@ class DemandIndex:
         self._positions: dict[Key, Sequence[str]] = {}
         self._limits: dict[tuple[str, str], bool] = {}
         """Whether a class has limits, by its name and version."""
+        self.freed = 0
+        """How often an update has found that others may start."""
 
     def update(self, key: Key) -> bool:
         """Recompute the demand of an export; return whether it became smaller, so that others may start."""
         before, after = self._demands.pop(key, None), self._demand_of(key)
         if after is not None:
             self._demands[key] = after
-        return before is not None and _size(after) < _size(before)
+        is_smaller = before is not None and _size(after) < _size(before)
+        self.freed += is_smaller
+        return is_smaller
+
+    def waits(self, key: Key) -> bool:
+        """Return whether an export has a target that waits for a place."""
+        demand = self._demands.get(key)
+        return demand is not None and demand.waiting > 0
 
     def rebuild(self) -> None:
         """Recompute all demands, because a class has changed."""
