@@ -16,7 +16,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
 from modelexport.api.spec import DataRef, Model, Parameters, parse_export
 from modelexport.local.conversions import Conversion
-from modelexport.local.run import choose_jobs, make_conversions
+from modelexport.local.run import make_conversions
 from modelexport.local.runner import ATTEMPTS, LINE_LIMIT, Runner, in_order, pick, read_lines
 from modelexport.logs import parse_event
 from modelexport.planning.plan import plan_export
@@ -53,19 +53,6 @@ def test_converter_learns_of_all_reports_for_page_on_server(tmp_path: Path) -> N
     expected = {str(request.target): f"{request.output}report.json" for request in requests}
     assert json.loads(reports("http://127.0.0.1:9000") or "") == expected
     assert reports(str(tmp_path)) is None
-
-
-def test_lone_conversion_has_all_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelexport.local.run.usable_cpus", lambda: 4)
-    monkeypatch.setattr("modelexport.local.runner.usable_cpus", lambda: 4)
-    conversions = conversions_of(tmp_path, "ONNX/FP32", "LiteRT/FP16")
-    requests = [conversion.request for conversion in conversions]
-
-    def threads(asked: int | None, count: int) -> str:
-        runner = Runner(str(tmp_path), tmp_path, choose_jobs(asked, requests[:count]), lambda changed: None)
-        return runner._environment(conversions[0], tmp_path / "message")[names.THREADS_ENV]
-
-    assert [threads(None, 1), threads(8, 1), threads(None, 2), threads(8, 2)] == ["4", "4", "2", "2"]
 
 
 def test_repeated_failure_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--store", default=DEFAULT_STORE, metavar="DIR", help=f"keeps all files; default: {DEFAULT_STORE}"
     )
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="parallel conversions; default: by targets, CPUs and free memory"
-    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="parallel conversions; default: by CPUs and free memory")
     parser.add_argument("--dry-run", action="store_true", help="convert nothing; show what would be converted")
     parser.add_argument(
         "-o",

@@ -60,9 +60,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML file with one or more ModelExports")
     parser.add_argument("--store", default=DEFAULT_STORE, metavar="DIR|URL", help=f"default: ./{DEFAULT_STORE}")
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="parallel conversions; default: by targets, CPUs and free memory"
-    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="parallel conversions; default: by CPUs and free memory")
     parser.add_argument("--output-uri", default=DEFAULT_OUTPUT, metavar="URI", help=f"default: {DEFAULT_OUTPUT}")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="default: table")
     parser.set_defaults(command=run)

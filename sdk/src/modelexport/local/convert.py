@@ -100,7 +100,7 @@ def convert(
         extended: whether to allow targets of the support level Extended.
         output: the folder for the files; by default ``NAME-export``.
         store: the folder that keeps what was converted, so that it is not converted again.
-        jobs: parallel conversions; by default one per target, as many as CPUs and memory allow.
+        jobs: parallel conversions; by default as many as CPUs and memory allow.
         progress: whether to show progress, as a table in a terminal or a notebook and as lines elsewhere.
 
     Returns:

@@ -41,9 +41,7 @@ def prepare_store(address: str) -> str:
 
 
 def choose_jobs(requested: int | None, requests: Sequence[ConversionRequest]) -> int:
-    """Return the number of parallel conversions: at most one per target, and by default within CPUs and free memory.
-
-    They share the CPUs, so a conversion that runs alone has a thread on each.
+    """Return the number of parallel conversions: ``requested``, else one per CPU within the free memory.
 
     Raises:
         BadInput: ``requested`` is less than one.
@@ -51,13 +49,13 @@ def choose_jobs(requested: int | None, requests: Sequence[ConversionRequest]) ->
     if requested is not None:
         if requested < 1:
             raise BadInput(f"--jobs: {requested} is less than one; use 1 or more")
-        return min(requested, max(1, len(requests)))
+        return requested
     cells = (lookup(request.model.architecture, request.target) for request in requests)
     needed = max((cell.resources.memory_mib for cell in cells), default=1)
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     found = next(line for line in lines if line.startswith("MemAvailable:"))
     free_mib = int(found.split()[1]) // 1024
-    return max(1, min(len(requests), usable_cpus(), free_mib // needed))
+    return max(1, min(usable_cpus(), free_mib // needed))
 
 
 def make_conversions(requests: Sequence[ConversionRequest], logs: Path) -> list[Conversion]:
