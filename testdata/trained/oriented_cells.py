@@ -18,8 +18,7 @@ def measure_rotated(model: LoadedModel, outputs: Sequence[Outputs]) -> dict[str,
     return {"rotated": accuracy.rotated_map(labels, found)}
 
 
-_FAMILIES = {"YOLOv8": "yolov8n", "YOLO11": "yolo11n", "YOLO26": "yolo26n"}
 TRAINED = {
-    f"{family}-OBB": Trained(MODELS / f"weights/{name}-obb-narrow.pt", measure_rotated, "-obb")
-    for family, name in _FAMILIES.items()
+    f"{family}-OBB": Trained(MODELS / f"weights/{family.lower()}n-obb-narrow.pt", measure_rotated, "-obb")
+    for family in ("YOLOv8", "YOLO11", "YOLO26")
 }

@@ -1,4 +1,4 @@
-"""The usual run converts representative cells; only ``ALL=1`` asks for every one, which takes twice the time."""
+"""The usual run converts representative cells; only ``ALL=1`` asks for every one, which is 500 tests more."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def commands(*arguments: str) -> str:
-    """What make would run for its arguments."""
+    """Return the commands that make would run for some arguments."""
     command = ["make", "--dry-run", "--directory", str(REPOSITORY), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 

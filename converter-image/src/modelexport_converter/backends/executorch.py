@@ -82,7 +82,7 @@ _UNUSED = (
 
 
 def _calls(*operators: str) -> Callable[[Node], bool]:
-    """Return whether a node calls an operator, by parts of their names."""
+    """Return a test for nodes that call one of these operators, each given by a part of its name."""
     return lambda node: (
         node.op == "call_function" and any(name in getattr(node.target, "__name__", "") for name in operators)
     )
@@ -111,7 +111,7 @@ _PASSES: Mapping[str, Callable[[Node], bool]] = {
 Programs of ours have no use for those without operators.
 """
 _LINE = 3
-"""Axes of what a convolution over one axis gives: batch, channels and positions."""
+"""Axes of the output of a one-dimensional convolution: batch, channels and positions."""
 _JOINED = 5
 """Tensors that XNNPACK concatenates at once."""
 _UNSUPPORTED = {"aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa", "aten::col2im"}
@@ -157,11 +157,12 @@ with absent(_UNUSED), _quiet(), replaced(ruamel.yaml, "YAML", _parse_quickly):
     from executorch.exir.schema import Tensor
 
 
+# The decorator that registers a visitor returns None, so only the registry has the compiler's class.
 _visitor: Any = _node_visitor_dict["aten.convolution.default"]
 
 
 @register_node_visitor
-class _Convolution(_visitor):  # type: ignore[misc]  # known at run time only
+class _Convolution(_visitor):  # type: ignore[misc]  # mypy cannot know the class that the registry holds
     """Writes a convolution; the compiler widens its weights in half precision to four bytes (1.5)."""
 
     def define_tensor(self, tensor: Node, *args: Any, force_fp32: bool = False, **kwargs: Any) -> None:
@@ -284,7 +285,7 @@ def _compiler(program: ExportedProgram) -> Iterator[None]:
 
     def decompose_others(program: ExportedProgram, table: Mapping[Any, Any] | None = None) -> ExportedProgram:
         found = {node.target for node in program.graph.nodes if node.op == "call_function"}
-        # A conversion of ours may return its input, and is decomposed whatever the table.
+        # `CONVERSION` may return its own input. The compiler refuses that, so the program must be decomposed.
         is_done = table is not None and found.isdisjoint([CONVERSION, *table])
         return program if is_done else decompose(program, table)
 
@@ -305,10 +306,10 @@ def _compiler(program: ExportedProgram) -> Iterator[None]:
 
 
 def _needed(program: ExportedProgram, passes: Iterable[Any]) -> list[Any]:
-    """Return the passes that change a node of a program, and those of which this is not known."""
+    """Return the passes that change a node of a program, and those that ``_PASSES`` does not list."""
     nodes = list(program.graph.nodes)
-    unneeded = [name for name, changes in _PASSES.items() if not any(map(changes, nodes))]
-    return [one for one in passes if not any(name in one.__name__ for name in unneeded)]
+    unneeded = {name for name, changes in _PASSES.items() if not any(map(changes, nodes))}
+    return [one for one in passes if one.__name__ not in unneeded]
 
 
 def _without_traces() -> AbstractContextManager[None]:

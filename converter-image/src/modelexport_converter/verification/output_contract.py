@@ -22,9 +22,10 @@ network that detects nothing; in pixels it is 16 and more.
 """
 
 LARGEST_ANGLE = 2 * np.pi
-"""The largest upper quartile of angles, whatever their signs. The raw angles of a YOLO26 have no limits: on noise, the
-trained one of the tests reaches 13 radians. Three quarters of them stay below 0.4, on images too; in degrees, a quarter
-or more exceeds 10.
+"""If more than a quarter of the angles are larger than this, regardless of sign, they are not radians.
+
+The largest angle does not tell: YOLO26 does not limit its angles, and the trained YOLO26-OBB of the tests reaches 13
+radians on noise. But three quarters of its angles stay below 0.4 radians, and a quarter exceed 10 degrees.
 """
 
 

@@ -284,7 +284,7 @@ class Controller:
         except NotFoundError as error:
             logger.info("%s; the watch will report it", error, extra=_log_fields(key))
             return NOT_FOUND_SECONDS
-        # A place that was freed before this export was known to wait has woken others only.
+        # If a place was freed before the status said that this export waits, nothing else queues it.
         woken = 0.0 if self.demands.freed > freed and self.demands.waits(key) else None
         again = None if decision.requeue_after is None else decision.requeue_after.total_seconds()
         return min((seconds for seconds in (woken, again, ask_again) if seconds is not None), default=None)
