@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from integration.kubelet import End, fail, play_kubelet, succeed
+from integration.kubelet import End, fail, play_kubelet, refuse, run, succeed
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Accuracy
 from modelexport_operator.jobs.conversion_job import request_of
@@ -91,12 +91,60 @@ def test_published_loss_is_condition_event_and_metric(api: Api, plane: ControlPl
 
 def test_jobs_get_evaluation_with_drop_of_their_target(api: Api) -> None:
     order(api, labels="COCO")
-    api.wait_for("both Jobs", lambda: len(api.list(JOBS)) == 2)
+    with play_kubelet(api):
+        api.wait_for("both Jobs", lambda: len(api.list(JOBS)) == 2)
     requests: list[ConversionRequest] = [found for job in api.list(JOBS) if (found := request_of(cast(Job, job)))]
     asked = {str(one.target): one.evaluation for one in requests}
     drop = {target: evaluation and evaluation.max_drop for target, evaluation in asked.items()}
     assert drop == {"ONNX/FP16": 0.002, "ONNX/INT8": 0.01}
     assert {one.dataset.uri for one in asked.values() if one} == {"s3://datasets/val.zip"}
+
+
+NINE = [f"{fmt}/{precision}" for fmt in ("LiteRT", "ONNX", "CoreML") for precision in ("FP32", "FP16", "INT8")]
+
+
+def order_nine(api: Api) -> str:
+    """Order nine targets, let the one that starts run, and return it."""
+    body = make_export(*NINE, evaluation={"dataset": {"uri": "s3://datasets/val.zip"}, "samples": 5000})
+    api.create(EXPORTS, {**body, "metadata": {"name": "shapes"}})
+    with play_kubelet(api, run):
+        api.wait_for("one to run", lambda: in_state(api, "Running"))
+    (first,) = in_state(api, "Running")
+    return first
+
+
+def in_state(api: Api, state: str) -> list[str]:
+    return [target for target, one in api.targets().items() if one["state"] == state]
+
+
+@pytest.mark.parametrize("end", [succeed, refuse(), fail(70)], ids=["published", "refused", "crashed"])
+def test_eight_targets_start_when_first_one_has_ended(api: Api, end: End) -> None:
+    first = order_nine(api)
+    [job] = api.list(JOBS)
+    waiting = [one for target, one in api.targets().items() if target != first]
+    assert {(one["state"], one["reason"]) for one in waiting} == {("Pending", "WaitForEvaluation")}
+    assert {one["message"].partition(" has evaluated")[0] for one in waiting} == {f"Waits until {first}"}
+    with play_kubelet(api, {target: [end if target == first else run] for target in NINE}):
+        api.wait_for("all others to run", lambda: len(in_state(api, "Running")) == 8)
+    assert in_state(api, "Succeeded" if end is succeed else "Failed") == [first]
+    jobs = {one["metadata"]["name"]: one for one in api.list(JOBS)}
+    ended = jobs.pop(job["metadata"]["name"])["status"]["conditions"][-1]["lastTransitionTime"]
+    assert len(jobs) == 8
+    assert min(one["metadata"]["creationTimestamp"] for one in jobs.values()) >= ended
+
+
+def test_restarted_operator_keeps_others_waiting(api: Api, operator: Operator) -> None:
+    first = order_nine(api)
+    operator.kill()
+    operator.start()
+    api.patch(f"{EXPORTS}/shapes", {"spec": {"ttlSecondsAfterFinished": 9999}})
+    api.wait_for("the new generation", lambda: api.ready().get("observedGeneration") == 2)
+    assert (len(api.list(JOBS)), in_state(api, "Running")) == (1, [first])
+    operator.kill()
+    with play_kubelet(api, {target: [succeed if target == first else run] for target in NINE}):
+        api.wait_for("its end", lambda: api.list(JOBS)[0]["status"].get("completionTime"))
+        operator.start()
+        api.wait_for("all others to run", lambda: len(in_state(api, "Running")) == 8)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def test_running_come_from_jobs_and_waiting_from_status() -> None:
     assert list(demands.others(key_of(body))) == []
 
 
+def test_target_that_waits_for_evaluation_waits_for_no_place() -> None:
+    demands, cache = make()
+    body = export(status={"targets": [{**WAITING, "reason": "WaitForEvaluation"}]})
+    put(demands, cache, EXPORTS, body)
+    put(demands, cache, JOBS, make_job(body, "ONNX/FP16", status=ACTIVE))
+    assert seen(demands) == [("shapes", 1, 0)]
+
+
 def test_foreign_job_in_other_namespace_uses_no_slot() -> None:
     demands, cache = make()
     body = export(status={"targets": [WAITING]})

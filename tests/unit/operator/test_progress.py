@@ -182,6 +182,16 @@ def test_stage_end_costs_no_write() -> None:
         assert world.sync().status is None
 
 
+@pytest.mark.parametrize(("created", "percentage"), [("2026-01-02T03:03:00Z", 5), ("2026-01-02T03:04:00Z", 6)])
+def test_progress_counts_shared_evaluation_as_done(created: str, percentage: int) -> None:
+    world = World(TARGET, OTHER, evaluation={"dataset": {"uri": "s3://datasets/val.zip"}, "samples": 10_000})
+    world.end(OTHER)
+    world.record()
+    world.jobs[TARGET]["metadata"]["creationTimestamp"] = created
+    world.pod(TARGET, **running("convert", before(0)))
+    assert progress_of(world.record())["percentage"] == percentage
+
+
 def test_write_for_one_target_refreshes_others() -> None:
     world = World(TARGET, OTHER)
     for target in (TARGET, OTHER):

@@ -13,7 +13,7 @@ from modelexport.api.result import Accuracy, ConversionResult, read_accuracy
 from modelexport.api.spec import DataRef, DropType, Evaluation, LabelKind, OnDrop, parse_export
 from modelexport.names import ExitCode
 from modelexport.planning.plan import check_sources, plan_export
-from modelexport.planning.progress import expect_stages
+from modelexport.planning.progress import expect_original, expect_stages, expect_steps
 
 DATASET = {"dataset": {"uri": "s3://datasets/val.zip"}}
 ACCURACY = Accuracy("mAP50-95", "0.5", "0.49", "0.01", "0.01", 500, ("-0.001", "0.02"))
@@ -140,3 +140,21 @@ def seconds_of(samples: int) -> list[float]:
 def test_evaluation_adds_to_expected_seconds() -> None:
     assert min(seconds_of(500)) > 0
     assert seconds_of(1000) == pytest.approx([2 * one for one in seconds_of(500)])
+
+
+def test_shared_evaluation_leaves_the_file_to_be_evaluated() -> None:
+    request = requests(DATASET)[0]
+    alone, shared = expect_steps(request), expect_steps(request, shares_original=True)
+    original = expect_original(request)
+    assert alone
+    assert shared
+    assert original
+    assert alone["convert"] - shared["convert"] == pytest.approx(original)
+    assert shared["convert"] > original / 2
+
+
+def test_unknown_original_has_no_estimate() -> None:
+    body = export_of(DATASET)
+    body["spec"]["model"]["parameters"] = {"variant": "x"}
+    assert expect_original(plan_export(parse_export(body), "s3://exports")[0]) is None
+    assert expect_original(requests(None)[0]) is None

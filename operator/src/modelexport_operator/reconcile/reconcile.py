@@ -51,6 +51,7 @@ from modelexport_operator.reconcile.parsed_objects import parse_export_once, pla
 from modelexport_operator.reconcile.snapshot import POD_CREATION_TOLERANCE, Snapshot, is_record_of
 from modelexport_operator.scheduling.admission import Admission, Candidates, admit
 from modelexport_operator.scheduling.fair_share import Demand, is_limited
+from modelexport_operator.scheduling.shared_evaluation import Sharers, evaluation_key, find_sharers, recheck_after
 from modelexport_operator.status.conditions import (
     Phase,
     Summary,
@@ -131,7 +132,7 @@ def sync(snapshot: Snapshot, now: datetime) -> Decision:
     except InvalidSpec as error:
         problem = Diagnosis(error.reason, str(error))
         return _record(snapshot, tuple(snapshot.recorded.values()), summarise((), problem=problem), now)
-    return _sync_targets(ReconcileContext(snapshot, export, found, now), requests)
+    return _sync_targets(ReconcileContext(snapshot, export, found, now, requests))
 
 
 def lacks_node(snapshot: Snapshot, decision: Decision) -> bool:
@@ -149,6 +150,7 @@ class ReconcileContext:
     export: ModelExport
     found: ExportClass | Diagnosis
     now: datetime
+    requests: Sequence[ConversionRequest]
 
     @cached_property
     def repeated(self) -> frozenset[Target]:
@@ -162,17 +164,40 @@ class ReconcileContext:
                 repeated.add(target)
         return frozenset(repeated)
 
+    def find_sharers(self, seen: Sequence[TargetState]) -> tuple[Sharers, ...]:
+        """Return the groups of targets that wait for one of them to evaluate the original.
+
+        Args:
+            seen: the states of the targets that have a Job or have ended.
+        """
+        jobs, recorded = self.snapshot.job_by_target, self.snapshot.recorded
+        ended = {state.target for state in seen if state.state.is_final}
+        refused = {target for target, record in recorded.items() if record.reason is Reason.JOB_REFUSED}
+        observed = {state.target: (jobs[state.target], state) for state in seen if state.target in jobs}
+        return find_sharers(self.requests, observed, ended | refused | self.repeated, self.now)
+
+    def shares_original(self, request: ConversionRequest, job: Job) -> bool:
+        """Return whether another target had evaluated the original already when the Job of a target was created."""
+        begun, recorded = moment(job["metadata"].get("creationTimestamp")), self.snapshot.recorded
+        if request.evaluation is None or begun is None:
+            return False
+        key = evaluation_key(request)
+        alike = (recorded.get(other.target) for other in self.requests if evaluation_key(other) == key)
+        ends = (moment(one.completion_time) for one in alike if one is not None and one.state is State.SUCCEEDED)
+        return any(end is not None and end <= begun for end in ends)
+
     def job_name(self, target: Target) -> str:
         """Return the name of the next Job of a target."""
         return job_name(self.export, target, is_repeat=target in self.repeated)
 
 
-def _sync_targets(context: ReconcileContext, requests: Sequence[ConversionRequest]) -> Decision:
-    export, jobs = context.export, context.snapshot.job_by_target
+def _sync_targets(context: ReconcileContext) -> Decision:
+    export, requests, jobs = context.export, context.requests, context.snapshot.job_by_target
     seen = [_observe(context, request, jobs.get(request.target)) for request in requests]
     missing = [request for request, state in zip(requests, seen, strict=True) if state is None]
     problem = context.found if missing and isinstance(context.found, Diagnosis) else None
-    admission = _admit_targets(context, missing)
+    sharers = context.find_sharers([state for state in seen if state is not None])
+    admission = _admit_targets(context, missing, sharers)
     states = tuple(
         _hold(state, admission) if state else _expect(context, request, admission)
         for request, state in zip(requests, seen, strict=True)
@@ -181,7 +206,7 @@ def _sync_targets(context: ReconcileContext, requests: Sequence[ConversionReques
     present = {target: job for target, job in jobs.items() if not job["metadata"].get("deletionTimestamp")}
     decision = replace(
         _record(context.snapshot, states, summary, context.now),
-        create=_jobs_to_create(context, requests, missing, admission),
+        create=_jobs_to_create(context, missing, admission),
         suspend=tuple(
             Suspension(job["metadata"]["name"], export.suspend)
             for target, job in present.items()
@@ -196,15 +221,21 @@ def _sync_targets(context: ReconcileContext, requests: Sequence[ConversionReques
             if target in present and _is_withdrawn(export, present[target])
         ),
     )
+    if any(state.reason is Reason.WAIT_FOR_EVALUATION for state in states):
+        delays = (decision.requeue_after, recheck_after(sharers, context.now))
+        decision = replace(decision, requeue_after=min((delay for delay in delays if delay is not None), default=None))
     return _expire(context, decision, summary)
 
 
-def _admit_targets(context: ReconcileContext, missing: Sequence[ConversionRequest]) -> Admission:
+def _admit_targets(
+    context: ReconcileContext, missing: Sequence[ConversionRequest], sharers: Sequence[Sharers]
+) -> Admission:
     """Decide which of the targets without a running Job may start.
 
     Args:
         context: the inputs of the sync.
         missing: the requests of the targets that need a Job.
+        sharers: the targets that wait for one of them to evaluate the original.
     """
     snapshot, export, found = context.snapshot, context.export, context.found
     if export.suspend or isinstance(found, Diagnosis):
@@ -220,6 +251,7 @@ def _admit_targets(context: ReconcileContext, missing: Sequence[ConversionReques
         reserved=reserved,
         suspended=[target for target in export.targets if target in suspended and target not in resumed],
         new=[request for request in missing if request not in reserved],
+        sharers=sharers,
     )
     others: list[Demand] = []
     if is_limited(found.sharing) and (missing or suspended):
@@ -263,7 +295,10 @@ def _observe(context: ReconcileContext, request: ConversionRequest, job: Job | N
     if previous is not None and is_failing(job):
         # The Pods are removed before the Job is marked as failed: keep the reason why they waited until then.
         return record
-    progress = observe_progress(request, pods, context.now) if state.state is State.RUNNING else None
+    progress = None
+    if state.state is State.RUNNING:
+        shares = context.shares_original(request, job)
+        progress = observe_progress(request, pods, context.now, shares_original=shares)
     return replace(state, recipe=state.recipe or str(request.recipe), progress=progress)
 
 
@@ -304,10 +339,7 @@ def _refuse(context: ReconcileContext, state: TargetState) -> TargetState:
 
 
 def _jobs_to_create(
-    context: ReconcileContext,
-    requests: Sequence[ConversionRequest],
-    missing: Sequence[ConversionRequest],
-    admission: Admission,
+    context: ReconcileContext, missing: Sequence[ConversionRequest], admission: Admission
 ) -> tuple[Job, ...]:
     if isinstance(context.found, Diagnosis):
         return ()
@@ -318,7 +350,7 @@ def _jobs_to_create(
             context.found,
             admission.pools[request.target],
             name=context.job_name(request.target),
-            planned=requests,
+            planned=context.requests,
         )
         for request in missing
         if request.target in admission.pools

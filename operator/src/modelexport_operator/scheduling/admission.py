@@ -12,6 +12,7 @@ from modelexport_operator.jobs.diagnosis import Diagnosis
 from modelexport_operator.kube.objects import Node
 from modelexport_operator.scheduling.fair_share import Demand, allocate, describe_limit, describe_position, is_limited
 from modelexport_operator.scheduling.node_pools import choose_pool
+from modelexport_operator.scheduling.shared_evaluation import Sharers, hold_sharers
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Candidates:
         reserved: targets without a Job that got a place in an earlier sync.
         suspended: targets whose Job is suspended.
         new: targets that need a Job.
+        sharers: targets that share one evaluation of the original, none of which has ended.
     """
 
     demand: Demand
     reserved: Sequence[ConversionRequest] = ()
     suspended: Sequence[Target] = ()
     new: Sequence[ConversionRequest] = ()
+    sharers: Sequence[Sharers] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def admit(
 ) -> Admission:
     """Decide for each candidate: first whether a node could take it, then whether it gets a place.
 
+    In between, one of those that share an evaluation of the original goes first, and the others ask for no place.
+
     Args:
         candidates: the targets that could start.
         export_class: the class of the export.
@@ -61,9 +66,13 @@ def admit(
     }
     pools = {target: pool for target, pool in placed.items() if not isinstance(pool, Diagnosis)}
     unplaced = {target: problem for target, problem in placed.items() if isinstance(problem, Diagnosis)}
-    queue = [*candidates.suspended, *(request.target for request in candidates.new if request.target in pools)]
+    new = [request for request in candidates.new if request.target in pools]
+    reserved = [request.target for request in candidates.reserved if request.target in pools]
+    sharing = hold_sharers(candidates.sharers, reserved, new)
+    queue = [*candidates.suspended, *(request.target for request in new if request.target not in sharing)]
     late = _hold_over_limit(replace(candidates.demand, waiting=len(queue)), queue, export_class, others)
-    return Admission({target: pool for target, pool in pools.items() if target not in late}, {**unplaced, **late})
+    held = {**unplaced, **sharing, **late}
+    return Admission({target: pool for target, pool in pools.items() if target not in held}, held)
 
 
 def _hold_over_limit(

@@ -26,7 +26,14 @@ NAME_LIMIT = 253
 MOST_ATTEMPTS = 2**31 - 1
 VOLATILE_FIELDS = ("percentage", "estimatedRemainingSeconds", "lastUpdatedTime")
 """The fields of a target's progress that change with the time alone."""
-PLAIN_REASONS = (Reason.PENDING, Reason.QUEUED, Reason.RUNNING, Reason.SUCCEEDED, Reason.LIMIT_REACHED)
+PLAIN_REASONS = (
+    Reason.PENDING,
+    Reason.QUEUED,
+    Reason.RUNNING,
+    Reason.SUCCEEDED,
+    Reason.LIMIT_REACHED,
+    Reason.WAIT_FOR_EVALUATION,
+)
 """Reasons of plain progress; any other reason of an open target is shown in the message of the export."""
 V = TypeVar("V")
 P = ParamSpec("P")
@@ -94,8 +101,8 @@ def summarise(states: Sequence[TargetState], *, suspended: bool = False, problem
 
 
 def _summarise_waiting(states: Sequence[TargetState]) -> Summary | None:
-    """Summarise an export without a running target: every open target waits for a node or a place."""
-    waiting = [state for state in states if not state.state.is_final]
+    """Summarise an export without a running target: every open target waits for a node, a place, or another target."""
+    waiting = [state for state in states if not state.state.is_final and state.reason is not Reason.WAIT_FOR_EVALUATION]
     reasons = {state.reason for state in waiting}
     if reasons == {Reason.NO_SUITABLE_NODE}:
         return Summary(Phase.WAITING, Reason.NO_SUITABLE_NODE, "; ".join(dict.fromkeys(s.message for s in waiting)))

@@ -16,13 +16,16 @@ from modelexport_operator.kube.objects import Pod
 from modelexport_operator.kube.types import created
 
 
-def observe_progress(request: ConversionRequest, pods: Sequence[Pod], now: datetime) -> Progress | None:
+def observe_progress(
+    request: ConversionRequest, pods: Sequence[Pod], now: datetime, *, shares_original: bool = False
+) -> Progress | None:
     """Return the progress of a conversion.
 
     Args:
         request: the conversion.
         pods: the Pods of its Job, in any order; the newest active one counts, or else the newest.
         now: the time, with its zone.
+        shares_original: whether another target had evaluated the original before it started.
 
     Returns:
         ``None`` if no container of a conversion has started.
@@ -35,7 +38,7 @@ def observe_progress(request: ConversionRequest, pods: Sequence[Pod], now: datet
     name, started_at = step
     began = moment(started_at)
     elapsed = (now - began).total_seconds() if began else 0.0
-    guess = estimate(expect_steps(request), name, elapsed)
+    guess = estimate(expect_steps(request, shares_original=shares_original), name, elapsed)
     return Progress(
         stage=name,
         last_updated_time=format_time(now),

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     LIMIT_REACHED = "LimitReached"
+    WAIT_FOR_EVALUATION = "WaitForEvaluation"
     SUCCEEDED = "Succeeded"
     PROGRESSING = "Progressing"
     TARGETS_FAILED = "TargetsFailed"
@@ -119,6 +120,9 @@ _POLICIES = {
     Reason.RETRYING: Policy(Fault.NONE, "An attempt failed for a transient reason; the next one starts by itself."),
     Reason.SUSPENDED: Policy(Fault.NONE, "Set spec.suspend to false to resume."),
     Reason.LIMIT_REACHED: Policy(Fault.NONE, "Wait, or raise the limit in the ExportClass that the message names."),
+    Reason.WAIT_FOR_EVALUATION: Policy(
+        Fault.NONE, "Another target evaluates the original model first; this one starts when that one has ended."
+    ),
     Reason.SUCCEEDED: Policy(Fault.NONE, "The artifact is verified and published."),
     Reason.PROGRESSING: Policy(Fault.NONE, "Some targets are not finished yet."),
     Reason.TARGETS_FAILED: _user("See the reason and the message of each failed target in status.targets."),

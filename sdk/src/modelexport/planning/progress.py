@@ -13,6 +13,8 @@ from typing import Any
 
 from modelexport import untrusted
 from modelexport.api.request import ConversionRequest
+from modelexport.api.spec import Evaluation
+from modelexport.matrix.measured import FullSize
 from modelexport.matrix.support import Cell, Format, Precision, Target, Task, lookup
 from modelexport.names import CONVERT, FETCH, PUBLISH
 from modelexport.planning.estimates import images
@@ -77,36 +79,56 @@ class Estimate:
     remaining_seconds: int
 
 
-def expect_stages(request: ConversionRequest) -> dict[str, float] | None:
+def expect_stages(request: ConversionRequest, *, shares_original: bool = False) -> dict[str, float] | None:
     """Return the expected seconds of each of ``STAGES``.
+
+    Args:
+        request: the conversion.
+        shares_original: whether another conversion has evaluated the original already.
 
     Returns:
         ``None`` if there is no estimate: the cell was not measured, the request names another variant than the measured
         one, or the architecture is ``Custom``, which can be any network.
     """
     cell = lookup(request.model.architecture, request.target)
-    measured, parameters = cell.numbers.full_size, request.model.parameters
-    is_other = measured is None or parameters.variant not in (None, measured.variant)
-    if measured is None or is_other or cell.architecture.task is Task.UNKNOWN:
+    found = _find_measured(request, cell)
+    if found is None:
         return None
-    height, width = parameters.input_size or cell.architecture.default_input_size
-    pixels = height * width / (measured.input_size[0] * measured.input_size[1])
+    measured, pixels = found
     seconds = {stage: measured.stages.get(stage, 0.0) for stage in STAGES}
     # The process needs further seconds to start and to exit.
     seconds["start"] += max(0.0, measured.seconds - measured.stages.get("total", measured.seconds))
     seconds["quantise"] *= _calibration_scale(request, cell, pixels)
     seconds["verify"] *= pixels
-    seconds["evaluate"] = _evaluation_seconds(request, cell, pixels)
+    original = 0.0 if shares_original else expect_original(request) or 0.0
+    seconds["evaluate"] = original + _run_seconds(request.evaluation, measured, pixels)
     return seconds
 
 
-def _evaluation_seconds(request: ConversionRequest, cell: Cell, pixels: float) -> float:
-    """Return the seconds of an evaluation, which runs the original and the file once for each image."""
-    if request.evaluation is None:
-        return 0.0
-    original = lookup(cell.architecture.name, Target(Format.ONNX, Precision.FP32)).numbers.full_size
-    latencies = [numbers.latency_ms for numbers in (original, cell.numbers.full_size) if numbers]
-    return request.evaluation.samples * pixels * sum(latencies) / 1000
+def expect_original(request: ConversionRequest) -> float | None:
+    """Return the expected seconds of evaluating the original model, for which the file of ONNX in FP32 stands.
+
+    Returns:
+        ``None`` without ``spec.evaluation``, or if there is no estimate, as in ``expect_stages``.
+    """
+    cell = lookup(request.model.architecture, Target(Format.ONNX, Precision.FP32))
+    found = _find_measured(request, cell)
+    return None if request.evaluation is None or found is None else _run_seconds(request.evaluation, *found)
+
+
+def _find_measured(request: ConversionRequest, cell: Cell) -> tuple[FullSize, float] | None:
+    """Return the measurements of a cell and the pixels of an image in relation to them, if they fit the request."""
+    measured, parameters = cell.numbers.full_size, request.model.parameters
+    is_other = measured is None or parameters.variant not in (None, measured.variant)
+    if measured is None or is_other or cell.architecture.task is Task.UNKNOWN:
+        return None
+    height, width = parameters.input_size or cell.architecture.default_input_size
+    return measured, height * width / (measured.input_size[0] * measured.input_size[1])
+
+
+def _run_seconds(evaluation: Evaluation | None, measured: FullSize, pixels: float) -> float:
+    """Return the seconds of running a file once for each labelled image."""
+    return evaluation.samples * pixels * measured.latency_ms / 1000 if evaluation else 0.0
 
 
 def _calibration_scale(request: ConversionRequest, cell: Cell, pixels: float) -> float:
@@ -120,12 +142,12 @@ def _calibration_scale(request: ConversionRequest, cell: Cell, pixels: float) ->
 
 
 @lru_cache(maxsize=1 << 10)
-def expect_steps(request: ConversionRequest) -> Mapping[str, float] | None:
-    """Return the expected seconds of each container of a conversion; ``None`` as in ``expect_stages``.
+def expect_steps(request: ConversionRequest, *, shares_original: bool = False) -> Mapping[str, float] | None:
+    """Return the expected seconds of each container of a conversion; arguments and ``None`` as in ``expect_stages``.
 
     Cached: every sync of an export asks for those of its running targets.
     """
-    stages = expect_stages(request)
+    stages = expect_stages(request, shares_original=shares_original)
     if stages is None:
         return None
     fetch, *inner, publish = stages.values()
