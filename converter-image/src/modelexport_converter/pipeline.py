@@ -16,7 +16,6 @@ from typing import Any
 
 from torch.nn import Module
 
-from modelexport import names
 from modelexport.api.quantization import Effort, Quantization
 from modelexport.api.reasons import Reason
 from modelexport.api.request import ConversionRequest
@@ -34,7 +33,7 @@ from modelexport_converter.checkpoints.state_dict import check_program_parameter
 from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
-from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
+from modelexport_converter.evaluation.record_files import Expected, read_records, read_shared, write_records
 from modelexport_converter.evaluation.records import Records
 from modelexport_converter.failures import Failure
 from modelexport_converter.file_input import check_options, verified_sizes
@@ -501,8 +500,7 @@ def evaluate(
 def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImages) -> Records:
     """Return the records of the original: of another conversion of the export, through its store or this machine.
 
-    Whoever measured them hands them over to the step that publishes, if they are of all images: the others would
-    otherwise stop where the slowest machine ran out of time.
+    Whoever measured them hands them over to the step that publishes.
     """
     assert work.labelled is not None
     kind, sigmas = str(work.labelled.labels.kind), matched.sigmas
@@ -510,7 +508,8 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     more = {"nms": "afterwards" if model.suppression else True} if work.request.options.nms else {}
     key = _digest(work, _MEASURING, **about, **more, weights=model.weights)
     expected = Expected(key, len(matched.images), len(model.class_names))
-    if (shared := _read_shared(work, expected)) is not None:
+    paths = [work.inputs.folder / name for name in work.request.original_files]
+    if (shared := read_shared(paths, expected)) is not None:
         return shared
     measured: list[Records] = []
 
@@ -522,24 +521,6 @@ def _measure_original(work: Conversion, model: LoadedModel, matched: MatchedImag
     announce("evaluated original", made=made)
     if not made:
         return read_records(path, expected, path.stat().st_size)
-    if measured[0].count == expected.images and path.stat().st_size <= FILE_LIMIT:
+    if expected.serves(measured[0]) and path.stat().st_size <= FILE_LIMIT:
         shutil.copyfile(path, work.outputs / HANDED_OVER)
     return measured[0]
-
-
-def _read_shared(work: Conversion, expected: Expected) -> Records | None:
-    """Return the records in the export's store, unless they are of something else or invalid."""
-    for name in names.ORIGINAL_FILES:
-        path = work.inputs.folder / name
-        if not path.is_file():
-            continue
-        try:
-            found = read_records(path, expected)
-            if found.count != expected.images:
-                raise ValueError(f"it has {found.count} of {expected.images} images")
-        except ValueError as error:
-            announce("shared evaluation refused", name=name, message=clean(str(error), REMARK_LIMIT))
-        else:
-            announce("evaluated original", made=False, shared=name)
-            return found
-    return None

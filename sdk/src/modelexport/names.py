@@ -86,8 +86,6 @@ TERMINATION_MESSAGE_LIMIT = 4096
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
 """The page about all targets, in the folder of the export."""
-ORIGINAL_FILES = ("original.records", "original-calibrated.records")
-"""The evaluation of the original, in the folder of the export: on all images, and without those that calibrate."""
 
 FETCH, CONVERT, PUBLISH = "fetch", "convert", "publish"
 """The steps of a conversion, the converter's first argument; without an argument it runs all of them.

@@ -16,10 +16,11 @@ from modelexport_converter.evaluation import records
 from modelexport_converter.evaluation.bootstrap import interval
 from modelexport_converter.evaluation.detections import ImageDetections
 from modelexport_converter.evaluation.opening import EvaluationSet
-from modelexport_converter.evaluation.record_files import Expected, read_records, write_records
+from modelexport_converter.evaluation.record_files import Expected, read_records, read_shared, write_records
 from modelexport_converter.evaluation.records import Hits, Matches, Overlaps, Records, value
 from modelexport_converter.evaluation.scoring import BOXES, KEYPOINTS, MASKS, ROTATED, DetectionScorer
 from modelexport_converter.model import LoadedModel, Preprocessing
+from modelexport_converter.publishing.original import FILE_LIMIT
 from modelexport_converter.rotated_boxes import enclose, smallest_box
 from models import accuracy
 from models.masks import ConfusionMatrix
@@ -263,6 +264,25 @@ def test_file_that_was_changed_is_refused(tmp_path: Path, case: str) -> None:
 
 def hits(count: int, share: float, seed: int = 0) -> Hits:
     return Hits(np.zeros(count, int), np.random.default_rng(seed).random(count) < share)
+
+
+@pytest.mark.parametrize(("done", "of", "serves"), [(8, 8, True), (7, 8, False), (100, 1000, True), (99, 1000, False)])
+def test_evaluation_that_ended_early_is_shared_from_100_images(
+    tmp_path: Path, done: int, of: int, serves: bool
+) -> None:
+    write_records(tmp_path / "a", hits(done, 0.8), KEY)
+    found = read_shared([tmp_path / "missing", tmp_path / "a"], Expected(KEY, of, 1))
+    assert (found.count if found else None) == (done if serves else None)
+
+
+def test_largest_evaluation_fits_shared_file(tmp_path: Path) -> None:
+    images, detections, classes = 100, 300, 400
+    rows, flags = images * detections, np.zeros((images * detections, 10), bool)
+    found = Matches(
+        np.zeros(rows, int), np.zeros(rows, int), np.zeros(rows), flags, flags, np.ones((images, classes), int)
+    )
+    write_records(tmp_path / "a", found, KEY)
+    assert (tmp_path / "a").stat().st_size * 10_000 / images <= FILE_LIMIT
 
 
 def loss(before: Any, after: Any) -> Any:

@@ -271,6 +271,15 @@ def test_targets_that_suppress_boxes_share_among_themselves() -> None:
     assert started(decision) == ["ONNX/FP32", "ONNX/FP32/a"]
 
 
+def test_deletion_removes_every_evaluation_of_the_original() -> None:
+    targets = [{"format": "ONNX", "precision": "FP32", "name": name, "options": {"nms": name == "b"}} for name in "ab"]
+    export = order(targets=targets, deletionPolicy="Delete")
+    export["metadata"] |= {"deletionTimestamp": ago(1), "finalizers": ["modelexport.dev/files"]}
+    [job] = decide(recorded(export, entry("ONNX/FP32", name="a", jobName="a", **SUCCEEDED))).create
+    for name in ("original", "original-calibrated", "original-nms-onnx", "original-nms-onnx-calibrated"):
+        assert f"/shapes/{name}.records" in str(job)
+
+
 def test_published_export_waits_for_nothing() -> None:
     export = recorded(order(), *(entry(target, **SUCCEEDED) for target in NINE))
     decision = decide(export)

@@ -7,7 +7,7 @@ types, shapes and values fit. It holds numbers only, and is never unpickled or u
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from modelexport import untrusted
+from modelexport.logs import announce
+from modelexport.text import clean
 from modelexport_converter.evaluation.records import OVERLAPS, Flags, Hits, Matches, Overlaps, Records
 from modelexport_converter.publishing.original import FILE_LIMIT
+from modelexport_converter.publishing.report import REMARK_LIMIT
 
 SCHEMA_VERSION = 1
+LEAST_SHARED = 100
+"""Images that an evaluation which ended early must have for others to use it: of fewer, another machine may do more."""
 _HEADER_LIMIT = 1 << 16
 _MOST_OBJECTS, _MOST_PIXELS = 1 << 20, 1 << 40
 """Objects, or pixels, of one class in one image: more than an image may have."""
@@ -35,6 +40,10 @@ class Expected:
     key: str
     images: int
     classes: int
+
+    def serves(self, records: Records) -> bool:
+        """Return whether records are of all images, or of enough of them for other conversions to use."""
+        return records.count >= min(self.images, LEAST_SHARED)
 
 
 def write_records(path: Path, records: Records, key: str) -> None:
@@ -80,6 +89,23 @@ def read_records(path: Path, expected: Expected, limit: int = FILE_LIMIT) -> Rec
     images = untrusted.whole(header.get("images"), "images", expected.images)
     _CHECKS[kind](arrays, images, expected.classes)
     return kind(**arrays)
+
+
+def read_shared(paths: Iterable[Path], expected: Expected) -> Records | None:
+    """Return the records that other conversions of the export left in its store, unless they do not fit."""
+    for path in paths:
+        if not path.is_file():
+            continue
+        try:
+            found = read_records(path, expected)
+            if not expected.serves(found):
+                raise ValueError(f"it has {found.count} of {expected.images} images")
+        except ValueError as error:
+            announce("shared evaluation refused", name=path.name, message=clean(str(error), REMARK_LIMIT))
+        else:
+            announce("evaluated original", made=False, shared=path.name)
+            return found
+    return None
 
 
 def _split(content: bytes, described: Mapping[str, object]) -> dict[str, _Array]:

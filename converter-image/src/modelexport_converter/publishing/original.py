@@ -5,14 +5,15 @@ It lies there as bytes for ``fetch`` and ``publish``. Only ``convert`` opens it,
 
 from pathlib import Path
 
-from modelexport import names
 from modelexport.api.request import ConversionRequest
 from modelexport.logs import announce
 from modelexport.text import clean
 from modelexport_converter.stores import ObjectMissing, Store, TooLarge
 
-FILE_LIMIT = 32 << 20
-"""Bytes of one; a thousand images with 300 detections each take 13 MB. A larger one is not shared."""
+FILE_LIMIT = 160 << 20
+"""Bytes of one; 10,000 images, the most, with 300 detections each take 132 MB, and 8 bytes for each class and image.
+
+A larger one is not shared."""
 HANDED_OVER = "original"
 """The name under which ``convert`` leaves it for ``publish``."""
 
@@ -23,7 +24,7 @@ def fetch_original(store: Store, request: ConversionRequest, folder: Path) -> No
     Raises:
         Failure: the store fails.
     """
-    for name in names.ORIGINAL_FILES if request.evaluation else ():
+    for name in request.original_files if request.evaluation else ():
         uri, path = request.shared_uri(name), folder / name
         if (size := store.size_of(uri)) is None:
             continue
@@ -48,6 +49,6 @@ def publish_original(store: Store, request: ConversionRequest, path: Path, left_
     Raises:
         Failure: the store rejects it.
     """
-    uri = request.shared_uri(names.ORIGINAL_FILES[bool(left_out)])
+    uri = request.shared_uri(request.original_files[bool(left_out)])
     store.upload(path, uri, {})
     announce("shared evaluation", uri=uri)

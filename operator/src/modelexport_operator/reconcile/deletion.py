@@ -138,7 +138,7 @@ class _Deletion:
         shared = (
             request.shared_uri(name)
             for request in self.requests
-            for name in (names.PAGE_FILE, *(names.ORIGINAL_FILES if request.evaluation else ()))
+            for name in (names.PAGE_FILE, *(request.original_files if request.evaluation else ()))
         )
         return tuple(dict.fromkeys((*_recorded_files(self.snapshot), *planned, *shared)))
 

@@ -44,6 +44,15 @@ class ConversionRequest:
         """Return the URI of a file in the folder of the export, which all its targets share."""
         return f"{split_folder(self.output)[0]}/{name}"
 
+    @property
+    def original_files(self) -> tuple[str, str]:
+        """The names of the evaluation of the original: of all labelled images, and without those that calibrate.
+
+        All targets of an export share it, but for files that suppress boxes: the original of these does, too.
+        """
+        of = f"-nms-{self.target.format.lower()}" if self.options.nms else ""
+        return f"original{of}.records", f"original{of}-calibrated.records"
+
     def to_json(self) -> str:
         """Return the request as one line of JSON with sorted keys; equal requests give equal text."""
         content = {
