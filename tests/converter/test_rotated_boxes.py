@@ -16,8 +16,8 @@ from modelexport_converter.rotated_boxes import (
     enclose,
     likenesses,
     overlaps,
-    read_anchors,
     smallest_box,
+    suppress_anchors,
 )
 
 PI = math.pi
@@ -208,7 +208,16 @@ def test_aligned_sides_differ_by_the_turn(degrees: float) -> None:
         assert np.linalg.norm(one - two) == pytest.approx(wanted)
 
 
-def test_read_anchors_have_no_negative_sides() -> None:
+def test_suppressed_anchors_have_no_negative_sides() -> None:
     boxes = np.array([[[1, 5], [2, 6], [-3, 7], [4, -8]]], np.float32)
     angles = np.array([[[0.5, 0.25]]], np.float32)
-    assert read_anchors(boxes, angles, np.array([1, 0])).tolist() == [[5, 6, 7, 0, 0.25], [1, 2, 0, 4, 0.5]]
+    found, places = suppress_anchors(boxes, angles, np.array([1, 0]), np.array([0, 0]), most=0.5, count=9)
+    assert found.tolist() == [[5, 6, 7, 0, 0.25], [1, 2, 0, 4, 0.5]]
+    assert places == [0, 1]
+
+
+def test_suppressed_anchors_are_limited_by_class_and_count() -> None:
+    boxes = np.tile(np.array([[[5.0], [5], [8], [4]]]), 4)
+    angles, anchors, labels = np.zeros((1, 1, 4)), np.array([3, 1, 0, 2]), np.array([0, 0, 1, 2])
+    assert suppress_anchors(boxes, angles, anchors, labels, most=0.7, count=9)[1] == [0, 2, 3]
+    assert suppress_anchors(boxes, angles, anchors, labels, most=0.7, count=2)[1] == [0, 2]

@@ -5,21 +5,33 @@ y axis. One box has many such descriptions: turned by pi it is the same, and by 
 All functions return the same for each of them.
 """
 
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import numpy.typing as npt
 
-from modelexport_converter.boxes import Numbers
+from modelexport_converter.boxes import Numbers, suppress
 
 Values = npt.NDArray[np.floating]
+Places = npt.NDArray[np.intp]
 
 
-def read_anchors(boxes: Values, angles: Values, anchors: npt.NDArray[np.intp]) -> Numbers:
-    """Return the boxes of some anchors from the outputs boxes (1, 4, N) and angles (1, 1, N); no side is below 0."""
+def suppress_anchors(
+    boxes: Values, angles: Values, anchors: Places, labels: Places, *, most: float, count: int
+) -> tuple[Numbers, list[int]]:
+    """Return the boxes that suppression keeps, (k, 5), and their places among ``anchors``; no side is below 0.
+
+    Args:
+        boxes, angles: the outputs of a detector for one image, (1, 4, N) in pixels and (1, 1, N).
+        anchors: the compared anchors, best first, (n,).
+        labels: their classes, (n,).
+        most: the largest likeness of two boxes of one class that are both kept: see ``likenesses``.
+        count: how many boxes are kept at most.
+    """
     found = np.concatenate([boxes[0][:, anchors], angles[0][:, anchors]]).T.astype(np.float64)
     found[:, 2:4] = found[:, 2:4].clip(0)
-    return found
+    kept = list(islice(suppress(found, labels, most, likenesses), count))
+    return found[kept], kept
 
 
 def corners(boxes: Numbers) -> Numbers:

@@ -18,7 +18,6 @@ classes per anchor, at most 300 detections per image. Rotated boxes are suppress
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,8 +25,7 @@ import numpy.typing as npt
 import torch
 from pycocotools import mask as rle
 
-from modelexport_converter import rotated_boxes
-from modelexport_converter.boxes import suppress as suppress_by
+from modelexport_converter.rotated_boxes import enclose, suppress_anchors
 
 Array = npt.NDArray[Any]
 
@@ -165,12 +163,10 @@ def find_rotated(letterbox: Letterbox, boxes: Array, scores: Array, angles: Arra
     Rotated boxes are not cut at the image, as they would be no boxes any more.
     """
     labels, anchors, confidence = _candidates(scores)
-    rotated = rotated_boxes.read_anchors(boxes, angles, anchors)
-    kept = list(islice(suppress_by(rotated, labels, MOST_OVERLAP, rotated_boxes.likenesses), MOST_DETECTIONS))
-    rotated = rotated[kept]
+    rotated, kept = suppress_anchors(boxes, angles, anchors, labels, most=MOST_OVERLAP, count=MOST_DETECTIONS)
     rotated[:, :2] = (rotated[:, :2] - letterbox.border) / letterbox.scale
     rotated[:, 2:4] /= letterbox.scale
-    corners, nothing = rotated_boxes.enclose(rotated), np.zeros((len(kept), 0, 3))
+    corners, nothing = enclose(rotated), np.zeros((len(kept), 0, 3))
     return ImageDetections(corners, confidence[kept], labels[kept], (), nothing, rotated)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from modelexport_converter import rotated_boxes
 from modelexport_converter.backends import Array
 from modelexport_converter.boxes import Numbers, suppress
 from modelexport_converter.model import Output
+from modelexport_converter.rotated_boxes import enclose, suppress_anchors
 from modelexport_converter.verification.detections import UnpaddedDetections
 from modelexport_converter.verification.informative_images import DETECTED
 
@@ -78,11 +78,10 @@ def _read_anchors(named: Mapping[str, Array], input_size: tuple[int, int]) -> De
     (sure,) = np.nonzero(scores >= DETECTED)
     sure = sure[np.argsort(-scores[sure], kind="stable")[:MOST_CANDIDATES]]
     if "angles" in named:
-        rotated = rotated_boxes.read_anchors(named["boxes"], named["angles"], sure)
-        found = suppress(rotated, labels[sure], MOST_OVERLAP, rotated_boxes.likenesses)
-        kept = list(islice(found, MOST_DETECTIONS))
-        confidence, rotated = scores[sure[kept]].astype(np.float64), rotated[kept]
-        return Detections(rotated_boxes.enclose(rotated), confidence, labels[sure[kept]], rotated=rotated)
+        turned = named["boxes"], named["angles"], sure, labels[sure]
+        rotated, kept = suppress_anchors(*turned, most=MOST_OVERLAP, count=MOST_DETECTIONS)
+        confidence = scores[sure[kept]].astype(np.float64)
+        return Detections(enclose(rotated), confidence, labels[sure[kept]], rotated=rotated)
     centre, half = named["boxes"][0, :2, sure].astype(np.float64), named["boxes"][0, 2:, sure].astype(np.float64) / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1) * _corner_scale(input_size)
     confidence = scores[sure].astype(np.float64)
