@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.conversions.exports import build_export
+from benchmarks.conversions.exports import build_export, write_command
 from benchmarks.conversions.images import write_mosaics
 from benchmarks.measuring.machine import describe_load, describe_machine
 from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
@@ -32,6 +32,7 @@ from modelexport.matrix.support import (
     Task,
     cells,
 )
+from modelexport.published import path_of
 
 MODELS = Path(__file__).parents[2] / "testdata/models"
 WEIGHTS = {
@@ -87,7 +88,7 @@ def _measure(workspace: CellsWorkspace, cell: Cell) -> dict[str, Any]:
     (record,) = json.loads(process.output)
     if record["artifact"]:
         ours = _read_report(workspace, record)
-        artifact = workspace.store / record["artifact"]["uri"].removeprefix("s3://")
+        artifact = path_of(workspace.store, record["artifact"]["uri"])
         ours["latency"] = run_measured(
             [sys.executable, "-m", "benchmarks.conversions.latency", str(artifact)], workspace.folder
         ).json_output
@@ -102,7 +103,7 @@ def _cost(process: MeasuredProcess) -> dict[str, Any]:
 
 
 def _read_report(workspace: CellsWorkspace, record: Mapping[str, Any]) -> dict[str, Any]:
-    report = json.loads((workspace.store / record["report_uri"].removeprefix("s3://")).read_text())
+    report = json.loads(path_of(workspace.store, record["report_uri"]).read_text())
     return {
         "stages": report["seconds"],
         "bytes": report["artifact"]["sizeBytes"],
@@ -125,10 +126,8 @@ def _measure_whole(workspace: CellsWorkspace) -> dict[str, Any]:
 
 
 def _run(workspace: CellsWorkspace, export: Mapping[str, Any], jobs: int | None = 1) -> MeasuredProcess:
-    document = workspace.folder / "export.yaml"
-    document.write_text(yaml.safe_dump(export))
-    command = [sys.executable, "-m", "modelexport", "run", str(document), "--store", str(workspace.store), "-o", "json"]
-    return run_measured([*command, *(["--jobs", str(jobs)] if jobs else [])], workspace.folder)
+    command = write_command(export, workspace.folder, workspace.store, jobs)
+    return run_measured([sys.executable, *command], workspace.folder)
 
 
 def _export(architecture: str, targets: Iterable[Target]) -> dict[str, Any]:

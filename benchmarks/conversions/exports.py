@@ -1,7 +1,10 @@
 """The exports that the benchmarks measure, as a user would write them."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from modelexport.matrix.support import Target
 
@@ -21,3 +24,14 @@ def build_export(
             **spec,
         },
     }
+
+
+def write_command(export: Mapping[str, Any], folder: Path, store: Path, jobs: int | None = None) -> list[str]:
+    """Write an export to a folder, and return the arguments of Python that run it and print its records as JSON.
+
+    ``jobs``: how many targets run at a time; by default, ``modelexport run`` chooses.
+    """
+    document = folder / f"{export['metadata']['name']}.yaml"
+    document.write_text(yaml.safe_dump(export))
+    command = ["-m", "modelexport", "run", str(document), "--store", str(store), "-o", "json"]
+    return [*command, *(["--jobs", str(jobs)] if jobs else [])]

@@ -9,8 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import yaml
-
+from benchmarks.conversions.exports import write_command
 from benchmarks.measuring.measured_process import MeasuredProcess, run_measured
 
 
@@ -67,11 +66,7 @@ class MatrixWorkspace:
         Raises:
             RuntimeError: it ended before all targets did.
         """
-        document = self.folder / f"{export['metadata']['name']}.yaml"
-        document.write_text(yaml.safe_dump(export))
-        process = self.run_python(
-            "-m", "modelexport", "run", document, "--store", self.store, "--jobs", 1, "-o", "json"
-        )
+        process = self.run_python(*write_command(export, self.folder, self.store, jobs=1))
         if process.exit_code not in (0, 1):
             raise RuntimeError(f"exit code {process.exit_code}: {process.errors[-2000:]}")
         return process, json.loads(process.output)
