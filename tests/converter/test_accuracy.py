@@ -2,11 +2,12 @@
 
 Every run measures YOLOv8 in all formats and recipes, YOLO11 and YOLO26 in the calibrated INT8 of each format except
 ExecuTorch, and each other architecture in one of the first three formats, in calibrated INT8 and often in FP16 (see
-``INT8_ONLY``). ``--all-cells`` measures the others as well, as ``make matrix`` does. Core ML runs in our evaluator. One
-group per architecture and format keeps shared files in one process.
+``INT8_ONLY``). The others have the marker ``all_cells``; ``make matrix`` measures them too. Core ML runs in our
+evaluator. One group per architecture and format keeps shared files in one process.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,34 +24,30 @@ INT8_ONLY = ("YOLO11", "YOLO26", "FasterRCNN", "MaskRCNN", "RetinaResNet")
 MOST_LOST = {Precision.FP32: 0.0005, Precision.FP16: 0.002, Precision.INT8: 0.02, Precision.W8A16: 0.01}
 
 
-def pairs(all_cells: bool) -> Iterator[tuple[str, Format]]:
+def is_measured_in_every_run(architecture: str, fmt: Format, recipe: Recipe) -> bool:
+    if architecture == "YOLOv8":
+        return True
     first = (Format.LITERT, Format.ONNX, Format.COREML)
-    for place, architecture in enumerate(TRAINED):
-        every = all_cells or architecture in ("YOLOv8", "YOLO11", "YOLO26")
-        for fmt in BACKENDS if every else [first[place % len(first)]]:
-            if fmt is not Format.EXECUTORCH or architecture == "YOLOv8" or all_cells:
-                yield architecture, fmt
+    formats = [first[list(TRAINED).index(architecture) % len(first)]]
+    if architecture in ("YOLO11", "YOLO26"):
+        formats = [one for one in BACKENDS if one is not Format.EXECUTORCH]
+    recipes = [BACKENDS[fmt].calibrated, *([] if architecture.startswith(INT8_ONLY) else [Recipe.FP16])]
+    return fmt in formats and recipe in recipes
 
 
-def cells(all_cells: bool) -> Iterator[Any]:
-    for architecture, fmt in pairs(all_cells):
-        backend, mark = BACKENDS[fmt], pytest.mark.xdist_group(f"{architecture}-{fmt}")
+def cells() -> Iterator[Any]:
+    for architecture, (fmt, backend) in product(TRAINED, BACKENDS.items()):
         rows = [(Precision.FP32, Recipe.FP32), (Precision.FP16, Recipe.FP16)]
         rows += [(Precision.INT8, recipe) for recipe in dict.fromkeys((backend.data_free, backend.calibrated))]
         if Precision.W8A16 not in backend.refused:
             rows.insert(-1, (Precision.W8A16, Recipe.STATIC_WI8_AI16))
-        if architecture != "YOLOv8" and not all_cells:
-            rows = rows[-1:] if architecture.startswith(INT8_ONLY) else [rows[1], rows[-1]]
         for precision, recipe in rows:
-            yield pytest.param(architecture, fmt, precision, recipe, marks=mark, id=f"{architecture}-{fmt}-{recipe}")
+            marks = [pytest.mark.xdist_group(f"{architecture}-{fmt}")]
+            marks += [] if is_measured_in_every_run(architecture, fmt, recipe) else [pytest.mark.all_cells]
+            yield pytest.param(architecture, fmt, precision, recipe, marks=marks, id=f"{architecture}-{fmt}-{recipe}")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "recipe" in metafunc.fixturenames:
-        selected = list(cells(metafunc.config.getoption("--all-cells")))
-        metafunc.parametrize(("architecture", "fmt", "precision", "recipe"), selected)
-
-
+@pytest.mark.parametrize(("architecture", "fmt", "precision", "recipe"), list(cells()))
 def test_cell_keeps_model_accuracy_and_passes_checks(
     architecture: str, fmt: Format, precision: Precision, recipe: Recipe, record_property: Any
 ) -> None:

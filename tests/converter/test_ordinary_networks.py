@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ NETWORKS_OF = {
     Format.TENSORFLOW: (*LESS_PRECISE, "circular_pad", "patches", "pooling"),
     Format.EXECUTORCH: ("lstm", "shared_head", "tied"),
 }
-"""Formats that convert only some in every run, and all with ``--all-cells``.
+"""Networks of the formats that convert only some in every run; the rest has the marker ``all_cells``.
 
 torch exports all of them already, to be read here; TensorFlow and ExecuTorch run each file in a process of its own.
 """
@@ -54,17 +55,14 @@ def load_ordinary(network: torch.nn.Module, path: Path) -> LoadedModel:
     return load(read_checkpoint(path), ask("Custom"))
 
 
-def cells(all_cells: bool) -> Iterator[Any]:
-    for fmt in BACKENDS:
-        for name in networks() if all_cells else NETWORKS_OF.get(fmt, networks()):
-            yield pytest.param(fmt, name, marks=pytest.mark.xdist_group(f"ordinary-{fmt}"), id=f"{fmt}-{name}")
+def cells() -> Iterator[Any]:
+    for fmt, name in product(BACKENDS, networks()):
+        marks = [pytest.mark.xdist_group(f"ordinary-{fmt}")]
+        marks += [] if name in NETWORKS_OF.get(fmt, networks()) else [pytest.mark.all_cells]
+        yield pytest.param(fmt, name, marks=marks, id=f"{fmt}-{name}")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.function is test_ordinary_network_converts:
-        metafunc.parametrize(("fmt", "name"), list(cells(metafunc.config.getoption("--all-cells"))))
-
-
+@pytest.mark.parametrize(("fmt", "name"), list(cells()))
 @pytest.mark.filterwarnings("ignore:The tensor attributes self:UserWarning")  # torch.export, of recurrent layers
 def test_ordinary_network_converts(fmt: Format, name: str, tmp_path: Path) -> None:
     network = networks()[name]
