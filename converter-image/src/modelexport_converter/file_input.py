@@ -88,6 +88,11 @@ def to_file_input(model: LoadedModel, image: Array, scale: Scale | None = None) 
     return np.ascontiguousarray(given.transpose(0, 2, 3, 1) if options.channels_last else given, model.type_in_file)
 
 
+def fill_batch(model: LoadedModel, image: Array) -> Array:
+    """Return an image (1, channels, height, width) as often as the file takes images at once, once for any batch."""
+    return np.repeat(image, model.options.batch or 1, axis=0)
+
+
 def verified_sizes(model: LoadedModel, stride: int) -> tuple[tuple[int, int], ...]:
     """Return the sizes (height, width) in which a file gets the images in turns: its own, and where it takes any size,
     one that is higher and, where that is possible, narrower by a stride.

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import ruamel.yaml
 import torch
 import yaml
@@ -44,7 +43,7 @@ from modelexport_converter.backends.exported_program import CONVERSION, export_p
 from modelexport_converter.backends.file_metadata import file_metadata_of
 from modelexport_converter.backends.file_process import FileProcess
 from modelexport_converter.backends.noise_budget import plan_ranges
-from modelexport_converter.file_input import feed, to_file_input
+from modelexport_converter.file_input import feed, fill_batch, to_file_input
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.absent_modules import absent
 from modelexport_converter.runtime.replaced import replaced
@@ -240,8 +239,7 @@ def _calibrate(
     provide: Provide | None,
 ) -> Budget:
     """Measure the extremes of what layers read and give, one image at a time, and choose their ranges."""
-    batches = (np.repeat(sample, model.options.batch or 1, axis=0) for sample in samples)
-    images = (to_file_input(model, batch) for batch in batches)
+    images = (to_file_input(model, fill_batch(model, sample)) for sample in samples)
     extremes = measure_extremes(program, {name for layer in layers for name in layer.tensors}, images)
     return plan_ranges(model, samples, extremes, provide=provide)
 

@@ -37,7 +37,7 @@ from modelexport_converter.backends.litert_labels import METADATA as TASK_METADA
 from modelexport_converter.backends.litert_labels import read_labels
 from modelexport_converter.backends.noise_budget import plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
-from modelexport_converter.file_input import Scale, feed
+from modelexport_converter.file_input import Scale, feed, fill_batch
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.quick_imports import quick_imports
 
@@ -189,8 +189,7 @@ def _calibrate(
     with no_progress_bars():
         for sample in samples:
             calibrator.reset_model_qsvs()
-            images = np.repeat(sample, model.options.batch or 1, axis=0)
-            calibrator.calibrate({_SIGNATURE: [{model.input_name: images}]}, RecipeManager())
+            calibrator.calibrate({_SIGNATURE: [{model.input_name: fill_batch(model, sample)}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
     return plan_ranges(model, samples, extremes, recipe.activation_bits, provide)

@@ -35,7 +35,7 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
 from modelexport_converter.backends.noise_budget import plan_ranges
-from modelexport_converter.file_input import feed
+from modelexport_converter.file_input import feed, fill_batch
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.runtime.replaced import replaced
 
@@ -328,8 +328,7 @@ def _calibrate(
         calibrator.infer_session = _open_calibration_session(measuring)
         for sample in samples:
             calibrator.calibrate_tensors_range = None  # else it would merge the ranges of all images
-            images = np.repeat(sample, model.options.batch or 1, axis=0)
-            calibrator.collect_data(_Reader(model.input_name, [images]))
+            calibrator.collect_data(_Reader(model.input_name, [fill_batch(model, sample)]))
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
     # The calibrator holds names in a set, so that their order changes from process to process.
