@@ -40,15 +40,19 @@ _LOW, _HIGH = -128, 127
 
 def static_nodes(program: ExportedProgram) -> dict[Node, torch.Tensor]:
     """Return the weights, buffers and constants of a program by their nodes."""
+    targets, tensors = _targets(program), {**program.state_dict, **program.constants}
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return {node: tensors[targets[node.name]].detach() for node in placeholders if node.name in targets}
+
+
+def _targets(program: ExportedProgram) -> dict[str, str]:
+    """Return the names of weights, buffers and constants in ``state_dict`` or ``constants`` by those of their nodes."""
     signature = program.graph_signature
-    names = {
+    return {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
-    tensors = {**program.state_dict, **program.constants}
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    return {node: tensors[names[node.name]].detach() for node in placeholders if node.name in names}
 
 
 def arguments_of(node: Node) -> Any:
@@ -259,8 +263,7 @@ def _last_input(node: Node) -> Node:
 
 def _store(program: ExportedProgram, node: Node, values: torch.Tensor) -> None:
     """Replace the values of a weight, of the same shape."""
-    spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
-    target = str(spec.target)
+    target = _targets(program)[node.name]
     if target in program.state_dict:
         program.state_dict[target] = torch.nn.Parameter(values, requires_grad=False)
     else:

@@ -69,17 +69,17 @@ def store_weights(program: ExportedProgram, recipe: Recipe, kept: Collection[str
     Only weights that are multiplied with values are stored so, each once; a program reads them by ``aten.to`` and, for
     8 bits, a product with the scale of each output channel. ``kept`` names the nodes of weights that stay in float32.
     """
+    targets = program.graph_signature.inputs_to_parameters
     for node, axis in list(_multiplied(program)):
         if node.name in kept:
             continue
-        spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
-        weight = program.state_dict[str(spec.target)]
+        weight = program.state_dict[targets[node.name]]
         if recipe is Recipe.FP16:
             stored, scale = weight.detach().to(torch.float16), None
         else:
             values, scales = quantise_per_channel(weight.detach().numpy(), axis)
             stored, scale = torch.from_numpy(values), torch.from_numpy(scales)
-        program.state_dict[str(spec.target)] = torch.nn.Parameter(stored, requires_grad=False)
+        program.state_dict[targets[node.name]] = torch.nn.Parameter(stored, requires_grad=False)
         _read_as_float(program, node, stored, scale)
     program.graph_module.recompile()
     program.validate()  # type: ignore[no-untyped-call]  # torch has no types for it
