@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelexport_converter.backends import Array
+from modelexport_converter.backends import Array, file_runner
 
 
 class FileProcess:
-    """A process that runs a file by a program of ours: ``python RUNNER FILE THREADS``.
+    """A process that runs a file by our program ``file_runner``.
 
     The program writes a line of JSON, ``{"outputs": {NAME: SHAPE}}``. Then it reads images as raw float32, and answers
     each with its outputs, raw float32 in this order.
     """
 
-    def __init__(self, library: str, runner: str, path: Path) -> None:
-        """Name the library for errors, and the files of program and model."""
+    def __init__(self, library: str, module: str, path: Path) -> None:
+        """Take the name of the library for errors, and the paths of the module that opens the file, and of the file."""
         self._library = library
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", runner, str(path), str(torch.get_num_threads())],
+            [sys.executable, "-I", file_runner.__file__, module, str(path), str(torch.get_num_threads())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
