@@ -326,7 +326,7 @@ _TARGETS = {
 
 _CALIBRATION = record(
     "Images on which activation ranges are measured. With them, INT8 is static if the format supports it, else "
-    "data-free; W8A16 needs them.",
+    "data-free; W8A16 and INT8 of ExecuTorch need them.",
     {
         "dataset": _data("A zip archive of images, a prefix that ends with a slash and holds images, or an image."),
         "samples": integer("Maximum number of calibration images.", 1, SAMPLES_LIMIT, default=DEFAULT_SAMPLES),

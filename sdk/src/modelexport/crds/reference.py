@@ -107,8 +107,9 @@ _OVERVIEW_INTRODUCTION = (
     "its answers reach the thresholds, which are listed below ([Verification](verification.md))."
 )
 _RECIPES_INTRODUCTION = (
-    "INT8 is calibrated if the export has calibration images, else it is data-free. W8A16 has the weights of INT8 and "
-    "activations as 16-bit integers; it needs calibration images, and is the next step where INT8 loses too much."
+    "INT8 is calibrated if the export has calibration images, else it is data-free; that of ExecuTorch needs them. "
+    "W8A16 has the weights of INT8 and activations as 16-bit integers; it needs calibration images, and is the next "
+    "step where INT8 loses too much."
 )
 
 
