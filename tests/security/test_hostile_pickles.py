@@ -540,10 +540,6 @@ def unknown_method(found: bytes) -> bytes:
     return found[: position + 10] + b"\x63\x00" + found[position + 12 :]
 
 
-def many_entries(found: bytes) -> bytes:
-    return found[:-14] + b"\xff\xff" * 2 + found[-10:]
-
-
 ARCHIVES: dict[str, Callable[[bytes], bytes]] = {
     "bytes behind": lambda found: behind(found, b"x"),
     "a second end": lambda found: behind(found, found[-22:]),

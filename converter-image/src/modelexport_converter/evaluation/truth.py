@@ -22,7 +22,6 @@ Size = tuple[int, int]
 """Width and height of an image in pixels."""
 RunLengths = Mapping[str, Any]
 VOID = 255
-WAY_OUT = "correct the labels"
 
 
 @dataclass(frozen=True)
