@@ -13,21 +13,9 @@ import pytest
 from command_line import SOURCES, is_alive, wait_for
 from modelexport import names
 from modelexport.api.reasons import Reason
-from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
-from modelexport.api.spec import DataRef, Model
-from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
+from tiny_request import REQUEST
 
-REQUEST = ConversionRequest(
-    export="default/tiny",
-    model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
-    target=Target(Format.ONNX, Precision.FP32),
-    recipe=Recipe.FP32,
-    threshold=Threshold("agreement", 0.9),
-    artifact_name="tiny-fp32.onnx",
-    output="s3://exports/default/tiny/",
-    spec_hash="0123456789",
-)
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "an-access-key",
     "AWS_SECRET_ACCESS_KEY": "a-secret-key",

@@ -24,7 +24,7 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.api.spec import Calibration, DataRef, Model
 from modelexport.matrix.options import InputType, Layout, Options
-from modelexport.matrix.support import BACKENDS, Format, Precision, Recipe, Target, Threshold, lookup
+from modelexport.matrix.support import BACKENDS, Format, Precision, Recipe, Target, lookup
 from modelexport_converter import __main__, pipeline, steps
 from modelexport_converter.backends import Backend, load_backend
 from modelexport_converter.failures import Failure
@@ -39,17 +39,8 @@ from modelexport_converter.verification import reference_outputs
 from modelexport_converter.verification.agreement import run_model
 from modelexport_converter.verification.reference_outputs import ReferenceOutputs
 from tiny_model import TinyBackend, tiny_model
+from tiny_request import REQUEST
 
-REQUEST = ConversionRequest(
-    export="default/tiny",
-    model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
-    target=Target(Format.ONNX, Precision.FP32),
-    recipe=Recipe.FP32,
-    threshold=Threshold("agreement", 0.9),
-    artifact_name="tiny-fp32.onnx",
-    output="s3://exports/default/tiny/onnx-fp32-0123456789/",
-    spec_hash="0123456789",
-)
 STATIC = replace(
     REQUEST,
     target=Target(Format.ONNX, Precision.INT8),

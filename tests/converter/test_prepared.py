@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from command_line import SOURCES, is_alive, wait_for
-from converter.test_local import REQUEST
 from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
 from modelexport.environment import scrub
 from modelexport_converter import prepared
 from modelexport_converter.prepared import PreparedChild, serve, start_child
+from tiny_request import REQUEST
 
 PARENT = """
 import os, pathlib, signal, socket, sys, tempfile, time

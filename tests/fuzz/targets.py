@@ -35,6 +35,7 @@ from modelexport_operator.kube.resources import JOBS, PODS
 from modelexport_operator.kube.watch_stream import Line, LineReader, UnreadableError, WatchEndedError, parse_event
 from security import hostile_pickles, hostile_programs, test_hostile_outputs, test_hostile_pickles, test_hostile_yaml
 from security.canary import SECRET, canary
+from tiny_request import REQUEST
 from trained.cells import ask
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -238,7 +239,7 @@ def read_draft(data: bytes) -> None:
     (outputs / converted_output.DRAFT_FILE).write_bytes(data)
     (scratch / "artifact").unlink(missing_ok=True)
     try:
-        taken = converted_output.take_output(outputs, test_hostile_outputs.REQUEST, 7, scratch)
+        taken = converted_output.take_output(outputs, REQUEST, 7, scratch)
     except Failure as failure:
         _check_reason(failure, {Reason.OUTPUT_REFUSED})
         check_words(failure)
@@ -374,7 +375,7 @@ TARGETS: Mapping[str, Target] = {
     "archives": Target(read_archive, _archives, share=2),
     "safetensors": Target(read_safetensors, _headers, json_tree),
     "messages": Target(read_message, _messages, json_tree),
-    "requests": Target(read_request, lambda: [test_hostile_outputs.REQUEST.to_json().encode()], json_tree),
+    "requests": Target(read_request, lambda: [REQUEST.to_json().encode()], json_tree),
     "progress": Target(read_status_progress, lambda: [json.dumps(PROGRESS.to_dict()).encode()], json_tree, 1 << 12),
     "drafts": Target(read_draft, lambda: [json.dumps(test_hostile_outputs.good_draft()).encode()], json_tree),
     "texts": Target(clean_text, lambda: ["né\x1b[1m".encode()], spliced(tuple(word.encode() for word in TEXT_WORDS))),

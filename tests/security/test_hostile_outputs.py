@@ -18,26 +18,14 @@ import pytest
 
 from modelexport import names
 from modelexport.api.reasons import Reason
-from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
-from modelexport.api.spec import DataRef, Model
-from modelexport.matrix.support import Format, Precision, Recipe, Target, Threshold
 from modelexport_converter import __main__
 from modelexport_converter.local import make_places
 from modelexport_converter.publishing import converted_output
 from modelexport_converter.publishing.original import HANDED_OVER
+from tiny_request import REQUEST
 
-NAME = "tiny-fp32.onnx"
-REQUEST = ConversionRequest(
-    export="default/tiny",
-    model=Model("YOLOv8", DataRef("s3://checkpoints/tiny.pt")),
-    target=Target(Format.ONNX, Precision.FP32),
-    recipe=Recipe.FP32,
-    threshold=Threshold("agreement", 0.9),
-    artifact_name=NAME,
-    output="s3://exports/default/tiny/",
-    spec_hash="0123456789",
-)
+NAME = REQUEST.artifact_name
 SECRET = b"the publisher's own secret"
 
 
