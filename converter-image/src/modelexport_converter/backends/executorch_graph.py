@@ -12,7 +12,7 @@ from torch.fx import Interpreter, Node, map_arg
 
 from modelexport_converter.backends import Array
 from modelexport_converter.backends.activation_ranges import trace_to_weights
-from modelexport_converter.backends.exported_program import add_weight
+from modelexport_converter.backends.exported_program import add_weight, static_targets, static_tensors
 from modelexport_converter.model import LoadedModel
 
 Range = tuple[float, float]
@@ -40,19 +40,9 @@ _LOW, _HIGH = -128, 127
 
 def static_nodes(program: ExportedProgram) -> dict[Node, torch.Tensor]:
     """Return the weights, buffers and constants of a program by their nodes."""
-    targets, tensors = _targets(program), {**program.state_dict, **program.constants}
+    tensors = static_tensors(program)
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    return {node: tensors[targets[node.name]].detach() for node in placeholders if node.name in targets}
-
-
-def _targets(program: ExportedProgram) -> dict[str, str]:
-    """Return the names of weights, buffers and constants in ``state_dict`` or ``constants`` by those of their nodes."""
-    signature = program.graph_signature
-    return {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
+    return {node: tensors[node.name] for node in placeholders if node.name in tensors}
 
 
 def arguments_of(node: Node) -> Any:
@@ -263,7 +253,7 @@ def _last_input(node: Node) -> Node:
 
 def _store(program: ExportedProgram, node: Node, values: torch.Tensor) -> None:
     """Replace the values of a weight, of the same shape."""
-    target = _targets(program)[node.name]
+    target = static_targets(program)[node.name]
     if target in program.state_dict:
         program.state_dict[target] = torch.nn.Parameter(values, requires_grad=False)
     else:

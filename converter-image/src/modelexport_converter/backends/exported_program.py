@@ -63,6 +63,22 @@ def export_program(model: LoadedModel) -> ExportedProgram:
     return program
 
 
+def static_targets(program: ExportedProgram) -> dict[str, str]:
+    """Return the names of weights, buffers and constants in ``state_dict`` or ``constants`` by those of their nodes."""
+    signature = program.graph_signature
+    return {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+
+
+def static_tensors(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Return the weights, buffers and constants of a program by the names of their nodes."""
+    tensors = {**program.state_dict, **program.constants}
+    return {name: tensors[target].detach() for name, target in static_targets(program).items()}
+
+
 def store_weights(program: ExportedProgram, recipe: Recipe, kept: Collection[str] = ()) -> None:
     """Store the weights of a program, in place, in half precision or in 8 bits; it computes in float32 from them.
 

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node, map_arg
 
 from modelexport.matrix.support import Recipe
-from modelexport_converter.backends.exported_program import is_operator, quantise_per_channel
+from modelexport_converter.backends.exported_program import is_operator, quantise_per_channel, static_tensors
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 """Permutations between (batch, channels, height, width) and (batch, height, width, channels)."""
@@ -117,14 +117,7 @@ class GraphBuilder(tf.Module):  # type: ignore[misc]
     def __init__(self, program: ExportedProgram, recipe: Recipe) -> None:
         """Take a decomposed program, and the recipe by which its weights are stored."""
         super().__init__()
-        signature = program.graph_signature
-        names = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        tensors = {**program.state_dict, **program.constants}
-        self._state = {name: tensors[target].detach() for name, target in names.items()}
+        self._state = static_tensors(program)
         self._nodes = list(program.graph.nodes)
         self._recipe = recipe
         self._weights: dict[tuple[str, tuple[int, ...]], tuple[Any, ...]] = {}

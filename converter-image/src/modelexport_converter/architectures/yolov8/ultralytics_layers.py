@@ -280,6 +280,11 @@ def _bounded_pair(layer: Module, name: str, least: int) -> tuple[int, int]:
     return pair
 
 
+def _bias(layer: Module, outputs: int) -> torch.Tensor | None:
+    """Return the bias of a layer, if it has one."""
+    return layer.weight("bias", (outputs,)) if layer.has_weight("bias") else None
+
+
 @_builds("nn.Conv2d")
 def _convolution(layer: Module, _: _Build) -> nn.Module:
     inputs, outputs, groups = (layer.integer(name, 1) for name in ("in_channels", "out_channels", "groups"))
@@ -294,7 +299,7 @@ def _convolution(layer: Module, _: _Build) -> nn.Module:
     if padding == "same" and stride != (1, 1):
         raise layer.refuse("has padding='same' and a stride")
     weight = layer.weight("weight", (outputs, inputs // groups, *kernel))
-    bias = layer.weight("bias", (outputs,)) if layer.has_weight("bias") else None
+    bias = _bias(layer, outputs)
     with torch.device("meta"):
         conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias is not None, mode)
     return _filled(conv, weight=weight, bias=bias)
@@ -309,7 +314,7 @@ def _transposed(layer: Module, _: _Build) -> nn.Module:
     if inputs % groups or outputs % groups or max(more) >= max(*stride, *dilation):
         raise layer.refuse("has groups or an output padding that do not fit its channels and strides")
     weight = layer.weight("weight", (inputs, outputs // groups, *kernel))
-    bias = layer.weight("bias", (outputs,)) if layer.has_weight("bias") else None
+    bias = _bias(layer, outputs)
     with torch.device("meta"):
         conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride, padding, more, groups, bias is not None, dilation)
     return _filled(conv, weight=weight, bias=bias)
@@ -319,7 +324,7 @@ def _transposed(layer: Module, _: _Build) -> nn.Module:
 def _linear(layer: Module, _: _Build) -> nn.Module:
     inputs, outputs = layer.integer("in_features", 1), layer.integer("out_features", 1)
     weight = layer.weight("weight", (outputs, inputs))
-    bias = layer.weight("bias", (outputs,)) if layer.has_weight("bias") else None
+    bias = _bias(layer, outputs)
     with torch.device("meta"):
         linear = nn.Linear(inputs, outputs, bias is not None)
     return _filled(linear, weight=weight, bias=bias)
