@@ -51,6 +51,10 @@ class Value:
         """Return the tensor of four axes with channels last."""
         return self.tensor if self.last else tf.transpose(self.tensor, TO_LAST)
 
+    def with_tensor(self, tensor: Any) -> "Value":
+        """Return another tensor in the same layout."""
+        return Value(tensor, self.last)
+
 
 @dataclass(frozen=True)
 class Call:
