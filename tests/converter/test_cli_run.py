@@ -112,7 +112,7 @@ def archive_nights(path: Path, days: int) -> None:
 
 
 def test_interrupted_conversion_leaves_no_partial_file_or_child(command_line: CommandLine) -> None:
-    """Its children are two conversions and the prepared parent, whose own children end with it."""
+    """Its children are two conversions and the fork server, whose own children end with it."""
     command_line.write(model_export("shapes", "ONNX/FP32", "ONNX/FP16"))
     running = command_line.start("run", "export.yaml", "--jobs", 2)
     children = wait_for(lambda: len(children_of(running.pid)) == 3 and children_of(running.pid), "all children", 120)

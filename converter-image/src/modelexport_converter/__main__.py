@@ -25,8 +25,8 @@ from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.logs import announce
 from modelexport_converter.failures import Failure
+from modelexport_converter.fork_server import serve
 from modelexport_converter.local import ChildDied, run_here
-from modelexport_converter.prepared import serve
 from modelexport_converter.publishing.commands import run_command
 from modelexport_converter.runtime.outcome import Terminated, explain
 from modelexport_converter.runtime.progress import Stages, claim_stdout, start_logging
@@ -119,7 +119,7 @@ def _run(*command: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [names.PREPARE]:
+    if sys.argv[1:2] == [names.FORK_SERVER]:
         serve(socket.socket(fileno=0), partial(_run, names.CONVERT))
         _leave(0)
     _run(*sys.argv[1:2])

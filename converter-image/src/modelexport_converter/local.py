@@ -14,7 +14,7 @@ from modelexport import names
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import ConversionResult
 from modelexport.environment import scrub
-from modelexport_converter.prepared import PreparedChild, start_child
+from modelexport_converter.fork_server import ForkedChild, start_child
 from modelexport_converter.steps import run_step
 
 GRACE_SECONDS = 8
@@ -45,7 +45,7 @@ def run_here(environ: Mapping[str, str], request: ConversionRequest, stream: Tex
         places = make_places(Path(folder))
         if failed := run_step(names.FETCH, {**environ, **places}, request):
             return failed
-        if failed := _convert(scrub(environ) | places, request, stream, environ.get(names.PREPARED_ENV)):
+        if failed := _convert(scrub(environ) | places, request, stream, environ.get(names.FORK_SERVER_ENV)):
             return failed
         patient = {names.STORE_TIMEOUT_ENV: str(RETRY_SECONDS), **environ, **places}
         published = run_step(names.PUBLISH, patient, request)
@@ -66,7 +66,7 @@ def make_places(folder: Path) -> dict[str, str]:
 
 
 def _convert(
-    environ: Mapping[str, str], request: ConversionRequest, stream: TextIO, door: str | None
+    environ: Mapping[str, str], request: ConversionRequest, stream: TextIO, server: str | None
 ) -> ConversionResult | None:
     message = Path(environ[names.WORK_DIR_ENV]).parent / "answer.json"
     own = {
@@ -74,7 +74,7 @@ def _convert(
         names.REQUEST_ENV: request.public().to_json(),
         names.TERMINATION_LOG_ENV: str(message),
     }
-    child = _start({**environ, **own}, door, stream)
+    child = _start({**environ, **own}, server, stream)
     try:
         code = child.wait()
     except BaseException:
@@ -94,11 +94,11 @@ def _convert(
         raise ChildDied(code) from None
 
 
-def _start(environ: Mapping[str, str], door: str | None, stream: TextIO) -> PreparedChild | subprocess.Popen[bytes]:
-    """Start the child: forked by the prepared parent of the run, if there is one, which spares it the imports."""
+def _start(environ: Mapping[str, str], server: str | None, stream: TextIO) -> ForkedChild | subprocess.Popen[bytes]:
+    """Start the child: forked by the fork server of the run, if there is one, which spares it the imports."""
     stream.flush()
-    if door and (prepared := start_child(int(door), environ, stream)):
-        return prepared
+    if server and (child := start_child(int(server), environ, stream)):
+        return child
     command = [sys.executable, "-m", "modelexport_converter", names.CONVERT]
     # This interpreter, not a shell.
     return subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=stream)  # noqa: S603

@@ -76,8 +76,8 @@ SHARED_DIR_ENV = "MODELEXPORT_SHARED_DIR"
 """Optional: folder for converted files that the conversions of one export share."""
 THREADS_ENV = "MODELEXPORT_THREADS"
 """Optional: number of threads of one conversion; default: the limit of the container or the machine."""
-PREPARED_ENV = "MODELEXPORT_PREPARED"
-"""Optional: descriptor of the socket of a process that forks the step ``convert`` of a local run."""
+FORK_SERVER_ENV = "MODELEXPORT_FORK_SERVER"
+"""Optional: descriptor of the socket of the process that forks the step ``convert`` of a local run."""
 TERMINATION_LOG_ENV = "MODELEXPORT_TERMINATION_LOG"
 TERMINATION_LOG_DEFAULT = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT = 4096
@@ -92,7 +92,7 @@ FETCH, CONVERT, PUBLISH = "fetch", "convert", "publish"
 
 ``convert`` opens untrusted files and holds no credentials.
 """
-CLEAN, PRESIGN, IDENTIFY, PREPARE = "clean", "presign", "identify", "prepare"
+CLEAN, PRESIGN, IDENTIFY, FORK_SERVER = "clean", "presign", "identify", "fork-server"
 """Other commands of the converter, given as its first argument."""
 
 

@@ -51,29 +51,29 @@ class Runner:
         waiting = in_order(conversions)
         leading: list[Conversion] = []
 
-        async def work(door: int | None) -> None:
+        async def work(server: int | None) -> None:
             while waiting:
                 conversion = pick(waiting, leading)
                 waiting.remove(conversion)
                 leading.append(conversion)
-                await self._convert(conversion, door)
+                await self._convert(conversion, server)
 
-        async with self._prepared(len(conversions)) as door, asyncio.TaskGroup() as group:
+        async with self._fork_server(len(conversions)) as server, asyncio.TaskGroup() as group:
             for _ in range(min(self.jobs, len(conversions))):
-                group.create_task(work(door))
+                group.create_task(work(server))
 
     @contextlib.asynccontextmanager
-    async def _prepared(self, count: int) -> AsyncIterator[int | None]:
+    async def _fork_server(self, count: int) -> AsyncIterator[int | None]:
         """Run the process that forks the children of several conversions; yield a descriptor to ask it by."""
         if count < 2 or CONVERTER_ENV in os.environ:  # another converter may not have it
             yield None
             return
-        door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with door:
+        server, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with server:
             with other:
-                parent = await asyncio.create_subprocess_exec(
+                process = await asyncio.create_subprocess_exec(
                     *converter_command(),
-                    names.PREPARE,
+                    names.FORK_SERVER,
                     env=scrub(os.environ) | {names.THREADS_ENV: self._threads},
                     stdin=other.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
@@ -81,13 +81,13 @@ class Runner:
                     start_new_session=True,
                 )
             try:
-                yield door.fileno()
+                yield server.fileno()
             finally:
-                await end(parent)
+                await end(process)
 
-    async def _convert(self, conversion: Conversion, door: int | None) -> None:
+    async def _convert(self, conversion: Conversion, server: int | None) -> None:
         for attempt in range(1, ATTEMPTS + 1):
-            result = await self._attempt(conversion, door)
+            result = await self._attempt(conversion, server)
             if not result.reason.policy.retriable or attempt == ATTEMPTS:
                 break
             conversion.enter(RETRYING)
@@ -96,19 +96,19 @@ class Runner:
         conversion.finish(result)
         self.changed(conversion)
 
-    async def _attempt(self, conversion: Conversion, door: int | None) -> ConversionResult:
+    async def _attempt(self, conversion: Conversion, server: int | None) -> ConversionResult:
         conversion.begin()
         message = self.folder / f"{conversion.log.stem}.json"
         message.unlink(missing_ok=True)
         with conversion.log.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *converter_command(),
-                env={**os.environ, **self._environment(conversion, message, door)},
+                env={**os.environ, **self._environment(conversion, message, server)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=() if door is None else (door,),
+                pass_fds=() if server is None else (server,),
             )
             try:
                 async for line in read_lines(cast(asyncio.StreamReader, child.stdout)):
@@ -128,7 +128,7 @@ class Runner:
     def _threads(self) -> str:
         return str(max(1, usable_cpus() // self.jobs))
 
-    def _environment(self, conversion: Conversion, message: Path, door: int | None = None) -> Mapping[str, str]:
+    def _environment(self, conversion: Conversion, message: Path, server: int | None = None) -> Mapping[str, str]:
         return {
             names.REQUEST_ENV: conversion.request.to_json(),
             names.STORE_ENV: self.store,
@@ -138,7 +138,7 @@ class Runner:
             names.SHARED_DIR_ENV: str(self.folder / "shared"),
             names.TERMINATION_LOG_ENV: str(message),
             names.THREADS_ENV: self._threads,
-            **({} if door is None else {names.PREPARED_ENV: str(door)}),
+            **({} if server is None else {names.FORK_SERVER_ENV: str(server)}),
             # In a directory the run writes the page itself at its end, with the targets that failed.
             **({names.REPORTS_ENV: json.dumps(conversion.reports)} if "://" in self.store else {}),
         }

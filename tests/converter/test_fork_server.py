@@ -1,4 +1,4 @@
-"""The prepared parent of a local run: what its children get, and how they and it end."""
+"""The fork server of a local run: what its children get, and how they and it end."""
 
 import errno
 import json
@@ -18,44 +18,44 @@ from modelexport import names
 from modelexport.api.reasons import Reason
 from modelexport.api.result import ConversionResult
 from modelexport.environment import scrub
-from modelexport_converter import prepared
-from modelexport_converter.prepared import PreparedChild, serve, start_child
+from modelexport_converter import fork_server
+from modelexport_converter.fork_server import ForkedChild, serve, start_child
 from tiny_request import REQUEST
 
-PARENT = """
+PROGRAM = """
 import os, pathlib, signal, socket, sys, tempfile, time
-from modelexport_converter.prepared import serve
+from modelexport_converter.fork_server import serve
 tempfile.gettempdir()  # as libraries may when they are imported
 serve(socket.socket(fileno=0), lambda: exec(os.environ["ACTION"]))
 """
 """Each child runs the code in its environment, as a hostile checkpoint could do that controls the child."""
 
 
-class Parent:
-    """A prepared parent, as the runner starts it."""
+class Server:
+    """A fork server, as the runner starts it."""
 
     def __init__(self, secret: str = "") -> None:
-        self.door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.requests, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environ = {**scrub(os.environ), "PYTHONPATH": os.pathsep.join(map(str, SOURCES)), "SECRET": secret}
         with other:
-            self.process = subprocess.Popen([sys.executable, "-c", PARENT], stdin=other.fileno(), env=environ)
+            self.process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=other.fileno(), env=environ)
 
-    def start(self, action: str, folder: Path) -> PreparedChild:
+    def start(self, action: str, folder: Path) -> ForkedChild:
         with (folder / "output").open("w") as stream:
-            child = start_child(self.door.fileno(), {"ACTION": action, names.WORK_DIR_ENV: str(folder)}, stream)
+            child = start_child(self.requests.fileno(), {"ACTION": action, names.WORK_DIR_ENV: str(folder)}, stream)
         assert child is not None
         return child
 
     def close(self) -> None:
-        self.door.close()
+        self.requests.close()
         assert self.process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
-def parent() -> Iterator[Parent]:
-    parent = Parent(secret="a-secret")
-    yield parent
-    parent.close()
+def server() -> Iterator[Server]:
+    server = Server(secret="a-secret")
+    yield server
+    server.close()
 
 
 SLEEP = "pathlib.Path(os.environ['TMPDIR'], 'pid').write_text(str(os.getpid())); time.sleep(300)"
@@ -65,23 +65,23 @@ def pid_in(folder: Path) -> int:
     return int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text(), "a child"))
 
 
-def test_child_has_environment_of_its_conversion_alone(parent: Parent, tmp_path: Path) -> None:
+def test_child_has_environment_of_its_conversion_alone(server: Server, tmp_path: Path) -> None:
     action = "import json; print(json.dumps(dict(os.environ)), flush=True); os._exit(0)"
-    assert parent.start(action, tmp_path).wait(60) == 0
+    assert server.start(action, tmp_path).wait(60) == 0
     environ = json.loads((tmp_path / "output").read_text())
     assert environ == {"ACTION": action, names.WORK_DIR_ENV: str(tmp_path)}
 
 
-def test_child_has_scratch_folder_of_its_conversion(parent: Parent, tmp_path: Path) -> None:
-    assert parent.start("print(tempfile.gettempdir(), flush=True); os._exit(0)", tmp_path).wait(60) == 0
+def test_child_has_scratch_folder_of_its_conversion(server: Server, tmp_path: Path) -> None:
+    assert server.start("print(tempfile.gettempdir(), flush=True); os._exit(0)", tmp_path).wait(60) == 0
     assert (tmp_path / "output").read_text() == f"{tmp_path}\n"
 
 
-def test_child_has_no_descriptor_of_another_child(parent: Parent, tmp_path: Path) -> None:
+def test_child_has_no_descriptor_of_another_child(server: Server, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    other = parent.start(SLEEP, tmp_path / "other")
+    other = server.start(SLEEP, tmp_path / "other")
     action = "print(*(os.readlink(f'/proc/self/fd/{fd}') for fd in range(2)), len(os.listdir('/proc/self/fd'))"
-    assert parent.start(f"{action}, flush=True); os._exit(0)", tmp_path).wait(60) == 0
+    assert server.start(f"{action}, flush=True); os._exit(0)", tmp_path).wait(60) == 0
     stdin, stdout, count = (tmp_path / "output").read_text().split()
     assert (stdin, stdout) == ("/dev/null", str(tmp_path / "output"))
     assert count == "4", "the streams, and the folder that is listed"
@@ -93,12 +93,12 @@ def test_child_has_no_descriptor_of_another_child(parent: Parent, tmp_path: Path
     ("action", "code"),
     [("os._exit(0)", 0), ("os._exit(65)", 65), ("os.kill(os.getpid(), 11)", -11), ("sys.exit(0)", 70), ("1/0", 70)],
 )
-def test_end_of_child_is_passed_on(parent: Parent, tmp_path: Path, action: str, code: int) -> None:
-    assert parent.start(action, tmp_path).wait(60) == code
+def test_end_of_child_is_passed_on(server: Server, tmp_path: Path, action: str, code: int) -> None:
+    assert server.start(action, tmp_path).wait(60) == code
 
 
-def test_child_is_terminated_on_request(parent: Parent, tmp_path: Path) -> None:
-    child = parent.start(SLEEP, tmp_path)
+def test_child_is_terminated_on_request(server: Server, tmp_path: Path) -> None:
+    child = server.start(SLEEP, tmp_path)
     pid_in(tmp_path)
     with pytest.raises(TimeoutError):
         child.wait(0.01)
@@ -107,42 +107,42 @@ def test_child_is_terminated_on_request(parent: Parent, tmp_path: Path) -> None:
     child.terminate()
 
 
-def test_child_ends_with_its_conversion(parent: Parent, tmp_path: Path) -> None:
-    child = parent.start(SLEEP, tmp_path)
+def test_child_ends_with_its_conversion(server: Server, tmp_path: Path) -> None:
+    child = server.start(SLEEP, tmp_path)
     pid = pid_in(tmp_path)
     child.connection.close()
     wait_for(lambda: not is_alive(pid), "the end of the child")
 
 
 def test_children_end_with_the_run(tmp_path: Path) -> None:
-    parent = Parent()
-    child = parent.start(SLEEP, tmp_path)
+    server = Server()
+    child = server.start(SLEEP, tmp_path)
     pid = pid_in(tmp_path)
-    parent.close()
+    server.close()
     assert child.wait(60) == -signal.SIGKILL
     assert not is_alive(pid)
 
 
-def test_child_ends_without_its_parent(tmp_path: Path) -> None:
-    parent = Parent()
-    child = parent.start(SLEEP, tmp_path)
+def test_child_ends_without_its_server(tmp_path: Path) -> None:
+    server = Server()
+    child = server.start(SLEEP, tmp_path)
     pid = pid_in(tmp_path)
-    parent.process.kill()
+    server.process.kill()
     assert child.wait(60) == -signal.SIGKILL
-    parent.process.wait()
+    server.process.wait()
     wait_for(lambda: not is_alive(pid), "the end of the child")
     with (tmp_path / "output").open("w") as stream:
-        assert start_child(parent.door.fileno(), {}, stream) is None
-    parent.door.close()
+        assert start_child(server.requests.fileno(), {}, stream) is None
+    server.requests.close()
 
 
-def test_parent_with_a_second_thread_forks_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_with_a_second_thread_forks_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    requests, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     serving = threading.Thread(target=serve, args=(other, pytest.fail))
     serving.start()
-    with door, (tmp_path / "output").open("w") as stream:
-        assert start_child(door.fileno(), {}, stream) is None
+    with requests, (tmp_path / "output").open("w") as stream:
+        assert start_child(requests.fileno(), {}, stream) is None
     serving.join(60)
     other.close()
 
@@ -152,13 +152,13 @@ def test_kernel_without_descriptors_of_processes_is_refused(monkeypatch: pytest.
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    requests, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     other.close()
-    with door, pytest.raises(OSError, match="not implemented"):
-        serve(door, pytest.fail)
+    with requests, pytest.raises(OSError, match="not implemented"):
+        serve(requests, pytest.fail)
 
 
-@pytest.mark.parametrize("fmt", prepared._FORKED_WITH)
+@pytest.mark.parametrize("fmt", fork_server._FORKED_WITH)
 def test_libraries_before_a_fork_start_no_thread(fmt: str) -> None:
     program = f"""
 import os
@@ -180,26 +180,26 @@ with open({path!r}, "a") as file:
 """
 
 
-def test_conversion_asks_the_parent_for_its_child(tmp_path: Path) -> None:
+def test_conversion_asks_the_server_for_its_child(tmp_path: Path) -> None:
     """The child reports a checkpoint that cannot be read, and no other process has started for it."""
     for name in ("store/checkpoints", "site"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "store/checkpoints/tiny.pt").write_bytes(b"weights")
     (tmp_path / "site/sitecustomize.py").write_text(RECORD.format(path=str(tmp_path / "started")))
-    door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    requests, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environ = {
         "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "site", *SOURCES))),
         names.REQUEST_ENV: REQUEST.to_json(),
         names.STORE_ENV: str(tmp_path / "store"),
-        names.PREPARED_ENV: str(door.fileno()),
+        names.FORK_SERVER_ENV: str(requests.fileno()),
         names.TERMINATION_LOG_ENV: str(tmp_path / "message"),
     }
     command = [sys.executable, "-m", "modelexport_converter"]
-    with door, other:
-        parent = subprocess.Popen([*command, names.PREPARE], stdin=other.fileno(), env=environ)
-        done = subprocess.run(command, env=environ, capture_output=True, pass_fds=[door.fileno()], check=False)
-    assert parent.wait(60) == 0
+    with requests, other:
+        server = subprocess.Popen([*command, names.FORK_SERVER], stdin=other.fileno(), env=environ)
+        done = subprocess.run(command, env=environ, capture_output=True, pass_fds=[requests.fileno()], check=False)
+    assert server.wait(60) == 0
     result = ConversionResult.from_json((tmp_path / "message").read_text())
     assert (done.returncode, result.reason) == (65, Reason.CHECKPOINT_UNREADABLE)
-    assert sorted((tmp_path / "started").read_text().split()) == ["modelexport_converter", "prepare"]
+    assert sorted((tmp_path / "started").read_text().split()) == ["fork-server", "modelexport_converter"]
     assert b'"stage": "load"' in done.stdout

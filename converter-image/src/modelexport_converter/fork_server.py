@@ -1,7 +1,7 @@
-"""The prepared parent of a local run: it has imported torch, and forks the child of each conversion that asks.
+"""The fork server of a local run: it has imported torch, and forks the child of each conversion that asks.
 
 A conversion sends a message with the environment of its child, and a connection. It gets back a descriptor of the child
-and, at the child's end, the code; if the conversion goes away, its child is killed. The parent opens no file of a user
+and, at the child's end, the code; if the conversion goes away, its child is killed. The server opens no file of a user
 and holds no credentials. It computes nothing: threads would not exist in a child, which would wait for them.
 """
 
@@ -26,7 +26,7 @@ from modelexport_converter.runtime.threads import limit_threads
 MESSAGE_LIMIT = 1 << 20
 """Bytes of a message; Linux starts no process with a longer variable than an eighth of it."""
 READY_SECONDS = 60
-"""How long a conversion waits for the parent, which imports torch first."""
+"""How long a conversion waits for the server, which imports torch first."""
 _FORKED_WITH = (Format.LITERT, Format.COREML)
 """Formats whose libraries start no thread when they are imported."""
 _STREAMS = 3
@@ -35,8 +35,8 @@ Main = Callable[[], NoReturn]
 
 
 @dataclass(frozen=True)
-class PreparedChild:
-    """A child of the prepared parent, with the methods of ``subprocess.Popen`` that a conversion needs."""
+class ForkedChild:
+    """A child of the fork server, with the methods of ``subprocess.Popen`` that a conversion needs."""
 
     connection: socket.socket
     process: int
@@ -49,7 +49,7 @@ class PreparedChild:
         """
         self.connection.settimeout(timeout)
         code = self.connection.recv(MESSAGE_LIMIT)
-        if not code:  # the parent is gone
+        if not code:  # the server is gone
             self.kill()
         self.connection.close()
         return int(code) if code else -signal.SIGKILL
@@ -67,23 +67,23 @@ class PreparedChild:
             signal.pidfd_send_signal(self.process, number)
 
 
-def start_child(door: int, environ: Mapping[str, str], stream: TextIO) -> PreparedChild | None:
-    """Ask the parent behind a descriptor for a child that writes to ``stream``; ``None`` if it cannot have one."""
+def start_child(server: int, environ: Mapping[str, str], stream: TextIO) -> ForkedChild | None:
+    """Ask the server behind a descriptor for a child that writes to ``stream``; ``None`` if it cannot have one."""
     connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with socket.socket(fileno=os.dup(door)) as parent, other, contextlib.suppress(OSError):
+    with socket.socket(fileno=os.dup(server)) as requests, other, contextlib.suppress(OSError):
         message = json.dumps(dict(environ)).encode()
-        socket.send_fds(parent, [message], [other.fileno(), stream.fileno(), 2])
+        socket.send_fds(requests, [message], [other.fileno(), stream.fileno(), 2])
     connection.settimeout(READY_SECONDS)
     with contextlib.suppress(OSError):
         _, processes, _, _ = socket.recv_fds(connection, 1, 1)
         if processes:
-            return PreparedChild(connection, processes[0])
+            return ForkedChild(connection, processes[0])
     connection.close()
     return None
 
 
-def serve(door: socket.socket, main: Main) -> None:
-    """Import torch, and fork a child for every message from ``door`` until all processes have closed its other end.
+def serve(requests: socket.socket, main: Main) -> None:
+    """Import torch, and fork a child for every message from ``requests`` until all processes have closed its other end.
 
     ``main`` runs in the child, with the environment and the streams of the message.
 
@@ -98,13 +98,13 @@ def serve(door: socket.socket, main: Main) -> None:
         from modelexport_converter import pipeline  # noqa: F401 - imports torch
 
     with selectors.DefaultSelector() as selector:
-        selector.register(door, selectors.EVENT_READ)
+        selector.register(requests, selectors.EVENT_READ)
         while True:
             key, _ = selector.select()[0]
             if isinstance(key.data, _Child):
                 key.data.end(selector, is_asked=key.fileobj is key.data.connection)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(door, MESSAGE_LIMIT, _STREAMS)
+            message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_LIMIT, _STREAMS)
             if not message:
                 break
             _fork(json.loads(message), descriptors, selector, main)
@@ -140,7 +140,7 @@ def _import_backend(environ: Mapping[str, str]) -> None:
 def _become(
     environ: Mapping[str, str], streams: Sequence[int], selector: selectors.BaseSelector, main: Main
 ) -> NoReturn:
-    """Be the child: keep two streams of the message and no other descriptor of the parent, and run."""
+    """Be the child: keep two streams of the message and no other descriptor of the server, and run."""
     try:
         connection, stdout, stderr = streams
         for descriptor in (*(key.fd for key in selector.get_map().values()), connection):
@@ -160,7 +160,7 @@ def _become(
 
 @dataclass(frozen=True)
 class _Child:
-    """A child in its parent; both descriptors become readable, one at its end, one when its conversion is gone."""
+    """A child of this server; both descriptors become readable, one at its end, one when its conversion is gone."""
 
     pid: int
     process: int
