@@ -92,7 +92,7 @@ def sums_of(model: LoadedModel) -> FidelitySums:
 
 def measure(model: LoadedModel, expected: Sequence[Array], found: Sequence[Array]) -> Fidelity | None:
     sums = sums_of(model)
-    sums.add(expected, found)
+    sums.add(expected, found, SIZE)
     return sums.result(0.9)
 
 
@@ -191,7 +191,7 @@ def test_rotated_boxes_match_as_they_lie(found: Outputs, expected: tuple[object,
 
 def test_sample_of_rotated_boxes_has_their_corners() -> None:
     square = (0.0, 0.0, 40.0, 40.0, 0.9, 0)
-    original, file = sums_of(ROTATED).add(turned(square, angle=np.pi / 4), turned(angle=0)).describe()
+    original, file = sums_of(ROTATED).add(turned(square, angle=np.pi / 4), turned(angle=0), SIZE).describe()
     assert [answer.same for answer in original] == [False]
     reach = 20 * 2**0.5
     wanted = [[20, 20 - reach], [20 + reach, 20], [20, 20 + reach], [20 - reach, 20]]
@@ -199,6 +199,13 @@ def test_sample_of_rotated_boxes_has_their_corners() -> None:
     assert original[0].corners[-2] < 0, "it reaches beyond the image"
     assert original[0].box == pytest.approx([0, 0, 20 + reach, 20 + reach], abs=0.01)
     assert list(file) == []
+
+
+def test_sample_of_another_size_has_pixels_of_its_image() -> None:
+    model, build = KINDS["anchors"]
+    original, _ = sums_of(model).add(build(ONE), build(ONE), (2 * SIZE[0], SIZE[1])).describe()
+    left, top, right, bottom, *_ = ONE
+    assert original[0].box == pytest.approx([left, 2 * top, right, 2 * bottom], abs=0.01)
 
 
 def test_mask_of_other_half_is_no_kept_detection() -> None:
@@ -242,8 +249,8 @@ def test_keypoints_are_compared_by_similarity(shift: float, kept: int) -> None:
 def test_images_without_sure_class_do_not_count() -> None:
     sums = sums_of(model_of(CLASSES))
     for expected, found in (([0.9, 0.1, 0], [0.4, 0.3, 0.3]), ([0.4, 0.3, 0.3], [0.3, 0.4, 0.3])):
-        sums.add([np.array([expected])], [np.array([found])])
-    sums.add([np.array([[0, 0.8, 0.2]])], [np.array([[0.6, 0.4, 0]])])
+        sums.add([np.array([expected])], [np.array([found])], SIZE)
+    sums.add([np.array([[0, 0.8, 0.2]])], [np.array([[0.6, 0.4, 0]])], SIZE)
     fidelity = sums.result(0.9)
     assert fidelity == Fidelity("top-1", "0.5000", 3, None, 1, 1)
 
@@ -255,7 +262,7 @@ def test_images_without_sure_class_do_not_count() -> None:
 )
 def test_only_best_class_of_image_can_differ(found: list[float], shown: list[tuple[int, bool]]) -> None:
     expected = [np.array([[0.98, 0.015, 0.005]])]
-    original, file = sums_of(model_of(CLASSES)).add(expected, [np.array([found])]).describe()
+    original, file = sums_of(model_of(CLASSES)).add(expected, [np.array([found])], SIZE).describe()
     assert [(answer.label, answer.same) for answer in file] == shown
     assert [(answer.label, answer.same) for answer in original] == [(0, shown[0][1]), (1, True)]
 
@@ -297,7 +304,7 @@ def test_few_answers_refuse_no_file(images: int, threshold: str | None) -> None:
     model, build = KINDS["anchors"]
     sums = sums_of(model)
     for _ in range(images):
-        sums.add(build(ONE, TWO), build(ONE))
+        sums.add(build(ONE, TWO), build(ONE), SIZE)
     fidelity = sums.result(0.9)
     assert fidelity is not None
     assert (fidelity.value, fidelity.threshold) == ("0.5000", threshold)
@@ -349,7 +356,7 @@ def test_file_that_loses_half_of_a_class_is_refused() -> None:
 
 def test_agreement_stops_early_and_fidelity_uses_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     model, build = KINDS["padded detections"]
-    images = [np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)]
+    images = [np.full((1, 3, *SIZE), index / 30, np.float32) for index in range(30)]
     run = lambda image: build(ONE, TWO)  # noqa: E731
     measured = partial(compare, model, run, images, original=run, first=2, enough=0.9, least_fidelity=0.9)
     found = measured()
@@ -362,7 +369,7 @@ def test_agreement_stops_early_and_fidelity_uses_all_images(monkeypatch: pytest.
 def test_slow_file_is_refused_only_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "FIDELITY_SECONDS", 0)
     model, build = KINDS["padded detections"]
-    images = [np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)]
+    images = [np.full((1, 3, *SIZE), index / 30, np.float32) for index in range(30)]
     run = lambda image: build(ONE, TWO) if image[0, 0, 0, 0] * 30 % 2 > 0.5 else build(ONE)  # noqa: E731
     found = compare(model, run, images, original=lambda image: build(ONE, TWO), first=2, enough=0.5, least_fidelity=0.9)
     assert (found.images, found.fidelity and found.fidelity.images) == (2, 30)
@@ -384,7 +391,7 @@ class Images(list[Array]):
 
 def test_only_images_of_samples_are_drawn() -> None:
     model, build = KINDS["padded detections"]
-    images = Images([np.full((1, 3, 2, 2), index / 30, np.float32) for index in range(30)])
+    images = Images([np.full((1, 3, *SIZE), index / 30, np.float32) for index in range(30)])
 
     def run(image: Array) -> Outputs:
         return build((20, 10, 60, 50 - 10 * float(image[0, 0, 0, 0]), 0.9, 0))

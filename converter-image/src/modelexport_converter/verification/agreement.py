@@ -140,7 +140,7 @@ def compare(
         if model.reference is Reference.PROGRAM:
             check_outputs(model, expected)
         _check_outputs(model, expected, found)
-        sums.add(index, expected, found)
+        sums.add(index, image, expected, found)
         if sums.suffice():
             break
     return sums.comparison(model)
@@ -160,10 +160,11 @@ class _Sums:
         self._end = time.monotonic() + FIDELITY_SECONDS
         self._agreed, self._images = False, 0
 
-    def add(self, index: int, expected: Sequence[Array], found: Sequence[Array]) -> None:
-        """Add one image by its index: outputs of equal shapes."""
+    def add(self, index: int, image: Array, expected: Sequence[Array], found: Sequence[Array]) -> None:
+        """Add one image (1, channels, height, width) by its index: outputs of equal shapes."""
         if self._fidelity:
-            self._samples.add(index, self._fidelity.add(expected, found))
+            size = (image.shape[2], image.shape[3])
+            self._samples.add(index, self._fidelity.add(expected, found, size))
         if self._agreed:
             return
         self._images += 1

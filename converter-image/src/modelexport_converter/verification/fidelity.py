@@ -46,8 +46,8 @@ FEWEST = 20
 class FidelitySums(Protocol):
     """Counts of the answers to all images so far."""
 
-    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> Difference:
-        """Add one image, the outputs of the model and of the file in their order. Return how much they differ."""
+    def add(self, expected: Sequence[Array], found: Sequence[Array], size: tuple[int, int]) -> Difference:
+        """Add one image (height, width): the outputs of model and file in their order. Return how much they differ."""
 
     def result(self, minimum: float) -> Fidelity | None:
         """Return the fidelity, with a threshold if there are answers enough; ``None`` if the model gave none."""
@@ -61,7 +61,7 @@ def start_fidelity(model: LoadedModel) -> FidelitySums | None:
     """Return empty sums for a model; ``None`` if its outputs have no known meaning."""
     axes = {axis for output in model.outputs for axis in output.axes}
     if axes & {"anchor", "detection"}:
-        return DetectionFidelity(model.outputs, model.input_size)
+        return DetectionFidelity(model.outputs)
     if "class" not in axes:
         return None
     return PixelFidelity() if "row" in axes else ClassFidelity()
@@ -69,10 +69,9 @@ def start_fidelity(model: LoadedModel) -> FidelitySums | None:
 
 @dataclass
 class DetectionFidelity:
-    """Counts the detections of one side that the other has and has not, for inputs of (height, width)."""
+    """Counts the detections of one side that the other has and has not."""
 
     outputs: Sequence[Output]
-    input_size: tuple[int, int]
     images: int = 0
     kept: int = 0
     missed: int = 0
@@ -81,14 +80,14 @@ class DetectionFidelity:
 
     silence = f"neither the model nor the file has a detection with a score of {SURE} or more"
 
-    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> Difference:
-        """Add one image. Return how much the answers differ.
+    def add(self, expected: Sequence[Array], found: Sequence[Array], size: tuple[int, int]) -> Difference:
+        """Add one image (height, width). Return how much the answers differ.
 
         Raises:
             Failure: ``VerificationFailed``: model or file reports that it has no answer.
         """
         self.images += 1
-        one, other = (read_detections(self.outputs, self.input_size, answer) for answer in (expected, found))
+        one, other = (read_detections(self.outputs, size, answer) for answer in (expected, found))
         pairs = [pair for pair in match(one, other) if max(pair.score, pair.found_score) >= SURE]
         self.pairs += pairs
         self.kept += len(pairs)
@@ -234,7 +233,7 @@ class ClassFidelity:
 
     silence = f"the model gives no class a probability of {SURE} or more"
 
-    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> Difference:
+    def add(self, expected: Sequence[Array], found: Sequence[Array], size: tuple[int, int]) -> Difference:
         """Add one image: probabilities (1, classes). Return how much they differ."""
         self.images += 1
         one, other = (_with_complement(answer[0]).ravel() for answer in (expected, found))
@@ -279,7 +278,7 @@ class PixelFidelity:
 
     silence = "the model gives all pixels the same class"
 
-    def add(self, expected: Sequence[Array], found: Sequence[Array]) -> Difference:
+    def add(self, expected: Sequence[Array], found: Sequence[Array], size: tuple[int, int]) -> Difference:
         """Add one image: probabilities (1, classes, rows, columns). Return the share of pixels that differ."""
         one, other = (_with_complement(answer[0])[0] for answer in (expected, found))
         count, winners = len(one), (one.argmax(0), other.argmax(0))
