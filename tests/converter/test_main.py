@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from modelexport.api.spec import Calibration, DataRef, Model
 from modelexport.matrix.options import InputType, Layout, Options
 from modelexport.matrix.support import BACKENDS, Format, Precision, Recipe, Target, lookup
 from modelexport_converter import __main__, pipeline, steps
-from modelexport_converter.backends import Backend, load_backend
+from modelexport_converter.backends import Array, Backend, Run, load_backend
 from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.local import make_places
@@ -287,6 +288,31 @@ def test_file_of_any_size_goes_through_the_conversion(bench: Bench) -> None:
     assert answer.code == 0, answer.result
     found = bench.report()["model"]["input"]
     assert (found["shape"], found["inputSize"]) == ([None, 3, None, None], [32, 32])
+
+
+@pytest.mark.parametrize("images", ["five.zip", "one.zip"])
+def test_file_that_fails_in_another_size_is_refused(images: str, bench: Bench) -> None:
+    bench.put("one.zip", [noise(0)])
+    onnx = load_backend(Format.ONNX)
+
+    def open_file(model: LoadedModel, path: Path) -> Run:
+        run = onnx.open_file(model, path)
+
+        def run_in_one_size(image: Array) -> tuple[Array, ...]:
+            if image.shape != model.input_shape:
+                raise RuntimeError(f"no image of {image.shape[2:]}")
+            return run(image)
+
+        return run_in_one_size
+
+    fixed: Any = SimpleNamespace(
+        convert=onnx.convert, quantise=onnx.quantise, inspect=onnx.inspect, open_file=open_file
+    )
+    own, options = Calibration(DataRef(f"s3://datasets/{images}"), 5), Options(dynamic_size=True)
+    result = bench(replace(REQUEST, options=options, calibration=own), fixed).result
+    assert result is not None
+    assert result.reason == Reason.VERIFICATION_FAILED
+    assert "no image of (64, 32)" in result.message
 
 
 def test_time_of_our_evaluator_is_no_latency(bench: Bench) -> None:

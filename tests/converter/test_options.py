@@ -243,7 +243,7 @@ def test_trained_network_takes_any_size(architecture: str, tmp_path: Path) -> No
     backend.convert(model, Recipe.FP32, path := tmp_path / "any.onnx")
     check_facts(backend.inspect(path), model, Recipe.FP32)
     (height, width), stride = model.input_size, ARCHITECTURES[architecture].stride
-    assert verified_sizes(model, stride) == ((height, width), (height + stride, width - stride))
+    assert verified_sizes(model, stride) == ((height, width), (height + stride, width * 3 // 4 // stride * stride))
     run, image = backend.open_file(model, path), eval_inputs(architecture)[0]
     for size in verified_sizes(model, stride):
         rows, columns = (np.arange(side) % own for side, own in zip(size, (height, width), strict=True))

@@ -464,8 +464,10 @@ def inspect(work: Conversion, backend: Backend, model: LoadedModel, candidate: C
 
 def run_both(work: Conversion, backend: Backend, model: LoadedModel, produced: Path, original: Run) -> Comparison:
     """Run the produced file and the original model on the same images and compare their outputs."""
-    sizes = verified_sizes(model, ARCHITECTURES[work.request.model.architecture].stride)
-    images = PreparedImages(work.dataset.verification, model.preprocessing, *sizes)
+    stride = model.metadata.get("stride", ARCHITECTURES[work.request.model.architecture].stride)
+    sizes, chosen = verified_sizes(model, int(stride)), work.dataset.verification
+    chosen = chosen if len(chosen) >= len(sizes) else chosen * len(sizes)  # a single image has all sizes
+    images = PreparedImages(chosen, model.preprocessing, *sizes)
     with library_errors("run the produced file", Reason.VERIFICATION_FAILED):
         run_file = Stopwatch(backend.open_file(model, produced))
         cell = lookup(work.request.model.architecture, work.request.target)

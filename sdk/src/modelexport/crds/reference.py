@@ -199,7 +199,7 @@ Every file is run with what its option says, and its answers are compared with t
 [Verification](verification.md) describes: a file that takes pixels gets the pixels of the images, a file of a dynamic
 batch runs alternately on one image and on three, each at another place among its predecessors, a file of a fixed
 batch on so many. A batch of 16 costs 16 times the time of verification. A file of any size gets the images in turns in
-its input size and in one that is higher and narrower by a stride.
+its input size and in one that is higher by a stride and a quarter narrower, and a single image in both.
 
 The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`,
 and `inputSize` is the size for which a file of any size was calibrated and, with `spec.evaluation`, evaluated. A
