@@ -25,14 +25,14 @@ from modelexport.matrix.options import (
     Options,
     PreprocessingPlace,
 )
-from modelexport.matrix.support import ARCHITECTURES, BACKENDS, Format, Recipe
+from modelexport.matrix.support import BACKENDS, Format, Recipe
 from modelexport_converter.architectures.shared.detection import BOXES, SCORES
 from modelexport_converter.architectures.suppression import suppress_boxes
 from modelexport_converter.backends import Array, FileContents, Run, load_backend, load_input_adapter
 from modelexport_converter.coreml import load_model as load_package
 from modelexport_converter.failures import Failure
-from modelexport_converter.file_input import Batches, check_options, to_file_input, verified_sizes
-from modelexport_converter.model import LoadedModel, Output, Preprocessing, open_sizes
+from modelexport_converter.file_input import Batches, check_options, to_file_input
+from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.publishing.report import describe_model
 from modelexport_converter.verification.agreement import compare
 from modelexport_converter.verification.inspection import check_facts
@@ -233,21 +233,6 @@ def test_file_of_any_size_answers_in_every_size(recipe: Recipe, options: Options
         other = np.ascontiguousarray(np.concatenate([image, image[:, :, :8]], 2)[..., 8:])
         expected = model.module(torch.from_numpy(other))[0].numpy()
         np.testing.assert_allclose(run(other)[0], expected, atol=1e-5 if recipe is Recipe.FP32 else 0.02)
-
-
-@pytest.mark.parametrize("architecture", ["UNet", "DeepLabV3", "FCN", "YOLOv8-CLS", "YOLO11-CLS", "YOLO26-CLS"])
-def test_trained_network_takes_any_size(architecture: str, tmp_path: Path) -> None:
-    model = replace(load_model(architecture), options=Options(dynamic_size=True))
-    open_sizes(model.module)
-    backend = load_backend(Format.ONNX)
-    backend.convert(model, Recipe.FP32, path := tmp_path / "any.onnx")
-    check_facts(backend.inspect(path), model, Recipe.FP32)
-    (height, width), stride = model.input_size, ARCHITECTURES[architecture].stride
-    assert verified_sizes(model, stride) == ((height, width), (height + stride, width * 3 // 4 // stride * stride))
-    run, image = backend.open_file(model, path), eval_inputs(architecture)[0]
-    for size in verified_sizes(model, stride):
-        rows, columns = (np.arange(side) % own for side, own in zip(size, (height, width), strict=True))
-        assert compare(model, run, [np.ascontiguousarray(image[:, :, rows][..., columns])]).value > 0.9999
 
 
 @pytest.mark.parametrize("opset", range(OPSETS[0], OPSETS[1] + 1))

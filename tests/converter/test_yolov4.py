@@ -13,7 +13,7 @@ from converter.refusals import refuse
 from converter.synthetic_weights import make_weights
 from modelexport_converter.architectures.shared.yolo_layers import decoder_buffers
 from modelexport_converter.architectures.yolov4.loader import load
-from modelexport_converter.architectures.yolov4.network import Network, Tiny
+from modelexport_converter.architectures.yolov4.network import Network, Places, Tiny
 from modelexport_converter.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from trained.cells import TRAINED, ask
 
@@ -96,11 +96,13 @@ def test_box_is_anchor_scaled_and_moved_within_cell(variant: str, scale: float) 
     stride, columns, count = (8, 24, 288) if variant == "full" else (16, 12, 72)
     width, height = (19, 36) if variant == "full" else (37, 58)
     index = count + columns + 2
-    raw = torch.zeros(1, 4, sum(network.decoder.counts))
+    decoder = network.decoder
+    raw = torch.zeros(1, 4, decoder.cells.shape[2])
     raw[0, :, index] = torch.tensor([math.log(3), 0.0, math.log(2), 0.0])  # the sigmoid of log 3 is 3/4
     x = (2 + 0.5 + (0.75 - 0.5) * scale) * stride / 192
     wanted = torch.tensor([x, 1.5 * stride / 96, 2 * width / 192, height / 96])
-    torch.testing.assert_close(network.decoder(raw[:, :2], raw[:, 2:])[0, :, index], wanted)
+    places = Places(decoder.cells, decoder.corners, decoder.anchors)
+    torch.testing.assert_close(decoder(raw[:, :2], raw[:, 2:], places)[0, :, index], wanted)
 
 
 @pytest.mark.parametrize("variant", NETWORKS)

@@ -96,12 +96,14 @@ def test_box_is_relative_to_cell_corner() -> None:
     """The second cell of the first row, stride 8, in an image 64 high and 96 wide."""
     raw = torch.zeros(1, 4, 126)
     raw[0, :, 1] = torch.tensor([0.5, 0.25, math.log(2), math.log(3)])
-    found = Decoder(SIZE)(raw)[0, :, 1]
+    decoder = Decoder(SIZE)
+    found = decoder(raw, decoder.cells, decoder.corners)[0, :, 1]
     torch.testing.assert_close(found, torch.tensor([1.5 * 8 / 96, 0.25 * 8 / 64, 2 * 8 / 96, 3 * 8 / 64]))
 
 
 def test_last_cells_have_largest_stride() -> None:
-    found = Decoder(SIZE)(torch.zeros(1, 4, 126))[0, :, -1]
+    decoder = Decoder(SIZE)
+    found = decoder(torch.zeros(1, 4, 126), decoder.cells, decoder.corners)[0, :, -1]
     torch.testing.assert_close(found, torch.tensor([64 / 96, 32 / 64, 32 / 96, 32 / 64]))
 
 

@@ -159,9 +159,9 @@ REFUSED = {
         optional("ONNX/FP32", batch=2, dynamicBatch=True),
         "batch and dynamicBatch exclude each other; remove one",
     ),
-    "a detector of any size": (
-        optional("ONNX/FP32", dynamicSize=True),
-        "the option dynamicSize is not possible for YOLOv8",
+    "any size of a network that suppresses boxes": (
+        {**optional("ONNX/FP32", dynamicSize=True), **model(architecture="FasterRCNN")},
+        "the option dynamicSize is not possible for FasterRCNN",
     ),
     "a batch for Vision": (
         optional("CoreML/FP16", batch=2, input="Image"),

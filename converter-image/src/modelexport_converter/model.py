@@ -102,7 +102,7 @@ class Suppression:
 
 
 class SizedModule(torch.nn.Module):
-    """A part of a network that computes maps for one input size or, if ``any_size`` is set, for that of each image."""
+    """A part of a network that computes for one input size or, if ``any_size`` is set, for that of each image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +179,8 @@ class LoadedModel:
     def open_axes(self) -> frozenset[str]:
         """Return the axes of input and outputs that have any size in a file."""
         images = {"batch"} if self.options.dynamic_batch else set[str]()
-        return frozenset(images | ({"height", "width", "row", "column"} if self.options.dynamic_size else set()))
+        places = {"height", "width", "row", "column", "anchor"} if self.options.dynamic_size else set()
+        return frozenset(images | places)
 
     @property
     def type_in_file(self) -> str:

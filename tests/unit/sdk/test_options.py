@@ -14,7 +14,7 @@ from modelexport.crds.crd import build_export_crd
 from modelexport.crds.strict import read_export
 from modelexport.errors import BadInput
 from modelexport.matrix.options import OPTIONS, Options
-from modelexport.matrix.support import Format, Target
+from modelexport.matrix.support import ARCHITECTURES, Format, Target
 from modelexport.planning.plan import plan_export
 
 PLAIN = {"format": "ONNX", "precision": "FP32"}
@@ -171,10 +171,20 @@ def test_only_networks_that_classify_are_classifiers(architecture: str) -> None:
         parse(target, architecture=architecture)
 
 
-@pytest.mark.parametrize("architecture", ["YOLOv8", "YOLO26", "YOLOv8-Pose", "MaskRCNN", "Custom"])
+@pytest.mark.parametrize(
+    "architecture", [name for name, row in ARCHITECTURES.items() if not row.has_nms and name != "Custom"]
+)
+def test_networks_that_leave_boxes_take_any_size(architecture: str) -> None:
+    target = {**PLAIN, "options": {"dynamicSize": True, "dynamicBatch": True, "layout": "NHWC", "inputType": "uint8"}}
+    assert parse(target, architecture=architecture).options
+
+
+def test_detector_of_any_size_suppresses_boxes_too() -> None:
+    assert parse({**PLAIN, "options": {"dynamicSize": True, "nms": True}}).options
+
+
+@pytest.mark.parametrize("architecture", ["FasterRCNN", "RetinaResNet", "MobileNet", "MaskRCNN", "Custom"])
 def test_networks_of_one_size_refuse_dynamic_size(architecture: str) -> None:
-    target = {**PLAIN, "options": {"dynamicSize": True, "dynamicBatch": True}}
-    assert parse(target, architecture="UNet").options
     target = {**PLAIN, "options": {"dynamicSize": True}}
     with pytest.raises(InvalidSpec, match=f"dynamicSize: true is not possible for {architecture}; remove it"):
         parse(target, architecture=architecture)

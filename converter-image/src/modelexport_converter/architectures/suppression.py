@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modelexport.matrix.support import Format
 from modelexport_converter.architectures.torchvision.boxes import Candidates, pad_detections, suppress, to_outputs
 from modelexport_converter.architectures.torchvision.detectors import DETECTIONS
-from modelexport_converter.model import LoadedModel, Suppression
+from modelexport_converter.model import LoadedModel, SizedModule, Suppression
 
 SCORE, OVERLAP, MOST_DETECTIONS = 0.25, 0.7, 300
 """Least score, largest IoU of two boxes of a class and number of detections: the defaults of ultralytics' predictor,
@@ -28,7 +29,7 @@ _BOUNDED = (
 )
 
 
-class Suppressed(nn.Module):
+class Suppressed(SizedModule):
     """Keeps the best boxes of a network (1, C, H, W) -> boxes (1, 4, N), scores (1, classes, N)."""
 
     def __init__(self, network: nn.Module, size: tuple[int, int], candidates: int | None = CANDIDATES) -> None:
@@ -41,16 +42,20 @@ class Suppressed(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return boxes (1, D, 4), scores (1, D), labels (1, D) and count (1,), best first."""
         boxes, scores = self.network(image)
+        pixels, size = self.pixels, self.size
+        if self.any_size:  # overlaps are the same in parts of the input; a small one has fewer boxes than compete
+            boxes, scores = (functional.pad(values, (0, self.candidates or 0)) for values in (boxes, scores))
+            pixels, size = torch.ones(4), (1, 1)
         classes = scores.shape[1]
         best, labels = scores[0].max(0)
         top, index = best.topk(min(self.candidates or best.shape[0], best.shape[0]))
         centred = boxes[0].transpose(0, 1)[index]
         centres, halves = centred[:, :2], centred[:, 2:] / 2
-        corners = torch.cat([centres - halves, centres + halves], 1) * self.pixels
+        corners = torch.cat([centres - halves, centres + halves], 1) * pixels
         found = Candidates(corners, top, labels[index].float(), (top > SCORE).float())
         boxes, valid, names = (values.unsqueeze(0) for values in (found.boxes, found.valid, found.labels))
         keep, converged = suppress(boxes, valid, OVERLAP, names, classes)
-        return to_outputs(pad_detections(found, keep[0], MOST_DETECTIONS), converged, self.size)
+        return to_outputs(pad_detections(found, keep[0], MOST_DETECTIONS), converged, size)
 
 
 def suppress_boxes(model: LoadedModel, fmt: Format) -> LoadedModel:

@@ -43,8 +43,6 @@ OPSET = 17
 """Supported by ONNX Runtime since 1.12 (2022), and sufficient for convolutional networks."""
 _EXPORTED_OPSET = 20
 """The newest opset of the exporter; ONNX's own converter does the rest."""
-_AXES = {"row": "height", "column": "width"}
-"""The axes of maps of any size, which are those of the image."""
 _EXPORTER = "torch.onnx._internal.torchscript_exporter"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISED = (*_WEIGHTED, "Clip", "Relu")
@@ -75,7 +73,7 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
     assert base is Recipe.FP32
     opset = model.options.opset or OPSET
     exported = min(opset, _EXPORTED_OPSET)
-    outputs = [output.name for output in model.outputs]
+    outputs, shapes = [output.name for output in model.outputs], _output_shapes(model)
     with warnings.catch_warnings():
         # The tracing exporter is deprecated, but ten times as fast as the new one, and its files are smaller.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.onnx|modelexport_converter")
@@ -98,13 +96,13 @@ def convert(model: LoadedModel, base: Recipe, path: Path) -> None:
                 opset_version=exported,
                 input_names=[model.input_name],
                 output_names=outputs,
-                dynamic_axes=_open_axes(model),
+                dynamic_axes=_open_axes(model, shapes),
             )
     content = onnx.load(path)
     # The exporter leaves widths of padding as nodes, and shapes after them unknown.
     optimizer.fold_constants(content, should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None)
     optimizer.remove_unused_nodes(content)
-    _declare_outputs(content.graph, model)
+    _declare_outputs(content.graph, model, shapes)
     finish(content if opset == exported else version_converter.convert_version(content, opset), model, path)
 
 
@@ -115,21 +113,31 @@ def _has_symbolic(opset: int, name: str) -> bool:
     return bool(importlib.import_module(f"{_EXPORTER}.registration").registry.is_registered_op(name, opset))
 
 
-def _open_axes(model: LoadedModel) -> dict[str, dict[int, str]]:
-    """Return the names of the axes of any size of input and outputs, by position."""
-    axes: dict[str, tuple[str, ...]] = {model.input_name: ("batch", "channels", "height", "width")}
-    axes |= {output.name: output.axes for output in model.outputs}
+def _output_shapes(model: LoadedModel) -> list[tuple[int, ...]]:
+    """Return the shapes of the outputs for the input with which the network is captured."""
+    with torch.inference_mode():
+        return [tuple(output.shape) for output in model.module(model.captured_input())]
+
+
+def _open_axes(model: LoadedModel, shapes: Sequence[tuple[int, ...]]) -> dict[str, dict[int, str]]:
+    """Return the names of the axes of any size of input and outputs, by position.
+
+    A runtime takes axes of one name for equally long ones, and prototypes of masks are smaller than the image.
+    """
+    names, (height, width) = [model.input_name, *(output.name for output in model.outputs)], model.input_size
+    image = ("batch", "channels", "height", "width")
+    axes = [zip(image, model.input_shape, strict=True)]
+    axes += [zip(output.axes, shape, strict=True) for output, shape in zip(model.outputs, shapes, strict=True)]
+    sides = {("row", height): "height", ("column", width): "width"}
     return {
-        name: {position: _AXES.get(axis, axis) for position, axis in enumerate(names) if axis in model.open_axes}
-        for name, names in axes.items()
+        name: {place: sides.get((axis, size), axis) for place, (axis, size) in sized if axis in model.open_axes}
+        for name, sized in zip(names, map(enumerate, axes), strict=True)
     }
 
 
-def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel) -> None:
+def _declare_outputs(graph: onnx.GraphProto, model: LoadedModel, shapes: Sequence[tuple[int, ...]]) -> None:
     """Give every output its name and shape; the exporter does not name an output that is constant."""
-    with torch.inference_mode():
-        shapes = [tuple(output.shape) for output in model.module(model.captured_input())]
-    opened = _open_axes(model)
+    opened = _open_axes(model, shapes)
     for value, output, sizes in zip(graph.output, model.outputs, shapes, strict=True):
         shape = [opened.get(output.name, {}).get(axis, size) for axis, size in enumerate(sizes)]
         if value.name != output.name:
@@ -358,7 +366,8 @@ def _open_calibration_session(path: str) -> onnxruntime.InferenceSession:
 
 def _trace_to_weights(graph: onnx.GraphProto, outputs: Iterable[Output]) -> tuple[list[str], list[str]]:
     """Return the names of the nodes between the last weights and some outputs, and of the last nodes with weights."""
-    sources = {name: node.input for node in graph.node for name in node.output}
+    # A shape depends on no value of the tensor that has it.
+    sources = {name: () if node.op_type == "Shape" else node.input for node in graph.node for name in node.output}
     names = {name: node.name for node in graph.node for name in node.output}
     weighted = {name for node in graph.node if node.op_type in _WEIGHTED for name in node.output}
     following, last = trace_to_weights((output.name for output in outputs), sources, weighted)

@@ -199,7 +199,8 @@ Every file is run with what its option says, and its answers are compared with t
 [Verification](verification.md) describes: a file that takes pixels gets the pixels of the images, a file of a dynamic
 batch runs alternately on one image and on three, each at another place among its predecessors, a file of a fixed
 batch on so many. A batch of 16 costs 16 times the time of verification. A file of any size gets the images in turns in
-its input size and in one that is higher by a stride and a quarter narrower, and a single image in both.
+its input size and in one that is higher by a stride and a quarter narrower, and a single image in both; the original
+answers in the same size.
 
 The file's metadata and `report.json` have name, shape, type and axes of input and outputs; an open axis is `null`,
 and `inputSize` is the size for which a file of any size was calibrated and, with `spec.evaluation`, evaluated. A
@@ -218,10 +219,13 @@ channels alike: for a network with a mean and a std of its own for each channel,
 `inputType: uint8` as well. These libraries scale height and width to the input size, whatever `resize` says; where it
 is `letterbox`, give them images of the input's proportions.
 
-A batch needs a network that treats every image on its own, and `dynamicSize` one that holds nothing of one size:
-detectors hold the places of their anchors. The program of a `.pt2` archive takes one image of one size: with these
-options the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and its classifiers and
-detectors for Vision tell classes apart by their names, so these must differ."""
+A batch needs a network that treats every image on its own, and `dynamicSize` one that holds nothing of one size. With
+it, the file of a detector computes the places of its anchors for each image, in every precision; positions are in the
+unit that its metadata names, for the image that it got. With `nms` as well it gives 300 rows for every image.
+torchvision's detectors choose boxes by ranks among the anchors of one size. Ranges of INT8 and W8A16 are those of the
+calibration images at `inputSize`. The program of a `.pt2` archive takes one image of one size: with `batch`,
+`dynamicBatch` or `dynamicSize` the conversion ends as `UnsupportedTarget`. Core ML has images in grey and RGB only, and
+its classifiers and detectors for Vision tell classes apart by their names, so these must differ."""
 
 PAGES = {
     "api.md": render_api,

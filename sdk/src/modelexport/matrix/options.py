@@ -136,8 +136,7 @@ class Option:
         formats: the formats that have it.
         meaning: what it does.
         default: what a file without it has.
-        batched: whether it needs a network that takes several images at once.
-        resizable: whether it needs a network that takes images of any size.
+        reshaped: whether it needs a network that takes several images at once, or images of any size.
         anchored: whether it needs a detector that leaves the suppression of boxes to the user of its file.
         classifying: whether it needs a network that classifies images.
         labelled: whether it needs classes whose names are known.
@@ -148,8 +147,7 @@ class Option:
     formats: tuple[Format, ...]
     meaning: str
     default: str
-    batched: bool = False
-    resizable: bool = False
+    reshaped: bool = False
     anchored: bool = False
     classifying: bool = False
     labelled: bool = False
@@ -176,24 +174,21 @@ class Option:
         leaves_boxes = row.task is Task.DETECTION and not row.has_nms
         classifies = row.task is Task.CLASSIFICATION
         return (
-            (self.batched and not takes_batches(row))
-            or (self.resizable and row.task not in RESIZABLE)
+            (self.reshaped and not takes_any_shape(row))
             or (self.anchored and not leaves_boxes)
             or (self.classifying and not classifies)
             or (self.labelled and row.task is Task.UNKNOWN)
         )
 
 
-def takes_batches(row: Architecture) -> bool:
-    """Return whether the networks of an architecture take several images at once.
+def takes_any_shape(row: Architecture) -> bool:
+    """Return whether the networks of an architecture take several images at once, and images of any size.
 
-    Networks that suppress boxes choose them from one image, and the program of a ``Custom`` model has a fixed batch.
+    Networks that suppress boxes choose them from one image, by ranks among the anchors of one size, and the program of
+    a ``Custom`` model has a fixed shape.
     """
     return not row.has_nms and row.task is not Task.UNKNOWN
 
-
-RESIZABLE = (Task.CLASSIFICATION, Task.SEMANTIC_SEGMENTATION)
-"""The tasks whose networks take images of any size; detectors decode boxes with the places of anchors in one size."""
 
 OPTIONS: Mapping[str, Option] = {
     "batch": Option(
@@ -202,7 +197,7 @@ OPTIONS: Mapping[str, Option] = {
         tuple(Format),
         "Number of images that the file takes at once; outputs have as many rows.",
         "1",
-        batched=True,
+        reshaped=True,
     ),
     "dynamicBatch": Option(
         "dynamic_batch",
@@ -210,16 +205,16 @@ OPTIONS: Mapping[str, Option] = {
         (Format.ONNX,),
         "Whether the file takes any number of images at once: the first axis of input and outputs is open.",
         "false",
-        batched=True,
+        reshaped=True,
     ),
     "dynamicSize": Option(
         "dynamic_size",
         bool,
         (Format.ONNX,),
         "Whether the file takes images of any height and width that are multiples of the network's stride: these axes "
-        "of input and maps are open.",
+        "of input and maps are open, and so is the number of anchors.",
         "false",
-        resizable=True,
+        reshaped=True,
     ),
     "opset": Option(
         "opset", OPSETS, (Format.ONNX,), "Version of ONNX's operators, for older or newer runtimes.", "17, 21 in W8A16"

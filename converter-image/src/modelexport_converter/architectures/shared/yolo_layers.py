@@ -1,7 +1,7 @@
 """Building blocks of the YOLO networks, with parameters named as in their published checkpoints."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -98,30 +98,46 @@ def upsample_2x(x: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def cell_grid(size: tuple[int, int], strides: tuple[int, ...], offset: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sides of the N cells of an input in pixels, (1, 1, N), and their positions, (1, 2, N).
+def map_sizes(size: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:
+    """Return the rows and columns of the feature maps of an input (H, W), for the sides of their cells in pixels."""
+    return [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
 
-    Cells are sorted by stride, row and column. A position is x, y of a cell's corner plus ``offset`` cells, divided by
-    the input's width and height.
+
+def sizes_of(maps: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    """Return the rows and columns of feature maps (N, C, rows, columns); an exporter traces them as operators."""
+    return [(x.shape[2], x.shape[3]) for x in maps]
+
+
+def extent_of(image: torch.Tensor) -> torch.Tensor:
+    """Return width and height of images (N, C, H, W), (1, 2, 1), float32; an exporter traces them as operators."""
+    return torch.cat([torch.ones(1, 1, 1) * side for side in (image.shape[3], image.shape[2])], 1)
+
+
+def cell_grid(maps: Sequence[tuple[int, int]], strides: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sides of the N cells of an input in pixels, (1, 1, N), and their corners, (1, 2, N).
+
+    Cells are sorted by map, row and column. A corner is x, y of the upper left one, divided by the input's width and
+    height.
 
     Args:
-        size: (H, W) of the input in pixels.
-        strides: sides of the cells in pixels, one per feature map.
-        offset: distance of the position from the corner, in cells.
+        maps: rows and columns of the feature maps.
+        strides: sides of their cells in pixels.
     """
     cells, positions = [], []
-    for stride in strides:
-        rows, columns = size[0] // stride, size[1] // stride
-        y, x = torch.meshgrid(
-            (torch.arange(rows) + offset) / rows, (torch.arange(columns) + offset) / columns, indexing="ij"
-        )
+    for stride, (rows, columns) in zip(strides, maps, strict=True):
+        y, x = torch.meshgrid(torch.arange(rows) / rows, torch.arange(columns) / columns, indexing="ij")
         positions.append(torch.stack([x.flatten(), y.flatten()]))
         cells.append(torch.full((1, rows * columns), float(stride)))
     return torch.cat(cells, 1).unsqueeze(0), torch.cat(positions, 1).unsqueeze(0)
 
 
-def concat_predictions(maps: Sequence[torch.Tensor], channels: int, counts: Sequence[int]) -> torch.Tensor:
-    """Concatenate the maps of one kind of prediction, ``counts`` x ``channels`` values each, to (B, channels, N)."""
+def concat_predictions(maps: Sequence[torch.Tensor], channels: int, counts: Sequence[int] | None) -> torch.Tensor:
+    """Concatenate the maps of one kind of prediction, ``counts`` x ``channels`` values each, to (B, channels, N).
+
+    ``counts`` are ``None`` for images of any size.
+    """
+    if counts is None:
+        return torch.cat([split_channels(x, channels) for x in maps], 2)
     # Sizes as numbers: flatten would leave operators in ONNX that compute them.
     return torch.cat([x.view(-1, channels, count) for x, count in zip(maps, counts, strict=True)], 2)
 

@@ -7,6 +7,7 @@ as ``tool/darknet2pytorch.py`` reads it for the tiny one. Layers are named as in
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +19,14 @@ from modelexport_converter.architectures.shared.yolo_layers import (
     cell_grid,
     concat_predictions,
     darknet_leaky_relu,
+    extent_of,
+    map_sizes,
     mish,
     set_activation,
+    sizes_of,
     upsample_2x,
 )
+from modelexport_converter.model import SizedModule
 
 WIDTH = 32
 """Channels of the first layer, as published; the widths of all others are multiples of it."""
@@ -254,11 +259,12 @@ class Network(nn.Module):
 
     def predict(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return boxes (B, 4, N) and the logits of objectness (B, 1, N) and classes (B, classes, N)."""
-        kinds = zip(zip(*self.scales(image), strict=True), (2, 2, 1, self.classes), strict=True)
+        kinds = list(zip(*self.scales(image), strict=True))
         centres, sizes, objects, classes = (
-            concat_predictions(maps, channels, self.decoder.counts) for maps, channels in kinds
+            concat_predictions(maps, channels, self.decoder.counts)
+            for maps, channels in zip(kinds, (2, 2, 1, self.classes), strict=True)
         )
-        return self.decoder(centres, sizes), objects, classes
+        return self.decoder(centres, sizes, self.decoder.places(image, kinds[0])), objects, classes
 
 
 class Tiny(Network):
@@ -305,7 +311,22 @@ class Tiny(Network):
         return functional.max_pool2d(torch.cat([x, kept], 1), 2), kept
 
 
-class Decoder(nn.Module):
+@dataclass(frozen=True)
+class Places:
+    """The N anchors of an input, divided by its width and height, (1, 2, N) each.
+
+    Attributes:
+        cells: how far the centre of a box may move.
+        corners: the upper left ends of these ranges.
+        anchors: width and height of the anchors.
+    """
+
+    cells: torch.Tensor
+    corners: torch.Tensor
+    anchors: torch.Tensor
+
+
+class Decoder(SizedModule):
     """Turns raw boxes of an input (H, W) into boxes, one for each anchor of each cell.
 
     Boxes are sorted by stride, anchor, row and column. ``scale`` limits how far a box's centre may leave its cell, the
@@ -315,23 +336,44 @@ class Decoder(nn.Module):
 
     def __init__(self, size: tuple[int, int], strides: Sequence[int], anchors: Sequence[Anchors], scale: float) -> None:
         super().__init__()
-        extent = torch.tensor([size[1], size[0]]).view(1, 2, 1)
-        cells, corners, extents = [], [], []
-        for stride, shapes in zip(strides, anchors, strict=True):
-            side, corner = cell_grid(size, (stride,), 0.0)
-            count = corner.shape[2]
-            cells.append((side / extent).repeat(1, 1, SHAPES))
-            corners.append(corner.repeat(1, 1, SHAPES))
-            extents.append(torch.tensor(shapes).T.repeat_interleave(count, 1).unsqueeze(0) / extent)
-        self.counts = [corner.shape[2] for corner in corners]
-        joined = torch.cat(cells, 2)
-        self.register_buffer("cells", joined * scale)
-        self.register_buffer("corners", torch.cat(corners, 2) - joined * ((scale - 1) / 2))
-        self.register_buffer("anchors", torch.cat(extents, 2))
+        self._strides, self._shapes, self._scale = strides, anchors, scale
+        maps = map_sizes(size, strides)
+        places = self._place(maps, torch.tensor([size[1], size[0]]).view(1, 2, 1))
+        self.register_buffer("cells", places.cells)
+        self.register_buffer("corners", places.corners)
+        self.register_buffer("anchors", places.anchors)
         self.cells: torch.Tensor
         self.corners: torch.Tensor
         self.anchors: torch.Tensor
+        self._counts = [SHAPES * rows * columns for rows, columns in maps]
 
-    def forward(self, centres: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    @property
+    def counts(self) -> list[int] | None:
+        """The boxes of each map; ``None`` for images of any size."""
+        return None if self.any_size else self._counts
+
+    def places(self, image: torch.Tensor, maps: Sequence[torch.Tensor]) -> Places:
+        """Return the anchors of images (B, 3, H, W) with maps (B, C, h, w), finest first."""
+        if not self.any_size:
+            return Places(self.cells, self.corners, self.anchors)
+        return self._place(sizes_of(maps), extent_of(image))
+
+    def _place(self, maps: Sequence[tuple[int, int]], extent: torch.Tensor) -> Places:
+        """Return the anchors of maps of so many rows and columns, for an input of width and height (1, 2, 1)."""
+        cells, corners, anchors = [], [], []
+        for stride, shapes, size in zip(self._strides, self._shapes, maps, strict=True):
+            side, corner = cell_grid([size], (stride,))
+            cells.append((side / extent).repeat(1, 1, SHAPES))
+            corners.append(corner.repeat(1, 1, SHAPES))
+            relative = torch.tensor(shapes).T.unsqueeze(0) / extent
+            anchors.append(relative.unsqueeze(3).expand(-1, -1, -1, corner.shape[2]).flatten(2))
+        joined = torch.cat(cells, 2)
+        return Places(
+            joined * self._scale,
+            torch.cat(corners, 2) - joined * ((self._scale - 1) / 2),
+            torch.cat(anchors, 2),
+        )
+
+    def forward(self, centres: torch.Tensor, sizes: torch.Tensor, places: Places) -> torch.Tensor:
         """(B, 2, N) each to (B, 4, N): centre x, y, width, height, divided by the input's width and height."""
-        return torch.cat([centres.sigmoid() * self.cells + self.corners, sizes.exp() * self.anchors], 1)
+        return torch.cat([centres.sigmoid() * places.cells + places.corners, sizes.exp() * places.anchors], 1)

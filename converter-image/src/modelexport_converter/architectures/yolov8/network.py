@@ -101,14 +101,15 @@ class Network(nn.Module):
         maps = self._features(image)
         head: Any = self.model["22"]
         boxes, scores, *extra = head(maps)
+        places = self.decoder.places(image, maps)
         if self.oriented:
-            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0])
+            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0], places)
             return boxes, scores.sigmoid(), angles
-        outputs = (self.decoder.boxes(boxes), scores.sigmoid())
+        outputs = (self.decoder.boxes(boxes, places), scores.sigmoid())
         if self.masks:
             return (*outputs, extra[0], head.proto(maps))
         if self.keypoints:
-            return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
+            return (*outputs, self.decoder.keypoints(extra[0], self.keypoints, places))
         return outputs
 
     def _features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

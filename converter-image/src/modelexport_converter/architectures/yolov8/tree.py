@@ -209,14 +209,15 @@ class _Detector(Routed):
         """Return boxes (1, 4, N), scores (1, classes, N), and the further outputs of the task."""
         maps, head = super().forward(image), self.model[-1]
         boxes, scores, *extra = head(maps)
+        places = self.decoder.places(image, maps)
         if self.oriented:
-            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0])
+            boxes, angles = self.decoder.rotated_boxes(boxes, extra[0], places)
             return boxes, scores.sigmoid(), angles
-        outputs = (self.decoder.boxes(boxes), scores.sigmoid())
+        outputs = (self.decoder.boxes(boxes, places), scores.sigmoid())
         if isinstance(head.proto, nn.Module):
             return (*outputs, extra[0], head.proto(maps))
         if self.keypoints:
-            return (*outputs, self.decoder.keypoints(extra[0], self.keypoints))
+            return (*outputs, self.decoder.keypoints(extra[0], self.keypoints, places))
         return outputs
 
 

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modelexport_converter.architectures.shared.yolo_layers import Conv, cell_grid, concat_predictions, upsample_2x
+from modelexport_converter.architectures.shared.yolo_layers import (
+    Conv,
+    cell_grid,
+    concat_predictions,
+    extent_of,
+    map_sizes,
+    sizes_of,
+    upsample_2x,
+)
+from modelexport_converter.model import SizedModule
 from modelexport_converter.norm_statistics import copy_statistics
 
 STRIDES = (8, 16, 32)
@@ -230,13 +239,13 @@ class Network(nn.Module):
         boxes, objects, classes = self.head(self.backbone(image))
         counts = self.decoder.counts
         return (
-            self.decoder(concat_predictions(boxes, 4, counts)),
+            self.decoder(concat_predictions(boxes, 4, counts), *self.decoder.places(image, boxes)),
             concat_predictions(objects, 1, counts),
             concat_predictions(classes, self.classes, counts),
         )
 
 
-class Decoder(nn.Module):
+class Decoder(SizedModule):
     """Turns raw boxes of the N cells of an input (H, W) into boxes.
 
     The constants stay in float in every file. They are persistent buffers, since an exporter stores any other tensor
@@ -245,13 +254,34 @@ class Decoder(nn.Module):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        cells, corners = cell_grid(size, STRIDES, 0.0)
-        self.counts = [(size[0] // stride) * (size[1] // stride) for stride in STRIDES]
+        cells, corners = cell_grid(map_sizes(size, STRIDES), STRIDES)
         self.register_buffer("cells", cells / torch.tensor([size[1], size[0]]).view(1, 2, 1))
         self.register_buffer("corners", corners)
         self.cells: torch.Tensor
         self.corners: torch.Tensor
+        self._counts = [rows * columns for rows, columns in map_sizes(size, STRIDES)]
 
-    def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """(B, 4, N) to (B, 4, N): centre x, centre y, width, height, divided by the input's width and height."""
-        return torch.cat([raw[:, :2] * self.cells + self.corners, raw[:, 2:].exp() * self.cells], 1)
+    @property
+    def counts(self) -> list[int] | None:
+        """The cells of each map; ``None`` for images of any size."""
+        return None if self.any_size else self._counts
+
+    def places(self, image: torch.Tensor, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return sides and upper left corners of the cells, divided by the input's width and height, (1, 2, N) each.
+
+        Args:
+            image: (B, 3, H, W).
+            maps: predictions (B, C, h, w), finest first.
+        """
+        if not self.any_size:
+            return self.cells, self.corners
+        cells, corners = cell_grid(sizes_of(maps), STRIDES)
+        return cells / extent_of(image), corners
+
+    def forward(self, raw: torch.Tensor, cells: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        """Decode raw boxes (B, 4, N) of cells of ``places``.
+
+        Returns:
+            Centre x, centre y, width, height, divided by the input's width and height, (B, 4, N).
+        """
+        return torch.cat([raw[:, :2] * cells + corners, raw[:, 2:].exp() * cells], 1)
