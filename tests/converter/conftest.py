@@ -11,6 +11,8 @@ from s3_servers import PROGRAMS, S3Server, serve
 # Two test processes share two cores; one thread per process is faster than four that wait for each other. Libraries
 # read the variable at import, so it is set here and not in a fixture.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The numbers in tests are those of a CPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Only tests that compare with ultralytics import it; without this it would look for updates.
 os.environ.setdefault("YOLO_OFFLINE", "true")
 

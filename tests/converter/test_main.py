@@ -180,6 +180,7 @@ def test_report_describes_file_usage(bench: Bench) -> None:
     assert found["floatLayers"] == []
     assert 0 < found["latency"]["seconds"] < 10
     assert found["latency"]["images"] >= 1
+    assert found["device"] == "cpu"
     assert set(found["sources"]) == {"checkpoint", "calibration"}
     makers = {"modelexport", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "pillow"}
     assert set(found["versions"]) == makers

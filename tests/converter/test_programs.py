@@ -13,10 +13,12 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
+from converter.pretended_device import pretended_device
 from converter.refusals import refuse_file
 from modelexport.api.reasons import Reason
 from modelexport_converter.architectures.unet import UNet
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
+from modelexport_converter.compute_device import run_network
 from modelexport_converter.programs.graph import Program
 from modelexport_converter.programs.module import ProgramModule
 
@@ -77,9 +79,13 @@ def check(network: nn.Module, core: bool, folder: Path) -> Program:
     program = read(exported, folder / "x.pt2")
     with torch.inference_mode():
         wanted = exported.module(check_guards=False)(IMAGE.clone())
-        found = ProgramModule(program)(IMAGE.clone())
+        module = ProgramModule(program)
+        found = module(IMAGE.clone())
+        with pretended_device():
+            elsewhere = run_network(module, IMAGE.clone())
     for one, other in zip(found, filter(torch.is_tensor, tree_leaves(wanted)), strict=True):
         assert torch.equal(one, other)
+    torch.testing.assert_close(elsewhere, found)
     return program
 
 

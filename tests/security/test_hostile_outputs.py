@@ -52,6 +52,7 @@ def good_draft() -> dict[str, Any]:
         "floatLayerShares": [],
         "quantization": None,
         "latency": {"seconds": 0.0123, "images": 3},
+        "device": "cpu",
         "images": {
             "source": "built-in",
             "calibrated": 0,
@@ -352,6 +353,7 @@ DRAFTS: dict[str, Change] = {
     "latency as a number": lambda d: d.update(latency=0.1),
     "negative latency": lambda d: d["latency"].update(seconds=-1),
     "more than a latency": lambda d: d["latency"].update(markup="<b>"),
+    "escape in the device": lambda d: d.update(device=ESCAPE),
     "negative images": lambda d: d["images"].update(verified=-1),
     "images as a number": lambda d: d.update(images=4),
     "escape in an unreadable image": lambda d: d["images"].update(unreadable=[ESCAPE]),

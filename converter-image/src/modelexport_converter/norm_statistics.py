@@ -25,6 +25,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from modelexport_converter.compute_device import run_network
+
 ENOUGH_IMAGES = 8
 """User images needed to judge more than the scale of the pixels."""
 IMPOSSIBLE_MEAN, IMPOSSIBLE_FIRST_SPREAD = 10.0, 20.0
@@ -128,7 +130,7 @@ def measure(network: nn.Module, images: Iterable[ImageArray], keep: Keep = lambd
         with torch.inference_mode():
             for image in images:
                 if (image != image[..., :1, :1]).any():
-                    keep(image, network(torch.from_numpy(image)))
+                    keep(image, run_network(network, torch.from_numpy(image)))
                     count += 1
     finally:
         for hook in hooks:
@@ -160,7 +162,7 @@ class _ActivationSums:
         count = flat.shape[1]
         self.count += count
         # torch sums in pieces, so float32 is exact enough for medians of ratios, and twice as fast.
-        variance, mean = (value.double().numpy() for value in torch.var_mean(flat, 1, correction=0))
+        variance, mean = (value.double().cpu().numpy() for value in torch.var_mean(flat, 1, correction=0))
         with np.errstate(over="ignore", invalid="ignore"):  # infinities of both signs add up to NaN
             self.linear = self.linear + count * mean
             self.square = self.square + count * (variance + mean**2)

@@ -30,6 +30,7 @@ from modelexport_converter.backends.activation_ranges import CalibrationMemo
 from modelexport_converter.backends.unsupported_operators import name_unsupported_operator
 from modelexport_converter.checkpoints.checkpoint import read_checkpoint
 from modelexport_converter.checkpoints.state_dict import check_program_parameters
+from modelexport_converter.compute_device import compute_device
 from modelexport_converter.evaluation import gate
 from modelexport_converter.evaluation.classes import MatchedImages, match_images
 from modelexport_converter.evaluation.opening import EvaluationSet, open_evaluation
@@ -166,6 +167,7 @@ def run(work: Conversion) -> None:
         "model": describe_model(model, measured.facts),
         **({"evaluation": evaluated.section} if evaluated else {}),
         "latency": comparison.latency,
+        "device": compute_device().type,
         "samples": comparison.samples,
     }
     accuracy = evaluated.judgement.accuracy if evaluated else None

@@ -11,8 +11,11 @@ from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - its nam
 from coremltools.converters.mil.mil import get_new_symbol
 
 from converter.coreml.building import TARGET, build_program, ints, normal, run
+from converter.pretended_device import DEVICE, pretended_device
+from modelexport_converter.compute_device import CPU
 from modelexport_converter.coreml import Feature, InputMismatch, MLProgram, ProgramError, UnsupportedOp
 from modelexport_converter.coreml.ops import KERNELS
+from modelexport_converter.coreml.ops.kernel import Parameters
 from modelexport_converter.coreml.reader import Constant, MilFunction, Operation, Variable
 from modelexport_converter.coreml.tensors import TensorType
 
@@ -109,9 +112,9 @@ def test_values_are_freed_after_last_use(tmp_path: Path, monkeypatch: pytest.Mon
     results: list[weakref.ref[torch.Tensor]] = []
     relu = KERNELS["relu"]
 
-    def observed(parameters: dict[str, list[torch.Tensor | str]]) -> tuple[torch.Tensor, ...]:
+    def observed(parameters: Parameters, device: torch.device) -> tuple[torch.Tensor, ...]:
         alive.append(sum(reference() is not None for reference in results))
-        (result,) = relu(parameters)
+        (result,) = relu(parameters, device)
         results.append(weakref.ref(result))
         return (result,)
 
@@ -120,6 +123,23 @@ def test_values_are_freed_after_last_use(tmp_path: Path, monkeypatch: pytest.Mon
     run(build_program(chain, inputs, tmp_path, TARGET.iOS16), inputs)
 
     assert alive == [0, 1, 1, 1, 1, 1]
+
+
+def test_cpu_takes_over_from_gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[torch.device] = []
+    relu = KERNELS["relu"]
+
+    def scarce(parameters: Parameters, device: torch.device) -> tuple[torch.Tensor, ...]:
+        devices.append(device)
+        if device != CPU:
+            raise torch.OutOfMemoryError("no memory left")
+        return relu(parameters, device)
+
+    monkeypatch.setitem(KERNELS, "relu", scarce)
+    with pretended_device():
+        result = _single_op("relu", _PAIR).run({"x": np.array([-1.0, 2.0], np.float32)})["y"]
+    assert result.tolist() == [0, 2]
+    assert devices == [DEVICE, CPU]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from modelexport_converter.compute_device import CPU, on_device
 from modelexport_converter.coreml.errors import InputMismatch, ProgramError, UnsupportedOp
 from modelexport_converter.coreml.ops import KERNELS
 from modelexport_converter.coreml.ops.constexpr import storage_of
@@ -43,6 +44,7 @@ class MLProgram:
         self.specification_version = specification_version
         self.image_inputs: Mapping[str, str] = image_inputs or {}
         self._function = function
+        self._copies: dict[str, Value] = {}
         self._types = {v.name: v.type for op in function.operations for v in op.outputs}
         self._types |= {v.name: v.type for v in function.inputs}
         if unknown := sorted(set(function.results) - set(self._types)):
@@ -92,13 +94,20 @@ class MLProgram:
         if set(arrays) != expected:
             raise InputMismatch(f"{self.model} takes the inputs {sorted(expected)}, not {sorted(arrays)}")
         with torch.inference_mode():
-            values: dict[str, Value] = {v.name: self._admit(v, arrays[v.name]) for v in self._function.inputs}
-            values |= self._constants
-            for op, last_used in self._schedule:
-                values.update(self._evaluate(op, values))
-                for name in last_used:
-                    del values[name]
-            return {name: _release(values[name], self._types[name]) for name in self._function.results}
+            given = {v.name: self._admit(v, arrays[v.name]) for v in self._function.inputs}
+            constants = self._constants
+            return on_device(lambda device: self._run(given, constants, device))
+
+    def _run(
+        self, given: Mapping[str, Tensor], constants: Mapping[str, Value], device: torch.device
+    ) -> dict[str, Array]:
+        values: dict[str, Value] = {name: tensor.to(device) for name, tensor in given.items()}
+        values |= constants if device == CPU else self._copy_weights(constants, device)
+        for op, last_used in self._schedule:
+            values.update(self._evaluate(op, values, device))
+            for name in last_used:
+                del values[name]
+        return {name: _release(values[name], self._types[name]) for name in self._function.results}
 
     def _admit(self, variable: Variable, array: Array) -> Tensor:
         declared = variable.type
@@ -108,6 +117,14 @@ class MLProgram:
                 f"not {array.dtype} {list(array.shape)}"
             )
         return conform(hold(array), declared)
+
+    def _copy_weights(self, constants: Mapping[str, Value], device: torch.device) -> Mapping[str, Value]:
+        """Return constants with the weights on a device; ops read settings, whole or single numbers, on the CPU."""
+        if not self._copies:
+            tensors = {name: value for name, value in constants.items() if isinstance(value, Tensor)}
+            weights = {name: one for name, one in tensors.items() if one.dim() and one.is_floating_point()}
+            self._copies = {**constants, **{name: weight.to(device) for name, weight in weights.items()}}
+        return self._copies
 
     @cached_property
     def _constants(self) -> dict[str, Value]:
@@ -135,11 +152,13 @@ class MLProgram:
             needed |= touched
         return schedule[::-1]
 
-    def _evaluate(self, op: Operation, values: Mapping[str, Value]) -> dict[str, Tensor]:
+    def _evaluate(self, op: Operation, values: Mapping[str, Value], device: torch.device = CPU) -> dict[str, Tensor]:
         parameters = {name: [_load(operand, values) for operand in group] for name, group in op.parameters.items()}
         where = f"op {op.type!r} ({op.outputs[0].name}) of {self.model}"
         try:
-            results = KERNELS[op.type](parameters)
+            results = KERNELS[op.type](parameters, device)
+        except torch.OutOfMemoryError:
+            raise  # of a GPU: the CPU computes instead
         except NotImplementedError as error:
             raise UnsupportedOp(op.type, self.model, str(error)) from error
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

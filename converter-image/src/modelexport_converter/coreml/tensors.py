@@ -41,8 +41,8 @@ def hold(array: Array) -> Tensor:
 
 
 def release(tensor: Tensor, dtype: str) -> Array:
-    """Convert a tensor of the evaluator to a new array of its declared dtype."""
-    return tensor.numpy().astype(dtype)
+    """Convert a tensor of the evaluator, on any device, to a new array of its declared dtype."""
+    return tensor.cpu().numpy().astype(dtype)
 
 
 def conform(tensor: Tensor, declared: TensorType) -> Tensor:

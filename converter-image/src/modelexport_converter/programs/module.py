@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from modelexport_converter.compute_device import CPU
 from modelexport_converter.programs.graph import Node, Program, refs, substitute
 from modelexport_converter.programs.operators import resolve
 
@@ -33,21 +34,29 @@ class ProgramModule(torch.nn.Module):
         values = dict(zip(program.inputs, images, strict=True))
         values |= {value: getattr(self, key) for value, key in self._keys.items()}
         for step in self._steps:
-            step.run(values)
+            step.run(values, images[0].device)
         return tuple(values[output] for output in program.outputs)
 
 
 class _Step:
-    """A prepared node, and the values that are not used after it."""
+    """A prepared node, and the values that are not used after it.
+
+    A program names no device but the CPU, and creates its tensors there unless it is told the device of its images.
+    """
 
     def __init__(self, node: Node, done: tuple[int, ...]) -> None:
         self.operator = resolve(node.operator)
         self.positional, self.named = call_of(self.operator, node.arguments)
         self.results, self.done = node.results, done
+        signature = self.operator._schema.arguments
+        self.creates = any(argument.name == "device" and argument.kwarg_only for argument in signature)
 
-    def run(self, values: dict[int, torch.Tensor]) -> None:
+    def run(self, values: dict[int, torch.Tensor], device: torch.device = CPU) -> None:
         positional = substitute(self.positional, values.__getitem__)
         named = {key: substitute(argument, values.__getitem__) for key, argument in self.named.items()}
+        if device != CPU:
+            positional = tuple(device if isinstance(argument, torch.device) else argument for argument in positional)
+            named |= {"device": device} if self.creates else {}
         found = self.operator(*positional, **named)
         for value, tensor in zip(self.results, flat(found), strict=True):
             if value is not None:

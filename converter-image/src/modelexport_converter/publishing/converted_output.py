@@ -82,6 +82,7 @@ _DRAFT: Mapping[str, Check] = dict(  # noqa: C408 - as the calls of record
         withEvidence=whole(1 << 20),
     ),
     latency=optional(record(seconds=number(WEEK), images=whole(1 << 20))),
+    device=text(64),
     remarks=each(text(REMARK_LIMIT), REMARKS),
     samples=each(
         record(image=text(1 << 17), size=each(whole(1 << 16), 2), difference=number(1), model=_SIDE, file=_SIDE), 6

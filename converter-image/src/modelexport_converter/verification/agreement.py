@@ -35,6 +35,7 @@ from modelexport.api.reasons import Reason
 from modelexport.api.result import Fidelity, Reference, Verification
 from modelexport.matrix.support import Threshold
 from modelexport_converter.backends import Array, Run
+from modelexport_converter.compute_device import run_network
 from modelexport_converter.failures import Failure
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.rotated_boxes import align_sides
@@ -377,7 +378,7 @@ def _has(output: Output, *axes: str) -> bool:
 def run_model(model: LoadedModel, image: Array) -> tuple[Array, ...]:
     """Run a model on an input of shape (1, channels, height, width). Return its outputs."""
     with torch.inference_mode():
-        return tuple(output.numpy() for output in model.module(torch.from_numpy(image)))
+        return tuple(output.numpy() for output in run_network(model.module, torch.from_numpy(image)))
 
 
 def _check_outputs(model: LoadedModel, expected: Sequence[Array], found: Sequence[Array]) -> None:

@@ -9,7 +9,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
+import torch
 from torch import Tensor
+
+from modelexport_converter.compute_device import CPU
 
 Value = Tensor | str
 Parameters = dict[str, list[Value]]
@@ -42,8 +45,8 @@ class Kernel:
         hints = get_type_hints(function)
         self._converters = {name: _converter(hints[name]) for name in inspect.signature(function).parameters}
 
-    def __call__(self, parameters: Parameters) -> tuple[Tensor, ...]:
-        """Compute the op's results.
+    def __call__(self, parameters: Parameters, device: torch.device = CPU) -> tuple[Tensor, ...]:
+        """Compute the op's results on a device; settings, such as strides, are read wherever they are.
 
         Raises:
             NotImplementedError: the function does not support a parameter, or the value of one.
@@ -52,8 +55,16 @@ class Kernel:
         if unknown:
             raise NotImplementedError(f"the evaluator does not know its parameter {', '.join(unknown)}")
         given = {name: self._converters[name](group) for name, group in parameters.items()}
+        if device != CPU:
+            given = {name: _move(value, device) for name, value in given.items()}
         results = self._function(**given)
         return (results,) if isinstance(results, Tensor) else results
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, list):
+        return [_move(item, device) for item in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _converter(hint: Any) -> Callable[[list[Any]], Any]:
