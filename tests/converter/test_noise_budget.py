@@ -12,7 +12,7 @@ from torch.nn import functional
 from modelexport_converter.backends import Array, noise_budget
 from modelexport_converter.backends.activation_ranges import BINS, Extremes
 from modelexport_converter.backends.measurement import Measurement, find_tensors
-from modelexport_converter.backends.noise_budget import measure_weights, plan_ranges
+from modelexport_converter.backends.noise_budget import measure_outputs, measure_weights, plan_ranges
 from modelexport_converter.model import LoadedModel, Output, Preprocessing
 from modelexport_converter.runtime.artifact_cache import ArtifactCache
 
@@ -143,6 +143,44 @@ def test_certain_detections_keep_their_order() -> None:
     found = {"logits": [(float(values.min()), float(values.max())) for values in logits]}
     model = model_of(Scored(), Output("scores", ("batch", "detection"), ""))
     assert plan_ranges(model, IMAGES, found).ranges["logits"][1] > 0.9 * max(high for _, high in found["logits"])
+
+
+class Branches(nn.Module):
+    """Boxes from one channel of an image and scores from another."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, 8, 8) to boxes (1, 4, 2) and scores (1, 1, 2)."""
+        boxes, scores = image[:, 0, :4, :2] * 2, (image[:, 1:2, 0, :2] * 3).sigmoid()
+        return boxes, scores
+
+
+def test_noise_of_each_output_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_budget, "NOISY", 0)
+    boxes = Output("boxes", ("batch", "coordinate", "anchor"), "")
+    scores = Output("scores", ("batch", "class", "anchor"), "")
+    values = {
+        "places": [image[0, 0, :4, :2] * np.float32(2) for image in IMAGES],
+        "logits": [image[0, 1, 0, :2] * np.float32(3) for image in IMAGES],
+    }
+    found = {name: [(float(one.min()), float(one.max())) for one in parts] for name, parts in values.items()}
+    model = model_of(Branches(), boxes, scores)
+    noise = measure_outputs(model, IMAGES, found, plan_ranges(model, IMAGES, found), found)
+    assert noise["boxes"]["places"] > 0 == noise["boxes"]["logits"]
+    assert noise["scores"]["logits"] > 0 == noise["scores"]["places"]
+
+
+def test_outputs_with_little_noise_are_not_measured_alone() -> None:
+    network, found = Network().eval(), extremes(Network().eval())
+    budget = plan_ranges(model_of(network), IMAGES, found)
+    assert 0 < budget.noise["before"] / len(IMAGES) < noise_budget.NOISY
+    assert measure_outputs(model_of(network), IMAGES, found, budget, ["before"]) == {}
+
+
+def test_outputs_without_known_meaning_are_not_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_budget, "NOISY", 0)
+    network, found = Network().eval(), extremes(Network().eval())
+    model = model_of(network, Output("values", ("batch", noise_budget.UNKNOWN), ""))
+    assert measure_outputs(model, IMAGES, found, plan_ranges(model, IMAGES, found), ["before"]) == {}
 
 
 def test_network_too_large_keeps_extremes(monkeypatch: pytest.MonkeyPatch) -> None:

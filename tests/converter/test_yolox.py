@@ -162,7 +162,7 @@ def test_calibrated_onnx_keeps_last_convolutions_float() -> None:
 
 
 @pytest.mark.xdist_group("YOLOX-LiteRT")
-def test_calibrated_litert_keeps_last_convolutions_float() -> None:
+def test_calibrated_litert_keeps_predictions_and_layers_of_boxes_float() -> None:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -171,9 +171,11 @@ def test_calibrated_litert_keeps_last_convolutions_float() -> None:
     convolutions = [
         op for op in graph.operators if flat.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D
     ]
-    types = [graph.tensors[op.inputs[1]].type for op in convolutions]
-    assert types.count(schema.TensorType.FLOAT32) == 9
-    assert set(types) == {schema.TensorType.FLOAT32, schema.TensorType.INT8}
+    types = {graph.tensors[op.outputs[0]].name.decode(): graph.tensors[op.inputs[1]].type for op in convolutions}
+    assert set(types.values()) == {schema.TensorType.FLOAT32, schema.TensorType.INT8}
+    floats = [name for name, kind in types.items() if kind == schema.TensorType.FLOAT32]
+    assert sum("/Head_head/Conv2d_" in name for name in floats) == 9
+    assert sum("/Head_head/Sequential_" in name for name in floats) == len(floats) - 9 == 3
 
 
 def test_program_is_used_unchanged(tmp_path: Path) -> None:

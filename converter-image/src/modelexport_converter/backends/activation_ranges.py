@@ -11,16 +11,21 @@ import numpy.typing as npt
 
 Tensor = TypeVar("Tensor", int, str)
 Numbers = npt.NDArray[np.float64]
+Width = TypeVar("Width", float, npt.NDArray[np.float64])
 Extremes = Sequence[tuple[float, float]]
 """Minimum and maximum of a tensor on each calibration image."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The range of each tensor of a file, and the squared error of the outputs that its rounding causes, if known."""
+    """The range of each tensor of a file, and the squared error of the outputs that its rounding causes, if known.
+
+    ``by_output`` has the noise of each tensor in each output alone, by the output's name, of a file with much noise.
+    """
 
     ranges: Mapping[str, tuple[float, float]]
     noise: Mapping[str, float]
+    by_output: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 Provide = Callable[[Callable[[Path], None]], tuple[Path, bool]]
@@ -67,10 +72,13 @@ class Weights:
         # Of each pair of ends, (lows, highs): the noise of values cut off, and of values rounded to a step.
         below = (lows[:, None] - values).clip(0) ** 2 @ self.squares
         above = (values - highs[:, None]).clip(0) ** 2 @ self.squares
-        steps = (highs - lows[:, None]) / _LEVELS
-        noises = below[:, None] + above + steps**2 / 12 * self.squares.sum()
+        noises = below[:, None] + above + self.rounding(highs - lows[:, None])
         low, high = np.unravel_index(noises.argmin(), noises.shape)
         return float(lows[low]), float(highs[high]), float(noises[low, high])
+
+    def rounding(self, width: Width) -> Width:
+        """Return the noise of values rounded to a step of a range of this width."""
+        return (width / _LEVELS) ** 2 / 12 * float(self.squares.sum())
 
 
 def pick_float_layers(

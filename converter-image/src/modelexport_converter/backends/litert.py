@@ -3,9 +3,10 @@
 import json
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.calibrator import CalibrationMode, Calibrator
 from ai_edge_quantizer.recipe_manager import RecipeManager
 
+from modelexport.logs import announce
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
 from modelexport_converter.backends.activation_ranges import (
@@ -33,9 +35,10 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.conv_splitting import split_large_convolutions
 from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
+from modelexport_converter.backends.last_layers import Layer, pick_last_layers
 from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
 from modelexport_converter.backends.litert_labels import read_labels
-from modelexport_converter.backends.noise_budget import plan_ranges
+from modelexport_converter.backends.noise_budget import measure_outputs, plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
 from modelexport_converter.file_input import Scale, feed, fill_batch
 from modelexport_converter.model import LoadedModel
@@ -192,13 +195,19 @@ def _calibrate(
             calibrator.calibrate({_SIGNATURE: [{model.input_name: fill_batch(model, sample)}]}, RecipeManager())
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
-    return plan_ranges(model, samples, extremes, recipe.activation_bits, provide)
+    budget = plan_ranges(model, samples, extremes, recipe.activation_bits, provide)
+    flat = flatbuffer_utils.read_model(str(source))
+    results = {text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for op in flat.subgraphs[0].operators}
+    rounded = results.difference(_float_tensors(flat, model), _out_of_range(flat, budget.ranges))
+    return replace(budget, by_output=measure_outputs(model, samples, extremes, budget, rounded))
 
 
 def _plan_static(
     quantizer: Quantizer, flat: Any, model: LoadedModel, budget: Budget, max_float_layers: int
 ) -> dict[str, float]:
     """Quantise everything except input, outputs, masks, and the decoding, whose values need more than 256 steps.
+
+    Small layers before the decoding that cause much of the noise stay in float with it.
 
     Returns:
         The layers that stay in float because their noise is the largest, with their shares of it.
@@ -207,6 +216,9 @@ def _plan_static(
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     kept = [*_float_tensors(flat, model), *_out_of_range(flat, budget.ranges)]
     layers = _layers(flat, kept)
+    last = pick_last_layers(budget.by_output, _describe_layers(flat, layers, kept))
+    announce("last layers in float", layers=len(last))
+    kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in last for op in layers.pop(name)]
     float_layers = pick_float_layers(budget.noise, _tensors_of(flat, layers, kept), max_float_layers)
     kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in float_layers for op in layers[name]]
     names = "|".join(map(re.escape, kept))
@@ -242,6 +254,26 @@ def _tensors_of(flat: Any, layers: Mapping[str, Sequence[Any]], kept: Collection
         name: {names[index] for op in members for index in (*op.inputs, *op.outputs) if index >= 0} - held
         for name, members in layers.items()
     }
+
+
+def _describe_layers(flat: Any, layers: Mapping[str, Sequence[Any]], kept: Collection[str]) -> dict[str, Layer]:
+    """Describe layers, by name; the largest constant that an operator reads holds its weights."""
+    graph, readers = flat.subgraphs[0], defaultdict[str, set[str]](set)
+    names = [text_of(tensor.name) for tensor in graph.tensors]
+    for op in graph.operators:
+        for index in op.inputs:
+            if index >= 0:
+                readers[names[index]].add(names[op.outputs[0]])
+    described = {}
+    for name, members in layers.items():
+        results = {names[op.outputs[0]] for op in members}
+        read = [graph.tensors[index] for index in members[0].inputs if index >= 0]
+        constants = [tensor for tensor in read if flat.buffers[tensor.buffer].data is not None]
+        weights = max((int(np.prod(tensor.shape)) for tensor in constants), default=1)
+        places = int(np.prod(graph.tensors[members[0].outputs[0]].shape[:-1]))
+        reading = {reader for result in results for reader in readers[result]} - results - {*kept}
+        described[name] = Layer(results, reading, weights, weights * places)
+    return described
 
 
 def _float_tensors(flat: Any, model: LoadedModel) -> Iterator[str]:

@@ -15,9 +15,10 @@ from modelexport_converter.model import CONFIDENCE_THRESHOLD, IOU_THRESHOLD, Loa
 from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.programs.weight_count import count_multiplied_weights
 
-LEAST_SHARE = 0.98
+LEAST_SHARE = 0.97
 """The least share of the model's weights in the requested precision. All weights are, except those that a format's
-quantiser cannot handle, such as those of a transposed convolution: below 1 % of a network.
+quantiser cannot handle, such as those of a transposed convolution, below 1 % of a network; and those of the layers that
+stay in float before the decoding, at most 2 % (``backends.last_layers``).
 """
 LEAST_SHARE_BESIDE_FLOAT = 0.5
 """The same for a file with layers in float, whose size spec.quantization bounds; those that cost most have few weights.
