@@ -1,6 +1,7 @@
 """Files that an export must refuse, made from good ones of the repository without any model library."""
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -9,7 +10,8 @@ from pathlib import Path
 from testcluster.layout import REPOSITORY
 
 WEIGHTS = REPOSITORY / "testdata/models/weights"
-IMAGES = REPOSITORY / "testdata/models/data/calibration-cls.zip"
+DATA = REPOSITORY / "testdata/models/data"
+IMAGES = DATA / "calibration-cls.zip"
 NOT_A_NUMBER = b"\x00\x7e"
 """In IEEE 754 half precision, little-endian."""
 MARK = 42
@@ -51,6 +53,17 @@ def build_attack() -> bytes:
     return write_archive({"archive/data.pkl": attack, "archive/version": b"3\n", "archive/byteorder": b"little"})
 
 
+def build_labelled() -> bytes:
+    """Return labelled images: a folder for each class."""
+    labels = json.loads((DATA / "eval-cls.json").read_text())
+    return write_archive(
+        {
+            f"val/{labels['classes'][labels['labels'][name]]}/{name}": image
+            for name, image in read_archive(DATA / "eval-cls.zip").items()
+        }
+    )
+
+
 def build_inputs() -> dict[str, bytes]:
     """Return every file that the tests upload, good and bad, by its name."""
     classifier, images = WEIGHTS / "yolov8n-cls.pt", read_archive(IMAGES)
@@ -62,6 +75,7 @@ def build_inputs() -> dict[str, bytes]:
         "nan.pt": spoil_weights(classifier),
         "attack.pt": build_attack(),
         "images.zip": IMAGES.read_bytes(),
+        "labelled.zip": build_labelled(),
         "no-images.zip": write_archive({"readme.txt": b"none here"}),
         "broken.zip": write_archive({**images, "0-broken.jpg": b"\xff\xd8\xff" + bytes(100)}),
         "bomb.zip": bomb,
