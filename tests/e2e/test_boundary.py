@@ -42,6 +42,7 @@ print(json.dumps({
 """A converter that was taken over could do no more: the same user, in the same container."""
 
 OF_THE_IMAGE = {
+    "CUDA_VISIBLE_DEVICES",
     "PATH",
     "PYTHONPATH",
     "PYTHONDONTWRITEBYTECODE",
