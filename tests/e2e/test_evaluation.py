@@ -21,7 +21,8 @@ EVALUATION = {"dataset": {"uri": f"s3://{INPUTS}/labelled.zip"}, "samples": 10_0
 def evaluated(product: str) -> Iterator[Workspace]:
     """A namespace in which the evaluated export ``model`` has reached its end."""
     with workspace(product) as space:
-        space.apply(build_export("model", *TARGETS, model=MODEL, evaluation=EVALUATION))
+        spec = {"model": MODEL, "evaluation": EVALUATION, "className": space.create_class()}
+        space.apply(build_export("model", *TARGETS, **spec))
         space.wait("mx/model", "condition=Ready")
         yield space
 
