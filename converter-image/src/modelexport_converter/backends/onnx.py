@@ -127,7 +127,8 @@ def _open_axes(model: LoadedModel, shapes: Sequence[tuple[int, ...]]) -> dict[st
     names, (height, width) = [model.input_name, *(output.name for output in model.outputs)], model.input_size
     image = ("batch", "channels", "height", "width")
     axes = [zip(image, model.input_shape, strict=True)]
-    axes += [zip(output.axes, shape, strict=True) for output, shape in zip(model.outputs, shapes, strict=True)]
+    # The outputs of a part of a program, which is converted to find an operator, have no names of axes.
+    axes += [zip(output.axes, shape, strict=False) for output, shape in zip(model.outputs, shapes, strict=True)]
     sides = {("row", height): "height", ("column", width): "width"}
     return {
         name: {place: sides.get((axis, size), axis) for place, (axis, size) in sized if axis in model.open_axes}
