@@ -170,6 +170,8 @@ class ReconcileContext:
         Args:
             seen: the states of the targets that have a Job or have ended.
         """
+        if self.export.evaluation is None:
+            return ()
         jobs, recorded = self.snapshot.job_by_target, self.snapshot.recorded
         ended = {state.target for state in seen if state.state.is_final}
         refused = {target for target, record in recorded.items() if record.reason is Reason.JOB_REFUSED}

@@ -56,8 +56,10 @@ def find_sharers(
     """
     groups: defaultdict[Hashable, list[Target]] = defaultdict(list)
     for request in requests:
+        if request.evaluation is None:
+            continue
         seconds = expect_original(request)
-        if request.evaluation is not None and (seconds is None or seconds >= LEAST_SECONDS):
+        if seconds is None or seconds >= LEAST_SECONDS:
             groups[evaluation_key(request)].append(request.target)
     return tuple(
         Sharers(
@@ -118,16 +120,18 @@ def _holds_until(job: Job, state: TargetState) -> datetime | None:
     It does while its first Pod runs, and for ``PATIENCE`` before. One that is suspended starts as soon as it may.
     """
     status = job.get("status", {})
-    if status.get("failed") or (state.state not in (State.QUEUED, State.RUNNING) and not is_suspended(job)):
+    if status.get("failed"):
         return None
     if state.state is State.RUNNING or is_suspended(job):
         return _FOREVER
+    if state.state is not State.QUEUED:
+        return None
     since = moment(status.get("startTime") or job["metadata"].get("creationTimestamp"))
     return since and since + PATIENCE
 
 
 def _cost(request: ConversionRequest) -> tuple[int, float]:
-    """Return a key that sorts first what is likely to end well, and soon."""
+    """Return a sort key: targets that lose the least accuracy come first, and of these the quickest."""
     precision, steps = request.target.precision, expect_steps(request)
     risk = _SAFEST_FIRST.index(precision) if precision in _SAFEST_FIRST else len(_SAFEST_FIRST)
     return risk, sum(steps.values()) if steps else math.inf
