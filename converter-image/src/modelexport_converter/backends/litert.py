@@ -118,8 +118,9 @@ def quantise(
         )
         quantizer.update_quantization_recipe(".*", _ALL, fp16, AlgorithmName.FLOAT_CASTING)
     elif recipe.needs_calibration:
-        budget = (memo or CalibrationMemo()).recall(partial(_calibrate, model, source, samples, recipe))
         flat = flatbuffer_utils.read_model(str(source))
+        calibrate = partial(_calibrate, model, source, samples, flat=flat, recipe=recipe)
+        budget = (memo or CalibrationMemo()).recall(calibrate)
         quantizer.load_quantization_recipe(getattr(aeq_recipe, recipe)())
         float_layers = _plan_static(quantizer, flat, model, budget, max_float_layers)
         limits = budget.ranges.items()
@@ -177,9 +178,9 @@ def open_file(model: LoadedModel, path: Path) -> Run:
 
 
 def _calibrate(
-    model: LoadedModel, source: Path, samples: Sequence[Array], recipe: Recipe, provide: Provide | None
+    model: LoadedModel, source: Path, samples: Sequence[Array], provide: Provide | None, *, flat: Any, recipe: Recipe
 ) -> Budget:
-    """Measure the extremes of every tensor, and choose its range.
+    """Measure the extremes of every tensor of a file, whose contents are ``flat``, and choose its range.
 
     Runs one image at a time and uses the runtime's own minima and maxima, so no intermediate tensor is held. The
     quantiser's default, a moving average over the images, depends on their order and cuts rare large values (it cost
@@ -196,7 +197,6 @@ def _calibrate(
             for name, found in calibrator.get_model_qsvs().items():
                 extremes.setdefault(name, []).append((found["min"].item(), found["max"].item()))
     budget = plan_ranges(model, samples, extremes, recipe.activation_bits, provide)
-    flat = flatbuffer_utils.read_model(str(source))
     results = {text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for op in flat.subgraphs[0].operators}
     rounded = results.difference(_float_tensors(flat, model), _out_of_range(flat, budget.ranges))
     return replace(budget, by_output=measure_outputs(model, samples, extremes, budget, rounded))
