@@ -31,13 +31,14 @@ def _convolve(
         raise refusal(call.node, " in groups with a computed kernel")
     flat = x.rank == 3
     if flat:  # one axis is two, the first of size one
-        x, kernel = Value(tf.expand_dims(x.first(), 2)), kernel.unsqueeze(2)  # type: ignore[union-attr]
+        assert isinstance(kernel, torch.Tensor)
+        x, kernel = Value(tf.expand_dims(x.first(), 2)), kernel.unsqueeze(2)
         stride, dilation = [1, *stride], [1, *dilation]
         padding, output_padding = [0, *padding], [0, *output_padding]
     image = x.channels_last()
     if transposed:
-        sizes = (padding, output_padding)
-        result = _convolve_transposed(call, image, kernel, stride, *sizes, dilation, groups)  # type: ignore[arg-type]
+        assert isinstance(kernel, torch.Tensor)
+        result = _convolve_transposed(call, image, kernel, stride, padding, output_padding, dilation, groups)
     else:
         result = _convolve_forward(call, image, kernel, stride, padding, dilation, groups)
     if bias is not None:

@@ -6,7 +6,6 @@ import tensorflow as tf
 import torch
 
 from modelexport_converter.backends.tensorflow_graph import Call, Value, tensor_of, translates
-from modelexport_converter.backends.tensorflow_operators.operands import Operand
 
 
 @translates("mm.default", "bmm.default")
@@ -23,7 +22,12 @@ def _factor(call: Call, position: int, factor: Value | torch.Tensor, axis: int) 
 
 @translates("addmm.default", "baddbmm.default")
 def _add_product(
-    call: Call, added: Operand, x: Value | torch.Tensor, y: Value | torch.Tensor, beta: float = 1, alpha: float = 1
+    call: Call,
+    added: Value | torch.Tensor,
+    x: Value | torch.Tensor,
+    y: Value | torch.Tensor,
+    beta: float = 1,
+    alpha: float = 1,
 ) -> Value:
     product = tf.matmul(_factor(call, 1, x, -2), _factor(call, 2, y, -1))
-    return Value(alpha * product + beta * tensor_of(added))  # type: ignore[arg-type]
+    return Value(alpha * product + beta * tensor_of(added))
