@@ -15,10 +15,13 @@ from modelexport_converter.model import CONFIDENCE_THRESHOLD, IOU_THRESHOLD, Loa
 from modelexport_converter.programs.module import ProgramModule
 from modelexport_converter.programs.weight_count import count_multiplied_weights
 
-LEAST_SHARE = 0.97
+LEAST_SHARE = 0.98
 """The least share of the model's weights in the requested precision. All weights are, except those that a format's
-quantiser cannot handle, such as those of a transposed convolution, below 1 % of a network; and those of the layers that
-stay in float before the decoding, at most 2 % (``backends.last_layers``).
+quantiser cannot handle, such as those of a transposed convolution: below 1 % of a network.
+"""
+LEAST_SHARE_STATIC = 0.97
+"""The same for static INT8, where small layers before the decoding may stay in float, with at most 2 % of the weights
+(``backends.last_layers``).
 """
 LEAST_SHARE_BESIDE_FLOAT = 0.5
 """The same for a file with layers in float, whose size spec.quantization bounds; those that cost most have few weights.
@@ -93,7 +96,8 @@ def _precision(facts: FileContents, model: LoadedModel, recipe: Recipe, float_la
     kinds = _STORED[recipe]
     weights = _count_weights(model.module)
     stored = sum(facts.weight_types.get(kind, 0) for kind in kinds)
-    if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else LEAST_SHARE) * weights:
+    least = LEAST_SHARE_STATIC if recipe is Recipe.STATIC_WI8_AI8 else LEAST_SHARE
+    if stored < (LEAST_SHARE_BESIDE_FLOAT if float_layers else least) * weights:
         yield f"{stored} of {weights} weights are stored as {' or '.join(kinds)}, of all: {dict(facts.weight_types)}"
     activations = _ACTIVATIONS.get(recipe, frozenset())
     if activations and not facts.activation_types:
