@@ -158,7 +158,7 @@ def test_file_with_anchors_of_one_size_is_refused(architecture: str, tmp_path: P
 
 
 def scaled(model: LoadedModel) -> Callable[[Array], tuple[Array, ...]]:
-    """A file that divides positions by height and width of its own size, whatever the image has."""
+    """A file that divides positions by the height and width of one size, even where the image has another."""
 
     def run(image: Array) -> tuple[Array, ...]:
         boxes, scores = run_model(model, image)

@@ -162,7 +162,7 @@ def test_calibrated_onnx_keeps_last_convolutions_float() -> None:
 
 
 @pytest.mark.xdist_group("YOLOX-LiteRT")
-def test_calibrated_litert_keeps_predictions_and_layers_of_boxes_float() -> None:
+def test_litert_keeps_predictions_and_layers_of_boxes_float() -> None:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
