@@ -253,7 +253,7 @@ class _Taps(TorchFunctionMode):
             self._bytes += values.nbytes
         if self._bytes > MOST_BYTES:
             raise RuntimeError(f"its results on one image exceed {MOST_BYTES >> 20} MiB")
-        number, extremes = len(self.seen), tuple(value.item() for value in values.aminmax())
+        number, extremes = len(self.seen), tuple(value.item() for value in _flatten(values, values).aminmax())
         self.seen.append(extremes)
         (near,) = has_extremes(self._limits, np.array([extremes]))
         ranges = {(self._found[place].low, self._found[place].high) for place in np.flatnonzero(near).tolist()}
@@ -293,7 +293,7 @@ class _Values:
         if gradient is None or (self._settled is None and not self._is_current()):
             return
         bins = self._bins() if self._settled is None else self._settled
-        for some, part in zip(bins, torch.split(gradient.flatten(), _PIECE), strict=True):
+        for some, part in zip(bins, torch.split(_flatten(gradient, self._values), _PIECE), strict=True):
             squares = part.square()
             for weights, places in zip(self._weights, some, strict=True):
                 sums = torch.bincount(places, squares, minlength=BINS)
@@ -308,13 +308,22 @@ class _Values:
         Zero has one beyond: its 8-bit number is exact, so it adds no noise. Comparing takes longer than all else here,
         and most activations are nowhere zero.
         """
-        for values in torch.split(self._values.flatten(), _PIECE):
+        for values in torch.split(_flatten(self._values, self._values), _PIECE):
             beyond = 0 if values.abs().min() else (values == 0).short() * BINS
             scales = [BINS / max(weights.high - weights.low, 1e-30) for weights in self._weights]
             yield [
                 values.sub(weights.low).mul_(scale).clamp_(0, BINS - 1).short() + beyond
                 for weights, scale in zip(self._weights, scales, strict=True)
             ]
+
+
+def _flatten(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the values of a tensor in the order in which ``like``, of the same shape, has its own in memory.
+
+    A convolution of oneDNN has the channels last there. To copy its result into the order of its axes takes longer than
+    the convolution, and torch looks for the extremes of such a result twenty times as long.
+    """
+    return tensor.permute(sorted(range(like.ndim), key=like.stride, reverse=True)).flatten()
 
 
 def _random_sum(
