@@ -35,11 +35,11 @@ from modelexport_converter.backends.activation_ranges import (
 from modelexport_converter.backends.conv_splitting import split_large_convolutions
 from modelexport_converter.backends.decompositions import DecompositionMode, mixes_axis, mixes_rows, pads_output
 from modelexport_converter.backends.file_metadata import DESCRIPTION, file_metadata_of
-from modelexport_converter.backends.last_layers import Layer, pick_last_layers
 from modelexport_converter.backends.litert_labels import METADATA as TASK_METADATA
 from modelexport_converter.backends.litert_labels import read_labels
 from modelexport_converter.backends.noise_budget import measure_outputs, plan_ranges
 from modelexport_converter.backends.quiet import no_progress_bars
+from modelexport_converter.backends.small_layers import Layer, pick_small_layers
 from modelexport_converter.file_input import Scale, feed, fill_batch
 from modelexport_converter.model import LoadedModel
 from modelexport_converter.runtime.quick_imports import quick_imports
@@ -63,6 +63,8 @@ _UNSUPPORTED_CALLS: Mapping[str, Callable[..., bool]] = {
     "aten::matmul": mixes_rows,
 }
 """Calls that litert-torch cannot convert, or converts to products whose weights no quantiser takes."""
+_MOST_OPERATIONS = 0.05
+"""The share of all operations in small layers that stay in float, where LiteRT takes up to twice the time for them."""
 _FP16_MAX = float(np.finfo(np.float16).max)
 """The largest FP16 number.
 
@@ -216,9 +218,9 @@ def _plan_static(
         quantizer.update_quantization_recipe(".*", operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     kept = [*_float_tensors(flat, model), *_out_of_range(flat, budget.ranges)]
     layers = _layers(flat, kept)
-    last = pick_last_layers(budget.by_output, _describe_layers(flat, layers, kept))
-    announce("last layers in float", layers=len(last))
-    kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in last for op in layers.pop(name)]
+    small = pick_small_layers(budget.by_output, _describe_layers(flat, layers, kept), _MOST_OPERATIONS)
+    announce("small layers in float", layers=len(small))
+    kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in small for op in layers.pop(name)]
     float_layers = pick_float_layers(budget.noise, _tensors_of(flat, layers, kept), max_float_layers)
     kept += [text_of(flat.subgraphs[0].tensors[op.outputs[0]].name) for name in float_layers for op in layers[name]]
     names = "|".join(map(re.escape, kept))

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxscript import optimizer
 
+from modelexport.logs import announce
 from modelexport.matrix.options import OPSET_OF_16_BITS
 from modelexport.matrix.support import Recipe
 from modelexport_converter.backends import Array, FileContents, Run
@@ -34,7 +36,8 @@ from modelexport_converter.backends.activation_ranges import (
 )
 from modelexport_converter.backends.decompositions import DecompositionMode
 from modelexport_converter.backends.file_metadata import AUTHOR, DESCRIPTION, file_metadata_of
-from modelexport_converter.backends.noise_budget import plan_ranges
+from modelexport_converter.backends.noise_budget import measure_outputs, plan_ranges
+from modelexport_converter.backends.small_layers import Layer, pick_small_layers
 from modelexport_converter.file_input import feed, fill_batch
 from modelexport_converter.model import LoadedModel, Output
 from modelexport_converter.runtime.replaced import replaced
@@ -50,6 +53,12 @@ _QUANTISED = (*_WEIGHTED, "Clip", "Relu")
 
 The quantiser removes a Relu or Clip after an operator with weights: the range of the result cuts the same values. A
 range of the values before would spend half of its steps on those.
+"""
+_MOST_OPERATIONS = 0.10
+"""The share of all operations in small layers that stay in float.
+
+ONNX Runtime computes a SiLU in float. A convolution before one spares the conversion of what it reads and of its
+result, and files with such layers are no slower (ADR 17).
 """
 _ACTIVATIONS = {
     Recipe.STATIC_WI8_AI8: quantization.QuantType.QUInt8,
@@ -265,22 +274,23 @@ def _quantise_static(
     Returns:
         The layers that stay in float because their noise is the largest, with their shares of it.
     """
-    ranges, graph = path.with_suffix(".ranges.json"), onnx.load(source).graph
+    ranges, content = path.with_suffix(".ranges.json"), onnx.load(source)
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in budget.ranges.items()}
     quantization.save_tensors_data(TensorsData(quantization.CalibrationMethod.MinMax, data), ranges)
-    outside = {
-        *_outside_body(graph, model),
-        *_clips_without_zero(graph),
-        *(_trace_to_weights(graph, model.outputs)[1] if model.int8_sensitive else ()),
-    }
-    float_layers = pick_float_layers(budget.noise, _layers(graph, outside), count)
+    outside = _float_nodes(content.graph, model)
+    layers = _layers(content.graph, outside)
+    described = _describe_layers(content, model, layers, outside) if budget.by_output else {}
+    small = pick_small_layers(budget.by_output, described, _MOST_OPERATIONS)
+    announce("small layers in float", layers=len(small))
+    others = {name: tensors for name, tensors in layers.items() if name not in small}
+    float_layers = pick_float_layers(budget.noise, others, count)
     quantization.quantize_static(
         source,
         path,
         calibration_cache_path=ranges,
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_QUANTISED,
-        nodes_to_exclude=[*outside, *float_layers],
+        nodes_to_exclude=[*outside, *small, *float_layers],
         per_channel=True,
         activation_type=_ACTIVATIONS[recipe],
         weight_type=quantization.QuantType.QInt8,
@@ -296,6 +306,12 @@ def _raise_opset(path: Path) -> None:
     content = onnx.load(path)
     if next(entry.version for entry in content.opset_import if not entry.domain) < OPSET_OF_16_BITS:
         onnx.save(version_converter.convert_version(content, OPSET_OF_16_BITS), path)
+
+
+def _float_nodes(graph: onnx.GraphProto, model: LoadedModel) -> set[str]:
+    """Return the names of the nodes that no file in 8 bits quantises."""
+    last = _trace_to_weights(graph, model.outputs)[1] if model.int8_sensitive else ()
+    return {*_outside_body(graph, model), *_clips_without_zero(graph), *last}
 
 
 def _layers(graph: onnx.GraphProto, outside: Collection[str]) -> dict[str, list[str]]:
@@ -314,6 +330,41 @@ def _layers(graph: onnx.GraphProto, outside: Collection[str]) -> dict[str, list[
                 result = following[0].output[0]
             layers[node.name] = [*(name for name in node.input[:2] if name not in constants), result]
     return layers
+
+
+def _describe_layers(
+    content: onnx.ModelProto, model: LoadedModel, layers: Mapping[str, Sequence[str]], outside: Collection[str]
+) -> dict[str, Layer]:
+    """Describe the layers with weights, by name; each comes with the tensors that it needs, its result last."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in content.graph.initializer}
+    shapes, readers = _find_shapes(content, model), defaultdict[str, set[str]](set)
+    for node in content.graph.node:
+        if node.op_type in _QUANTISED and node.name not in outside:
+            for name in node.input:
+                readers[name].add(layers[node.name][-1] if node.name in layers else node.output[0])
+    described = {}
+    for node in content.graph.node:
+        weights = max((sizes[name] for name in node.input if name in sizes), default=0)
+        # A transposed convolution uses each weight at every position of what it reads.
+        shape = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
+        if node.name in layers and weights and shape:
+            result, channels = layers[node.name][-1], shape[-1 if node.op_type == "MatMul" else 1]
+            described[node.name] = Layer(
+                [result], readers[result], weights, weights * (int(np.prod(shape)) // channels)
+            )
+    return described
+
+
+def _find_shapes(content: onnx.ModelProto, model: LoadedModel) -> dict[str, list[int]]:
+    """Return the shapes of the tensors of a network that takes the image with which it is captured."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(content)
+    del fixed.graph.value_info[:]
+    (image,) = fixed.graph.input
+    image.CopyFrom(onnx.helper.make_tensor_value_info(image.name, onnx.TensorProto.FLOAT, model.captured_input().shape))
+    values = onnx.shape_inference.infer_shapes(fixed).graph.value_info
+    shapes = {value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in values}
+    return {name: shape for name, shape in shapes.items() if all(shape)}
 
 
 def _clips_without_zero(graph: onnx.GraphProto) -> Iterator[str]:
@@ -341,8 +392,11 @@ def _calibrate(
             for name, found in calibrator.compute_data().items():
                 extremes.setdefault(name, []).append((found.lowest.item(), found.highest.item()))
     # The calibrator holds names in a set, so that their order changes from process to process.
-    ordered = {name: extremes[name] for name in _tensors(onnx.load(source).graph) if name in extremes}
-    return plan_ranges(model, samples, ordered, recipe.activation_bits, provide)
+    graph = onnx.load(source).graph
+    ordered = {name: extremes[name] for name in _tensors(graph) if name in extremes}
+    budget = plan_ranges(model, samples, ordered, recipe.activation_bits, provide)
+    rounded = {tensor for tensors in _layers(graph, _float_nodes(graph, model)).values() for tensor in tensors}
+    return replace(budget, by_output=measure_outputs(model, samples, ordered, budget, rounded))
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Chooses the layers at the end of a network that stay in float because they are small and cause much of the noise.
+"""Chooses the layers that stay in float because they are small and cause much of the noise.
 
-The decoding after the last weights is in float anyway. A layer that only operators in float read moves the place where
-a file leaves 8 bits forward, and adds none: what it reads is converted in place of its result.
+Only a layer that nothing reads in 8 bits may stay in float: what it reads is converted in place of its result, so that
+a file does not change between 8 bits and float more often. These are layers at the end, since the decoding after the
+last weights is in float anyway, and all layers before an activation that a format computes in float.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,8 +14,8 @@ WORTH = 5.0
 A layer in float takes up to twice the time that it takes in 8 bits. Each percent of a file's time then takes away at
 least 5 % of the noise of an output.
 """
-MOST_OPERATIONS, MOST_WEIGHTS = 0.05, 0.02
-"""Shares of all layers' operations and weights that are in float at most; a weight takes four times its bytes then."""
+MOST_WEIGHTS = 0.02
+"""The share of all layers' weights that is in float at most; a weight takes four times its bytes then."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Layer:
     operations: int
 
 
-def pick_last_layers(by_output: Mapping[str, Mapping[str, float]], layers: Mapping[str, Layer]) -> list[str]:
-    """Return the names of the layers that stay in float, from the end of the network on.
+def pick_small_layers(
+    by_output: Mapping[str, Mapping[str, float]], layers: Mapping[str, Layer], most_operations: float
+) -> list[str]:
+    """Return the names of the layers that stay in float, those that are worth most first.
 
     A layer counts by the output of whose noise it causes most. Boxes and scores have no common unit: the scores of a
     YOLOX have twenty times the noise of its boxes, of which its mean precision loses four times as much.
@@ -43,11 +46,12 @@ def pick_last_layers(by_output: Mapping[str, Mapping[str, float]], layers: Mappi
     Args:
         by_output: the noise of each tensor in each output.
         layers: those in 8 bits.
+        most_operations: the share of all layers' operations that is in float at most.
     """
     shares, chosen, floats = _shares(by_output, layers), list[str](), set[str]()
     operations = sum(layer.operations for layer in layers.values())
     weights = sum(layer.weights for layer in layers.values())
-    free_operations, free_weights = MOST_OPERATIONS * operations, MOST_WEIGHTS * weights
+    free_operations, free_weights = most_operations * operations, MOST_WEIGHTS * weights
     while True:
         worth = {
             name: shares[name] / max(layer.operations / operations, layer.weights / weights)
