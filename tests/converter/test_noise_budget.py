@@ -67,6 +67,29 @@ def test_tensors_are_found_by_their_extremes() -> None:
     assert set(measure_weights(model_of(network), IMAGES, extremes(network))) == {"image", "before", "after"}
 
 
+class ChannelsLast(nn.Module):
+    """A SiLU whose operand and result have the channels last in memory, as results of oneDNN have them."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(...) to (...)."""
+        return functional.silu(values.contiguous(memory_format=torch.channels_last))
+
+
+class Weighted(Network):
+    """A network that cares for each channel differently."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 8, 8) to (1, 4)."""
+        return (super().forward(image)[0] * torch.arange(1, 5),)
+
+
+def test_order_in_memory_changes_no_weights() -> None:
+    networks = Weighted().eval(), Weighted(ChannelsLast()).eval()
+    expected, found = (measure_weights(model_of(one), IMAGES, extremes(networks[0])) for one in networks)
+    for name in ("before", "after"):
+        assert np.allclose(found[name].squares, expected[name].squares, rtol=1e-4)
+
+
 def test_program_has_weights_of_its_network() -> None:
     network = Network().eval()
     program = torch.export.export(network, (torch.from_numpy(IMAGES[0]),)).module(check_guards=False)
