@@ -10,7 +10,15 @@ from modelexport.api.fields import InvalidSpec
 from modelexport.api.reasons import Fault, Reason
 from modelexport.api.request import ConversionRequest
 from modelexport.api.result import Accuracy, ConversionResult, read_accuracy
-from modelexport.api.spec import DataRef, DropType, Evaluation, LabelKind, OnDrop, parse_export
+from modelexport.api.spec import (
+    EVALUATION_SECONDS_LIMIT,
+    DataRef,
+    DropType,
+    Evaluation,
+    LabelKind,
+    OnDrop,
+    parse_export,
+)
 from modelexport.names import ExitCode
 from modelexport.planning.plan import check_sources, plan_export
 from modelexport.planning.progress import expect_original, expect_stages, expect_steps
@@ -140,6 +148,12 @@ def seconds_of(samples: int) -> list[float]:
 def test_evaluation_adds_to_expected_seconds() -> None:
     assert min(seconds_of(500)) > 0
     assert seconds_of(1000) == pytest.approx([2 * one for one in seconds_of(500)])
+
+
+def test_evaluation_is_expected_to_end_at_its_limit() -> None:
+    body = export_of({**DATASET, "samples": 10_000}, "ONNX/FP32")
+    body["spec"]["model"]["parameters"] = {"inputSize": [2048, 2048]}
+    assert expect_original(plan_export(parse_export(body), "s3://exports")[0]) == EVALUATION_SECONDS_LIMIT
 
 
 def test_shared_evaluation_leaves_the_file_to_be_evaluated() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from modelexport.api.reasons import Reason
 from modelexport.api.result import Accuracy, Verification
 from modelexport.api.rungs import QuantizationResult
-from modelexport.api.spec import DropType, Evaluation, OnDrop
+from modelexport.api.spec import EVALUATION_SECONDS_LIMIT, DropType, Evaluation, OnDrop
 from modelexport.logs import announce
 from modelexport.matrix.support import Task
 from modelexport_converter.backends import Run
@@ -25,8 +25,6 @@ from modelexport_converter.failures import Failure
 from modelexport_converter.inputs.images import PreparedImages
 from modelexport_converter.model import LoadedModel
 
-SECONDS_LIMIT = 900.0
-"""Seconds that each model may take; the accuracy is then that of the images so far, which are a random sample too."""
 ANNOUNCED_EVERY = 10.0
 FAR = 0.1
 """Difference to the accuracy that the checkpoint records, from which one of the two must be wrong."""
@@ -44,7 +42,7 @@ def measure(
     run: Run,
     matched: MatchedImages,
     task: Task,
-    limit: float = SECONDS_LIMIT,
+    limit: float = EVALUATION_SECONDS_LIMIT,
 ) -> Records:
     """Run a model, or a file made from it, on labelled images and return the records.
 

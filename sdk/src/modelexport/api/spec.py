@@ -59,6 +59,10 @@ URI_LIMIT = 1024
 CLASS_COUNT_LIMIT = 100_000
 INPUT_SIZE_LIMIT = 4096
 SAMPLES_LIMIT = 10_000
+EVALUATION_SECONDS_LIMIT = 900.0
+"""Seconds that each model may be evaluated; the accuracy is then that of the images so far, which are a random sample
+too.
+"""
 DEADLINE_LIMIT = 7 * 24 * 3600
 RETRIES_LIMIT = 10
 PARALLELISM_LIMIT = 100_000

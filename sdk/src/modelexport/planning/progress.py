@@ -13,7 +13,7 @@ from typing import Any
 
 from modelexport import untrusted
 from modelexport.api.request import ConversionRequest
-from modelexport.api.spec import Evaluation
+from modelexport.api.spec import EVALUATION_SECONDS_LIMIT, Evaluation
 from modelexport.matrix.measured import FullSize
 from modelexport.matrix.support import Cell, Format, Precision, Target, Task, lookup
 from modelexport.names import CONVERT, FETCH, PUBLISH
@@ -127,8 +127,10 @@ def _find_measured(request: ConversionRequest, cell: Cell) -> tuple[FullSize, fl
 
 
 def _run_seconds(evaluation: Evaluation | None, measured: FullSize, pixels: float) -> float:
-    """Return the seconds of running a file once for each labelled image."""
-    return evaluation.samples * pixels * measured.latency_ms / 1000 if evaluation else 0.0
+    """Return the seconds of running a file once for each labelled image, as far as an evaluation goes."""
+    if evaluation is None:
+        return 0.0
+    return min(EVALUATION_SECONDS_LIMIT, evaluation.samples * pixels * measured.latency_ms / 1000)
 
 
 def _calibration_scale(request: ConversionRequest, cell: Cell, pixels: float) -> float:
