@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, load
 from torch import nn
 
 from modelexport.matrix.options import NO_OPTIONS, Options
@@ -118,3 +119,28 @@ def test_last_layer_stays_in_float_in_onnx_if_noisy(
     everything = count_int8()
     monkeypatch.setattr(noise_budget, "NOISY", 0)
     assert everything - count_int8() == HEAD_WEIGHTS + 1  # with the zero point of its only channel
+
+
+class Stem(nn.Module):
+    """A small convolution at the start, its activation, and a large one."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.activation, self.body = nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 64, 5)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """(1, 3, 16, 16) to (1, 64)."""
+        return (self.body(self.activation(self.stem(image))).mean((2, 3)),)
+
+
+@pytest.mark.parametrize(("activation", "is_float"), [(nn.SiLU(), True), (nn.ReLU(), False)], ids=["SiLU", "ReLU"])
+def test_first_layer_of_onnx_stays_in_float_before_silu(
+    activation: nn.Module, *, is_float: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise_budget, "NOISY", 0)
+    model, full, small = replace(MODEL, module=Stem(activation).eval()), tmp_path / "full.onnx", tmp_path / "small.onnx"
+    onnx.convert(model, Recipe.FP32, full)
+    onnx.quantise(model, full, Recipe.STATIC_WI8_AI8, IMAGES, small)
+    weights = [tensor for tensor in load(small).graph.initializer if tensor.dims == [4, 3, 1, 1]]
+    assert [tensor.data_type == TensorProto.FLOAT for tensor in weights] == [is_float]

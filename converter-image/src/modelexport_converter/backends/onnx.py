@@ -362,7 +362,8 @@ def _find_shapes(content: onnx.ModelProto, model: LoadedModel) -> dict[str, list
     del fixed.graph.value_info[:]
     (image,) = fixed.graph.input
     image.CopyFrom(onnx.helper.make_tensor_value_info(image.name, onnx.TensorProto.FLOAT, model.captured_input().shape))
-    values = onnx.shape_inference.infer_shapes(fixed).graph.value_info
+    graph = onnx.shape_inference.infer_shapes(fixed).graph
+    values = [*graph.input, *graph.value_info, *graph.output]
     shapes = {value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in values}
     return {name: shape for name, shape in shapes.items() if all(shape)}
 
