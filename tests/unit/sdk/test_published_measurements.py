@@ -12,16 +12,19 @@ from modelexport.planning.estimates import MOST_SECONDS, explain_unmeasured
 
 LOCK = Path(__file__).parents[3] / "requirements/converter.txt"
 MEASURED = [cell for cell in cells() if str(cell) in measurements().cells]
-
-
+REFUSED = {"FasterRCNN ExecuTorch/FP16", "YOLOv4 ExecuTorch/FP16"}
+"""Cells whose trained file verification refuses: decision 19 says why."""
 ADDED_TOOLS = {"jax", "onnx-ir"}
 """Tools that the first run did not record; the lock had them."""
 
 
+def test_only_known_cells_are_refused() -> None:
+    assert {str(cell) for cell in MEASURED if cell.numbers.failures} == REFUSED
+
+
 @pytest.mark.parametrize("cell", MEASURED, ids=str)
-def test_every_result_has_no_failure_and_names_its_run(cell: Cell) -> None:
+def test_every_result_names_its_run(cell: Cell) -> None:
     numbers = cell.numbers
-    assert numbers.failures == ()
     assert {part.run for part in (numbers.trained, numbers.full_size) if part} <= measurements().runs.keys()
 
 
