@@ -1,4 +1,4 @@
-"""Links between the pages, as GitHub follows them; ``make docs`` checks the same links on the site."""
+"""Links between the pages, as GitHub follows them (``make docs`` checks the same on the site), and placeholders."""
 
 import re
 from pathlib import Path
@@ -28,3 +28,9 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.is_file(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_placeholder_is_left_in_a_page(page: Path) -> None:
+    """A word in capitals on a line of its own stands for text that was to come: ``ROWS``, ``TODO``."""
+    assert re.findall(r"^[A-Z]{3,}$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE) == []
