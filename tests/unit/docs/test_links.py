@@ -32,5 +32,5 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_placeholder_is_left_in_a_page(page: Path) -> None:
-    """A word in capitals on a line of its own stands for text that was to come: ``ROWS``, ``TODO``."""
+    """Whoever leaves a gap for later writes a word in capitals on a line of its own, such as ``ROWS``."""
     assert re.findall(r"^[A-Z]{3,}$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE) == []

@@ -345,7 +345,7 @@ def _describe_layers(
     described = {}
     for node in content.graph.node:
         weights = max((sizes[name] for name in node.input if name in sizes), default=0)
-        # A transposed convolution uses each weight at every position of what it reads.
+        # A transposed convolution multiplies each weight once per input position, all others once per output position.
         shape = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
         if node.name in layers and weights and shape:
             result, channels = layers[node.name][-1], shape[-1 if node.op_type == "MatMul" else 1]

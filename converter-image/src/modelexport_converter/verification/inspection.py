@@ -20,9 +20,7 @@ LEAST_SHARE = 0.98
 quantiser cannot handle, such as those of a transposed convolution: below 1 % of a network.
 """
 LEAST_SHARE_STATIC = 0.97
-"""The same for static INT8, where small layers before the decoding may stay in float, with at most 2 % of the weights
-(``backends.small_layers``).
-"""
+"""The same for static INT8, where at most 2 % of the weights, in small layers, stay in float (``small_layers``)."""
 LEAST_SHARE_BESIDE_FLOAT = 0.5
 """The same for a file with layers in float, whose size spec.quantization bounds; those that cost most have few weights.
 """

@@ -127,7 +127,7 @@ def _find_measured(request: ConversionRequest, cell: Cell) -> tuple[FullSize, fl
 
 
 def _run_seconds(evaluation: Evaluation | None, measured: FullSize, pixels: float) -> float:
-    """Return the seconds of running a file once for each labelled image, as far as an evaluation goes."""
+    """Return the seconds of running a file once for each labelled image, up to the limit of an evaluation."""
     if evaluation is None:
         return 0.0
     return min(EVALUATION_SECONDS_LIMIT, evaluation.samples * pixels * measured.latency_ms / 1000)
